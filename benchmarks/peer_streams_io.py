@@ -1,0 +1,106 @@
+"""The clients of event streams: a fixed number of whole answers on a fixed number of kept connections.
+
+    python -m benchmarks.peer_streams_io PORT CONNECTIONS ANSWERS EVENTS GAP_MS
+
+Each connection asks for ANSWERS event streams one after another. Prints one line of JSON: answers, errors, reads that
+brought more than one event (a proxy that holds chunks back shows here), seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import cast
+
+import uvloop
+
+from benchmarks.peer_upstream_io import EVENT_MARK
+from benchmarks.rows import REQUEST_HEADERS
+
+LAST_CHUNK = b"0\r\n\r\n"
+REQUEST = (
+    "GET /events HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in REQUEST_HEADERS) + "\r\n"
+).encode()
+
+
+class Totals:
+    """What all streams have seen."""
+
+    __slots__ = ("answers", "errors", "events", "merged_reads", "open", "reads")
+
+    def __init__(self) -> None:
+        self.answers = self.errors = self.events = self.merged_reads = self.open = self.reads = 0
+
+
+class Stream(asyncio.Protocol):
+    """One connection that reads event streams."""
+
+    __slots__ = ("_answers_left", "_done", "_events", "_events_wanted", "_tail", "_totals", "_transport")
+
+    def __init__(self, totals: Totals, answers: int, events: int, done: asyncio.Event) -> None:
+        self._totals = totals
+        self._answers_left = answers
+        self._events_wanted = events
+        self._events = 0
+        self._tail = b""
+        self._done = done
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._totals.open += 1
+        self._transport.write(REQUEST)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._tail and not data.startswith(b"HTTP/1.1 200"):
+            self._totals.errors += 1
+        found = data.count(EVENT_MARK)
+        self._events += found
+        self._totals.reads += 1
+        if found > 1:
+            self._totals.merged_reads += 1
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        # A head of its own may end like the last chunk (with a request id that ends in 0), but it has no event.
+        if self._events and self._tail == LAST_CHUNK:
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._transport is not None
+        self._totals.answers += 1
+        self._totals.events += self._events
+        if self._events != self._events_wanted:
+            self._totals.errors += 1
+        self._events = 0
+        self._tail = b""
+        self._answers_left -= 1
+        if self._answers_left:
+            self._transport.write(REQUEST)
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._totals.errors += self._answers_left
+        self._totals.open -= 1
+        if self._totals.open == 0:
+            self._done.set()
+
+
+async def run(port: int, connections: int, answers: int, events: int, gap_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    totals = Totals()
+    done = asyncio.Event()
+    started = time.monotonic()
+    for index in range(connections):
+        # Spread over the gap, so that chunks of all streams arrive as an even flow and not in one burst per gap.
+        await asyncio.sleep(started + index * gap_s / connections - time.monotonic())
+        await loop.create_connection(lambda: Stream(totals, answers, events, done), "127.0.0.1", port)
+    await asyncio.wait_for(done.wait(), 60 + 3 * answers * events * gap_s)
+    result = {name: getattr(totals, name) for name in ("answers", "errors", "events", "reads", "merged_reads")}
+    print(json.dumps({**result, "seconds": time.monotonic() - started}))
+
+
+if __name__ == "__main__":
+    port, connections, answers, events = map(int, sys.argv[1:5])
+    uvloop.run(run(port, connections, answers, events, float(sys.argv[5]) / 1000))

@@ -1,0 +1,1 @@
+"""Shared memory: what every worker knows about all workers, and what the supervisor reads without asking them."""

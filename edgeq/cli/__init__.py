@@ -1,0 +1,74 @@
+"""The command line: one module for each command, one table of them.
+
+A module of a command has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its --help), `add_arguments(parser)` and
+`run(args) -> exit code`. Modules import what they need when they run, so that `edgeq version` does not pay for a
+server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable, 78 configuration wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final
+
+from edgeq import __version__
+from edgeq.cli import check, demo, reload, serve, version
+from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
+
+COMMANDS: Final[dict[str, ModuleType]] = {
+    "serve": serve,
+    "check": check,
+    "reload": reload,
+    "version": version,
+    "demo": demo,
+}
+
+EXIT_INTERRUPTED: Final = 130
+"""128 + SIGINT, as a shell counts."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code; argparse itself exits with 2 for wrong usage and 0 for --help."""
+    args = make_parser().parse_args(argv)
+    try:
+        code: int = COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except EdgeqError as error:
+        print(f"edgeq {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has left (`edgeq version | head -0`). Python would complain once more when it
+        # flushes standard output at exit, so that gets a harmless target.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="edgeq",
+        description="An HTTP gateway that treats everything that can fill up as a queue.",
+        epilog="example:\n  edgeq serve --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgeq {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.SUMMARY,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+    return parser

@@ -1,0 +1,38 @@
+"""HTTP over the admin socket, for commands."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import Any
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("edgeq", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def post(path: str, target: str, timeout_s: float) -> tuple[int, dict[str, Any]]:
+    """POST to the admin socket at `path`. Returns status and the JSON object of the answer.
+
+    Raises OSError if nobody listens there, the answer takes too long, or it is no HTTP with a JSON object.
+    """
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        connection.request("POST", target, headers={"Content-Length": "0"})
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+    except (http.client.HTTPException, ValueError) as error:
+        raise OSError(f"no admin socket of edgeq: {type(error).__name__}") from error
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise OSError("no admin socket of edgeq: the answer is no JSON object")
+    return response.status, answer

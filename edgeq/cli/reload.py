@@ -1,0 +1,84 @@
+"""`edgeq reload`: let a running edgeq read its configuration again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from typing import Final
+
+from edgeq.cli.arguments import UsageError
+from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+
+SUMMARY: Final = "let a running edgeq read its configuration again"
+EXAMPLES: Final = """\
+examples:
+  edgeq reload --admin /run/edgeq/admin.sock
+  edgeq reload --config /etc/edgeq/edgeq.toml     # finds the admin socket in the file
+  edgeq reload --pid "$(cat /run/edgeq/edgeq.pid)"  # SIGHUP: the outcome is in its log
+
+A wrong configuration is refused and the old one stays: exit code 1. Exit code 69: the admin socket is not reachable.
+"""
+
+DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Three ways to name the process; --admin is the first choice."""
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--admin", metavar="PATH", help=f"its admin socket (default: {DEFAULT_ADMIN})")
+    way.add_argument("--pid", metavar="N", type=int, help="its supervisor's process id: sends SIGHUP")
+    way.add_argument("-c", "--config", metavar="FILE", help="its configuration file, which names the admin socket")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, and say what came of it."""
+    if args.pid is not None:
+        return _signal(args.pid)
+    from edgeq.cli import admin_client_io
+
+    path = _admin(args)
+    try:
+        status, answer = admin_client_io.post(path, "/v1/reload", args.timeout)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        print(f"edgeq reload: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    if args.json:
+        print(json.dumps(answer))
+    ok = answer.get("ok") is True
+    if not args.json:
+        if ok:
+            print(f"reloaded: generation {answer.get('generation')}")
+        else:
+            error_text = answer.get("error") or f"the admin socket answered with status {status}"
+            print(f"edgeq reload: refused, the old configuration stays:\n{error_text}", file=sys.stderr)
+    return EXIT_OK if ok else EXIT_FAILED
+
+
+def _admin(args: argparse.Namespace) -> str:
+    if args.admin is not None:
+        return str(args.admin)
+    if args.config is None:
+        return DEFAULT_ADMIN
+    from edgeq.config.load import admin_path
+
+    path = admin_path(args.config)
+    if not path:
+        raise UsageError(f"{args.config} names no admin socket ([server] admin); say --admin PATH or --pid N")
+    return path
+
+
+def _signal(pid: int) -> int:
+    if pid <= 0:
+        raise UsageError("--pid: a process id is a positive number")
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        raise EdgeqError(f"process {pid}: {error.strerror}") from error
+    print(f"SIGHUP sent to process {pid}; the outcome is in its log")
+    return EXIT_OK

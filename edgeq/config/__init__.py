@@ -1,0 +1,1 @@
+"""Configuration: `edgeq.toml` to frozen structs, with every error named at once."""

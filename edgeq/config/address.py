@@ -1,0 +1,221 @@
+"""The forms of addresses: where to listen, where to connect, which hosts and paths to match.
+
+Pure parsing: no name is resolved here. Every function raises ValueError with a sentence for people.
+Sources: RFC 3986 3.2 (authority), RFC 6874 (zones), RFC 1035 2.3.4 (lengths of names), unix(7) (108 bytes with NUL).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, Literal
+
+MAX_UNIX_PATH_BYTES: Final = 107
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_PATH: Final = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a listener is bound. `host` is a numeric address without brackets; `path` only for unix."""
+
+    family: Literal["ipv4", "ipv6", "unix"]
+    host: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointUrl:
+    """Where an upstream's connections go. `host` is a name or a numeric address without brackets.
+
+    tcp: host and port. unix: path. srv: host is the name of the SRV record; port is 0.
+    """
+
+    kind: Literal["tcp", "unix", "srv"]
+    tls: bool
+    host: str
+    port: int
+    path: str
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """ "0.0.0.0:8080", "[::]:8080" or "unix:/run/edgeq/http.sock". Port 0 lets the kernel choose."""
+    if text.startswith("unix:"):
+        return ListenAddress("unix", "", 0, _unix_path(text))
+    host, port_text = _split_port(text)
+    if not port_text:
+        raise ValueError(f'no port: write ADDRESS:PORT, such as "{host or "0.0.0.0"}:8080"')
+    port = _port(port_text)
+    if not host:
+        raise ValueError(f'no address: write "0.0.0.0:{port}" (IPv4) or "[::]:{port}" (IPv6)')
+    if host.startswith("["):
+        return ListenAddress("ipv6", str(_ipv6(host)), port, "")
+    try:
+        return ListenAddress("ipv4", str(IPv4Address(host)), port, "")
+    except ValueError:
+        raise ValueError(f'"{host}" is no IP address: a listener is bound to an address, not to a name') from None
+
+
+def parse_endpoint(text: str) -> EndpointUrl:
+    """ "http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME" or "https+srv://NAME"."""
+    if text.startswith("unix:"):
+        return EndpointUrl("unix", False, "", 0, _unix_path(text))
+    scheme, separator, rest = text.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in ("http", "https", "http+srv", "https+srv"):
+        raise ValueError(
+            'expected "http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME" or "https+srv://NAME"'
+        )
+    tls = scheme.startswith("https")
+    authority = rest.rstrip("/") if rest.count("/") == 1 and rest.endswith("/") else rest
+    for mark, what in (("/", "a path"), ("?", "a query"), ("#", "a fragment"), ("@", "a user name")):
+        if mark in authority:
+            advice = ": paths are changed by a route's rewrite" if mark == "/" else ""
+            raise ValueError(f"an endpoint has no room for {what}{advice}")
+    host, port_text = _split_port(authority)
+    if scheme.endswith("+srv"):
+        if port_text:
+            raise ValueError("an SRV name has no port: the record names it")
+        return EndpointUrl("srv", tls, _name(host), 0, "")
+    port = _port(port_text) if port_text else (443 if tls else 80)
+    if port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    return EndpointUrl("tcp", tls, _host(host), port, "")
+
+
+def check_unix_path(path: str) -> None:
+    """The kernel's limit for the path of a Unix socket."""
+    if len(path.encode()) > MAX_UNIX_PATH_BYTES:
+        raise ValueError(f"the path of a Unix socket may have {MAX_UNIX_PATH_BYTES} bytes at most")
+
+
+def check_network(text: str) -> None:
+    """An address or a network: "10.0.0.0/8", "::1"."""
+    try:
+        ip_network(text)
+    except ValueError:
+        try:
+            meant = ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f'"{text}" is no address or network such as "10.0.0.0/8"') from None
+        raise ValueError(f'"{text}" has bits set right of its mask (did you mean {meant}?)') from None
+
+
+def check_nameserver(text: str) -> None:
+    """ "ADDRESS" or "ADDRESS:PORT", IPv6 with a port in brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        host, port_text = _split_port(text)
+        if host.startswith("["):
+            _ipv6(host)
+        else:
+            try:
+                IPv4Address(host)
+            except ValueError:
+                raise ValueError(f'"{text}" is no address: expected "ADDRESS" or "ADDRESS:PORT"') from None
+        if port_text and _port(port_text) == 0:
+            raise ValueError("port 0 cannot be asked") from None
+
+
+def check_match_host(text: str) -> None:
+    """ "*", "shop.example", "*.example" or a numeric address; never a port."""
+    if text == "*":
+        return
+    host, port_text = _split_port(text)
+    if port_text:
+        raise ValueError("hosts are matched without their port")
+    if host.startswith("*."):
+        _name(host[2:])
+    elif "*" in host:
+        raise ValueError('"*" stands for whole labels at the left only: "*.example"')
+    else:
+        _host(host)
+
+
+def check_host_header(text: str) -> None:
+    """ "preserve", "upstream", or a literal "NAME" or "NAME:PORT"."""
+    host, port_text = _split_port(text)
+    _host(host)
+    if port_text:
+        _port(port_text)
+
+
+def check_match_path(text: str) -> None:
+    """ "/exact", "/prefix/*" or a pattern with "*" segments; as it stands on the wire, percent-encoded."""
+    check_path(text)
+    for segment in text.split("/"):
+        if "*" in segment and segment != "*":
+            raise ValueError(f'"*" stands for a whole segment: "{segment}" mixes it with text')
+
+
+def check_path(text: str) -> None:
+    """An absolute path as it stands on the wire, without query."""
+    if not text.startswith("/"):
+        raise ValueError('a path begins with "/"')
+    if "?" in text or "#" in text:
+        raise ValueError("only the path is meant here, without a query or a fragment")
+    if not _PATH.fullmatch(text):
+        raise ValueError('holds a character that a path must write percent-encoded ("%20" for a blank)')
+    if any(segment in (".", "..") for segment in text.split("/")):
+        raise ValueError('"." and ".." segments never reach a route')
+
+
+def _unix_path(text: str) -> str:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/") or path.startswith("//"):
+        raise ValueError('a Unix socket has an absolute path: "unix:/run/edgeq/http.sock"')
+    check_unix_path(path)
+    return path
+
+
+def _split_port(text: str) -> tuple[str, str]:
+    """("[::1]", "80") of "[::1]:80"; the brackets stay. The port is empty if there is none."""
+    if text.startswith("["):
+        host, bracket, rest = text.partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f'"{text}" is no "[IPV6]:PORT"')
+        return host + bracket, rest[1:]
+    if text.count(":") > 1:
+        raise ValueError(f'write an IPv6 address in brackets: "[{text}]"')
+    host, _, port = text.partition(":")
+    return host, port
+
+
+def _port(text: str) -> int:
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise ValueError(f'"{text}" is no port (0 to 65535)')
+    return int(text)
+
+
+def _ipv6(bracketed: str) -> IPv6Address:
+    try:
+        return IPv6Address(bracketed[1:-1])
+    except ValueError:
+        raise ValueError(f'"{bracketed}" is no IPv6 address') from None
+
+
+def _host(text: str) -> str:
+    """A name or a numeric address, without brackets."""
+    if text.startswith("["):
+        return str(_ipv6(text))
+    if text.replace(".", "").isdigit():
+        try:
+            return str(IPv4Address(text))
+        except ValueError:
+            raise ValueError(f'"{text}" is no IPv4 address') from None
+    return _name(text)
+
+
+def _name(text: str) -> str:
+    """A DNS name; underscores are allowed, because SRV names and many inner networks have them."""
+    name = text.removesuffix(".")
+    if not name:
+        raise ValueError("no host")
+    if len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError(f'"{text}" is no host name')
+    return name.lower()

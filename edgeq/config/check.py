@@ -1,0 +1,190 @@
+"""What types cannot say: names that must exist, names that must differ, addresses and paths that must make sense.
+
+Looks at the configuration alone; what only the file system can tell is in `files_io.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import msgspec
+
+from edgeq.config.address import (
+    check_host_header,
+    check_match_host,
+    check_match_path,
+    check_nameserver,
+    check_network,
+    check_path,
+    check_unix_path,
+    parse_endpoint,
+    parse_listen,
+)
+from edgeq.config.findings import Findings, did_you_mean
+from edgeq.config.lines import Path
+from edgeq.config.schema import Config, Listener, Route, Upstream
+
+MAX_WORKERS: Final = 1024
+
+T = TypeVar("T")
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_LISTENER_NAME: Final = re.compile(r"[!#-~]{1,128}", re.ASCII)
+
+
+def check(config: Config, findings: Findings) -> None:
+    """Add everything that is wrong to `findings`."""
+    if not config.listener:
+        findings.add(("listener",), 'no listener: write [[listener]] and address = "0.0.0.0:8080"')
+    if not config.upstream:
+        findings.add(("upstream",), 'no upstream: write [upstream.NAME] and endpoints = ["http://HOST:PORT"]')
+    _server(config, findings)
+    for number, listener in enumerate(config.listener):
+        _listener(listener, ("listener", number), findings)
+    _distinct_listeners(config.listener, findings)
+    for name, upstream in config.upstream.items():
+        _upstream(name, upstream, ("upstream", name), findings)
+    for number, route in enumerate(config.route):
+        _route(route, ("route", number), config, findings)
+    _distinct_routes(config.route, findings)
+    if not config.route and len(config.upstream) > 1:
+        names = ", ".join(config.upstream)
+        findings.add(("route",), f"no route: with several upstreams ({names}) a [[route]] must say which one to use")
+    _rest(config, findings)
+
+
+def _server(config: Config, findings: Findings) -> None:
+    if config.server.workers > MAX_WORKERS:
+        findings.add(("server", "workers"), f"may be {MAX_WORKERS} at most")
+    _try(check_unix_path, config.server.admin, ("server", "admin"), findings)
+
+
+def _listener(listener: Listener, path: Path, findings: Findings) -> None:
+    _try(parse_listen, listener.address, (*path, "address"), findings)
+    if listener.name and not _LISTENER_NAME.fullmatch(listener.name):
+        findings.add((*path, "name"), "a name has at most 128 visible ASCII characters, without quotes")
+    _positive(listener, ("backlog", "accept_budget", "accept_budget_lagging", "send_buffer"), path, findings)
+    _positive(listener.limits, ("request_line", "header_bytes", "header_count"), (*path, "limits"), findings)
+    _positive(listener.timeouts, ("head",), (*path, "timeouts"), findings)
+    for key, networks in (("proxy_protocol_from", listener.proxy_protocol_from), ("trusted", listener.trusted)):
+        for number, network in enumerate(networks):
+            _try(check_network, network, (*path, key, number), findings)
+    if listener.proxy_protocol and not listener.proxy_protocol_from:
+        findings.add(
+            (*path, "proxy_protocol"),
+            "say who is trusted to send the PROXY header: "
+            'proxy_protocol_from = ["10.0.0.0/8"]; whoever may send it can claim any client address',
+        )
+    if listener.tls is not None:
+        if not listener.tls.certificates:
+            findings.add((*path, "tls", "certificates"), "TLS needs a certificate at least")
+        for number, certificate in enumerate(listener.tls.certificates):
+            if not certificate.certificate:
+                findings.add((*path, "tls", "certificates", number, "certificate"), "an empty path")
+
+
+def _distinct_listeners(listeners: tuple[Listener, ...], findings: Findings) -> None:
+    names: dict[str, int] = {}
+    addresses: dict[str, int] = {}
+    for number, listener in enumerate(listeners):
+        name = listener.name or listener.address
+        first = names.setdefault(name, number)
+        if first != number and listener.name:
+            findings.add(("listener", number, "name"), f'listener[{first}] has the name "{name}" already')
+        try:
+            where = parse_listen(listener.address)
+        except ValueError:
+            continue
+        if where.family != "unix" and where.port == 0:
+            continue  # the kernel chooses another port for each
+        first = addresses.setdefault(f"{where.host} {where.port} {where.path}", number)
+        if first != number:
+            findings.add(("listener", number, "address"), f"listener[{first}] has the same address")
+
+
+def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> None:
+    if not _NAME.fullmatch(name):
+        findings.add(path, "a name has at most 64 letters, digits, dots, dashes and underscores")
+    if not upstream.endpoints:
+        findings.add((*path, "endpoints"), "an upstream needs an endpoint at least")
+    seen: dict[str, int] = {}
+    tls = False
+    for number, url in enumerate(upstream.endpoints):
+        where = _try(parse_endpoint, url, (*path, "endpoints", number), findings)
+        if where is None:
+            continue
+        tls = tls or where.tls
+        first = seen.setdefault(repr(where), number)
+        if first != number:
+            findings.add((*path, "endpoints", number), f"the same endpoint as endpoints[{first}]")
+    if upstream.host not in ("preserve", "upstream"):
+        _try(check_host_header, upstream.host, (*path, "host"), findings)
+    if upstream.tls.server_name:
+        _try(check_host_header, upstream.tls.server_name, (*path, "tls", "server_name"), findings)
+    if upstream.tls.key and not upstream.tls.certificate:
+        findings.add((*path, "tls", "key"), "a key without a certificate")
+    _positive(upstream, ("receive_buffer",), path, findings)
+    _positive(upstream.timeouts, ("connect",), (*path, "timeouts"), findings)
+    _positive(upstream.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
+
+
+def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:
+    if not _NAME.fullmatch(route.name):
+        findings.add((*path, "name"), "a name has at most 64 letters, digits, dots, dashes and underscores")
+    if route.upstream not in config.upstream:
+        hint = did_you_mean(route.upstream, list(config.upstream))
+        findings.add((*path, "upstream"), f'there is no upstream "{route.upstream}"{hint}')
+    _try(check_match_host, route.match.host, (*path, "match", "host"), findings)
+    _try(check_match_path, route.match.path, (*path, "match", "path"), findings)
+    if route.rewrite:
+        _try(check_path, route.rewrite, (*path, "rewrite"), findings)
+        if "*" in route.rewrite:
+            findings.add((*path, "rewrite"), '"*" is not expanded here: what it matched is appended by itself')
+
+
+def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
+    names: dict[str, int] = {}
+    matches: dict[tuple[str, str], int] = {}
+    for number, route in enumerate(routes):
+        first = names.setdefault(route.name, number)
+        if first != number:
+            findings.add(("route", number, "name"), f'route[{first}] has the name "{route.name}" already')
+        first = matches.setdefault((route.match.host.lower(), route.match.path), number)
+        if first != number:
+            findings.add(
+                ("route", number, "match"), f'is never reached: route "{routes[first].name}" matches the same before it'
+            )
+
+
+def _rest(config: Config, findings: Findings) -> None:
+    for number, server in enumerate(config.dns.nameservers):
+        _try(check_nameserver, server, ("dns", "nameservers", number), findings)
+    _positive(config.dns, ("timeout", "retry", "max_ttl"), ("dns",), findings)
+    if config.dns.min_ttl > config.dns.max_ttl:
+        findings.add(("dns", "min_ttl"), "is larger than max_ttl")
+    if config.forward.node and not _NAME.fullmatch(config.forward.node):
+        findings.add(("forward", "node"), "a name has at most 64 letters, digits, dots, dashes and underscores")
+    target = config.access_log.target
+    if target not in ("stdout", "off") and "/" not in target:
+        findings.add(
+            ("access_log", "target"),
+            f'expected "stdout", "off" or the path of a file{did_you_mean(target, ["stdout", "off"])}; '
+            f'a file in the working directory is written "./{target}"',
+        )
+
+
+def _positive(table: msgspec.Struct, keys: tuple[str, ...], path: Path, findings: Findings) -> None:
+    """Keys for which 0 would mean that nothing works at all."""
+    for key in keys:
+        if getattr(table, key) <= 0:
+            findings.add((*path, key), "must be more than 0")
+
+
+def _try(function: Callable[[str], T], text: str, path: Path, findings: Findings) -> T | None:
+    try:
+        return function(text)
+    except ValueError as error:
+        findings.add(path, str(error))
+        return None

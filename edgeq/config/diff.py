@@ -1,0 +1,119 @@
+"""What a reload changes: old and new configuration to the work that follows from it.
+
+Listeners are the same if they have the same name. `rebound` ones need the supervisor (it owns the sockets); `changed`
+ones keep their sockets, and running workers take the new values in place. So do upstreams, routes and all the rest,
+except what `restart` lists: that is read once, when edgeq starts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from edgeq.config.lines import Path, show_path
+from edgeq.config.schema import Config, Listener
+from edgeq.config.units import show
+
+_SOCKET_KEYS = ("address", "backlog")
+"""Keys of a listener that are properties of its sockets."""
+_RESTART_KEYS = ("admin", "user")
+"""Keys of [server] that only a new start can change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The difference. Listeners are given whole, pairs as (old, new); upstreams and routes by name."""
+
+    listeners_added: tuple[Listener, ...]
+    listeners_removed: tuple[Listener, ...]
+    listeners_rebound: tuple[tuple[Listener, Listener], ...]
+    listeners_changed: tuple[tuple[Listener, Listener], ...]
+    upstreams_added: tuple[str, ...]
+    upstreams_removed: tuple[str, ...]
+    upstreams_changed: tuple[str, ...]
+    routes_changed: bool
+    workers: tuple[int, int] | None
+    """(old, new) number of workers as configured, if it changed."""
+    tables_changed: tuple[str, ...]
+    """Which of server, forward, access_log, log and dns differ."""
+    restart: tuple[str, ...]
+    """Changed keys that take effect only at the next start."""
+    summary: tuple[str, ...]
+    """One line for each changed key: "upstream.api.pool.max_idle: 256 -> 64"."""
+
+    def __bool__(self) -> bool:
+        return bool(self.summary)
+
+
+def diff(old: Config, new: Config) -> Changes:
+    """Compare two configurations as `load.py` returns them."""
+    before = {one.name: one for one in old.listener}
+    after = {one.name: one for one in new.listener}
+    kept = [(before[name], after[name]) for name in after if name in before]
+    differing = [pair for pair in kept if pair[0] != pair[1]]
+    return Changes(
+        listeners_added=tuple(one for name, one in after.items() if name not in before),
+        listeners_removed=tuple(one for name, one in before.items() if name not in after),
+        listeners_rebound=tuple(pair for pair in differing if _rebound(*pair)),
+        listeners_changed=tuple(pair for pair in differing if not _rebound(*pair)),
+        upstreams_added=tuple(name for name in new.upstream if name not in old.upstream),
+        upstreams_removed=tuple(name for name in old.upstream if name not in new.upstream),
+        upstreams_changed=tuple(
+            name for name, one in new.upstream.items() if name in old.upstream and old.upstream[name] != one
+        ),
+        routes_changed=old.route != new.route,
+        workers=(old.server.workers, new.server.workers) if old.server.workers != new.server.workers else None,
+        tables_changed=tuple(
+            key for key in ("server", "forward", "access_log", "log", "dns") if getattr(old, key) != getattr(new, key)
+        ),
+        restart=tuple(f"server.{key}" for key in _RESTART_KEYS if getattr(old.server, key) != getattr(new.server, key)),
+        summary=tuple(_summary(old, new)),
+    )
+
+
+def _rebound(old: Listener, new: Listener) -> bool:
+    return any(getattr(old, key) != getattr(new, key) for key in _SOCKET_KEYS)
+
+
+def _summary(old: Config, new: Config) -> list[str]:
+    lines: list[str] = []
+    _named("listener", {one.name: one for one in old.listener}, {one.name: one for one in new.listener}, lines)
+    _named("upstream", old.upstream, new.upstream, lines)
+    _named("route", {one.name: one for one in old.route}, {one.name: one for one in new.route}, lines)
+    names = [one.name for one in old.route]
+    if names != [one.name for one in new.route] and sorted(names) == sorted(one.name for one in new.route):
+        lines.append("route: order changed")
+    for key in ("server", "forward", "access_log", "log", "dns"):
+        _fields((key,), getattr(old, key), getattr(new, key), lines)
+    return lines
+
+
+def _named(kind: str, old: dict[str, Any], new: dict[str, Any], lines: list[str]) -> None:
+    lines.extend(f"{show_path((kind, name))}: removed" for name in old if name not in new)
+    for name, value in new.items():
+        if name in old:
+            _fields((kind, name), old[name], value, lines)
+        else:
+            lines.append(f"{show_path((kind, name))}: added")
+
+
+def _fields(path: Path, old: object, new: object, lines: list[str]) -> None:
+    """One line for each leaf that differs; a table that comes or goes is one leaf."""
+    if old == new:
+        return
+    if isinstance(old, msgspec.Struct) and type(old) is type(new):
+        for key in old.__struct_fields__:
+            _fields((*path, key), getattr(old, key), getattr(new, key), lines)
+    elif isinstance(old, msgspec.Struct) or isinstance(new, msgspec.Struct):
+        change = "added" if old is None else "removed" if new is None else "changed"
+        lines.append(f"{show_path(path)}: {change}")
+    elif _tables(old) or _tables(new):
+        lines.append(f"{show_path(path)}: changed")
+    else:
+        lines.append(f"{show_path(path)}: {show(old)} -> {show(new)}")
+
+
+def _tables(value: object) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, msgspec.Struct) for item in value)

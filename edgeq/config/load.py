@@ -1,0 +1,148 @@
+"""From `edgeq.toml`, or from the options of the command line, to a `Config` that can be served.
+
+Invariants of what is returned: every check has passed, every listener has a name, there is at least one route (with a
+single upstream and no route, the catch-all "default"). Otherwise `ConfigError` names every problem at once; only a
+mistake of TOML's syntax hides those behind it.
+
+    text -> tomllib -> overrides -> convert.py (types, names) -> check.py (sense) -> files_io.py (files) -> Config
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from edgeq.config.check import check
+from edgeq.config.convert import convert
+from edgeq.config.files_io import check_files
+from edgeq.config.findings import Findings
+from edgeq.config.lines import Lines, Path, index
+from edgeq.config.schema import Config, Route
+from edgeq.errors import ConfigError, Problem
+
+COMMAND_LINE: Final = "command line"
+"""`Problem.file` of what an option got wrong."""
+QUICKSTART_UPSTREAM: Final = "default"
+
+_WHERE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration, and where its keys stand in the file."""
+
+    config: Config
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Options of the command line, stronger than the file. None: not given."""
+
+    listen: str | None = None
+    workers: int | None = None
+    admin: str | None = None
+
+
+NO_OVERRIDES: Final = Overrides()
+
+
+def load_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
+    """Read and check a file. Raises ConfigError, also if the file cannot be read."""
+    return load_text(_read(path), path, overrides)
+
+
+def load_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
+    """Check a configuration that is already in memory; `name` stands for the file in messages."""
+    document = _parse(text, name)
+    lines = index(text.replace("\r\n", "\n"), name)
+    return Loaded(_build(document, lines, overrides, {}), lines)
+
+
+def quickstart(listen: str, upstream_url: str, workers: int = 0, admin: str = "") -> Config:
+    """The configuration of `edgeq serve --listen ADDR --upstream URL`, checked like a file."""
+    document = {"upstream": {QUICKSTART_UPSTREAM: {"endpoints": [upstream_url]}}}
+    labels: dict[Path, str] = {("upstream", QUICKSTART_UPSTREAM): "--upstream"}
+    return _build(document, Lines(COMMAND_LINE, {}), Overrides(listen, workers, admin), labels)
+
+
+def admin_path(path: str) -> str:
+    """`server.admin` of a file that may be wrong elsewhere: for commands that only look for the admin socket."""
+    server = _parse(_read(path), path).get("server")
+    admin = server.get("admin") if isinstance(server, dict) else None
+    return admin if isinstance(admin, str) else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ConfigError([Problem(path, 0, "", f"cannot be read: {error.strerror}")]) from error
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(path, line, "", "the file is not UTF-8")]) from error
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        where = _WHERE.search(message)
+        if where is None:
+            raise ConfigError([Problem(name, 0, "", f"no valid TOML: {message}")]) from error
+        line, column = where.groups()
+        message = message[: where.start()]
+        if line is None:
+            raise ConfigError(
+                [Problem(name, text.count("\n") + 1, "", f"no valid TOML: {message} (at the end)")]
+            ) from error
+        raise ConfigError([Problem(name, int(line), "", f"no valid TOML: {message} (column {column})")]) from error
+    except RecursionError as error:
+        raise ConfigError([Problem(name, 0, "", "no valid TOML: nested too deeply")]) from error
+
+
+def _build(document: dict[str, Any], lines: Lines, overrides: Overrides, labels: dict[Path, str]) -> Config:
+    findings = Findings(lines, labels | _override(document, overrides))
+    config = convert(document, findings)
+    check(config, findings)
+    check_files(config, findings)
+    problems = findings.problems()
+    if problems:
+        raise ConfigError(problems)
+    listeners = tuple(replace(one, name=one.name or one.address) for one in config.listener)
+    routes = config.route or (Route(name="default", upstream=next(iter(config.upstream))),)
+    return replace(config, listener=listeners, route=routes)
+
+
+def _override(document: dict[str, Any], overrides: Overrides) -> dict[Path, str]:
+    """Write the options into the document. Returns the paths that they own, for messages.
+
+    Raises ConfigError if it is not clear which of several listeners `--listen` means.
+    """
+    labels: dict[Path, str] = {}
+    if overrides.listen is not None:
+        listeners = document.setdefault("listener", [])
+        if isinstance(listeners, list):
+            if len(listeners) > 1:
+                message = f"the file has {len(listeners)} listeners, so it is not clear which one is meant"
+                raise ConfigError([Problem(COMMAND_LINE, 0, "--listen", message)])
+            if not listeners:
+                listeners.append({})
+            if isinstance(listeners[0], dict):
+                listeners[0]["address"] = overrides.listen
+                labels["listener", 0, "address"] = "--listen"
+    for key, value in (("workers", overrides.workers), ("admin", overrides.admin)):
+        if value is not None:
+            server = document.setdefault("server", {})
+            if isinstance(server, dict):
+                server[key] = value
+                labels["server", key] = f"--{key}"
+    return labels

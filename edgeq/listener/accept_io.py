@@ -1,0 +1,299 @@
+"""The accept loop on the listening socket: in a budget, pausable, and alive when descriptors run out.
+
+Invariants:
+- a turn of the loop accepts at most a budget; the rest stays readable (the descriptor is watched level-triggered), so
+  the next turn goes on, and all other work had its turn before;
+- every accepted descriptor goes to the reception, which closes it exactly once;
+- `on_empty` of `retire` is called when nothing that was accepted still waits for its protocol.
+
+Who waits in the kernel's queue has no deadline, no order and no answer. So accepting stops only for a shortage of
+descriptors or memory, or when the operator says so; a full listener accepts, and lets wait or refuses.
+
+Inherited from the listening socket by accept(2) on Linux, hence set once: TCP_NODELAY, TCP_NOTSENT_LOWAT, SO_SNDBUF
+(not O_NONBLOCK: libuv sets it). SO_KEEPALIVE stays off: the time-outs of HTTP find dead peers sooner.
+
+MEASURED
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from edgeq.config.schema import Listener
+from edgeq.listener.accept_policy import AcceptPolicy, Event, LogPace, State, Verdict, verdict
+from edgeq.listener.descriptor_io import bound_address, descriptor_accept, open_spare
+from edgeq.listener.open_io import MakeProtocol
+from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
+from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, Reception
+from edgeq.listener.tls_io import TlsContexts
+
+__all__ = ["Acceptor", "ConnectionGate", "EventLog"]
+
+_TCP_NOTSENT_LOWAT: Final = 25
+"""linux/tcp.h; the socket module has no name for it in Python 3.11."""
+
+
+def _no_lag() -> float:
+    return 0.0
+
+
+class Acceptor:
+    """Accepts on one listening socket. All methods are called in the loop's thread."""
+
+    __slots__ = (
+        "_accept",
+        "_accepted",
+        "_config",
+        "_lag_s",
+        "_log",
+        "_loop",
+        "_name",
+        "_on_empty",
+        "_pace",
+        "_policy",
+        "_reception",
+        "_rest_timer",
+        "_skipped",
+        "_sock",
+        "_spare",
+        "_unix",
+        "_watched",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Listener,
+        sock: socket.socket,
+        make_protocol: MakeProtocol,
+        gate: ConnectionGate,
+        refusal: Callable[[str, str], bytes],
+        tls: TlsContexts | None,
+        log: EventLog,
+        lag_s: Callable[[], float] = _no_lag,
+    ) -> None:
+        """Take over a bound, listening socket of this process; `refusal(reason, resource)` makes an HTTP response.
+
+        `lag_s()` tells how much the loop lags. The listener's name for the gate stays what it is now.
+        """
+        self._loop = loop
+        self._config = config
+        self._name = config.name or config.address
+        self._sock = sock
+        self._log = log
+        self._lag_s = lag_s
+        self._unix = sock.family == socket.AF_UNIX
+        self._accept = descriptor_accept(sock)
+        self._policy = AcceptPolicy(config.accept_budget, config.accept_budget_lagging)
+        self._pace = LogPace()
+        self._spare = open_spare()
+        self._watched = False
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._on_empty: Callable[[], None] | None = None
+        self._accepted = 0
+        self._skipped = 0
+        sock.setblocking(False)
+        self._set_options()
+        self._reception = Reception(
+            loop,
+            config,
+            int(sock.family),
+            bound_address(sock),
+            make_protocol,
+            gate,
+            refusal,
+            tls,
+            log,
+            self._tell_if_empty,
+        )
+
+    # -- what the worker asks for
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._move(Event.START)
+
+    def pause(self) -> None:
+        """Leave newcomers in the kernel's queue. Nothing happens to a listener that retires or is closed."""
+        if not self._policy.retiring() and self._policy.state is not State.CLOSED:
+            self._stop_resting()
+            self._move(Event.PAUSE)
+
+    def resume(self) -> None:
+        """Accept again."""
+        if not self._policy.retiring() and self._policy.state is not State.CLOSED:
+            self._move(Event.RESUME)
+
+    def update(self, config: Listener, tls: TlsContexts | None) -> None:
+        """Take over a new configuration in place: newcomers see it, who is connected keeps what it has."""
+        backlog, self._config = self._config.backlog, config
+        self._policy.budget_calm = config.accept_budget
+        self._policy.budget_lagging = config.accept_budget_lagging
+        if self._policy.state is not State.CLOSED:
+            if config.backlog != backlog:
+                # listen(2) on a listening socket changes its queue's length and loses nobody who waits in it.
+                self._sock.listen(config.backlog)
+            self._set_options()
+        self._reception.update(config, tls)
+
+    def retire(self, on_empty: Callable[[], None]) -> None:
+        """Accept until the kernel's queue is empty, then stop watching and close this process's descriptor.
+
+        `on_empty()` is called once, afterwards, when no accepted connection waits for its protocol any more (the
+        backlog, PROXY headers and TLS handshakes have time-outs, so this is soon).
+        """
+        self._on_empty = on_empty
+        if self._policy.state is State.CLOSED:
+            self._loop.call_soon(self._tell_if_empty)
+            return
+        self._stop_resting()
+        if not self._policy.retiring():
+            self._move(Event.RETIRE)
+        self._loop.call_soon(self._on_readable)  # an empty queue makes no event
+
+    def close(self) -> None:
+        """Give up at once: close the listening socket and all that wait. TLS handshakes go on to their time-out."""
+        if self._policy.state is not State.CLOSED:
+            self._leave(Event.CLOSE)
+        self._stop_resting()
+        self._reception.close()
+        self._tell_if_empty()
+
+    def released(self, peer: Peer) -> None:
+        """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""
+        self._reception.released(peer)
+
+    def admit_waiting(self) -> None:
+        """Another worker has freed a place: who waits may have it. (Without this call it is seen at the next tick.)"""
+        self._reception.admit_waiting()
+
+    def snapshot(self) -> dict[str, object]:
+        """What is held, who waits, since when, and why the last one was refused."""
+        return {
+            "listener": self._name,
+            "state": self._policy.state.value,
+            "accepted": self._accepted,
+            "skipped": self._skipped,
+            "shortages": self._policy.shortages,
+        } | self._reception.snapshot()
+
+    # -- state
+
+    def _set_options(self) -> None:
+        if not self._unix:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, int(self._config.send_buffer))
+
+    def _move(self, event: Event) -> None:
+        self._policy.fire(event)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch the socket or not, as the state wants it."""
+        watching = self._policy.watching()
+        if watching and not self._watched:
+            self._loop.add_reader(self._sock.fileno(), self._on_readable)
+        elif self._watched and not watching:
+            self._loop.remove_reader(self._sock.fileno())
+        self._watched = watching
+
+    def _leave(self, event: Event) -> None:
+        self._move(event)
+        self._sock.close()
+        self._close_spare()
+        self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self._on_empty is None or self._policy.state is not State.CLOSED or self._reception.pending():
+            return
+        on_empty = self._on_empty
+        self._on_empty = None
+        on_empty()
+
+    # -- the accept loop
+
+    def _on_readable(self) -> None:
+        if not self._watched:
+            return
+        accept = self._accept
+        receive = self._reception.receive
+        for _ in range(self._policy.budget(self._lag_s())):
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                if self._policy.retiring():
+                    self._leave(Event.DRAINED)
+                return
+            except OSError as exc:
+                if self._on_accept_error(exc):
+                    continue
+                return
+            self._accepted += 1
+            receive(fd, address)
+            if not self._policy.watching():  # who was received may have had a reason to stop us
+                return
+        if self._policy.retiring():
+            self._loop.call_soon(self._on_readable)  # also when the queue has just become empty
+
+    def _on_accept_error(self, exc: OSError) -> bool:
+        """Returns whether to go on in this turn."""
+        what = verdict(exc.errno or 0)
+        if what is Verdict.SKIP:
+            self._skipped += 1
+            return True
+        if what is Verdict.BROKEN:
+            self._log.error("listener_broken", listener=self._name, error=exc.strerror)
+            self._leave(Event.CLOSE)
+            return False
+        now = self._loop.time()
+        if what is Verdict.SHED:
+            self._shed_one(exc.strerror or "", now)
+        elif (left_out := self._pace.allow("accept_failed", now)) >= 0:
+            self._log.error("accept_failed", listener=self._name, error=exc.strerror, left_out=left_out)
+        rest_s = self._policy.exhausted(now)
+        self._watch()
+        self._rest_timer = self._loop.call_later(rest_s, self._on_rested)
+        return False
+
+    def _shed_one(self, error: str, now: float) -> None:
+        """Use the spare descriptor to give one connection an answer instead of a silence."""
+        self._close_spare()
+        with contextlib.suppress(OSError):
+            fd, address = self._accept()
+            self._accepted += 1
+            host = UNIX_HOST if self._unix else plain_host(address[0])
+            self._reception.refuse(fd, host, FD_EXHAUSTED, linger=False)
+        self._spare = open_spare()
+        if (left_out := self._pace.allow("accept_shortage", now)) >= 0:
+            self._log.error(
+                "accept_shortage",
+                listener=self._name,
+                error=error,
+                reason=FD_EXHAUSTED,
+                left_out=left_out,
+            )
+
+    def _close_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+
+    def _on_rested(self) -> None:
+        self._rest_timer = None
+        if self._spare < 0:
+            self._spare = open_spare()
+        self._move(Event.RESTED)
+        if self._policy.retiring():
+            self._loop.call_soon(self._on_readable)
+
+    def _stop_resting(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+            if self._policy.state is State.RETIRING_BACKING_OFF:
+                self._move(Event.RESTED)

@@ -1,0 +1,509 @@
+"""One client connection: reads requests, one exchange at a time, answers in order.
+
+                     first byte            head complete            answer complete
+    NEW ------------> READING ------------> ACTIVE ---------------> IDLE --> READING ...
+     |  head time-out   | refused             |  |  101                |  keep-alive time-out
+     v                  v                     |  +----> TUNNEL         v
+    CLOSED <--------- LINGERING <-------------+-----------+-------> CLOSED
+
+LINGERING: our FIN is sent and what still arrives is thrown away for a moment, because closing a socket with unread
+bytes resets it, and a reset can destroy an answer that is still on its way (RFC 9112 9.6).
+
+A client that resets is gone at once. A FIN may be a half-close whose answer is wanted: the answer gets a short,
+configured time to begin before the request is cancelled.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from edgeq.policy.headers import client_lines, forward_prefix, trusted_client_lines
+from edgeq.response.relay import MAX_PENDING, Exchange
+from edgeq.response.rescue import options_answer, refusal
+from edgeq.wire.errors import Refused
+from edgeq.wire.framing import LENGTH
+from edgeq.wire.h1_request import find_end, parse_request
+from edgeq.wire.head import RequestFields, RequestHead
+from edgeq.worker.wheel import NEVER, Timed
+
+if TYPE_CHECKING:
+    from edgeq.listener.peer import Peer
+    from edgeq.listener.settings import ListenerSettings
+    from edgeq.worker.shard import Shard
+
+NEW: Final = 0
+READING: Final = 1
+ACTIVE: Final = 2
+IDLE: Final = 3
+TUNNEL: Final = 4
+LINGERING: Final = 5
+CLOSED: Final = 6
+
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 1 << 20
+TRIM_S: Final = 5.0
+"""After this much silence a kept connection gives up what it remembers of its last head."""
+
+_NO_FIELDS: Final = RequestFields()
+
+
+class Downstream(Timed):
+    """The client's side. A protocol of the event loop: its methods are called by the transport."""
+
+    __slots__ = (
+        "_idle_since",
+        "_memo",
+        "_memo_generation",
+        "_memo_route",
+        "_paused_reading",
+        "_received",
+        "_write_blocked",
+        "_write_left",
+        "accept_us",
+        "buffer",
+        "client_lines",
+        "closed",
+        "closing",
+        "exchange",
+        "half_closed",
+        "peer",
+        "plain_client_lines",
+        "prefix",
+        "requests",
+        "settings",
+        "shard",
+        "state",
+        "transport",
+        "trusted",
+    )
+
+    def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, accept_us: int, closed: Any) -> None:
+        super().__init__()
+        self.shard: Shard = shard
+        self.settings: ListenerSettings = settings
+        self.peer: Peer = peer
+        self.accept_us: int = accept_us
+        self.closed: Any = closed
+        """Called with the peer once the connection is gone."""
+        self.transport: Any = None
+        self.state: int = NEW
+        self.buffer = b""
+        self.exchange: Exchange | None = None
+        self.requests: int = 0
+        self.half_closed: bool = False
+        self.closing: bool = False
+        self.trusted: bool = settings.trusted is not None and peer.client_host in settings.trusted
+        self.plain_client_lines: bytes = client_lines(shard.forward, peer.client_host, peer.tls)
+        self.client_lines: bytes = self.plain_client_lines
+        self.prefix = b""
+        self._memo: RequestHead | None = None
+        self._memo_route: Any = None
+        self._memo_generation: int = -1
+        self._paused_reading: bool = False
+        self._write_blocked: bool = False
+        self._write_left: int = 0
+        self._idle_since: float = 0.0
+        self._received: int = 0
+
+    # -- called by the transport --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        shard = self.shard
+        shard.downstreams.add(self)
+        now = monotonic()
+        self._idle_since = now
+        shard.wheel.schedule(self, now + self.settings.head_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        state = self.state
+        if state == IDLE or state == NEW or state == READING:
+            self._read_head(data)
+        elif state == ACTIVE:
+            self._active_data(data)
+        elif state == TUNNEL:
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.tunnel_data(data)
+        elif state == LINGERING:
+            self._received += len(data)
+            if self._received > LINGER_BYTES:
+                self.abort()
+
+    def eof_received(self) -> bool:
+        """The client's FIN. True: keep our side open."""
+        exchange = self.exchange
+        if exchange is None or self.state == LINGERING:
+            return False
+        self.half_closed = True
+        if self.state == TUNNEL:
+            up = exchange.up
+            if up is not None:
+                up.half_close()
+            return True
+        if not exchange.request_done:
+            return False  # a cut request: connection_lost cancels it
+        if not exchange.answer_started:
+            self.shard.wheel.schedule(self, monotonic() + self.settings.half_close_s)
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.state = CLOSED
+        self.closing = True
+        shard = self.shard
+        shard.wheel.remove(self)
+        shard.downstreams.discard(self)
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_gone()
+        self._memo = None
+        self.buffer = b""
+        closed = self.closed
+        if closed is not None:
+            self.closed = None
+            closed(self.peer)
+
+    def pause_writing(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.pause_answer()
+        self._write_blocked = True
+        timeout_s = self.settings.write_timeout_s
+        if timeout_s:
+            self._write_left = self.transport.get_write_buffer_size()
+            self.shard.wheel.schedule(self, monotonic() + timeout_s)
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.resume_answer()
+        if self.state == ACTIVE or self.state == TUNNEL:
+            self.shard.wheel.schedule(self, self._active_deadline(monotonic()))
+
+    # -- reading requests ---------------------------------------------------------------------------------------------
+
+    def _read_head(self, data: bytes) -> None:
+        memo = self._memo
+        seen = 0
+        if self.buffer:
+            seen = len(self.buffer)
+            data = self.buffer + data
+            self.buffer = b""
+        if memo is not None and data.startswith(memo.raw):
+            end = len(memo.raw)
+            head = memo
+        else:
+            limits = self.settings.limits
+            try:
+                end = find_end(data, seen, limits)
+                if end < 0:
+                    self.buffer = data
+                    if self.state != READING:
+                        if self.state == IDLE:
+                            self.shard.wheel.schedule(self, monotonic() + self.settings.head_timeout_s)
+                        self.state = READING
+                    return
+                head = parse_request(data[:end], memo, limits)
+            except Refused as error:
+                self._refuse_unread(data, error.reason, error.detail)
+                return
+            self._memo = head
+            self._memo_generation = -1
+        self._begin(head, data, end)
+
+    def _begin(self, head: RequestHead, data: bytes, end: int) -> None:
+        """A request has begun: find its route and let its upstream have it."""
+        shard = self.shard
+        now = monotonic()
+        self.state = ACTIVE
+        self.requests += 1
+        shard.requests += 1
+        shard.in_flight += 1
+        if self._memo_generation != shard.generation:
+            self._remember(head)
+        route = self._memo_route
+        exchange = Exchange(self, head, route, now)
+        self.exchange = exchange
+        if route is None:
+            self._take_rest(exchange, data, end)
+            exchange.fail("no_route", self.settings.resource, "")
+            return
+        fields = head.fields
+        if fields.max_forwards == 0 and (head.method == b"OPTIONS" or head.method == b"TRACE"):
+            self._answer_here(exchange, data, end)
+            return
+        if exchange.request_done:
+            if len(data) > end:
+                self.buffer = data[end:]
+        else:
+            limit = exchange.body_limit()
+            if limit and fields.body_kind == LENGTH and fields.content_length > limit:
+                exchange.fail("body_too_large", route.resource, f"the request body is larger than {limit} bytes")
+                return
+            if len(data) > end and not self._body(exchange, data[end:]):
+                return
+        shard.wheel.schedule(self, self._active_deadline(now))
+        exchange.queued_at = now
+        route.upstream.submit(exchange)
+
+    def _remember(self, head: RequestHead) -> None:
+        """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
+        shard = self.shard
+        route = shard.routes.find(head.host, head.path)
+        self._memo_route = route
+        self._memo_generation = shard.generation
+        if route is None:
+            return
+        self.prefix = forward_prefix(head, route, shard.forward, route.upstream.host, self.trusted)
+        if self.trusted:
+            self.client_lines = trusted_client_lines(shard.forward, head, self.peer.client_host, self.peer.tls)
+
+    def _active_data(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exchange.request_done:
+            # Pipelined: it waits until this answer is complete.
+            self.buffer = self.buffer + data if self.buffer else data
+            if len(self.buffer) > MAX_PENDING:
+                self.pause_reading()
+            return
+        if self._body(exchange, data):
+            self.shard.wheel.schedule(self, self._active_deadline(monotonic()))
+
+    def _body(self, exchange: Exchange, data: bytes) -> bool:
+        """Give body bytes to the exchange. Returns: False if that ended it."""
+        try:
+            rest = exchange.request_data(data)
+        except Refused as error:
+            resource = self.settings.resource
+            if error.reason == "body_too_large" and exchange.route is not None:
+                resource = exchange.route.resource
+            exchange.fail(error.reason, resource, error.detail)
+            return False
+        if rest:
+            self.buffer = rest
+        return True
+
+    def _take_rest(self, exchange: Exchange, data: bytes, end: int) -> None:
+        if exchange.request_done:
+            self.buffer = data[end:]
+
+    def _answer_here(self, exchange: Exchange, data: bytes, end: int) -> None:
+        """OPTIONS or TRACE with Max-Forwards: 0 ends here (RFC 9110 7.6.2)."""
+        self._take_rest(exchange, data, end)
+        if exchange.head.method == b"TRACE":
+            exchange.fail("method_refused", self.settings.resource, "TRACE is not answered by this gateway")
+            return
+        exchange.keep_alive = self.may_keep(exchange)
+        exchange.status = 200
+        self.transport.write(options_answer(exchange.request_id, exchange.keep_alive))
+        exchange.finish_here()
+
+    def _refuse_unread(self, data: bytes, reason: str, detail: str) -> None:
+        """A request whose head cannot be used: answer, log and close."""
+        shard = self.shard
+        now = monotonic()
+        line = data.lstrip(b"\r\n")[:8192].split(b"\r\n", 1)[0].split(b" ")
+        method = line[0][:32] if line else b""
+        target = line[1][:2048] if len(line) > 1 else b""
+        head = RequestHead(b"", method, target, target, b"", b"", 1, _NO_FIELDS)
+        self.state = ACTIVE
+        self._memo = None
+        self.requests += 1
+        shard.requests += 1
+        shard.in_flight += 1
+        exchange = Exchange(self, head, None, now)
+        exchange.request_done = False  # where the next request begins is not known: nothing more is read
+        self.exchange = exchange
+        exchange.fail(reason, self.settings.resource, detail)
+
+    # -- called by the exchange ---------------------------------------------------------------------------------------
+
+    def may_keep(self, exchange: Exchange) -> bool:
+        """May the connection be kept after this exchange's answer?"""
+        if not exchange.head.keep_alive or not exchange.request_done or self.half_closed or self.closing:
+            return False
+        limit = self.settings.max_requests
+        return not self.shard.draining and (limit == 0 or self.requests < limit)
+
+    def exchange_done(self, exchange: Exchange) -> None:
+        """The answer is written. Next request, wait for one, or close."""
+        self.exchange = None
+        if not exchange.keep_alive or self.closing:
+            self._close_after_answer(exchange)
+            return
+        now = monotonic()
+        self.state = IDLE
+        self._idle_since = now
+        self.shard.wheel.schedule(self, now + TRIM_S)
+        if self._paused_reading:
+            self.resume_reading()
+        if self.buffer:
+            # In a turn of its own: many pipelined requests must not nest, nor keep the others waiting.
+            self.shard.call_soon(self._next_request)
+
+    def _next_request(self) -> None:
+        if self.state == IDLE and self.buffer:
+            data = self.buffer
+            self.buffer = b""
+            self._read_head(data)
+
+    def _close_after_answer(self, exchange: Exchange) -> None:
+        if self.closing:
+            return
+        if exchange.request_done and not self.buffer:
+            self.close()
+            return
+        self.linger()
+
+    def linger(self) -> None:
+        """Send our FIN after what is buffered, and throw away what still comes for a moment."""
+        if self.half_closed or not self.transport.can_write_eof():
+            self.close()
+            return
+        self.state = LINGERING
+        self.buffer = b""
+        self._received = 0
+        self.transport.write_eof()
+        self.resume_reading()
+        self.shard.wheel.schedule(self, monotonic() + LINGER_S)
+
+    def cut(self, hard: bool) -> None:
+        """End an answer that cannot be completed so that the client sees it. `hard`: by a reset, because the answer
+        ends at the end of the connection and a FIN would look like its end."""
+        self.exchange = None
+        if hard:
+            self.abort()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Write out what is buffered, then close."""
+        if not self.closing:
+            self.closing = True
+            self.state = CLOSED
+            if self._write_blocked and self.settings.write_timeout_s:
+                self.shard.wheel.schedule(self, monotonic() + self.settings.write_timeout_s)
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.closing = True
+        self.state = CLOSED
+        self.transport.abort()
+
+    def enter_tunnel(self) -> bytes:
+        """After 101. Returns: bytes that the client had sent already."""
+        self.state = TUNNEL
+        self.expire_at = NEVER
+        early = self.buffer
+        self.buffer = b""
+        self.resume_reading()
+        return early
+
+    def half_close(self) -> None:
+        """The upstream's side of a tunnel has sent its FIN: pass it on."""
+        if not self.closing and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def finish_tunnel(self, clean: bool) -> None:
+        """The upstream's side of a tunnel has ended."""
+        self.exchange = None
+        if clean:
+            self.close()
+        else:
+            self.abort()
+
+    def pause_reading(self) -> None:
+        """Do not read the client for now."""
+        if not self._paused_reading and not self.closing:
+            self._paused_reading = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read the client again."""
+        if self._paused_reading and not self.closing:
+            self._paused_reading = False
+            self.transport.resume_reading()
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def _active_deadline(self, now: float) -> float:
+        """When an active connection has to be looked at again."""
+        exchange = self.exchange
+        expire_at = NEVER
+        if exchange is not None:
+            route = exchange.route
+            if route is not None and route.timeout_s:
+                expire_at = exchange.begun_at + route.timeout_s
+            if not exchange.request_done and self.settings.body_timeout_s and not self._paused_reading:
+                expire_at = min(expire_at, now + self.settings.body_timeout_s)
+        return expire_at
+
+    def on_expire(self, now: float) -> None:
+        state = self.state
+        if state == IDLE:
+            keepalive_s = self.settings.keepalive_s
+            if keepalive_s and now >= self._idle_since + keepalive_s:
+                self.close()
+                return
+            self._memo = None
+            self._memo_route = None
+            self._memo_generation = -1
+            self.prefix = b""
+            self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
+        elif state == ACTIVE:
+            self._active_expired(now)
+        elif state == NEW or state == READING:
+            if self.buffer:
+                self._refuse_unread(self.buffer, "head_timeout", "")
+            else:
+                self.close()
+        elif state == LINGERING or self.closing:
+            self.abort()
+        elif state == TUNNEL and self._write_blocked and not self._has_progress(now):
+            self._stalled()
+
+    def _active_expired(self, now: float) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            return
+        settings = self.settings
+        route = exchange.route
+        if route is not None and route.timeout_s and now >= exchange.begun_at + route.timeout_s:
+            exchange.fail("deadline_expired", route.resource, "")
+        elif self._write_blocked:
+            if not self._has_progress(now):
+                self._stalled()
+        elif self.half_closed and not exchange.answer_started:
+            self.abort()
+        elif not exchange.request_done and settings.body_timeout_s and not self._paused_reading:
+            exchange.fail("body_timeout", settings.resource, "")
+        else:
+            self.shard.wheel.schedule(self, self._active_deadline(now))
+
+    def _has_progress(self, now: float) -> bool:
+        left = self.transport.get_write_buffer_size()
+        if left >= self._write_left:
+            return False
+        self._write_left = left
+        self.shard.wheel.schedule(self, now + self.settings.write_timeout_s)
+        return True
+
+    def _stalled(self) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.reason = "client_stalled"
+            exchange.stalled()
+        self.abort()
+
+    def drain(self, now: float, idle_s: float) -> bool:
+        """While the worker drains: close if idle for `idle_s`. Returns: True if it is closed."""
+        if (self.state == IDLE or self.state == NEW) and not self.buffer and now - self._idle_since >= idle_s:
+            self.close()
+            return True
+        return False

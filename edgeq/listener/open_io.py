@@ -1,0 +1,182 @@
+"""From an accepted descriptor to a transport with the downstream protocol on it, plain or through a TLS handshake.
+
+Invariants: a descriptor that is given to `open_plain` or `open_tls` is closed by exactly one party, whatever happens;
+for each connection either the protocol gets connection_made (and answers for its place from then on), or `failed` is
+called once.
+
+`loop.connect_accepted_socket` is a coroutine. Driven by a Task it costs a Task, a future's callback and two turns of
+the loop; here it is stepped by hand: the first step makes the transport and schedules connection_made, the second one,
+after it, only collects the result. All plain connections of a turn share one call_soon for their second step.
+
+uvloop takes the handle's type from the socket's address family. For AF_INET it makes a TCP handle, and pays three
+system calls for each connection: TCP_NODELAY (which we set once on the listening socket), getsockname and getpeername
+(accept told us). A pipe handle is libuv's plain stream handle, same read, write and shutdown, without these: so every
+connection is presented as AF_UNIX. accept_io.py has the measurement. In consequence the transport's "peername" and
+"sockname" are empty and its "socket" is good for fileno() only; Peer has the addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, ClassVar, Final, cast
+
+from edgeq.listener.peer import Peer
+from edgeq.listener.tls_io import NamedSSLObject
+
+_SHUTDOWN_S: Final = 5.0
+"""How long a closed TLS connection waits for the client's close_notify; uvloop's default of 30 s holds descriptors."""
+_FOREVER_S: Final = 365 * 86400.0
+"""uvloop wants a positive handshake time-out."""
+
+MakeProtocol = Callable[[Peer], asyncio.BaseProtocol]
+Failed = Callable[[Peer, BaseException], None]
+
+
+class AcceptedSocket:
+    """What uvloop asks of a socket, for a bare descriptor: a socket object would cost 1.3 microseconds more.
+
+    uvloop closes the descriptor itself and then calls close(), which therefore does nothing.
+    """
+
+    __slots__ = ("_fd",)
+
+    family: ClassVar[int] = int(socket.AF_UNIX)
+    type: ClassVar[int] = int(socket.SOCK_STREAM)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Called after the transport has closed the descriptor."""
+
+
+class Opener:
+    """Makes transports for one listener."""
+
+    __slots__ = ("_failed", "_loop", "_make_protocol", "_opening", "_settled", "handshaking")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make_protocol: MakeProtocol,
+        failed: Failed,
+        settled: Callable[[], None],
+    ) -> None:
+        """`settled()` is called whenever `pending()` may have become zero."""
+        self._loop = loop
+        self._make_protocol = make_protocol
+        self._failed = failed
+        self._settled = settled
+        self._opening: list[Coroutine[Any, Any, object]] = []
+        self.handshaking = 0
+
+    def pending(self) -> int:
+        """Connections that have no protocol yet."""
+        return self.handshaking + len(self._opening)
+
+    def open_plain(self, fd: int, peer: Peer) -> None:
+        """Give the descriptor to a transport; connection_made follows in the next turn of the loop."""
+        opening = self._loop.connect_accepted_socket(
+            partial(self._make_protocol, peer), cast("socket.socket", AcceptedSocket(fd))
+        )
+        try:
+            opening.send(None)
+        except Exception as exc:  # the factory's, or the transport's: the descriptor is still ours
+            _close(fd)
+            self._failed(peer, exc)
+            return
+        if not self._opening:
+            self._loop.call_soon(self._collect)
+        self._opening.append(opening)
+
+    def open_tls(self, fd: int, peer: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
+        """The same after a handshake; the protocol is made when the client's server name is known."""
+        greeter = TlsGreeter(self._make_protocol, peer)
+        opening = self._loop.connect_accepted_socket(
+            partial(_itself, greeter),
+            cast("socket.socket", AcceptedSocket(fd)),
+            ssl=context,
+            ssl_handshake_timeout=timeout_s if timeout_s > 0 else _FOREVER_S,
+            ssl_shutdown_timeout=_SHUTDOWN_S,
+        )
+        try:
+            waiter = cast("asyncio.Future[object]", opening.send(None))
+        except Exception as exc:
+            _close(fd)
+            self._failed(peer, exc)
+            return
+        self.handshaking += 1
+        waiter.add_done_callback(partial(self._on_handshake, opening, greeter))
+
+    def _collect(self) -> None:
+        opened = self._opening
+        self._opening = []
+        for opening in opened:
+            # connection_made was scheduled before this call, so the result is there. An exception says that the
+            # protocol has closed its transport within connection_made: not our affair.
+            with contextlib.suppress(StopIteration, Exception):
+                opening.send(None)
+        self._settled()
+
+    def _on_handshake(
+        self, opening: Coroutine[Any, Any, object], greeter: TlsGreeter, _: asyncio.Future[object]
+    ) -> None:
+        self.handshaking -= 1
+        error: BaseException = ConnectionResetError("closed within the handshake")
+        try:
+            opening.send(None)
+        except StopIteration:
+            pass
+        except Exception as exc:
+            error = exc
+        if not greeter.greeted:
+            # The waiter may well have succeeded: uvloop ends it without an error when the client leaves quietly.
+            self._failed(greeter.peer, greeter.error or error)
+        self._settled()
+
+
+class TlsGreeter(asyncio.Protocol):
+    """Holds the place of the downstream protocol until the handshake is done and the server name is known."""
+
+    __slots__ = ("_make_protocol", "error", "greeted", "peer")
+
+    def __init__(self, make_protocol: MakeProtocol, peer: Peer) -> None:
+        self._make_protocol = make_protocol
+        self.peer = peer
+        self.greeted = False
+        self.error: Exception | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The handshake is done: make the protocol and step aside."""
+        peer = self.peer
+        connection = transport.get_extra_info("ssl_object")
+        name = connection.requested_name if isinstance(connection, NamedSSLObject) else ""
+        named = Peer(peer.client_host, peer.client_port, peer.local_host, peer.local_port, peer.tls, peer.proxied, name)
+        try:
+            protocol = self._make_protocol(named)
+        except Exception as exc:
+            self.error = exc
+            cast("asyncio.Transport", transport).abort()
+            return
+        self.greeted = True
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+
+
+def _itself(greeter: TlsGreeter) -> TlsGreeter:
+    return greeter
+
+
+def _close(fd: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(fd)

@@ -1,0 +1,46 @@
+"""One listener's settings, made ready for the hot path and replaced in place by a reload."""
+
+from __future__ import annotations
+
+from edgeq.config.schema import Listener
+from edgeq.policy.trust import Networks
+from edgeq.wire.head import HeadLimits
+
+
+class ListenerSettings:
+    """Limits in bytes, time-outs in seconds; 0 means "none" for those that the configuration can switch off."""
+
+    __slots__ = (
+        "body_bytes",
+        "body_timeout_s",
+        "half_close_s",
+        "head_timeout_s",
+        "keepalive_s",
+        "limits",
+        "max_requests",
+        "name",
+        "resource",
+        "trailer_bytes",
+        "trusted",
+        "write_timeout_s",
+    )
+
+    def __init__(self, config: Listener) -> None:
+        self.update(config)
+
+    def update(self, config: Listener) -> None:
+        """Take over a new configuration; connections that are open see it at their next step."""
+        self.name: str = config.name or config.address
+        self.resource: str = f"listener/{self.name}"
+        limits = config.limits
+        self.limits: HeadLimits = HeadLimits(int(limits.request_line), int(limits.header_bytes), int(limits.header_count))
+        self.body_bytes: int = int(limits.body_bytes)
+        self.trailer_bytes: int = int(limits.trailer_bytes)
+        timeouts = config.timeouts
+        self.head_timeout_s: float = float(timeouts.head)
+        self.body_timeout_s: float = float(timeouts.body)
+        self.write_timeout_s: float = float(timeouts.write)
+        self.keepalive_s: float = float(timeouts.keepalive)
+        self.half_close_s: float = float(timeouts.half_close)
+        self.max_requests: int = config.max_requests
+        self.trusted: Networks | None = Networks(config.trusted) if config.trusted else None

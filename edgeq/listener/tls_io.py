@@ -1,0 +1,152 @@
+"""TLS of a listener: one context for each certificate, chosen by the name that the client asks for (SNI, RFC 6066 3).
+
+Decides which certificate answers, and how strict the handshake is. Invariants:
+- all contexts of a listener differ in nothing but the certificate: when the SNI callback switches, OpenSSL keeps the
+  verification of the first context and takes only the certificate of the second;
+- a name is served by the first certificate that has it, exactly or by one wildcard label (RFC 9525 6.3);
+  who asks for another name or for none gets the first certificate;
+- the contexts are immutable: a reload makes new ones, and connections that are open keep theirs.
+
+Certificates of the same names but another key algorithm (RSA beside ECDSA) share a context, and OpenSSL chooses.
+Ticket keys are made with a context: processes that are forked afterwards resume each other's sessions.
+Defaults follow Mozilla's "intermediate" profile: TLS 1.2 and 1.3, ECDHE with AEAD, the client's order of ciphers
+(who has no AES instructions knows it), no renegotiation, no compression.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from edgeq.config.schema import Certificate, ListenerTls
+from edgeq.listener.certificate_names import CertificateNames, read_names
+
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = "-----END CERTIFICATE-----"
+
+
+class TlsError(ValueError):
+    """A certificate, key or CA that cannot be used; the message names the file."""
+
+
+class NamedSSLObject(ssl.SSLObject):
+    """A TLS connection that remembers which name the client asked for: the ssl module tells it only to the callback.
+
+    Made through SSLContext.sslobject_class, the documented way to have attributes on connections.
+    """
+
+    requested_name: str = ""
+
+
+class _Context(ssl.SSLContext):
+    sslobject_class = NamedSSLObject
+
+
+class TlsContexts:
+    """The certificates of one listener.
+
+    Raises: TlsError, naming the file.
+    """
+
+    __slots__ = ("_certificates", "_exact", "_wildcard", "default")
+
+    def __init__(self, config: ListenerTls) -> None:
+        if not config.certificates:
+            raise TlsError("tls: at least one certificate is required")
+        self._exact: dict[str, ssl.SSLContext] = {}
+        self._wildcard: dict[str, ssl.SSLContext] = {}
+        self._certificates: list[tuple[str, tuple[str, ...]]] = []
+        by_names: dict[frozenset[str], tuple[ssl.SSLContext, set[str]]] = {}
+        default: ssl.SSLContext | None = None
+        for certificate in config.certificates:
+            found = _read_certificate(certificate.certificate)
+            self._certificates.append((certificate.certificate, found.names))
+            context, algorithms = by_names.setdefault(frozenset(found.names), (_new_context(config), set()))
+            if found.key_algorithm in algorithms:
+                _load(_new_context(config), certificate)  # never chosen, but a bad file is still an error
+                continue
+            _load(context, certificate)
+            algorithms.add(found.key_algorithm)
+            default = default or context
+            for name in found.names:
+                table = self._wildcard if name.startswith("*.") else self._exact
+                table.setdefault(name.removeprefix("*."), context)
+        assert default is not None
+        default.sni_callback = self._on_server_name
+        self.default: ssl.SSLContext = default
+
+    def select(self, server_name: str) -> ssl.SSLContext:
+        """The context for a name in lower case; the default for a name that no certificate has."""
+        context = self._exact.get(server_name)
+        if context is None:
+            _, _, parent = server_name.partition(".")
+            context = self._wildcard.get(parent)
+        return context or self.default
+
+    def snapshot(self) -> list[dict[str, object]]:
+        """Files and the names they serve, in order."""
+        return [{"certificate": path, "names": list(names)} for path, names in self._certificates]
+
+    def _on_server_name(self, connection: ssl.SSLObject, server_name: str | None, _: ssl.SSLContext) -> None:
+        if server_name is None:
+            return
+        name = server_name.lower().removesuffix(".")
+        if isinstance(connection, NamedSSLObject):
+            connection.requested_name = name
+        context = self.select(name)
+        if context is not self.default:
+            connection.context = context
+
+
+def _new_context(config: ListenerTls) -> ssl.SSLContext:
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if config.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.options &= ~(ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET)
+    if config.client_ca:
+        try:
+            context.load_verify_locations(cafile=config.client_ca)
+        except (OSError, ssl.SSLError) as exc:
+            raise TlsError(f"{config.client_ca}: cannot be used as client_ca: {_why(exc)}") from exc
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
+    key = certificate.key or certificate.certificate
+
+    def no_password() -> str:
+        # Without this OpenSSL would ask at the terminal, and a service would hang at its start.
+        raise TlsError(f"{key}: the key is encrypted; edgeq needs it without a passphrase")
+
+    try:
+        context.load_cert_chain(certificate.certificate, certificate.key or None, no_password)
+    except (OSError, ssl.SSLError) as exc:
+        raise TlsError(f"{certificate.certificate}: cannot be used with key {key}: {_why(exc)}") from exc
+
+
+def _read_certificate(path: str) -> CertificateNames:
+    """The names of the first certificate in a file, which is the server's own (RFC 8446 4.4.2)."""
+    try:
+        text = Path(path).read_text("latin-1")
+    except OSError as exc:
+        raise TlsError(f"{path}: {_why(exc)}") from exc
+    start = text.find(_PEM_BEGIN)
+    end = text.find(_PEM_END, start)
+    if start < 0 or end < 0:
+        raise TlsError(f"{path}: no PEM certificate in this file")
+    try:
+        return read_names(ssl.PEM_cert_to_DER_cert(text[start : end + len(_PEM_END)]))
+    except ValueError as exc:
+        raise TlsError(f"{path}: {exc}") from exc
+
+
+def _why(exc: OSError) -> str:
+    """OpenSSL's own words for an error (ssl.SSLError is an OSError), or the system's."""
+    if isinstance(exc, ssl.SSLError) and exc.reason:
+        return exc.reason.lower().replace("_", " ")
+    return exc.strerror or str(exc)

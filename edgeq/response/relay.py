@@ -1,0 +1,619 @@
+"""One exchange: a request and its answer, relayed in both directions at once.
+
+    client --request bytes--> Exchange --> upstream connection
+    client <---answer bytes-- Exchange <-- upstream connection
+
+Invariants
+- The upstream connection belongs to the exchange from `begin` until exactly one of: given back to its pool after the
+  last byte of the answer, closed. The exchange ends once, in `_end`, which writes its one access record.
+- Bytes of a body are passed on as they come. When one side's buffer is full the other side is not read.
+- Before the first byte of the answer has gone to the client a failure becomes a refusal (`rescue`); after it, the
+  connection is cut so that the client can see it: never a clean end of an unclean answer.
+- A request is sent again at most once, and only if no byte of an answer came, nothing of its body is lost, its method
+  is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1).
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from edgeq.policy.headers import TRACE_OFF, trace_lines
+from edgeq.reasons import REASONS
+from edgeq.response.rescue import refusal
+from edgeq.wire.errors import Refused
+from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
+from edgeq.wire.h1_response import find_response_end, parse_response
+from edgeq.worker.wheel import NEVER
+
+if TYPE_CHECKING:
+    from edgeq.listener.connection import Downstream
+    from edgeq.route.table import Route
+    from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.upstream.pool import Pool
+    from edgeq.wire.head import RequestHead, ResponseHead
+
+MAX_PENDING: Final = 64 * 1024
+"""Request bytes held while there is no upstream connection, and pipelined bytes held while an answer is on its way."""
+_MAX_INTERIM: Final = 100
+_BIG: Final = 16 * 1024
+
+
+class Exchange:
+    """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come."""
+
+    __slots__ = (
+        "_answer_chunks",
+        "_answer_framer",
+        "_answer_kind",
+        "_answer_remaining",
+        "_connect_failures",
+        "_interim",
+        "_request_framer",
+        "_request_remaining",
+        "_sent_all",
+        "answer_bytes",
+        "answer_started",
+        "attempts",
+        "begun_at",
+        "connect_s",
+        "down",
+        "ended",
+        "endpoint",
+        "first_byte_at",
+        "head",
+        "keep_alive",
+        "pending",
+        "queued_at",
+        "reason",
+        "request_bytes",
+        "request_done",
+        "request_id",
+        "resource",
+        "reused",
+        "route",
+        "sent_at",
+        "status",
+        "trace_id",
+        "tunnel",
+        "up",
+        "waiting_in",
+    )
+
+    def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
+        self.down: Downstream = down
+        self.head: RequestHead = head
+        self.route: Route | None = route
+        self.up: UpstreamConnection | None = None
+        self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
+        self.trace_id = b""
+        self.begun_at: float = now
+        self.queued_at: float = 0.0
+        self.sent_at: float = 0.0
+        self.first_byte_at: float = 0.0
+        self.connect_s: float = 0.0
+        self.attempts: int = 0
+        self.reused: bool = False
+        self.endpoint = ""
+        self.waiting_in: Pool | None = None
+        """The pool in whose queue this stands."""
+        self.pending = b""
+        """Request body bytes that no upstream connection has got yet, or the whole body if it may have to go again."""
+        self.request_done: bool = True
+        self.request_bytes: int = 0
+        self._request_remaining: int = 0
+        self._request_framer: ChunkedFramer | None = None
+        self._sent_all: bool = False
+        self.answer_started: bool = False
+        self.answer_bytes: int = 0
+        self._answer_kind: int = -1
+        self._answer_remaining: int = 0
+        self._answer_framer: ChunkedFramer | None = None
+        self._answer_chunks: bool = False
+        self._interim: int = 0
+        self._connect_failures: int = 0
+        self.keep_alive: bool = False
+        self.status: int = 0
+        self.reason = ""
+        self.resource = ""
+        self.ended: bool = False
+        self.tunnel: bool = False
+        fields = head.fields
+        kind = fields.body_kind
+        if kind == LENGTH:
+            self.request_done = False
+            self._request_remaining = fields.content_length
+        elif kind == CHUNKED:
+            self.request_done = False
+            self._request_framer = ChunkedFramer(False, True, down.settings.trailer_bytes)
+
+    # -- the request's side -------------------------------------------------------------------------------------------
+
+    def body_limit(self) -> int:
+        """Bytes that this request's body may have; 0: any number."""
+        route = self.route
+        if route is not None and route.body_bytes >= 0:
+            return route.body_bytes
+        return self.down.settings.body_bytes
+
+    def request_data(self, data: bytes) -> bytes:
+        """Take bytes of the request's body; gives back what follows the message (a pipelined request).
+
+        Raises: Refused for a malformed or too large body.
+        """
+        framer = self._request_framer
+        rest = b""
+        if framer is None:
+            size = len(data)
+            remaining = self._request_remaining
+            if size > remaining:
+                rest = data[remaining:]
+                data = data[:remaining]
+                size = remaining
+            self._request_remaining = remaining - size
+            self.request_bytes += size
+            if size == remaining:
+                self.request_done = True
+        else:
+            data = framer.feed(data)
+            self.request_bytes = framer.payload_bytes
+            limit = self.body_limit()
+            if limit and framer.payload_bytes > limit:
+                raise Refused("body_too_large", f"the request body is larger than {limit} bytes")
+            if framer.done:
+                self.request_done = True
+                rest = framer.excess
+        if data:
+            up = self.up
+            if up is not None:
+                self._sent_all = False
+                self.pending = b""
+                up.transport.write(data)
+                up.expire_in(up.pool.upstream.first_byte_s)
+            else:
+                self.pending = self.pending + data if self.pending else data
+                if len(self.pending) > MAX_PENDING:
+                    self.down.pause_reading()
+        return rest
+
+    def begin(self, up: UpstreamConnection, now: float) -> None:
+        """Send the request on `up`, which belongs to this exchange from here on."""
+        down = self.down
+        shard = down.shard
+        self.up = up
+        self.waiting_in = None
+        self.attempts += 1
+        self.sent_at = now
+        self.reused = up.requests > 1
+        self.endpoint = up.pool.name
+        head = self.head
+        forward = shard.forward
+        request_id = self.request_id
+        fields = head.fields
+        if forward.trace == TRACE_OFF:
+            trace = b""
+        else:
+            # An id that was made here is the trace id as well: one id to search for.
+            trace = trace_lines(head, forward, request_id if not fields.request_id else shard.ids.make())
+            self.trace_id = trace[16:48]
+        pending = self.pending
+        up.transport.write(
+            b"".join((down.prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
+        )
+        self._sent_all = self.request_done
+        if not self.request_done:
+            self.pending = b""
+            down.resume_reading()
+        up.expire_in(up.pool.upstream.first_byte_s)
+
+    # -- the answer's side --------------------------------------------------------------------------------------------
+
+    def answer_data(self, data: bytes) -> None:
+        """Take bytes that the upstream connection has read."""
+        kind = self._answer_kind
+        if kind < 0:
+            self._answer_head(data)
+            return
+        up = self.up
+        down = self.down
+        if up is None:
+            return
+        if kind == LENGTH:
+            size = len(data)
+            remaining = self._answer_remaining
+            if size > remaining:
+                data = data[:remaining]
+                size = remaining
+                up.reusable = False
+            self._answer_remaining = remaining - size
+            self.answer_bytes += size
+            down.transport.write(data)
+            if size == remaining:
+                self._complete()
+                return
+        elif kind == CHUNKED:
+            framer = self._answer_framer
+            if framer is None:
+                return
+            try:
+                out = framer.feed(data)
+            except Refused as error:
+                self.fail("upstream_protocol_error", up.pool.resource, error.detail)
+                return
+            self.answer_bytes = framer.payload_bytes
+            if out:
+                down.transport.write(out)
+            if framer.done:
+                if framer.excess:
+                    up.reusable = False
+                self._complete()
+                return
+        else:
+            self.answer_bytes += len(data)
+            down.transport.write(chunk(data) if self._answer_chunks else data)
+        up.expire_in(up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
+
+    def _answer_head(self, data: bytes) -> None:
+        up = self.up
+        if up is None:
+            return
+        if self.first_byte_at == 0.0:
+            self.first_byte_at = monotonic()
+        pool = up.pool
+        while True:
+            memo = pool.memo
+            if up.buffer:
+                seen = len(up.buffer)
+                data = up.buffer + data
+                up.buffer = b""
+            else:
+                seen = 0
+            if memo is not None and data.startswith(memo.raw):
+                answer = memo
+                end = len(memo.raw)
+            else:
+                try:
+                    end = find_response_end(data, seen)
+                    if end < 0:
+                        up.buffer = data
+                        return
+                    answer = parse_response(data[:end])
+                except Refused as error:
+                    self.fail(error.reason, pool.resource, error.detail)
+                    return
+                if answer.status >= 200:
+                    pool.memo = answer
+            if answer.status >= 200 or answer.status == 101:
+                break
+            # Interim answers are passed on, to clients that can know them (RFC 9110 15.2).
+            self._interim += 1
+            if self._interim > _MAX_INTERIM:
+                self.fail("upstream_protocol_error", pool.resource, "too many interim answers")
+                return
+            if self.head.minor == 1:
+                self.down.transport.write(answer.forward + b"\r\n")
+            data = data[end:]
+            if not data:
+                return
+        self._final_head(answer, data, end)
+
+    def _final_head(self, answer: ResponseHead, data: bytes, end: int) -> None:
+        up = self.up
+        if up is None:
+            return
+        down = self.down
+        head = self.head
+        status = answer.status
+        self.status = status
+        self.answer_started = True
+        kind = answer.body_kind
+        size = len(data) - end
+        up.reusable = answer.keep_alive
+        if status == 101:
+            if not head.fields.upgrade or answer.upgrade != head.fields.upgrade:
+                self.answer_started = False
+                self.fail("upstream_protocol_error", up.pool.resource, "101 without being asked for this protocol")
+                return
+            self._begin_tunnel(answer, data[end:])
+            return
+        if kind == LENGTH and answer.content_length == 0:
+            kind = NO_BODY
+        if status == 204 or status == 304 or head.method == b"HEAD":
+            kind = NO_BODY
+        self._answer_kind = kind
+        keep = down.may_keep(self)
+        extra = b""
+        if kind == CHUNKED:
+            if head.minor == 1:
+                extra = b"transfer-encoding: chunked\r\n"
+            else:
+                keep = False
+            self._answer_framer = ChunkedFramer(head.minor == 0, head.fields.te_trailers, 64 * 1024)
+        elif kind == UNTIL_CLOSE:
+            up.reusable = False
+            if head.minor == 1:
+                extra = b"transfer-encoding: chunked\r\n"
+                self._answer_chunks = True
+            else:
+                keep = False
+        self.keep_alive = keep
+        if not keep:
+            extra += b"connection: close\r\n"
+        elif head.minor == 0:
+            extra += b"connection: keep-alive\r\n"
+        request_id = self.request_id
+        transport = down.transport
+        if kind == NO_BODY:
+            if size:
+                up.reusable = False
+            transport.write(b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n")))
+            self._complete()
+            return
+        if kind == LENGTH:
+            remaining = answer.content_length
+            if size > remaining:
+                data = data[: end + remaining]
+                size = remaining
+                up.reusable = False
+            self._answer_remaining = remaining - size
+            self.answer_bytes = size
+            if size <= _BIG:
+                transport.write(
+                    b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n", data[end:]))
+                )
+            else:
+                transport.writelines(
+                    (
+                        b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n")),
+                        memoryview(data)[end:],
+                    )
+                )
+            if size == remaining:
+                self._complete()
+                return
+        else:
+            out = b""
+            rest = data[end:]
+            framer = self._answer_framer
+            if rest:
+                if framer is not None:
+                    try:
+                        out = framer.feed(rest)
+                    except Refused as error:
+                        self.answer_started = False
+                        self.fail("upstream_protocol_error", up.pool.resource, error.detail)
+                        return
+                    self.answer_bytes = framer.payload_bytes
+                else:
+                    self.answer_bytes = len(rest)
+                    out = chunk(rest) if self._answer_chunks else rest
+            transport.write(b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n", out)))
+            if framer is not None and framer.done:
+                if framer.excess:
+                    up.reusable = False
+                self._complete()
+                return
+        up.expire_in(up.pool.upstream.body_s)
+
+    def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
+        """After 101: bytes both ways until both sides have ended."""
+        up = self.up
+        down = self.down
+        if up is None:
+            return
+        self.tunnel = True
+        self._answer_kind = UNTIL_CLOSE
+        up.reusable = False
+        down.transport.write(answer.forward + b"x-request-id: " + self.request_id + b"\r\n\r\n" + rest)
+        early = down.enter_tunnel()
+        if early:
+            up.transport.write(early)
+        up.expire_in(up.pool.upstream.tunnel_s)
+
+    def tunnel_data(self, data: bytes) -> None:
+        """Bytes from the client, after 101."""
+        up = self.up
+        if up is not None:
+            self.request_bytes += len(data)
+            up.transport.write(data)
+            up.expire_in(up.pool.upstream.tunnel_s)
+
+    def _complete(self) -> None:
+        """The last byte of the answer has been written."""
+        up = self.up
+        down = self.down
+        self.up = None
+        if up is not None:
+            if not self.request_done:
+                up.reusable = False  # it still expects the rest of this request's body
+            up.exchange = None
+            self._end()
+            up.pool.release(up)
+        else:
+            self._end()
+        down.exchange_done(self)
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def upstream_ended(self, clean: bool) -> None:
+        """The upstream connection has ended: by FIN (`clean`) or by a reset."""
+        up = self.up
+        if up is None:
+            return
+        self.up = None
+        up.exchange = None
+        if self.tunnel:
+            self._end()
+            self.down.finish_tunnel(clean)
+            return
+        if self._answer_kind == UNTIL_CLOSE and clean:
+            if self._answer_chunks:
+                self.down.transport.write(LAST_CHUNK)
+            self._end()
+            self.down.exchange_done(self)
+            return
+        if self.answer_started:
+            self.fail("upstream_truncated", up.pool.resource, "the upstream closed within its answer")
+            return
+        if (
+            self.reused
+            and self.attempts == 1
+            and not up.buffer
+            and self.first_byte_at == 0.0
+            and self._sent_all
+            and self.head.idempotent
+            and not self.down.closing
+        ):
+            up.pool.submit(self, True)
+            return
+        detail = "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
+        self.fail("upstream_reset", up.pool.resource, detail)
+
+    def connect_failed(self, reason: str, resource: str) -> None:
+        """No connection to one endpoint could be had; nothing was sent, so another endpoint may be tried."""
+        self._connect_failures += 1
+        route = self.route
+        if route is not None and self._connect_failures < min(3, len(route.upstream.pools)):
+            route.upstream.submit(self)
+            return
+        self.fail(reason, resource, "")
+
+    def fail(self, reason: str, resource: str, detail: str) -> None:
+        """Refuse the request, or cut its answer if it has begun."""
+        if self.ended:
+            return
+        self.reason = reason
+        self.resource = resource
+        self._drop_upstream()
+        down = self.down
+        if self.answer_started:
+            self._end()
+            down.cut(self._answer_kind == UNTIL_CLOSE and not self._answer_chunks)
+            return
+        row = REASONS[reason]
+        if row.status == 0:
+            self.status = 499
+            self._end()
+            down.cut(False)
+            return
+        self.status = row.status
+        self.keep_alive = down.may_keep(self) and row.fault != "C"
+        text = refusal(
+            reason,
+            resource,
+            detail,
+            self.request_id,
+            down.shard.forward.node,
+            self.keep_alive,
+            self.head.method == b"HEAD",
+        )
+        down.transport.write(text)
+        self._end()
+        down.exchange_done(self)
+
+    def client_gone(self) -> None:
+        """The client has left: what runs for it is cancelled."""
+        if self.ended:
+            return
+        if not self.tunnel:
+            self.reason = "client_gone"
+            self.resource = self.down.settings.resource
+            if not self.answer_started:
+                self.status = 499
+        self._drop_upstream()
+        self._end()
+
+    def _drop_upstream(self) -> None:
+        up = self.up
+        if up is not None:
+            self.up = None
+            up.exchange = None
+            up.discard()
+        pool = self.waiting_in
+        if pool is not None:
+            pool.leave(self)
+
+    # -- flow control -------------------------------------------------------------------------------------------------
+
+    def pause_answer(self) -> None:
+        """The client does not take more: do not read the upstream."""
+        up = self.up
+        if up is not None:
+            up.transport.pause_reading()
+            up.expire_in(NEVER)
+
+    def resume_answer(self) -> None:
+        """The client takes more again."""
+        up = self.up
+        if up is not None:
+            up.transport.resume_reading()
+            upstream = up.pool.upstream
+            up.expire_in(upstream.tunnel_s if self.tunnel else upstream.body_s)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Write the access record, once."""
+        if self.ended:
+            return
+        self.ended = True
+        down = self.down
+        shard = down.shard
+        shard.in_flight -= 1
+        if not shard.log_enabled:
+            return
+        now = monotonic()
+        head = self.head
+        fields = head.fields
+        route = self.route
+        begun_at = self.begun_at
+        sent_at = self.sent_at
+        peer = down.peer
+        shard.ring.append(
+            (
+                int((now + shard.wall_offset_s) * 1e9),
+                head.method,
+                head.target,
+                head.version,
+                head.host,
+                peer.client_host,
+                peer.client_port,
+                down.settings.name,
+                route.name if route is not None else "",
+                route.upstream.name if route is not None else "",
+                self.endpoint,
+                self.status,
+                self.request_bytes,
+                self.answer_bytes,
+                int((now - begun_at) * 1e6),
+                int((sent_at - self.queued_at) * 1e6) if self.queued_at and sent_at else 0,
+                down.accept_us,
+                int(self.connect_s * 1e6),
+                int((now - sent_at) * 1e6) if sent_at else 0,
+                int((self.first_byte_at - sent_at) * 1e6) if self.first_byte_at else 0,
+                self.attempts,
+                self.reason,
+                self.resource,
+                self.request_id,
+                self.trace_id,
+                fields.user_agent,
+                fields.referer,
+                peer.tls,
+                shard.generation,
+                self.reused,
+            )
+        )
+        if len(shard.ring) == 512:
+            shard.flush_log()
+
+    def finish_here(self) -> None:
+        """The answer came from this gateway itself."""
+        self._end()
+        self.down.exchange_done(self)
+
+    def stalled(self) -> None:
+        """The client has stopped reading for too long."""
+        self.reason = "client_stalled"
+        self.resource = self.down.settings.resource
+        self._drop_upstream()
+        self._end()

@@ -1,0 +1,194 @@
+"""The table of routes: immutable, swapped whole on reload.
+
+The most specific match wins: an exact host before a wildcard host (longest first) before any host; within a host an
+exact path, then the path pattern with the most literal text; then the order in the file. Exact paths and prefixes are
+looked up by dictionary (one look-up for each "/" in the path, longest first); only patterns with a "*" inside are tried
+one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from edgeq.route.path import normalized
+
+if TYPE_CHECKING:
+    from edgeq.upstream.upstream import Upstream
+
+
+class Route:
+    """What to match and on what terms to forward. `prefix` is the literal part before the final "*"."""
+
+    __slots__ = ("body_bytes", "host", "name", "path", "prefix", "resource", "rewrite", "timeout_s", "upstream")
+
+    def __init__(
+        self, name: str, host: bytes, path: bytes, upstream: Upstream, rewrite: bytes, timeout_s: float, body_bytes: int
+    ) -> None:
+        self.name = name
+        self.host = host
+        self.path = path
+        self.upstream = upstream
+        self.rewrite = rewrite
+        self.timeout_s: float = timeout_s
+        """Whole request; 0: no limit."""
+        self.body_bytes: int = body_bytes
+        """Limit of a request body; -1: the listener's."""
+        self.prefix = path[:-1] if path.endswith(b"/*") else path
+        self.resource = f"route/{name}"
+
+    def target(self, target: bytes, path: bytes) -> bytes:
+        """The target to forward: `rewrite` in place of the matched prefix (of the whole path of an exact match)."""
+        if not self.rewrite:
+            return target
+        if b"*" in self.prefix:
+            cut = _pattern_prefix_length(self.prefix, path)
+        else:
+            cut = len(self.prefix) if path.startswith(self.prefix) else len(path)
+        rest = target[cut:]
+        if self.rewrite.endswith(b"/") or not rest or rest[:1] in (b"/", b"?"):
+            return self.rewrite + rest
+        return self.rewrite + b"/" + rest
+
+
+def _pattern_prefix_length(prefix: bytes, path: bytes) -> int:
+    """Length of the part of `path` that has as many segments as `prefix`."""
+    at = 0
+    for _ in range(prefix.count(b"/")):
+        at = path.find(b"/", at) + 1
+    return at if prefix.endswith(b"/") else len(path)
+
+
+class _Pattern:
+    """A path pattern with "*" inside."""
+
+    __slots__ = ("order", "rest", "route", "segments", "weight")
+
+    def __init__(self, route: Route, order: int) -> None:
+        self.route = route
+        self.order: int = order
+        parts = route.path.split(b"/")
+        self.rest = parts[-1] == b"*"
+        self.segments: list[bytes] = parts[:-1] if self.rest else parts
+        self.weight: int = sum(len(part) for part in self.segments if part != b"*") + len(self.segments)
+
+    def matches(self, segments: Sequence[bytes]) -> bool:
+        mine = self.segments
+        if len(segments) < len(mine) + (1 if self.rest else 0) or (not self.rest and len(segments) > len(mine)):
+            return False
+        for index in range(len(mine)):
+            part = mine[index]
+            if part != b"*" and part != segments[index]:
+                return False
+        return True
+
+
+class _HostRoutes:
+    """The routes of one host pattern."""
+
+    __slots__ = ("catch_all", "exact", "patterns", "prefixes")
+
+    def __init__(self) -> None:
+        self.exact: dict[bytes, Route] = {}
+        self.prefixes: dict[bytes, Route] = {}
+        self.patterns: list[_Pattern] = []
+        self.catch_all: Route | None = None
+
+    def add(self, route: Route, order: int) -> None:
+        path = route.path
+        inner = path[:-1] if path.endswith(b"/*") else path
+        if b"*" in inner:
+            self.patterns.append(_Pattern(route, order))
+            self.patterns.sort(key=_pattern_key)
+        elif path.endswith(b"/*"):
+            self.prefixes.setdefault(inner, route)
+            if inner == b"/":
+                self.catch_all = self.prefixes[inner]
+        else:
+            self.exact.setdefault(path, route)
+
+    def find(self, path: bytes) -> Route | None:
+        if self.exact:
+            route = self.exact.get(path)
+            if route is not None:
+                return route
+        found: Route | None = self.catch_all
+        weight = 1
+        if len(self.prefixes) > 1 or found is None:
+            end = len(path)
+            while end > 0:
+                end = path.rfind(b"/", 0, end)
+                if end < 0:
+                    break
+                route = self.prefixes.get(path[: end + 1])
+                if route is not None:
+                    found = route
+                    weight = end + 1
+                    break
+        if self.patterns:
+            segments = path.split(b"/")
+            for pattern in self.patterns:
+                if found is not None and pattern.weight < weight:
+                    break
+                if pattern.matches(segments):
+                    return pattern.route
+        return found
+
+
+def _pattern_key(pattern: _Pattern) -> tuple[int, int]:
+    return -pattern.weight, pattern.order
+
+
+class RouteTable:
+    """Host and path to a route, or None."""
+
+    __slots__ = ("_any", "_hosts", "_wildcards", "routes")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes: list[Route] = list(routes)
+        self._hosts: dict[bytes, _HostRoutes] = {}
+        self._wildcards: dict[bytes, _HostRoutes] = {}
+        self._any: _HostRoutes = _HostRoutes()
+        order = 0
+        for route in self.routes:
+            host = route.host
+            if host == b"*":
+                self._any.add(route, order)
+            elif host.startswith(b"*."):
+                self._wildcards.setdefault(host[1:], _HostRoutes()).add(route, order)
+            else:
+                self._hosts.setdefault(host, _HostRoutes()).add(route, order)
+            order += 1
+
+    def find(self, host: bytes, path: bytes) -> Route | None:
+        """The route of a request. `host` in lower case, perhaps with a port; `path` as received, without the query."""
+        if b"%" in path or b"/." in path or b"//" in path:
+            path = normalized(path)
+        if self._hosts or self._wildcards:
+            name = _without_port(host)
+            of_host = self._hosts.get(name)
+            if of_host is not None:
+                route = of_host.find(path)
+                if route is not None:
+                    return route
+            if self._wildcards:
+                dot = name.find(b".")
+                while dot >= 0:
+                    of_host = self._wildcards.get(name[dot:])
+                    if of_host is not None:
+                        route = of_host.find(path)
+                        if route is not None:
+                            return route
+                    dot = name.find(b".", dot + 1)
+        return self._any.find(path)
+
+
+def _without_port(host: bytes) -> bytes:
+    if host[:1] == b"[":
+        close = host.find(b"]")
+        host = host[: close + 1]
+    else:
+        colon = host.find(b":")
+        if colon >= 0:
+            host = host[:colon]
+    return host[:-1] if host.endswith(b".") else host

@@ -1,0 +1,45 @@
+"""Attach the programs of `bpf` to listening sockets.
+
+The option numbers and struct sock_fprog are the kernel's ABI on x86 and arm (asm-generic/socket.h); Python's socket
+module does not name them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from edgeq.supervisor.bpf import DROP_SYN, Instruction, steer
+
+SO_ATTACH_FILTER: Final = 26
+SO_ATTACH_REUSEPORT_CBPF: Final = 51
+SO_DETACH_REUSEPORT_BPF: Final = 68
+_INSTRUCTION: Final = struct.Struct("=HBBI")
+_PROGRAM: Final = struct.Struct("@HP")
+
+
+def _attach(sock: socket.socket, option: int, program: Sequence[Instruction]) -> None:
+    code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in program))
+    sock.setsockopt(socket.SOL_SOCKET, option, _PROGRAM.pack(len(program), ctypes.addressof(code)))
+
+
+def steer_group(sock: socket.socket, indices: Sequence[int] | None) -> None:
+    """Let new connections reach only these members of the group of `sock`; None: all of them, by the kernel's hash."""
+    if indices is not None:
+        _attach(sock, SO_ATTACH_REUSEPORT_CBPF, steer(indices))
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_REUSEPORT_BPF, 1)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # nothing was attached
+            raise
+
+
+def refuse_new(sock: socket.socket) -> None:
+    """Let nothing new into a listening TCP socket. What waits in it stays, handshakes in flight complete."""
+    if sock.family != socket.AF_UNIX:
+        _attach(sock, SO_ATTACH_FILTER, DROP_SYN)

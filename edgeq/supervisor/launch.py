@@ -1,0 +1,31 @@
+"""What a gateway is made of and how patient its supervisor is; tests put other parts in."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Parts as "module:name", loaded in the spawner; times in seconds."""
+
+    app: str = "edgeq.worker.app:App"
+    loop: str = "edgeq.worker.loop_io:new_loop"
+    handshake_grace_s: float = 0.2
+    """After the last new connection entered a shard, until its handshake must be complete."""
+    start_timeout_s: float = 30.0
+    """From the fork to Ready."""
+    apply_timeout_s: float = 10.0
+    """Until every worker confirmed a new configuration."""
+    retire_timeout_s: float = 5.0
+    """Until a worker has emptied its accept queues."""
+    kill_margin_s: float = 2.0
+    """After the drain timeout, until a worker that is still there is killed."""
+
+
+def load_part(spec: str) -> Any:
+    """Import "module:name". Raises ImportError or AttributeError."""
+    module, _, name = spec.partition(":")
+    return getattr(importlib.import_module(module), name)

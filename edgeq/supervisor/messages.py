@@ -1,0 +1,183 @@
+"""What supervisor, spawner and workers say to each other.
+
+MessagePack with a tag, not pickle: workers may run as another user than the supervisor, and must not be able to make it
+execute anything. Only the configuration is pickled, and only travels downwards (its types carry units that MessagePack
+does not know).
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TypeAlias
+
+import msgspec
+
+from edgeq.config.schema import Config
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all."""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Who a worker becomes."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+# supervisor -> spawner
+
+
+class Spawn(Message, frozen=True):
+    """Fork a worker. Descriptors: control socket, board, one listening socket per address."""
+
+    slot: int
+    generation: int
+    workers: int
+    addresses: tuple[str, ...]
+    config: bytes
+    credentials: Credentials | None = None
+
+
+# spawner -> supervisor
+
+
+class SpawnerReady(Message, frozen=True):
+    """Everything is imported."""
+
+
+class Spawned(Message, frozen=True):
+    """Descriptor: the worker's pidfd."""
+
+    slot: int
+    pid: int
+
+
+class SpawnFailed(Message, frozen=True):
+    """fork failed."""
+
+    slot: int
+    error: str
+
+
+class Exited(Message, frozen=True):
+    """A child was reaped; `status` as from os.waitpid."""
+
+    pid: int
+    status: int
+
+
+# supervisor -> worker
+
+
+class Apply(Message, frozen=True):
+    """Run this configuration from now on. Descriptors: one listening socket per address that is new to the worker."""
+
+    generation: int
+    workers: int
+    addresses: tuple[str, ...]
+    config: bytes
+
+
+class Retire(Message, frozen=True):
+    """Empty this listener's accept queue and stop watching it."""
+
+    address: str
+
+
+class Drain(Message, frozen=True):
+    """Finish what runs, then exit. Comes after a Retire for each listener."""
+
+    timeout_s: float
+
+
+class ReopenLogs(Message, frozen=True):
+    """The log files were moved away."""
+
+
+# worker -> supervisor
+
+
+class Ready(Message, frozen=True):
+    """The worker accepts connections."""
+
+    pid: int
+    generation: int
+
+
+class Failed(Message, frozen=True):
+    """The worker cannot start and exits."""
+
+    generation: int
+    error: str
+
+
+class Applied(Message, frozen=True):
+    """The answer to Apply; with an error the worker runs what it ran before."""
+
+    generation: int
+    error: str = ""
+
+
+class Retired(Message, frozen=True):
+    """The answer to Retire."""
+
+    address: str
+
+
+class Drained(Message, frozen=True):
+    """Nothing is open any more; the worker exits."""
+
+
+FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited
+ToWorker: TypeAlias = Apply | Retire | Drain | ReopenLogs
+FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Drained
+
+_encoder = msgspec.msgpack.Encoder()
+_spawn = msgspec.msgpack.Decoder(Spawn)
+_from_spawner = msgspec.msgpack.Decoder(FromSpawner)
+_to_worker = msgspec.msgpack.Decoder(ToWorker)
+_from_worker = msgspec.msgpack.Decoder(FromWorker)
+
+
+def encode_message(message: Message) -> bytes:
+    """For any of the above."""
+    return _encoder.encode(message)
+
+
+def decode_spawn(payload: bytes) -> Spawn:
+    """In the spawner. Raises msgspec.DecodeError, as the others do."""
+    return _spawn.decode(payload)
+
+
+def decode_from_spawner(payload: bytes) -> FromSpawner:
+    """In the supervisor."""
+    message: FromSpawner = _from_spawner.decode(payload)
+    return message
+
+
+def decode_to_worker(payload: bytes) -> ToWorker:
+    """In a worker."""
+    message: ToWorker = _to_worker.decode(payload)
+    return message
+
+
+def decode_from_worker(payload: bytes) -> FromWorker:
+    """In the supervisor."""
+    message: FromWorker = _from_worker.decode(payload)
+    return message
+
+
+def pack_config(config: Config) -> bytes:
+    """In the supervisor."""
+    return pickle.dumps(config, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+def unpack_config(data: bytes) -> Config:
+    """In a worker."""
+    config = pickle.loads(data)
+    if not isinstance(config, Config):
+        raise TypeError(f"expected a Config, got {type(config).__name__}")
+    return config

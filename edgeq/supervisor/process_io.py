@@ -1,0 +1,83 @@
+"""What a process says about itself to the kernel: its name, its role towards orphans, its limits, its identity."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import resource
+import signal
+from typing import Final
+
+from edgeq.errors import EXIT_CONFIG, StartError
+from edgeq.supervisor.messages import Credentials
+
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
+FOLLOWED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that a terminal or an operator sends to the whole group: only the supervisor acts on them."""
+
+
+def _prctl(option: int, argument: object) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def set_name(name: str) -> None:
+    """The name in `ps` and `top`, 15 bytes at most."""
+    _prctl(_PR_SET_NAME, name.encode()[:15])
+
+
+def adopt_orphans() -> None:
+    """Become the parent of workers whose spawner died, so that their end can be waited for."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+
+
+def follow_the_supervisor() -> None:
+    """In the spawner, and so in workers: leave signals to the supervisor, which says by message what to do."""
+    for number in FOLLOWED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def raise_descriptor_limit() -> int:
+    """As many descriptors as the machine grants. Returns the limit."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def credentials_of(user: str) -> Credentials | None:
+    """Who the workers become; None if they stay who we are. Raises StartError for a user that does not exist."""
+    if not user or os.geteuid() != 0:
+        return None
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise StartError(f"server.user: there is no user {user!r}", EXIT_CONFIG) from None
+    return Credentials(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(user, entry.pw_gid)))
+
+
+def become(credentials: Credentials) -> None:
+    """Drop privileges for good; groups first, because after setuid it is too late for them."""
+    os.setgroups(list(credentials.groups))
+    os.setresgid(credentials.gid, credentials.gid, credentials.gid)
+    os.setresuid(credentials.uid, credentials.uid, credentials.uid)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def describe_status(status: int | None) -> str:
+    """How a process ended, from a status as os.waitpid gives it: "exit code 1", "SIGKILL"."""
+    if status is None:
+        return "unknown"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

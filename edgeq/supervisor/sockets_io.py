@@ -1,0 +1,397 @@
+"""The listening sockets: one per TCP listener and worker slot, one per Unix listener, kept open by the supervisor.
+
+A connection that waits in an accept queue lives as long as anybody has the socket open. So the supervisor keeps a
+duplicate of everything: a worker's death loses nothing that waited for it, and its successor gets the same socket.
+
+No connection is ever reset by a change, because sockets close in this order only: nothing new enters (`steer` away from
+the shard, or `refuse` for a whole listener) -> handshakes in flight complete -> the worker accepts until the queue is
+empty -> `remove`. Removing shuts the socket down, so that it is gone for every process at that moment and the numbering
+of its group is known.
+Binding is all or nothing: every socket of a change is bound before the first one listens.
+Kernel facts: man 7 socket (SO_REUSEPORT, numbering), verified on Linux 6.18.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Container, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from edgeq.config.address import ListenAddress, parse_listen
+from edgeq.config.schema import Listener
+from edgeq.errors import StartError
+from edgeq.supervisor import bpf_io, holder_io
+from edgeq.supervisor.shards import ShardOrder
+
+_log = structlog.get_logger()
+_PEERCRED: Final = struct.Struct("3i")
+
+
+class Group(ABC):
+    """All sockets of one listener."""
+
+    def __init__(self, name: str, where: ListenAddress) -> None:
+        self.name = name
+        self.where = where
+
+    @abstractmethod
+    def bind(self, slots: Collection[int]) -> None:
+        """Make sockets for the slots that have none. Raises StartError; then `unbind` takes back what was made."""
+
+    @abstractmethod
+    def unbind(self) -> None:
+        """Close what was bound and does not listen yet."""
+
+    @abstractmethod
+    def listen(self, backlog: int, serving: Container[int]) -> None:
+        """Let what was bound listen, and give everything this backlog (a live change is safe: nothing is dropped)."""
+
+    @abstractmethod
+    def sock(self, slot: int) -> socket.socket:
+        """The socket of a slot."""
+
+    @abstractmethod
+    def steer(self, serving: Container[int]) -> None:
+        """New connections go only to the shards of these slots."""
+
+    @abstractmethod
+    def refuse(self) -> None:
+        """Nothing new enters."""
+
+    @abstractmethod
+    def refuse_slot(self, slot: int) -> None:
+        """Nothing new enters a slot's shard: what was steered too late is tried again by its client."""
+
+    @abstractmethod
+    def remove_slot(self, slot: int, serving: Container[int]) -> None:
+        """Close a slot's shard, whose queue is empty."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all."""
+
+
+class TcpGroup(Group):
+    """A SO_REUSEPORT group: every slot has a queue of its own."""
+
+    def __init__(self, name: str, where: ListenAddress) -> None:
+        super().__init__(name, where)
+        self.port = where.port
+        self._socks: dict[int, socket.socket] = {}
+        self._order = ShardOrder()
+
+    def bind(self, slots: Collection[int]) -> None:
+        for slot in slots:
+            if slot not in self._socks:
+                if not self._socks:
+                    self._require_free()
+                self._socks[slot] = sock = self._bound(reuse_port=True)
+                self.port = sock.getsockname()[1]
+
+    def unbind(self) -> None:
+        for slot in [slot for slot in self._socks if slot not in self._order.slots]:
+            self._socks.pop(slot).close()
+
+    def listen(self, backlog: int, serving: Container[int]) -> None:
+        new = [slot for slot in self._socks if slot not in self._order.slots]
+        if new and len(self._order):
+            # Newcomers inherit the program: without it they would get connections before they have a worker.
+            current = [index for index, slot in enumerate(self._order.slots) if slot in serving]
+            bpf_io.steer_group(self._any(), current or range(len(self._order)))
+        for slot in self._order.slots:
+            self._socks[slot].listen(backlog)
+        for slot in new:
+            self._socks[slot].listen(backlog)
+            self._order.listened(slot)
+
+    def sock(self, slot: int) -> socket.socket:
+        return self._socks[slot]
+
+    def steer(self, serving: Container[int]) -> None:
+        if len(self._order):
+            bpf_io.steer_group(self._any(), self._order.steering(serving))
+
+    def refuse(self) -> None:
+        for sock in self._socks.values():
+            bpf_io.refuse_new(sock)
+
+    def refuse_slot(self, slot: int) -> None:
+        if slot in self._socks:
+            bpf_io.refuse_new(self._socks[slot])
+
+    def remove_slot(self, slot: int, serving: Container[int]) -> None:
+        if slot not in self._socks:
+            return
+        meanwhile = self._order.steering_while_closing(slot, serving)
+        if meanwhile is not None:
+            bpf_io.steer_group(self._any(), meanwhile)
+        _shut(self._socks.pop(slot))
+        self._order.closed(slot)
+        self.steer(serving)
+
+    def close(self) -> None:
+        while self._socks:
+            _shut(self._socks.popitem()[1])
+        self._order = ShardOrder()
+
+    def _any(self) -> socket.socket:
+        return self._socks[self._order.slots[0]]
+
+    def _bound(self, reuse_port: bool) -> socket.socket:
+        family = socket.AF_INET6 if self.where.family == "ipv6" else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                # [::] and 0.0.0.0 are two listeners, each with its own limits.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((self.where.host, self.port))
+        except OSError as error:
+            sock.close()
+            raise StartError(f"cannot listen on {self.name}: {self._explain(error)}") from error
+        return sock
+
+    def _require_free(self) -> None:
+        """SO_REUSEPORT would let us join another program of the same user without a word, and take half its clients."""
+        if self.port == 0:
+            return
+        try:
+            self._bound(reuse_port=False).close()
+        except StartError:
+            inodes = holder_io.listening_inodes(self.port)
+            if not inodes or not inodes <= _own_inodes():
+                raise
+
+    def _explain(self, error: OSError) -> str:
+        match error.errno:
+            case errno.EADDRINUSE:
+                holder = holder_io.holder_of(holder_io.listening_inodes(self.port))
+                return f"the port is in use (by {holder})" if holder else "the port is in use"
+            case errno.EACCES:
+                return f"no right to bind port {self.port} (CAP_NET_BIND_SERVICE or root is needed below 1024)"
+            case errno.EADDRNOTAVAIL:
+                return f"no interface of this machine has the address {self.where.host}"
+            case errno.EAFNOSUPPORT:
+                return "the kernel does not support this family of addresses"
+        return error.strerror or str(error)
+
+
+class UnixGroup(Group):
+    """One socket that all workers accept from."""
+
+    def __init__(self, name: str, where: ListenAddress) -> None:
+        super().__init__(name, where)
+        self._sock: socket.socket | None = None
+        self._path = UnixPath(where.path, 0o666)
+        self._listening = False
+
+    def bind(self, slots: Collection[int]) -> None:
+        if self._sock is None:
+            self._sock = self._path.bind(f"cannot listen on {self.name}")
+
+    def unbind(self) -> None:
+        if not self._listening:
+            self.close()
+
+    def listen(self, backlog: int, serving: Container[int]) -> None:
+        if self._sock is not None:
+            self._sock.listen(backlog)
+            self._listening = True
+
+    def sock(self, slot: int) -> socket.socket:
+        assert self._sock is not None
+        return self._sock
+
+    def steer(self, serving: Container[int]) -> None:
+        pass
+
+    def refuse(self) -> None:
+        self._path.unlink()
+
+    def refuse_slot(self, slot: int) -> None:
+        pass
+
+    def remove_slot(self, slot: int, serving: Container[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        self._path.unlink()
+        if self._sock is not None:
+            _shut(self._sock)
+            self._sock = None
+
+
+class UnixPath:
+    """The file of a Unix socket: replaced only if nobody answers there, removed only if it is still ours."""
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._mode = mode
+        self._made: tuple[int, int] | None = None
+
+    def bind(self, failure: str) -> socket.socket:
+        """A bound socket with its mode set. Raises StartError, whose message begins with `failure`."""
+        self._clear(failure)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.bind(self._path)
+            os.chmod(self._path, self._mode)
+            found = os.stat(self._path)
+        except OSError as error:
+            sock.close()
+            raise StartError(f"{failure}: {error.strerror}") from error
+        self._made = (found.st_dev, found.st_ino)
+        return sock
+
+    def unlink(self) -> None:
+        """Take the name away; the socket stays."""
+        if self._made is not None:
+            with contextlib.suppress(OSError):
+                found = os.stat(self._path)
+                if (found.st_dev, found.st_ino) == self._made:
+                    os.unlink(self._path)
+            self._made = None
+
+    def _clear(self, failure: str) -> None:
+        try:
+            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                raise StartError(f"{failure}: {self._path} exists and is not a socket")
+        except OSError:
+            return  # nothing there, or a reason that bind will say better
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(self._path)
+            except ConnectionRefusedError:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+                return
+            except BlockingIOError:
+                raise StartError(f"{failure}: the socket is in use (its accept queue is full)") from None
+            except OSError as error:
+                raise StartError(f"{failure}: {error.strerror}") from error
+            pid = peer(probe)[0]
+        raise StartError(f"{failure}: the socket is in use (by {holder_io.describe(pid)})")
+
+
+class Listeners:
+    """All groups, by address."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Group] = {}
+        self._serving: Container[int] = frozenset()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Everything that is bound, in the order it was first asked for."""
+        return tuple(self._groups)
+
+    def ensure(self, wanted: Sequence[Listener], slots: Collection[int]) -> None:
+        """Sockets for all these listeners and slots, listening. Raises StartError and leaves all as it was."""
+        added: list[str] = []
+        try:
+            for one in wanted:
+                if one.address not in self._groups:
+                    where = parse_listen(one.address)
+                    kind = UnixGroup if where.family == "unix" else TcpGroup
+                    self._groups[one.address] = kind(one.address, where)
+                    added.append(one.address)
+                self._groups[one.address].bind(slots)
+            for one in wanted:
+                self._listen(one)
+        except StartError:
+            for group in self._groups.values():
+                group.unbind()
+            for address in added:
+                self._groups.pop(address).close()
+            raise
+        for address in added:
+            group = self._groups[address]
+            port = group.port if isinstance(group, TcpGroup) else None
+            _log.info("listening", address=address, port=port, shards=len(slots) if port is not None else 1)
+
+    def _listen(self, one: Listener) -> None:
+        try:
+            self._groups[one.address].listen(one.backlog, self._serving)
+        except OSError as error:
+            raise StartError(f"cannot listen on {one.address}: {error.strerror}") from error
+
+    def sockets_of(self, slot: int, addresses: Sequence[str]) -> list[socket.socket]:
+        """A slot's sockets for these addresses, in their order."""
+        return [self._groups[address].sock(slot) for address in addresses]
+
+    def steer(self, serving: Collection[int]) -> None:
+        """New connections go to these slots only (to any slot if there is none to choose)."""
+        self._serving = serving
+        for group in self._groups.values():
+            try:
+                group.steer(serving)
+            except OSError as error:
+                _log.warning("steering failed", address=group.name, error=error.strerror)
+
+    def refuse(self, addresses: Sequence[str]) -> None:
+        """Nothing new enters these listeners."""
+        for address in addresses:
+            if address in self._groups:
+                self._groups[address].refuse()
+
+    def refuse_slot(self, slot: int) -> None:
+        """Nothing new enters a slot's shards."""
+        for group in self._groups.values():
+            group.refuse_slot(slot)
+
+    def remove_slot(self, slot: int) -> None:
+        """Close a slot's shards; their queues are empty."""
+        for group in self._groups.values():
+            group.remove_slot(slot, self._serving)
+
+    def remove(self, address: str) -> None:
+        """Close a whole listener; its queues are empty."""
+        self._groups.pop(address).close()
+
+    def close(self) -> None:
+        """Close everything."""
+        for address in self.addresses:
+            self.remove(address)
+
+
+def peer(sock: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group at the other end of a Unix socket (SO_PEERCRED)."""
+    pid, uid, gid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+    return pid, uid, gid
+
+
+def kernel_backlog_limit() -> int | None:
+    """net.core.somaxconn, to which listen() cuts every backlog without a word; None if it cannot be read."""
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _shut(sock: socket.socket) -> None:
+    """Close for every process that has it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
+def _own_inodes() -> set[int]:
+    inodes = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found = os.fstat(int(fd))
+            if stat.S_ISSOCK(found.st_mode):
+                inodes.add(found.st_ino)
+    return inodes

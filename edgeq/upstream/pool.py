@@ -1,0 +1,208 @@
+"""The connections of one worker to one endpoint, and the requests that wait for one.
+
+    request --> an idle connection, the one used last (it is the least likely to have been closed by the upstream)
+            --> else a new one, while there are fewer than `max_connections`, at most `max_connecting` at a time
+            --> meanwhile the request waits in the queue, in order of arrival, bounded in number and time
+
+Last-in-first-out lets the connections that are not needed grow old and be closed. Decisions only: dialing is done by
+`dial`, which the shell provides and which answers by `dialed` or `dial_failed`.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edgeq.wire.head import ResponseHead
+
+if TYPE_CHECKING:
+    from edgeq.response.relay import Exchange
+    from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.upstream.upstream import Upstream
+
+
+class Pool:
+    """Connections to one address. Invariant: opened = idle + active; a waiting request means no idle connection."""
+
+    __slots__ = (
+        "address",
+        "connecting",
+        "dial",
+        "idle",
+        "memo",
+        "name",
+        "opened",
+        "readable",
+        "resource",
+        "retired",
+        "tls",
+        "upstream",
+        "waiting",
+    )
+
+    def __init__(self, upstream: Upstream, address: Any, name: str, dial: Any, readable: Any) -> None:
+        self.upstream: Upstream = upstream
+        self.address: Any = address
+        self.name = name
+        self.resource = f"upstream/{upstream.name}#{name}"
+        self.tls: bool = False
+        self.dial: Any = dial
+        """Called with this pool to open one connection."""
+        self.readable: Any = readable
+        """Called with a transport: has the other side closed it (or sent something) while it was idle?"""
+        self.idle: list[UpstreamConnection] = []
+        self.opened: int = 0
+        self.connecting: int = 0
+        self.waiting: dict[Exchange, None] = {}
+        self.memo: ResponseHead | None = None
+        """The last answer's head: most answers repeat it byte for byte."""
+        self.retired: bool = False
+        """Its address is no longer in use: connections close as they become idle."""
+
+    def submit(self, exchange: Exchange, fresh: bool) -> None:
+        """Let a request begin on a connection, or wait for one. `fresh`: not on one that was idle."""
+        idle = self.idle
+        if not fresh:
+            while idle:
+                connection = idle.pop()
+                # A request that must not be sent twice does not go to a connection that is closed already.
+                if exchange.head.idempotent or not self.readable(connection.transport):
+                    connection.requests += 1
+                    connection.exchange = exchange
+                    exchange.begin(connection, exchange.queued_at)
+                    return
+                connection.discard()
+        upstream = self.upstream
+        if len(self.waiting) >= upstream.max_waiting:
+            exchange.fail("queue_full", self.resource + ":pool", f"{len(self.waiting)} requests wait for a connection")
+            return
+        self.waiting[exchange] = None
+        exchange.waiting_in = self
+        self._open_more()
+
+    def _open_more(self) -> None:
+        upstream = self.upstream
+        while (
+            self.connecting < len(self.waiting)
+            and self.connecting < upstream.max_connecting
+            and self.connecting + self.opened < upstream.max_connections
+        ):
+            self.connecting += 1
+            self.dial(self)
+
+    def leave(self, exchange: Exchange) -> None:
+        """A waiting request is no longer wanted."""
+        exchange.waiting_in = None
+        self.waiting.pop(exchange, None)
+
+    def dialed(self, connection: UpstreamConnection, connect_s: float) -> None:
+        """A connection that was asked for is open."""
+        self.connecting -= 1
+        self.opened += 1
+        if self.waiting:
+            for exchange in self.waiting:
+                exchange.connect_s = connect_s
+                break
+        self._give(connection)
+
+    def dial_failed(self, reason: str) -> None:
+        """A connection could not be opened. Those who wait go elsewhere or are told, unless others are still served."""
+        self.connecting -= 1
+        if self.opened:
+            # The endpoint works for some: only the one for whom this connection was meant is affected.
+            affected = list(self.waiting)[:1] if len(self.waiting) > self.connecting else []
+        else:
+            affected = list(self.waiting)
+        for exchange in affected:
+            self.leave(exchange)
+            exchange.connect_failed(reason, self.resource)
+        self._open_more()
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """An answer is complete: keep the connection for the next request, or close it."""
+        if connection.lost:
+            return
+        upstream = self.upstream
+        if (
+            not connection.reusable
+            or connection.buffer
+            or self.retired
+            or (upstream.max_lifetime_s and monotonic() - connection.opened_at > upstream.max_lifetime_s)
+        ):
+            self.close(connection)
+            return
+        self._give(connection)
+
+    def _give(self, connection: UpstreamConnection) -> None:
+        """To the one who waits longest, or to the idle ones."""
+        waiting = self.waiting
+        if waiting:
+            exchange = next(iter(waiting))
+            del waiting[exchange]
+            connection.requests += 1
+            connection.exchange = exchange
+            exchange.begin(connection, monotonic())
+            return
+        if len(self.idle) >= self.upstream.max_idle:
+            self.close(connection)
+            return
+        self.idle.append(connection)
+        connection.expire_in(self.upstream.idle_s)
+
+    def close(self, connection: UpstreamConnection) -> None:
+        """Close a connection that has nothing to do."""
+        if not connection.lost:
+            connection.lost = True
+            self.forget(connection)
+        connection.transport.close()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """A connection is closed or closing: it no longer counts."""
+        self.upstream.wheel.remove(connection)
+        self.opened -= 1
+        if connection.exchange is None and connection in self.idle:
+            self.idle.remove(connection)
+        if self.waiting:
+            self._open_more()
+
+    def idle_expired(self, connection: UpstreamConnection, now: float) -> None:
+        """An idle connection has been idle for too long."""
+        self.close(connection)
+
+    def expire_waiting(self, now: float) -> None:
+        """Refuse those who have waited too long for a connection that is in use by others; called on each tick.
+
+        While connections are still being opened the connect time-out decides.
+        """
+        timeout_s = self.upstream.queue_timeout_s
+        if not timeout_s or self.opened + self.connecting < self.upstream.max_connections:
+            return
+        late: list[Exchange] = []
+        for exchange in self.waiting:
+            if now - exchange.queued_at < timeout_s:
+                break
+            late.append(exchange)
+        for exchange in late:
+            self.leave(exchange)
+            exchange.fail("queue_timeout", self.resource + ":pool", "no connection became free in time")
+
+    def retire(self) -> None:
+        """The address is no longer in use. Requests that run finish; idle connections go."""
+        self.retired = True
+        while self.idle:
+            self.close(self.idle.pop())
+
+    def snapshot(self) -> dict[str, int | float | str]:
+        """What is held and who waits."""
+        oldest = 0.0
+        for exchange in self.waiting:
+            oldest = monotonic() - exchange.queued_at
+            break
+        return {
+            "endpoint": self.name,
+            "idle": len(self.idle),
+            "active": self.opened - len(self.idle),
+            "connecting": self.connecting,
+            "waiting": len(self.waiting),
+            "oldest_wait_s": oldest,
+        }

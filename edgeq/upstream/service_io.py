@@ -1,0 +1,141 @@
+"""One upstream's shell: names to addresses, addresses to pools, pools to dialed connections; changed in place."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.upstream.connect_io import Dial, Dialer
+from edgeq.upstream.connection import UpstreamConnection
+from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
+from edgeq.upstream.pool import Pool
+from edgeq.upstream.probe_io import readable
+from edgeq.upstream.resolve_io import Resolver, Watch
+from edgeq.upstream.tls_io import upstream_context
+from edgeq.upstream.upstream import Upstream
+from edgeq.worker.wheel import Wheel
+
+
+class UpstreamService:
+    """Keeps an `Upstream`'s pools equal to what its endpoints resolve to."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, wheel: Wheel, resolver: Resolver, log: Any) -> None:
+        self.upstream = Upstream(name, wheel)
+        self._loop = loop
+        self._resolver = resolver
+        self._log = log
+        self._config: UpstreamConfig | None = None
+        self._watches: dict[str, Watch] = {}
+        self._specs: dict[str, EndpointSpec] = {}
+        self._addresses: dict[str, tuple[Address, ...]] = {}
+        self._pools: dict[tuple[str, Address], Pool] = {}
+        self._dialers: dict[bool, Dialer] = {}
+        self._dials: set[Dial] = set()
+
+    def apply(self, config: UpstreamConfig, workers: int) -> None:
+        """Take over a new configuration; what did not change keeps its connections."""
+        old = self._config
+        self._config = config
+        self.upstream.configure(config, workers)
+        if old is None or old.tls != config.tls or old.receive_buffer != config.receive_buffer or old.timeouts != config.timeouts:
+            self._dialers = {}
+        if old is not None and old.tls != config.tls:
+            for pool in self._pools.values():
+                pool.retire()
+            self._pools = {}
+        if config.host not in ("preserve", "upstream"):
+            self.upstream.host = config.host.encode()
+        wanted = dict.fromkeys(config.endpoints)
+        for url in [url for url in self._watches if url not in wanted]:
+            self._watches.pop(url).close()
+            self._specs.pop(url)
+            self._addresses.pop(url, None)
+        for url in wanted:
+            if url not in self._watches:
+                spec = parse_endpoint(url)
+                self._specs[url] = spec
+                self._addresses[url] = ()
+                self._watches[url] = self._resolver.watch(spec, lambda found, url=url: self._found(url, found))  # type: ignore[misc]
+        self._refresh()
+
+    def _found(self, url: str, addresses: tuple[Address, ...]) -> None:
+        self._addresses[url] = addresses
+        if url in self._watches:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Make the pools equal to the addresses."""
+        config = self._config
+        if config is None:
+            return
+        pools: dict[tuple[str, Address], Pool] = {}
+        for url, spec in self._specs.items():
+            for address in self._addresses.get(url, ()):
+                key = (url, address)
+                pool = self._pools.get(key)
+                if pool is None:
+                    pool = Pool(self.upstream, address, str(address), self._dial, readable)
+                    pool.tls = spec.tls
+                pools[key] = pool
+        for key, pool in self._pools.items():
+            if key not in pools:
+                pool.retire()
+        self._pools = pools
+        upstream = self.upstream
+        upstream.pools = list(pools.values())
+        first = next(iter(self._specs.values()), None)
+        upstream.default_host = first.name.encode() if first is not None else b""
+        if config.host == "upstream":
+            upstream.host = upstream.default_host
+        elif config.host == "preserve":
+            upstream.host = b""
+
+    def tick(self, now: float) -> None:
+        """Look after those who wait."""
+        upstream = self.upstream
+        for pool in upstream.pools:
+            if pool.waiting:
+                pool.expire_waiting(now)
+        if not upstream.pools:
+            errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
+            upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
+
+    def _dial(self, pool: Pool) -> None:
+        config = self._config
+        if config is None:
+            return
+        dialer = self._dialers.get(pool.tls)
+        if dialer is None:
+            context = upstream_context(config.tls) if pool.tls else None
+            dialer = self._dialers[pool.tls] = Dialer(self._loop, config, context)
+        made: list[Dial] = []
+
+        def done(connection: UpstreamConnection | None, reason: str) -> None:
+            if made:
+                self._dials.discard(made[0])
+            if connection is None:
+                pool.dial_failed(reason)
+            else:
+                dial = made[0] if made else None
+                pool.dialed(connection, (dial.connect_s + dial.tls_s) if dial is not None else 0.0)
+
+        dial = dialer.dial(pool.address, lambda: UpstreamConnection(pool), done)
+        made.append(dial)
+        self._dials.add(dial)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for watch in self._watches.values():
+            watch.close()
+        for dial in list(self._dials):
+            dial.cancel()
+        for pool in self._pools.values():
+            pool.retire()
+        self._watches = {}
+        self._pools = {}
+        self.upstream.pools = []
+
+    def snapshot(self) -> list[dict[str, int | float | str]]:
+        """Each endpoint's pool."""
+        return [pool.snapshot() for pool in self.upstream.pools]

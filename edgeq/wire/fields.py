@@ -1,0 +1,147 @@
+"""Field lines: from the raw bytes of one line to its kind, name and value, remembered in a bounded table.
+
+Most lines of most requests have been seen before, byte for byte, so a line that was valid once is recognised by one
+dictionary look-up. The strict rules (RFC 9112 5, RFC 9110 5.5): a name is a token directly followed by a colon; no
+line folding; no control characters, no NUL, no bare CR or LF; the same in both directions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.wire.chars import TOKEN, VALUE, VALUE_OBS
+from edgeq.wire.errors import Refused
+
+# What a field means to a gateway. PASS lines are forwarded as they came.
+PASS: Final = 0
+DROP: Final = 1  # hop-by-hop: never forwarded
+HOST: Final = 2
+CONTENT_LENGTH: Final = 3
+TRANSFER_ENCODING: Final = 4
+CONNECTION: Final = 5
+UPGRADE: Final = 6
+TE: Final = 7
+EXPECT: Final = 8
+REQUEST_ID: Final = 9
+TRACEPARENT: Final = 10
+TRACESTATE: Final = 11
+FORWARDED: Final = 12
+X_FORWARDED_FOR: Final = 13
+X_FORWARDED_PROTO: Final = 14
+X_FORWARDED_HOST: Final = 15
+USER_AGENT: Final = 16
+REFERER: Final = 17
+MAX_FORWARDS: Final = 18
+TRAILER: Final = 19
+
+KINDS: Final[dict[bytes, int]] = {
+    b"host": HOST,
+    b"content-length": CONTENT_LENGTH,
+    b"transfer-encoding": TRANSFER_ENCODING,
+    b"connection": CONNECTION,
+    b"proxy-connection": DROP,
+    b"keep-alive": DROP,
+    b"proxy-authorization": DROP,
+    b"proxy-authenticate": DROP,
+    b"http2-settings": DROP,
+    b"upgrade": UPGRADE,
+    b"te": TE,
+    b"trailer": TRAILER,
+    b"expect": EXPECT,
+    b"x-request-id": REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
+    b"forwarded": FORWARDED,
+    b"x-forwarded-for": X_FORWARDED_FOR,
+    b"x-forwarded-proto": X_FORWARDED_PROTO,
+    b"x-forwarded-host": X_FORWARDED_HOST,
+    b"user-agent": USER_AGENT,
+    b"referer": REFERER,
+    b"max-forwards": MAX_FORWARDS,
+}
+
+# A Connection header may name fields to be removed (RFC 9110 7.6.1). Naming one of these would change what the message
+# means or who it is from ("hop-by-hop abuse"), and no honest sender does it, so they stay.
+END_TO_END: Final[frozenset[bytes]] = frozenset(
+    b"host content-length transfer-encoding content-type content-encoding content-range range date expect trailer "
+    b"authorization cookie set-cookie www-authenticate cache-control etag vary location age expires max-forwards via "
+    b"forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-real-ip x-request-id "
+    b"traceparent tracestate if-match if-none-match if-modified-since if-unmodified-since if-range origin referer "
+    b"user-agent accept accept-encoding".split()
+)
+
+# Never merged from a trailer section: framing, routing, request modifiers, authentication, content (RFC 9110 6.5.1).
+FORBIDDEN_TRAILERS: Final[frozenset[bytes]] = END_TO_END | frozenset(
+    b"connection keep-alive proxy-connection upgrade te proxy-authorization proxy-authenticate proxy-status "
+    b"http2-settings pragma warning content-location content-disposition set-cookie2 cookie2 retry-after".split()
+)
+
+_TABLE_LINES: Final = 4096
+_TABLE_LINE_BYTES: Final = 256
+# Values that belong to one user are not kept in a table of the whole worker.
+_NOT_REMEMBERED: Final[frozenset[bytes]] = frozenset(
+    b"authorization proxy-authorization cookie set-cookie x-api-key x-request-id traceparent content-length".split()
+)
+
+
+class FieldLine:
+    """One field line, understood: `name` in lower case, `value` without surrounding white space."""
+
+    __slots__ = ("kind", "line", "name", "obs_text", "value")
+
+    def __init__(self, kind: int, line: bytes, name: bytes, value: bytes, obs_text: bool) -> None:
+        self.kind = kind
+        self.line = line
+        self.name = name
+        self.value = value
+        self.obs_text = obs_text
+
+
+_table: Final[dict[bytes, FieldLine]] = {}
+
+
+def parse_line(line: bytes) -> FieldLine:
+    """Understand one field line (without its CRLF).
+
+    Raises: Refused(request_malformed); the response parser turns that into upstream_protocol_error.
+    """
+    known = _table.get(line)
+    if known is not None:
+        return known
+    colon = line.find(b":")
+    if colon <= 0:
+        if line[:1] in (b" ", b"\t"):
+            raise Refused("request_malformed", "line folding is obsolete and ambiguous")
+        raise Refused("request_malformed", "a field line has no name")
+    name = line[:colon]
+    if name.translate(None, TOKEN):
+        if name[:1] in (b" ", b"\t"):
+            raise Refused("request_malformed", "line folding is obsolete and ambiguous")
+        if name[-1:] in (b" ", b"\t"):
+            raise Refused("request_malformed", "white space between a field's name and its colon")
+        raise Refused("request_malformed", "a field name has a character that is not allowed")
+    value = line[colon + 1 :]
+    obs_text = False
+    if value.translate(None, VALUE):
+        if value.translate(None, VALUE_OBS):
+            raise Refused("request_malformed", "a field value has a control character, a bare CR or a bare LF")
+        obs_text = True
+    name = name.lower()
+    parsed = FieldLine(KINDS.get(name, PASS), line, name, value.strip(b" \t"), obs_text)
+    if len(line) <= _TABLE_LINE_BYTES and name not in _NOT_REMEMBERED:
+        if len(_table) >= _TABLE_LINES:
+            _table.clear()
+        _table[line] = parsed
+    return parsed
+
+
+def parse_content_length(value: bytes) -> int:
+    """Digits only (RFC 9110 8.6): no sign, no list, no white space inside; -1 if it is not a length."""
+    if not value or len(value) > 18 or value.translate(None, b"0123456789"):
+        return -1
+    return int(value)
+
+
+def connection_options(value: bytes) -> list[bytes]:
+    """The options of a Connection field, in lower case."""
+    return [option.strip(b" \t") for option in value.lower().split(b",") if option.strip(b" \t")]

@@ -1,0 +1,197 @@
+"""Body framing (RFC 9112 6, 7): where a message ends. Payload bytes are never looked at, only counted.
+
+A chunked body passes as it came; what is held back is at most one unfinished chunk-size line or the trailer section,
+so that nothing reaches the other side before it is known to be well formed:
+
+    SIZE --size > 0--> DATA --all bytes--> DATA_END --CRLF--> SIZE
+    SIZE --size = 0--> TRAILER --empty line--> DONE
+
+Strict where smuggling lives: a line ends with CRLF and nothing else, a size is 1 to 15 hex digits, an extension has no
+control characters, white space stands only where RFC 9112 7.1.1 allows it ("funky chunks", CVE-2025-22871,
+CVE-2025-43859: the two bytes after a chunk are checked, not skipped).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.wire.chars import HEX_DIGITS, VALUE
+from edgeq.wire.errors import Refused
+from edgeq.wire.fields import FORBIDDEN_TRAILERS, parse_line
+
+# How a body is delimited.
+NO_BODY: Final = 0
+LENGTH: Final = 1
+CHUNKED: Final = 2
+UNTIL_CLOSE: Final = 3
+
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILER: Final = 3
+_DONE: Final = 4
+
+_MAX_SIZE_LINE: Final = 256
+_LAST: Final = b"0\r\n\r\n"
+
+
+class ChunkedFramer:
+    """Follows one chunked body.
+
+    `decode`: give out the payload without chunk framing (for a peer that only speaks HTTP/1.0).
+    `keep_trailers`: pass on trailer fields that may be merged or forwarded; otherwise all are dropped.
+    """
+
+    __slots__ = (
+        "_decode",
+        "_held",
+        "_keep_trailers",
+        "_max_trailer_bytes",
+        "_remaining",
+        "_state",
+        "done",
+        "excess",
+        "payload_bytes",
+    )
+
+    def __init__(self, decode: bool, keep_trailers: bool, max_trailer_bytes: int) -> None:
+        self._decode = decode
+        self._keep_trailers = keep_trailers
+        self._max_trailer_bytes = max_trailer_bytes
+        self._state = _SIZE
+        self._remaining = 0
+        self._held = b""
+        self.done = False
+        self.excess = b""
+        self.payload_bytes = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """Take what arrived and return what to pass on (often the same object).
+
+        After the end `done` is true and `excess` holds the bytes that follow the message.
+        Raises: Refused for a malformed body or too large a trailer section.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        pos = 0
+        size = len(data)
+        out: list[bytes] = []
+        while pos < size:
+            state = self._state
+            if state == _DATA:
+                take = size - pos
+                if take > self._remaining:
+                    take = self._remaining
+                if self._decode:
+                    out.append(data[pos : pos + take])
+                pos += take
+                self._remaining -= take
+                self.payload_bytes += take
+                if self._remaining:
+                    break
+                self._state = _DATA_END
+            elif state == _DATA_END:
+                if size - pos < 2:
+                    if data[pos : pos + 1] != b"\r":
+                        raise Refused("request_malformed", "a chunk is longer than its size says")
+                    break
+                if data[pos : pos + 2] != b"\r\n":
+                    raise Refused("request_malformed", "a chunk is longer than its size says")
+                pos += 2
+                self._state = _SIZE
+            elif state == _SIZE:
+                end = data.find(b"\r\n", pos, pos + _MAX_SIZE_LINE + 2)
+                if end < 0:
+                    self._check_partial_size_line(data[pos : pos + _MAX_SIZE_LINE + 2])
+                    break
+                self._remaining = parse_chunk_size(data[pos:end])
+                if self._remaining:
+                    pos = end + 2
+                    self._state = _DATA
+                else:
+                    self._state = _TRAILER
+                    # The last chunk's line is passed on together with the trailer section that follows it.
+            else:
+                return self._trailer(data, pos, out)
+        if pos < size:
+            self._held = data[pos:]
+        if self._decode:
+            return b"".join(out)
+        return data if pos == size else data[:pos]
+
+    def _trailer(self, data: bytes, pos: int, out: list[bytes]) -> bytes:
+        """From the start of the last chunk's line at `pos` to the end of the message, if it is all there."""
+        line_end = data.find(b"\r\n", pos)
+        start = line_end + 2
+        if data.startswith(b"\r\n", start):
+            end = start + 2
+            tail = b"" if self._decode else (data[pos:end] if end - pos == 5 else _LAST)
+        else:
+            last = data.find(b"\r\n\r\n", start)
+            if last < 0:
+                if len(data) - start > self._max_trailer_bytes + 3:
+                    raise Refused(
+                        "trailer_bytes_exceeded", f"the trailer section is larger than {self._max_trailer_bytes} bytes"
+                    )
+                if b"\n" in data[start:].replace(b"\r\n", b""):
+                    raise Refused("request_malformed", "a bare LF in the trailer section")
+                self._held = data[pos:]
+                return b"".join(out) if self._decode else data[:pos]
+            if last + 2 - start > self._max_trailer_bytes:
+                raise Refused(
+                    "trailer_bytes_exceeded", f"the trailer section is larger than {self._max_trailer_bytes} bytes"
+                )
+            end = last + 4
+            kept = self._kept_trailers(data[start:last])
+            tail = b"" if self._decode else b"0\r\n" + kept + b"\r\n"
+        self._state = _DONE
+        self.done = True
+        self.excess = data[end:]
+        if self._decode:
+            return b"".join(out)
+        if not self.excess and len(tail) == end - pos and data.endswith(tail):
+            return data
+        return data[:pos] + tail
+
+    def _kept_trailers(self, section: bytes) -> bytes:
+        kept: list[bytes] = []
+        for line in section.split(b"\r\n"):
+            field = parse_line(line)  # validated even if it is dropped: a malformed one is never harmless
+            if self._keep_trailers and field.name not in FORBIDDEN_TRAILERS:
+                kept.append(line + b"\r\n")
+        return b"".join(kept)
+
+    def _check_partial_size_line(self, part: bytes) -> None:
+        if len(part) >= _MAX_SIZE_LINE:
+            raise Refused("request_malformed", "a chunk size line is too long")
+        if part.endswith(b"\r"):
+            part = part[:-1]
+        if part.translate(None, VALUE):
+            raise Refused("request_malformed", "a chunk size line has a bare CR, a bare LF or a control character")
+
+
+def parse_chunk_size(line: bytes) -> int:
+    """The size in a chunk-size line without its CRLF; extensions are checked and otherwise ignored.
+
+    Raises: Refused(request_malformed).
+    """
+    digits = line
+    if line.translate(None, HEX_DIGITS):
+        semicolon = line.find(b";")
+        if semicolon < 0:
+            raise Refused("request_malformed", "a chunk size is not a hexadecimal number")
+        digits = line[:semicolon].rstrip(b" \t")  # BWS before ";" (RFC 9112 7.1.1)
+        if digits.translate(None, HEX_DIGITS) or line.translate(None, VALUE):
+            raise Refused("request_malformed", "a chunk size line is malformed")
+    if not digits or len(digits) > 15:
+        raise Refused("request_malformed", "a chunk size is missing or too large")
+    return int(digits, 16)
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` (not empty) as one chunk."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+LAST_CHUNK: Final = _LAST

@@ -1,0 +1,385 @@
+"""Request heads, read strictly (RFC 9112 3, 5, 6): the fast parser, and h11 for what is legal but unusual.
+
+    bytes -> complete head? -> plain? -> fast parser ------------------> RequestHead
+                                 |                                          ^
+                                 no: the gate refuses what is ambiguous -> h11, its result through the fast parser
+
+Everything that two parsers could read differently is refused: bare CR or LF, folded lines, white space before a colon,
+two Hosts, Content-Length twice or beside Transfer-Encoding, any transfer coding other than one `chunked`, Transfer-
+Encoding in HTTP/1.0, a body length that is not plain digits. Unusual but unambiguous, hence h11's: empty lines before
+the request line (RFC 9112 2.2) and bytes above 0x7F in field values (obs-text).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import h11
+
+from edgeq.wire.chars import DIGITS, HEX_DIGITS, HOST, IPV6, REQUEST_ID, TARGET, TOKEN
+from edgeq.wire.errors import Refused
+from edgeq.wire.fields import (
+    CONNECTION,
+    CONTENT_LENGTH,
+    DROP,
+    END_TO_END,
+    EXPECT,
+    FORWARDED,
+    MAX_FORWARDS,
+    PASS,
+    REFERER,
+    TE,
+    TRACEPARENT,
+    TRACESTATE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    USER_AGENT,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PROTO,
+    connection_options,
+    parse_content_length,
+    parse_line,
+)
+from edgeq.wire.fields import HOST as HOST_FIELD
+from edgeq.wire.fields import REQUEST_ID as REQUEST_ID_FIELD
+from edgeq.wire.framing import CHUNKED, LENGTH
+from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
+
+_H11_MAX: Final = 1 << 20
+
+
+def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
+    """The length of the head at the start of `data` with its empty line, or -1 while it is incomplete.
+
+    `seen`: how many bytes were there at the last call. Raises: Refused as soon as a limit is passed or a byte shows
+    that this never becomes a valid head, so that nobody has to wait for the rest.
+    """
+    start = seen - 3
+    end = data.find(b"\r\n\r\n", start if start > 0 else 0)
+    size = end + 4 if end >= 0 else len(data)
+    line_end = data.find(b"\r\n", 0, limits.request_line + 2)
+    if line_end == 0:  # empty lines before the request line are h11's, few of them
+        if data[:8] == b"\r\n\r\n\r\n\r\n":
+            raise Refused("request_malformed", "too many empty lines before the request")
+        line_end = data.find(b"\r\n", len(data) - len(data.lstrip(b"\r\n")))
+        if not data.strip(b"\r\n"):
+            return -1
+        end = data.find(b"\r\n\r\n", len(data) - len(data.lstrip(b"\r\n")))
+        size = end + 4 if end >= 0 else len(data)
+    if line_end < 0:
+        if size > limits.request_line:
+            raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+        if b"\n" in data:
+            raise Refused("request_malformed", "a line ends with a bare LF")
+    elif size - line_end - 4 > limits.header_bytes:
+        raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
+    elif end < 0 and data.count(b"\n") != data.count(b"\r\n"):
+        raise Refused("request_malformed", "a line ends with a bare LF")
+    return -1 if end < 0 else end + 4
+
+
+def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead:
+    """Parse a complete head (with its empty line).
+
+    `previous`: the last head of this connection; its parsed fields are used again if the field lines are the same.
+    Raises: Refused.
+    """
+    line_end = raw.find(b"\r\n")
+    if line_end == 0:
+        return _parse_unusual(raw, limits)
+    if line_end > limits.request_line:
+        raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+    line = raw[:line_end]
+    block = raw[line_end + 2 : -2]  # field lines, each with its CRLF
+    if previous is not None and previous.fields.raw == block:
+        fields = previous.fields
+    else:
+        parsed = _parse_fields(block, limits, False)
+        if parsed is None:
+            return _parse_unusual(raw, limits)
+        fields = parsed
+    return _finish(raw, line, fields)
+
+
+def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
+    """From the request line and the understood fields to a head."""
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise Refused("request_malformed", "the request line is not METHOD SP TARGET SP VERSION")
+    method, target, version = parts
+    if version == b"HTTP/1.1":
+        minor = 1
+    elif version == b"HTTP/1.0":
+        minor = 0
+    else:
+        _refuse_version(version)
+        minor = 1
+    if not method or method.translate(None, TOKEN):
+        raise Refused("request_malformed", "the method is not a token")
+    if not target or target.translate(None, TARGET):
+        raise Refused("request_malformed", "the request target has a character that is not allowed")
+    if minor == 0 and fields.body_kind == CHUNKED:
+        raise Refused("request_ambiguous", "Transfer-Encoding in an HTTP/1.0 request")
+    host = fields.host
+    if target[:1] == b"/":
+        pass
+    elif method == b"CONNECT":
+        raise Refused("method_refused", "CONNECT is not served")
+    elif target == b"*":
+        if method != b"OPTIONS":
+            raise Refused("request_malformed", "only OPTIONS may ask for *")
+    else:
+        host, target = _absolute_form(target)
+    if method == b"CONNECT":
+        raise Refused("method_refused", "CONNECT is not served")
+    if not host and minor == 1:
+        raise Refused("host_invalid", "the Host field is missing or empty")
+    question = target.find(b"?")
+    if question < 0:
+        return RequestHead(raw, method, target, target, b"", host, minor, fields)
+    return RequestHead(raw, method, target, target[:question], target[question:], host, minor, fields)
+
+
+def _refuse_version(version: bytes) -> None:
+    if (
+        len(version) == 8
+        and version[:5] == b"HTTP/"
+        and version[6:7] == b"."
+        and version[5:6].isdigit()
+        and version[7:].isdigit()
+    ):
+        if version[5:6] == b"1":
+            # A higher minor version is read as the highest one that is known (RFC 9110 2.5).
+            return
+        raise Refused("version_unsupported", "only HTTP/1.0 and HTTP/1.1 are served")
+    raise Refused("request_malformed", "the request line does not end with an HTTP version")
+
+
+def _absolute_form(target: bytes) -> tuple[bytes, bytes]:
+    """Authority and origin-form of "http://authority/path?query" (RFC 9112 3.2.2: it wins over Host)."""
+    scheme_end = target.find(b"://")
+    if scheme_end < 0 or target[:scheme_end].lower() not in (b"http", b"https"):
+        raise Refused("request_malformed", "the request target is neither a path nor an http URI")
+    rest = target[scheme_end + 3 :]
+    cut = len(rest)
+    for mark in (b"/", b"?"):
+        at = rest.find(mark)
+        if 0 <= at < cut:
+            cut = at
+    host = parse_host(rest[:cut])
+    if not host:
+        raise Refused("host_invalid", "the request target has no host")
+    path = rest[cut:]
+    if not path:
+        path = b"/"
+    elif path[:1] == b"?":
+        path = b"/" + path
+    return host, path
+
+
+def parse_host(value: bytes) -> bytes:
+    """A Host value in lower case (RFC 9110 7.2, RFC 3986 3.2.2). Raises: Refused(host_invalid)."""
+    if not value.translate(None, HOST):  # no port, no brackets
+        return value.lower()
+    if value[:1] == b"[":
+        close = value.find(b"]")
+        literal = value[1:close]
+        port = value[close + 1 :]
+        good = close > 0 and b":" in literal and not literal.translate(None, IPV6) and port[:1] in (b"", b":")
+        port = port[1:]
+    else:
+        colon = value.find(b":")
+        name = value[:colon]
+        port = value[colon + 1 :]
+        good = colon > 0 and not name.translate(None, HOST)
+    if not good or port.translate(None, DIGITS) or len(port) > 5 or (port and int(port) > 65535):
+        raise Refused("host_invalid", "the Host is not a valid host and port")
+    return value.lower()
+
+
+def _parse_fields(block: bytes, limits: HeadLimits, obs_text: bool) -> RequestFields | None:
+    """Understand field lines; None if they are legal but not plain, which is h11's work.
+
+    Raises: Refused.
+    """
+    fields = RequestFields()
+    fields.raw = block
+    if len(block) > limits.header_bytes:
+        raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
+    if not block:
+        return fields
+    lines = block[:-2].split(b"\r\n")
+    if len(lines) > limits.header_count:
+        raise Refused("header_count_exceeded", f"there are more than {limits.header_count} header fields")
+    kept: list[bytes] = []
+    nominated: list[bytes] = []
+    plain = True
+    hosts = 0
+    lengths = 0
+    codings = b""
+    te = b""
+    for line in lines:
+        field = parse_line(line)
+        if field.obs_text:
+            plain = False
+        kind = field.kind
+        if kind == PASS:
+            kept.append(line)
+        elif kind == HOST_FIELD:
+            hosts += 1
+            fields.host = parse_host(field.value)
+        elif kind == USER_AGENT:
+            kept.append(line)
+            fields.user_agent = field.value
+        elif kind == REFERER:
+            kept.append(line)
+            fields.referer = field.value
+        elif kind == CONNECTION:
+            nominated.extend(connection_options(field.value))
+        elif kind == CONTENT_LENGTH:
+            lengths += 1
+            length = parse_content_length(field.value)
+            if length < 0:
+                raise Refused("request_ambiguous", "Content-Length is not a plain number")
+            fields.content_length = length
+            kept.append(line)
+        elif kind == TRANSFER_ENCODING:
+            codings = codings + b"," + field.value.lower() if codings else field.value.lower()
+            if not codings:
+                codings = b","
+        elif kind == X_FORWARDED_FOR:
+            fields.x_forwarded_for = _joined(fields.x_forwarded_for, field.value)
+        elif kind == X_FORWARDED_PROTO:
+            fields.x_forwarded_proto = field.value
+        elif kind == X_FORWARDED_HOST:
+            fields.x_forwarded_host = field.value
+        elif kind == FORWARDED:
+            fields.forwarded = _joined(fields.forwarded, field.value)
+        elif kind == REQUEST_ID_FIELD:
+            value = field.value
+            fields.request_id = value if value and len(value) <= 128 and not value.translate(None, REQUEST_ID) else b""
+        elif kind == TRACEPARENT:
+            fields.traceparent = b"" if fields.traceparent else field.value
+        elif kind == TRACESTATE:
+            fields.tracestate = _joined(fields.tracestate, field.value)
+        elif kind == EXPECT:
+            if field.value.lower() != b"100-continue":
+                raise Refused("expectation_unknown", "only 100-continue is known")
+            fields.expect_continue = True
+            kept.append(line)
+        elif kind == TE:
+            te = _joined(te, field.value.lower())
+        elif kind == UPGRADE:
+            fields.upgrade = _joined(fields.upgrade, field.value.lower())
+        elif kind == MAX_FORWARDS:
+            hops = parse_content_length(field.value)
+            if hops >= 0:
+                fields.max_forwards = hops
+            kept.append(line)
+        elif kind == TRAILER:
+            kept.append(line)
+        elif kind == DROP:
+            pass
+    if hosts > 1:
+        raise Refused("request_ambiguous", "more than one Host field")
+    if not plain and not obs_text:
+        return None
+    if codings:
+        if lengths:
+            raise Refused("request_ambiguous", "Content-Length beside Transfer-Encoding")
+        _check_codings(codings)
+        fields.body_kind = CHUNKED
+    elif lengths:
+        if lengths > 1:
+            raise Refused("request_ambiguous", "more than one Content-Length field")
+        if fields.content_length:
+            fields.body_kind = LENGTH
+    if nominated:
+        _apply_connection(fields, nominated, kept)
+    elif fields.upgrade:
+        fields.upgrade = b""  # Upgrade without Connection: upgrade is not an upgrade (RFC 9110 7.8)
+    fields.te_trailers = te == b"trailers" or b"trailers" in te.replace(b" ", b"").split(b",")
+    fields.kept = b"\r\n".join(kept) + b"\r\n" if kept else b""
+    return fields
+
+
+def _joined(old: bytes, new: bytes) -> bytes:
+    return old + b", " + new if old else new
+
+
+def _check_codings(codings: bytes) -> None:
+    """Exactly `chunked`, once (RFC 9112 6.1). Raises: Refused."""
+    if codings == b"chunked":
+        return
+    names = [coding.strip(b" \t") for coding in codings.split(b",")]
+    if names[-1] != b"chunked" or names.count(b"chunked") != 1 or b"" in names:
+        for name in names:
+            if name not in (b"", b"chunked", b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"):
+                raise Refused("transfer_coding_unknown", "the transfer coding is not known")
+        raise Refused("request_ambiguous", "chunked must be the last transfer coding, and stand there once")
+    raise Refused("transfer_coding_unknown", "no transfer coding beside chunked is known")
+
+
+def _apply_connection(fields: RequestFields, options: list[bytes], kept: list[bytes]) -> None:
+    """Obey Connection: persistence, upgrade, and the removal of the fields that it names."""
+    upgrade = False
+    for option in options:
+        if option == b"close":
+            fields.close = True
+        elif option == b"keep-alive":
+            fields.keep_alive = True
+        elif option == b"upgrade":
+            upgrade = True
+        elif option == b"te" or option in END_TO_END:
+            pass
+        else:
+            for line in kept[:]:
+                if parse_line(line).name == option:
+                    kept.remove(line)
+    # Only WebSocket goes through; h2c would hide requests from every rule of this gateway (RFC 9113 drops it as well).
+    fields.upgrade = b"websocket" if upgrade and fields.upgrade == b"websocket" else b""
+
+
+def _parse_unusual(raw: bytes, limits: HeadLimits) -> RequestHead:
+    """Let h11 read a head that is legal but not plain, then bring its result through the strict rules once more."""
+    body = raw.lstrip(b"\r\n")
+    # The gate: what h11 would take and should not.
+    if b"\n" in raw.replace(b"\r\n", b"") or b"\r" in raw.replace(b"\r\n", b""):
+        raise Refused("request_malformed", "a bare CR or a bare LF")
+    line_end = body.find(b"\r\n")
+    if line_end > limits.request_line:
+        raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+    block = body[line_end + 2 : -2]
+    if _parse_fields(block, limits, True) is None:
+        raise Refused("request_malformed", "the field lines cannot be read")
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_H11_MAX)
+    try:
+        connection.receive_data(raw)
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise Refused("request_malformed", str(error)) from error
+    if not isinstance(event, h11.Request):
+        raise Refused("request_malformed", "not a request")
+    lines = [name + b": " + value + b"\r\n" for name, value in event.headers.raw_items()]
+    fields = _parse_fields(b"".join(lines), limits, True)
+    if fields is None:
+        raise Refused("request_malformed", "the field lines cannot be read")
+    line = event.method + b" " + event.target + b" HTTP/" + event.http_version
+    head = _finish(raw, line, fields)
+    head.fields.raw = b"\r\n"  # never equal to a block of field lines: the memo is for plain heads
+    return head
+
+
+def valid_traceparent(value: bytes) -> bool:
+    """W3C Trace Context level 1, 3.2: version-traceid-parentid-flags, lower-case hex, ids not all zero."""
+    if len(value) < 55 or (len(value) > 55 and (value[:2] == b"00" or value[55:56] != b"-")):
+        return False
+    parts = value[:55].split(b"-")
+    if len(parts) != 4 or len(parts[0]) != 2 or len(parts[1]) != 32 or len(parts[2]) != 16 or len(parts[3]) != 2:
+        return False
+    joined = b"".join(parts)
+    if joined.lower() != joined or joined.translate(None, HEX_DIGITS):
+        return False
+    return parts[0] != b"ff" and parts[1] != b"0" * 32 and parts[2] != b"0" * 16

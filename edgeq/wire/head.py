@@ -1,0 +1,147 @@
+"""Parsed heads: what the rest of a request's path needs to know, and the bytes to forward.
+
+A head is immutable once parsed and may be shared by many requests (and, through the memo of a connection, is).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.wire.framing import NO_BODY
+
+_IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 9.2.2
+
+
+class HeadLimits:
+    """How large a request head may be, in bytes and fields."""
+
+    __slots__ = ("header_bytes", "header_count", "request_line")
+
+    def __init__(self, request_line: int, header_bytes: int, header_count: int) -> None:
+        self.request_line = request_line
+        self.header_bytes = header_bytes
+        self.header_count = header_count
+
+
+class RequestFields:
+    """The field lines of one request, understood.
+
+    `kept` are the lines to forward, each with its CRLF; fields that edgeq writes itself are not in it.
+    """
+
+    __slots__ = (
+        "body_kind",
+        "close",
+        "content_length",
+        "expect_continue",
+        "forwarded",
+        "host",
+        "kept",
+        "keep_alive",
+        "max_forwards",
+        "raw",
+        "referer",
+        "request_id",
+        "te_trailers",
+        "traceparent",
+        "tracestate",
+        "upgrade",
+        "user_agent",
+        "x_forwarded_for",
+        "x_forwarded_host",
+        "x_forwarded_proto",
+    )
+
+    def __init__(self) -> None:
+        self.raw = b""
+        self.kept = b""
+        self.host = b""
+        self.body_kind: int = NO_BODY
+        self.content_length: int = 0
+        self.close = False
+        self.keep_alive = False
+        self.expect_continue = False
+        self.te_trailers = False
+        self.upgrade = b""
+        self.max_forwards: int = -1
+        self.request_id = b""
+        self.traceparent = b""
+        self.tracestate = b""
+        self.forwarded = b""
+        self.x_forwarded_for = b""
+        self.x_forwarded_proto = b""
+        self.x_forwarded_host = b""
+        self.user_agent = b""
+        self.referer = b""
+
+
+class RequestHead:
+    """One request head. `raw` is all of it with the empty line; `target` as received; `path` without the query."""
+
+    __slots__ = (
+        "fields",
+        "host",
+        "idempotent",
+        "keep_alive",
+        "method",
+        "minor",
+        "path",
+        "query",
+        "raw",
+        "target",
+        "version",
+    )
+
+    def __init__(
+        self,
+        raw: bytes,
+        method: bytes,
+        target: bytes,
+        path: bytes,
+        query: bytes,
+        host: bytes,
+        minor: int,
+        fields: RequestFields,
+    ) -> None:
+        self.raw = raw
+        self.method = method
+        self.target = target
+        self.path = path
+        self.query = query
+        """The query with its "?", or nothing."""
+        self.host = host
+        """Authority of the request, lower case, with its port if it came with one."""
+        self.minor: int = minor
+        self.version = b"HTTP/1.1" if minor else b"HTTP/1.0"
+        self.fields = fields
+        self.idempotent: bool = method in _IDEMPOTENT
+        # RFC 9112 9.3
+        self.keep_alive: bool = not fields.close and (minor == 1 or fields.keep_alive)
+
+
+class ResponseHead:
+    """One response head. `forward` is the status line and the kept lines, each with its CRLF."""
+
+    __slots__ = (
+        "body_kind",
+        "content_length",
+        "forward",
+        "keep_alive",
+        "minor",
+        "raw",
+        "status",
+        "trailers",
+        "upgrade",
+    )
+
+    def __init__(self, raw: bytes, status: int, minor: int) -> None:
+        self.raw = raw
+        self.status: int = status
+        self.minor: int = minor
+        self.forward = b""
+        self.body_kind: int = NO_BODY
+        """As the fields say; a request's method or the status may mean that there is no body all the same."""
+        self.content_length: int = 0
+        self.keep_alive: bool = True
+        self.upgrade = b""
+        self.trailers = False

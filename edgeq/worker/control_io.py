@@ -1,0 +1,189 @@
+"""The worker's end of its control socket: what the supervisor says, done in order, each answered when it is done.
+
+::
+
+    SERVING --Retire (one per listener)--> SERVING --Drain--> DRAINING --nothing open--> exit
+       |                                                          ^
+       +--the supervisor is gone: refuse, wait, retire all -------+
+
+Invariant: draining begins only when every accept queue is empty, so no accepted connection is forgotten at exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import structlog
+
+from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
+from edgeq.config.schema import Config
+from edgeq.supervisor.bpf_io import refuse_new
+from edgeq.supervisor.channel_io import Channel
+from edgeq.supervisor.frames import Frame
+from edgeq.supervisor.messages import (
+    Applied,
+    Apply,
+    Drain,
+    Drained,
+    Message,
+    Ready,
+    ReopenLogs,
+    Retire,
+    Retired,
+    decode_to_worker,
+    encode_message,
+    unpack_config,
+)
+
+_log = structlog.get_logger()
+ORPHAN_GRACE_S: Final = 0.2
+"""Without a supervisor: until handshakes in flight are complete."""
+
+
+class App(Protocol):
+    """What a worker runs; `edgeq.worker.app.App` is the one."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to accept."""
+
+    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
+        """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here."""
+
+    def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
+        """Accept until the queue is empty, close the own descriptor, then call `on_empty`."""
+
+    def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
+        """Finish what runs; call `on_done` when nothing is open or the time is over."""
+
+    def reopen_logs(self) -> None:
+        """Open log files again by name."""
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters for the board: requests, in_flight."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class MakeApp(Protocol):
+    """The constructor of an App."""
+
+    def __call__(
+        self,
+        slot: int,
+        workers: int,
+        generation: int,
+        config: Config,
+        sockets: dict[str, socket.socket],
+        board: Board,
+    ) -> App: ...
+
+
+def configure_log(config: Config) -> None:
+    """Events as [log] says."""
+    from edgeq.observe import log_io
+
+    log_io.configure(config.log)
+
+
+class Control:
+    """Turns messages into calls of the App."""
+
+    __slots__ = ("_app", "_channel", "_config", "_drain_timeout_s", "_loop", "_row", "_sockets", "generation")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        control: socket.socket,
+        app: App,
+        row: Row,
+        generation: int,
+        config: Config,
+        sockets: dict[str, socket.socket],
+    ) -> None:
+        self._loop = loop
+        self._app = app
+        self._row = row
+        self._config = config
+        self._sockets = dict(sockets)
+        self._drain_timeout_s: float | None = None
+        self.generation = generation
+        self._channel = Channel(loop, control, self._on_frame, self._on_orphaned, with_fds=True)
+
+    def ready(self) -> None:
+        """The App accepts."""
+        self._row.set_state(STATE_SERVING)
+        self._send(Ready(os.getpid(), self.generation))
+
+    def _send(self, message: Message) -> None:
+        self._channel.send(encode_message(message))
+
+    def _on_frame(self, frame: Frame) -> None:
+        match decode_to_worker(frame.payload):
+            case Apply() as message:
+                self._apply(message, frame.fds)
+            case Retire(address):
+                self._retire(address)
+            case Drain(timeout_s):
+                self._drain(timeout_s)
+            case ReopenLogs():
+                self._app.reopen_logs()
+
+    def _apply(self, message: Apply, fds: list[int]) -> None:
+        new = {address: socket.socket(fileno=fd) for address, fd in zip(message.addresses, fds, strict=True)}
+        try:
+            config = unpack_config(message.config)
+            self._app.apply(message.generation, message.workers, config, new)
+        except Exception as error:
+            # Whatever it was: the worker goes on with what it has, and the supervisor takes the change back everywhere.
+            _log.exception("configuration not applied", generation=message.generation)
+            for sock in new.values():
+                sock.close()
+            self._send(Applied(message.generation, f"{type(error).__name__}: {error}"))
+            return
+        self._sockets.update(new)
+        self._config = config
+        self.generation = message.generation
+        self._row.set_generation(message.generation)
+        configure_log(config)
+        self._send(Applied(message.generation))
+
+    def _retire(self, address: str) -> None:
+        if address in self._sockets:
+            self._app.retire_listener(address, lambda: self._retired(address))
+        else:
+            self._send(Retired(address))
+
+    def _retired(self, address: str) -> None:
+        self._sockets.pop(address, None)
+        self._send(Retired(address))
+        self._drain_if_empty()
+
+    def _drain(self, timeout_s: float) -> None:
+        self._row.set_state(STATE_DRAINING)
+        self._drain_timeout_s = timeout_s
+        self._drain_if_empty()
+
+    def _drain_if_empty(self) -> None:
+        if self._drain_timeout_s is not None and not self._sockets:
+            timeout_s, self._drain_timeout_s = self._drain_timeout_s, None
+            self._app.drain(timeout_s, self._drained)
+
+    def _drained(self) -> None:
+        self._send(Drained())
+        self._loop.stop()
+
+    def _on_orphaned(self) -> None:
+        _log.error("the supervisor is gone: draining", pid=os.getpid())
+        for sock in self._sockets.values():
+            refuse_new(sock)
+        self._loop.call_later(ORPHAN_GRACE_S, self._leave, tuple(self._sockets))
+
+    def _leave(self, addresses: Iterable[str]) -> None:
+        self._drain(float(self._config.server.drain_timeout))
+        for address in addresses:
+            self._retire(address)

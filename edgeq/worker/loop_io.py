@@ -1,0 +1,51 @@
+"""The event loop of a worker: uvloop, with a tick that measures how late it is.
+
+What must happen now and then (timer wheel, log ring, board) hangs on the one tick; nothing else sets timers on the hot
+path. The tick's own lateness is the loop's lag: the time for which something kept the loop from turning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+import uvloop
+
+TICK_S = 0.05
+
+
+class WorkerLoop(uvloop.Loop):
+    """A uvloop that ticks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lag_s: float = 0.0
+        """How late the last tick was."""
+        self.max_lag_s: float = 0.0
+        """The worst since somebody last asked; set it to 0 after reading."""
+        self._on_tick: list[Callable[[float], None]] = []
+        self._due = 0.0
+        self._ticking = False
+
+    def on_tick(self, call: Callable[[float], None]) -> None:
+        """Call `call(now)` on each tick, in order of registration."""
+        self._on_tick.append(call)
+        if not self._ticking:
+            self._ticking = True
+            self._due = monotonic() + TICK_S
+            self.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        now = monotonic()
+        self.lag_s = max(0.0, now - self._due)
+        self.max_lag_s = max(self.max_lag_s, self.lag_s)
+        for call in self._on_tick:
+            call(now)
+        now = monotonic()
+        self._due = now + TICK_S
+        self.call_later(TICK_S, self._tick)
+
+
+def new_loop() -> WorkerLoop:
+    """The loop of one worker process."""
+    return WorkerLoop()

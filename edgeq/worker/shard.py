@@ -1,0 +1,57 @@
+"""What all connections of one worker share on the hot path: plain attributes, replaced in place by a reload."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Final
+
+from edgeq.policy.headers import ForwardPolicy, RequestIds
+from edgeq.route.table import RouteTable
+from edgeq.worker.wheel import Timed, Wheel
+
+TICK_S: Final = 0.1
+_BUCKETS: Final = 1024
+
+
+class Shard:
+    """One worker's share of the gateway."""
+
+    __slots__ = (
+        "call_soon",
+        "downstreams",
+        "draining",
+        "flush_log",
+        "forward",
+        "generation",
+        "ids",
+        "in_flight",
+        "log",
+        "log_enabled",
+        "node",
+        "requests",
+        "ring",
+        "routes",
+        "wall_offset_s",
+        "wheel",
+    )
+
+    def __init__(self, forward: ForwardPolicy, ring: list[Any], log: Any, call_soon: Any) -> None:
+        self.wheel: Wheel = Wheel(monotonic(), TICK_S, _BUCKETS)
+        self.routes: RouteTable = RouteTable(())
+        self.forward: ForwardPolicy = forward
+        self.ids: RequestIds = RequestIds()
+        self.ring: list[Any] = ring
+        """Access records of this worker, written in batches."""
+        self.log_enabled: bool = True
+        self.flush_log: Any = None
+        self.log: Any = log
+        """structlog logger of events."""
+        self.call_soon: Any = call_soon
+        self.downstreams: set[Timed] = set()
+        self.generation: int = 0
+        """Of the configuration; also says when a remembered route is stale."""
+        self.draining: bool = False
+        self.requests: int = 0
+        self.in_flight: int = 0
+        self.wall_offset_s: float = 0.0
+        """Wall clock minus monotonic clock; set by the tick."""

@@ -1,0 +1,99 @@
+"""One coarse timer wheel for all time-outs of a worker.
+
+A timed thing stands in at most one bucket. Moving a deadline later is one attribute store: when the old bucket's turn
+comes, the thing is put where its deadline now is. Only moving it earlier touches the wheel. So a request on a kept
+connection costs no timer operation. Precision is one tick, always late, never early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+NEVER: Final = 1e18
+"""A deadline that does not come (monotonic seconds)."""
+
+
+class Timed:
+    """Something that expires. `expire_at`: monotonic seconds; `bucket`: where the wheel holds it, -1 for nowhere."""
+
+    __slots__ = ("bucket", "expire_at")
+
+    def __init__(self) -> None:
+        self.expire_at: float = NEVER
+        self.bucket: int = -1
+
+    def on_expire(self, now: float) -> None:
+        """Called once the deadline has passed; sets a new deadline by `Wheel.schedule` if it wants one."""
+        raise NotImplementedError
+
+
+class Alarm(Timed):
+    """A timed thing that calls back; for what is rare."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[float], None]) -> None:
+        super().__init__()
+        self._call = call
+
+    def on_expire(self, now: float) -> None:
+        self._call(now)
+
+
+class Wheel:
+    """Buckets of `tick_s` seconds; a deadline beyond the last bucket waits there and is looked at again."""
+
+    __slots__ = ("_buckets", "_position", "_size", "tick_s")
+
+    def __init__(self, now: float, tick_s: float, size: int) -> None:
+        self.tick_s: float = tick_s
+        self._size: int = size
+        self._buckets: list[set[Timed]] = [set() for _ in range(size)]
+        self._position: int = int(now / tick_s)
+
+    def schedule(self, item: Timed, expire_at: float) -> None:
+        """Let `item` expire at `expire_at`."""
+        item.expire_at = expire_at
+        bucket = item.bucket
+        if bucket < 0 or expire_at < bucket * self.tick_s:
+            if bucket >= 0:
+                self._buckets[bucket % self._size].discard(item)
+            self._put(item)
+
+    def _put(self, item: Timed) -> None:
+        last = self._position + self._size - 1
+        expire_at = item.expire_at
+        bucket = last if expire_at >= last * self.tick_s else int(expire_at / self.tick_s) + 1
+        if bucket <= self._position:
+            bucket = self._position + 1
+        item.bucket = bucket
+        self._buckets[bucket % self._size].add(item)
+
+    def remove(self, item: Timed) -> None:
+        """Forget `item`."""
+        bucket = item.bucket
+        if bucket >= 0:
+            self._buckets[bucket % self._size].discard(item)
+            item.bucket = -1
+
+    def advance(self, now: float) -> int:
+        """Expire everything whose deadline has passed. Returns: how many did."""
+        target = int(now / self.tick_s)
+        expired = 0
+        while self._position < target:
+            self._position += 1
+            due = self._buckets[self._position % self._size]
+            if not due:
+                continue
+            self._buckets[self._position % self._size] = set()
+            for item in due:
+                if item.bucket != self._position:
+                    continue  # removed by another's expiry in this same turn
+                item.bucket = -1
+                if item.expire_at <= now:
+                    expired += 1
+                    item.on_expire(now)
+                else:
+                    self._put(item)
+        return expired

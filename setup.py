@@ -1,0 +1,123 @@
+"""Compiles the hot path with mypyc; everything else about the package is in setup.cfg.
+
+The compiled modules are the same files, so edgeq behaves alike without them, only slower; `edgeq version` says which.
+
+    EDGEQ_PURE=1               do not compile
+    EDGEQ_REQUIRE_COMPILED=1   fail rather than fall back to interpreted modules
+
+Each variant is built in a directory of its own, and from nothing: a pure build must never pick up a compiled module
+that an earlier build has left behind, nor a module that has been renamed since.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from setuptools import setup
+from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
+
+HOT = [
+    "edgeq/wire/*.py",
+    "edgeq/listener/connection.py",
+    "edgeq/route/*.py",
+    "edgeq/policy/*.py",
+    "edgeq/upstream/balancer.py",
+    "edgeq/upstream/connection.py",
+    "edgeq/upstream/pool.py",
+    "edgeq/upstream/upstream.py",
+    "edgeq/response/access_log.py",
+    "edgeq/response/relay.py",
+    "edgeq/response/rescue.py",
+    "edgeq/worker/wheel.py",
+]
+"""Where a request spends its time, as patterns; those that exist are compiled, except packages' __init__ and *_io."""
+
+PURE = os.environ.get("EDGEQ_PURE", "0") not in ("", "0")
+REQUIRED = os.environ.get("EDGEQ_REQUIRE_COMPILED", "0") not in ("", "0")
+BUILD_BASE = Path("build") / ("pure" if PURE else "compiled")
+
+
+def hot_modules() -> list[str]:
+    """The files to compile."""
+    files = sorted({file for pattern in HOT for file in glob(pattern)})
+    return [file for file in files if not file.endswith(("__init__.py", "_io.py"))]
+
+
+def missing_tool() -> str:
+    """What is lacking for compiling C extensions; empty if nothing is."""
+    compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    if shutil.which(compiler.split()[0]) is None:
+        return f"there is no C compiler ({compiler.split()[0]})"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return "Python.h is missing (Debian and Ubuntu: python3-dev)"
+    return ""
+
+
+def fall_back(why: object) -> None:
+    """Say that the interpreted modules will do, or fail if they must not."""
+    if REQUIRED:
+        raise SystemExit(f"edgeq: EDGEQ_REQUIRE_COMPILED is set, but {why}")
+    print(f"edgeq: the hot path stays interpreted: {why}", file=sys.stderr, flush=True)
+
+
+def extensions() -> list[Any]:
+    """The compiled modules, as one group: calls between them are then plain C calls."""
+    only_metadata = {"egg_info", "dist_info", "sdist"} & set(sys.argv)
+    if PURE or only_metadata:
+        return []
+    missing = missing_tool()
+    if missing:
+        fall_back(missing)
+        return []
+    try:
+        from mypyc.build import mypycify
+
+        # The project's own mypy configuration is for its developers: what it is strict about must not stop a build.
+        options = ["--config-file=", "--ignore-missing-imports", f"--cache-dir={BUILD_BASE / 'mypy'}"]
+        return list(
+            mypycify(
+                [*options, *hot_modules()],
+                opt_level="3",
+                debug_level="0",
+                group_name="edgeq",
+                target_dir=str(BUILD_BASE / "c"),
+            )
+        )
+    except (Exception, SystemExit) as error:  # mypycify ends with SystemExit if a module does not pass
+        fall_back(f"mypyc gave up: {error}")
+        return []
+
+
+class Build(build):
+    """Builds from nothing in the variant's own directory."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = str(BUILD_BASE)
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
+class BuildExt(build_ext):
+    """All compiled modules or none: they refer to each other."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # whatever goes wrong in a compiler or linker
+            fall_back(f"the C compiler failed: {error}")
+            for output in self.get_outputs():
+                Path(output).unlink(missing_ok=True)
+            self.extensions = []
+
+
+setup(ext_modules=extensions(), cmdclass={"build": Build, "build_ext": BuildExt})

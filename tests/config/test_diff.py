@@ -1,0 +1,97 @@
+"""What a reload changes."""
+
+from __future__ import annotations
+
+from edgeq.config.diff import Changes, diff
+from edgeq.config.load import load_text
+
+OLD = """
+[server]
+workers = 2
+[[listener]]
+name = "web"
+address = "127.0.0.1:1"
+[[listener]]
+address = "127.0.0.1:2"
+[upstream.api]
+endpoints = ["http://127.0.0.1:9"]
+[upstream.old]
+endpoints = ["http://127.0.0.1:8"]
+[[route]]
+name = "a"
+upstream = "api"
+[[route]]
+name = "b"
+upstream = "old"
+match.path = "/b/*"
+"""
+
+
+def change(*replacements: tuple[str, str]) -> Changes:
+    """The difference after some edits."""
+    text = OLD
+    for before, after in replacements:
+        assert before in text
+        text = text.replace(before, after)
+    return diff(load_text(OLD, "old").config, load_text(text, "new").config)
+
+
+def test_nothing() -> None:
+    """Equal configurations have no difference."""
+    changes = change()
+    assert not changes
+    assert changes.summary == ()
+    assert changes.workers is None
+
+
+def test_values_in_place() -> None:
+    """Limits of a listener and of an upstream change in place, and are shown as the file writes them."""
+    changes = change(
+        ('address = "127.0.0.1:2"', 'address = "127.0.0.1:2"\ntimeouts.head = "250ms"\nlimits.header_bytes = "64KiB"'),
+        ("[upstream.old]", "[upstream.api.pool]\nmax_idle = 64\n[upstream.old]"),
+        ("[server]", '[access_log]\ntarget = "off"\n[server]'),
+    )
+    assert [pair[1].name for pair in changes.listeners_changed] == ["127.0.0.1:2"]
+    assert not changes.listeners_rebound
+    assert changes.upstreams_changed == ("api",)
+    assert changes.tables_changed == ("access_log",)
+    assert not changes.routes_changed
+    assert changes.summary == (
+        'listener."127.0.0.1:2".timeouts.head: 10s -> 250ms',
+        'listener."127.0.0.1:2".limits.header_bytes: 32KiB -> 64KiB',
+        "upstream.api.pool.max_idle: 256 -> 64",
+        'access_log.target: "stdout" -> "off"',
+    )
+
+
+def test_sockets() -> None:
+    """Addresses and backlogs need the supervisor: a named listener is rebound, an unnamed one is another."""
+    changes = change(("127.0.0.1:1", "127.0.0.1:3"), ("127.0.0.1:2", "127.0.0.1:4"))
+    assert [(old.address, new.address) for old, new in changes.listeners_rebound] == [("127.0.0.1:1", "127.0.0.1:3")]
+    assert [one.name for one in changes.listeners_added] == ["127.0.0.1:4"]
+    assert [one.name for one in changes.listeners_removed] == ["127.0.0.1:2"]
+    changes = change(('"127.0.0.1:2"', '"127.0.0.1:2"\nbacklog = 5'))
+    assert [new.backlog for _, new in changes.listeners_rebound] == [5]
+
+
+def test_upstreams_and_routes() -> None:
+    """What comes and goes is named; an order alone is a change too."""
+    changes = change(("[upstream.old]", "[upstream.new]"), ('upstream = "old"', 'upstream = "new"'))
+    assert (changes.upstreams_added, changes.upstreams_removed) == (("new",), ("old",))
+    assert changes.routes_changed
+    assert changes.summary == (
+        "upstream.old: removed",
+        "upstream.new: added",
+        'route.b.upstream: "old" -> "new"',
+    )
+    changes = change(('name = "a"', 'name = "x"'), ('name = "b"', 'name = "a"'), ('name = "x"', 'name = "b"'))
+    assert changes.routes_changed
+    assert "route: order changed" in changes.summary
+
+
+def test_workers_and_what_needs_a_start() -> None:
+    """The number of workers is reported as a pair; the admin socket's path only takes effect at the next start."""
+    changes = change(("workers = 2", 'workers = 4\nadmin = "/run/a"'))
+    assert changes.workers == (2, 4)
+    assert changes.restart == ("server.admin",)
+    assert changes.summary == ("server.workers: 2 -> 4", 'server.admin: "" -> "/run/a"')

@@ -1,0 +1,343 @@
+"""Whole configurations, right and wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.config.load import Overrides, admin_path, load_file, load_text, quickstart
+from edgeq.config.schema import Duration, Size
+from edgeq.errors import EXIT_CONFIG, ConfigError
+
+GOOD = """
+[[listener]]
+address = "127.0.0.1:8080"
+[upstream.api]
+endpoints = ["http://127.0.0.1:9000"]
+"""
+
+
+def problems(text: str, name: str = "edgeq.toml") -> list[str]:
+    """The problems of a configuration as they are printed."""
+    try:
+        load_text(text, name)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def with_(line: str) -> str:
+    """A good configuration, and something on line 6."""
+    return f"{GOOD}{line}\n"
+
+
+def test_the_smallest_file() -> None:
+    """Nothing is required but an address and an endpoint; what load promises is filled in."""
+    config = load_text(GOOD, "f").config
+    assert config.listener[0].name == "127.0.0.1:8080"
+    assert [(route.name, route.upstream, route.match.path) for route in config.route] == [("default", "api", "/*")]
+
+
+def test_units_arrive() -> None:
+    """Durations and sizes keep their types, so that nobody mistakes one for the other."""
+    text = (
+        GOOD
+        + '[upstream.api.pool]\nidle_timeout = "1m"\n[[route]]\nname = "a"\nupstream = "api"\nbody_bytes = "1KiB"\n'
+    )
+    config = load_text(text, "f").config
+    assert config.upstream["api"].pool.idle_timeout == Duration(60)
+    assert isinstance(config.upstream["api"].pool.idle_timeout, Duration)
+    assert config.route[0].body_bytes == Size(1024)
+    assert isinstance(config.route[0].body_bytes, Size)
+
+
+def test_all_problems_at_once() -> None:
+    """One run names everything that is wrong, in the order of the file, each with its line and key."""
+    text = """\
+[server]
+workers = -1
+[[listener]]
+address = "0.0.0.0:8080"
+[listener.tls]
+min_version = "1.1"
+[[listener]]
+address = "0.0.0.0:8080"
+proxy_protocol = true
+timeouts = { head = "5x", body = true }
+[upstream.api]
+endpoints = ["http://a:1/x"]
+[upstream.api.pool]
+max_idl = 5
+[[route]]
+name = "r"
+upstream = "ap"
+match = { path = "/a*b" }
+"""
+    found = [line.split(": ")[:2] for line in problems(text)]
+    assert found == [
+        ["edgeq.toml:2", "server.workers"],
+        ["edgeq.toml:5", "listener[0].tls.certificates"],
+        ["edgeq.toml:6", "listener[0].tls.min_version"],
+        ["edgeq.toml:8", "listener[1].address"],
+        ["edgeq.toml:9", "listener[1].proxy_protocol"],
+        ["edgeq.toml:10", "listener[1].timeouts.head"],
+        ["edgeq.toml:10", "listener[1].timeouts.body"],
+        ["edgeq.toml:12", "upstream.api.endpoints[0]"],
+        ["edgeq.toml:14", "upstream.api.pool.max_idl"],
+        ["edgeq.toml:17", "route[0].upstream"],
+        ["edgeq.toml:18", "route[0].match.path"],
+    ]
+
+
+def test_a_typo_is_recognised() -> None:
+    """The message as a user sees it, with the key that was probably meant."""
+    assert problems(with_("[upstream.api.pool]\nmax_idl = 5")) == [
+        "edgeq.toml:7: upstream.api.pool.max_idl: unknown key (did you mean max_idle?)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[upstrem.b]", "edgeq.toml:6: upstrem: unknown key (did you mean upstream?)"),
+        ("server = 5", "edgeq.toml:6: upstream.api.server: unknown key"),
+        ("[server]\nworkers = 2000", "edgeq.toml:7: server.workers: may be 1024 at most"),
+        ("[server]\nworkers = true", "edgeq.toml:7: server.workers: expected an integer, got true"),
+        ("[server]\nadmin = 1979-05-27", "edgeq.toml:7: server.admin: expected a string, got a date or time"),
+        ('[server]\nadmin = "a\\u0000b"', "edgeq.toml:7: server.admin: contains a control character"),
+        ('[server]\nuser = "no such user"', 'edgeq.toml:7: server.user: there is no user "no such user"'),
+        ("[[listener]]", "edgeq.toml:6: listener[1].address: missing"),
+        (
+            '[[listener]]\naddress = "x"',
+            'edgeq.toml:7: listener[1].address: no port: write ADDRESS:PORT, such as "x:8080"',
+        ),
+        ('[[listener]]\naddress = "[::]:1"\nbacklog = 0', "edgeq.toml:8: listener[1].backlog: must be more than 0"),
+        (
+            '[[listener]]\naddress = "[::]:1"\nname = "127.0.0.1:8080"',
+            'edgeq.toml:8: listener[1].name: listener[0] has the name "127.0.0.1:8080" already',
+        ),
+        ('[upstream."a b"]\nendpoints = ["http://a"]', 'edgeq.toml:6: upstream."a b": a name has at most 64 letters'),
+        ("[upstream.b]\nendpoints = []", "edgeq.toml:7: upstream.b.endpoints: an upstream needs an endpoint at least"),
+        ('[upstream.b]\nendpoints = "http://a"', "edgeq.toml:7: upstream.b.endpoints: expected an array, got a string"),
+        (
+            '[upstream.b]\nendpoints = ["http://a",\n"http://A:80"]',
+            "edgeq.toml:8: upstream.b.endpoints[1]: the same endpoint as endpoints[0]",
+        ),
+        ('[upstream.b]\nendpoints = ["http://a"]', "edgeq.toml: route: no route: with several upstreams (api, b)"),
+        ('[upstream.api.tls]\nkey = "k"', "edgeq.toml:7: upstream.api.tls.key: a key without a certificate"),
+        ("[upstream.api.timeouts]\nconnect = 0", "edgeq.toml:7: upstream.api.timeouts.connect: must be more than 0"),
+        ('[upstream.api.timeouts]\nbody = "-1s"', "edgeq.toml:7: upstream.api.timeouts.body: must not be negative"),
+        ('[[route]]\nname = "r"', "edgeq.toml:6: route[0].upstream: missing"),
+        (
+            '[[route]]\nname = "r"\nupstream = "api"\nbody_bytes = -2',
+            "edgeq.toml:9: route[0].body_bytes: must not be negative",
+        ),
+        (
+            '[[route]]\nname = "r"\nupstream = "api"\n[[route]]\nname = "r"\nupstream = "api"\nmatch.path = "/x"',
+            'edgeq.toml:10: route[1].name: route[0] has the name "r" already',
+        ),
+        (
+            '[[route]]\nname = "r"\nupstream = "api"\n[[route]]\nname = "s"\nupstream = "api"',
+            'edgeq.toml:9: route[1].match: is never reached: route "r" matches the same before it',
+        ),
+        ('[access_log]\ntarget = "sdtout"', 'edgeq.toml:7: access_log.target: expected "stdout", "off" or the path'),
+        (
+            '[access_log]\ntarget = "/no/such/x.log"',
+            'edgeq.toml:7: access_log.target: the directory "/no/such" does not',
+        ),
+        ('[access_log]\ntarget = "/tmp/"', 'edgeq.toml:7: access_log.target: "/tmp/" is a directory'),
+        ('[log]\nlevel = "warn"', "edgeq.toml:7: log.level: expected one of"),
+        ('[dns]\nmin_ttl = "1h"', "edgeq.toml:7: dns.min_ttl: is larger than max_ttl"),
+        ('[dns]\nnameservers = ["dns"]', "edgeq.toml:7: dns.nameservers[0]:"),
+    ],
+)
+def test_single_problems(line: str, says: str) -> None:
+    """Each mistake is blamed once, on its own line and key, and nothing else is."""
+    found = problems(with_(line))
+    assert len(found) == 1, found
+    assert found[0].startswith(says)
+
+
+def test_an_empty_file() -> None:
+    """What must be there is named, with an example."""
+    assert [line.split(": ")[:2] for line in problems("")] == [["edgeq.toml", "listener"], ["edgeq.toml", "upstream"]]
+
+
+def test_broken_toml() -> None:
+    """Line and column of a mistake in TOML's syntax, also at the end of the file."""
+    assert problems('a = 1\nb = "x\n') == ["edgeq.toml:2: no valid TOML: Illegal character '\\n' (column 7)"]
+    assert problems("a = 1\n[x")[0].startswith("edgeq.toml:2: no valid TOML: ")
+    assert problems("a = " + "[" * 5000) == ["edgeq.toml: no valid TOML: nested too deeply"]
+
+
+def test_windows_line_ends() -> None:
+    """Lines are counted alike."""
+    assert problems(with_("[server]\nworkers = -1").replace("\n", "\r\n")) == [
+        "edgeq.toml:7: server.workers: must not be negative"
+    ]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, a directory, and bytes that are no text."""
+    for path, says in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=says):
+            load_file(str(path))
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes(b"a = 1\nb = '\xe9'\n")
+    with pytest.raises(ConfigError, match=":2: the file is not UTF-8"):
+        load_file(str(latin))
+
+
+def test_options_are_stronger_than_the_file() -> None:
+    """--listen, --workers and --admin replace what the file says, and are blamed by their own names."""
+    config = load_text(GOOD, "f", Overrides("[::1]:1", 3, "/run/a")).config
+    assert (config.listener[0].address, config.server.workers, config.server.admin) == ("[::1]:1", 3, "/run/a")
+    with pytest.raises(ConfigError) as caught:
+        load_text(GOOD, "f", Overrides("nowhere", -3))
+    assert [problem.key_path for problem in caught.value.problems] == ["--listen", "--workers"]
+    two = GOOD + '[[listener]]\naddress = "[::]:1"'
+    with pytest.raises(ConfigError, match="2 listeners"):
+        load_text(two, "f", Overrides("[::1]:1"))
+
+
+@pytest.mark.parametrize("text", ["listener = 5", "listener = [5]", "server = 5\nlistener = []", "listener = [[]]"])
+def test_options_over_a_broken_file(text: str) -> None:
+    """A file that is wrong where the options are written is still only reported."""
+    with pytest.raises(ConfigError):
+        load_text(text, "f", Overrides("[::1]:1", 3, "/run/a"))
+
+
+def test_quickstart() -> None:
+    """Two options make a whole configuration; what is wrong with them is said in their words."""
+    config = quickstart("127.0.0.1:80", "http://127.0.0.1:90", 2, "/run/a")
+    assert config.upstream["default"].endpoints == ("http://127.0.0.1:90",)
+    assert (config.route[0].upstream, config.server.workers, config.server.admin) == ("default", 2, "/run/a")
+    with pytest.raises(ConfigError) as caught:
+        quickstart("127.0.0.1", "x", -1)
+    assert [str(problem).split(": ")[:2] for problem in caught.value.problems] == [
+        ["command line", "--upstream"],
+        ["command line", "--listen"],
+        ["command line", "--workers"],
+    ]
+    assert caught.value.exit_code == EXIT_CONFIG
+
+
+def test_the_admin_socket_of_a_wrong_file(tmp_path: Path) -> None:
+    """The socket is found although the file has mistakes elsewhere: that is when `edgeq reload` matters."""
+    file = tmp_path / "f.toml"
+    file.write_text('[server]\nadmin = "/run/a"\nworkers = "x"\n')
+    assert admin_path(str(file)) == "/run/a"
+    file.write_text("server = 5")
+    assert admin_path(str(file)) == ""
+
+
+def test_the_example_is_right() -> None:
+    """The example in the repository passes, and every key that it shows commented out exists with that default."""
+    example = Path(__file__).parents[2] / "edgeq.toml.example"
+    config = load_file(str(example)).config
+    shown = "\n".join(
+        line.removeprefix("# ") if " = " in line or line.startswith("# [") else line
+        for line in example.read_text().splitlines()[4:]
+        if "tls" not in line and "min_version" not in line
+    )
+    assert load_text(shown, "shown").config == config
+
+
+_KEYS = (
+    "listener address tls certificates upstream endpoints route name match path pool server workers timeouts head limits "
+    "dns nameservers x"
+).split()
+_JSON = st.recursive(
+    st.one_of(
+        st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "http://a", "1.2.3.4:5", "1s", "/*"])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4)),
+)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {_toml(item)}' for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), _JSON, max_size=6))
+def test_any_document_is_loaded_or_refused(document: dict[str, object]) -> None:
+    """No document raises anything but ConfigError, and every problem has a line that exists or names the whole file."""
+    text = "".join(f"{key} = {_toml(value)}\n" for key, value in document.items())
+    tomllib.loads(text)
+    try:
+        load_text(text, "f", Overrides(workers=1))
+    except ConfigError as error:
+        assert error.problems
+        for problem in error.problems:
+            assert 0 <= problem.line <= text.count("\n")
+            assert problem.message
+
+
+class TestCertificates:
+    """Certificates, keys and CAs are opened and compared."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Two pairs, an encrypted key, and a file that is neither."""
+        folder = tmp_path_factory.mktemp("tls")
+        for name in ("a", "b"):
+            command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=test"
+            subprocess.run(
+                [*command.split(), "-keyout", f"{name}.key", "-out", f"{name}.pem"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
+            )
+        command = "openssl ec -aes256 -passout pass:test -in a.key -out locked.key"
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+        (folder / "both.pem").write_text((folder / "a.pem").read_text() + (folder / "a.key").read_text())
+        (folder / "text").write_text("hello\n")
+        return folder
+
+    @pytest.mark.parametrize(("certificate", "key"), [("a.pem", "a.key"), ("both.pem", "")])
+    def test_right(self, folder: Path, certificate: str, key: str) -> None:
+        """A pair of files, or one file with both."""
+        assert self.found(folder, certificate, key) == []
+
+    @pytest.mark.parametrize(
+        ("certificate", "key", "blamed", "says"),
+        [
+            ("none.pem", "a.key", "9: listener[1].tls.certificates[0].certificate", "cannot be read: No such file"),
+            ("a.pem", "none.key", "10: listener[1].tls.certificates[0].key", "cannot be read: No such file"),
+            ("a.pem", "b.key", "10: listener[1].tls.certificates[0].key", "does not belong to the certificate"),
+            ("text", "a.key", "9: listener[1].tls.certificates[0].certificate", "holds no certificate"),
+            ("a.pem", "text", "10: listener[1].tls.certificates[0].key", "holds no private key"),
+            ("a.pem", "", "9: listener[1].tls.certificates[0].certificate", "holds no private key"),
+            ("a.pem", "locked.key", "10: listener[1].tls.certificates[0].key", "is encrypted"),
+        ],
+    )
+    def test_wrong(self, folder: Path, certificate: str, key: str, blamed: str, says: str) -> None:
+        """The file that is to blame is named at its own line."""
+        found = self.found(folder, certificate, key)
+        assert len(found) == 1
+        assert found[0].startswith(f"f:{blamed}: ")
+        assert says in found[0]
+
+    def test_cas(self, folder: Path) -> None:
+        """CAs of clients and of upstreams."""
+        good = with_(f'[upstream.api.tls]\nca = "{folder}/a.pem"')
+        assert problems(good) == []
+        bad = with_(f'[upstream.api.tls]\nca = "{folder}/text"')
+        assert problems(bad) == [f'edgeq.toml:7: upstream.api.tls.ca: "{folder}/text" holds no certificate in PEM form']
+
+    @staticmethod
+    def found(folder: Path, certificate: str, key: str) -> list[str]:
+        text = with_('[[listener]]\naddress = "[::]:1"\n[[listener.tls.certificates]]')
+        text += f'certificate = "{folder}/{certificate}"\n'
+        return problems(text + (f'key = "{folder}/{key}"\n' if key else ""), "f")

@@ -1,0 +1,36 @@
+"""What all tests share: which edgeq is tested, and that the processes which tests start run the same one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgeq
+from edgeq.cli.version import hot_path
+
+_HOME = Path(edgeq.__file__).resolve().parent.parent
+
+# A child process must run the edgeq that is tested here, whatever its working directory holds.
+os.environ["PYTHONPATH"] = str(_HOME)
+os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def pytest_report_header() -> str:
+    """Says which of the two builds the results are about."""
+    return f"edgeq: {edgeq.__version__}, hot path {hot_path()}, from {_HOME}"
+
+
+def pytest_configure() -> None:
+    """Stop if the edgeq found here is not the one that was asked for."""
+    if _asked("EDGEQ_INSTALLED") and not _HOME.is_relative_to(Path(sys.prefix).resolve()):
+        pytest.exit(f"the installed edgeq should be tested, but the one in {_HOME} was found", returncode=3)
+    wanted = "interpreted" if _asked("EDGEQ_PURE") else "compiled" if _asked("EDGEQ_REQUIRE_COMPILED") else hot_path()
+    if hot_path() != wanted:
+        pytest.exit(f"the {wanted} edgeq should be tested, but this one is {hot_path()}", returncode=3)
+
+
+def _asked(variable: str) -> bool:
+    return os.environ.get(variable, "0") not in ("", "0")
