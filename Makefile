@@ -45,7 +45,7 @@ types: $(VENV)/.installed $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed $(VENV)/.dev
-	$(BIN)/python -P benchmarks/run.py $(ARGS)
+	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -57,6 +57,7 @@ $(BIN)/pip:
 $(VENV)/.installed: $(SOURCES) | $(BIN)/pip
 	@echo "installing edgeq into $(VENV); compiling takes a minute or two"
 	$(BIN)/pip install --quiet --disable-pip-version-check .
+	@cat build/compiled/interpreted.txt 2>/dev/null || true
 	cd / && $(abspath $(BIN))/edgeq version
 	@touch $@
 

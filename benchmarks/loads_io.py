@@ -9,7 +9,6 @@ import http.client
 import ipaddress
 import json
 import random
-import socket
 import ssl
 import subprocess
 from dataclasses import dataclass, field
@@ -170,56 +169,52 @@ def run_streams(load: StreamLoad, port: int, seconds: float, python: str) -> Loa
 
 
 class HeldConnections:
-    """Connections that each made one request and are then kept open, until `close`."""
+    """Connections that each made one request and are then kept open, by a process of their own, until `close`."""
 
-    __slots__ = ("_sockets",)
+    __slots__ = ("_process",)
 
-    def __init__(self, port: int, count: int, answer_bytes: int) -> None:
-        self._sockets: list[socket.socket] = []
-        head = "".join(f"{name}: {value}\r\n" for name, value in REQUEST_HEADERS)
-        request = f"GET / HTTP/1.1\r\n{head}\r\n".encode()
+    def __init__(self, python: str, port: int, count: int, answer_bytes: int) -> None:
+        arguments = ["-m", "benchmarks.peer_holder_io", str(port), str(count), str(answer_bytes)]
+        self._process = subprocess.Popen(
+            ["taskset", "-c", str(processes_io.LOAD_CORE), python, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            cwd=processes_io.ROOT,
+        )
         try:
-            for index in range(count):
-                self._open(port, f"127.0.0.{2 + index // 5000}", request, answer_bytes)
+            opened = self._line()
         except BaseException:
             self.close()
             raise
+        if "error" in opened:
+            self.close()
+            raise LoadFailed(str(opened["error"]))
 
-    def _open(self, port: int, source: str, request: bytes, answer_bytes: int) -> None:
-        connection = socket.socket()
-        self._sockets.append(connection)
-        connection.settimeout(10)
-        # Without this bind() would take a port for good, whatever the destination (ip(7)).
-        connection.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-        connection.bind((source, 0))
-        connection.connect(("127.0.0.1", port))
-        connection.sendall(request)
-        received = b""
-        while (end := received.find(b"\r\n\r\n")) < 0 or len(received) < end + 4 + answer_bytes:
-            data = connection.recv(65536)
-            if not data:
-                raise LoadFailed(f"connection {len(self._sockets)} was closed before its answer was complete")
-            received += data
-        if not received.startswith(b"HTTP/1.1 200"):
-            raise LoadFailed(f"connection {len(self._sockets)} got {received[:60]!r}")
+    def _line(self) -> dict[str, object]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise LoadFailed("the process that holds connections ended")
+        found: dict[str, object] = json.loads(line)
+        return found
 
-    def closed_by_proxy(self) -> int:
-        """How many of the connections the proxy has closed meanwhile."""
-        closed = 0
-        for connection in self._sockets:
-            connection.setblocking(False)
-            try:
-                closed += connection.recv(1) == b""
-            except BlockingIOError:
-                continue
-            except OSError:
-                closed += 1
-        return closed
-
-    def close(self) -> None:
-        for connection in self._sockets:
-            connection.close()
-        self._sockets.clear()
+    def close(self) -> int:
+        """Close all; returns how many the proxy had closed before."""
+        if self._process.poll() is not None:
+            return 0
+        output = ""
+        try:
+            output, _ = self._process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+        closed = json.loads(output)["closed"] if output else 0
+        return int(closed)
 
 
 def _connect(row: Row, port: int) -> http.client.HTTPConnection:

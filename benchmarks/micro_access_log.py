@@ -1,7 +1,8 @@
 """Nanoseconds to render one access log line: JSON and combined, identical and different requests, beside orjson.
 
 Run: ``python benchmarks/micro_access_log.py``. The best of 20 rounds, median of 100 batches of 64 records (a batch is
-what gathers in some milliseconds). "different" changes target, request id and trace id in each request and never repeats one.
+what gathers in some milliseconds). Each request has its own request id and trace id; "different" changes the target,
+too, and never repeats one.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def batch(different: bool) -> list[access_log.Record]:
     return [record(n, b"/checkout/cart/%d?item=%d" % ((n, n) if different else (1, 1))) for n in numbers]
 
 
-def ns_per_line(render: Callable[[list[access_log.Record], str], bytes], format: str, different: bool) -> float:
+def ns_per_line(render: Callable[[list[access_log.Record], str], bytes], log_format: str, different: bool) -> float:
     """CPU time of this thread: the best round's median batch."""
     best = float("inf")
     for _ in range(_ROUNDS):
@@ -108,7 +109,7 @@ def ns_per_line(render: Callable[[list[access_log.Record], str], bytes], format:
         for _ in range(_BATCHES):
             work = batch(different)
             start = time.thread_time_ns()
-            render(work, format)
+            render(work, log_format)
             spent.append((time.thread_time_ns() - start) / _BATCH)
         best = min(best, statistics.median(spent))
     return best
@@ -120,12 +121,12 @@ def main() -> None:
     compiled = not (access_log.__file__ or "").endswith(".py")
     print(f"Python {platform.python_version()}, {'compiled' if compiled else 'interpreted'}; ns per line")
     print(f"{'renderer':<24}{'identical':>12}{'different':>12}")
-    for name, render, format in (
+    for name, render, log_format in (
         ("json", access_log.render, "json"),
         ("combined", access_log.render, "combined"),
         ("orjson.dumps(dict)", orjson_lines, "json"),
     ):
-        same, other = ns_per_line(render, format, False), ns_per_line(render, format, True)
+        same, other = ns_per_line(render, log_format, False), ns_per_line(render, log_format, True)
         print(f"{name:<24}{same:>12.0f}{other:>12.0f}")
     print(access_log.render([record(1, b"/checkout/cart/1?item=1")], "json").decode(), end="")
     print(access_log.render([record(1, b"/checkout/cart/1?item=1")], "combined").decode(), end="")

@@ -1,4 +1,4 @@
-"""The forms of addresses: where to listen, where to connect, which hosts and paths to match.
+"""The forms of addresses: where to listen, which hosts and paths to match. (Endpoints: `upstream/endpoint.py`.)
 
 Pure parsing: no name is resolved here. Every function raises ValueError with a sentence for people.
 Sources: RFC 3986 3.2 (authority), RFC 6874 (zones), RFC 1035 2.3.4 (lengths of names), unix(7) (108 bytes with NUL).
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final, Literal
+
+from edgeq.route.path import normalized
 
 MAX_UNIX_PATH_BYTES: Final = 107
 
@@ -23,20 +25,6 @@ class ListenAddress:
     """Where a listener is bound. `host` is a numeric address without brackets; `path` only for unix."""
 
     family: Literal["ipv4", "ipv6", "unix"]
-    host: str
-    port: int
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointUrl:
-    """Where an upstream's connections go. `host` is a name or a numeric address without brackets.
-
-    tcp: host and port. unix: path. srv: host is the name of the SRV record; port is 0.
-    """
-
-    kind: Literal["tcp", "unix", "srv"]
-    tls: bool
     host: str
     port: int
     path: str
@@ -60,33 +48,6 @@ def parse_listen(text: str) -> ListenAddress:
         raise ValueError(f'"{host}" is no IP address: a listener is bound to an address, not to a name') from None
 
 
-def parse_endpoint(text: str) -> EndpointUrl:
-    """ "http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME" or "https+srv://NAME"."""
-    if text.startswith("unix:"):
-        return EndpointUrl("unix", False, "", 0, _unix_path(text))
-    scheme, separator, rest = text.partition("://")
-    scheme = scheme.lower()
-    if not separator or scheme not in ("http", "https", "http+srv", "https+srv"):
-        raise ValueError(
-            'expected "http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME" or "https+srv://NAME"'
-        )
-    tls = scheme.startswith("https")
-    authority = rest.rstrip("/") if rest.count("/") == 1 and rest.endswith("/") else rest
-    for mark, what in (("/", "a path"), ("?", "a query"), ("#", "a fragment"), ("@", "a user name")):
-        if mark in authority:
-            advice = ": paths are changed by a route's rewrite" if mark == "/" else ""
-            raise ValueError(f"an endpoint has no room for {what}{advice}")
-    host, port_text = _split_port(authority)
-    if scheme.endswith("+srv"):
-        if port_text:
-            raise ValueError("an SRV name has no port: the record names it")
-        return EndpointUrl("srv", tls, _name(host), 0, "")
-    port = _port(port_text) if port_text else (443 if tls else 80)
-    if port == 0:
-        raise ValueError("port 0 cannot be connected to")
-    return EndpointUrl("tcp", tls, _host(host), port, "")
-
-
 def check_unix_path(path: str) -> None:
     """The kernel's limit for the path of a Unix socket."""
     if len(path.encode()) > MAX_UNIX_PATH_BYTES:
@@ -103,23 +64,6 @@ def check_network(text: str) -> None:
         except ValueError:
             raise ValueError(f'"{text}" is no address or network such as "10.0.0.0/8"') from None
         raise ValueError(f'"{text}" has bits set right of its mask (did you mean {meant}?)') from None
-
-
-def check_nameserver(text: str) -> None:
-    """ "ADDRESS" or "ADDRESS:PORT", IPv6 with a port in brackets."""
-    try:
-        ip_address(text)
-    except ValueError:
-        host, port_text = _split_port(text)
-        if host.startswith("["):
-            _ipv6(host)
-        else:
-            try:
-                IPv4Address(host)
-            except ValueError:
-                raise ValueError(f'"{text}" is no address: expected "ADDRESS" or "ADDRESS:PORT"') from None
-        if port_text and _port(port_text) == 0:
-            raise ValueError("port 0 cannot be asked") from None
 
 
 def check_match_host(text: str) -> None:
@@ -148,6 +92,9 @@ def check_host_header(text: str) -> None:
 def check_match_path(text: str) -> None:
     """ "/exact", "/prefix/*" or a pattern with "*" segments; as it stands on the wire, percent-encoded."""
     check_path(text)
+    normal = normalized(text.encode()).decode()
+    if normal != text:
+        raise ValueError(f'paths are compared in their normal form: write "{normal}"')
     for segment in text.split("/"):
         if "*" in segment and segment != "*":
             raise ValueError(f'"*" stands for a whole segment: "{segment}" mixes it with text')
@@ -161,8 +108,6 @@ def check_path(text: str) -> None:
         raise ValueError("only the path is meant here, without a query or a fragment")
     if not _PATH.fullmatch(text):
         raise ValueError('holds a character that a path must write percent-encoded ("%20" for a blank)')
-    if any(segment in (".", "..") for segment in text.split("/")):
-        raise ValueError('"." and ".." segments never reach a route')
 
 
 def _unix_path(text: str) -> str:

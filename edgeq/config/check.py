@@ -15,16 +15,15 @@ from edgeq.config.address import (
     check_host_header,
     check_match_host,
     check_match_path,
-    check_nameserver,
     check_network,
     check_path,
     check_unix_path,
-    parse_endpoint,
     parse_listen,
 )
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config, Listener, Route, Upstream
+from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
 
 MAX_WORKERS: Final = 1024
 
@@ -116,7 +115,7 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
         if where is None:
             continue
         tls = tls or where.tls
-        first = seen.setdefault(repr(where), number)
+        first = seen.setdefault(str(where), number)
         if first != number:
             findings.add((*path, "endpoints", number), f"the same endpoint as endpoints[{first}]")
     if upstream.host not in ("preserve", "upstream"):
@@ -160,7 +159,7 @@ def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
 
 def _rest(config: Config, findings: Findings) -> None:
     for number, server in enumerate(config.dns.nameservers):
-        _try(check_nameserver, server, ("dns", "nameservers", number), findings)
+        _try(parse_nameserver, server, ("dns", "nameservers", number), findings)
     _positive(config.dns, ("timeout", "retry", "max_ttl"), ("dns",), findings)
     if config.dns.min_ttl > config.dns.max_ttl:
         findings.add(("dns", "min_ttl"), "is larger than max_ttl")

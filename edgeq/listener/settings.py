@@ -33,7 +33,9 @@ class ListenerSettings:
         self.name: str = config.name or config.address
         self.resource: str = f"listener/{self.name}"
         limits = config.limits
-        self.limits: HeadLimits = HeadLimits(int(limits.request_line), int(limits.header_bytes), int(limits.header_count))
+        self.limits: HeadLimits = HeadLimits(
+            int(limits.request_line), int(limits.header_bytes), int(limits.header_count)
+        )
         self.body_bytes: int = int(limits.body_bytes)
         self.trailer_bytes: int = int(limits.trailer_bytes)
         timeouts = config.timeouts

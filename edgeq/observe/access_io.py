@@ -31,7 +31,7 @@ from edgeq.response.access_log import Record, render
 MAX_WAITING: Final = 65_536
 """Records; some 50 MiB, or some seconds of a busy worker's traffic."""
 _BATCH: Final = 1024
-"""Records in one flush: about a millisecond of rendering, even while a long ring is worked off."""
+"""Records in one flush: one or two milliseconds of rendering, even while a long ring is worked off."""
 _PIPE_BUF: Final = select.PIPE_BUF
 _RETRY_FULL_S: Final = 0.05
 _RETRY_ERROR_S: Final = 1.0
@@ -40,7 +40,7 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 
 
 class AccessLogWriter:
-    """One worker's access log. Made after the fork; `target` and `format` are those of `schema.AccessLog`.
+    """One worker's access log. Made after the fork; target and format are those of `schema.AccessLog`.
 
     The caller appends to `ring` if `enabled`, and calls `flush` on its tick and when the ring is long.
     """
@@ -72,7 +72,7 @@ class AccessLogWriter:
     def __init__(
         self,
         target: str,
-        format: str,
+        log_format: str,
         *,
         log: log_io.Logger | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -82,14 +82,14 @@ class AccessLogWriter:
 
         Raises: ValueError for an unknown format.
         """
-        render([], format)
+        render([], log_format)
         self.ring: list[Record] = []
         self.enabled = target != "off"
         self.dropped = 0
         self.errors = 0
         self.written_bytes = 0
         self._target = target
-        self._format = format
+        self._format = log_format
         self._log = log if log is not None else log_io.get_logger()
         self._clock = clock
         self._stdout_fd = stdout_fd
@@ -157,7 +157,7 @@ class AccessLogWriter:
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(remaining_s * 1000)
-        left = len(self.ring) + self._pending.count(b"\n", self._sent)
+        left = len(self.ring) + self._pending[self._sent :].removeprefix(b"\n").count(b"\n")
         if left:
             self.dropped += left
             self._tell_at_s = 0.0
@@ -226,7 +226,7 @@ class AccessLogWriter:
         if len(data) - start <= _PIPE_BUF:
             return len(data)
         end = data.rfind(b"\n", start, start + _PIPE_BUF) + 1
-        return end if end else data.find(b"\n", start) + 1
+        return end or data.find(b"\n", start) + 1
 
     def _write(self, chunk: bytes) -> int:
         if self._socket is not None:

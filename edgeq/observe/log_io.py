@@ -181,5 +181,5 @@ class _Bridge(logging.Handler):
             if record.exc_info:
                 fields = {**fields, "exc_info": record.exc_info}
             get_logger().log(record.levelno - record.levelno % 10, record.getMessage(), **fields)
-        except Exception:  # noqa: BLE001 - a log record must not break who wrote it
+        except Exception:  # a log record must not break who wrote it
             sink.lost += 1

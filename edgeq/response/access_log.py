@@ -1,6 +1,6 @@
 """Step 5 of 5, response: the record of one request and the line that it becomes.
 
-The hot path only builds a plain tuple (`Record`) and appends it to a ring; everything here runs later, for a whole batch.
+The hot path only builds a plain tuple (`Record`) and appends it to a ring; all that is here runs later, for a batch.
 
 Invariants
 - One record gives exactly one line, and nothing that a peer sends can end a line or add a field: a line is printable
@@ -58,16 +58,43 @@ Record: TypeAlias = tuple[
 ]
 """One request, in this order. Durations are >= 0; 0 means that the phase did not happen."""
 
-FIELDS: Final[tuple[str, ...]] = tuple(
-    "end_ns method target version host client_host client_port listener route upstream endpoint status request_body_bytes"
-    " response_body_bytes total_us queue_us accept_us connect_us upstream_us first_byte_us attempts reason resource"
-    " request_id trace_id user_agent referer tls generation reused".split()
+FIELDS: Final[tuple[str, ...]] = (
+    "end_ns",
+    "method",
+    "target",
+    "version",
+    "host",
+    "client_host",
+    "client_port",
+    "listener",
+    "route",
+    "upstream",
+    "endpoint",
+    "status",
+    "request_body_bytes",
+    "response_body_bytes",
+    "total_us",
+    "queue_us",
+    "accept_us",
+    "connect_us",
+    "upstream_us",
+    "first_byte_us",
+    "attempts",
+    "reason",
+    "resource",
+    "request_id",
+    "trace_id",
+    "user_agent",
+    "referer",
+    "tls",
+    "generation",
+    "reused",
 )
 """The names of a record's fields, in order."""
 
 _NS_PER_S: Final = 1_000_000_000
 _MAX_FRAGMENTS: Final = 2048
-"""Per cache. When one is full it is emptied: rendering again costs a microsecond, a smarter order costs that on each hit."""
+"""Per cache. A full one is emptied: rendering again costs a microsecond, a smarter order would cost on each hit."""
 _MAX_FRAGMENT_CHARS: Final = 1024
 """Longer ones are rendered each time, or a peer with long targets could fill the memory."""
 
@@ -87,17 +114,17 @@ _durations: Final[dict[int, str]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
-def render(records: list[Record], format: str) -> bytes:
+def render(records: list[Record], log_format: str) -> bytes:
     """Render a batch, one line for each record, in order.
 
-    Args: format is "json" or "combined" (Apache's, which goaccess and fail2ban read).
+    Args: log_format is "json" or "combined" (Apache's, which goaccess and fail2ban read).
     Raises: ValueError for another format.
     """
-    if format == "json":
+    if log_format == "json":
         return _render_json(records).encode("ascii")
-    if format == "combined":
+    if log_format == "combined":
         return _render_combined(records).encode("ascii")
-    raise ValueError(f"access log format {format!r}: expected 'json' or 'combined'")
+    raise ValueError(f"access log format {log_format!r}: expected 'json' or 'combined'")
 
 
 def _render_json(records: list[Record]) -> str:
@@ -142,7 +169,8 @@ def _render_json(records: list[Record]) -> str:
         if offset_ns < 0 or offset_ns >= _NS_PER_S:
             second_ns = end_ns - end_ns % _NS_PER_S
             offset_ns = end_ns - second_ns
-            stamp = '{"timestamp":"%04d-%02d-%02dT%02d:%02d:%02d.' % time.gmtime(second_ns // _NS_PER_S)[:6]
+            year, month, day, hour, minute, second = time.gmtime(second_ns // _NS_PER_S)[:6]
+            stamp = f'{{"timestamp":"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.'
 
         what = _whats.get(target)
         if what is None:
@@ -193,7 +221,7 @@ def _milliseconds(duration_us: int) -> str:
 
 
 def _render_what(target: bytes) -> str:
-    """What was asked for. An absolute-form target (RFC 9112 3.2.2) is logged by its path; the host has its own field."""
+    """What was asked for. Of an absolute-form target (RFC 9112 3.2.2) the path; the host has its own field."""
     path, mark, query = _quote(target)[1:-1].partition("?")
     if not path.startswith("/"):
         scheme, separator, rest = path.partition("://")
@@ -307,7 +335,7 @@ def _render_combined(records: list[Record]) -> str:
         if not client.isascii() or not client.isprintable() or not client or " " in client or '"' in client:
             client = _escape_combined(client.encode("utf-8", "surrogatepass")).replace(" ", "\\x20") or "-"
         status = record[11]
-        lines.append(f'{client}{stamp}"{request or "-"}" {status if status else "000"} {record[13]}{agent}')
+        lines.append(f'{client}{stamp}"{request or "-"}" {status or "000"} {record[13]}{agent}')
     return "".join(lines)
 
 

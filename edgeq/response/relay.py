@@ -466,7 +466,9 @@ class Exchange:
         ):
             up.pool.submit(self, True)
             return
-        detail = "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
+        detail = (
+            "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
+        )
         self.fail("upstream_reset", up.pool.resource, detail)
 
     def connect_failed(self, reason: str, resource: str) -> None:

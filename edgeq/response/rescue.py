@@ -28,7 +28,9 @@ _PHRASES: Final[dict[int, str]] = {
 RETRY_AFTER_S: Final = 1
 
 
-def refusal(reason: str, resource: str, detail: str, request_id: bytes, node: bytes, keep_alive: bool, head_only: bool) -> bytes:
+def refusal(
+    reason: str, resource: str, detail: str, request_id: bytes, node: bytes, keep_alive: bool, head_only: bool
+) -> bytes:
     """The whole answer for a refused or failed request.
 
     Args: reason is a token with a status in `edgeq.reasons`; resource names what refused; detail is a sentence;

@@ -38,7 +38,7 @@ from edgeq.worker import run_io
 _STDIO: Final = frozenset((0, 1, 2))
 
 
-class _Child(Exception):  # noqa: N818 - not an error: the way out of the spawner's frames into the worker
+class _Child(Exception):
     """Raised in a new worker."""
 
     def __init__(self, spawn: Spawn, fds: list[int]) -> None:

@@ -38,7 +38,12 @@ class UpstreamService:
         old = self._config
         self._config = config
         self.upstream.configure(config, workers)
-        if old is None or old.tls != config.tls or old.receive_buffer != config.receive_buffer or old.timeouts != config.timeouts:
+        if (
+            old is None
+            or old.tls != config.tls
+            or old.receive_buffer != config.receive_buffer
+            or old.timeouts != config.timeouts
+        ):
             self._dialers = {}
         if old is not None and old.tls != config.tls:
             for pool in self._pools.values():
@@ -111,7 +116,10 @@ class UpstreamService:
             dialer = self._dialers[pool.tls] = Dialer(self._loop, config, context)
         made: list[Dial] = []
 
-        def done(connection: UpstreamConnection | None, reason: str) -> None:
+        def protocol() -> Any:  # a compiled class cannot derive from asyncio.Protocol; it has its methods
+            return UpstreamConnection(pool)
+
+        def done(connection: Any, reason: str) -> None:
             if made:
                 self._dials.discard(made[0])
             if connection is None:
@@ -120,7 +128,7 @@ class UpstreamService:
                 dial = made[0] if made else None
                 pool.dialed(connection, (dial.connect_s + dial.tls_s) if dial is not None else 0.0)
 
-        dial = dialer.dial(pool.address, lambda: UpstreamConnection(pool), done)
+        dial = dialer.dial(pool.address, protocol, done)
         made.append(dial)
         self._dials.add(dial)
 

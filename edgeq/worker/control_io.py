@@ -12,6 +12,7 @@ Invariant: draining begins only when every accept queue is empty, so no accepted
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -42,6 +43,8 @@ from edgeq.supervisor.messages import (
 _log = structlog.get_logger()
 ORPHAN_GRACE_S: Final = 0.2
 """Without a supervisor: until handshakes in flight are complete."""
+ORPHAN_MARGIN_S: Final = 10.0
+"""Without a supervisor: after the drain timeout, until the process ends in any case."""
 
 
 class App(Protocol):
@@ -180,8 +183,11 @@ class Control:
     def _on_orphaned(self) -> None:
         _log.error("the supervisor is gone: draining", pid=os.getpid())
         for sock in self._sockets.values():
-            refuse_new(sock)
+            with contextlib.suppress(OSError):  # one that is just being retired
+                refuse_new(sock)
         self._loop.call_later(ORPHAN_GRACE_S, self._leave, tuple(self._sockets))
+        # Nobody is left who could kill us if draining hangs.
+        self._loop.call_later(float(self._config.server.drain_timeout) + ORPHAN_MARGIN_S, os._exit, 1)
 
     def _leave(self, addresses: Iterable[str]) -> None:
         self._drain(float(self._config.server.drain_timeout))

@@ -48,7 +48,8 @@ def test_sizes(text: object, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "5", "5x", "5 parsecs", "1e3s", "١s", True, None, [], float("nan"), float("inf"), "-1s", 10**400]
+    "text",
+    ["", "s", "5", "5x", "5 parsecs", "1e3s", "\u0661s", True, None, [], float("nan"), float("inf"), "-1s", 10**400],
 )
 def test_wrong_durations(text: object) -> None:
     """What is no duration is refused with a sentence, never with another exception."""

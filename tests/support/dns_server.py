@@ -48,6 +48,21 @@ def decode_name(message: bytes, offset: int) -> tuple[str, int]:
     return ".".join(labels).lower(), offset + 1
 
 
+def _one_port() -> tuple[socket.socket, socket.socket]:
+    """A UDP and a listening TCP socket on the same free port; a port free for the one may be taken for the other."""
+    for _ in range(100):
+        tcp = socket.create_server(("127.0.0.1", 0), backlog=8)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            tcp.close()
+            udp.close()
+        else:
+            return udp, tcp
+    raise OSError("no port is free for both UDP and TCP")
+
+
 class DnsServer:
     """Answers from its script; an unknown name is NXDOMAIN, a known one without the type asked an empty answer."""
 
@@ -60,18 +75,10 @@ class DnsServer:
         """Answer UDP with an empty, truncated message, so that the resolver must come by TCP."""
         self.negative_ttl = 0
         """With a value, negative answers carry an SOA that allows caching them that long (RFC 2308)."""
-        self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._bind()
+        self._udp, self._tcp = _one_port()
+        self.port = int(self._udp.getsockname()[1])
         self._wake_r, self._wake_w = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name="dns-server", daemon=True)
-
-    def _bind(self) -> None:
-        self._udp.bind(("127.0.0.1", 0))
-        self.port = int(self._udp.getsockname()[1])
-        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._tcp.bind(("127.0.0.1", self.port))
-        self._tcp.listen(8)
 
     @property
     def address(self) -> str:

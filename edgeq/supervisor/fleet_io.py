@@ -1,0 +1,453 @@
+"""The workers: asked for, watched, told, and let go, so that no client notices any of it.
+
+One rule decides where new connections go: to the shards of slots whose worker serves, and if there is none, to any
+(they wait in the queue for the next worker). It is applied after every change of `SlotTable`, so a worker that starts,
+dies, crashes in a loop or leaves is steered around without a case of its own.
+
+A worker is gone when its process is gone: the spawner says so with its status, or the pidfd does (the spawner may be
+dead), or its control socket ends before its pid was ever known (it was never forked).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import structlog
+
+from edgeq.board.layout import Board
+from edgeq.config.schema import Config
+from edgeq.supervisor.changes_io import Changes
+from edgeq.supervisor.channel_io import Channel, pair
+from edgeq.supervisor.frames import Frame
+from edgeq.supervisor.launch import Launch
+from edgeq.supervisor.messages import (
+    Applied,
+    Apply,
+    Credentials,
+    Drain,
+    Drained,
+    Failed,
+    Message,
+    Ready,
+    ReopenLogs,
+    Retire,
+    Retired,
+    Spawn,
+    decode_from_worker,
+    encode_message,
+    pack_config,
+)
+from edgeq.supervisor.process_io import describe_status
+from edgeq.supervisor.slots import Phase, SlotTable
+from edgeq.supervisor.sockets_io import Listeners
+from edgeq.supervisor.spawner_client_io import SpawnerClient
+
+_log = structlog.get_logger()
+_STATUS_WAIT_S: Final = 0.1
+"""After a pidfd reported an end: for the spawner's word on how it ended."""
+_MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+_EARLY_DEATHS: Final = 3
+"""So many deaths before Ready, and a generation counts as unable to start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What every worker shall run."""
+
+    generation: int
+    workers: int
+    config: Config
+    packed: bytes
+    credentials: Credentials | None
+
+    @classmethod
+    def of(cls, generation: int, workers: int, config: Config, credentials: Credentials | None) -> Target:
+        """With the configuration packed once for all workers."""
+        return cls(generation, workers, config, pack_config(config), credentials)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of its listeners."""
+        return tuple(one.address for one in self.config.listener)
+
+
+class Worker:
+    """One process, from the request for it to its end."""
+
+    __slots__ = ("addresses", "channel", "generation", "pid", "pidfd", "slot", "start_timer", "was_ready")
+
+    def __init__(self, slot: int, addresses: Iterable[str]) -> None:
+        self.slot = slot
+        self.addresses = set(addresses)
+        """Listeners that it accepts from, as far as we know."""
+        self.pid = 0
+        self.pidfd = -1
+        self.generation = 0
+        """What it confirmed."""
+        self.was_ready = False
+        self.channel: Channel
+        self.start_timer: asyncio.TimerHandle
+
+    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Tell it something."""
+        self.channel.send(encode_message(message), fds)
+
+    def kill(self) -> None:
+        """Without a chance to finish."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
+class Fleet:
+    """All workers of one supervisor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listeners: Listeners, board: Board, launch: Launch) -> None:
+        self._loop = loop
+        self._listeners = listeners
+        self._board = board
+        self._launch = launch
+        self._table = SlotTable(board.slots)
+        self._workers: dict[int, Worker] = {}
+        self._changes = Changes()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failures: list[str] = []
+        """Why the target cannot be run, as far as it was found out."""
+        self._early_deaths = 0
+        self._target: Target | None = None
+        self._stopping = False
+        self.spawner = SpawnerClient(loop, launch, self)
+
+    @property
+    def table(self) -> SlotTable:
+        """For reading."""
+        return self._table
+
+    @property
+    def worker_count(self) -> int:
+        """Processes, the leaving ones included."""
+        return len(self._workers)
+
+    def pids(self) -> dict[int, int]:
+        """Slot to process id."""
+        return {slot: worker.pid for slot, worker in sorted(self._workers.items())}
+
+    # What the supervisor wants.
+
+    async def start_spawner(self) -> bool:
+        """Returns whether it came up."""
+        self.spawner.start()
+        await self._changes.until(lambda: self.spawner.ready or bool(self._failures), self._launch.start_timeout_s)
+        return self.spawner.ready
+
+    def aim(self, target: Target, new_slots: Collection[int]) -> None:
+        """Have every worker run this target: running ones change in place, new ones are started.
+
+        Listening sockets for all of it must be there. `confirmed` says what came of it.
+        """
+        self._target = target
+        self._failures.clear()
+        self._early_deaths = 0
+        for worker in self._workers.values():
+            if self._table.phase(worker.slot) is not Phase.LEAVING:
+                self._apply(worker, target)
+        self._table.hurry(self._loop.time())
+        self._table.open(new_slots, self._loop.time())
+        self._start_due()
+
+    async def confirmed(self, slots: Collection[int], timeout_s: float) -> list[str]:
+        """Wait until these slots run the target. Returns what went wrong, empty if nothing did."""
+        target = self._target
+        assert target is not None
+
+        def missing() -> list[int]:
+            return [
+                slot
+                for slot in slots
+                if slot not in self._workers or self._workers[slot].generation < target.generation
+            ]
+
+        await self._changes.until(lambda: bool(self._failures) or not missing(), timeout_s)
+        if self._failures:
+            return list(self._failures)
+        return [f"worker {slot} did not confirm generation {target.generation}" for slot in missing()]
+
+    async def retire_listeners(self, addresses: Sequence[str]) -> None:
+        """Close listeners without a reset."""
+        if not addresses:
+            return
+        self._listeners.refuse(addresses)
+        await asyncio.sleep(self._launch.handshake_grace_s)
+        await self._retire(tuple(self._workers.values()), addresses)
+        for address in addresses:
+            self._listeners.remove(address)
+
+    async def retire_workers(self, slots: Collection[int], drain_timeout_s: float) -> None:
+        """Let workers go whose siblings stay. Returns when their shards are closed; draining goes on after that."""
+        leaving = [self._workers[slot] for slot in slots if slot in self._workers]
+        for slot in slots:
+            self._table.leave(slot)
+        self._steer()
+        if not slots:
+            return
+        # One that is just starting must come so far that it can empty its queue.
+        await self._changes.until(
+            lambda: all(worker.was_ready or not self._is_there(worker) for worker in leaving),
+            self._launch.retire_timeout_s,
+        )
+        await asyncio.sleep(self._launch.handshake_grace_s)
+        for slot in slots:
+            self._listeners.refuse_slot(slot)
+        await self._retire(leaving, self._listeners.addresses)
+        for slot in slots:
+            self._listeners.remove_slot(slot)
+        for worker in leaving:
+            self._drain(worker, drain_timeout_s)
+
+    async def stop(self, drain_timeout_s: float) -> None:
+        """Close all listeners without a reset, let all workers finish. Returns when the last one is gone."""
+        self._stopping = True
+        for slot in self._table.active():
+            self._table.leave(slot)
+        starting = tuple(self._workers.values())
+        addresses = self._listeners.addresses
+        self._listeners.refuse(addresses)
+        await self._changes.until(
+            lambda: all(worker.was_ready or not self._is_there(worker) for worker in starting),
+            self._launch.retire_timeout_s,
+        )
+        await asyncio.sleep(self._launch.handshake_grace_s)
+        await self._retire(tuple(self._workers.values()), addresses)
+        self._listeners.close()
+        for worker in tuple(self._workers.values()):
+            self._drain(worker, drain_timeout_s)
+        await self._changes.until(lambda: not self._workers)
+
+    def kill_all(self) -> None:
+        """At once."""
+        self._stopping = True
+        for slot in self._table.active():
+            self._table.leave(slot)
+        for worker in tuple(self._workers.values()):
+            worker.kill()
+            worker.channel.close()
+
+    def reopen_logs(self) -> None:
+        """Tell all workers."""
+        for worker in self._workers.values():
+            worker.send(ReopenLogs())
+
+    # How it is done.
+
+    def _apply(self, worker: Worker, target: Target) -> None:
+        new = tuple(address for address in target.addresses if address not in worker.addresses)
+        fds = [sock.fileno() for sock in self._listeners.sockets_of(worker.slot, new)]
+        worker.addresses.update(new)
+        worker.send(Apply(target.generation, target.workers, new, target.packed), fds)
+
+    async def _retire(self, workers: Sequence[Worker], addresses: Sequence[str]) -> None:
+        """Have the accept queues emptied."""
+        for worker in workers:
+            for address in addresses:
+                if address in worker.addresses:
+                    worker.send(Retire(address))
+
+        def waiting() -> list[int]:
+            return [
+                worker.slot
+                for worker in workers
+                if self._is_there(worker) and not worker.addresses.isdisjoint(addresses)
+            ]
+
+        if not await self._changes.until(lambda: not waiting(), self._launch.retire_timeout_s):
+            _log.warning("accept queues were not emptied in time", slots=waiting(), addresses=addresses)
+
+    def _drain(self, worker: Worker, timeout_s: float) -> None:
+        worker.send(Drain(timeout_s))
+        self._loop.call_later(timeout_s + self._launch.kill_margin_s, self._kill_late, worker)
+
+    def _kill_late(self, worker: Worker) -> None:
+        if self._is_there(worker):
+            _log.warning("worker does not leave: killed", slot=worker.slot, pid=worker.pid)
+            worker.kill()
+
+    def _is_there(self, worker: Worker) -> bool:
+        return self._workers.get(worker.slot) is worker
+
+    def _changed(self) -> None:
+        self._steer()
+        self._changes.notify()
+
+    def _steer(self) -> None:
+        if not self._stopping:
+            self._listeners.steer(self._table.serving())
+
+    def _start_due(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.spawner.ready or self._stopping:
+            return  # on_spawner_ready comes back here
+        for slot in self._table.due(self._loop.time()):
+            self._start(slot)
+        due_s = self._table.next_due_s()
+        if due_s is not None:
+            self._timer = self._loop.call_at(due_s, self._start_due)
+
+    def _start(self, slot: int) -> None:
+        target = self._target
+        assert target is not None
+        self._table.starting(slot, self._loop.time())
+        self._board.use(slot)
+        worker = Worker(slot, target.addresses)
+        ours, theirs = pair()
+        worker.channel = Channel(
+            self._loop,
+            ours,
+            lambda frame: self._on_frame(worker, frame),
+            lambda: self._on_end(worker),
+            max_bytes=_MAX_WORKER_MESSAGE_BYTES,
+        )
+        worker.start_timer = self._loop.call_later(self._launch.start_timeout_s, self._kill_unready, worker)
+        self._workers[slot] = worker
+        with theirs:
+            socks = self._listeners.sockets_of(slot, target.addresses)
+            fds = [theirs.fileno(), self._board.fd, *(sock.fileno() for sock in socks)]
+            spawn = Spawn(slot, target.generation, target.workers, target.addresses, target.packed, target.credentials)
+            self.spawner.spawn(spawn, fds)
+
+    def _kill_unready(self, worker: Worker) -> None:
+        if self._is_there(worker):
+            _log.error("worker does not become ready: killed", slot=worker.slot, pid=worker.pid)
+            worker.kill()
+
+    # What the workers say.
+
+    def _on_frame(self, worker: Worker, frame: Frame) -> None:
+        try:
+            message = decode_from_worker(frame.payload)
+        except msgspec.DecodeError:
+            _log.exception("worker speaks nonsense: killed", slot=worker.slot, pid=worker.pid)
+            worker.kill()
+            return
+        match message:
+            case Ready(pid, generation):
+                self._on_ready(worker, pid, generation)
+            case Failed(generation, error):
+                self._fail(generation, f"worker {worker.slot} cannot start: {error}")
+            case Applied(generation, error):
+                if error:
+                    self._fail(generation, f"worker {worker.slot} did not apply the configuration: {error}")
+                else:
+                    worker.generation = generation
+            case Retired(address):
+                worker.addresses.discard(address)
+            case Drained():
+                pass  # its end says more
+        self._changes.notify()
+
+    def _on_ready(self, worker: Worker, pid: int, generation: int) -> None:
+        worker.start_timer.cancel()
+        worker.was_ready = True
+        worker.generation = max(worker.generation, generation)
+        if worker.pidfd < 0:
+            # Its spawner died between the fork and the word of it.
+            with contextlib.suppress(ProcessLookupError):
+                self._watch(worker, pid, os.pidfd_open(pid))
+        if self._table.phase(worker.slot) is Phase.STARTING:
+            self._table.ready(worker.slot)
+        _log.info("worker ready", slot=worker.slot, pid=pid, generation=generation)
+        self._changed()
+
+    def _fail(self, generation: int, failure: str) -> None:
+        if self._target is not None and generation == self._target.generation:
+            self._failures.append(failure)
+
+    # How they end.
+
+    def _watch(self, worker: Worker, pid: int, pidfd: int) -> None:
+        worker.pid, worker.pidfd = pid, pidfd
+        self._loop.add_reader(pidfd, self._on_pidfd, worker)
+
+    def _on_pidfd(self, worker: Worker) -> None:
+        self._loop.remove_reader(worker.pidfd)
+        try:
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+        except ChildProcessError:
+            # The spawner's child: its word follows.
+            self._loop.call_later(_STATUS_WAIT_S, self._gone, worker, None)
+        else:
+            self._gone(worker, status if pid else None)
+
+    def _on_end(self, worker: Worker) -> None:
+        """The control socket ended: with the process, or because there never was one."""
+        if worker.pidfd < 0 and not worker.pid:
+            self._loop.call_later(_STATUS_WAIT_S, self._gone_unborn, worker)
+        elif worker.pidfd >= 0 and not select.select([worker.pidfd], [], [], 0)[0]:
+            self._loop.call_later(self._launch.kill_margin_s, self._kill_late, worker)
+
+    def _gone_unborn(self, worker: Worker) -> None:
+        if not worker.pid:
+            self._gone(worker, None)
+
+    def _gone(self, worker: Worker, status: int | None) -> None:
+        if not self._is_there(worker):
+            return
+        del self._workers[worker.slot]
+        worker.start_timer.cancel()
+        worker.channel.close()
+        if worker.pidfd >= 0:
+            self._loop.remove_reader(worker.pidfd)
+            os.close(worker.pidfd)
+            worker.pidfd = -1
+        self._board.bury(worker.slot)
+        wait_s = self._table.died(worker.slot, self._loop.time())
+        ended = describe_status(status)
+        if wait_s is None:
+            _log.info("worker left", slot=worker.slot, pid=worker.pid, ended=ended)
+        else:
+            _log.error("worker died", slot=worker.slot, pid=worker.pid, ended=ended, restart_in_s=wait_s)
+            if not worker.was_ready:
+                self._early_deaths += 1
+                if self._early_deaths >= _EARLY_DEATHS:
+                    self._failures.append(f"worker {worker.slot} died before it was ready ({ended})")
+        self._changed()
+        self._start_due()
+
+    # What the spawner says (SpawnerOwner).
+
+    def on_spawner_ready(self) -> None:
+        """Requests are taken now."""
+        self._changes.notify()
+        self._start_due()
+
+    def on_spawner_lost(self) -> None:
+        """It never came up."""
+        self._failures.append("the process that forks the workers does not start")
+        self._changes.notify()
+
+    def on_spawned(self, slot: int, pid: int, pidfd: int) -> None:
+        """A worker exists."""
+        worker = self._workers.get(slot)
+        if worker is None or worker.pid:
+            os.close(pidfd)
+        else:
+            self._watch(worker, pid, pidfd)
+
+    def on_spawn_failed(self, slot: int, error: str) -> None:
+        """fork failed; the end of the control socket does the rest."""
+        _log.error("cannot fork a worker", slot=slot, error=error)
+
+    def on_exited(self, pid: int, status: int) -> None:
+        """A worker ended."""
+        for worker in tuple(self._workers.values()):
+            if worker.pid == pid:
+                self._gone(worker, status)

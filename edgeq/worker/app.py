@@ -1,0 +1,303 @@
+"""One worker: builds and wires all steps of a request's path, and changes them in place.
+
+listener    an Acceptor for each listening socket, connections as protocols of the loop
+route       one RouteTable, swapped whole
+policy      forwarding policy, trusted networks
+upstream    an UpstreamService for each named upstream
+response    access records in a ring, written on the tick
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any
+
+import structlog
+
+from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, stable_hash
+from edgeq.config.schema import Config, Forward
+from edgeq.config.schema import Listener as ListenerConfig
+from edgeq.config.schema import Route as RouteConfig
+from edgeq.listener.accept_io import Acceptor
+from edgeq.listener.connection import Downstream
+from edgeq.listener.peer import Peer
+from edgeq.listener.settings import ListenerSettings
+from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe.access_io import AccessLogWriter
+from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
+from edgeq.response.rescue import refusal
+from edgeq.route.table import Route, RouteTable
+from edgeq.upstream.resolve_io import Resolver
+from edgeq.upstream.service_io import UpstreamService
+from edgeq.worker.loop_io import WorkerLoop
+from edgeq.worker.shard import Shard
+
+_CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
+_TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
+
+
+class BoardGate:
+    """Who may be connected, counted machine-wide on the board; this worker writes only its own row."""
+
+    def __init__(self, board: Board, slot: int) -> None:
+        self._board = board
+        self._row = board.row(slot)
+        self._limits: dict[str, tuple[int, int, int]] = {}
+        # Open connections that were counted for their client: a reload may switch that limit on or off meanwhile.
+        self._counted: dict[tuple[str, str], int] = {}
+
+    def configure(self, name: str, listener: ListenerConfig) -> None:
+        """Limits of one listener: 0 means none. `name`: how its acceptor calls it."""
+        index = self._board.listener_index(listener.address)
+        self._limits[name] = (index, listener.max_connections, listener.max_connections_per_client)
+
+    def try_open(self, listener: str, client_host: str) -> str | None:
+        """Count a connection, or say by a reason why not."""
+        index, limit, client_limit = self._limits[listener]
+        client = 0
+        if client_limit:
+            client = stable_hash(client_host)
+            if self._board.client_total(client) >= client_limit:
+                return "conn_limit_client"
+        if limit and self._board.listener_total(index) >= limit:
+            return "conn_limit_listener"
+        if client:
+            key = (listener, client_host)
+            self._counted[key] = self._counted.get(key, 0) + 1
+        self._row.add_connection(index, client)
+        return None
+
+    def close(self, listener: str, client_host: str) -> None:
+        """A counted connection is gone."""
+        client = 0
+        if self._counted:
+            key = (listener, client_host)
+            counted = self._counted.get(key, 0)
+            if counted:
+                client = stable_hash(client_host)
+                if counted > 1:
+                    self._counted[key] = counted - 1
+                else:
+                    del self._counted[key]
+        self._row.remove_connection(self._limits[listener][0], client)
+
+
+class _Door:
+    """One listener of this worker: what its connections share, and its accept loop."""
+
+    def __init__(self, config: ListenerConfig, tls: TlsContexts | None) -> None:
+        self.config = config
+        self.settings = ListenerSettings(config)
+        self.tls = tls
+        self.acceptor: Acceptor | None = None
+        self.name = config.name or config.address
+
+
+class App:
+    """One worker's whole data plane. Built before the loop runs, started in it."""
+
+    def __init__(
+        self,
+        slot: int,
+        workers: int,
+        generation: int,
+        config: Config,
+        sockets: dict[str, socket.socket],
+        board: Board,
+    ) -> None:
+        self._slot = slot
+        self._workers = workers
+        self._config = config
+        self._sockets = dict(sockets)
+        self._row = board.row(slot)
+        self._gate = BoardGate(board, slot)
+        self._log: Any = structlog.get_logger().bind(worker=slot)
+        self._access = AccessLogWriter(config.access_log.target, config.access_log.format)
+        self._generation = generation
+        self._doors: dict[str, _Door] = {}
+        self._services: dict[str, UpstreamService] = {}
+        self._drain_done: Callable[[], None] | None = None
+        self._drain_deadline = 0.0
+        self._loop: WorkerLoop
+        self._shard: Shard
+        self._resolver: Resolver
+
+    def start(self, loop: WorkerLoop) -> None:
+        """Begin to accept."""
+        self._loop = loop
+        config = self._config
+        self._shard = Shard(_forward_policy(config.forward), self._access.ring, self._log, loop.call_soon)
+        self._shard.flush_log = self._access.flush
+        self._resolver = Resolver(loop, config.dns, self._log)
+        self._configure(self._generation, config)
+        self._row.set_state(STATE_SERVING)
+        loop.on_tick(self._tick)
+
+    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
+        """Take over a new configuration in place; `sockets` holds those of listeners that are new to this worker."""
+        old = self._config
+        self._workers = workers
+        self._config = config
+        self._sockets.update(sockets)
+        if old.access_log != config.access_log:
+            self._access.close()
+            self._access = AccessLogWriter(config.access_log.target, config.access_log.format)
+            self._shard.ring = self._access.ring
+            self._shard.flush_log = self._access.flush
+        if old.dns != config.dns:
+            self._resolver.configure(config.dns)
+        self._shard.forward = _forward_policy(config.forward)
+        self._configure(generation, config)
+
+    def _configure(self, generation: int, config: Config) -> None:
+        shard = self._shard
+        shard.log_enabled = config.access_log.target != "off"
+        for name, upstream in config.upstream.items():
+            service = self._services.get(name)
+            if service is None:
+                service = UpstreamService(name, self._loop, shard.wheel, self._resolver, self._log)
+                self._services[name] = service
+            service.apply(upstream, self._workers)
+        shard.routes = RouteTable([self._route(route) for route in _routes(config)])
+        shard.generation = generation
+        for name in [name for name in self._services if name not in config.upstream]:
+            self._services.pop(name).close()
+        for listener in config.listener:
+            self._open(listener)
+        self._row.set_generation(generation)
+
+    def _route(self, config: RouteConfig) -> Route:
+        return Route(
+            config.name,
+            config.match.host.lower().encode(),
+            config.match.path.encode(),
+            self._services[config.upstream].upstream,
+            config.rewrite.encode(),
+            float(config.timeout),
+            int(config.body_bytes),
+        )
+
+    def _open(self, config: ListenerConfig) -> None:
+        """A listener of the configuration: update it, or begin to accept on its socket."""
+        door = self._doors.get(config.address)
+        self._gate.configure(door.name if door is not None else config.name or config.address, config)
+        if door is not None:
+            if door.config != config:
+                if config.tls is not None:
+                    door.tls = TlsContexts(config.tls)
+                door.config = config
+                door.settings.update(config)
+                if door.acceptor is not None:
+                    door.acceptor.update(config, door.tls)
+            elif config.tls is not None and door.acceptor is not None:
+                door.tls = TlsContexts(config.tls)  # a reload reads the certificates' files again
+                door.acceptor.update(config, door.tls)
+            return
+        sock = self._sockets.pop(config.address, None)
+        if sock is None:
+            return
+        door = _Door(config, TlsContexts(config.tls) if config.tls is not None else None)
+        self._doors[config.address] = door
+        acceptor = Acceptor(
+            self._loop,
+            config,
+            sock,
+            lambda peer: self._connection(door, peer),
+            self._gate,
+            self._refusal,
+            door.tls,
+            self._log,
+            lambda: self._loop.lag_s,
+        )
+        door.acceptor = acceptor
+        acceptor.start()
+
+    def _connection(self, door: _Door, peer: Peer) -> Any:
+        # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
+        acceptor = door.acceptor
+        return Downstream(self._shard, door.settings, peer, 0, acceptor.released if acceptor is not None else None)
+
+    def _refusal(self, reason: str, resource: str) -> bytes:
+        return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
+
+    # -- now and then -------------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        shard = self._shard
+        shard.wall_offset_s = time() - monotonic()
+        shard.wheel.advance(now)
+        for service in self._services.values():
+            service.tick(now)
+        self._access.flush()
+        if self._drain_done is not None:
+            self._drain_step(now)
+
+    # -- leaving ------------------------------------------------------------------------------------------------------
+
+    def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
+        """Accept what waits in the kernel, stop watching, close our descriptor, then call back."""
+        door = self._doors.pop(address, None)
+        if door is None or door.acceptor is None:
+            on_empty()
+            return
+        door.acceptor.retire(on_empty)
+
+    def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
+        """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""
+        self._shard.draining = True
+        self._row.set_state(STATE_DRAINING)
+        self._drain_deadline = monotonic() + timeout_s
+        self._drain_done = on_done
+        self._drain_step(monotonic())
+
+    def _drain_step(self, now: float) -> None:
+        done = self._drain_done
+        if done is None:
+            return
+        idle_s = float(self._config.server.drain_idle)
+        for connection in list(self._shard.downstreams):
+            if isinstance(connection, Downstream):
+                connection.drain(now, idle_s)
+        if self._shard.downstreams and now < self._drain_deadline:
+            return
+        if self._shard.downstreams:
+            self._log.warning("drain_timeout", connections=len(self._shard.downstreams))
+        self._drain_done = None
+        done()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file again (log rotation)."""
+        self._access.reopen()
+
+    def stats(self) -> dict[str, int | float]:
+        """Counters and gauges of this worker."""
+        return {
+            "connections": len(self._shard.downstreams),
+            "requests": self._shard.requests,
+            "in_flight": self._shard.in_flight,
+            "lag_s": self._loop.lag_s,
+        }
+
+    def close(self) -> None:
+        """Cut what is left and write out the log."""
+        for connection in list(self._shard.downstreams):
+            if isinstance(connection, Downstream):
+                connection.abort()
+        for service in self._services.values():
+            service.close()
+        self._resolver.close()
+        self._access.flush()
+        self._access.close()
+
+
+def _forward_policy(config: Forward) -> ForwardPolicy:
+    node = config.node or socket.gethostname() or "gateway"
+    return ForwardPolicy(_CLIENTS[config.client], config.via, node.encode(), _TRACES[config.trace])
+
+
+def _routes(config: Config) -> tuple[RouteConfig, ...]:
+    if config.route:
+        return config.route
+    return (RouteConfig(name="default", upstream=next(iter(config.upstream))),)
