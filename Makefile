@@ -44,8 +44,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.installed $(VENV)/.dev
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed $(VENV)/.dev
-	$(BIN)/python -m benchmarks.compare $(ARGS)
+# Brings environments of its own, so that a measurement and a test never wait for each other's build.
+bench:
+	$(PYTHON) -m benchmarks.compare --install $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

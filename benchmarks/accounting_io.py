@@ -86,6 +86,11 @@ def processes_of(root: int) -> tuple[int, ...]:
     return family(_all_stats(), root)
 
 
+def ticks_of(pid: int) -> int:
+    """Clock ticks that one process has used so far."""
+    return parse_stat(_read(f"/proc/{pid}/stat")).ticks
+
+
 def processor_time(root: int) -> ProcessorTime:
     """Processor time of the proxy's living processes so far."""
     stats = _all_stats()
@@ -111,6 +116,17 @@ def memory(root: int) -> Memory:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return Memory(sum(part.pss_bytes for part in parts), sum(part.rss_bytes for part in parts))
+
+
+def parse_passive_opens(text: str) -> int:
+    """TCP connections accepted since boot, from /proc/net/snmp."""
+    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Tcp:"))
+    return int(values[names.index("PassiveOpens")])
+
+
+def accepted_connections() -> int:
+    """TCP connections accepted on this machine since boot: shows whether connections are kept."""
+    return parse_passive_opens(_read("/proc/net/snmp"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,16 +26,16 @@ from types import FrameType
 
 from benchmarks import accounting_io, environment_io, loads_io, processes_io, report
 from benchmarks.processes_io import LOAD_CORE, PROXY_CORE, DidNotStart, Process, free_port
-from benchmarks.proxies import PLANS, Plan, Programs, Scenario, upstream_plan
-from benchmarks.report import Measurement
+from benchmarks.proxies import ONLY_WHERE_NAMED, PLANS, Plan, Programs, Scenario, upstream_plan
+from benchmarks.report import QUIET, Measurement
 from benchmarks.rows import KIB, MIB, ROWS, SSE_EVENTS, SSE_GAP_S, MemoryLoad, Row, StreamLoad, Variant, WrkLoad
 
 MAX_MEMORY_ROUNDS = 3
 """Memory is nearly the same in each round, and a round takes half a minute."""
 CLOCKS_AGREE = 0.02
 """How far the two clocks of the kernel may differ, beside the ticks' own resolution."""
-QUIET = 0.10
-"""Share of the proxy's processor that other work may take before a window is mentioned in the notes."""
+KEPT = 0.05
+"""Connections per request that may be opened beyond what the load itself opens, before it is mentioned."""
 DESCRIPTORS = 20_000
 
 
@@ -112,6 +112,7 @@ class Comparison:
             key=self.key if row.tls else "",
             routes=variant.routes,
             streaming=row.streaming,
+            bulk=row.bulk,
         )
         plan = PLANS[proxy](scenario, self.programs)
         if not plan.command[0]:
@@ -128,6 +129,20 @@ class Comparison:
             if not os.path.exists(scenario.log_path) or os.path.getsize(scenario.log_path) == 0:
                 self.note(f"{row.id}: {instance.name} wrote no access log")
 
+    @contextlib.contextmanager
+    def one(self, stack: contextlib.ExitStack, row: Row, proxy: str) -> Iterator[Instance]:
+        """One proxy of one row with its upstream, for a look from outside (its last variant)."""
+        upstream_port = self._start_upstream(stack, row, self.directory)
+        with self._instance(row, proxy, row.variants[-1], upstream_port, self.directory) as instance:
+            yield instance
+
+    def load(self, row: Row, instance: Instance, seconds: float, directory: str) -> loads_io.LoadResult:
+        """Put the row's load on one proxy; raises LoadFailed."""
+        if isinstance(row.load, WrkLoad):
+            return loads_io.run_wrk(row, row.load, instance.port, seconds, directory)
+        assert isinstance(row.load, StreamLoad)
+        return loads_io.run_streams(row.load, instance.port, seconds, self.python)
+
     def _load_rounds(
         self, stack: contextlib.ExitStack, row: Row, proxies: Sequence[str], upstream_port: int, directory: str
     ) -> None:
@@ -139,9 +154,8 @@ class Comparison:
                     instance = stack.enter_context(self._instance(row, proxy, variant, upstream_port, directory))
                     if variant.held_connections:
                         say(f"  {instance.name}: opening {variant.held_connections} connections")
-                        connections = loads_io.HeldConnections(
-                            instance.port, variant.held_connections, row.answer_bytes
-                        )
+                        count = variant.held_connections
+                        connections = loads_io.HeldConnections(self.python, instance.port, count, row.answer_bytes)
                         stack.callback(connections.close)
                         held.append(connections)
                 except (DidNotStart, loads_io.LoadFailed, OSError) as error:
@@ -161,21 +175,35 @@ class Comparison:
                     f"  round {number}/{self.rounds} {instance.name:<22} {measurement.value:8.2f} {row.unit}"
                     f"  busy {measurement.busy:4.0%}  {rate:9,.0f}/s  errors {measurement.errors}"
                 )
-        closed = sum(connections.closed_by_proxy() for connections in held)
+        self._note_disturbance(row)
+        closed = sum(connections.close() for connections in held)
         if closed:
             self.note(f"{row.id}: {closed} held connections were closed by a proxy")
+
+    def _note_disturbance(self, row: Row) -> None:
+        """Say once for a row what makes its figures doubtful."""
+        shares = [each.details["others_busy"] for each in self.measurements if each.row == row.id]
+        loud = [share for share in shares if share > QUIET]
+        if loud:
+            text = f"in {len(loud)} of {len(shares)} windows other work took {QUIET:.0%} to {max(loud):.0%}"
+            self.note(f"{row.id}: {text} of the proxies' processor; measure again on a quiet machine")
+        expected = 1.0 if isinstance(row.load, WrkLoad) and row.load.close else 0.0
+        for line in report.lines(row, self.measurements):
+            accepts = line.details["accepts_per_request"]
+            connections = row.load.connections if isinstance(row.load, WrkLoad | StreamLoad) else 0
+            # Each window opens its own connections once, and as many to the upstream if all those were closed.
+            allowed = expected + KEPT + 2 * connections / max(1.0, line.rate * self.seconds)
+            if accepts > allowed:
+                self.note(f"{row.id}: {line.proxy} {line.variant}: {accepts:.2f} connections opened per request")
 
     def _window(self, row: Row, instance: Instance, number: int, seconds: float, directory: str) -> Measurement | None:
         """Load on one proxy, with its processor time before and after."""
         before, load_before = accounting_io.processor_time(instance.process.pid), accounting_io.core(LOAD_CORE)
         core_before = accounting_io.core(PROXY_CORE)
+        accepts_before = accounting_io.accepted_connections()
         started = time.monotonic()
         try:
-            if isinstance(row.load, WrkLoad):
-                result = loads_io.run_wrk(row, row.load, instance.port, seconds, directory)
-            else:
-                assert isinstance(row.load, StreamLoad)
-                result = loads_io.run_streams(row.load, instance.port, seconds, self.python)
+            result = self.load(row, instance, seconds, directory)
         except loads_io.LoadFailed as error:
             self.note(f"{row.id}: {instance.name}, round {number}: {error}")
             return None
@@ -193,13 +221,13 @@ class Comparison:
             self.note(f"{row.id}: {instance.name}, round {number}: no request was answered")
             return None
         others = max(0.0, core_after.busy_s - core_before.busy_s - used_s) / elapsed
-        if others > QUIET:
-            self.note(f"{row.id}: {instance.name}, round {number}: other work took {others:.0%} of the proxy's core")
+        accepts = accounting_io.accepted_connections() - accepts_before
         details = {
             **result.details,
             "stat_us": ticks_s / result.requests * 1e6,
             "load_core_busy": (load_after.busy_s - load_before.busy_s) / elapsed,
             "others_busy": others,
+            "accepts_per_request": accepts / result.requests,
             "steal_s": core_after.steal_s - core_before.steal_s,
         }
         value = used_s / result.requests * 1e6
@@ -238,14 +266,14 @@ class Comparison:
             loads_io.run_wrk(row, WrkLoad("varied", 32), instance.port, 1, directory)
             time.sleep(1)
             before = accounting_io.memory(instance.process.pid)
-            connections = loads_io.HeldConnections(instance.port, load.connections, row.answer_bytes)
+            connections = loads_io.HeldConnections(self.python, instance.port, load.connections, row.answer_bytes)
+            closed = 0
             try:
                 opened = accounting_io.memory(instance.process.pid)
                 time.sleep(load.idle_s)
                 idle = accounting_io.memory(instance.process.pid)
-                closed = connections.closed_by_proxy()
             finally:
-                connections.close()
+                closed = connections.close()
 
         def each(after: int, base: int) -> float:
             return (after - base) / load.connections / KIB
@@ -301,7 +329,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--proxies",
         "--only",
         default="",
-        help=f"of {everything}; without it all, and edgeq-pure only where it has an aim (row small)",
+        help=f"of {everything}; without it all; nginx-defaults only in the large-* rows, edgeq-pure only in row small",
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each row (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3, help="length of a window (default: %(default)s)")
@@ -335,9 +363,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing:
         sys.exit(f"compare: install {', '.join(missing)} first")
     signal.signal(signal.SIGTERM, interrupt)  # both ways to stop end in the same orderly way
+    environment_io.isolate()
     environment_io.ensure_environment()
     if options.install:
-        environment_io.install_edgeq()
+        for variant in ("edgeq", "edgeq-pure"):
+            if not named or variant in named:
+                environment_io.install_edgeq(pure=variant == "edgeq-pure")
     programs = environment_io.programs(options.edgeq_python, options.edgeq_pure_python)
     if not programs.nginx:
         sys.exit("compare: nginx is needed, as the upstream at least")
@@ -362,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             comparison.note(f"only {allowed} open files are allowed; rows with 10,000 connections may fail")
         try:
             for row in rows:
-                proxies = named or [name for name in PLANS if name != "edgeq-pure" or row.interpreted]
+                proxies = named or [name for name in PLANS if name not in ONLY_WHERE_NAMED or name in row.also]
                 comparison.run(row, proxies)
                 table = report.lines(row, comparison.measurements)
                 if table:

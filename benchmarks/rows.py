@@ -97,8 +97,10 @@ class Row:
     """Answers must be passed on as they come."""
     variants: tuple[Variant, ...] = (Variant(),)
     unit: str = "us/request"
-    interpreted: bool = False
-    """Interpreted edgeq takes part as well."""
+    bulk: bool = False
+    """Bodies are large: proxies that have buffers to choose get larger ones."""
+    also: tuple[str, ...] = ()
+    """Proxies that take part in this row beyond the usual ones."""
 
 
 def _versus_nginx(limit: float) -> tuple[Target, ...]:
@@ -116,7 +118,7 @@ ROWS: tuple[Row, ...] = (
             Target("edgeq", "haproxy", 1.00),
             Target("edgeq-pure", "nginx", 1.35),
         ),
-        interpreted=True,
+        also=("edgeq-pure",),
     ),
     Row(
         "small-varied",
@@ -125,7 +127,15 @@ ROWS: tuple[Row, ...] = (
         KIB,
         _versus_nginx(1.10),
     ),
-    Row("large-down", "1 MiB answers, 8 connections", WrkLoad("same", 8, "/large"), MIB, _versus_nginx(1.10)),
+    Row(
+        "large-down",
+        "1 MiB answers, 8 connections",
+        WrkLoad("same", 8, "/large"),
+        MIB,
+        _versus_nginx(1.10),
+        bulk=True,
+        also=("nginx-defaults",),
+    ),
     Row(
         "large-up",
         "1 MiB uploads with Content-Length, 8 connections",
@@ -133,6 +143,8 @@ ROWS: tuple[Row, ...] = (
         2,
         _versus_nginx(1.10),
         upstream="python",
+        bulk=True,
+        also=("nginx-defaults",),
     ),
     Row(
         "sse",

@@ -109,6 +109,8 @@ class _Connection:
         return True
 
     async def _answer(self, request: h11.Request) -> None:
+        if self._h11.they_are_waiting_for_100_continue:  # before an answer's head, which would end the waiting
+            await self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
         url = urlsplit(request.target.decode("ascii"))
         query = parse_qs(url.query)
         match url.path.split("/")[1:]:
@@ -158,8 +160,6 @@ class _Connection:
         await self._write(h11.EndOfMessage())
 
     async def _body(self) -> AsyncIterator[bytes]:
-        if self._h11.they_are_waiting_for_100_continue:
-            await self._write(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
         while isinstance(event := await self._event(), h11.Data):
             yield bytes(event.data)
 

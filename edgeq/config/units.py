@@ -29,7 +29,7 @@ def parse_duration(value: object) -> Duration:
         seconds = _sum(value, _SECONDS)
     if seconds is None:
         raise ValueError('expected a duration such as "250ms", "30s", "5m", "1h", or a number of seconds')
-    if not seconds <= MAX_DURATION_S:  # so written, NaN is refused too
+    if not _finite(seconds) or seconds > MAX_DURATION_S:
         raise ValueError("a duration may be 366 days at most (0 means no limit, where the key allows it)")
     return Duration(seconds)
 
@@ -41,7 +41,7 @@ def parse_size(value: object) -> Size:
         count = _sum(value, _BYTES)
     if count is None:
         raise ValueError('expected a size such as "64KiB", "1MiB", "10kB", or a number of bytes')
-    if not -1 <= count <= MAX_SIZE_BYTES:  # so written, NaN is refused too; -1 is for keys that give it a meaning
+    if not _finite(count) or count > MAX_SIZE_BYTES:
         raise ValueError("a size may be 2^62 bytes at most (0 means no limit, where the key allows it)")
     if count != int(count):
         raise ValueError("a size is a whole number of bytes")
@@ -67,6 +67,11 @@ def _number(value: object) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value
+
+
+def _finite(number: float | int) -> bool:
+    # Not math.isfinite alone: it overflows for an integer of 400 digits, which TOML allows.
+    return isinstance(number, int) or math.isfinite(number)
 
 
 def _sum(text: str, units: dict[str, float] | dict[str, int]) -> float | int | None:

@@ -77,7 +77,7 @@ class Opener:
         self._make_protocol = make_protocol
         self._failed = failed
         self._settled = settled
-        self._opening: list[Coroutine[Any, Any, object]] = []
+        self._opening: list[tuple[Coroutine[Any, Any, object], asyncio.Future[object]]] = []
         self.handshaking = 0
 
     def pending(self) -> int:
@@ -90,14 +90,14 @@ class Opener:
             partial(self._make_protocol, peer), cast("socket.socket", AcceptedSocket(fd))
         )
         try:
-            opening.send(None)
+            waiter = cast("asyncio.Future[object]", opening.send(None))
         except Exception as exc:  # the factory's, or the transport's: the descriptor is still ours
             _close(fd)
             self._failed(peer, exc)
             return
         if not self._opening:
             self._loop.call_soon(self._collect)
-        self._opening.append(opening)
+        self._opening.append((opening, waiter))
 
     def open_tls(self, fd: int, peer: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
         """The same after a handshake; the protocol is made when the client's server name is known."""
@@ -121,9 +121,14 @@ class Opener:
     def _collect(self) -> None:
         opened = self._opening
         self._opening = []
-        for opening in opened:
-            # connection_made was scheduled before this call, so the result is there. An exception says that the
-            # protocol has closed its transport within connection_made: not our affair.
+        for opening, waiter in opened:
+            if not waiter.done():
+                # Opened later in the same turn, so its connection_made comes after this call: one turn more.
+                if not self._opening:
+                    self._loop.call_soon(self._collect)
+                self._opening.append((opening, waiter))
+                continue
+            # An exception says that the protocol has closed its transport within connection_made: not our affair.
             with contextlib.suppress(StopIteration, Exception):
                 opening.send(None)
         self._settled()

@@ -30,8 +30,8 @@ from edgeq.response.access_log import Record, render
 
 MAX_WAITING: Final = 65_536
 """Records; some 50 MiB, or some seconds of a busy worker's traffic."""
-_BATCH: Final = 1024
-"""Records in one flush: one or two milliseconds of rendering, even while a long ring is worked off."""
+_BATCH: Final = 4096
+"""Records in one flush: 6 ms of rendering at most, and 40,000 a second by the tick alone after an outage."""
 _PIPE_BUF: Final = select.PIPE_BUF
 _RETRY_FULL_S: Final = 0.05
 _RETRY_ERROR_S: Final = 1.0

@@ -21,7 +21,7 @@ import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from types import ModuleType
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import orjson
 
@@ -48,7 +48,11 @@ _processors: Final[list[Any]] = []
 
 
 class Sink:
-    """A descriptor as structlog's file: whole lines by os.write, and an error is counted, not raised."""
+    """A descriptor as structlog's logger: a line is written by os.write, and an error is counted, not raised.
+
+    structlog's BytesLogger would raise it, and it holds a lock that is not reentrant: an event from a finalizer (such
+    as asyncio's "Task was destroyed"), run by the garbage collector within another event's write, would never end.
+    """
 
     __slots__ = ("fd", "lost")
 
@@ -56,18 +60,17 @@ class Sink:
         self.fd = fd
         self.lost = 0
 
-    def write(self, line: bytes) -> int:
-        """Write it, in several steps if the descriptor takes less."""
+    def write(self, line: bytes) -> None:
+        """Write it and a line feed, in several steps if the descriptor takes less."""
+        line += b"\n"
         written = 0
         try:
             while written < len(line):
                 written += os.write(self.fd, line[written:])
         except OSError:  # a full disk, a reader that left, a full pipe of someone who made it non-blocking
             self.lost += 1
-        return len(line)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
+    debug = info = warning = error = critical = write  # structlog calls the method that is named like the level
 
 
 class _Threshold:
@@ -102,12 +105,16 @@ def configure(log: schema.EventLog) -> None:
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         context_class=dict,
-        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, sink)),
+        logger_factory=_get_sink,
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     if not any(isinstance(handler, _Bridge) for handler in root.handlers):
         root.addHandler(_Bridge(logging.WARNING))
+
+
+def _get_sink(*_args: object) -> Sink:
+    return sink
 
 
 def set_level(level: Level) -> None:

@@ -56,7 +56,7 @@ Record: TypeAlias = tuple[
     int,  # generation: of the configuration
     bool,  # reused: the upstream connection had served before
 ]
-"""One request, in this order. Durations are >= 0; 0 means that the phase did not happen."""
+"""One request, in this order. A duration of 0 means that the phase did not happen."""
 
 FIELDS: Final[tuple[str, ...]] = (
     "end_ns",
@@ -194,15 +194,15 @@ def _render_json(records: list[Record]) -> str:
         if referer:
             extra = f'"http.request.header.referer":[{_quote(referer)}],'
         if queue_us or accept_us or connect_us:
-            if queue_us:
+            if queue_us > 0:
                 extra += f'"edgeq.queue_ms":{_milliseconds(queue_us)},'
-            if accept_us:
+            if accept_us > 0:
                 extra += f'"edgeq.accept_ms":{_milliseconds(accept_us)},'
-            if connect_us:
+            if connect_us > 0:
                 extra += f'"edgeq.connect_ms":{_milliseconds(connect_us)},'
-        if first_byte_us:
+        if first_byte_us > 0:
             extra += f'"edgeq.first_byte_ms":{_durations.get(first_byte_us) or _milliseconds(first_byte_us)},'
-        if upstream_us:
+        if upstream_us > 0:
             extra += f'"edgeq.upstream_ms":{_durations.get(upstream_us) or _milliseconds(upstream_us)},'
 
         lines.append(
@@ -315,7 +315,8 @@ def _quote(raw: bytes) -> str:
 def _render_combined(records: list[Record]) -> str:
     """``client - - [time] "request line" status bytes "referer" "user agent"``, times in UTC.
 
-    A status of 0 (nothing was sent) is written 000, as nginx does: readers want three digits.
+    A status of 0 (nothing was sent) is written 000, as nginx does. goaccess 1.7 takes such a line for invalid
+    without --no-strict-status; 499 it knows.
     """
     lines: list[str] = []
     second_ns = -_NS_PER_S

@@ -159,6 +159,7 @@ class Fleet:
         for worker in self._workers.values():
             if self._table.phase(worker.slot) is not Phase.LEAVING:
                 self._apply(worker, target)
+        self._steer()
         self._table.hurry(self._loop.time())
         self._table.open(new_slots, self._loop.time())
         self._start_due()
@@ -276,7 +277,7 @@ class Fleet:
 
     def _kill_late(self, worker: Worker) -> None:
         if self._is_there(worker):
-            _log.warning("worker does not leave: killed", slot=worker.slot, pid=worker.pid)
+            _log.warning("worker does not leave: killed", slot=worker.slot, worker_pid=worker.pid)
             worker.kill()
 
     def _is_there(self, worker: Worker) -> bool:
@@ -325,9 +326,13 @@ class Fleet:
             self.spawner.spawn(spawn, fds)
 
     def _kill_unready(self, worker: Worker) -> None:
-        if self._is_there(worker):
-            _log.error("worker does not become ready: killed", slot=worker.slot, pid=worker.pid)
+        if not self._is_there(worker):
+            return
+        _log.error("worker does not become ready: killed", slot=worker.slot, worker_pid=worker.pid)
+        if worker.pid:
             worker.kill()
+        else:
+            self._gone(worker, None)  # should it still be forked, it will find its control socket closed and leave
 
     # What the workers say.
 
@@ -335,7 +340,7 @@ class Fleet:
         try:
             message = decode_from_worker(frame.payload)
         except msgspec.DecodeError:
-            _log.exception("worker speaks nonsense: killed", slot=worker.slot, pid=worker.pid)
+            _log.exception("worker speaks nonsense: killed", slot=worker.slot, worker_pid=worker.pid)
             worker.kill()
             return
         match message:
@@ -364,7 +369,7 @@ class Fleet:
                 self._watch(worker, pid, os.pidfd_open(pid))
         if self._table.phase(worker.slot) is Phase.STARTING:
             self._table.ready(worker.slot)
-        _log.info("worker ready", slot=worker.slot, pid=pid, generation=generation)
+        _log.info("worker ready", slot=worker.slot, worker_pid=pid, generation=generation)
         self._changed()
 
     def _fail(self, generation: int, failure: str) -> None:
@@ -412,9 +417,9 @@ class Fleet:
         wait_s = self._table.died(worker.slot, self._loop.time())
         ended = describe_status(status)
         if wait_s is None:
-            _log.info("worker left", slot=worker.slot, pid=worker.pid, ended=ended)
+            _log.info("worker left", slot=worker.slot, worker_pid=worker.pid, ended=ended)
         else:
-            _log.error("worker died", slot=worker.slot, pid=worker.pid, ended=ended, restart_in_s=wait_s)
+            _log.error("worker died", slot=worker.slot, worker_pid=worker.pid, ended=ended, restart_in_s=wait_s)
             if not worker.was_ready:
                 self._early_deaths += 1
                 if self._early_deaths >= _EARLY_DEATHS:

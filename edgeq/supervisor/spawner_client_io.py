@@ -135,7 +135,7 @@ class SpawnerClient:
         code = self._reap()
         status = None if code is None else (-code if code < 0 else code << 8)
         wait_s = self._backoff.died(self._loop.time())
-        _log.error("spawner died", pid=pid, ended=describe_status(status), restart_in_s=wait_s)
+        _log.error("spawner died", spawner_pid=pid, ended=describe_status(status), restart_in_s=wait_s)
         if not self._was_ready:
             self._owner.on_spawner_lost()
             return

@@ -28,11 +28,13 @@ and then lost with an ssl.SSLError.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -69,6 +71,14 @@ def connect_reason(code: int, family: str) -> str:
     if code == errno.EAGAIN and family == "unix":
         return "upstream_backlog_full"
     return _REASONS.get(code, "upstream_connect_failed")
+
+
+def met_itself(sock: socket.socket) -> bool:
+    """Whether a connected TCP socket is its own peer."""
+    try:
+        return bool(sock.getsockname() == sock.getpeername())
+    except OSError:
+        return False  # reset already: the transport will find out
 
 
 class Dialer:
@@ -130,7 +140,8 @@ class Dial:
     def __init__(self, dialer: Dialer, address: Address, make_protocol: MakeProtocol, done: Done) -> None:
         tcp = address.family != "unix"
         self.address: Final = address
-        self.started_s: Final = dialer.loop.time()
+        # Not loop.time(): uvloop's is the time of the turn, in whole milliseconds.
+        self.started_s: Final = time.monotonic()
         self.phase: Phase = "connecting"
         self.connect_s = 0.0
         self.tls_s = 0.0
@@ -176,7 +187,7 @@ class Dial:
         return {
             "address": str(self.address),
             "phase": self.phase,
-            "age_s": round(self._dialer.loop.time() - self.started_s, 3),
+            "age_s": round(time.monotonic() - self.started_s, 3),
             "reason": self.reason,
             "detail": self.detail,
         }
@@ -204,21 +215,14 @@ class Dial:
         self._stop_waiting()
         if code:
             self._fail_errno(code)
-        elif self._met_itself():
+        elif met_itself(self._sock):
             self._fail("upstream_connect_refused", "the socket connected to itself: nothing listens there")
         else:
             self._connected()
 
-    def _met_itself(self) -> bool:
-        assert self._sock is not None
-        try:
-            return bool(self._sock.getsockname() == self._sock.getpeername())
-        except OSError:
-            return False  # reset already: the transport will find out
-
     def _connected(self) -> None:
         loop = self._dialer.loop
-        self.connect_s = loop.time() - self.started_s
+        self.connect_s = time.monotonic() - self.started_s
         if self._context is not None:
             left_s = max(0.0, self._timeout_s - self.connect_s)
             self._handle = loop.call_later(left_s, self._expired)
@@ -243,42 +247,55 @@ class Dial:
             return  # ended before this task had its first turn
         self.phase = "wrapping"
         try:
-            if self._context is None:
-                transport, protocol = await loop.create_connection(self._make_protocol, sock=sock)
-            else:
-                transport, protocol = await loop.create_connection(
-                    self._make_protocol,
-                    sock=sock,
-                    ssl=self._context,
-                    server_hostname=self._server_name,
-                    # Our own timer ends it sooner; this one only clears up behind a cancelled handshake.
-                    ssl_handshake_timeout=self._timeout_s + 1,
-                    ssl_shutdown_timeout=TLS_SHUTDOWN_S,
-                )
-                self.tls_s = loop.time() - self.started_s - self.connect_s
-                if transport.get_extra_info("ssl_object") is None:
-                    raise ConnectionResetError(errno.ECONNRESET, "connection lost in the handshake")
-        except asyncio.CancelledError:
-            sock.close()
+            try:
+                protocol = self._make_protocol()
+                transport = await self._transport(sock.dup(), protocol)
+            finally:
+                sock.close()  # before anybody hears of the end: the transport's descriptor is the only one left
+                self._sock = None
+        except asyncio.CancelledError:  # the loop ends
             self._end()
         except OSError as error:  # ssl.SSLError and ssl.CertificateError are too
-            sock.close()
             self._fail_wrapping(error)
         except Exception as error:
-            sock.close()
             loop.call_exception_handler({"message": f"dialing {self.address} failed", "exception": error})
             self._fail("internal_error", type(error).__name__)
         else:
-            self._sock = None
-            if self._done is None:
+            done = self._done
+            if done is None:
                 transport.abort()  # cancelled in the last moment
             else:
-                done = self._done
                 self._end()
                 done(protocol, "")
 
+    async def _transport(self, handed: socket.socket, protocol: asyncio.BaseProtocol) -> asyncio.Transport:
+        """Make the transport. Whatever happens, `handed` is detached: libuv owns the descriptor, and closes it.
+
+        uvloop 0.23 forgets to detach when the peer is gone before create_connection returns. The socket object would
+        then keep, and one day close, a number that means another connection by then.
+        """
+        loop = self._dialer.loop
+        try:
+            if self._context is None:
+                transport, _ = await loop.create_connection(lambda: protocol, sock=handed)
+                return transport
+            transport, _ = await loop.create_connection(
+                lambda: protocol,
+                sock=handed,
+                ssl=self._context,
+                server_hostname=self._server_name,
+                ssl_handshake_timeout=self._timeout_s + 1,  # our own timer ends it sooner
+                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
+            )
+        finally:
+            handed.detach()
+        self.tls_s = time.monotonic() - self.started_s - self.connect_s
+        if transport.get_extra_info("ssl_object") is None:
+            raise ConnectionResetError(errno.ECONNRESET, "connection lost in the handshake")
+        return transport
+
     def _fail_wrapping(self, error: OSError) -> None:
-        if self._context is None:
+        if self._context is None or error.errno in (errno.EMFILE, errno.ENFILE):
             self._fail_errno(error.errno or errno.EINVAL)
         elif isinstance(error, ssl.SSLCertVerificationError):
             self._fail("upstream_tls_failed", error.verify_message)
@@ -327,8 +344,9 @@ class Dial:
             if self._handle is not None:
                 self._handle.cancel()
                 self._handle = None
-            # The transport owns the descriptor by now. A handshake is cut short. Without TLS the transport is ready in
-            # this very turn, and a protocol that saw connection_made must see connection_lost: the coroutine aborts it.
-            task = self._task
-            if self._context is not None and task is not None and task is not asyncio.current_task(self._dialer.loop):
-                task.cancel()
+            # The transport being made has a descriptor of its own. Without TLS it is ready in this turn, and the
+            # coroutine aborts it. A handshake is cut short by its end of file. Cancelling the task would be wrong in
+            # uvloop 0.23 while the plain transport is made: the handshake would go on above a closed one.
+            if self._context is not None and self._sock is not None:
+                with contextlib.suppress(OSError):  # ENOTCONN: reset already, and its failure on the way
+                    self._sock.shutdown(socket.SHUT_RDWR)

@@ -22,6 +22,7 @@ import structlog
 
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
+from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
 from edgeq.supervisor.frames import Frame
@@ -88,8 +89,6 @@ class MakeApp(Protocol):
 
 def configure_log(config: Config) -> None:
     """Events as [log] says."""
-    from edgeq.observe import log_io
-
     log_io.configure(config.log)
 
 
@@ -181,7 +180,7 @@ class Control:
         self._loop.stop()
 
     def _on_orphaned(self) -> None:
-        _log.error("the supervisor is gone: draining", pid=os.getpid())
+        _log.error("the supervisor is gone: draining")
         for sock in self._sockets.values():
             with contextlib.suppress(OSError):  # one that is just being retired
                 refuse_new(sock)

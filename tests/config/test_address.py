@@ -83,7 +83,6 @@ def test_paths(text: str) -> None:
         "/a//b",
         "/%61",
         "//",
-        "/%61",
     ],
 )
 def test_wrong_paths(text: str) -> None:

@@ -49,7 +49,23 @@ def test_sizes(text: object, count: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "s", "5", "5x", "5 parsecs", "1e3s", "\u0661s", True, None, [], float("nan"), float("inf"), "-1s", 10**400],
+    [
+        "",
+        "s",
+        "5",
+        "5x",
+        "5 parsecs",
+        "1e3s",
+        "\u0661s",
+        True,
+        None,
+        [],
+        float("nan"),
+        float("inf"),
+        float("-inf"),
+        "-1s",
+        10**400,
+    ],
 )
 def test_wrong_durations(text: object) -> None:
     """What is no duration is refused with a sentence, never with another exception."""
@@ -57,7 +73,9 @@ def test_wrong_durations(text: object) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["", "64K", "1.5B", 0.5, "KiB", "5kib", False, {}, 2**63, float("nan")])
+@pytest.mark.parametrize(
+    "text", ["", "64K", "1.5B", 0.5, "KiB", "5kib", False, {}, 2**63, float("nan"), float("-inf"), 10**400]
+)
 def test_wrong_sizes(text: object) -> None:
     """What is no size is refused; "64K" too, because nobody knows whether it means 64000."""
     with pytest.raises(ValueError, match=r"size|unit"):

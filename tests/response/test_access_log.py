@@ -51,7 +51,7 @@ EMPTY: dict[str, Any] = {name: type(value)() for name, value in PLAIN.items()}
 def record(base: dict[str, Any] = PLAIN, **changed: Any) -> access_log.Record:
     assert not changed.keys() - set(access_log.FIELDS)
     fields = base | changed
-    return tuple(fields[name] for name in access_log.FIELDS)  # type: ignore[return-value]
+    return tuple(fields[name] for name in access_log.FIELDS)
 
 
 def as_json(entry: access_log.Record) -> dict[str, Any]:
@@ -165,7 +165,7 @@ anything = st.one_of(
     st.text(alphabet='a"\\\n\r\t\x00\x7f\x85\u2028é€😀 /?:', max_size=20).map(str.encode),
 )
 names = st.text(max_size=20)
-surrogates = st.text(alphabet=st.characters(), max_size=10)
+surrogates = st.text(alphabet='a1.:"\n é\udc80', max_size=10)  # as os.fsdecode makes them of a socket's path
 counts = st.integers(0, 2**50)
 records = st.fixed_dictionaries(
     {

@@ -144,7 +144,7 @@ def _client(outcome: Outcome, value: str) -> None:
     if words == ["none"]:
         return
     for word in words:
-        if not re.fullmatch(r"[1-5]([0-9]{2}|xx)(/[1-5]([0-9]{2}|xx))*", word):
+        if not re.fullmatch(r"[1-9]([0-9]{2}|xx)(/[1-9]([0-9]{2}|xx))*", word):
             raise ValueError(f"status {word!r}")
         outcome.statuses.append(word.replace("x", "[0-9]").replace("/", "|"))
 

@@ -118,26 +118,18 @@ class CasePlayer:
                 client.half_close()
             try:
                 seen.answers = client.read_answers(asked, _ANSWER_S)
-                if any(outcome.end == "close" or outcome.truncated for outcome in case.outcomes) and not all(
-                    outcome.end == "keep" for outcome in case.outcomes
-                ):
-                    self._read_close(case, client, asked, seen)
-                if any(outcome.end == "keep" for outcome in case.outcomes) and client.ending is Ending.OPEN:
+                fitting = [outcome for outcome in case.outcomes if _answers_fit(outcome, seen.answers)]
+                if any(outcome.end == "keep" for outcome in fitting) and client.ending is Ending.OPEN:
                     self._ask_again(client, seen)
+                elif not seen.kept and (not fitting or any(outcome.end == "close" for outcome in fitting)):
+                    client.read_to_end(_CLOSE_S)
+                    seen.answers = parse_answers(bytes(client.received), asked, client.ending is not Ending.OPEN)
             except BadAnswer as error:
                 seen.bad_answer = str(error)
                 if client.ending is Ending.OPEN:
                     client.read_to_end(0.2)
             seen.raw = bytes(client.received)
             seen.ending = client.ending
-
-    def _read_close(self, case: Case, client: RawClient, asked: list[Asked], seen: Seen) -> None:
-        closing = any(
-            outcome.end == "close" and _statuses_match(outcome, seen.answers) for outcome in case.outcomes
-        ) or not any(_statuses_match(outcome, seen.answers) for outcome in case.outcomes)
-        if closing:
-            client.read_to_end(_CLOSE_S)
-            seen.answers = parse_answers(bytes(client.received), asked, client.ending is not Ending.OPEN)
 
     def _ask_again(self, client: RawClient, seen: Seen) -> None:
         path = b"%b/again/%d" % (_PROBE_PREFIX, next(self._numbers))
@@ -169,6 +161,13 @@ def _echo_tunnel(connection: UpstreamConnection) -> None:
 def _statuses_match(outcome: Outcome, answers: list[Answer]) -> bool:
     return len(answers) == len(outcome.statuses) and all(
         re.fullmatch(pattern, str(answer.status)) for pattern, answer in zip(outcome.statuses, answers, strict=True)
+    )
+
+
+def _answers_fit(outcome: Outcome, answers: list[Answer]) -> bool:
+    complete = [answer.complete for answer in answers]
+    return _statuses_match(outcome, answers) and complete == [True] * (len(answers) - 1) + [not outcome.truncated] * bool(
+        answers
     )
 
 

@@ -14,15 +14,15 @@ import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from edgeq.config.schema import Duration, Size, Upstream, UpstreamTimeouts, UpstreamTls
 from edgeq.reasons import REASONS
-from edgeq.upstream.connect_io import Dial, Dialer, connect_reason
-from edgeq.upstream.endpoint import Address
+from edgeq.upstream.connect_io import Dial, Dialer, connect_reason, met_itself
+from edgeq.upstream.endpoint import Address, Family
 from edgeq.upstream.tls_io import upstream_context
 
 PATIENCE_S = 20
@@ -37,8 +37,7 @@ class Peer(asyncio.Protocol):
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self.told.append("made")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -100,8 +99,13 @@ Scenario = Callable[[Bench], Awaitable[None]]
 Play = Callable[[Scenario], Bench]
 
 
-def descriptors() -> set[str]:
-    return {name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")}
+def descriptors() -> dict[str, str]:
+    """What each open descriptor is."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the directory's own, gone by now
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found
 
 
 @pytest.fixture
@@ -118,6 +122,7 @@ def play() -> Play:
                     await protocol.lost
             return bench
 
+        uvloop.new_event_loop().close()  # libuv's first loop opens a pipe for the process
         before = descriptors()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             bench = runner.run(main())
@@ -136,8 +141,8 @@ def listening(
     family: socket.AddressFamily = socket.AF_INET, backlog: int = 16
 ) -> Iterator[tuple[socket.socket, Address]]:
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    name: Family = "inet" if family == socket.AF_INET else "inet6"
     with socket.create_server((host, 0), family=family, backlog=backlog) as server:
-        name = "inet" if family == socket.AF_INET else "inet6"
         yield server, Address(name, host, server.getsockname()[1], "api.test")
 
 
@@ -231,26 +236,14 @@ def test_timeout_while_the_backlog_is_full(play: Play) -> None:
     play(scenario)
 
 
-def test_meeting_itself_is_refused(play: Play) -> None:
-    """A TCP socket that connected to itself (its source port is its target) is no upstream."""
-
-    async def scenario(bench: Bench) -> None:
-        address = closed_port()
-        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-        assert low <= address.port <= high
-        dial, end = bench.begin(address)
-        assert dial._sock is not None
-        # Make the coincidence: the same socket, bound to its own target before it connects.
-        dial.cancel()
-        with socket.socket() as sock:
-            sock.bind((address.host, address.port))
-            sock.connect((address.host, address.port))
-            dial._sock = sock
-            assert dial._met_itself()
-            dial._sock = None
-        assert not end.done()
-
-    play(scenario)
+def test_meeting_itself_is_seen() -> None:
+    """A TCP socket whose source port is its target connects to itself; an ordinary connection does not."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(sock.getsockname())
+        assert met_itself(sock)
+    with listening() as (_, address), socket.create_connection((address.host, address.port)) as sock:
+        assert not met_itself(sock)
 
 
 def test_unix_refused_missing_and_full(play: Play, tmp_path: Path) -> None:
@@ -283,6 +276,30 @@ def test_out_of_descriptors(play: Play) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert (await end)[1] == "fd_exhausted"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_out_of_descriptors_once_connected(play: Play, pki: Path, secure: bool) -> None:
+    """The same when the last descriptor goes while the transport is made, with TLS and without."""
+
+    async def scenario(bench: Bench) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        end: asyncio.Future[tuple[Any, str]] = bench.loop.create_future()
+        bench.make(tls_of(pki) if secure else None)
+
+        def protocol() -> Peer:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            return bench.protocol()
+
+        def done(protocol: Any, reason: str) -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            end.set_result((protocol, reason))
+
+        with listening() as (_, address):
+            bench.dialer.dial(address, protocol, done)
+            assert await asyncio.wait_for(end, PATIENCE_S) == (None, "fd_exhausted")
 
     play(scenario)
 
@@ -558,7 +575,7 @@ def test_cancel_after_every_turn(play: Play, pki: Path, secure: bool) -> None:
         context = tls_of(pki) if secure else None
         with tls_server(pki) as (address, _):
             for turns in range(30):
-                bench.make(context)
+                bench.make(context, connect_s=PATIENCE_S if turns % 3 else 0.001)
                 dial, end = bench.begin(address)
                 for _ in range(turns):
                     await asyncio.sleep(0 if turns % 2 else 0.0002)
@@ -567,9 +584,8 @@ def test_cancel_after_every_turn(play: Play, pki: Path, secure: bool) -> None:
                 for _ in range(5):
                     await asyncio.sleep(0)
                 assert len(bench.ends) == before
-                if end.done():
-                    protocol = end.result()[0]
-                    protocol.transport.abort()
+                if end.done() and end.result()[0] is not None:
+                    end.result()[0].transport.abort()
                 for one in bench.protocols:
                     if one.told:
                         await asyncio.wait_for(one.lost, PATIENCE_S)
@@ -641,7 +657,7 @@ def test_context_errors_name_key_and_file(pki: Path, keys: dict[str, str], text:
     """Every mistake in [upstream.NAME.tls] names its key and its file."""
     (pki / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     with pytest.raises(ValueError, match=r"^tls\.") as caught:
-        upstream_context(UpstreamTls(**{key: str(pki / value) for key, value in keys.items()}))
+        upstream_context(UpstreamTls(**dict[str, Any]({key: str(pki / value) for key, value in keys.items()})))
     assert str(caught.value).startswith(text.format(pki=pki))
 
 

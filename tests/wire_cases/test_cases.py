@@ -15,12 +15,13 @@ from tests.support.scripted_upstream import upstream
 CASES = corpus.load(Path(__file__).parents[1] / "cases")
 IN_PIECES = [case for case in CASES if not case.only_whole]
 _MOST_PIECES = 400
+SETTINGS = Settings(first_byte_s=5, answer_body_s=5, body_bytes=1024 * 1024)
 
 
 @pytest.fixture(scope="module")
 def player() -> Iterator[CasePlayer]:
     """One gateway and one upstream for all cases."""
-    with upstream() as server, running(server.port, Settings(first_byte_s=5, answer_body_s=5)) as gateway:
+    with upstream() as server, running(server.port, SETTINGS) as gateway:
         yield CasePlayer(gateway, server)
         assert gateway_is_well(gateway), gateway.describe()
 

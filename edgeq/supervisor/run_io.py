@@ -1,0 +1,46 @@
+"""`serve`: the whole gateway in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import uvloop
+
+from edgeq.config.schema import Config
+from edgeq.supervisor import process_io
+from edgeq.supervisor.launch import Launch
+from edgeq.supervisor.supervisor_io import Supervisor
+from edgeq.worker.control_io import configure_log
+
+
+def serve(
+    config: Config,
+    reload: Callable[[], Config],
+    pidfile: str | None = None,
+    launch: Launch | None = None,
+) -> int:
+    """Run the supervisor until a signal ends it. Returns the exit code.
+
+    `reload` reads the configuration again; it may raise ConfigError. Raises StartError if the gateway cannot start.
+    """
+    configure_log(config)
+    process_io.set_name("edgeq")
+    process_io.adopt_orphans()
+    process_io.raise_descriptor_limit()
+    loop = uvloop.new_event_loop()
+    try:
+        return loop.run_until_complete(_run(config, reload, pidfile, launch or Launch()))
+    finally:
+        loop.close()
+
+
+async def _run(config: Config, reload: Callable[[], Config], pidfile: str | None, launch: Launch) -> int:
+    loop = asyncio.get_running_loop()
+    supervisor = Supervisor(loop, config, reload, pidfile, launch)
+    loop.add_signal_handler(signal.SIGTERM, supervisor.on_stop_signal)
+    loop.add_signal_handler(signal.SIGINT, supervisor.on_stop_signal)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.on_reload_signal)
+    loop.add_signal_handler(signal.SIGUSR1, supervisor.on_reopen_signal)
+    return await supervisor.run()

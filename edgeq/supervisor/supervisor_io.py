@@ -1,0 +1,276 @@
+"""The supervisor: from the first bound socket to the last worker's end.
+
+::
+
+    bind everything -> spawner -> workers -> READY=1 -> (reloads) -> STOPPING=1 -> drain -> exit 0
+          | StartError: nothing was started                              second signal: kill, exit 0
+
+A reload is all or nothing. Sockets are bound first; then all workers, running and new, get the new configuration; only
+when each of them has confirmed it do surplus workers and listeners go. If one of them cannot run it, the old one is
+rolled out again, with a generation of its own, by the same steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from edgeq import __version__
+from edgeq.admin.commands import Record, Reloaded
+from edgeq.admin.server_io import AdminServer
+from edgeq.board.layout import Board
+from edgeq.config.diff import diff
+from edgeq.config.schema import Config
+from edgeq.errors import EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.supervisor import process_io
+from edgeq.supervisor.fleet_io import Fleet, Target
+from edgeq.supervisor.launch import Launch
+from edgeq.supervisor.slots import Resize
+from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
+from edgeq.supervisor.systemd_io import Notifier
+from edgeq.worker.control_io import configure_log
+
+_log = structlog.get_logger()
+MAX_WORKERS: Final = 256
+_STATUS_S: Final = 5.0
+_KILL_WAIT_S: Final = 5.0
+
+
+class Supervisor:
+    """One gateway. It is the `Control` of the admin socket."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        load: Callable[[], Config],
+        pidfile: str | None,
+        launch: Launch,
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._pidfile = Path(pidfile) if pidfile else None
+        self._launch = launch
+        self._board = Board.create(MAX_WORKERS)
+        self._listeners = Listeners()
+        self._fleet = Fleet(loop, self._listeners, self._board, launch)
+        self._notifier = Notifier.from_environment()
+        self._admin: AdminServer | None = None
+        self._generation = 0
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._started = False
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code. Raises StartError if it cannot start."""
+        try:
+            start = asyncio.ensure_future(self._start())
+            told = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait((start, told), return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                start.result()
+                await self._status_until_stopped()
+            else:
+                start.cancel()
+                await asyncio.wait((start,))
+            told.cancel()
+            await self._leave()
+        finally:
+            await self._clean_up()
+        return EXIT_OK
+
+    async def _start(self) -> None:
+        plan = self._prepare(self._config)
+        if self._config.server.admin:
+            self._admin = AdminServer(self._config.server.admin, self)
+            await self._admin.start()
+        if not await self._fleet.start_spawner():
+            raise StartError("cannot start the process that forks the workers; what it said is above")
+        failures = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
+        if failures:
+            raise StartError("\n".join(failures))
+        if self._pidfile is not None:
+            try:
+                self._pidfile.write_text(f"{os.getpid()}\n")
+            except OSError as error:
+                raise StartError(f"cannot write the pid file {self._pidfile}: {error.strerror}") from error
+        self._started = True
+        self._notifier.ready()
+        _log.info("serving", workers=len(self._fleet.table.active()), version=__version__)
+
+    async def _status_until_stopped(self) -> None:
+        while not self._stop.is_set():
+            self._notifier.status(self._status())
+            try:
+                async with asyncio.timeout(_STATUS_S):
+                    await self._stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _leave(self) -> None:
+        timeout_s = float(self._config.server.drain_timeout)
+        self._notifier.stopping(timeout_s + self._launch.handshake_grace_s + self._launch.kill_margin_s)
+        _log.info("draining", timeout_s=timeout_s)
+        stop = asyncio.ensure_future(self._stop_fleet(timeout_s))
+        now = asyncio.ensure_future(self._stop_now.wait())
+        await asyncio.wait((stop, now), return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            _log.warning("stopping at once")
+            self._fleet.kill_all()
+            await asyncio.wait((stop,), timeout=_KILL_WAIT_S)
+            stop.cancel()
+        now.cancel()
+
+    async def _stop_fleet(self, timeout_s: float) -> None:
+        # A reload that is under way ends first: it owns sockets and workers until then. No new one begins.
+        async with self._reloading:
+            await self._fleet.stop(timeout_s)
+
+    async def _clean_up(self) -> None:
+        self._fleet.kill_all()
+        self._fleet.spawner.stop()
+        self._listeners.close()
+        if self._admin is not None:
+            await self._admin.close()
+        if self._started and self._pidfile is not None:
+            self._pidfile.unlink(missing_ok=True)
+        _log.info("stopped")
+
+    # Signals.
+
+    def on_stop_signal(self) -> None:
+        """The first one drains, the second one ends it at once."""
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    def on_reload_signal(self) -> None:
+        """The outcome is in the log."""
+        task = asyncio.ensure_future(self.reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    def on_reopen_signal(self) -> None:
+        """Log files were moved away."""
+        self._fleet.reopen_logs()
+
+    # Control, for the admin socket.
+
+    def workers(self) -> list[Record]:
+        """From the board, without asking the workers: one that hangs is seen, not waited for."""
+        now_ns = time.monotonic_ns()
+        records: list[Record] = []
+        for slot, pid in self._fleet.pids().items():
+            row = self._board.row(slot)
+            beat_age_ms = (now_ns - row.heartbeat_ns) // 1_000_000 if row.heartbeat_ns else -1
+            records.append({**row.snapshot(), "pid": pid, "beat_age_ms": beat_age_ms})
+        return records
+
+    def version(self) -> Record:
+        """Of edgeq and of what runs it."""
+        return {"version": __version__, "python": platform.python_version(), "generation": self._generation}
+
+    def is_ready(self) -> bool:
+        """At least one worker serves, and we do not stop."""
+        return self._started and not self._stop.is_set() and bool(self._fleet.table.serving())
+
+    def drain(self) -> None:
+        """As the first SIGTERM."""
+        self._stop.set()
+
+    async def reload(self) -> Reloaded:
+        """Load, compare, apply. Reloads follow one another."""
+        async with self._reloading:
+            if self._stop.is_set() or not self._started:
+                return Reloaded(False, self._generation, "not serving: starting or stopping")
+            self._notifier.reloading()
+            error = await self._reload()
+            self._notifier.ready()
+        return Reloaded(not error, self._generation, error)
+
+    async def _reload(self) -> str:
+        """Returns what went wrong."""
+        try:
+            config = self._load()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("configuration refused, the old one stays", problem=str(problem))
+            return str(error)
+        except (EdgeqError, OSError) as error:
+            _log.error("configuration refused, the old one stays", problem=str(error))
+            return str(error)
+        changes = diff(self._config, config)
+        for key in changes.restart:
+            _log.warning("takes effect at the next start", key=key)
+        try:
+            plan = self._prepare(config)
+        except StartError as error:
+            _log.error("configuration refused, the old one stays", problem=str(error))
+            return str(error)
+        failures = await self._roll_out(config, plan, self._launch.apply_timeout_s)
+        if failures:
+            for failure in failures:
+                _log.error("configuration taken back", problem=failure)
+            await self._roll_out(self._config, back := self._prepare(self._config), self._launch.apply_timeout_s)
+            await self._settle(self._config, back)
+            return "\n".join(failures)
+        self._config = config
+        configure_log(config)
+        await self._settle(config, plan)
+        _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
+        return ""
+
+    # The steps of start and reload.
+
+    def _prepare(self, config: Config) -> Resize:
+        """Have all sockets. Raises StartError, and then nothing has changed."""
+        if config.server.user and os.geteuid() != 0:
+            _log.warning("server.user has no effect: not started as root", user=config.server.user)
+        process_io.credentials_of(config.server.user)
+        try:
+            plan = self._fleet.table.plan(config.server.workers or process_io.usable_cores())
+        except ValueError as error:
+            raise StartError(str(error)) from error
+        self._listeners.ensure(config.listener, (*self._fleet.table.active(), *plan.start))
+        limit = kernel_backlog_limit()
+        for one in config.listener:
+            if limit is not None and one.backlog > limit:
+                _log.warning(
+                    "backlog cut by the kernel: raise net.core.somaxconn",
+                    address=one.address,
+                    backlog=one.backlog,
+                    somaxconn=limit,
+                )
+        return plan
+
+    async def _roll_out(self, config: Config, plan: Resize, timeout_s: float) -> list[str]:
+        """Have all workers run a configuration. Returns what went wrong."""
+        self._generation += 1
+        self._board.assign_listeners([one.address for one in config.listener])
+        staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
+        credentials = process_io.credentials_of(config.server.user)
+        self._fleet.aim(Target.of(self._generation, len(staying), config, credentials), plan.start)
+        return await self._fleet.confirmed(staying, timeout_s)
+
+    async def _settle(self, config: Config, plan: Resize) -> None:
+        """Let go what the configuration does not name any more."""
+        await self._fleet.retire_workers(plan.leave, float(config.server.drain_timeout))
+        wanted = {one.address for one in config.listener}
+        await self._fleet.retire_listeners([address for address in self._listeners.addresses if address not in wanted])
+
+    def _status(self) -> str:
+        active = len(self._fleet.table.active())
+        rows = [self._board.row(slot) for slot in self._fleet.pids()]
+        in_flight = sum(row.in_flight for row in rows)
+        connections = sum(row.open_connections for row in rows)
+        serving = len(self._fleet.table.serving())
+        return f"{serving}/{active} workers, {connections} connections, {in_flight} requests in flight"

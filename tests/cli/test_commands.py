@@ -1,0 +1,265 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import edgeq
+from edgeq.cli import COMMANDS, main, serve
+
+if TYPE_CHECKING:
+    from edgeq.config.schema import Config
+
+GOOD = '[server]\nworkers = 2\n[[listener]]\naddress = "127.0.0.1:8080"\n[upstream.a]\nendpoints = ["http://127.0.0.1:9"]\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A right configuration."""
+    file = tmp_path / "edgeq.toml"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help of a command shows how it is typed."""
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"examples:\n  edgeq {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["serve", "--workers", "many"], ["check", "--format", "xml"]])
+def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and a usage line."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert "usage: edgeq" in capsys.readouterr().err
+
+
+class TestVersion:
+    """edgeq version."""
+
+    def test_text_and_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Both name the version and the variant."""
+        assert main(["version", "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["version"] == edgeq.__version__
+        assert facts["hot_path"] in ("compiled", "interpreted")
+        assert main(["version"]) == 0
+        assert facts["hot_path"] in capsys.readouterr().out
+
+    def test_a_reader_that_leaves(self) -> None:
+        """A closed pipe is no traceback."""
+        read, write = os.pipe()
+        os.close(read)
+        result = subprocess.run(
+            [sys.executable, "-m", "edgeq", "version"], stdout=write, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+        os.close(write)
+        assert result.returncode == 1
+        assert result.stderr == b""
+
+
+class TestCheck:
+    """edgeq check."""
+
+    def test_right(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A line that counts what is there; nothing with --quiet."""
+        assert main(["check", "--config", str(file)]) == 0
+        assert capsys.readouterr().out == f"{file}: ok (1 listener, 1 upstream, 1 route)\n"
+        assert main(["check", "--config", str(file), "--quiet"]) == 0
+        assert capsys.readouterr().out == ""
+        assert main(["check", "--config", str(file), "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"ok": True, "file": str(file), "problems": []}
+
+    def test_wrong(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Exit code 78; text for people on standard error, JSON for programs on standard output."""
+        file.write_text(GOOD.replace("workers", "wrokers"))
+        message = "unknown key (did you mean workers?)"
+        assert main(["check", "-c", str(file)]) == 78
+        assert capsys.readouterr().err == f"{file}:2: server.wrokers: {message}\n"
+        assert main(["check", "-c", str(file), "--format", "json"]) == 78
+        assert json.loads(capsys.readouterr().out)["problems"] == [
+            {"file": str(file), "line": 2, "key_path": "server.wrokers", "message": message}
+        ]
+
+    def test_the_usual_place(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Without --config, edgeq.toml of the working directory is read; without that, the user is told."""
+        monkeypatch.chdir(file.parent)
+        assert main(["check"]) == 0
+        file.unlink()
+        assert main(["check"]) == 2
+        assert "--config FILE" in capsys.readouterr().err
+
+
+class TestServe:
+    """edgeq serve, up to the supervisor."""
+
+    @pytest.fixture
+    def served(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Callable[[], Config], str | None]]:
+        """What the supervisor would have been given."""
+        calls: list[tuple[Config, Callable[[], Config], str | None]] = []
+
+        def note(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
+            calls.append((config, reload, pidfile))
+            return 0
+
+        monkeypatch.setattr(serve, "_serve", note)
+        return calls
+
+    def test_quickstart(self, served: list[tuple[Config, Callable[[], Config], str | None]]) -> None:
+        """Two options are enough."""
+        assert main(["serve", "--listen", "127.0.0.1:1", "--upstream", "http://127.0.0.1:2", "--workers", "3"]) == 0
+        config, reload, _ = served[0]
+        assert (config.listener[0].address, config.server.workers) == ("127.0.0.1:1", 3)
+        assert reload() == config
+
+    def test_options_over_a_file(
+        self, file: Path, served: list[tuple[Config, Callable[[], Config], str | None]]
+    ) -> None:
+        """Options win, now and at a reload, which reads the file again."""
+        argv = ["serve", "--config", str(file), "--workers", "5", "--admin", "/run/x", "--listen", "[::1]:1"]
+        assert main([*argv, "--pidfile", "p"]) == 0
+        config, reload, pidfile = served[0]
+        assert (config.listener[0].address, config.server.workers, config.server.admin) == ("[::1]:1", 5, "/run/x")
+        assert pidfile == "p"
+        file.write_text(GOOD.replace("127.0.0.1:9", "127.0.0.1:10"))
+        config = reload()
+        assert config.upstream["a"].endpoints == ("http://127.0.0.1:10",)
+        assert config.server.workers == 5
+
+    @pytest.mark.parametrize(
+        ("argv", "code", "says"),
+        [
+            (["--upstream", "http://a"], 2, "--listen"),
+            (["--upstream", "http://a", "--config", "f"], 2, "--upstream is for running without a file"),
+            (["--demo", "--config", "f"], 2, "--demo brings its own upstream"),
+            (["--listen", "x", "--upstream", "y"], 2, "command line: --listen: no port"),
+            (["--config", "/no/such/file"], 78, "/no/such/file: cannot be read"),
+        ],
+    )
+    def test_refused(self, argv: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Wrong options are wrong usage, a wrong file is a wrong configuration."""
+        assert main(["serve", *argv]) == code
+        assert says in capsys.readouterr().err
+
+    def test_demo(
+        self,
+        served: list[tuple[Config, Callable[[], Config], str | None]],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """--demo starts an upstream that answers while edgeq serves, and is gone afterwards."""
+        answers: list[bytes] = []
+
+        def ask(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
+            assert reload() == config
+            host, port = config.upstream["default"].endpoints[0].removeprefix("http://").split(":")
+            connection = http.client.HTTPConnection(host, int(port), timeout=60)
+            connection.request("GET", "/")
+            answers.append(connection.getresponse().read())
+            connection.close()
+            return 0
+
+        monkeypatch.setattr(serve, "_serve", ask)
+        assert main(["serve", "--demo", "--listen", "127.0.0.1:18080"]) == 0
+        assert answers[0].startswith(b"GET / HTTP/1.1\n")
+        assert "curl -i http://127.0.0.1:18080/" in capsys.readouterr().err
+
+
+class TestReload:
+    """edgeq reload."""
+
+    @staticmethod
+    @contextmanager
+    def admin(path: Path, answer: bytes) -> Iterator[list[bytes]]:
+        """An admin socket that takes one request."""
+        requests: list[bytes] = []
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def serve_one() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                data = b""
+                while b"\r\n\r\n" not in data:
+                    data += peer.recv(65536)
+                requests.append(data)
+                peer.sendall(answer)
+
+        thread = threading.Thread(target=serve_one, daemon=True)
+        thread.start()
+        with listener:
+            yield requests
+            thread.join(timeout=60)
+
+    @staticmethod
+    def answer(status: str, body: object) -> bytes:
+        data = json.dumps(body).encode()
+        return f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+    def test_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """POST /v1/reload over the socket, and the new generation."""
+        path = tmp_path / "a"
+        with self.admin(path, self.answer("200 OK", {"ok": True, "generation": 7, "error": None})) as requests:
+            assert main(["reload", "--admin", str(path)]) == 0
+        assert requests[0].startswith(b"POST /v1/reload HTTP/1.1\r\n")
+        assert capsys.readouterr().out == "reloaded: generation 7\n"
+
+    def test_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The reason is shown, the exit code is 1; the socket's path comes from a file that may be wrong itself."""
+        path = tmp_path / "a"
+        file = tmp_path / "f.toml"
+        file.write_text(f'[server]\nadmin = "{path}"\nwrokers = 1\n')
+        answer = self.answer("422 Unprocessable Content", {"ok": False, "generation": 6, "error": "f:3: unknown key"})
+        with self.admin(path, answer):
+            assert main(["reload", "--config", str(file)]) == 1
+        assert "f:3: unknown key" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("answer", [b"what?\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", b""])
+    def test_something_else_listens(self, tmp_path: Path, answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+        """What is no admin socket is not taken for one."""
+        path = tmp_path / "a"
+        with self.admin(path, answer):
+            assert main(["reload", "--admin", str(path)]) == 69
+        assert "not reachable" in capsys.readouterr().err
+
+    def test_nobody_listens(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Exit code 69, and the path that was tried."""
+        assert main(["reload", "--admin", str(tmp_path / "a")]) == 69
+        assert str(tmp_path / "a") in capsys.readouterr().err
+
+    def test_a_file_without_a_socket(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The user is told what to say instead."""
+        assert main(["reload", "--config", str(file)]) == 2
+        assert "--pid" in capsys.readouterr().err
+
+    def test_signal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """--pid sends SIGHUP; a process that is not there is a failure."""
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+        assert main(["reload", "--pid", str(child.pid)]) == 0
+        assert child.wait(timeout=60) == -signal.SIGHUP
+        if child.stdin is not None:
+            child.stdin.close()
+        assert main(["reload", "--pid", str(child.pid)]) == 1
+        assert "No such process" in capsys.readouterr().err
+        assert main(["reload", "--pid", "-1"]) == 2

@@ -1,0 +1,132 @@
+"""A worker's App for tests of the processes around it: answers each line with who it is.
+
+The answer is "SLOT PID GENERATION WORKERS NODE UID LOGS_REOPENED". `forward.node` of the configuration steers it:
+"unborn" cannot be constructed, "stubborn" cannot be applied, "crash" dies before it is ready. A line "hold" gets its
+answer only while draining, so that a test has a request in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from edgeq.board.layout import Board
+from edgeq.config.schema import Config
+
+
+class FakeApp:
+    """Accepts on all sockets, one line in, one line out, as often as the client likes."""
+
+    def __init__(
+        self, slot: int, workers: int, generation: int, config: Config, sockets: dict[str, socket.socket], board: Board
+    ) -> None:
+        if config.forward.node == "unborn":
+            raise RuntimeError("the configuration says unborn")
+        if config.forward.node == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.slot = slot
+        self.workers = workers
+        self.generation = generation
+        self.config = config
+        self.board = board
+        self.row = board.row(slot)
+        self.sockets = dict(sockets)
+        self.open: dict[socket.socket, int] = {}
+        self.held: list[socket.socket] = []
+        self.requests = 0
+        self.log_reopened = 0
+        self.on_done: Callable[[], None] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        for address, sock in self.sockets.items():
+            loop.add_reader(sock.fileno(), self._accept, address, sock)
+
+    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
+        if config.forward.node == "stubborn" and self.slot == 0:
+            raise RuntimeError("the configuration says stubborn")
+        self.generation, self.workers, self.config = generation, workers, config
+        self.sockets.update(sockets)
+        for address, sock in sockets.items():
+            self.loop.add_reader(sock.fileno(), self._accept, address, sock)
+
+    def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
+        sock = self.sockets.pop(address)
+        while self._accept(address, sock):
+            pass
+        self.loop.remove_reader(sock.fileno())
+        sock.close()
+        on_empty()
+
+    def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
+        self.on_done = on_done
+        for sock in self.held:
+            self._answer(sock)
+        self.loop.call_later(timeout_s, self._finish)
+        self._finish_if_empty()
+
+    def reopen_logs(self) -> None:
+        self.log_reopened += 1
+
+    def stats(self) -> dict[str, int | float]:
+        return {"connections": len(self.open), "requests": self.requests, "in_flight": len(self.held)}
+
+    def close(self) -> None:
+        for sock in tuple(self.open):
+            self._close(sock)
+
+    def _accept(self, address: str, listener: socket.socket) -> bool:
+        try:
+            sock, _ = listener.accept()
+        except BlockingIOError:
+            return False
+        sock.setblocking(False)
+        self.open[sock] = self.board.listener_index(address)
+        self.row.add_connection(self.open[sock])
+        self.loop.add_reader(sock.fileno(), self._read, sock)
+        return True
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(1024)
+        except OSError:
+            data = b""
+        if not data:
+            self._close(sock)
+        elif data == b"hold\n" and self.on_done is None:
+            self.held.append(sock)
+        else:
+            self._answer(sock)
+
+    def _answer(self, sock: socket.socket) -> None:
+        self.requests += 1
+        who = (
+            self.slot,
+            os.getpid(),
+            self.generation,
+            self.workers,
+            self.config.forward.node,
+            os.getuid(),
+            self.log_reopened,
+        )
+        sock.send((" ".join(map(str, who)) + "\n").encode())
+        if self.on_done is not None:
+            self._close(sock)
+
+    def _close(self, sock: socket.socket) -> None:
+        self.loop.remove_reader(sock.fileno())
+        self.row.remove_connection(self.open.pop(sock))
+        sock.close()
+        self._finish_if_empty()
+
+    def _finish_if_empty(self) -> None:
+        if not self.open:
+            self.loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        if self.on_done is not None:
+            on_done, self.on_done = self.on_done, None
+            on_done()

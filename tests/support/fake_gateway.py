@@ -1,0 +1,51 @@
+"""Run the real supervisor with `fake_app` in its workers: `python fake_gateway.py SETTINGS.json`.
+
+The settings are read again at each reload: addresses, workers, node, admin, drain_timeout, backlog; `problem` makes the
+configuration wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from edgeq.config.schema import Config, Duration, Forward, Listener, Server, Upstream
+from edgeq.errors import ConfigError, EdgeqError, Problem
+from edgeq.supervisor import run_io
+from edgeq.supervisor.launch import Launch
+
+
+def load(path: Path) -> Config:
+    """The configuration that the settings describe."""
+    settings = json.loads(path.read_text())
+    if settings.get("problem"):
+        raise ConfigError([Problem(path.name, 1, "a.b", settings["problem"]), Problem(path.name, 2, "c", "and this")])
+    return Config(
+        listener=tuple(
+            Listener(address=address, name=address, backlog=settings.get("backlog", 512))
+            for address in settings["addresses"]
+        ),
+        upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",))},
+        server=Server(
+            workers=settings.get("workers", 1),
+            admin=settings.get("admin", ""),
+            drain_timeout=Duration(settings.get("drain_timeout", 5)),
+            user=settings.get("user", ""),
+        ),
+        forward=Forward(node=settings.get("node", "v1")),
+    )
+
+
+def main() -> int:
+    path = Path(sys.argv[1])
+    launch = Launch(app="tests.support.fake_app:FakeApp", loop="uvloop:new_event_loop", apply_timeout_s=5)
+    try:
+        return run_io.serve(load(path), lambda: load(path), str(path) + ".pid", launch)
+    except EdgeqError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
