@@ -23,7 +23,7 @@ from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer, refusal
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LENGTH
-from edgeq.wire.h1_request import find_end, parse_request
+from edgeq.wire.h1_request import find_end, parse_request, parse_whole
 from edgeq.wire.head import RequestFields, RequestHead
 from edgeq.worker.wheel import NEVER, Timed
 
@@ -198,6 +198,13 @@ class Downstream(Timed):
         else:
             limits = self.settings.limits
             try:
+                # Most often what has been read is one head and nothing else.
+                whole = parse_whole(data, memo, limits) if seen == 0 and data.endswith(b"\r\n\r\n") else None
+                if whole is not None:
+                    self._memo = whole
+                    self._memo_generation = -1
+                    self._begin(whole, data, len(data))
+                    return
                 end = find_end(data, seen, limits)
                 if end < 0:
                     self.buffer = data

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+UNUSUAL: Final = re.compile(rb"%|/[./]")
+"""Where this matches nothing a path is in its normal form already."""
 _UNRESERVED: Final = re.compile(rb"%(4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aAeE]|3[0-9]|2[dDeE]|5[fF])")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edgeq.route.path import normalized
+from edgeq.route.path import UNUSUAL, normalized
 
 if TYPE_CHECKING:
     from edgeq.upstream.upstream import Upstream
@@ -142,7 +142,7 @@ def _pattern_key(pattern: _Pattern) -> tuple[int, int]:
 class RouteTable:
     """Host and path to a route, or None."""
 
-    __slots__ = ("_any", "_hosts", "_wildcards", "routes")
+    __slots__ = ("_any", "_hosts", "_only", "_wildcards", "routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self.routes: list[Route] = list(routes)
@@ -159,10 +159,17 @@ class RouteTable:
             else:
                 self._hosts.setdefault(host, _HostRoutes()).add(route, order)
             order += 1
+        self._only: Route | None = None
+        """The one route that takes everything, if there is no other."""
+        if len(self.routes) == 1 and self._any.catch_all is not None:
+            self._only = self._any.catch_all
 
     def find(self, host: bytes, path: bytes) -> Route | None:
         """The route of a request. `host` in lower case, perhaps with a port; `path` as received, without the query."""
-        if b"%" in path or b"/." in path or b"//" in path:
+        only = self._only
+        if only is not None:
+            return only
+        if UNUSUAL.search(path) is not None:
             path = normalized(path)
         if self._hosts or self._wildcards:
             name = _without_port(host)

@@ -136,6 +136,8 @@ class Supervisor:
             await self._fleet.stop(timeout_s)
 
     async def _clean_up(self) -> None:
+        for reload in tuple(self._reloads):
+            reload.cancel()
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()

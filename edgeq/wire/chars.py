@@ -1,6 +1,7 @@
-"""Which bytes may stand where (RFC 9110 5.6.2, 5.5; RFC 3986 2.2, 2.3), as tables for `bytes.translate(None, table)`.
+"""Which bytes may stand where (RFC 9110 5.6.2, 5.5; RFC 3986 2.2, 2.3), as tables for `bytes.translate`.
 
-`not data.translate(None, TABLE)` is true exactly when every byte of `data` is in TABLE: one C call, no loop in Python.
+`not data.translate(None, SET)` is true exactly when every byte of `data` is in SET: one C call, no loop in Python.
+`0 in data.translate(MAP)` is true exactly when some byte is not allowed: twice as fast again, for the hot path.
 """
 
 from __future__ import annotations
@@ -25,3 +26,12 @@ HOST: Final = _ALPHA + _DIGIT + b"-._~%!$&'()*+,;="
 """A registered name or IPv4 address (RFC 3986 3.2.2)."""
 IPV6: Final = HEX_DIGITS + b":."
 REQUEST_ID: Final = _ALPHA + _DIGIT + b"-._~+/=@:"
+
+
+def _map(allowed: bytes) -> bytes:
+    """A table that keeps allowed bytes and turns all others into NUL."""
+    return bytes(byte if byte in allowed else 0 for byte in range(256))
+
+
+TARGET_MAP: Final = _map(TARGET)
+VALUE_MAP: Final = _map(VALUE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.wire.chars import TOKEN, VALUE, VALUE_OBS
+from edgeq.wire.chars import TOKEN, VALUE_MAP, VALUE_OBS
 from edgeq.wire.errors import Refused
 
 # What a field means to a gateway. PASS lines are forwarded as they came.
@@ -97,7 +97,19 @@ class FieldLine:
         self.obs_text = obs_text
 
 
+class FieldName:
+    """A valid name as it was spelled: what it means, in lower case, and whether its lines are worth remembering."""
+
+    __slots__ = ("kind", "name", "remembered")
+
+    def __init__(self, kind: int, name: bytes, remembered: bool) -> None:
+        self.kind = kind
+        self.name = name
+        self.remembered = remembered
+
+
 _table: Final[dict[bytes, FieldLine]] = {}
+_names: Final[dict[bytes, FieldName]] = {}
 
 
 def parse_line(line: bytes) -> FieldLine:
@@ -109,30 +121,44 @@ def parse_line(line: bytes) -> FieldLine:
     if known is not None:
         return known
     colon = line.find(b":")
-    if colon <= 0:
-        if line[:1] in (b" ", b"\t"):
-            raise Refused("request_malformed", "line folding is obsolete and ambiguous")
-        raise Refused("request_malformed", "a field line has no name")
-    name = line[:colon]
-    if name.translate(None, TOKEN):
-        if name[:1] in (b" ", b"\t"):
-            raise Refused("request_malformed", "line folding is obsolete and ambiguous")
-        if name[-1:] in (b" ", b"\t"):
-            raise Refused("request_malformed", "white space between a field's name and its colon")
-        raise Refused("request_malformed", "a field name has a character that is not allowed")
-    value = line[colon + 1 :]
+    raw_name = line[:colon] if colon > 0 else b""
+    name = _names.get(raw_name)
+    if name is None:
+        _check_name(line, raw_name)
+        name = _remember_name(raw_name)
     obs_text = False
-    if value.translate(None, VALUE):
-        if value.translate(None, VALUE_OBS):
+    if 0 in line.translate(VALUE_MAP):
+        if line.translate(None, VALUE_OBS):
             raise Refused("request_malformed", "a field value has a control character, a bare CR or a bare LF")
         obs_text = True
-    name = name.lower()
-    parsed = FieldLine(KINDS.get(name, PASS), line, name, value.strip(b" \t"), obs_text)
-    if len(line) <= _TABLE_LINE_BYTES and name not in _NOT_REMEMBERED:
+    parsed = FieldLine(name.kind, line, name.name, line[colon + 1 :].strip(b" \t"), obs_text)
+    if name.remembered and len(line) <= _TABLE_LINE_BYTES:
         if len(_table) >= _TABLE_LINES:
             _table.clear()
         _table[line] = parsed
     return parsed
+
+
+def _check_name(line: bytes, name: bytes) -> None:
+    """Raises: Refused unless `name`, what stands before the colon of `line`, is a token."""
+    if line[:1] in (b" ", b"\t"):
+        raise Refused("request_malformed", "line folding is obsolete and ambiguous")
+    if not name:
+        raise Refused("request_malformed", "a field line has no name")
+    if name.translate(None, TOKEN):
+        if name[-1:] in (b" ", b"\t"):
+            raise Refused("request_malformed", "white space between a field's name and its colon")
+        raise Refused("request_malformed", "a field name has a character that is not allowed")
+
+
+def _remember_name(raw_name: bytes) -> FieldName:
+    name = raw_name.lower()
+    known = FieldName(KINDS.get(name, PASS), name, name not in _NOT_REMEMBERED)
+    if len(raw_name) <= _TABLE_LINE_BYTES:
+        if len(_names) >= _TABLE_LINES:
+            _names.clear()
+        _names[raw_name] = known
+    return known
 
 
 def parse_content_length(value: bytes) -> int:

@@ -16,7 +16,7 @@ from typing import Final
 
 import h11
 
-from edgeq.wire.chars import DIGITS, HEX_DIGITS, HOST, IPV6, REQUEST_ID, TARGET, TOKEN
+from edgeq.wire.chars import DIGITS, HEX_DIGITS, HOST, IPV6, REQUEST_ID, TARGET_MAP, TOKEN
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import (
     CONNECTION,
@@ -38,6 +38,7 @@ from edgeq.wire.fields import (
     X_FORWARDED_FOR,
     X_FORWARDED_HOST,
     X_FORWARDED_PROTO,
+    FieldLine,
     connection_options,
     parse_content_length,
     parse_line,
@@ -47,6 +48,7 @@ from edgeq.wire.fields import REQUEST_ID as REQUEST_ID_FIELD
 from edgeq.wire.framing import CHUNKED, LENGTH
 from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
 
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _H11_MAX: Final = 1 << 20
 
 
@@ -80,27 +82,38 @@ def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
     return -1 if end < 0 else end + 4
 
 
-def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead:
-    """Parse a complete head (with its empty line).
+def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead | None:
+    """The common case in one pass: `data` is one complete head and nothing else. None: it may not be, use the others.
 
-    `previous`: the last head of this connection; its parsed fields are used again if the field lines are the same.
+    `previous`: the last head of this connection; field lines that are the same again are not looked at again.
     Raises: Refused.
     """
-    line_end = raw.find(b"\r\n")
-    if line_end == 0:
-        return _parse_unusual(raw, limits)
-    if line_end > limits.request_line:
+    lines = data.split(b"\r\n")
+    count = len(lines)
+    if count < 4 or lines[count - 1] or lines[count - 2] or not lines[0]:
+        return None
+    line = lines[0]
+    if len(line) > limits.request_line:
         raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
-    line = raw[:line_end]
-    block = raw[line_end + 2 : -2]  # field lines, each with its CRLF
-    if previous is not None and previous.fields.raw == block:
-        fields = previous.fields
-    else:
-        parsed = _parse_fields(block, limits, False)
-        if parsed is None:
-            return _parse_unusual(raw, limits)
-        fields = parsed
-    return _finish(raw, line, fields)
+    if len(data) - len(line) - 4 > limits.header_bytes:
+        raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
+    if b"" in lines[: count - 2]:
+        return None
+    fields = _parse_fields(lines, previous, limits, False)
+    if fields is None:
+        return _parse_unusual(data, limits)
+    return _finish(data, line, fields)
+
+
+def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead:
+    """Parse a complete head (with its empty line, as measured by `find_end`). Raises: Refused."""
+    head = parse_whole(raw, previous, limits)
+    if head is not None:
+        return head
+    line_end = raw.find(b"\r\n")
+    if line_end > 0 and raw[line_end:] == b"\r\n\r\n":  # a request line without any field
+        return _finish(raw, raw[:line_end], RequestFields())
+    return _parse_unusual(raw, limits)
 
 
 def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
@@ -116,9 +129,9 @@ def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
     else:
         _refuse_version(version)
         minor = 1
-    if not method or method.translate(None, TOKEN):
+    if method not in _METHODS and (not method or method.translate(None, TOKEN)):
         raise Refused("request_malformed", "the method is not a token")
-    if not target or target.translate(None, TARGET):
+    if not target or 0 in target.translate(TARGET_MAP):
         raise Refused("request_malformed", "the request target has a character that is not allowed")
     if minor == 0 and fields.body_kind == CHUNKED:
         raise Refused("request_ambiguous", "Transfer-Encoding in an HTTP/1.0 request")
@@ -199,20 +212,33 @@ def parse_host(value: bytes) -> bytes:
     return value.lower()
 
 
-def _parse_fields(block: bytes, limits: HeadLimits, obs_text: bool) -> RequestFields | None:
-    """Understand field lines; None if they are legal but not plain, which is h11's work.
+def _parse_fields(
+    lines: list[bytes], previous: RequestHead | None, limits: HeadLimits, obs_text: bool
+) -> RequestFields | None:
+    """Understand the lines between the first (the request line) and the last two (empty); None if they are legal but
+    not plain, which is h11's work.
 
     Raises: Refused.
     """
-    fields = RequestFields()
-    fields.raw = block
-    if len(block) > limits.header_bytes:
-        raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    if not block:
-        return fields
-    lines = block[:-2].split(b"\r\n")
-    if len(lines) > limits.header_count:
+    count = len(lines) - 3
+    if count > limits.header_count:
         raise Refused("header_count_exceeded", f"there are more than {limits.header_count} header fields")
+    known: list[FieldLine] = previous.fields.lines if previous is not None else []
+    known_count = len(known)
+    understood: list[FieldLine] = []
+    fresh = known_count != count
+    for index in range(count):
+        line = lines[index + 1]
+        # Clients send the same lines in the same order again and again.
+        if index < known_count and known[index].line == line:
+            understood.append(known[index])
+        else:
+            understood.append(parse_line(line))
+            fresh = True
+    if not fresh and previous is not None:
+        return previous.fields
+    fields = RequestFields()
+    fields.lines = understood
     kept: list[bytes] = []
     nominated: list[bytes] = []
     plain = True
@@ -220,8 +246,8 @@ def _parse_fields(block: bytes, limits: HeadLimits, obs_text: bool) -> RequestFi
     lengths = 0
     codings = b""
     te = b""
-    for line in lines:
-        field = parse_line(line)
+    for field in understood:
+        line = field.line
         if field.obs_text:
             plain = False
         kind = field.kind
@@ -351,8 +377,7 @@ def _parse_unusual(raw: bytes, limits: HeadLimits) -> RequestHead:
     line_end = body.find(b"\r\n")
     if line_end > limits.request_line:
         raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
-    block = body[line_end + 2 : -2]
-    if _parse_fields(block, limits, True) is None:
+    if not body.endswith(b"\r\n\r\n") or _parse_fields(body.split(b"\r\n"), None, limits, True) is None:
         raise Refused("request_malformed", "the field lines cannot be read")
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_H11_MAX)
     try:
@@ -362,14 +387,13 @@ def _parse_unusual(raw: bytes, limits: HeadLimits) -> RequestHead:
         raise Refused("request_malformed", str(error)) from error
     if not isinstance(event, h11.Request):
         raise Refused("request_malformed", "not a request")
-    lines = [name + b": " + value + b"\r\n" for name, value in event.headers.raw_items()]
-    fields = _parse_fields(b"".join(lines), limits, True)
+    lines = [name + b": " + value for name, value in event.headers.raw_items()]
+    line = event.method + b" " + event.target + b" HTTP/" + event.http_version
+    fields = _parse_fields([line, *lines, b"", b""], None, limits, True)
     if fields is None:
         raise Refused("request_malformed", "the field lines cannot be read")
-    line = event.method + b" " + event.target + b" HTTP/" + event.http_version
-    head = _finish(raw, line, fields)
-    head.fields.raw = b"\r\n"  # never equal to a block of field lines: the memo is for plain heads
-    return head
+    fields.lines = []  # to be read by h11 each time
+    return _finish(raw, line, fields)
 
 
 def valid_traceparent(value: bytes) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeq.wire.fields import FieldLine
 from edgeq.wire.framing import NO_BODY
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 9.2.2
@@ -38,8 +39,8 @@ class RequestFields:
         "host",
         "kept",
         "keep_alive",
+        "lines",
         "max_forwards",
-        "raw",
         "referer",
         "request_id",
         "te_trailers",
@@ -53,7 +54,8 @@ class RequestFields:
     )
 
     def __init__(self) -> None:
-        self.raw = b""
+        self.lines: list[FieldLine] = []
+        """All field lines in order, to be recognised in the next head; empty if they must not be."""
         self.kept = b""
         self.host = b""
         self.body_kind: int = NO_BODY

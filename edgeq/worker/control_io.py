@@ -58,7 +58,10 @@ class App(Protocol):
         """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here."""
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        """Accept until the queue is empty, close the own descriptor, then call `on_empty`."""
+        """Accept until the queue is empty, close the own descriptor, then call `on_empty`.
+
+        For a listener that it does not have: call `on_empty` at once.
+        """
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; call `on_done` when nothing is open or the time is over."""
@@ -136,18 +139,17 @@ class Control:
                 self._app.reopen_logs()
 
     def _apply(self, message: Apply, fds: list[int]) -> None:
+        # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.
         new = {address: socket.socket(fileno=fd) for address, fd in zip(message.addresses, fds, strict=True)}
+        self._sockets.update(new)
         try:
             config = unpack_config(message.config)
             self._app.apply(message.generation, message.workers, config, new)
         except Exception as error:
             # Whatever it was: the worker goes on with what it has, and the supervisor takes the change back everywhere.
             _log.exception("configuration not applied", generation=message.generation)
-            for sock in new.values():
-                sock.close()
             self._send(Applied(message.generation, f"{type(error).__name__}: {error}"))
             return
-        self._sockets.update(new)
         self._config = config
         self.generation = message.generation
         self._row.set_generation(message.generation)
@@ -161,7 +163,9 @@ class Control:
             self._send(Retired(address))
 
     def _retired(self, address: str) -> None:
-        self._sockets.pop(address, None)
+        sock = self._sockets.pop(address, None)
+        if sock is not None:
+            sock.close()  # the App has done it, unless it never took this listener
         self._send(Retired(address))
         self._drain_if_empty()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from edgeq.board.layout import CLIENTS, LISTENERS, PROBE, STATE_SERVING, Board, 
 
 
 @pytest.fixture
-def board():
+def board() -> Iterator[Board]:
     made = Board.create(4)
     for slot in range(4):
         made.use(slot)
@@ -22,7 +23,7 @@ def board():
     made.close()
 
 
-def test_attach_sees_what_create_wrote(board):
+def test_attach_sees_what_create_wrote(board: Board) -> None:
     """A second mapping of the same descriptor is the same memory."""
     other = Board.attach(os.dup(board.fd))
     board.row(2).begin(pid=77, generation=5)
@@ -37,7 +38,7 @@ def test_attach_sees_what_create_wrote(board):
     other.close()
 
 
-def test_attach_refuses_foreign_memory():
+def test_attach_refuses_foreign_memory() -> None:
     """A descriptor which is no board is an error, not a crash later."""
     fd = os.memfd_create("other")
     os.ftruncate(fd, 4096)
@@ -46,7 +47,7 @@ def test_attach_refuses_foreign_memory():
     os.close(fd)
 
 
-def test_bury_zeroes_gauges_and_keeps_counters(board):
+def test_bury_zeroes_gauges_and_keeps_counters(board: Board) -> None:
     """What a dead worker held is free at once; what it did stays in the totals."""
     row = board.row(1)
     client = stable_hash("192.0.2.1")
@@ -61,7 +62,7 @@ def test_bury_zeroes_gauges_and_keeps_counters(board):
     assert row.in_flight == 0
 
 
-def test_listener_keeps_its_index(board):
+def test_listener_keeps_its_index(board: Board) -> None:
     """An index belongs to an address over reloads, and is given away only when nothing is open on it."""
     board.assign_listeners(["a", "b"])
     a, b = board.listener_index("a"), board.listener_index("b")
@@ -76,7 +77,7 @@ def test_listener_keeps_its_index(board):
     assert board.listener_index("a") != a
 
 
-def test_full_window_loses_a_client_but_never_leaks(board):
+def test_full_window_loses_a_client_but_never_leaks(board: Board) -> None:
     """A client without room is not counted, and its end changes nobody else's count."""
     row = board.row(0)
     home = 5
@@ -95,7 +96,7 @@ def test_full_window_loses_a_client_but_never_leaks(board):
 
 @settings(max_examples=50)
 @given(st.text(max_size=40))
-def test_stable_hash_is_a_nonzero_cell(text):
+def test_stable_hash_is_a_nonzero_cell(text: str) -> None:
     """0 means a free cell, so no client may hash to it."""
     assert 0 < stable_hash(text) < 2**64
 
@@ -109,7 +110,7 @@ class BoardModel(RuleBasedStateMachine):
     indices = st.integers(0, 3)
 
     @initialize()
-    def create(self):
+    def create(self) -> None:
         self.board = Board.create(3)
         for slot in range(3):
             self.board.use(slot)
@@ -117,24 +118,24 @@ class BoardModel(RuleBasedStateMachine):
         self.accepted = 0
 
     @rule(slot=slots, index=indices, client=clients)
-    def connect(self, slot, index, client):
+    def connect(self, slot: int, index: int, client: int) -> None:
         self.board.row(slot).add_connection(index, client)
         self.open.append((slot, index, client))
         self.accepted += 1
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
-    def disconnect(self, data):
+    def disconnect(self, data: st.DataObject) -> None:
         slot, index, client = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
         self.board.row(slot).remove_connection(index, client)
 
     @rule(slot=slots)
-    def die(self, slot):
+    def die(self, slot: int) -> None:
         self.board.bury(slot)
         self.open = [one for one in self.open if one[0] != slot]
 
     @invariant()
-    def totals_agree(self):
+    def totals_agree(self) -> None:
         listeners = Counter(index for _, index, _ in self.open)
         clients = Counter(client for _, _, client in self.open)
         own = Counter((slot, client) for slot, _, client in self.open)
@@ -145,7 +146,7 @@ class BoardModel(RuleBasedStateMachine):
             assert self.board.row(0).client_count(client) == own[0, client]
         assert self.board.connections_total() == self.accepted
 
-    def teardown(self):
+    def teardown(self) -> None:
         if hasattr(self, "board"):
             self.board.close()
 

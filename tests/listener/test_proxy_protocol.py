@@ -166,7 +166,9 @@ def test_both_versions_agree(
     assert (first.consumed, second.consumed) == (len(line), len(binary))
 
 
-@given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\x00"]), st.binary(max_size=300))
+@given(
+    st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11\x00"]), st.binary(max_size=300)
+)
 def test_any_bytes(start: bytes, rest: bytes) -> None:
     """No input raises, and no header is longer than what was given."""
     parsed = parse(start + rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -85,8 +86,8 @@ def test_numbering_follows_the_kernel_when_members_close(group: dict[int, socket
         bpf_io.steer_group(group[3], order.steering(staying))
         assert spread(group, 30)[leaving] == 0
         bpf_io.steer_group(group[3], order.steering_while_closing(leaving, staying))
-        # As the supervisor does it: for every process that has the socket.
-        group.pop(leaving).shutdown(socket.SHUT_RDWR)
+        with group.pop(leaving) as gone, socket.socket(fileno=os.dup(gone.fileno())):
+            gone.shutdown(socket.SHUT_RDWR)  # for every process that has the socket
         order.closed(leaving)
         for index, slot in enumerate(order.slots):
             bpf_io.steer_group(group[3], [index])

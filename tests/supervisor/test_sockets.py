@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,4 +115,3 @@ def test_proc_net_tcp_is_read() -> None:
     assert parse_listening(table, 8080) == {111}
     assert parse_listening(table, 80) == {333}
     assert parse_listening("", 80) == set()
-    assert os.getpid()

@@ -54,11 +54,12 @@ class FakeApp:
             self.loop.add_reader(sock.fileno(), self._accept, address, sock)
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        sock = self.sockets.pop(address)
-        while self._accept(address, sock):
-            pass
-        self.loop.remove_reader(sock.fileno())
-        sock.close()
+        sock = self.sockets.pop(address, None)
+        if sock is not None:
+            while self._accept(address, sock):
+                pass
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
         on_empty()
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:

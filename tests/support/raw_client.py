@@ -150,6 +150,13 @@ class RawClient:
                 return answers
             self.read_some(left_s)
 
+    def read_large(self, size_bytes: int, asked: Asked | None = None) -> Answer:
+        """One answer of at least `size_bytes`: parsed once at its end, as parsing at each read costs the square."""
+        while len(self.received) < size_bytes and self.read_some():
+            pass
+        (answer,) = self.read_answers([asked or Asked()])
+        return answer
+
     def ask(self, request: bytes, method: bytes = b"GET", timeout_s: float | None = None) -> Answer:
         """Send one request and return its answer. Raises BadAnswer when none comes."""
         before = len(self.received)

@@ -85,6 +85,8 @@ class UpstreamConnection:
         self.ended = threading.Event()
         """The gateway's end of this connection is over."""
         self.closed = False
+        self.over = threading.Event()
+        """Either end is closed: this connection serves nothing more."""
         self._pending = b""
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class UpstreamConnection:
     def _note_end(self, how: str) -> None:
         self.peer_ended = self.peer_ended or how
         self.ended.set()
+        self.over.set()
         self.upstream.notice()
 
     def _events(self, want_body: bool) -> SeenRequest | None:
@@ -212,8 +215,17 @@ class UpstreamConnection:
     def close(self) -> None:
         """FIN and no more reading."""
         self.closed = True
+        self.over.set()
         with contextlib.suppress(OSError):
             self.socket.close()
+
+    def gateway_has_closed(self) -> bool:
+        """Whether the gateway's FIN or RST is there, whatever the script is doing."""
+        if self.ended.is_set() or self.socket.fileno() < 0:
+            return True
+        poller = select.poll()
+        poller.register(self.socket, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        return bool(poller.poll(0))
 
     def stall(self) -> None:
         """Neither read nor write until the gateway goes away or the upstream is stopped."""
@@ -245,8 +257,9 @@ Script = Callable[[UpstreamConnection], None]
 class ScriptedUpstream:
     """Listens on a free loopback port; `script` says what each connection does and may be changed at any time."""
 
-    def __init__(self, script: Script | None = None, backlog: int = 2048) -> None:
+    def __init__(self, script: Script | None = None, backlog: int = 2048, send_buffer_bytes: int = 0) -> None:
         self.script = script or serve(echo)
+        self._send_buffer_bytes = send_buffer_bytes
         self.connections: list[UpstreamConnection] = []
         self.stopping = threading.Event()
         self._changed = threading.Condition()
@@ -286,11 +299,10 @@ class ScriptedUpstream:
     def drop_idle(self, timeout_s: float = 2.0) -> None:
         """Close every connection and wait until the gateway has closed its side too, so that it must connect anew."""
         for connection in list(self.connections):
-            if not connection.closed and not connection.ended.is_set():
+            if not connection.over.is_set():
                 connection.half_close()
         for connection in list(self.connections):
-            if not connection.closed:
-                connection.ended.wait(timeout_s)
+            connection.over.wait(timeout_s)
 
     def _accept(self) -> None:
         while not self.stopping.is_set():
@@ -301,6 +313,8 @@ class ScriptedUpstream:
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._send_buffer_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
             connection = UpstreamConnection(self, sock, len(self.connections))
             self.connections.append(connection)
             thread = threading.Thread(target=self._run, args=(connection, self.script), daemon=True)
@@ -314,6 +328,11 @@ class ScriptedUpstream:
         if not connection.closed:
             connection.close()
         self.notice()
+
+    @property
+    def sent_bytes(self) -> int:
+        """All that the gateway's kernel took from this upstream."""
+        return sum(connection.sent_bytes for connection in list(self.connections))
 
     def stop(self) -> None:
         """Close everything and join the threads."""
@@ -333,9 +352,9 @@ class ScriptedUpstream:
 
 
 @contextlib.contextmanager
-def upstream(script: Script | None = None) -> Iterator[ScriptedUpstream]:
+def upstream(script: Script | None = None, send_buffer_bytes: int = 0) -> Iterator[ScriptedUpstream]:
     """A running upstream."""
-    server = ScriptedUpstream(script)
+    server = ScriptedUpstream(script, send_buffer_bytes=send_buffer_bytes)
     try:
         yield server
     finally:

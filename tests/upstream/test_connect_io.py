@@ -270,7 +270,7 @@ def test_out_of_descriptors(play: Play) -> None:
     async def scenario(bench: Bench) -> None:
         address = closed_port()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
         try:
             _, end = bench.begin(address)
         finally:
@@ -290,7 +290,7 @@ def test_out_of_descriptors_once_connected(play: Play, pki: Path, secure: bool) 
         bench.make(tls_of(pki) if secure else None)
 
         def protocol() -> Peer:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
             return bench.protocol()
 
         def done(protocol: Any, reason: str) -> None:

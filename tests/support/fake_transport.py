@@ -1,0 +1,379 @@
+"""A worker without sockets: fake transports, a fake loop, scripted dialing; everything between them is the real core.
+
+The core may be compiled, so nothing of it is replaced or subclassed: the fakes stand at its edges only. A transport
+keeps to uvloop's rules, and is stricter where uvloop forgives: to write after `close`, `abort` or `write_eof` is an
+error of the test.
+
+Time: the core asks the clock itself, so `World.advance` only moves the wheel into the future. Timers that are set
+after a jump count from the real present: jump at most once, or forward by more each time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
+
+from edgeq.config.schema import Duration, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
+from edgeq.config.schema import Listener as ListenerConfig
+from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.listener.connection import Downstream
+from edgeq.listener.peer import Peer
+from edgeq.listener.settings import ListenerSettings
+from edgeq.policy.headers import TRACE_OFF, X_FORWARDED, ForwardPolicy
+from edgeq.route.table import Route, RouteTable
+from edgeq.upstream.connection import UpstreamConnection
+from edgeq.upstream.pool import Pool
+from edgeq.upstream.upstream import Upstream
+from edgeq.worker.shard import Shard
+
+HIGH_WATER: Final = 64 * 1024
+LOW_WATER: Final = 16
+"""uvloop's own (bytes)."""
+
+
+class FakeLoop:
+    """Calls wait in order until `run`."""
+
+    def __init__(self) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def call_soon(self, call: Callable[..., object], *args: Any) -> None:
+        self._calls.append((call, args))
+
+    def run(self) -> None:
+        """Until nothing waits."""
+        while self._calls:
+            call, args = self._calls.popleft()
+            call(*args)
+
+
+class FakeSocket:
+    """What a transport gives out as its socket: notes whether closing is to reset."""
+
+    def __init__(self) -> None:
+        self.options: list[tuple[Any, ...]] = []
+
+    def setsockopt(self, *args: Any) -> None:
+        self.options.append(args)
+
+
+class FakeTransport:
+    """One side of a connection. The peer of the core is the test: `data`, `eof`, `reset` arrive, `sent` left."""
+
+    def __init__(self, loop: FakeLoop, protocol: Any, half_close: bool = True) -> None:
+        self._loop = loop
+        self._inbox: list[bytes | Exception | None] = []
+        self._buffer = bytearray()
+        self._half_close = half_close
+        self._paused_protocol = False
+        self._read_ended = False
+        self._resume: list[None] = []
+        self.protocol = protocol
+        self.sent = bytearray()
+        """What the peer got."""
+        self.blocked = False
+        """The peer does not read: what is written stays in the buffer."""
+        self.reading = True
+        self.closing = False
+        self.aborted = False
+        self.eof_written = False
+        self.lost = False
+        self.socket = FakeSocket()
+        self.writes = 0
+        protocol.connection_made(self)
+
+    # -- what the core calls
+
+    def write(self, data: bytes | memoryview) -> None:
+        assert not self.closing, "write after close"
+        assert not self.eof_written, "write after write_eof"
+        self.writes += 1
+        self._buffer += data
+        self._flush()
+        if len(self._buffer) > HIGH_WATER and not self._paused_protocol:
+            self._paused_protocol = True
+            self.protocol.pause_writing()
+
+    def writelines(self, parts: Any) -> None:
+        self.write(b"".join(parts))
+
+    def write_eof(self) -> None:
+        assert not self.closing, "write_eof after close"
+        assert self._half_close, "write_eof on a transport that cannot"
+        self.eof_written = True
+
+    def can_write_eof(self) -> bool:
+        return self._half_close
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._buffer)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self.socket if name == "socket" else default
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        if not self.closing and not self._read_ended and not self.reading:
+            self.reading = True
+            self._loop.call_soon(self._deliver)
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            self.reading = False
+            if not self._buffer:
+                self._loop.call_soon(self._lose, None)
+
+    def abort(self) -> None:
+        if not self.aborted and not self.lost:
+            self.closing = True
+            self.aborted = True
+            self.reading = False
+            self._buffer.clear()
+            self._loop.call_soon(self._lose, None)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    # -- what the peer does
+
+    def data(self, data: bytes) -> None:
+        """Bytes arrive."""
+        self._arrive(data)
+
+    def eof(self) -> None:
+        """A FIN arrives."""
+        self._arrive(None)
+
+    def reset(self, error: Exception | None = None) -> None:
+        """A reset arrives."""
+        self._arrive(error or ConnectionResetError(104, "reset"))
+
+    def block(self) -> None:
+        """The peer stops reading."""
+        self.blocked = True
+
+    def drain(self, size: int = 1 << 40) -> None:
+        """The peer reads so many of the bytes that wait; all of them: it reads on."""
+        if size >= len(self._buffer):
+            self.blocked = False
+        out = self._buffer[:size]
+        del self._buffer[:size]
+        self.sent += out
+        self._flush()
+
+    def take(self) -> bytes:
+        """What was sent since the last call."""
+        out = bytes(self.sent)
+        self.sent.clear()
+        return out
+
+    @property
+    def is_reset(self) -> bool:
+        """Does the peer see a reset rather than a FIN?"""
+        return self.aborted and bool(self.socket.options)
+
+    @property
+    def fin_sent(self) -> bool:
+        """Has the peer seen our FIN, after all bytes?"""
+        return (self.eof_written or (self.closing and not self.aborted)) and not self._buffer
+
+    def _arrive(self, item: bytes | Exception | None) -> None:
+        self._inbox.append(item)
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._inbox and self.reading and not self.closing:
+            item = self._inbox.pop(0)
+            if isinstance(item, bytes):
+                self.protocol.data_received(item)
+            elif item is None:
+                self._read_ended = True
+                self.reading = False
+                if not self.protocol.eof_received():
+                    self.close()
+            else:
+                self.closing = True
+                self.aborted = True
+                self.reading = False
+                self._buffer.clear()
+                self._loop.call_soon(self._lose, item)
+
+    def _flush(self) -> None:
+        if not self.blocked:
+            self.sent += self._buffer
+            self._buffer.clear()
+        if self._paused_protocol and len(self._buffer) <= LOW_WATER:
+            self._paused_protocol = False
+            self.protocol.resume_writing()
+        if self.closing and not self._buffer and not self.aborted:
+            self._loop.call_soon(self._lose, None)
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self.lost:
+            self.lost = True
+            self.closing = True
+            self.protocol.connection_lost(error)
+
+
+class World:
+    """One worker: a listener, a route to one upstream with some endpoints. What is dialed waits in `dials`."""
+
+    def __init__(
+        self,
+        *,
+        listener: dict[str, Any] | None = None,
+        timeouts: dict[str, float] | None = None,
+        limits: dict[str, int] | None = None,
+        pool: dict[str, Any] | None = None,
+        upstream_timeouts: dict[str, float] | None = None,
+        forward: ForwardPolicy | None = None,
+        endpoints: int = 1,
+        route_timeout_s: float = 0.0,
+        body_bytes: int = -1,
+        rewrite: bytes = b"",
+        path: bytes = b"/*",
+        client_host: str = "192.0.2.7",
+        tls: bool = False,
+    ) -> None:
+        self.loop = FakeLoop()
+        self.ring: list[Any] = []
+        self.flushes = 0
+        policy = forward or ForwardPolicy(X_FORWARDED, True, b"gw", TRACE_OFF)
+        self.shard = Shard(policy, self.ring, None, self.loop.call_soon)
+        self.shard.flush_log = self._flush_log
+        self.wheel = self.shard.wheel
+        self.config = ListenerConfig(
+            address="127.0.0.1:80",
+            timeouts=ListenerTimeouts(**{name: Duration(value) for name, value in (timeouts or {}).items()}),
+            limits=ListenerLimits(**(limits or {})),  # type: ignore[arg-type]
+            **(listener or {}),
+        )
+        self.settings = ListenerSettings(self.config)
+        self.upstream = Upstream("up", self.wheel)
+        self.upstream.configure(
+            UpstreamConfig(
+                endpoints=(),
+                pool=UpstreamPool(**(pool or {})),
+                timeouts=UpstreamTimeouts(
+                    **{name: Duration(value) for name, value in (upstream_timeouts or {}).items()}
+                ),
+            ),
+            1,
+        )
+        self.upstream.default_host = b"default.example"
+        self.dials: list[Pool] = []
+        self.stale: set[FakeTransport] = set()
+        """Transports whose other side has closed without our knowing it yet."""
+        for index in range(endpoints):
+            name = f"10.0.0.{index + 1}:80"
+            self.upstream.pools.append(Pool(self.upstream, name, name, self.dials.append, self._readable))
+        self.pool = self.upstream.pools[0] if endpoints else None
+        self.shard.routes = RouteTable(
+            [Route("r", b"*", path, self.upstream, rewrite, route_timeout_s, body_bytes)],
+        )
+        self.peer = Peer(client_host, 4711, "127.0.0.1", 80, tls, False, "")
+        self.gone: list[Any] = []
+        self.tls = tls
+        self.now = monotonic()
+        self.clients: list[FakeTransport] = []
+        self.servers: list[FakeTransport] = []
+
+    def _flush_log(self) -> None:
+        self.flushes += 1
+
+    def _readable(self, transport: Any) -> bool:
+        return transport in self.stale
+
+    def connect(self) -> FakeTransport:
+        """A client's connection; its protocol is a Downstream."""
+        down = Downstream(self.shard, self.settings, self.peer, 0, self.gone.append)
+        transport = FakeTransport(self.loop, down, half_close=not self.tls)
+        self.clients.append(transport)
+        return transport
+
+    def dial_ok(self, index: int = 0, made_only: bool = False) -> FakeTransport:
+        """The connection that was asked for is there."""
+        pool = self.dials.pop(index)
+        connection = UpstreamConnection(pool)
+        transport = FakeTransport(self.loop, connection)
+        self.servers.append(transport)
+        if not made_only:
+            pool.dialed(connection, 0.001)
+            self.loop.run()
+        return transport
+
+    def dial_failed(self, reason: str = "upstream_connect_refused", index: int = 0) -> None:
+        """It could not be opened."""
+        self.dials.pop(index).dial_failed(reason)
+        self.loop.run()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for the wheel."""
+        self.now = max(self.now, monotonic()) + seconds
+        self.wheel.advance(self.now)
+        self.loop.run()
+
+    def request(self, data: bytes, client: FakeTransport | None = None) -> tuple[FakeTransport, FakeTransport]:
+        """A client sends `data` and an upstream connection gets it: (client, server)."""
+        if client is None:
+            client = self.connect()
+        before = len(self.dials)
+        client.data(data)
+        self.loop.run()
+        if len(self.dials) > before:
+            return client, self.dial_ok()
+        return client, next(server for server in self.servers if server.protocol.exchange is not None)
+
+    @property
+    def records(self) -> list[Record]:
+        """The access log."""
+        return [Record(fields) for fields in self.ring]
+
+    def check_settled(self) -> None:
+        """Nothing runs: counters say so too."""
+        assert self.shard.in_flight == 0
+        assert len(self.ring) == self.shard.requests
+        for pool in self.upstream.pools:
+            self.check_pool(pool)
+            assert not pool.waiting
+            assert pool.opened == len(pool.idle)
+
+    def check_pool(self, pool: Pool) -> None:
+        """Invariants that hold at any moment."""
+        mine = [server for server in self.servers if server.protocol.pool is pool]
+        counted = [server for server in mine if not server.protocol.lost]
+        active = [server for server in counted if server.protocol.exchange is not None]
+        assert pool.connecting == self.dials.count(pool)
+        assert pool.opened == len(pool.idle) + len(active) == len(counted)
+        for connection in pool.idle:
+            assert connection.exchange is None
+            assert not connection.lost
+            assert connection.transport.reading, "an idle connection that is not read"
+        for server in mine:
+            if server.protocol.lost:
+                assert server.protocol.exchange is None
+
+
+class Record:
+    """One access record by name."""
+
+    def __init__(self, fields: tuple[Any, ...]) -> None:
+        self.method: bytes = fields[1]
+        self.target: bytes = fields[2]
+        self.host: bytes = fields[4]
+        self.route: str = fields[8]
+        self.endpoint: str = fields[10]
+        self.status: int = fields[11]
+        self.request_bytes: int = fields[12]
+        self.answer_bytes: int = fields[13]
+        self.attempts: int = fields[20]
+        self.reason: str = fields[21]
+        self.resource: str = fields[22]
+        self.request_id: bytes = fields[23]
+        self.trace_id: bytes = fields[24]
+        self.reused: bool = fields[29]
