@@ -118,17 +118,6 @@ def memory(root: int) -> Memory:
     return Memory(sum(part.pss_bytes for part in parts), sum(part.rss_bytes for part in parts))
 
 
-def parse_passive_opens(text: str) -> int:
-    """TCP connections accepted since boot, from /proc/net/snmp."""
-    names, values = (line.split()[1:] for line in text.splitlines() if line.startswith("Tcp:"))
-    return int(values[names.index("PassiveOpens")])
-
-
-def accepted_connections() -> int:
-    """TCP connections accepted on this machine since boot: shows whether connections are kept."""
-    return parse_passive_opens(_read("/proc/net/snmp"))
-
-
 @dataclass(frozen=True, slots=True)
 class Core:
     """One processor's time so far: busy (with steal) and stolen by the hypervisor, in seconds."""

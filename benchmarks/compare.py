@@ -35,7 +35,7 @@ MAX_MEMORY_ROUNDS = 3
 CLOCKS_AGREE = 0.02
 """How far the two clocks of the kernel may differ, beside the ticks' own resolution."""
 KEPT = 0.05
-"""Connections per request that may be opened beyond what the load itself opens, before it is mentioned."""
+"""Connections per request that a proxy may open to the upstream before it is mentioned."""
 DESCRIPTORS = 20_000
 
 
@@ -50,6 +50,7 @@ class Instance:
     proxy: str
     variant: Variant
     port: int
+    upstream_port: int
     process: Process
 
     @property
@@ -118,7 +119,7 @@ class Comparison:
         if not plan.command[0]:
             raise DidNotStart(f"{proxy} is not installed")
         with processes_io.running(proxy, plan, PROXY_CORE, directory, scenario.port) as process:
-            instance = Instance(proxy, variant, scenario.port, process)
+            instance = Instance(proxy, variant, scenario.port, upstream_port, process)
             try:
                 negotiated = loads_io.verify(row, variant, scenario.port)
             except loads_io.LoadFailed as error:
@@ -187,23 +188,20 @@ class Comparison:
         if loud:
             text = f"in {len(loud)} of {len(shares)} windows other work took {QUIET:.0%} to {max(loud):.0%}"
             self.note(f"{row.id}: {text} of the proxies' processor; measure again on a quiet machine")
-        expected = 1.0 if isinstance(row.load, WrkLoad) and row.load.close else 0.0
         for line in report.lines(row, self.measurements):
-            accepts = line.details["accepts_per_request"]
-            connections = row.load.connections if isinstance(row.load, WrkLoad | StreamLoad) else 0
-            # Each window opens its own connections once, and as many to the upstream if all those were closed.
-            allowed = expected + KEPT + 2 * connections / max(1.0, line.rate * self.seconds)
-            if accepts > allowed:
-                self.note(f"{row.id}: {line.proxy} {line.variant}: {accepts:.2f} connections opened per request")
+            connects = line.details["upstream_connects"]
+            if connects > KEPT:
+                self.note(f"{row.id}: {line.proxy} {line.variant}: {connects:.2f} upstream connections per request")
 
     def _window(self, row: Row, instance: Instance, number: int, seconds: float, directory: str) -> Measurement | None:
         """Load on one proxy, with its processor time before and after."""
         before, load_before = accounting_io.processor_time(instance.process.pid), accounting_io.core(LOAD_CORE)
         core_before = accounting_io.core(PROXY_CORE)
-        accepts_before = accounting_io.accepted_connections()
         started = time.monotonic()
         try:
+            accepts_before = loads_io.upstream_accepts(instance.upstream_port)
             result = self.load(row, instance, seconds, directory)
+            connects = loads_io.upstream_accepts(instance.upstream_port) - accepts_before - 1
         except loads_io.LoadFailed as error:
             self.note(f"{row.id}: {instance.name}, round {number}: {error}")
             return None
@@ -221,13 +219,12 @@ class Comparison:
             self.note(f"{row.id}: {instance.name}, round {number}: no request was answered")
             return None
         others = max(0.0, core_after.busy_s - core_before.busy_s - used_s) / elapsed
-        accepts = accounting_io.accepted_connections() - accepts_before
         details = {
             **result.details,
             "stat_us": ticks_s / result.requests * 1e6,
             "load_core_busy": (load_after.busy_s - load_before.busy_s) / elapsed,
             "others_busy": others,
-            "accepts_per_request": accepts / result.requests,
+            "upstream_connects": connects / result.requests,
             "steal_s": core_after.steal_s - core_before.steal_s,
         }
         value = used_s / result.requests * 1e6

@@ -218,6 +218,23 @@ class HeldConnections:
         return int(json.loads(last).get("closed", 0))
 
 
+def parse_accepts(text: str) -> int:
+    """Connections that an upstream has accepted so far, from the page of nginx's stub_status."""
+    return int(text.splitlines()[2].split()[0])
+
+
+def upstream_accepts(port: int) -> int:
+    """Connections that the upstream has accepted so far, the one that asks included."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", "/_status")
+        return parse_accepts(connection.getresponse().read().decode())
+    except (OSError, http.client.HTTPException, ValueError, IndexError) as error:
+        raise LoadFailed(f"the upstream's state cannot be read: {error}") from error
+    finally:
+        connection.close()
+
+
 def _connect(row: Row, port: int) -> http.client.HTTPConnection:
     if not row.tls:
         return http.client.HTTPConnection("127.0.0.1", port, timeout=20)

@@ -2,9 +2,10 @@
 
 Usage: python -m benchmarks.micro_accept [--connections 3000] [--rounds 15]
 
-The server accepts, makes a transport with a protocol that writes one byte, and sees the client close. Measured is the CPU
-time of the server's process (user and system, so the kernel's share is in it) for each connection; the client is another
-process. The ways alternate within each round, and medians are printed: on a small shared machine single numbers lie.
+The server accepts, makes a transport with a protocol that writes one byte, and sees the client close. Measured is the
+CPU time of the server's process (user and system, so the kernel's share is in it) for each connection; the client is
+another process. The ways alternate within each round, and medians are printed: on a small shared machine single numbers
+lie.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import socket
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -274,7 +276,7 @@ async def main(connections: int, rounds: int) -> None:
     bench.close()
     print(
         f"{time.strftime('%Y-%m-%d')}  {platform.system()} {platform.release()}  {os.cpu_count()} CPUs  "
-        f"Python {platform.python_version()}  uvloop {uvloop.__version__}  "
+        f"Python {platform.python_version()}  uvloop {version('uvloop')}  "
         f"{rounds} rounds of {connections} connections, {CONCURRENT} at once"
     )
     print(f"{'CPU microseconds per connection':42} median  ratio   min   max")

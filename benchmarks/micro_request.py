@@ -99,7 +99,7 @@ def main() -> None:
         walk.append(spent / (len(batches) * len(heads)) * 1e9)
         begin = process_time()
         for batch in batches:
-            access_log.render(batch, "json")
+            access_log.render(batch, "json", 0.0)
         render.append((process_time() - begin) / (len(batches) * len(heads)) * 1e9)
     variant = "compiled" if relay.__file__.endswith(".so") else "interpreted"
     print(f"{variant}: walk {min(walk):.0f} ns, access log {min(render):.0f} ns per request")

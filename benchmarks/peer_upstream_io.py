@@ -4,7 +4,7 @@
 
 POST: the body is read and forgotten, the answer is "ok". GET /events: an event stream of EVENTS chunks, one each
 GAP_MS, each written on its own. GET ..._echo: what arrived (request id, X-Forwarded-For, X-Forwarded-Proto, number of
-the request on its connection). Only a proxy talks to it, so requests are read without suspicion.
+the request on its connection). GET /_status: a page like nginx's stub_status. Only a proxy talks to it, so requests are read without suspicion.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ OK = answer(b"ok")
 class Settings:
     """What all connections share: the stream's chunks in order, the gap between them, the loop."""
 
-    __slots__ = ("chunks", "gap_s", "loop")
+    __slots__ = ("accepts", "chunks", "gap_s", "loop")
 
     def __init__(self, events: int, gap_s: float, loop: asyncio.AbstractEventLoop) -> None:
         self.chunks = [chunk(event(index)) for index in range(events)]
         self.chunks[-1] += b"0\r\n\r\n"
         self.gap_s = gap_s
+        self.accepts = 0
         self.loop = loop
 
 
@@ -68,6 +69,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._settings.accepts += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -99,6 +101,11 @@ class Connection(asyncio.BufferedProtocol):
             names = (b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto")
             shown = [field(head, name) for name in names] + [b"%d" % self._requests]
             self._transport.write(answer(b"|".join(shown)))
+        elif b" /_status " in head:
+            accepts = self._settings.accepts
+            self._transport.write(
+                answer(b"Active connections: 1\nserver accepts handled\n %d %d\n" % (accepts, accepts))
+            )
         else:
             self._transport.write(STREAM_HEAD)
             self._settings.loop.call_later(self._settings.gap_s, self._next_chunk, 0)

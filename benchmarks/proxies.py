@@ -70,7 +70,7 @@ class Programs:
 def nginx_plan(scenario: Scenario, programs: Programs) -> Plan:
     """nginx: request bodies are streamed (its default, a temporary file for 1 MiB, would cost it more).
 
-    With its default buffers (8 of 4 KiB) a large body costs it about 1.5 times what it costs with larger ones, so where
+    With its default buffers (8 of 4 KiB) a large body costs it 1.5 to 2 times what it costs with larger ones, so where
     bodies are large it gets larger ones; `nginx-defaults` shows the difference.
     """
     location = [
@@ -394,6 +394,7 @@ http {{
     default_type text/plain;
     location / {{ return 200 "{"x" * small_bytes}"; }}
     location = /large {{ }}
+    location = /_status {{ stub_status; }}
     location ~ /_echo$ {{ return 200 "{shown}"; }}
   }}
 }}

@@ -116,21 +116,22 @@ def verdict(target: Target, row: Row, table: Sequence[Line]) -> str | None:
         return None
     reference: Line | None = line
     if target.versus == "value":
-        reached, what = line.value.median, f"{target.proxy} {row.unit}"
+        spread, what = line.value, f"{target.proxy} {row.unit}"
     elif target.versus in line.ratios:
         itself = target.versus == "self"
         reference = by_name.get((target.proxy if itself else target.versus, row.variants[0 if itself else -1].name))
-        reached = line.ratios[target.versus].median
+        spread = line.ratios[target.versus]
         what = f"{target.proxy} / {row.variants[0].name if itself else target.versus}"
     else:
         return None
+    reached = spread.median
     involved = [each for each in (line, reference) if each is not None]
     errors = sum(each.errors for each in involved)
     if errors:
-        return f"{row.id}: {what} = {reached:.2f}, NOT VALID, {errors} errors"
+        return f"{row.id}: {what} = {spread.text()}, NOT VALID, {errors} errors"
     outcome = "met" if round(reached, 2) <= target.limit else f"MISSED by {reached - target.limit:.2f}"
     doubt = " (the machine was busy)" if any(each.details.get("others_busy", 0.0) > QUIET for each in involved) else ""
-    return f"{row.id}: {what} = {reached:.2f}, aim <= {target.limit:.2f}: {outcome}{doubt}"
+    return f"{row.id}: {what} = {spread.text()}, aim <= {target.limit:.2f}: {outcome}{doubt}"
 
 
 def verdicts(row: Row, table: Sequence[Line]) -> list[str]:

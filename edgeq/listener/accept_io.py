@@ -12,7 +12,20 @@ descriptors or memory, or when the operator says so; a full listener accepts, an
 Inherited from the listening socket by accept(2) on Linux, hence set once: TCP_NODELAY, TCP_NOTSENT_LOWAT, SO_SNDBUF
 (not O_NONBLOCK: libuv sets it). SO_KEEPALIVE stays off: the time-outs of HTTP find dead peers sooner.
 
-MEASURED
+Why not loop.create_server on a duplicate: it is the cheapest, but a budget, a pause that keeps the handle, a PROXY
+header before the transport, and our own order and answers when the listener is full are not to be had with it.
+Measured 2026-11-23 with benchmarks/micro_accept.py (Linux 6.18, 2 shared CPUs, Python 3.11.7, uvloop 0.23.0,
+interpreted; CPU microseconds per connection, user and system, medians of 15 alternating rounds of 3000, 32 at once; the
+machine was not idle, so only differences within one run mean something):
+
+    create_server(sock=dup)                        50.8   1.00
+    add_reader, Task per connection                67.2   1.32
+    add_reader, stepped, future's callback         63.7   1.25
+    add_reader, stepped, one callback a turn       61.0   1.20
+    this class, all included                       56.4   1.11
+
+In another run create_server took 46.1 and this class 53.1; with TCP handles instead of plain stream handles (open_io)
+55.8, with socket.accept() instead of bare descriptors (descriptor_io) 62.7.
 """
 
 from __future__ import annotations

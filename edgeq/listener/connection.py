@@ -67,6 +67,7 @@ class Downstream(Timed):
         "closing",
         "exchange",
         "half_closed",
+        "log_text",
         "peer",
         "plain_client_lines",
         "prefix",
@@ -97,6 +98,8 @@ class Downstream(Timed):
         self.plain_client_lines: bytes = client_lines(shard.forward, peer.client_host, peer.tls)
         self.client_lines: bytes = self.plain_client_lines
         self.prefix = b""
+        self.log_text = ""
+        """This connection's part of access-log lines, once it has been rendered."""
         self._memo: RequestHead | None = None
         self._memo_route: Any = None
         self._memo_generation: int = -1
@@ -462,6 +465,7 @@ class Downstream(Timed):
             self._memo_route = None
             self._memo_generation = -1
             self.prefix = b""
+            self.log_text = ""
             self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
         elif state == ACTIVE:
             self._active_expired(now)

@@ -26,7 +26,8 @@ from collections.abc import Callable
 from typing import Final
 
 from edgeq.observe import log_io
-from edgeq.response.access_log import Record, render
+from edgeq.response.access_log import render
+from edgeq.response.relay import Exchange
 
 MAX_WAITING: Final = 65_536
 """Records; some 50 MiB, or some seconds of a busy worker's traffic."""
@@ -82,8 +83,8 @@ class AccessLogWriter:
 
         Raises: ValueError for an unknown format.
         """
-        render([], log_format)
-        self.ring: list[Record] = []
+        render([], log_format, 0.0)
+        self.ring: list[Exchange] = []
         self.enabled = target != "off"
         self.dropped = 0
         self.errors = 0
@@ -180,16 +181,17 @@ class AccessLogWriter:
             "problem": self._problem,
         }
 
-    def _render(self, records: list[Record]) -> bytes:
+    def _render(self, exchanges: list[Exchange]) -> bytes:
+        wall_offset_s = time.time() - time.monotonic()
         try:
-            return render(records, self._format)
+            return render(exchanges, self._format, wall_offset_s)
         except Exception:
             # a record of wrong types is a defect; it must not take its neighbours with it
             self._log.exception("access_log.record_invalid")
         lines = []
-        for record in records:
+        for exchange in exchanges:
             try:
-                lines.append(render([record], self._format))
+                lines.append(render([exchange], self._format, wall_offset_s))
             except Exception:
                 self.errors += 1
         return b"".join(lines)

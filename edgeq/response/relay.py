@@ -59,6 +59,7 @@ class Exchange:
         "connect_s",
         "down",
         "ended",
+        "ended_at",
         "endpoint",
         "first_byte_at",
         "head",
@@ -117,6 +118,7 @@ class Exchange:
         self.reason = ""
         self.resource = ""
         self.ended: bool = False
+        self.ended_at: float = 0.0
         self.tunnel: bool = False
         fields = head.fields
         kind = fields.body_kind
@@ -564,48 +566,10 @@ class Exchange:
         shard.in_flight -= 1
         if not shard.log_enabled:
             return
-        now = monotonic()
-        head = self.head
-        fields = head.fields
-        route = self.route
-        begun_at = self.begun_at
-        sent_at = self.sent_at
-        peer = down.peer
-        shard.ring.append(
-            (
-                int((now + shard.wall_offset_s) * 1e9),
-                head.method,
-                head.target,
-                head.version,
-                head.host,
-                peer.client_host,
-                peer.client_port,
-                down.settings.name,
-                route.name if route is not None else "",
-                route.upstream.name if route is not None else "",
-                self.endpoint,
-                self.status,
-                self.request_bytes,
-                self.answer_bytes,
-                int((now - begun_at) * 1e6),
-                int((sent_at - self.queued_at) * 1e6) if self.queued_at and sent_at else 0,
-                down.accept_us,
-                int(self.connect_s * 1e6),
-                int((now - sent_at) * 1e6) if sent_at else 0,
-                int((self.first_byte_at - sent_at) * 1e6) if self.first_byte_at else 0,
-                self.attempts,
-                self.reason,
-                self.resource,
-                self.request_id,
-                self.trace_id,
-                fields.user_agent,
-                fields.referer,
-                peer.tls,
-                shard.generation,
-                self.reused,
-            )
-        )
-        if len(shard.ring) == 512:
+        self.ended_at = monotonic()
+        self.pending = b""
+        shard.ring.append(self)
+        if len(shard.ring) >= 512:
             shard.flush_log()
 
     def finish_here(self) -> None:

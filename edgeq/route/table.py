@@ -20,10 +20,30 @@ if TYPE_CHECKING:
 class Route:
     """What to match and on what terms to forward. `prefix` is the literal part before the final "*"."""
 
-    __slots__ = ("body_bytes", "host", "name", "path", "prefix", "resource", "rewrite", "timeout_s", "upstream")
+    __slots__ = (
+        "body_bytes",
+        "generation",
+        "host",
+        "log_texts",
+        "name",
+        "path",
+        "prefix",
+        "resource",
+        "rewrite",
+        "timeout_s",
+        "upstream",
+    )
 
     def __init__(
-        self, name: str, host: bytes, path: bytes, upstream: Upstream, rewrite: bytes, timeout_s: float, body_bytes: int
+        self,
+        name: str,
+        host: bytes,
+        path: bytes,
+        upstream: Upstream,
+        rewrite: bytes,
+        timeout_s: float,
+        body_bytes: int,
+        generation: int = 0,
     ) -> None:
         self.name = name
         self.host = host
@@ -36,6 +56,10 @@ class Route:
         """Limit of a request body; -1: the listener's."""
         self.prefix = path[:-1] if path.endswith(b"/*") else path
         self.resource = f"route/{name}"
+        self.generation: int = generation
+        """Of the configuration that made it."""
+        self.log_texts: dict[tuple[int, str, int, bool], str] = {}
+        """Rendered parts of access-log lines, by status, endpoint, attempts and whether the connection was reused."""
 
     def target(self, target: bytes, path: bytes) -> bytes:
         """The target to forward: `rewrite` in place of the matched prefix (of the whole path of an exact match)."""

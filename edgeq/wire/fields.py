@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.wire.chars import TOKEN, VALUE_MAP, VALUE_OBS
+from edgeq.wire.chars import DIGITS, IPV6, TOKEN, VALUE_MAP, VALUE_OBS
+from edgeq.wire.chars import HOST as HOST_CHARS
 from edgeq.wire.errors import Refused
 
 # What a field means to a gateway. PASS lines are forwarded as they came.
@@ -85,7 +86,8 @@ _NOT_REMEMBERED: Final[frozenset[bytes]] = frozenset(
 
 
 class FieldLine:
-    """One field line, understood: `name` in lower case, `value` without surrounding white space."""
+    """One field line, understood: `name` in lower case, `value` without surrounding white space (of Host: valid and in
+    lower case)."""
 
     __slots__ = ("kind", "line", "name", "obs_text", "value")
 
@@ -131,7 +133,10 @@ def parse_line(line: bytes) -> FieldLine:
         if line.translate(None, VALUE_OBS):
             raise Refused("request_malformed", "a field value has a control character, a bare CR or a bare LF")
         obs_text = True
-    parsed = FieldLine(name.kind, line, name.name, line[colon + 1 :].strip(b" \t"), obs_text)
+    value = line[colon + 1 :].strip(b" \t")
+    if name.kind == HOST:
+        value = parse_host(value)
+    parsed = FieldLine(name.kind, line, name.name, value, obs_text)
     if name.remembered and len(line) <= _TABLE_LINE_BYTES:
         if len(_table) >= _TABLE_LINES:
             _table.clear()
@@ -159,6 +164,26 @@ def _remember_name(raw_name: bytes) -> FieldName:
             _names.clear()
         _names[raw_name] = known
     return known
+
+
+def parse_host(value: bytes) -> bytes:
+    """A Host value in lower case (RFC 9110 7.2, RFC 3986 3.2.2). Raises: Refused(host_invalid)."""
+    if not value.translate(None, HOST_CHARS):  # no port, no brackets
+        return value.lower()
+    if value[:1] == b"[":
+        close = value.find(b"]")
+        literal = value[1:close]
+        port = value[close + 1 :]
+        good = close > 0 and b":" in literal and not literal.translate(None, IPV6) and port[:1] in (b"", b":")
+        port = port[1:]
+    else:
+        colon = value.find(b":")
+        name = value[:colon]
+        port = value[colon + 1 :]
+        good = colon > 0 and not name.translate(None, HOST_CHARS)
+    if not good or port.translate(None, DIGITS) or len(port) > 5 or (port and int(port) > 65535):
+        raise Refused("host_invalid", "the Host is not a valid host and port")
+    return value.lower()
 
 
 def parse_content_length(value: bytes) -> int:

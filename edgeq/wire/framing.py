@@ -163,10 +163,10 @@ class ChunkedFramer:
         return b"".join(kept)
 
     def _check_partial_size_line(self, part: bytes) -> None:
-        if len(part) >= _MAX_SIZE_LINE:
-            raise Refused("request_malformed", "a chunk size line is too long")
         if part.endswith(b"\r"):
             part = part[:-1]
+        if len(part) > _MAX_SIZE_LINE:
+            raise Refused("request_malformed", "a chunk size line is too long")
         if part.translate(None, VALUE):
             raise Refused("request_malformed", "a chunk size line has a bare CR, a bare LF or a control character")
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import h11
 
-from edgeq.wire.chars import DIGITS, HEX_DIGITS, HOST, IPV6, REQUEST_ID, TARGET_MAP, TOKEN
+from edgeq.wire.chars import HEX_DIGITS, REQUEST_ID, TARGET_MAP, TOKEN
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import (
     CONNECTION,
@@ -41,6 +41,7 @@ from edgeq.wire.fields import (
     FieldLine,
     connection_options,
     parse_content_length,
+    parse_host,
     parse_line,
 )
 from edgeq.wire.fields import HOST as HOST_FIELD
@@ -50,6 +51,8 @@ from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
 
 _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _H11_MAX: Final = 1 << 20
+_EMPTY_LINES: Final = b"\r\n\r\n\r\n\r"
+"""What may stand before a request line, in full or in part."""
 
 
 def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
@@ -62,18 +65,20 @@ def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
     end = data.find(b"\r\n\r\n", start if start > 0 else 0)
     size = end + 4 if end >= 0 else len(data)
     line_end = data.find(b"\r\n", 0, limits.request_line + 2)
+    blank = 0
     if line_end == 0:  # empty lines before the request line are h11's, few of them
-        if data[:8] == b"\r\n\r\n\r\n\r\n":
+        blank = len(data) - len(data.lstrip(b"\r\n"))
+        if not _EMPTY_LINES.startswith(data[:blank]):
             raise Refused("request_malformed", "too many empty lines before the request")
-        line_end = data.find(b"\r\n", len(data) - len(data.lstrip(b"\r\n")))
-        if not data.strip(b"\r\n"):
+        if blank == len(data):
             return -1
-        end = data.find(b"\r\n\r\n", len(data) - len(data.lstrip(b"\r\n")))
+        end = data.find(b"\r\n\r\n", blank)
         size = end + 4 if end >= 0 else len(data)
+        line_end = data.find(b"\r\n", blank, blank + limits.request_line + 2)
     if line_end < 0:
-        if size > limits.request_line:
+        if size - blank > limits.request_line + 1:  # the last one may be the line's CR
             raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
-        if b"\n" in data:
+        if data.find(b"\n", blank) >= 0:
             raise Refused("request_malformed", "a line ends with a bare LF")
     elif size - line_end - 4 > limits.header_bytes:
         raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
@@ -95,10 +100,10 @@ def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -
     line = lines[0]
     if len(line) > limits.request_line:
         raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+    if b"" in lines[: count - 2]:
+        return None  # a body or another request follows
     if len(data) - len(line) - 4 > limits.header_bytes:
         raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    if b"" in lines[: count - 2]:
-        return None
     fields = _parse_fields(lines, previous, limits, False)
     if fields is None:
         return _parse_unusual(data, limits)
@@ -136,6 +141,8 @@ def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
     if minor == 0 and fields.body_kind == CHUNKED:
         raise Refused("request_ambiguous", "Transfer-Encoding in an HTTP/1.0 request")
     host = fields.host
+    if minor == 1 and not host:  # an absolute-form target needs one as well (RFC 9112 3.2)
+        raise Refused("host_invalid", "the Host field is missing or empty")
     if target[:1] == b"/":
         pass
     elif method == b"CONNECT":
@@ -147,8 +154,6 @@ def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
         host, target = _absolute_form(target)
     if method == b"CONNECT":
         raise Refused("method_refused", "CONNECT is not served")
-    if not host and minor == 1:
-        raise Refused("host_invalid", "the Host field is missing or empty")
     question = target.find(b"?")
     if question < 0:
         return RequestHead(raw, method, target, target, b"", host, minor, fields)
@@ -190,26 +195,6 @@ def _absolute_form(target: bytes) -> tuple[bytes, bytes]:
     elif path[:1] == b"?":
         path = b"/" + path
     return host, path
-
-
-def parse_host(value: bytes) -> bytes:
-    """A Host value in lower case (RFC 9110 7.2, RFC 3986 3.2.2). Raises: Refused(host_invalid)."""
-    if not value.translate(None, HOST):  # no port, no brackets
-        return value.lower()
-    if value[:1] == b"[":
-        close = value.find(b"]")
-        literal = value[1:close]
-        port = value[close + 1 :]
-        good = close > 0 and b":" in literal and not literal.translate(None, IPV6) and port[:1] in (b"", b":")
-        port = port[1:]
-    else:
-        colon = value.find(b":")
-        name = value[:colon]
-        port = value[colon + 1 :]
-        good = colon > 0 and not name.translate(None, HOST)
-    if not good or port.translate(None, DIGITS) or len(port) > 5 or (port and int(port) > 65535):
-        raise Refused("host_invalid", "the Host is not a valid host and port")
-    return value.lower()
 
 
 def _parse_fields(
@@ -255,7 +240,7 @@ def _parse_fields(
             kept.append(line)
         elif kind == HOST_FIELD:
             hosts += 1
-            fields.host = parse_host(field.value)
+            fields.host = field.value
         elif kind == USER_AGENT:
             kept.append(line)
             fields.user_agent = field.value
@@ -287,7 +272,7 @@ def _parse_fields(
             value = field.value
             fields.request_id = value if value and len(value) <= 128 and not value.translate(None, REQUEST_ID) else b""
         elif kind == TRACEPARENT:
-            fields.traceparent = b"" if fields.traceparent else field.value
+            fields.traceparent = _joined(fields.traceparent, field.value)  # two are never valid
         elif kind == TRACESTATE:
             fields.tracestate = _joined(fields.tracestate, field.value)
         elif kind == EXPECT:
@@ -351,6 +336,7 @@ def _check_codings(codings: bytes) -> None:
 def _apply_connection(fields: RequestFields, options: list[bytes], kept: list[bytes]) -> None:
     """Obey Connection: persistence, upgrade, and the removal of the fields that it names."""
     upgrade = False
+    named: set[bytes] = set()
     for option in options:
         if option == b"close":
             fields.close = True
@@ -358,12 +344,10 @@ def _apply_connection(fields: RequestFields, options: list[bytes], kept: list[by
             fields.keep_alive = True
         elif option == b"upgrade":
             upgrade = True
-        elif option == b"te" or option in END_TO_END:
-            pass
-        else:
-            for line in kept[:]:
-                if parse_line(line).name == option:
-                    kept.remove(line)
+        elif option not in END_TO_END:
+            named.add(option)
+    if named:
+        kept[:] = [line for line in kept if parse_line(line).name not in named]
     # Only WebSocket goes through; h2c would hide requests from every rule of this gateway (RFC 9113 drops it as well).
     fields.upgrade = b"websocket" if upgrade and fields.upgrade == b"websocket" else b""
 
@@ -381,7 +365,7 @@ def _parse_unusual(raw: bytes, limits: HeadLimits) -> RequestHead:
         raise Refused("request_malformed", "the field lines cannot be read")
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_H11_MAX)
     try:
-        connection.receive_data(raw)
+        connection.receive_data(body)  # h11 takes no empty line before a request
         event = connection.next_event()
     except h11.RemoteProtocolError as error:
         raise Refused("request_malformed", str(error)) from error

@@ -104,9 +104,10 @@ def parse_response(raw: bytes) -> ResponseHead:
     else:
         head.body_kind = UNTIL_CLOSE
     head.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
-    for option in options:
-        if option not in END_TO_END and option not in (b"close", b"keep-alive", b"upgrade"):
-            kept = [kept[0]] + [line for line in kept[1:] if parse_line(line).name != option]
+    if options:
+        named = {option for option in options if option not in END_TO_END}
+        if named:
+            kept = [kept[0]] + [line for line in kept[1:] if parse_line(line).name not in named]
     if upgrade_lines and (head.status in (101, 426)):
         kept.extend(upgrade_lines)
         kept.append(b"connection: upgrade")

@@ -85,6 +85,7 @@ class RequestHead:
         "host",
         "idempotent",
         "keep_alive",
+        "log_text",
         "method",
         "minor",
         "path",
@@ -116,6 +117,8 @@ class RequestHead:
         self.minor: int = minor
         self.version = b"HTTP/1.1" if minor else b"HTTP/1.0"
         self.fields = fields
+        self.log_text = ""
+        """This head's part of an access-log line, once it has been rendered."""
         self.idempotent: bool = method in _IDEMPOTENT
         # RFC 9112 9.3
         self.keep_alive: bool = not fields.close and (minor == 1 or fields.keep_alive)

@@ -160,6 +160,7 @@ class App:
                 service = UpstreamService(name, self._loop, shard.wheel, self._resolver, self._log)
                 self._services[name] = service
             service.apply(upstream, self._workers)
+        self._generation = generation
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
         for name in [name for name in self._services if name not in config.upstream]:
@@ -177,6 +178,7 @@ class App:
             config.rewrite.encode(),
             float(config.timeout),
             int(config.body_bytes),
+            self._generation,
         )
 
     def _open(self, config: ListenerConfig) -> None:
@@ -226,7 +228,7 @@ class App:
 
     def _tick(self, now: float) -> None:
         shard = self._shard
-        shard.wall_offset_s = time() - monotonic()
+        
         shard.wheel.advance(now)
         for service in self._services.values():
             service.tick(now)

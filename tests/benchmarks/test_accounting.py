@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.accounting_io import Stat, family, parse_passive_opens, parse_rollup, parse_stat
+from benchmarks.accounting_io import Stat, family, parse_rollup, parse_stat
 
 
 def test_stat_with_a_hostile_name() -> None:
@@ -29,9 +29,3 @@ def test_family_finds_descendants_and_the_session() -> None:
         20: Stat(parent=1, session=20, ticks=0),
     }
     assert family(stats, 10) == (10, 11, 12, 13)
-
-
-def test_passive_opens() -> None:
-    """The counter is found by its name, not by its place."""
-    text = "Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm ActiveOpens PassiveOpens\nTcp: 1 200 300\nUdp: In\nUdp: 4\n"
-    assert parse_passive_opens(text) == 300

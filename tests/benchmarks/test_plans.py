@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.loads_io import wrk_script
+from benchmarks.loads_io import parse_accepts, wrk_script
 from benchmarks.proxies import PLANS, Plan, Programs, Scenario
 from benchmarks.rows import REQUEST_HEADERS, ROWS, WrkLoad
 
@@ -77,3 +77,9 @@ def test_rows_have_distinct_ids_and_known_proxies() -> None:
     for row in ROWS:
         assert set(row.also) <= set(PLANS)
         assert all(target.proxy in PLANS for target in row.targets)
+
+
+def test_accepts_of_stub_status() -> None:
+    """The number of accepted connections, from the page as nginx writes it."""
+    text = "Active connections: 33 \nserver accepts handled requests\n 170 170 99000 \nReading: 0 Writing: 1 Waiting: 32 \n"
+    assert parse_accepts(text) == 170

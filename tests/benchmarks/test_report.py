@@ -38,14 +38,14 @@ def test_verdict_against_itself() -> None:
     first, second = (variant.name for variant in row.variants)
     measurements = [measured(row.id, "edgeq", 1, 20.0, first), measured(row.id, "edgeq", 1, 21.0, second)]
     (text,) = verdicts(row, lines(row, measurements))
-    assert "= 1.05, aim <= 1.10: met" in text
+    assert "= 1.05 (1.05..1.05), aim <= 1.10: met" in text
 
 
 def test_verdict_of_a_value() -> None:
     """The memory of a connection is compared with a fixed figure."""
     row = ROW["idle-memory"]
     (text,) = verdicts(row, lines(row, [measured(row.id, "edgeq", 1, 3.5)]))
-    assert "edgeq KiB/connection = 3.50, aim <= 4.00: met" in text
+    assert "edgeq KiB/connection = 3.50 (3.50..3.50), aim <= 4.00: met" in text
 
 
 def test_errors_void_a_verdict() -> None:

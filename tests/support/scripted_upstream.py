@@ -194,7 +194,9 @@ class UpstreamConnection:
                 try:
                     if not _wait(self.socket, select.POLLOUT):
                         continue
-                    count = self.socket.send(view)
+                    count = self.socket.send(view, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    continue
                 except OSError as error:
                     self._note_end("reset")
                     raise PeerGone from error
