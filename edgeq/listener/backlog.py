@@ -5,33 +5,34 @@ Decides who is next, who has waited too long and who finds no room. Invariants:
 - everybody waits for the same time, so the oldest is always the next to expire;
 - one client cannot fill the queue: with a limit per client, its waiting connections count against it.
 
+The classes are not generic: with mypyc 2.4 a compiled generic one crashes in the garbage collector.
 Why a queue of our own and not the kernel's: that one has no deadline, no order that we can see, and no answer.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, Generic, TypeVar
+from typing import Final
 
-T = TypeVar("T")
+from edgeq.listener.peer import Peer
 
 FULL: Final = "conn_limit_listener"
 CLIENT_FULL: Final = "conn_limit_client"
 
 
-class Ticket(Generic[T]):
-    """A place in the queue."""
+class Ticket:
+    """A place in the queue: whose descriptor waits, and since when."""
 
-    __slots__ = ("client_host", "item", "number", "since")
+    __slots__ = ("fd", "number", "peer", "since")
 
-    def __init__(self, number: int, client_host: str, item: T, since: float) -> None:
+    def __init__(self, number: int, fd: int, peer: Peer, since: float) -> None:
         self.number = number
-        self.client_host = client_host
-        self.item = item
+        self.fd = fd
+        self.peer = peer
         self.since = since
 
 
-class Backlog(Generic[T]):
+class Backlog:
     """The queue. Times are monotonic seconds; `now` never runs backwards."""
 
     __slots__ = ("_by_client", "_next_number", "_tickets", "max_waiting", "timeout_s")
@@ -39,7 +40,7 @@ class Backlog(Generic[T]):
     def __init__(self, max_waiting: int, timeout_s: float) -> None:
         self.max_waiting = max_waiting
         self.timeout_s = timeout_s
-        self._tickets: OrderedDict[int, Ticket[T]] = OrderedDict()
+        self._tickets: OrderedDict[int, Ticket] = OrderedDict()
         self._by_client: dict[str, int] = {}
         self._next_number = 0
 
@@ -51,39 +52,40 @@ class Backlog(Generic[T]):
         self.max_waiting = max_waiting
         self.timeout_s = timeout_s
 
-    def push(self, client_host: str, item: T, now: float, max_per_client: int = 0) -> Ticket[T] | str:
+    def push(self, fd: int, peer: Peer, now: float, max_per_client: int = 0) -> Ticket | str:
         """Queue up. Returns the ticket, or the reason why there is no room. `max_per_client` 0: no limit."""
         if len(self._tickets) >= self.max_waiting:
             return FULL
-        waiting = self._by_client.get(client_host, 0)
+        waiting = self._by_client.get(peer.client_host, 0)
         if 0 < max_per_client <= waiting:
             return CLIENT_FULL
-        ticket = Ticket(self._next_number, client_host, item, now)
+        ticket = Ticket(self._next_number, fd, peer, now)
         self._next_number += 1
         self._tickets[ticket.number] = ticket
-        self._by_client[client_host] = waiting + 1
+        self._by_client[peer.client_host] = waiting + 1
         return ticket
 
-    def oldest(self) -> Ticket[T] | None:
+    def oldest(self) -> Ticket | None:
         """Who is next; it stays in the queue."""
         for ticket in self._tickets.values():
             return ticket
         return None
 
-    def remove(self, ticket: Ticket[T]) -> bool:
+    def remove(self, ticket: Ticket) -> bool:
         """Take a ticket out, wherever it stands. False: it was no longer in the queue."""
         if self._tickets.pop(ticket.number, None) is None:
             return False
-        waiting = self._by_client[ticket.client_host] - 1
+        client_host = ticket.peer.client_host
+        waiting = self._by_client[client_host] - 1
         if waiting:
-            self._by_client[ticket.client_host] = waiting
+            self._by_client[client_host] = waiting
         else:
-            del self._by_client[ticket.client_host]
+            del self._by_client[client_host]
         return True
 
-    def expire(self, now: float) -> list[Ticket[T]]:
+    def expire(self, now: float) -> list[Ticket]:
         """Take out all who have waited for `timeout_s` or longer, oldest first."""
-        expired: list[Ticket[T]] = []
+        expired: list[Ticket] = []
         while (ticket := self.oldest()) is not None and now - ticket.since >= self.timeout_s:
             self.remove(ticket)
             expired.append(ticket)

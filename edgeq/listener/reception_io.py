@@ -116,7 +116,7 @@ class Reception:
         self._pace = LogPace()
         self._opener = Opener(loop, make_protocol, self._on_open_failed, settled)
         self._refuser = Refuser(loop, refusal)
-        self._backlog: Backlog[tuple[int, Peer]] = Backlog(config.queue.max, float(config.queue.timeout))
+        self._backlog = Backlog(config.queue.max, float(config.queue.timeout))
         self._prefaces: dict[PrefaceReader, Peer] = {}
         self._proxies: Networks | None = None
         self._ticking: asyncio.TimerHandle | None = None
@@ -151,7 +151,7 @@ class Reception:
         self._prefaces.clear()
         while (ticket := self._backlog.oldest()) is not None:
             self._backlog.remove(ticket)
-            os.close(ticket.item[0])
+            os.close(ticket.fd)
         self._refuser.close()
         if self._ticking is not None:
             self._ticking.cancel()
@@ -214,9 +214,7 @@ class Reception:
             self._open(fd, peer)
             return
         if refusal == FULL:
-            queued = self._backlog.push(
-                peer.client_host, (fd, peer), self._loop.time(), self._config.max_connections_per_client
-            )
+            queued = self._backlog.push(fd, peer, self._loop.time(), self._config.max_connections_per_client)
             if not isinstance(queued, str):
                 if self._ticking is None:
                     self._ticking = self._loop.call_later(_TICK_S, self._on_tick)
@@ -244,7 +242,7 @@ class Reception:
     def admit_waiting(self) -> None:
         """Give free places to those who wait, in order."""
         while (ticket := self._backlog.oldest()) is not None:
-            fd, peer = ticket.item
+            fd, peer = ticket.fd, ticket.peer
             if has_left(fd):
                 self._backlog.remove(ticket)
                 os.close(fd)
@@ -265,7 +263,7 @@ class Reception:
         self._ticking = None
         self.admit_waiting()
         for ticket in self._backlog.expire(self._loop.time()):
-            self.refuse(ticket.item[0], ticket.client_host, FULL)
+            self.refuse(ticket.fd, ticket.peer.client_host, FULL)
         if self._backlog:
             self._ticking = self._loop.call_later(_TICK_S, self._on_tick)
         else:

@@ -29,22 +29,24 @@ class UpstreamService:
         self._watches: dict[str, Watch] = {}
         self._specs: dict[str, EndpointSpec] = {}
         self._addresses: dict[str, tuple[Address, ...]] = {}
-        self._pools: dict[tuple[str, Address], Pool] = {}
+        # By what is dialed: a changed SRV weight keeps its connections.
+        self._pools: dict[tuple[str, str, str, int], Pool] = {}
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
 
     def apply(self, config: UpstreamConfig, workers: int) -> None:
-        """Take over a new configuration; what did not change keeps its connections."""
+        """Take over a new configuration; what did not change keeps its connections.
+
+        Raises: ValueError, naming key and file, for certificates that cannot be used; then nothing has changed.
+        """
         old = self._config
+        secure = any(parse_endpoint(url).tls for url in config.endpoints)
+        dialers = {False: Dialer(self._loop, config, None)}
+        if secure:
+            dialers[True] = Dialer(self._loop, config, upstream_context(config.tls))
+        self._dialers = dialers
         self._config = config
         self.upstream.configure(config, workers)
-        if (
-            old is None
-            or old.tls != config.tls
-            or old.receive_buffer != config.receive_buffer
-            or old.timeouts != config.timeouts
-        ):
-            self._dialers = {}
         if old is not None and old.tls != config.tls:
             for pool in self._pools.values():
                 pool.retire()
@@ -74,10 +76,10 @@ class UpstreamService:
         config = self._config
         if config is None:
             return
-        pools: dict[tuple[str, Address], Pool] = {}
+        pools: dict[tuple[str, str, str, int], Pool] = {}
         for url, spec in self._specs.items():
             for address in self._addresses.get(url, ()):
-                key = (url, address)
+                key: tuple[str, str, str, int] = (url, address.family, address.host, address.port)
                 pool = self._pools.get(key)
                 if pool is None:
                     pool = Pool(self.upstream, address, str(address), self._dial, readable)
@@ -90,7 +92,7 @@ class UpstreamService:
         upstream = self.upstream
         upstream.pools = list(pools.values())
         first = next(iter(self._specs.values()), None)
-        upstream.default_host = first.name.encode() if first is not None else b""
+        upstream.default_host = _host_header(first) if first is not None else b""
         if config.host == "upstream":
             upstream.host = upstream.default_host
         elif config.host == "preserve":
@@ -107,13 +109,7 @@ class UpstreamService:
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
 
     def _dial(self, pool: Pool) -> None:
-        config = self._config
-        if config is None:
-            return
-        dialer = self._dialers.get(pool.tls)
-        if dialer is None:
-            context = upstream_context(config.tls) if pool.tls else None
-            dialer = self._dialers[pool.tls] = Dialer(self._loop, config, context)
+        dialer = self._dialers[pool.tls]
         made: list[Dial] = []
 
         def protocol() -> Any:  # a compiled class cannot derive from asyncio.Protocol; it has its methods
@@ -147,3 +143,10 @@ class UpstreamService:
     def snapshot(self) -> list[dict[str, int | float | str]]:
         """Each endpoint's pool."""
         return [pool.snapshot() for pool in self.upstream.pools]
+
+
+def _host_header(spec: EndpointSpec) -> bytes:
+    """What a Host field says of an endpoint: brackets around IPv6, the port unless it is the scheme's own."""
+    host = f"[{spec.name}]" if ":" in spec.name else spec.name
+    own = spec.scheme == "unix" or spec.srv or spec.port == (443 if spec.tls else 80)
+    return (host if own else f"{host}:{spec.port}").encode()

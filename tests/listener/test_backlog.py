@@ -6,67 +6,72 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edgeq.listener.backlog import CLIENT_FULL, FULL, Backlog, Ticket
+from edgeq.listener.peer import Peer
 
 
-def _push(backlog: Backlog[str], host: str, item: str, now: float, max_per_client: int = 0) -> Ticket[str]:
-    ticket = backlog.push(host, item, now, max_per_client)
+def _peer(host: str) -> Peer:
+    return Peer(host, 1, "local", 2, False, False, "")
+
+
+def _push(backlog: Backlog, host: str, fd: int, now: float, max_per_client: int = 0) -> Ticket:
+    ticket = backlog.push(fd, _peer(host), now, max_per_client)
     assert not isinstance(ticket, str)
     return ticket
 
 
 def test_first_come_first_served() -> None:
     """The oldest is next, and stays so until it is removed."""
-    backlog: Backlog[str] = Backlog(10, 1.0)
-    first = _push(backlog, "a", "first", 0.0)
-    _push(backlog, "b", "second", 0.1)
+    backlog = Backlog(10, 1.0)
+    first = _push(backlog, "a", 1, 0.0)
+    _push(backlog, "b", 2, 0.1)
     assert backlog.oldest() is first
     assert backlog.oldest() is first
     assert backlog.remove(first)
     second = backlog.oldest()
     assert second is not None
-    assert second.item == "second"
+    assert second.fd == 2
 
 
 def test_bounded() -> None:
     """A full queue says so, and a queue of length zero lets nobody wait."""
-    backlog: Backlog[str] = Backlog(1, 1.0)
-    _push(backlog, "a", "x", 0.0)
-    assert backlog.push("a", "y", 0.0) == FULL
-    assert Backlog[str](0, 1.0).push("a", "y", 0.0) == FULL
+    backlog = Backlog(1, 1.0)
+    _push(backlog, "a", 1, 0.0)
+    assert backlog.push(2, _peer("a"), 0.0) == FULL
+    assert Backlog(0, 1.0).push(2, _peer("a"), 0.0) == FULL
 
 
 def test_one_client_cannot_fill_it() -> None:
     """With a limit per client, those of its connections that wait count against it."""
-    backlog: Backlog[str] = Backlog(10, 1.0)
-    ticket = _push(backlog, "a", "1", 0.0, 2)
-    _push(backlog, "a", "2", 0.0, 2)
-    assert backlog.push("a", "3", 0.0, 2) == CLIENT_FULL
-    _push(backlog, "b", "1", 0.0, 2)
+    backlog = Backlog(10, 1.0)
+    ticket = _push(backlog, "a", 1, 0.0, 2)
+    _push(backlog, "a", 2, 0.0, 2)
+    assert backlog.push(3, _peer("a"), 0.0, 2) == CLIENT_FULL
+    _push(backlog, "b", 1, 0.0, 2)
     backlog.remove(ticket)
-    _push(backlog, "a", "3", 0.0, 2)
+    _push(backlog, "a", 3, 0.0, 2)
 
 
 def test_expiry_and_age() -> None:
     """Who has waited for the time-out leaves, oldest first; the age of the oldest is visible."""
-    backlog: Backlog[str] = Backlog(10, 1.0)
+    backlog = Backlog(10, 1.0)
     assert backlog.oldest_age_s(5.0) == 0.0
-    for at in (0.0, 0.5, 0.9):
-        _push(backlog, "a", str(at), at)
+    for fd, at in enumerate((0.0, 0.5, 0.9)):
+        _push(backlog, "a", fd, at)
     assert backlog.oldest_age_s(0.75) == 0.75
     assert backlog.expire(0.99) == []
-    assert [ticket.item for ticket in backlog.expire(1.5)] == ["0.0", "0.5"]
+    assert [ticket.fd for ticket in backlog.expire(1.5)] == [0, 1]
     assert len(backlog) == 1
     backlog.resize(10, 0.1)
-    assert [ticket.item for ticket in backlog.expire(1.5)] == ["0.9"]
+    assert [ticket.fd for ticket in backlog.expire(1.5)] == [2]
 
 
 def test_remove_from_the_middle_once() -> None:
     """An entry may leave from anywhere, and only once."""
-    backlog: Backlog[str] = Backlog(10, 1.0)
-    tickets = [_push(backlog, "a", str(number), 0.0) for number in range(3)]
+    backlog = Backlog(10, 1.0)
+    tickets = [_push(backlog, "a", number, 0.0) for number in range(3)]
     assert backlog.remove(tickets[1])
     assert not backlog.remove(tickets[1])
-    assert [ticket.item for ticket in backlog.expire(2.0)] == ["0", "2"]
+    assert [ticket.fd for ticket in backlog.expire(2.0)] == [0, 2]
 
 
 class BacklogModel(RuleBasedStateMachine):
@@ -74,8 +79,8 @@ class BacklogModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backlog: Backlog[int] = Backlog(5, 1.0)
-        self.model: list[Ticket[int]] = []
+        self.backlog = Backlog(5, 1.0)
+        self.model: list[Ticket] = []
         self.now = 0.0
         self.pushed = 0
 
@@ -83,8 +88,8 @@ class BacklogModel(RuleBasedStateMachine):
     def push(self, host: str, per_client: int, later: float) -> None:
         """Queue up."""
         self.now += later
-        waiting = sum(ticket.client_host == host for ticket in self.model)
-        ticket = self.backlog.push(host, self.pushed, self.now, per_client)
+        waiting = sum(ticket.peer.client_host == host for ticket in self.model)
+        ticket = self.backlog.push(self.pushed, _peer(host), self.now, per_client)
         self.pushed += 1
         if isinstance(ticket, str):
             assert ticket == (FULL if len(self.model) >= 5 else CLIENT_FULL)
