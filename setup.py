@@ -26,6 +26,7 @@ from setuptools.command.build_ext import build_ext
 HOT = [
     "edgeq/wire/*.py",
     "edgeq/listener/connection.py",
+    "edgeq/listener/settings.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",
     "edgeq/upstream/balancer.py",
@@ -35,6 +36,7 @@ HOT = [
     "edgeq/response/access_log.py",
     "edgeq/response/relay.py",
     "edgeq/response/rescue.py",
+    "edgeq/worker/shard.py",
     "edgeq/worker/wheel.py",
 ]
 """Where a request spends its time, as patterns; those that exist are compiled, except packages' __init__ and *_io."""

@@ -4,7 +4,8 @@
 
 POST: the body is read and forgotten, the answer is "ok". GET /events: an event stream of EVENTS chunks, one each
 GAP_MS, each written on its own. GET ..._echo: what arrived (request id, X-Forwarded-For, X-Forwarded-Proto, number of
-the request on its connection). GET /_status: a page like nginx's stub_status. Only a proxy talks to it, so requests are read without suspicion.
+the request on its connection). GET /_status: a page like that of nginx's stub_status.
+Only a proxy and the harness talk to it, so requests are read without suspicion.
 """
 
 from __future__ import annotations

@@ -51,7 +51,10 @@ def target(options: argparse.Namespace, script: Script | None = None) -> Iterato
 
 
 def exchange(address: Address, data: bytes, wait_s: float) -> tuple[bytes, bool]:
-    """Send, then read until an answer's head is there and nothing follows for a moment. Returns: bytes, and if it ended."""
+    """Send, then read until an answer's head is there and nothing follows for a moment.
+
+    Returns: what was received, and whether the connection ended.
+    """
     with socket.create_connection(address, timeout=5) as sock:
         with contextlib.suppress(OSError):
             sock.sendall(data)

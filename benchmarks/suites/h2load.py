@@ -25,7 +25,9 @@ def nginx_origin() -> Iterator[int]:
     with tempfile.TemporaryDirectory(prefix="origin-") as name:
         port = free_port()
         configuration = Path(name) / "nginx.conf"
-        temporary = " ".join(f"{kind}_temp_path {name};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        temporary = " ".join(
+            f"{kind}_temp_path {name};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         configuration.write_text(
             f"daemon off; worker_processes 1; pid {name}/pid; events {{ worker_connections 4096; }}\n"
             f"http {{ access_log off; keepalive_requests 100000000; {temporary}\n"
@@ -52,7 +54,9 @@ def run(address: Address, requests: int, connections: int) -> tuple[bool, str]:
     """Returns: whether all succeeded, and h2load's summary."""
     command = ["h2load", "--h1", "-n", str(requests), "-c", str(connections), f"http://{address[0]}:{address[1]}/"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=1200).stdout
-    summary = "\n".join(line for line in output.splitlines() if line.startswith(("finished", "requests", "status codes")))
+    summary = "\n".join(
+        line for line in output.splitlines() if line.startswith(("finished", "requests", "status codes"))
+    )
     found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", output)
     good = re.search(r"status codes: (\d+) 2xx", output)
     return bool(found and good and int(found[1]) == requests == int(good[1])), summary

@@ -14,12 +14,12 @@ from typing import Final
 
 import h11
 import orjson
-import structlog
 
 from edgeq.admin.commands import Answer, Command, Control, find_http, find_text, render_text
+from edgeq.observe import log_io
 from edgeq.supervisor.sockets_io import UnixPath, peer
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 _MAX_LINE_BYTES: Final = 8 * 1024
 _MAX_REQUEST_BYTES: Final = 64 * 1024
 _REQUEST_TIMEOUT_S: Final = 10.0

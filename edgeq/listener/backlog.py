@@ -5,7 +5,7 @@ Decides who is next, who has waited too long and who finds no room. Invariants:
 - everybody waits for the same time, so the oldest is always the next to expire;
 - one client cannot fill the queue: with a limit per client, its waiting connections count against it.
 
-The classes are not generic: with mypyc 2.4 a compiled generic one crashes in the garbage collector.
+The classes are not generic: compiled by mypyc 2.4.1, generic ones crashed the collector (seen in the model test).
 Why a queue of our own and not the kernel's: that one has no deadline, no order that we can see, and no answer.
 """
 

@@ -340,13 +340,12 @@ class Downstream(Timed):
         limit = self.settings.max_requests
         return not self.shard.draining and (limit == 0 or self.requests < limit)
 
-    def exchange_done(self, exchange: Exchange) -> None:
+    def exchange_done(self, exchange: Exchange, now: float) -> None:
         """The answer is written. Next request, wait for one, or close."""
         self.exchange = None
         if not exchange.keep_alive or self.closing:
             self._close_after_answer(exchange)
             return
-        now = monotonic()
         self.state = IDLE
         self._idle_since = now
         self.shard.wheel.schedule(self, now + TRIM_S)

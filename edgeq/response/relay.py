@@ -206,15 +206,16 @@ class Exchange:
         if not self.request_done:
             self.pending = b""
             down.resume_reading()
-        up.expire_in(up.pool.upstream.first_byte_s)
+        up.expire_after(now, up.pool.upstream.first_byte_s)
 
     # -- the answer's side --------------------------------------------------------------------------------------------
 
     def answer_data(self, data: bytes) -> None:
         """Take bytes that the upstream connection has read."""
         kind = self._answer_kind
+        now = monotonic()
         if kind < 0:
-            self._answer_head(data)
+            self._answer_head(data, now)
             return
         up = self.up
         down = self.down
@@ -231,7 +232,7 @@ class Exchange:
             self.answer_bytes += size
             down.transport.write(data)
             if size == remaining:
-                self._complete()
+                self._complete(now)
                 return
         elif kind == CHUNKED:
             framer = self._answer_framer
@@ -248,19 +249,19 @@ class Exchange:
             if framer.done:
                 if framer.excess:
                     up.reusable = False
-                self._complete()
+                self._complete(now)
                 return
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        up.expire_in(up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
+        up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
-    def _answer_head(self, data: bytes) -> None:
+    def _answer_head(self, data: bytes, now: float) -> None:
         up = self.up
         if up is None:
             return
         if self.first_byte_at == 0.0:
-            self.first_byte_at = monotonic()
+            self.first_byte_at = now
         pool = up.pool
         while True:
             memo = pool.memo
@@ -297,9 +298,9 @@ class Exchange:
             data = data[end:]
             if not data:
                 return
-        self._final_head(answer, data, end)
+        self._final_head(answer, data, end, now)
 
-    def _final_head(self, answer: ResponseHead, data: bytes, end: int) -> None:
+    def _final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
         up = self.up
         if up is None:
             return
@@ -349,7 +350,7 @@ class Exchange:
             if size:
                 up.reusable = False
             transport.write(b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n")))
-            self._complete()
+            self._complete(now)
             return
         if kind == LENGTH:
             remaining = answer.content_length
@@ -371,7 +372,7 @@ class Exchange:
                     )
                 )
             if size == remaining:
-                self._complete()
+                self._complete(now)
                 return
         else:
             out = b""
@@ -393,9 +394,9 @@ class Exchange:
             if framer is not None and framer.done:
                 if framer.excess:
                     up.reusable = False
-                self._complete()
+                self._complete(now)
                 return
-        up.expire_in(up.pool.upstream.body_s)
+        up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
         """After 101: bytes both ways until both sides have ended."""
@@ -420,7 +421,7 @@ class Exchange:
             up.transport.write(data)
             up.expire_in(up.pool.upstream.tunnel_s)
 
-    def _complete(self) -> None:
+    def _complete(self, now: float) -> None:
         """The last byte of the answer has been written."""
         up = self.up
         down = self.down
@@ -429,11 +430,11 @@ class Exchange:
             if not self.request_done:
                 up.reusable = False  # it still expects the rest of this request's body
             up.exchange = None
-            self._end()
-            up.pool.release(up)
+            self._end(now)
+            up.pool.release(up, now)
         else:
-            self._end()
-        down.exchange_done(self)
+            self._end(now)
+        down.exchange_done(self, now)
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
 
@@ -445,14 +446,14 @@ class Exchange:
         self.up = None
         up.exchange = None
         if self.tunnel:
-            self._end()
+            self._end(monotonic())
             self.down.finish_tunnel(clean)
             return
         if self._answer_kind == UNTIL_CLOSE and clean:
             if self._answer_chunks:
                 self.down.transport.write(LAST_CHUNK)
-            self._end()
-            self.down.exchange_done(self)
+            self._end(monotonic())
+            self.down.exchange_done(self, monotonic())
             return
         if self.answer_started:
             self.fail("upstream_truncated", up.pool.resource, "the upstream closed within its answer")
@@ -491,13 +492,13 @@ class Exchange:
         self._drop_upstream()
         down = self.down
         if self.answer_started:
-            self._end()
+            self._end(monotonic())
             down.cut(self._answer_kind == UNTIL_CLOSE and not self._answer_chunks)
             return
         row = REASONS[reason]
         if row.status == 0:
             self.status = 499
-            self._end()
+            self._end(monotonic())
             down.cut(False)
             return
         self.status = row.status
@@ -512,8 +513,8 @@ class Exchange:
             self.head.method == b"HEAD",
         )
         down.transport.write(text)
-        self._end()
-        down.exchange_done(self)
+        self._end(monotonic())
+        down.exchange_done(self, monotonic())
 
     def client_gone(self) -> None:
         """The client has left: what runs for it is cancelled."""
@@ -525,7 +526,7 @@ class Exchange:
             if not self.answer_started:
                 self.status = 499
         self._drop_upstream()
-        self._end()
+        self._end(monotonic())
 
     def _drop_upstream(self) -> None:
         up = self.up
@@ -556,7 +557,7 @@ class Exchange:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def _end(self) -> None:
+    def _end(self, now: float) -> None:
         """Write the access record, once."""
         if self.ended:
             return
@@ -566,7 +567,7 @@ class Exchange:
         shard.in_flight -= 1
         if not shard.log_enabled:
             return
-        self.ended_at = monotonic()
+        self.ended_at = now
         self.pending = b""
         shard.ring.append(self)
         if len(shard.ring) >= 512:
@@ -574,12 +575,12 @@ class Exchange:
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""
-        self._end()
-        self.down.exchange_done(self)
+        self._end(monotonic())
+        self.down.exchange_done(self, monotonic())
 
     def stalled(self) -> None:
         """The client has stopped reading for too long."""
         self.reason = "client_stalled"
         self.resource = self.down.settings.resource
         self._drop_upstream()
-        self._end()
+        self._end(monotonic())

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-import structlog
 
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
+from edgeq.observe import log_io
 from edgeq.supervisor.changes_io import Changes
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
@@ -50,7 +50,7 @@ from edgeq.supervisor.slots import Phase, SlotTable
 from edgeq.supervisor.sockets_io import Listeners
 from edgeq.supervisor.spawner_client_io import SpawnerClient
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024

@@ -24,15 +24,14 @@ from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from edgeq.config.address import ListenAddress, parse_listen
 from edgeq.config.schema import Listener
 from edgeq.errors import StartError
+from edgeq.observe import log_io
 from edgeq.supervisor import bpf_io, holder_io
 from edgeq.supervisor.shards import ShardOrder
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 _PEERCRED: Final = struct.Struct("3i")
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
-import structlog
 
 import edgeq
+from edgeq.observe import log_io
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.launch import Launch
@@ -35,7 +35,7 @@ from edgeq.supervisor.messages import (
 from edgeq.supervisor.process_io import describe_status
 from edgeq.supervisor.slots import Backoff
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 _MODULE: Final = "edgeq.supervisor.spawner_io"
 
 

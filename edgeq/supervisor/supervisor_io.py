@@ -20,8 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from edgeq import __version__
 from edgeq.admin.commands import Record, Reloaded
 from edgeq.admin.server_io import AdminServer
@@ -29,6 +27,7 @@ from edgeq.board.layout import Board
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
 from edgeq.errors import EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.observe import log_io
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
@@ -37,7 +36,7 @@ from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
 from edgeq.supervisor.systemd_io import Notifier
 from edgeq.worker.control_io import configure_log
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 MAX_WORKERS: Final = 256
 _STATUS_S: Final = 5.0
 _KILL_WAIT_S: Final = 5.0

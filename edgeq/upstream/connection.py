@@ -49,13 +49,15 @@ class UpstreamConnection(Timed):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if exchange is not None:
-            if exchange.tunnel and not exchange.down.half_closed:
-                exchange.down.half_close()
-                return True
+        if exchange is not None and exchange.tunnel and exchange.half_close_client():
+            return True
+        if not self.lost:
             self.lost = True
             self.pool.forget(self)
+        if exchange is not None:
             exchange.upstream_ended(True)
+            if self.transport.get_write_buffer_size():
+                self.transport.abort()  # an upstream that has ended may never read the rest of the request
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -65,7 +67,8 @@ class UpstreamConnection(Timed):
             self.pool.forget(self)
         exchange = self.exchange
         if exchange is not None:
-            exchange.upstream_ended(error is None)
+            # Without a FIN before it this is no proper end, also if TLS calls it none (RFC 9112 9.8: no closing alert).
+            exchange.upstream_ended(False)
 
     def pause_writing(self) -> None:
         exchange = self.exchange
@@ -76,6 +79,10 @@ class UpstreamConnection(Timed):
         exchange = self.exchange
         if exchange is not None:
             exchange.down.resume_reading()
+
+    def expire_after(self, now: float, timeout_s: float) -> None:
+        """Expire so many seconds after `now`; 0 or NEVER: do not."""
+        self.pool.upstream.wheel.schedule(self, now + timeout_s if timeout_s else NEVER)
 
     def expire_in(self, timeout_s: float) -> None:
         """Expire after so many seconds from now; 0 or NEVER: do not."""
@@ -92,13 +99,14 @@ class UpstreamConnection(Timed):
             exchange.fail(
                 "upstream_timeout", self.pool.resource, "timeouts.body passed between two reads of the answer"
             )
+        elif not exchange.request_done and not exchange.down.paused_reading:
+            self.expire_in(self.pool.upstream.first_byte_s)  # it waits for the client, who has a time-out of its own
         else:
             exchange.fail("upstream_timeout", self.pool.resource, "timeouts.first_byte passed")
 
     def half_close(self) -> None:
         """The client's side of a tunnel has ended: pass the FIN on."""
-        if not self.lost and self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.transport.write_eof()
 
     def discard(self) -> None:
         """Close at once; an answer that nobody wants is not waited for."""

@@ -103,7 +103,7 @@ class Pool:
             for exchange in self.waiting:
                 exchange.connect_s = connect_s
                 break
-        self._give(connection)
+        self._give(connection, monotonic())
 
     def dial_failed(self, reason: str) -> None:
         """A connection could not be opened. Those who wait go elsewhere or are told, unless others are still served."""
@@ -118,7 +118,7 @@ class Pool:
             exchange.connect_failed(reason, self.resource)
         self._open_more()
 
-    def release(self, connection: UpstreamConnection) -> None:
+    def release(self, connection: UpstreamConnection, now: float) -> None:
         """An answer is complete: keep the connection for the next request, or close it."""
         if connection.lost:
             return
@@ -127,13 +127,13 @@ class Pool:
             not connection.reusable
             or connection.buffer
             or self.retired
-            or (upstream.max_lifetime_s and monotonic() - connection.opened_at > upstream.max_lifetime_s)
+            or (upstream.max_lifetime_s and now - connection.opened_at > upstream.max_lifetime_s)
         ):
             self.close(connection)
             return
-        self._give(connection)
+        self._give(connection, now)
 
-    def _give(self, connection: UpstreamConnection) -> None:
+    def _give(self, connection: UpstreamConnection, now: float) -> None:
         """To the one who waits longest, or to the idle ones."""
         waiting = self.waiting
         if waiting:
@@ -141,13 +141,13 @@ class Pool:
             del waiting[exchange]
             connection.requests += 1
             connection.exchange = exchange
-            exchange.begin(connection, monotonic())
+            exchange.begin(connection, now)
             return
         if len(self.idle) >= self.upstream.max_idle:
             self.close(connection)
             return
         self.idle.append(connection)
-        connection.expire_in(self.upstream.idle_s)
+        connection.expire_after(now, self.upstream.idle_s)
 
     def close(self, connection: UpstreamConnection) -> None:
         """Close a connection that has nothing to do."""

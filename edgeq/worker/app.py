@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from typing import Any
-
-import structlog
 
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, stable_hash
 from edgeq.config.schema import Config, Forward
@@ -25,6 +23,7 @@ from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
 from edgeq.response.rescue import refusal
@@ -113,8 +112,8 @@ class App:
         self._sockets = dict(sockets)
         self._row = board.row(slot)
         self._gate = BoardGate(board, slot)
-        self._log: Any = structlog.get_logger().bind(worker=slot)
-        self._access = AccessLogWriter(config.access_log.target, config.access_log.format)
+        self._log: Any = log_io.get_logger(worker=slot)
+        self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
@@ -143,7 +142,7 @@ class App:
         self._sockets.update(sockets)
         if old.access_log != config.access_log:
             self._access.close()
-            self._access = AccessLogWriter(config.access_log.target, config.access_log.format)
+            self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
             self._shard.ring = self._access.ring
             self._shard.flush_log = self._access.flush
         if old.dns != config.dns:
@@ -228,7 +227,7 @@ class App:
 
     def _tick(self, now: float) -> None:
         shard = self._shard
-        
+
         shard.wheel.advance(now)
         for service in self._services.values():
             service.tick(now)

@@ -18,8 +18,6 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-import structlog
-
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
 from edgeq.observe import log_io
@@ -41,7 +39,7 @@ from edgeq.supervisor.messages import (
     unpack_config,
 )
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 ORPHAN_GRACE_S: Final = 0.2
 """Without a supervisor: until handshakes in flight are complete."""
 ORPHAN_MARGIN_S: Final = 10.0

@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from edgeq.board.layout import Board, Row
 from edgeq.config.schema import Config
+from edgeq.observe import log_io
 from edgeq.supervisor.channel_io import send_blocking
 from edgeq.supervisor.messages import Failed, encode_message
 from edgeq.worker.control_io import App, Control, MakeApp, configure_log
 
-_log = structlog.get_logger()
+_log = log_io.get_logger()
 BEAT_S: Final = 0.25
 """Between two flushes of counters to the board."""
 

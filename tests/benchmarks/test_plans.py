@@ -81,5 +81,5 @@ def test_rows_have_distinct_ids_and_known_proxies() -> None:
 
 def test_accepts_of_stub_status() -> None:
     """The number of accepted connections, from the page as nginx writes it."""
-    text = "Active connections: 33 \nserver accepts handled requests\n 170 170 99000 \nReading: 0 Writing: 1 Waiting: 32 \n"
+    text = "Active connections: 33 \nserver accepts handled requests\n 170 170 99000 \nReading: 0 Writing: 1\n"
     assert parse_accepts(text) == 170

@@ -57,7 +57,6 @@ def _stop_reading(readers: int) -> None:
             f"{readers} readers: pulled {pulled / readers / 1024:.0f} KiB each, "
             f"process {process / readers / 1024:.0f} KiB each, kernel {in_kernel / readers / 1024:.0f} KiB each"
         )
-        print(told)
         assert pulled < readers * PULLED_PER_READER_BYTES, told
         assert process < readers * PROCESS_PER_READER_BYTES + 8 * 1024 * 1024, told
 

@@ -127,7 +127,7 @@ def unescape(text: str) -> bytes:
 
 
 def _wire_line(text: str) -> bytes:
-    text = text[1:] if text.startswith(" ") else text
+    text = text.removeprefix(" ")
     trailing = len(text) - len(text.rstrip("\\"))
     if trailing % 2:
         return unescape(text[:-1])

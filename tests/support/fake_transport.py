@@ -22,6 +22,7 @@ from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.policy.headers import TRACE_OFF, X_FORWARDED, ForwardPolicy
+from edgeq.response.relay import Exchange
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.pool import Pool
@@ -330,14 +331,15 @@ class World:
         return client, next(server for server in self.servers if server.protocol.exchange is not None)
 
     @property
-    def records(self) -> list[Record]:
-        """The access log."""
-        return [Record(fields) for fields in self.ring]
+    def log(self) -> list[Exchange]:
+        """The access log: exchanges that have ended, in order."""
+        return list(self.ring)
 
     def check_settled(self) -> None:
         """Nothing runs: counters say so too."""
         assert self.shard.in_flight == 0
         assert len(self.ring) == self.shard.requests
+        assert len({id(exchange) for exchange in self.ring}) == len(self.ring)
         for pool in self.upstream.pools:
             self.check_pool(pool)
             assert not pool.waiting
@@ -357,23 +359,3 @@ class World:
         for server in mine:
             if server.protocol.lost:
                 assert server.protocol.exchange is None
-
-
-class Record:
-    """One access record by name."""
-
-    def __init__(self, fields: tuple[Any, ...]) -> None:
-        self.method: bytes = fields[1]
-        self.target: bytes = fields[2]
-        self.host: bytes = fields[4]
-        self.route: str = fields[8]
-        self.endpoint: str = fields[10]
-        self.status: int = fields[11]
-        self.request_bytes: int = fields[12]
-        self.answer_bytes: int = fields[13]
-        self.attempts: int = fields[20]
-        self.reason: str = fields[21]
-        self.resource: str = fields[22]
-        self.request_id: bytes = fields[23]
-        self.trace_id: bytes = fields[24]
-        self.reused: bool = fields[29]

@@ -166,9 +166,9 @@ def _statuses_match(outcome: Outcome, answers: list[Answer]) -> bool:
 
 def _answers_fit(outcome: Outcome, answers: list[Answer]) -> bool:
     complete = [answer.complete for answer in answers]
-    return _statuses_match(outcome, answers) and complete == [True] * (len(answers) - 1) + [not outcome.truncated] * bool(
-        answers
-    )
+    return _statuses_match(outcome, answers) and complete == [True] * (len(answers) - 1) + [
+        not outcome.truncated
+    ] * bool(answers)
 
 
 def judge(case: Case, seen: Seen) -> list[str]:
@@ -185,7 +185,7 @@ def _compare(outcome: Outcome, seen: Seen) -> list[str]:
         wrong.append(f"client got invalid bytes: {seen.bad_answer}")
     got = [answer.status for answer in seen.answers]
     if not _statuses_match(outcome, seen.answers):
-        wrong.append(f"client got {got or seen.raw[:80] or 'nothing'}, not {outcome.statuses or 'nothing'}")
+        wrong.append(f"client got {got or repr(seen.raw[:80])}, not {outcome.statuses or 'nothing'}")
     for index, answer in enumerate(seen.answers):
         last = index == len(seen.answers) - 1
         if answer.complete == (outcome.truncated and last):
@@ -205,7 +205,7 @@ def _compare_upstream(outcome: Outcome, seen: Seen) -> list[str]:
     complete = sum(request.complete for request in seen.requests)
     heads = [request.head[:200] for request in seen.requests]
     if outcome.upstream == "nothing" and (seen.requests or seen.upstream_raw):
-        return [f"upstream saw {heads or seen.upstream_raw[:200]}"]
+        return [f"upstream saw {heads or repr(seen.upstream_raw[:200])}"]
     if outcome.upstream == "incomplete":
         if complete:
             return [f"upstream saw {complete} complete requests: {heads}"]

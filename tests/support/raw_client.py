@@ -96,10 +96,7 @@ class RawClient:
         """Send pieces, each only when the peer has read the one before. False when the peer has gone."""
         probe = UnreadProbe(self.socket)
         try:
-            for piece in pieces:
-                if not self.send(piece) or not probe.wait_read(_PIECE_TIMEOUT_S):
-                    return False
-            return True
+            return all(self.send(piece) and probe.wait_read(_PIECE_TIMEOUT_S) for piece in pieces)
         finally:
             probe.close()
 
@@ -259,7 +256,7 @@ def _parse_one(connection: h11.Connection, raw: bytes, ended: bool) -> tuple[Ans
             else:  # NEED_DATA, PAUSED, ConnectionClosed
                 return answer, b""
     except h11.RemoteProtocolError as error:
-        if ended and "peer closed connection" in str(error) or "peer unexpectedly closed" in str(error):
+        if (ended and "peer closed connection" in str(error)) or "peer unexpectedly closed" in str(error):
             return answer, b""
         raise BadAnswer(f"{error}: {raw[offset : offset + 300]!r}") from error
     except ValueError as error:

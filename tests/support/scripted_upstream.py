@@ -59,9 +59,8 @@ def strict_problems(head: bytes) -> list[str]:
         if not _FIELD_LINE.match(line):
             problems.append(f"field line {line!r}")
         names.append(line.partition(b":")[0].strip().lower())
-    for name in (b"host", b"content-length", b"transfer-encoding"):
-        if names.count(name) > 1:
-            problems.append(f"{name.decode()} twice")
+    single = (b"host", b"content-length", b"transfer-encoding")
+    problems.extend(f"{name.decode()} twice" for name in single if names.count(name) > 1)
     if b"host" not in names:
         problems.append("no host")
     if b"content-length" in names and b"transfer-encoding" in names:
@@ -137,7 +136,9 @@ class UpstreamConnection:
                 head = bytes(raw[:end]) if end >= 0 else bytes(raw)
                 self.problems += strict_problems(head)
                 headers = [(bytes(name), bytes(value)) for name, value in event.headers]
-                request = SeenRequest(bytes(event.method), bytes(event.target), bytes(event.http_version), headers, head)
+                request = SeenRequest(
+                    bytes(event.method), bytes(event.target), bytes(event.http_version), headers, head
+                )
                 self.requests.append(request)
                 self.upstream.notice()
                 if not want_body:
