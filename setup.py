@@ -25,7 +25,17 @@ from setuptools.command.build_ext import build_ext
 
 HOT = [
     "edgeq/wire/*.py",
+    "edgeq/board/gate.py",
+    "edgeq/board/layout.py",
+    "edgeq/listener/accept_io.py",
+    "edgeq/listener/accept_policy.py",
+    "edgeq/listener/backlog.py",
     "edgeq/listener/connection.py",
+    "edgeq/listener/descriptor_io.py",
+    "edgeq/listener/open_io.py",
+    "edgeq/listener/peer.py",
+    "edgeq/listener/reception_io.py",
+    "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",
@@ -39,7 +49,7 @@ HOT = [
     "edgeq/worker/shard.py",
     "edgeq/worker/wheel.py",
 ]
-"""Where a request spends its time, as patterns; those that exist are compiled, except packages' __init__ and *_io."""
+"""Where a request and a new connection spend their time, as patterns; packages' __init__ are never compiled."""
 
 PURE = os.environ.get("EDGEQ_PURE", "0") not in ("", "0")
 REQUIRED = os.environ.get("EDGEQ_REQUIRE_COMPILED", "0") not in ("", "0")
@@ -52,7 +62,7 @@ NOTE = BUILD_BASE / "interpreted.txt"
 def hot_modules() -> list[str]:
     """The files to compile."""
     files = sorted({file for pattern in HOT for file in glob(pattern)})
-    return [file for file in files if not file.endswith(("__init__.py", "_io.py"))]
+    return [file for file in files if not file.endswith("__init__.py")]
 
 
 def missing_tool() -> str:

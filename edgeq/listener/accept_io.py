@@ -74,7 +74,7 @@ class Acceptor:
         "_skipped",
         "_sock",
         "_spare",
-        "_unix",
+        "_is_unix",
         "_watched",
     )
 
@@ -100,7 +100,7 @@ class Acceptor:
         self._sock = sock
         self._log = log
         self._lag_s = lag_s
-        self._unix = sock.family == socket.AF_UNIX
+        self._is_unix = sock.family == socket.AF_UNIX
         self._accept = descriptor_accept(sock)
         self._policy = AcceptPolicy(config.accept_budget, config.accept_budget_lagging)
         self._pace = LogPace()
@@ -198,7 +198,7 @@ class Acceptor:
     # -- state
 
     def _set_options(self) -> None:
-        if not self._unix:
+        if not self._is_unix:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, int(self._config.send_buffer))
 
@@ -279,7 +279,7 @@ class Acceptor:
         with contextlib.suppress(OSError):
             fd, address = self._accept()
             self._accepted += 1
-            host = UNIX_HOST if self._unix else plain_host(address[0])
+            host = UNIX_HOST if self._is_unix else plain_host(address[0])
             self._reception.refuse(fd, host, FD_EXHAUSTED, linger=False)
         self._spare = open_spare()
         if (left_out := self._pace.allow("accept_shortage", now)) >= 0:

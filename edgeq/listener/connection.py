@@ -18,9 +18,10 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.policy.headers import client_lines, forward_prefix, trusted_client_lines
+from edgeq.listener.reset_io import reset
+from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
 from edgeq.response.relay import MAX_PENDING, Exchange
-from edgeq.response.rescue import options_answer, refusal
+from edgeq.response.rescue import options_answer
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LENGTH
 from edgeq.wire.h1_request import find_end, parse_request, parse_whole
@@ -42,8 +43,6 @@ CLOSED: Final = 6
 
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
-TRIM_S: Final = 5.0
-"""After this much silence a kept connection gives up what it remembers of its last head."""
 
 _NO_FIELDS: Final = RequestFields()
 
@@ -52,13 +51,15 @@ class Downstream(Timed):
     """The client's side. A protocol of the event loop: its methods are called by the transport."""
 
     __slots__ = (
+        "_body_at",
+        "_forward",
+        "_gone_at",
         "_idle_since",
         "_memo",
         "_memo_generation",
         "_memo_route",
-        "_paused_reading",
         "_received",
-        "_write_blocked",
+        "_stall_at",
         "_write_left",
         "accept_us",
         "buffer",
@@ -68,8 +69,8 @@ class Downstream(Timed):
         "exchange",
         "half_closed",
         "log_text",
+        "paused_reading",
         "peer",
-        "plain_client_lines",
         "prefix",
         "requests",
         "settings",
@@ -77,6 +78,7 @@ class Downstream(Timed):
         "state",
         "transport",
         "trusted",
+        "write_blocked",
     )
 
     def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, accept_us: int, closed: Any) -> None:
@@ -94,20 +96,36 @@ class Downstream(Timed):
         self.requests: int = 0
         self.half_closed: bool = False
         self.closing: bool = False
-        self.trusted: bool = settings.trusted is not None and peer.client_host in settings.trusted
-        self.plain_client_lines: bytes = client_lines(shard.forward, peer.client_host, peer.tls)
-        self.client_lines: bytes = self.plain_client_lines
+        self.trusted: bool = False
+        self.client_lines: bytes = b""
+        self._forward: ForwardPolicy = shard.forward
+        self._introduce()
         self.prefix = b""
         self.log_text = ""
         """This connection's part of access-log lines, once it has been rendered."""
         self._memo: RequestHead | None = None
         self._memo_route: Any = None
         self._memo_generation: int = -1
-        self._paused_reading: bool = False
-        self._write_blocked: bool = False
+        self.paused_reading: bool = False
+        self.write_blocked: bool = False
+        """The client has not taken what was written: nothing more is read for it."""
         self._write_left: int = 0
+        self._stall_at: float = 0.0
+        """While write_blocked: when the client must have taken something."""
+        self._body_at: float = 0.0
+        """While a request's body comes: when more of it must have come."""
+        self._gone_at: float = 0.0
+        """While half_closed: when the answer must have begun."""
         self._idle_since: float = 0.0
         self._received: int = 0
+
+    def _introduce(self) -> None:
+        """Settle how this client is named to upstreams, and whether it is believed."""
+        peer = self.peer
+        trusted = self.settings.trusted
+        self.trusted = trusted is not None and peer.client_host in trusted
+        self._forward = self.shard.forward
+        self.client_lines = client_lines(self._forward, peer.client_host, peer.tls)
 
     # -- called by the transport --------------------------------------------------------------------------------------
 
@@ -141,14 +159,13 @@ class Downstream(Timed):
             return False
         self.half_closed = True
         if self.state == TUNNEL:
-            up = exchange.up
-            if up is not None:
-                up.half_close()
+            exchange.client_half_closed()
             return True
         if not exchange.request_done:
             return False  # a cut request: connection_lost cancels it
         if not exchange.answer_started:
-            self.shard.wheel.schedule(self, monotonic() + self.settings.half_close_s)
+            self._gone_at = monotonic() + self.settings.half_close_s
+            self.shard.wheel.schedule(self, self._active_deadline())
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -169,22 +186,23 @@ class Downstream(Timed):
             closed(self.peer)
 
     def pause_writing(self) -> None:
+        self.write_blocked = True
         exchange = self.exchange
         if exchange is not None:
             exchange.pause_answer()
-        self._write_blocked = True
         timeout_s = self.settings.write_timeout_s
-        if timeout_s:
-            self._write_left = self.transport.get_write_buffer_size()
-            self.shard.wheel.schedule(self, monotonic() + timeout_s)
+        self._write_left = self.transport.get_write_buffer_size()
+        self._stall_at = monotonic() + timeout_s if timeout_s else NEVER
+        if self._stall_at < self.expire_at:
+            self.shard.wheel.schedule(self, self._stall_at)
 
     def resume_writing(self) -> None:
-        self._write_blocked = False
+        self.write_blocked = False
         exchange = self.exchange
         if exchange is not None:
             exchange.resume_answer()
-        if self.state == ACTIVE or self.state == TUNNEL:
-            self.shard.wheel.schedule(self, self._active_deadline(monotonic()))
+        if self.state == IDLE:
+            self._rest(monotonic())
 
     # -- reading requests ---------------------------------------------------------------------------------------------
 
@@ -192,7 +210,8 @@ class Downstream(Timed):
         memo = self._memo
         seen = 0
         if self.buffer:
-            seen = len(self.buffer)
+            if self.state == READING:  # or it is a pipelined request that nobody has looked at
+                seen = len(self.buffer)
             data = self.buffer + data
             self.buffer = b""
         if memo is not None and data.startswith(memo.raw):
@@ -210,6 +229,9 @@ class Downstream(Timed):
                     return
                 end = find_end(data, seen, limits)
                 if end < 0:
+                    if self.half_closed:
+                        self.close()  # the rest of it never comes
+                        return
                     self.buffer = data
                     if self.state != READING:
                         if self.state == IDLE:
@@ -253,9 +275,12 @@ class Downstream(Timed):
             if limit and fields.body_kind == LENGTH and fields.content_length > limit:
                 exchange.fail("body_too_large", route.resource, f"the request body is larger than {limit} bytes")
                 return
+            self._body_at = now + self.settings.body_timeout_s
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
-        shard.wheel.schedule(self, self._active_deadline(now))
+        if self.half_closed:
+            self._gone_at = now + self.settings.half_close_s
+        shard.wheel.schedule(self, self._active_deadline())
         exchange.queued_at = now
         route.upstream.submit(exchange)
 
@@ -267,6 +292,8 @@ class Downstream(Timed):
         self._memo_generation = shard.generation
         if route is None:
             return
+        if self._forward is not shard.forward:  # a reload
+            self._introduce()
         self.prefix = forward_prefix(head, route, shard.forward, route.upstream.host, self.trusted)
         if self.trusted:
             self.client_lines = trusted_client_lines(shard.forward, head, self.peer.client_host, self.peer.tls)
@@ -282,7 +309,8 @@ class Downstream(Timed):
                 self.pause_reading()
             return
         if self._body(exchange, data):
-            self.shard.wheel.schedule(self, self._active_deadline(monotonic()))
+            self._body_at = monotonic() + self.settings.body_timeout_s
+            self.shard.wheel.schedule(self, self._active_deadline())
 
     def _body(self, exchange: Exchange, data: bytes) -> bool:
         """Give body bytes to the exchange. Returns: False if that ended it."""
@@ -335,7 +363,9 @@ class Downstream(Timed):
 
     def may_keep(self, exchange: Exchange) -> bool:
         """May the connection be kept after this exchange's answer?"""
-        if not exchange.head.keep_alive or not exchange.request_done or self.half_closed or self.closing:
+        if not exchange.head.keep_alive or not exchange.request_done or self.closing:
+            return False
+        if self.half_closed and not self.buffer:
             return False
         limit = self.settings.max_requests
         return not self.shard.draining and (limit == 0 or self.requests < limit)
@@ -347,13 +377,17 @@ class Downstream(Timed):
             self._close_after_answer(exchange)
             return
         self.state = IDLE
-        self._idle_since = now
-        self.shard.wheel.schedule(self, now + TRIM_S)
-        if self._paused_reading:
+        self._rest(now)
+        if self.paused_reading:
             self.resume_reading()
         if self.buffer:
             # In a turn of its own: many pipelined requests must not nest, nor keep the others waiting.
             self.shard.call_soon(self._next_request)
+
+    def _rest(self, now: float) -> None:
+        """Wait for the next request."""
+        self._idle_since = now
+        self.shard.wheel.schedule(self, now + self.settings.trim_s)
 
     def _next_request(self) -> None:
         if self.state == IDLE and self.buffer:
@@ -379,14 +413,16 @@ class Downstream(Timed):
         self._received = 0
         self.transport.write_eof()
         self.resume_reading()
-        self.shard.wheel.schedule(self, monotonic() + LINGER_S)
+        self._watch_flush(LINGER_S)
 
     def cut(self, hard: bool) -> None:
         """End an answer that cannot be completed so that the client sees it. `hard`: by a reset, because the answer
         ends at the end of the connection and a FIN would look like its end."""
         self.exchange = None
         if hard:
-            self.abort()
+            self.closing = True
+            self.state = CLOSED
+            reset(self.transport)
         else:
             self.close()
 
@@ -395,9 +431,21 @@ class Downstream(Timed):
         if not self.closing:
             self.closing = True
             self.state = CLOSED
-            if self._write_blocked and self.settings.write_timeout_s:
-                self.shard.wheel.schedule(self, monotonic() + self.settings.write_timeout_s)
+            self._watch_flush(0.0)
             self.transport.close()
+
+    def _watch_flush(self, least_s: float) -> None:
+        """The last bytes are written: after them, or when the client has stopped taking them, the connection ends.
+
+        `least_s`: look no earlier than after so many seconds, but do look then; 0: only if bytes wait.
+        """
+        left = self.transport.get_write_buffer_size()
+        self._write_left = left
+        wait_s = self.settings.write_timeout_s if left else least_s
+        if wait_s:
+            self.shard.wheel.schedule(self, monotonic() + wait_s)
+        else:
+            self.shard.wheel.schedule(self, NEVER)
 
     def abort(self) -> None:
         """Close at once."""
@@ -414,10 +462,12 @@ class Downstream(Timed):
         self.resume_reading()
         return early
 
-    def half_close(self) -> None:
-        """The upstream's side of a tunnel has sent its FIN: pass it on."""
-        if not self.closing and self.transport.can_write_eof():
-            self.transport.write_eof()
+    def half_close(self) -> bool:
+        """The upstream's side of a tunnel has sent its FIN: pass it on. Returns: False if that cannot be done."""
+        if self.closing or not self.transport.can_write_eof():
+            return False
+        self.transport.write_eof()
+        return True
 
     def finish_tunnel(self, clean: bool) -> None:
         """The upstream's side of a tunnel has ended."""
@@ -429,19 +479,22 @@ class Downstream(Timed):
 
     def pause_reading(self) -> None:
         """Do not read the client for now."""
-        if not self._paused_reading and not self.closing:
-            self._paused_reading = True
+        if not self.paused_reading and not self.closing:
+            self.paused_reading = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read the client again."""
-        if self._paused_reading and not self.closing:
-            self._paused_reading = False
+        if self.paused_reading and not self.closing:
+            self.paused_reading = False
             self.transport.resume_reading()
+            if self.state == ACTIVE:
+                self._body_at = monotonic() + self.settings.body_timeout_s
+                self.shard.wheel.schedule(self, self._active_deadline())
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def _active_deadline(self, now: float) -> float:
+    def _active_deadline(self) -> float:
         """When an active connection has to be looked at again."""
         exchange = self.exchange
         expire_at = NEVER
@@ -449,65 +502,84 @@ class Downstream(Timed):
             route = exchange.route
             if route is not None and route.timeout_s:
                 expire_at = exchange.begun_at + route.timeout_s
-            if not exchange.request_done and self.settings.body_timeout_s and not self._paused_reading:
-                expire_at = min(expire_at, now + self.settings.body_timeout_s)
+            if self._waits_for_body(exchange) and self._body_at < expire_at:
+                expire_at = self._body_at
+            if self.half_closed and not exchange.answer_started and self._gone_at < expire_at:
+                expire_at = self._gone_at
+        if self.write_blocked and self._stall_at < expire_at:
+            expire_at = self._stall_at
         return expire_at
+
+    def _waits_for_body(self, exchange: Exchange) -> bool:
+        """Must the client send more of its body in time?"""
+        return not exchange.request_done and not self.paused_reading and self.settings.body_timeout_s > 0.0
 
     def on_expire(self, now: float) -> None:
         state = self.state
-        if state == IDLE:
-            keepalive_s = self.settings.keepalive_s
-            if keepalive_s and now >= self._idle_since + keepalive_s:
-                self.close()
-                return
-            self._memo = None
-            self._memo_route = None
-            self._memo_generation = -1
-            self.prefix = b""
-            self.log_text = ""
-            self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
+        if state == LINGERING or self.closing:
+            if self._has_progress(now):
+                self.shard.wheel.schedule(self, now + self.settings.write_timeout_s)
+            else:
+                self.abort()
+        elif self.write_blocked and now >= self._stall_at and not self._has_progress(now):
+            self._stalled()
+        elif state == IDLE:
+            self._idle_expired(now)
         elif state == ACTIVE:
             self._active_expired(now)
         elif state == NEW or state == READING:
-            if self.buffer:
+            if self.buffer.strip(b"\r\n"):
                 self._refuse_unread(self.buffer, "head_timeout", "")
             else:
-                self.close()
-        elif state == LINGERING or self.closing:
-            self.abort()
-        elif state == TUNNEL and self._write_blocked and not self._has_progress(now):
-            self._stalled()
+                self.close()  # nothing but an empty line or two after a body (RFC 9112 2.2)
+        elif state == TUNNEL:
+            self.shard.wheel.schedule(self, self._stall_at if self.write_blocked else NEVER)
+
+    def _idle_expired(self, now: float) -> None:
+        keepalive_s = self.settings.keepalive_s
+        if self.write_blocked:
+            self.shard.wheel.schedule(self, self._stall_at)  # its last answer is still on the way
+            return
+        if keepalive_s and now >= self._idle_since + keepalive_s:
+            self.close()
+            return
+        self._memo = None
+        self._memo_route = None
+        self._memo_generation = -1
+        self.prefix = b""
+        self.log_text = ""
+        self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
 
     def _active_expired(self, now: float) -> None:
         exchange = self.exchange
         if exchange is None:
             return
-        settings = self.settings
         route = exchange.route
         if route is not None and route.timeout_s and now >= exchange.begun_at + route.timeout_s:
             exchange.fail("deadline_expired", route.resource, "")
-        elif self._write_blocked:
-            if not self._has_progress(now):
-                self._stalled()
-        elif self.half_closed and not exchange.answer_started:
+        elif self.half_closed and not exchange.answer_started and now >= self._gone_at:
+            self.exchange = None
+            exchange.client_gone()
             self.abort()
-        elif not exchange.request_done and settings.body_timeout_s and not self._paused_reading:
-            exchange.fail("body_timeout", settings.resource, "")
+        elif self._waits_for_body(exchange) and now >= self._body_at:
+            exchange.fail("body_timeout", self.settings.resource, "")
         else:
-            self.shard.wheel.schedule(self, self._active_deadline(now))
+            self.shard.wheel.schedule(self, self._active_deadline())
 
     def _has_progress(self, now: float) -> bool:
+        """Has the client taken something since this was last asked, and is something left for it?"""
         left = self.transport.get_write_buffer_size()
-        if left >= self._write_left:
+        if not 0 < left < self._write_left:
             return False
         self._write_left = left
-        self.shard.wheel.schedule(self, now + self.settings.write_timeout_s)
+        timeout_s = self.settings.write_timeout_s
+        self._stall_at = now + timeout_s if timeout_s else NEVER
         return True
 
     def _stalled(self) -> None:
         exchange = self.exchange
         if exchange is not None:
-            exchange.reason = "client_stalled"
+            self.exchange = None
             exchange.stalled()
         self.abort()
 

@@ -166,7 +166,7 @@ class TlsGreeter(asyncio.Protocol):
         peer = self.peer
         connection = transport.get_extra_info("ssl_object")
         name = connection.requested_name if isinstance(connection, NamedSSLObject) else ""
-        named = Peer(peer.client_host, peer.client_port, peer.local_host, peer.local_port, peer.tls, peer.proxied, name)
+        named = peer.named(name)
         try:
             protocol = self._make_protocol(named)
         except Exception as exc:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeq.config.schema import Listener
 from edgeq.policy.trust import Networks
 from edgeq.wire.head import HeadLimits
+
+TRIM_S: Final = 5.0
+"""After this much silence a kept connection gives up what it remembers of its last head."""
 
 
 class ListenerSettings:
@@ -21,6 +26,7 @@ class ListenerSettings:
         "name",
         "resource",
         "trailer_bytes",
+        "trim_s",
         "trusted",
         "write_timeout_s",
     )
@@ -43,6 +49,7 @@ class ListenerSettings:
         self.body_timeout_s: float = float(timeouts.body)
         self.write_timeout_s: float = float(timeouts.write)
         self.keepalive_s: float = float(timeouts.keepalive)
+        self.trim_s: float = min(TRIM_S, self.keepalive_s) if self.keepalive_s else TRIM_S
         self.half_close_s: float = float(timeouts.half_close)
         self.max_requests: int = config.max_requests
         self.trusted: Networks | None = Networks(config.trusted) if config.trusted else None

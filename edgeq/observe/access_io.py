@@ -1,7 +1,8 @@
 """Access log lines on their way to a file, a pipe, the journal or a terminal.
 
-Records gather in `ring`; `flush` renders a batch and writes it. It runs on the event loop, so it never waits: what the
-target does not take now is offered again later, and meanwhile records wait in the ring, at most `MAX_WAITING` of them.
+Finished exchanges gather in `ring`; `flush` renders a batch and writes it. It runs on the event loop, so it never
+waits: what the target does not take now is offered again later. Meanwhile lines wait, not exchanges, because an
+exchange holds on to its head and its connection: at most `MAX_WAITING_BYTES` of them, then the newest are dropped.
 
 Invariants
 - `flush` never raises; an error is told once for each kind until writing works again, and counted.
@@ -16,12 +17,15 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
 import stat
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -29,12 +33,19 @@ from edgeq.observe import log_io
 from edgeq.response.access_log import render
 from edgeq.response.relay import Exchange
 
-MAX_WAITING: Final = 65_536
-"""Records; some 50 MiB, or some seconds of a busy worker's traffic."""
+MAX_WAITING_BYTES: Final = 48 * 1024 * 1024
+"""Some seconds of a busy worker's traffic."""
 _BATCH: Final = 4096
-"""Records in one flush: 6 ms of rendering at most, and 40,000 a second by the tick alone after an outage."""
+"""Records in one flush: 6 ms of rendering at most."""
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Of lines that have waited, in one flush."""
+_SET_ASIDE: Final = 512
+"""Records that may wait as they are while the target takes nothing."""
 _PIPE_BUF: Final = select.PIPE_BUF
-_RETRY_FULL_S: Final = 0.05
+_RETRY_FULL_S: Final = 0.01
+_PIPE_BYTES: Final = 1 << 20
+"""A pipe of the usual 64 KiB is made this large (the most that pipe(7) lets anyone have): between two attempts a reader
+that keeps up empties it, so its size decides how many lines a second can pass."""
 _RETRY_ERROR_S: Final = 1.0
 _TELL_S: Final = 1.0
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -62,6 +73,8 @@ class AccessLogWriter:
         "_target",
         "_tell_at_s",
         "_told_dropped",
+        "_waiting",
+        "_waiting_bytes",
         "_waits_first",
         "dropped",
         "enabled",
@@ -101,6 +114,8 @@ class AccessLogWriter:
         self._socket: socket.socket | None = None
         self._pending = b""
         self._sent = 0
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._retry_at_s = 0.0
         self._problem = ""
         self._tell_at_s = 0.0
@@ -114,21 +129,47 @@ class AccessLogWriter:
         if not self.enabled:
             ring.clear()
             return
-        if len(ring) > MAX_WAITING:
-            self.dropped += len(ring) - MAX_WAITING
-            del ring[MAX_WAITING:]
         if self.dropped != self._told_dropped:
             self._tell_dropped()
+        if self._takes_more():
+            if self._waiting:
+                self._pending = self._next_waiting()
+                self._send()
+            elif ring:
+                self._pending = self._render(ring[:_BATCH])
+                del ring[:_BATCH]
+                self._send()
+        elif len(ring) >= _SET_ASIDE:
+            self._set_aside()
+
+    def _takes_more(self) -> bool:
+        """Is the target open, and has it taken all that it was offered?"""
         if self._retry_at_s and self._clock() < self._retry_at_s:
-            return
+            return False
         if self._fd < 0 and not self._open():
-            return
-        if self._pending and not self._send():
-            return
-        if ring:
-            self._pending = self._render(ring[:_BATCH])
-            del ring[:_BATCH]
-            self._send()
+            return False
+        return not self._pending or self._send()
+
+    def _set_aside(self) -> None:
+        """Keep the lines of what is in the ring for later, or drop them."""
+        ring = self.ring
+        if self._waiting_bytes < MAX_WAITING_BYTES:
+            lines = self._render(ring)
+            self._waiting.append(lines)
+            self._waiting_bytes += len(lines)
+        else:
+            self.dropped += len(ring)
+        ring.clear()
+
+    def _next_waiting(self) -> bytes:
+        batch = []
+        size = 0
+        while self._waiting and size < _BATCH_BYTES:
+            lines = self._waiting.popleft()
+            batch.append(lines)
+            size += len(lines)
+        self._waiting_bytes -= size
+        return b"".join(batch)
 
     def reopen(self) -> None:
         """Open the file's path again, after a rotation by rename. If that fails, the old file stays in use."""
@@ -147,7 +188,7 @@ class AccessLogWriter:
         if not self.enabled:
             return
         deadline_s = self._clock() + timeout_s
-        while self.ring or self._pending:
+        while self.ring or self._waiting or self._pending:
             self._retry_at_s = 0.0
             errors = self.errors
             self.flush()
@@ -159,11 +200,14 @@ class AccessLogWriter:
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(remaining_s * 1000)
         left = len(self.ring) + self._pending[self._sent :].removeprefix(b"\n").count(b"\n")
+        left += sum(lines.count(b"\n") for lines in self._waiting)
         if left:
             self.dropped += left
             self._tell_at_s = 0.0
             self._tell_dropped()
         self.ring.clear()
+        self._waiting.clear()
+        self._waiting_bytes = 0
         self._pending = b""
         self._close_fd()
         self.enabled = False
@@ -174,7 +218,7 @@ class AccessLogWriter:
             "target": self._target,
             "format": self._format,
             "waiting": len(self.ring),
-            "pending_bytes": len(self._pending) - self._sent,
+            "pending_bytes": len(self._pending) - self._sent + self._waiting_bytes,
             "written_bytes": self.written_bytes,
             "dropped": self.dropped,
             "errors": self.errors,
@@ -251,6 +295,8 @@ class AccessLogWriter:
                 self._close_fd()
                 self._fd, self._is_owned = fd, True
                 self._is_stream = stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)
+                if self._is_stream:
+                    _enlarge(fd)
         except OSError as error:
             self._failed("open", error)
             return False
@@ -266,6 +312,7 @@ class AccessLogWriter:
             try:
                 fd = os.open(f"/proc/self/fd/{fd}", _FLAGS)
                 self._is_owned = True
+                _enlarge(fd)
             except OSError:  # someone else's pipe, after privileges were dropped: ask before each write
                 self._waits_first = True
         self._fd = fd
@@ -298,3 +345,9 @@ class AccessLogWriter:
                 problem=self._problem or "the reader is too slow",
             )
             self._told_dropped = self.dropped
+
+
+def _enlarge(fd: int) -> None:
+    with contextlib.suppress(OSError):  # not a pipe, or this user has too many of them
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) == 1 << 16:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

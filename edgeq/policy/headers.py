@@ -57,7 +57,7 @@ def forward_prefix(
         parts.append(b"transfer-encoding: chunked\r\n")
     if fields.te_trailers:
         parts.append(b"te: trailers\r\nconnection: te\r\n")
-    if fields.upgrade:
+    if fields.upgrade and head.minor:  # HTTP/1.0 knows none (RFC 9110 7.8)
         parts.append(b"upgrade: websocket\r\nconnection: upgrade\r\n")
     if trusted and fields.x_forwarded_host:
         parts.append(b"x-forwarded-host: " + fields.x_forwarded_host + b"\r\n")

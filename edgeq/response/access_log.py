@@ -8,6 +8,10 @@ Invariants
   as \\xHH for each byte (as nginx's `escape=default` does).
 - Bytes of a message that are not valid UTF-8 are read as Latin-1, so that every byte string has a JSON form.
 - What is empty is left out of a JSON line; `http.response.body.size` and `edgeq.total_ms` are always there.
+- No credentials of a target's authority: a request that is refused may have come with "http://user:secret@host/".
+
+`edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one); `edgeq.connect_ms` is how
+long that connection took to open if one was opened for this request, and lies within it.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
@@ -43,7 +47,7 @@ _THREE: Final = tuple(f"{number:03d}" for number in range(1000))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _durations: Final[dict[int, str]] = {}
-_headers: Final[dict[tuple[bytes, bytes, bytes, int], str]] = {}
+_headers: Final[dict[tuple[bytes, bytes, bytes, bytes], str]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
@@ -98,6 +102,8 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> str:
             if exchange.first_byte_at > sent_at:
                 extra += f'"edgeq.first_byte_ms":{_milliseconds(exchange.first_byte_at - sent_at)},'
             extra += f'"edgeq.upstream_ms":{_milliseconds(ended_at - sent_at)},'
+        elif exchange.queued_at:
+            extra += f'"edgeq.queue_ms":{_milliseconds(ended_at - exchange.queued_at)},'
         if down.accept_us:
             extra += f'"edgeq.accept_ms":{_milliseconds(down.accept_us * 1e-6)},'
         lines.append(
@@ -109,7 +115,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> str:
 
 
 def _milliseconds(duration_s: float) -> str:
-    duration_us = int(duration_s * 1e6)
+    duration_us = int(duration_s * 1e6 + 0.5)
     known = _durations.get(duration_us)
     if known is not None:
         return known
@@ -120,16 +126,15 @@ def _milliseconds(duration_s: float) -> str:
 
 
 def _render_what(head: RequestHead) -> str:
-    """What was asked for, and what the head says of who asks. Of an absolute-form target (RFC 9112 3.2.2) the path; the
-    host has its own field."""
+    """What was asked for, and what the head says of who asks."""
     text = f'"http.request.method":{_quote(head.method)},' if head.method else ""
-    path, mark, query = _quote(head.target)[1:-1].partition("?")
+    path, mark, query = _quote(_without_authority(head.target))[1:-1].partition("?")
     if path:
         text += f'"url.path":"{path}",'
     if mark:
         text += f'"url.query":"{query}",'
     fields = head.fields
-    says = (head.host, fields.user_agent, fields.referer, head.minor)
+    says = (head.host, fields.user_agent, fields.referer, head.version)
     known = _headers.get(says)
     if known is None:
         known = _render_headers(head)
@@ -138,6 +143,19 @@ def _render_what(head: RequestHead) -> str:
                 _headers.clear()
             _headers[says] = known
     return text + known
+
+
+def _without_authority(target: bytes) -> bytes:
+    """Of an absolute-form target (RFC 9112 3.2.2) what follows the host, which has a field of its own."""
+    if target[:1] == b"/":
+        return target
+    scheme = target.find(b"://")
+    if scheme <= 0 or not target[:scheme].isalpha():
+        return target
+    for at in range(scheme + 3, len(target)):
+        if target[at] == 0x2F or target[at] == 0x3F:
+            return target[at:]
+    return b""
 
 
 def _render_headers(head: RequestHead) -> str:
@@ -150,7 +168,8 @@ def _render_headers(head: RequestHead) -> str:
             text += f'"server.address":{_quote(address)},"server.port":{int(port)},'
         else:
             text += f'"server.address":{_quote(host)},'
-    text += f'"network.protocol.version":"1.{head.minor}",'
+    if head.version:
+        text += f'"network.protocol.version":{_quote(head.version.removeprefix(b"HTTP/"))},'
     fields = head.fields
     if fields.user_agent:
         text += f'"user_agent.original":{_quote(fields.user_agent)},'
@@ -231,7 +250,9 @@ def _render_combined(exchanges: list[Exchange], wall_offset_s: float) -> str:
             year, month, day, hour, minute, sec = time.gmtime(second)[:6]
             stamp = f" - - [{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{sec:02d} +0000] "
         head = exchange.head
-        request = _escape_combined(b"%b %b %b" % (head.method, head.target, head.version)).strip(" ")
+        request = _escape_combined(b"%b %b %b" % (head.method, _without_authority(head.target), head.version)).strip(
+            " "
+        )
         fields = head.fields
         agent = _agents.get((fields.referer, fields.user_agent))
         if agent is None:

@@ -52,6 +52,7 @@ class Exchange:
         "_request_framer",
         "_request_remaining",
         "_sent_all",
+        "_upstream_half_closed",
         "answer_bytes",
         "answer_started",
         "attempts",
@@ -120,6 +121,7 @@ class Exchange:
         self.ended: bool = False
         self.ended_at: float = 0.0
         self.tunnel: bool = False
+        self._upstream_half_closed: bool = False
         fields = head.fields
         kind = fields.body_kind
         if kind == LENGTH:
@@ -207,6 +209,8 @@ class Exchange:
             self.pending = b""
             down.resume_reading()
         up.expire_after(now, up.pool.upstream.first_byte_s)
+        if down.write_blocked:  # by the end of the last answer
+            self.pause_answer()
 
     # -- the answer's side --------------------------------------------------------------------------------------------
 
@@ -254,7 +258,8 @@ class Exchange:
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
+        if not down.write_blocked:  # or it is the client who takes its time
+            up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
     def _answer_head(self, data: bytes, now: float) -> None:
         up = self.up
@@ -313,7 +318,8 @@ class Exchange:
         size = len(data) - end
         up.reusable = answer.keep_alive
         if status == 101:
-            if not head.fields.upgrade or answer.upgrade != head.fields.upgrade:
+            asked = head.fields.upgrade if head.minor == 1 and self.request_done else b""
+            if not asked or answer.upgrade != asked:
                 self.answer_started = False
                 self.fail("upstream_protocol_error", up.pool.resource, "101 without being asked for this protocol")
                 return
@@ -396,7 +402,8 @@ class Exchange:
                     up.reusable = False
                 self._complete(now)
                 return
-        up.expire_after(now, up.pool.upstream.body_s)
+        if not down.write_blocked:
+            up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
         """After 101: bytes both ways until both sides have ended."""
@@ -412,6 +419,8 @@ class Exchange:
         if early:
             up.transport.write(early)
         up.expire_in(up.pool.upstream.tunnel_s)
+        if down.half_closed:
+            self.client_half_closed()
 
     def tunnel_data(self, data: bytes) -> None:
         """Bytes from the client, after 101."""
@@ -421,17 +430,33 @@ class Exchange:
             up.transport.write(data)
             up.expire_in(up.pool.upstream.tunnel_s)
 
+    def client_half_closed(self) -> None:
+        """The client's side of a tunnel has ended."""
+        up = self.up
+        if up is not None and not self._upstream_half_closed and up.transport.can_write_eof():
+            up.half_close()
+        else:
+            self.upstream_ended(True)
+
+    def half_close_client(self) -> bool:
+        """The upstream's side of a tunnel has ended. Returns: whether the other direction lives on."""
+        self._upstream_half_closed = not self.down.half_closed and self.down.half_close()
+        return self._upstream_half_closed
+
     def _complete(self, now: float) -> None:
         """The last byte of the answer has been written."""
         up = self.up
         down = self.down
         self.up = None
         if up is not None:
-            if not self.request_done:
-                up.reusable = False  # it still expects the rest of this request's body
             up.exchange = None
             self._end(now)
-            up.pool.release(up, now)
+            if not self.request_done or (self.request_bytes and up.transport.get_write_buffer_size()):
+                up.discard()  # it still expects the rest of this request's body, or may never read it
+            else:
+                if down.write_blocked:  # this client's fault, not the next one's
+                    up.transport.resume_reading()
+                up.pool.release(up, now)
         else:
             self._end(now)
         down.exchange_done(self, now)
@@ -446,6 +471,8 @@ class Exchange:
         self.up = None
         up.exchange = None
         if self.tunnel:
+            if not up.lost:
+                up.pool.close(up)
             self._end(monotonic())
             self.down.finish_tunnel(clean)
             return
@@ -493,7 +520,8 @@ class Exchange:
         down = self.down
         if self.answer_started:
             self._end(monotonic())
-            down.cut(self._answer_kind == UNTIL_CLOSE and not self._answer_chunks)
+            kind = self._answer_kind
+            down.cut((kind == UNTIL_CLOSE and not self._answer_chunks) or (kind == CHUNKED and self.head.minor == 0))
             return
         row = REASONS[reason]
         if row.status == 0:
@@ -553,7 +581,10 @@ class Exchange:
         if up is not None:
             up.transport.resume_reading()
             upstream = up.pool.upstream
-            up.expire_in(upstream.tunnel_s if self.tunnel else upstream.body_s)
+            if self.tunnel:
+                up.expire_in(upstream.tunnel_s)
+            else:
+                up.expire_in(upstream.body_s if self.answer_started else upstream.first_byte_s)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

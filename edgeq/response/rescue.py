@@ -47,13 +47,16 @@ def refusal(
     }
     if request_id:
         problem["request_id"] = request_id.decode("latin-1")
+    name = node.decode("latin-1")
+    if not name[:1].isalpha():
+        name = f'"{name}"'  # a structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not
     body = json.dumps(problem, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     lines = [
         f"HTTP/1.1 {row.status} {_PHRASES[row.status]}",
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
         "cache-control: no-store",
-        f"proxy-status: {node.decode('latin-1')}; error={row.proxy_status}; edgeq-reason={reason}",
+        f"proxy-status: {name}; error={row.proxy_status}; edgeq-reason={reason}",
     ]
     if row.retry:
         lines.append(f"retry-after: {RETRY_AFTER_S}")

@@ -63,8 +63,13 @@ class Route:
 
     def target(self, target: bytes, path: bytes) -> bytes:
         """The target to forward: `rewrite` in place of the matched prefix (of the whole path of an exact match)."""
-        if not self.rewrite:
+        if not self.rewrite or target == b"*":
             return target
+        if UNUSUAL.search(path) is not None:
+            # The prefix was found in the normal form, and dot segments must not climb out of what replaces it.
+            clean = normalized(path)
+            target = clean + target[len(path) :]
+            path = clean
         if b"*" in self.prefix:
             cut = _pattern_prefix_length(self.prefix, path)
         else:
@@ -94,7 +99,7 @@ class _Pattern:
         parts = route.path.split(b"/")
         self.rest = parts[-1] == b"*"
         self.segments: list[bytes] = parts[:-1] if self.rest else parts
-        self.weight: int = sum(len(part) for part in self.segments if part != b"*") + len(self.segments)
+        self.weight: int = sum(len(part) for part in parts if part != b"*") + len(parts) - 1
 
     def matches(self, segments: Sequence[bytes]) -> bool:
         mine = self.segments
@@ -110,9 +115,11 @@ class _Pattern:
 class _HostRoutes:
     """The routes of one host pattern."""
 
-    __slots__ = ("catch_all", "exact", "patterns", "prefixes")
+    __slots__ = ("_longest", "_orders", "catch_all", "exact", "patterns", "prefixes")
 
     def __init__(self) -> None:
+        self._longest = 0
+        self._orders: dict[bytes, int] = {}
         self.exact: dict[bytes, Route] = {}
         self.prefixes: dict[bytes, Route] = {}
         self.patterns: list[_Pattern] = []
@@ -126,6 +133,9 @@ class _HostRoutes:
             self.patterns.sort(key=_pattern_key)
         elif path.endswith(b"/*"):
             self.prefixes.setdefault(inner, route)
+            self._orders.setdefault(inner, order)
+            if len(inner) > self._longest:
+                self._longest = len(inner)
             if inner == b"/":
                 self.catch_all = self.prefixes[inner]
         else:
@@ -139,7 +149,7 @@ class _HostRoutes:
         found: Route | None = self.catch_all
         weight = 1
         if len(self.prefixes) > 1 or found is None:
-            end = len(path)
+            end = min(self._longest, len(path))
             while end > 0:
                 end = path.rfind(b"/", 0, end)
                 if end < 0:
@@ -155,6 +165,8 @@ class _HostRoutes:
                 if found is not None and pattern.weight < weight:
                     break
                 if pattern.matches(segments):
+                    if found is not None and pattern.weight == weight and self._orders[path[:weight]] < pattern.order:
+                        break
                     return pattern.route
         return found
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class UpstreamConnection(Timed):
     """The upstream's side. A protocol of the event loop: its methods are called by the transport."""
 
-    __slots__ = ("buffer", "exchange", "lost", "opened_at", "pool", "requests", "reusable", "transport")
+    __slots__ = ("buffer", "counted", "exchange", "lost", "opened_at", "pool", "requests", "reusable", "transport")
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
@@ -34,6 +34,8 @@ class UpstreamConnection(Timed):
         self.requests: int = 0
         self.reusable: bool = True
         self.lost: bool = False
+        self.counted: bool = False
+        """Its pool knows of it, and counts it as opened until it is lost."""
         self.opened_at: float = 0.0
 
     def connection_made(self, transport: Any) -> None:

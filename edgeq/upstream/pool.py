@@ -72,21 +72,21 @@ class Pool:
                     exchange.begin(connection, exchange.queued_at)
                     return
                 connection.discard()
-        upstream = self.upstream
-        if len(self.waiting) >= upstream.max_waiting:
-            exchange.fail("queue_full", self.resource + ":pool", f"{len(self.waiting)} requests wait for a connection")
+        # Who gets a connection that is being opened does not count: only those who wait for others to finish.
+        waiting = len(self.waiting)
+        if waiting - self.connecting >= self.upstream.max_waiting and not self._may_open():
+            exchange.fail("queue_full", self.resource + ":pool", f"{waiting} requests wait for a connection")
             return
         self.waiting[exchange] = None
         exchange.waiting_in = self
         self._open_more()
 
-    def _open_more(self) -> None:
+    def _may_open(self) -> bool:
         upstream = self.upstream
-        while (
-            self.connecting < len(self.waiting)
-            and self.connecting < upstream.max_connecting
-            and self.connecting + self.opened < upstream.max_connections
-        ):
+        return self.connecting < upstream.max_connecting and self.connecting + self.opened < upstream.max_connections
+
+    def _open_more(self) -> None:
+        while self.connecting < len(self.waiting) and self._may_open():
             self.connecting += 1
             self.dial(self)
 
@@ -97,8 +97,12 @@ class Pool:
 
     def dialed(self, connection: UpstreamConnection, connect_s: float) -> None:
         """A connection that was asked for is open."""
+        if connection.lost:  # again, before anybody could use it
+            self.dial_failed("upstream_reset")
+            return
         self.connecting -= 1
         self.opened += 1
+        connection.counted = True
         if self.waiting:
             for exchange in self.waiting:
                 exchange.connect_s = connect_s
@@ -159,6 +163,8 @@ class Pool:
     def forget(self, connection: UpstreamConnection) -> None:
         """A connection is closed or closing: it no longer counts."""
         self.upstream.wheel.remove(connection)
+        if not connection.counted:
+            return
         self.opened -= 1
         if connection.exchange is None and connection in self.idle:
             self.idle.remove(connection)

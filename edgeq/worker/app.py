@@ -14,7 +14,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, stable_hash
+from edgeq.board.gate import BoardGate
+from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
 from edgeq.config.schema import Config, Forward
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Route as RouteConfig
@@ -35,52 +36,6 @@ from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
-
-
-class BoardGate:
-    """Who may be connected, counted machine-wide on the board; this worker writes only its own row."""
-
-    def __init__(self, board: Board, slot: int) -> None:
-        self._board = board
-        self._row = board.row(slot)
-        self._limits: dict[str, tuple[int, int, int]] = {}
-        # Open connections that were counted for their client: a reload may switch that limit on or off meanwhile.
-        self._counted: dict[tuple[str, str], int] = {}
-
-    def configure(self, name: str, listener: ListenerConfig) -> None:
-        """Limits of one listener: 0 means none. `name`: how its acceptor calls it."""
-        index = self._board.listener_index(listener.address)
-        self._limits[name] = (index, listener.max_connections, listener.max_connections_per_client)
-
-    def try_open(self, listener: str, client_host: str) -> str | None:
-        """Count a connection, or say by a reason why not."""
-        index, limit, client_limit = self._limits[listener]
-        client = 0
-        if client_limit:
-            client = stable_hash(client_host)
-            if self._board.client_total(client) >= client_limit:
-                return "conn_limit_client"
-        if limit and self._board.listener_total(index) >= limit:
-            return "conn_limit_listener"
-        if client:
-            key = (listener, client_host)
-            self._counted[key] = self._counted.get(key, 0) + 1
-        self._row.add_connection(index, client)
-        return None
-
-    def close(self, listener: str, client_host: str) -> None:
-        """A counted connection is gone."""
-        client = 0
-        if self._counted:
-            key = (listener, client_host)
-            counted = self._counted.get(key, 0)
-            if counted:
-                client = stable_hash(client_host)
-                if counted > 1:
-                    self._counted[key] = counted - 1
-                else:
-                    del self._counted[key]
-        self._row.remove_connection(self._limits[listener][0], client)
 
 
 class _Door:

@@ -20,31 +20,13 @@ import pytest
 import structlog
 
 from edgeq.observe import access_io, log_io
-from edgeq.observe.access_io import MAX_WAITING, AccessLogWriter
-from edgeq.response.access_log import Record
+from edgeq.observe.access_io import MAX_WAITING_BYTES, AccessLogWriter
+from edgeq.response.relay import Exchange
+from tests.support.exchanges import exchange
 
 
-def record(number: int = 0, user_agent: bytes = b"test", worker: int = 0) -> Record:
-    request = (b"GET", b"/%d" % number, b"HTTP/1.1", b"h.example")
-    path = ("127.0.0.1", 4000, "0.0.0.0:80", "route", "upstream", "127.0.0.1:9000")
-    sizes_and_times = (0, 0, 100, 0, 0, 0, 0, 0)
-    return (
-        1_790_000_000_000_000_000,
-        *request,
-        *path,
-        200,
-        *sizes_and_times,
-        1,
-        "",
-        "",
-        b"",
-        b"",
-        user_agent,
-        b"",
-        False,
-        worker,
-        False,
-    )
+def record(number: int = 0, user_agent: bytes = b"test", worker: int = 0) -> Exchange:
+    return exchange(target=b"/%d" % number, user_agent=user_agent, generation=worker)
 
 
 class Clock:
@@ -354,25 +336,66 @@ def test_terminal_as_standard_output(clock: Clock) -> None:
 def test_newest_are_dropped_and_told(
     pipe: tuple[int, int], clock: Clock, log: log_io.Logger, events: list[dict[str, Any]]
 ) -> None:
-    """Beyond the bound the newest records go, they are counted, and an event says so at most once a second."""
+    """Beyond the bound the newest lines go, they are counted, and an event says so at most once a second."""
     reader, out = pipe
     writer = AccessLogWriter("stdout", "json", log=log, clock=clock, stdout_fd=out)
-    writer.ring.extend(record(number) for number in range(100))
-    writer.flush()  # the pipe is full now
-    one = record(100)
-    writer.ring.extend([one] * (MAX_WAITING + 10))
+    one = record(100, b"x" * 50_000)
+    waiting = 0
+    while not writer.dropped:
+        writer.ring.extend([one] * 512)
+        writer.flush()
+        if not writer.ring:
+            waiting += 512
+        assert waiting * 50_000 < 2 * MAX_WAITING_BYTES
+    assert len(writer.ring) == 0
+    assert MAX_WAITING_BYTES <= int(writer.snapshot()["pending_bytes"]) < 2 * MAX_WAITING_BYTES
+    writer.ring.extend([one] * 512)
     writer.flush()
-    assert len(writer.ring) == MAX_WAITING
-    writer.ring.extend([one] * 5)
-    writer.flush()
-    assert [(event["event"], event["records"]) for event in events] == [("access_log.dropped", 10)]
+    assert [(event["event"], event["records"]) for event in events] == [("access_log.dropped", 512)]
     clock.now_s += 1
     writer.flush()
-    assert [(event["records"], event["total"]) for event in events] == [(10, 10), (5, 15)]
-    assert writer.dropped == 15
+    assert [(event["records"], event["total"]) for event in events] == [(512, 512), (512, 1024)]
+    assert writer.dropped == 1024
     drain(reader)
     writer.close(timeout_s=0)
-    assert writer.dropped > MAX_WAITING
+    assert writer.dropped == 1024 + waiting - 512
+
+
+def test_waiting_lines_do_not_hold_exchanges(tmp_path: Path, clock: Clock) -> None:
+    """During an outage lines wait, not the exchanges with their heads and connections, and arrive in order."""
+    path = tmp_path / "later" / "access.log"
+    writer = AccessLogWriter(str(path), "json", clock=clock)
+    count = 0
+    for _ in range(20):
+        for _ in range(512):
+            writer.ring.append(record(count))
+            count += 1
+        writer.flush()
+        assert writer.ring == []
+    writer.ring.append(record(count))
+    writer.flush()
+    assert len(writer.ring) == 1
+    path.parent.mkdir()
+    clock.now_s += 2
+    writer.close()
+    assert paths(path.read_bytes()) == [f"/{number}" for number in range(count + 1)]
+    assert writer.dropped == 0
+
+
+def test_a_pipe_is_made_larger(clock: Clock) -> None:
+    """What passes between two attempts is not limited by the usual 64 KiB of a pipe."""
+    reader, out = os.pipe()
+    try:
+        writer = AccessLogWriter("stdout", "json", clock=clock, stdout_fd=out)
+        writer.ring.extend(record(number) for number in range(1000))
+        writer.flush()
+        assert writer.ring == []
+        assert int(writer.snapshot()["written_bytes"]) > 1 << 17
+        assert not writer.snapshot()["pending_bytes"]
+        writer.close()
+    finally:
+        os.close(reader)
+        os.close(out)
 
 
 def test_close_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
@@ -416,7 +439,7 @@ def test_invalid_record_costs_only_itself(tmp_path: Path, log: log_io.Logger, ev
     """A record of wrong types is a defect that is told; its neighbours are written."""
     path = tmp_path / "access.log"
     writer = AccessLogWriter(str(path), "json", log=log)
-    writer.ring.extend((record(1), cast(Record, (1, 2, 3)), record(2)))
+    writer.ring.extend((record(1), cast(Exchange, object()), record(2)))
     writer.flush()
     assert paths(path.read_bytes()) == ["/1", "/2"]
     assert events[0]["event"] == "access_log.record_invalid"

@@ -76,11 +76,12 @@ class FakeTransport:
         """What the peer got."""
         self.blocked = False
         """The peer does not read: what is written stays in the buffer."""
-        self.reading = True
-        self.closing = False
-        self.aborted = False
-        self.eof_written = False
-        self.lost = False
+        # Any: mypy does not know that a call of another object's method changes these
+        self.reading: Any = True
+        self.closing: Any = False
+        self.aborted: Any = False
+        self.eof_written: Any = False
+        self.lost: Any = False
         self.socket = FakeSocket()
         self.writes = 0
         protocol.connection_made(self)
@@ -176,7 +177,7 @@ class FakeTransport:
     @property
     def is_reset(self) -> bool:
         """Does the peer see a reset rather than a FIN?"""
-        return self.aborted and bool(self.socket.options)
+        return bool(self.aborted and self.socket.options)
 
     @property
     def fin_sent(self) -> bool:

@@ -1,0 +1,111 @@
+"""The timer wheel against a plain reference."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.worker.wheel import NEVER, Alarm, Wheel
+
+TICK = 0.1
+
+
+def test_late_by_a_tick_at_most_never_early() -> None:
+    """Precision is one tick."""
+    wheel = Wheel(100.0, TICK, 8)
+    fired: list[float] = []
+    alarm = Alarm(fired.append)
+    wheel.schedule(alarm, 100.25)
+    for step in range(1, 5):
+        now = 100.0 + step * TICK
+        wheel.advance(now)
+        assert bool(fired) is (now >= 100.25)
+    assert fired[0] <= 100.25 + 2 * TICK
+
+
+def test_later_is_one_store_and_earlier_moves() -> None:
+    """Both take effect."""
+    wheel = Wheel(0.0, TICK, 8)
+    fired: list[float] = []
+    alarm = Alarm(fired.append)
+    wheel.schedule(alarm, 0.3)
+    wheel.schedule(alarm, 0.55)
+    wheel.advance(0.5)
+    assert not fired
+    wheel.schedule(alarm, 0.51)
+    wheel.advance(0.61)
+    assert len(fired) == 1
+    wheel.advance(5.0)
+    assert len(fired) == 1
+
+
+def test_beyond_the_last_bucket() -> None:
+    """Waits there and is looked at again; NEVER never comes."""
+    wheel = Wheel(0.0, TICK, 8)
+    fired: list[float] = []
+    never: list[float] = []
+    wheel.schedule(Alarm(fired.append), 10.0)
+    wheel.schedule(Alarm(never.append), NEVER)
+    for step in range(1, 99):
+        wheel.advance(step * TICK)
+    assert not fired
+    wheel.advance(10.2)
+    assert len(fired) == 1
+    wheel.advance(1000.0)
+    assert not never
+
+
+def test_an_expiry_may_remove_and_schedule_others() -> None:
+    """Also those of the same turn."""
+    wheel = Wheel(0.0, TICK, 8)
+    fired: list[str] = []
+    alarms: list[Alarm] = []
+
+    def ring(_: float) -> None:
+        fired.append("ring")
+        for other in alarms:
+            wheel.remove(other)
+        wheel.schedule(alarms[0], 0.25)
+
+    alarms.extend(Alarm(ring) for _ in range(3))
+    for alarm in alarms:
+        wheel.schedule(alarm, 0.1)
+    wheel.advance(0.2)
+    assert fired == ["ring"]
+    wheel.advance(0.4)
+    assert fired == ["ring", "ring"]
+
+
+actions = st.one_of(
+    st.tuples(st.just("schedule"), st.integers(0, 4), st.floats(-0.5, 3.0)),
+    st.tuples(st.just("remove"), st.integers(0, 4), st.just(0.0)),
+    st.tuples(st.just("advance"), st.just(0), st.floats(0.0, 2.5)),
+)
+
+
+@given(st.lists(actions, max_size=40))
+@settings(max_examples=300)
+def test_against_a_plain_reference(script: list[tuple[str, int, float]]) -> None:
+    """Every scheduled thing fires once, not before its time, and no later than a tick after the wheel has passed it."""
+    now = 1000.0
+    wheel = Wheel(now, TICK, 8)
+    fired: list[tuple[int, float]] = []
+    alarms = [Alarm(lambda at, number=number: fired.append((number, at))) for number in range(5)]  # type: ignore[misc]
+    due: dict[int, float] = {}
+    for action, number, amount in script:
+        if action == "schedule":
+            due[number] = now + amount
+            wheel.schedule(alarms[number], now + amount)
+        elif action == "remove":
+            due.pop(number, None)
+            wheel.remove(alarms[number])
+        else:
+            now += amount
+            fired.clear()
+            count = wheel.advance(now)
+            assert count == len(fired)
+            for which, at in fired:
+                assert at == now
+                assert due.pop(which) <= now
+            for which, deadline in due.items():
+                assert deadline > now - 2 * TICK, (which, deadline, now)
