@@ -1,8 +1,8 @@
 """Nanoseconds to render one access log line: JSON and combined, identical and different requests, beside orjson.
 
-Run: ``python benchmarks/micro_access_log.py``. The best of 20 rounds, median of 100 batches of 64 records (a batch is
-what gathers in some milliseconds). Each request has its own request id and trace id; "different" changes the target,
-too, and never repeats one.
+Run: ``python -m benchmarks.micro_access_log``. The best of 20 rounds, median of 100 batches of 64 exchanges (a batch is
+what gathers in some milliseconds), which the real request path has made. "identical": each request's head is the one
+before it; "different": path, cookie and one header never repeat.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from collections.abc import Callable
 
 import orjson
 
+from benchmarks.micro_request import ANSWER, HEAD, build
+from edgeq.listener.connection import Downstream
 from edgeq.response import access_log
+from edgeq.response.relay import Exchange
+from edgeq.upstream.connection import UpstreamConnection
+from edgeq.worker.shard import Shard
 
 _BATCH = 64
 _BATCHES = 100
@@ -25,91 +30,65 @@ _ROUNDS = 20
 _numbers = itertools.count(1)
 
 
-def record(number: int, target: bytes) -> access_log.Record:
-    """A plain successful request through a reused upstream connection."""
-    return (
-        1_790_000_000_000_000_000 + number * 31_000,
-        b"GET",
-        target,
-        b"HTTP/1.1",
-        b"shop.example:8080",
-        "203.0.113.7",
-        40_000 + number % 1000,
-        "0.0.0.0:8080",
-        "checkout",
-        "api",
-        "10.0.0.7:9000",
-        200,
-        0,
-        1024,
-        1_234 + number % 300,
-        0,
-        0,
-        0,
-        1_100 + number % 300,
-        900 + number % 300,
-        1,
-        "",
-        "",
-        b"%032x" % number,
-        b"%032x" % (number * 7919),
-        b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
-        b"",
-        False,
-        3,
-        True,
-    )
-
-
-def orjson_lines(records: list[access_log.Record], _format: str) -> bytes:
-    """What a straightforward renderer would do: a dict for each record."""
+def orjson_lines(exchanges: list[Exchange], _format: str, wall_offset_s: float) -> bytes:
+    """What a straightforward renderer would do: a dict for each exchange."""
     lines = []
-    for entry in records:
-        moment = datetime.datetime.fromtimestamp(entry[0] / 1e9, datetime.UTC)
+    for done in exchanges:
+        moment = datetime.datetime.fromtimestamp(done.ended_at + wall_offset_s, datetime.UTC)
+        head, peer, route = done.head, done.down.peer, done.route
         fields = {
             "timestamp": moment.isoformat(timespec="microseconds"),
-            "http.request.method": entry[1].decode(),
-            "url.path": entry[2].decode(),
-            "url.scheme": "http",
-            "server.address": entry[4].decode(),
-            "network.protocol.version": entry[3].decode(),
-            "client.address": entry[5],
-            "client.port": entry[6],
-            "edgeq.listener": entry[7],
-            "http.route": entry[8],
-            "edgeq.upstream": entry[9],
-            "edgeq.endpoint": entry[10],
-            "http.response.status_code": entry[11],
-            "http.response.body.size": entry[13],
-            "edgeq.total_ms": entry[14] / 1000,
-            "edgeq.upstream_ms": entry[18] / 1000,
-            "edgeq.first_byte_ms": entry[19] / 1000,
-            "edgeq.attempts": entry[20],
-            "edgeq.request_id": entry[23].decode(),
-            "trace_id": entry[24].decode(),
-            "user_agent.original": entry[25].decode(),
-            "edgeq.generation": entry[28],
-            "edgeq.reused": entry[29],
+            "http.request.method": head.method.decode(),
+            "url.path": head.path.decode(),
+            "url.query": head.query[1:].decode(),
+            "url.scheme": "https" if peer.tls else "http",
+            "server.address": head.host.decode(),
+            "network.protocol.version": head.version.removeprefix(b"HTTP/").decode(),
+            "client.address": peer.client_host,
+            "client.port": peer.client_port,
+            "edgeq.listener": done.down.settings.name,
+            "http.route": route.name if route is not None else "",
+            "edgeq.upstream": route.upstream.name if route is not None else "",
+            "edgeq.endpoint": done.endpoint,
+            "http.response.status_code": done.status,
+            "http.response.body.size": done.answer_bytes,
+            "edgeq.total_ms": (done.ended_at - done.begun_at) * 1e3,
+            "edgeq.upstream_ms": (done.ended_at - done.sent_at) * 1e3,
+            "edgeq.first_byte_ms": (done.first_byte_at - done.sent_at) * 1e3,
+            "edgeq.attempts": done.attempts,
+            "edgeq.request_id": done.request_id.decode(),
+            "trace_id": done.trace_id.decode(),
+            "user_agent.original": head.fields.user_agent.decode(),
+            "http.request.header.referer": [head.fields.referer.decode()],
+            "edgeq.generation": route.generation if route is not None else 0,
+            "edgeq.reused": done.reused,
         }
         lines.append(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE))
     return b"".join(lines)
 
 
-def batch(different: bool) -> list[access_log.Record]:
-    """Fresh byte strings for each record, as a connection would deliver them."""
-    numbers = [next(_numbers) for _ in range(_BATCH)]
-    return [record(n, b"/checkout/cart/%d?item=%d" % ((n, n) if different else (1, 1))) for n in numbers]
+def batch(path: tuple[Shard, Downstream, UpstreamConnection], different: bool) -> list[Exchange]:
+    """Exchanges of requests that a connection has just delivered."""
+    shard, down, up = path
+    for _ in range(_BATCH):
+        number = next(_numbers) if different else 0
+        down.data_received(HEAD % (number, number, number))
+        up.data_received(ANSWER)
+    done = list(shard.ring)
+    shard.ring.clear()
+    return done
 
 
-def ns_per_line(render: Callable[[list[access_log.Record], str], bytes], log_format: str, different: bool) -> float:
+def ns_per_line(render: Callable[[list[Exchange], str, float], bytes], log_format: str, different: bool) -> float:
     """CPU time of this thread: the best round's median batch."""
+    path = build()
     best = float("inf")
     for _ in range(_ROUNDS):
         spent = []
         for _ in range(_BATCHES):
-            work = batch(different)
+            work = batch(path, different)
             start = time.thread_time_ns()
-            render(work, log_format)
+            render(work, log_format, 0.0)
             spent.append((time.thread_time_ns() - start) / _BATCH)
         best = min(best, statistics.median(spent))
     return best
@@ -128,8 +107,10 @@ def main() -> None:
     ):
         same, other = ns_per_line(render, log_format, False), ns_per_line(render, log_format, True)
         print(f"{name:<24}{same:>12.0f}{other:>12.0f}")
-    print(access_log.render([record(1, b"/checkout/cart/1?item=1")], "json").decode(), end="")
-    print(access_log.render([record(1, b"/checkout/cart/1?item=1")], "combined").decode(), end="")
+    example = batch(build(), False)[:1]
+    wall_offset_s = time.time() - time.monotonic()
+    print(access_log.render(example, "json", wall_offset_s).decode(), end="")
+    print(access_log.render(example, "combined", wall_offset_s).decode(), end="")
 
 
 if __name__ == "__main__":

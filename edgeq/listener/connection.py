@@ -25,7 +25,7 @@ from edgeq.response.rescue import options_answer
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LENGTH
 from edgeq.wire.h1_request import find_end, parse_request, parse_whole
-from edgeq.wire.head import RequestFields, RequestHead
+from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
 from edgeq.worker.wheel import NEVER, Timed
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ CLOSED: Final = 6
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 
+MAX_REMEMBERED_HEAD: Final = 1024
+MAX_REMEMBERED_HEADS: Final = 256
+"""Of a worker, for first requests of connections."""
+
 _NO_FIELDS: Final = RequestFields()
 
 
@@ -56,8 +60,6 @@ class Downstream(Timed):
         "_gone_at",
         "_idle_since",
         "_memo",
-        "_memo_generation",
-        "_memo_route",
         "_received",
         "_stall_at",
         "_write_left",
@@ -71,7 +73,6 @@ class Downstream(Timed):
         "log_text",
         "paused_reading",
         "peer",
-        "prefix",
         "requests",
         "settings",
         "shard",
@@ -100,12 +101,9 @@ class Downstream(Timed):
         self.client_lines: bytes = b""
         self._forward: ForwardPolicy = shard.forward
         self._introduce()
-        self.prefix = b""
         self.log_text = ""
         """This connection's part of access-log lines, once it has been rendered."""
         self._memo: RequestHead | None = None
-        self._memo_route: Any = None
-        self._memo_generation: int = -1
         self.paused_reading: bool = False
         self.write_blocked: bool = False
         """The client has not taken what was written: nothing more is read for it."""
@@ -162,7 +160,10 @@ class Downstream(Timed):
             exchange.client_half_closed()
             return True
         if not exchange.request_done:
-            return False  # a cut request: connection_lost cancels it
+            self.exchange = None  # a cut request
+            exchange.client_gone()
+            self.close()
+            return False
         if not exchange.answer_started:
             self._gone_at = monotonic() + self.settings.half_close_s
             self.shard.wheel.schedule(self, self._active_deadline())
@@ -221,10 +222,14 @@ class Downstream(Timed):
             limits = self.settings.limits
             try:
                 # Most often what has been read is one head and nothing else.
-                whole = parse_whole(data, memo, limits) if seen == 0 and data.endswith(b"\r\n\r\n") else None
+                whole: RequestHead | None = None
+                if seen == 0 and data.endswith(b"\r\n\r\n"):
+                    if memo is None:
+                        whole = self._first_head(data, limits)
+                    else:
+                        whole = parse_whole(data, memo, limits)
                 if whole is not None:
                     self._memo = whole
-                    self._memo_generation = -1
                     self._begin(whole, data, len(data))
                     return
                 end = find_end(data, seen, limits)
@@ -243,8 +248,21 @@ class Downstream(Timed):
                 self._refuse_unread(data, error.reason, error.detail)
                 return
             self._memo = head
-            self._memo_generation = -1
         self._begin(head, data, end)
+
+    def _first_head(self, data: bytes, limits: HeadLimits) -> RequestHead | None:
+        """A connection's first head: clients that connect anew for each request send the same one again and again."""
+        heads = self.shard.heads
+        known = heads.get(data)
+        if known is not None and known.limits is limits:
+            return known
+        head = parse_whole(data, None, limits)
+        if head is not None and len(data) <= MAX_REMEMBERED_HEAD:
+            if len(heads) >= MAX_REMEMBERED_HEADS:
+                heads.clear()
+            head.limits = limits
+            heads[data] = head
+        return head
 
     def _begin(self, head: RequestHead, data: bytes, end: int) -> None:
         """A request has begun: find its route and let its upstream have it."""
@@ -254,9 +272,15 @@ class Downstream(Timed):
         self.requests += 1
         shard.requests += 1
         shard.in_flight += 1
-        if self._memo_generation != shard.generation:
-            self._remember(head)
-        route = self._memo_route
+        if self._forward is not shard.forward:  # a reload
+            self._introduce()
+        trusted = self.trusted
+        settled = shard.generation * 2 + 1 if trusted else shard.generation * 2
+        if head.settled != settled:
+            self._settle(head, settled)
+        if trusted:
+            self.client_lines = trusted_client_lines(shard.forward, head, self.peer.client_host, self.peer.tls)
+        route = head.route
         exchange = Exchange(self, head, route, now)
         self.exchange = exchange
         if route is None:
@@ -284,19 +308,15 @@ class Downstream(Timed):
         exchange.queued_at = now
         route.upstream.submit(exchange)
 
-    def _remember(self, head: RequestHead) -> None:
+    def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
         shard = self.shard
         route = shard.routes.find(head.host, head.path)
-        self._memo_route = route
-        self._memo_generation = shard.generation
-        if route is None:
-            return
-        if self._forward is not shard.forward:  # a reload
-            self._introduce()
-        self.prefix = forward_prefix(head, route, shard.forward, route.upstream.host, self.trusted)
-        if self.trusted:
-            self.client_lines = trusted_client_lines(shard.forward, head, self.peer.client_host, self.peer.tls)
+        head.route = route
+        head.settled = settled
+        head.prefix = b""
+        if route is not None:
+            head.prefix = forward_prefix(head, route, shard.forward, route.upstream.host, self.trusted)
 
     def _active_data(self, data: bytes) -> None:
         exchange = self.exchange
@@ -544,9 +564,6 @@ class Downstream(Timed):
             self.close()
             return
         self._memo = None
-        self._memo_route = None
-        self._memo_generation = -1
-        self.prefix = b""
         self.log_text = ""
         self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
 

@@ -120,19 +120,37 @@ def trusted_client_lines(policy: ForwardPolicy, head: RequestHead, client_host: 
     return lines
 
 
-class RequestIds:
-    """Makes request ids: 32 lower-case hex digits, unique across workers and restarts, usable as a trace id."""
+_HEX_PAIRS: Final[list[bytes]] = [b"%02x" % number for number in range(256)]
 
-    __slots__ = ("_count", "_prefix")
+
+class RequestIds:
+    """Makes request ids: 32 lower-case hex digits, unique across workers and restarts, usable as a trace id.
+
+    A random start and a counter; only the last four digits are made for each id, the others stay for 65,536 of them.
+    """
+
+    __slots__ = ("_high", "_low", "_prefix", "_random")
 
     def __init__(self) -> None:
-        self._prefix: bytes = os.urandom(8).hex().encode()
-        self._count: int = int.from_bytes(os.urandom(7), "big") + 1
+        self._random: bytes = os.urandom(8).hex().encode()
+        self._high: int = int.from_bytes(os.urandom(5), "big") + 1
+        self._low: int = 0
+        self._prefix: bytes = b""
+        self._next_prefix()
+
+    def _next_prefix(self) -> None:
+        self._high += 1
+        self._low = 0
+        self._prefix = b"%b%012x" % (self._random, self._high)
 
     def make(self) -> bytes:
         """A new id; its second half is never all zero, so it serves as a span id as well."""
-        self._count += 1
-        return b"%b%016x" % (self._prefix, self._count)
+        low = self._low
+        self._low = low + 1
+        made = self._prefix + _HEX_PAIRS[low >> 8] + _HEX_PAIRS[low & 255]
+        if low == 65535:
+            self._next_prefix()
+        return made
 
 
 def trace_lines(head: RequestHead, policy: ForwardPolicy, fresh_id: bytes) -> bytes:

@@ -42,11 +42,16 @@ _MAX_DURATIONS: Final = 4096
 
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """Bytes that stand for themselves within quotes, in both formats."""
+_PLAIN_MAP: Final = bytes(byte if byte in _PLAIN else 0 for byte in range(256))
 _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte in range(256))
 _THREE: Final = tuple(f"{number:03d}" for number in range(1000))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 _durations: Final[dict[int, str]] = {}
+_methods: Final[dict[bytes, str]] = {
+    method.encode(): f'"http.request.method":"{method}",'
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}
 _headers: Final[dict[tuple[bytes, bytes, bytes, bytes], str]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
@@ -127,12 +132,13 @@ def _milliseconds(duration_s: float) -> str:
 
 def _render_what(head: RequestHead) -> str:
     """What was asked for, and what the head says of who asks."""
-    text = f'"http.request.method":{_quote(head.method)},' if head.method else ""
+    method = _methods.get(head.method)
+    if method is None:
+        method = f'"http.request.method":{_quote(head.method)},' if head.method else ""
     path, mark, query = _quote(_without_authority(head.target))[1:-1].partition("?")
-    if path:
-        text += f'"url.path":"{path}",'
+    text = f'{method}"url.path":"{path}",' if path else method
     if mark:
-        text += f'"url.query":"{query}",'
+        text = f'{text}"url.query":"{query}",'
     fields = head.fields
     says = (head.host, fields.user_agent, fields.referer, head.version)
     known = _headers.get(says)
@@ -228,6 +234,8 @@ def _quote(raw: bytes) -> str:
     Not by orjson: it leaves U+0085, U+2028 and the controls of terminals as they are, and refuses lone surrogates; and
     the standard library's C function takes 0.13 us, less than to find out whether anything is to be escaped.
     """
+    if 0 not in raw.translate(_PLAIN_MAP):
+        return '"' + raw.decode("ascii") + '"'
     try:
         return encode_basestring_ascii(raw.decode())
     except UnicodeDecodeError:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeq.policy.headers import TRACE_OFF, trace_lines
+from edgeq.policy.headers import TRACE_BEGIN, trace_lines
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import refusal
 from edgeq.wire.errors import Refused
@@ -194,16 +194,31 @@ class Exchange:
         forward = shard.forward
         request_id = self.request_id
         fields = head.fields
-        if forward.trace == TRACE_OFF:
-            trace = b""
-        else:
-            # An id that was made here is the trace id as well: one id to search for.
-            trace = trace_lines(head, forward, request_id if not fields.request_id else shard.ids.make())
-            self.trace_id = trace[16:48]
         pending = self.pending
-        up.transport.write(
-            b"".join((down.prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
-        )
+        if forward.trace == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
+            # An id that was made here is the trace id as well: one id to search for.
+            self.trace_id = request_id
+            out = (
+                head.prefix,
+                down.client_lines,
+                b"x-request-id: ",
+                request_id,
+                b"\r\ntraceparent: 00-",
+                request_id,
+                b"-",
+                request_id[16:],
+                b"-01\r\n\r\n",
+                pending,
+            )
+            up.transport.write(b"".join(out))
+        else:
+            trace = trace_lines(head, forward, shard.ids.make())
+            self.trace_id = trace[16:48]
+            up.transport.write(
+                b"".join(
+                    (head.prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending)
+                )
+            )
         self._sent_all = self.request_done
         if not self.request_done:
             self.pending = b""

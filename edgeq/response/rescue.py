@@ -49,7 +49,9 @@ def refusal(
         problem["request_id"] = request_id.decode("latin-1")
     name = node.decode("latin-1")
     if not name[:1].isalpha():
-        name = f'"{name}"'  # a structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not
+        name = (
+            f'"{name}"'  # a structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not
+        )
     body = json.dumps(problem, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     lines = [
         f"HTTP/1.1 {row.status} {_PHRASES[row.status]}",

@@ -108,6 +108,8 @@ class Pool:
                 exchange.connect_s = connect_s
                 break
         self._give(connection, monotonic())
+        if self.waiting:
+            self._open_more()
 
     def dial_failed(self, reason: str) -> None:
         """A connection could not be opened. Those who wait go elsewhere or are told, unless others are still served."""

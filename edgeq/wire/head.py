@@ -1,14 +1,17 @@
 """Parsed heads: what the rest of a request's path needs to know, and the bytes to forward.
 
-A head is immutable once parsed and may be shared by many requests (and, through the memo of a connection, is).
+What was parsed does not change, so a head may serve many requests: a connection remembers its last one, a worker some.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeq.wire.fields import FieldLine
 from edgeq.wire.framing import NO_BODY
+
+if TYPE_CHECKING:
+    from edgeq.route.table import Route
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 9.2.2
 
@@ -85,12 +88,16 @@ class RequestHead:
         "host",
         "idempotent",
         "keep_alive",
+        "limits",
         "log_text",
         "method",
         "minor",
         "path",
+        "prefix",
         "query",
         "raw",
+        "route",
+        "settled",
         "target",
         "version",
     )
@@ -117,6 +124,13 @@ class RequestHead:
         self.minor: int = minor
         self.version = b"HTTP/1.1" if minor else b"HTTP/1.0"
         self.fields = fields
+        self.route: Route | None = None
+        self.prefix = b""
+        self.settled: int = -1
+        """What a worker has found out about this head: where it goes, the lines to forward, and for which generation of
+        the configuration and kind of client (trusted or not) that is so."""
+        self.limits: HeadLimits | None = None
+        """Under which it was accepted, if it is remembered for other connections."""
         self.log_text = ""
         """This head's part of an access-log line, once it has been rendered."""
         self.idempotent: bool = method in _IDEMPOTENT

@@ -9,6 +9,7 @@ response    access records in a ring, written on the tick
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -88,6 +89,8 @@ class App:
         self._configure(self._generation, config)
         self._row.set_state(STATE_SERVING)
         loop.on_tick(self._tick)
+        # Requests make no cycles, so collections only look in vain; what the rare paths leave is found all the same.
+        gc.set_threshold(20_000, 50, 100)
 
     def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
         """Take over a new configuration in place; `sockets` holds those of listeners that are new to this worker."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
+from edgeq.wire.head import RequestHead
 from edgeq.worker.wheel import Timed, Wheel
 
 TICK_S: Final = 0.1
@@ -23,6 +24,7 @@ class Shard:
         "flush_log",
         "forward",
         "generation",
+        "heads",
         "ids",
         "in_flight",
         "log",
@@ -31,7 +33,6 @@ class Shard:
         "requests",
         "ring",
         "routes",
-        "wall_offset_s",
         "wheel",
     )
 
@@ -50,8 +51,8 @@ class Shard:
         self.downstreams: set[Timed] = set()
         self.generation: int = 0
         """Of the configuration; also says when a remembered route is stale."""
+        self.heads: dict[bytes, RequestHead] = {}
+        """Heads with which connections have begun, by their bytes; bounded."""
         self.draining: bool = False
         self.requests: int = 0
         self.in_flight: int = 0
-        self.wall_offset_s: float = 0.0
-        """Wall clock minus monotonic clock; set by the tick."""

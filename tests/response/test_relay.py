@@ -759,11 +759,14 @@ def test_an_answer_that_has_begun_outlives_the_grace() -> None:
     world.check_settled()
 
 
-def test_a_fin_within_a_request_cancels_it() -> None:
-    """The rest of the body never comes."""
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_fin_within_a_request_cancels_it(answered: bool) -> None:
+    """The rest of the body never comes; an answer that arrives in the same turn of the loop is for nobody."""
     world = World()
     client, server = world.request(POST + b"he")
     client.eof()
+    if answered:
+        server.data(OK)
     world.loop.run()
     assert client.lost
     assert server.aborted

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 from edgeq.config.schema import Listener
@@ -58,10 +59,16 @@ FIELDS: Final[dict[str, Any]] = {
 EMPTY: Final[dict[str, Any]] = {name: type(value)() for name, value in FIELDS.items()}
 
 
+@functools.lru_cache(16)
+def _shard(generation: int) -> Shard:
+    shard = Shard(ForwardPolicy(X_FORWARDED, True, b"node", TRACE_BEGIN), [], None, None)
+    shard.generation = generation
+    return shard
+
+
 def downstream(fields: dict[str, Any]) -> Downstream:
     """The client connection of an exchange; may be shared by several."""
-    shard = Shard(ForwardPolicy(X_FORWARDED, True, b"node", TRACE_BEGIN), [], None, None)
-    shard.generation = fields["generation"]
+    shard = _shard(fields["generation"])
     settings = ListenerSettings(Listener(address="127.0.0.1:8080"))
     settings.name = fields["listener"]
     peer = Peer(fields["client_host"], fields["client_port"], "127.0.0.1", 8080, fields["tls"], False, "")

@@ -85,7 +85,7 @@ class Gateway:
 
     def describe(self) -> str:
         """For the message of a failure."""
-        tail = "\n".join(self.log_lines()[-20:])
+        tail = "\n".join(line[:400] for line in self.log_lines()[-8:])
         return f"{self.kind} at {self.address}\n--- stderr\n{self.stderr()[-6000:]}\n--- access log\n{tail}"
 
     def stop(self, timeout_s: float = 10.0) -> int:

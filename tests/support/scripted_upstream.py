@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 import h11
 
 _READ = 256 * 1024
+# Stopping wakes every thread by a shutdown of its socket, so this may be long: a thousand threads may wait.
+_POLL_MS = 1000
 _REQUEST_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/1\.[01]\Z")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*\Z")
 
@@ -235,7 +237,7 @@ class UpstreamConnection:
         poller = select.poll()
         poller.register(self.socket, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
         while not self.upstream.stopping.is_set():
-            if poller.poll(50):
+            if poller.poll(_POLL_MS):
                 self._note_end("fin")
                 return
 
@@ -250,7 +252,7 @@ def _wait(sock: socket.socket, what: int) -> bool:
         raise OSError("closed")
     poller = select.poll()
     poller.register(sock, what)
-    return bool(poller.poll(50))
+    return bool(poller.poll(_POLL_MS))
 
 
 Handler = Callable[[UpstreamConnection, SeenRequest], None]
@@ -340,6 +342,9 @@ class ScriptedUpstream:
     def stop(self) -> None:
         """Close everything and join the threads."""
         self.stopping.set()
+        for sock in (self._listener, *(connection.socket for connection in self.connections)):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self._accepting.join(5)
         self._listener.close()
         for thread in self._threads:

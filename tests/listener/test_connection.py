@@ -1,0 +1,385 @@
+"""The client's connection by script: reading heads, keeping, lingering, closing, time."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeq.listener.connection import LINGER_BYTES
+from edgeq.policy.headers import OFF, TRACE_OFF, ForwardPolicy
+from edgeq.response.relay import MAX_PENDING
+from tests.support.fake_transport import HIGH_WATER, World
+
+GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"
+POST = b"POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def status_of(data: bytes) -> int:
+    return int(data.split(b" ", 2)[1])
+
+
+def lines_of(data: bytes) -> list[bytes]:
+    return data.partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_a_head_in_any_pieces(size: int) -> None:
+    """The upstream gets the same however the head comes."""
+    world = World()
+    client = world.connect()
+    for at in range(0, len(GET), size):
+        assert not world.dials
+        client.data(GET[at : at + size])
+    server = world.dial_ok()
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    world.check_settled()
+
+
+def test_the_same_head_again_and_a_different_one() -> None:
+    """What is remembered of the last head does not leak into the next one."""
+    world = World()
+    client, server = world.request(GET)
+    seen: list[list[bytes]] = []
+    for raw in (GET, GET, GET.replace(b"/a", b"/b"), GET.replace(b"Host", b"X-One: 1\r\nHost"), GET):
+        if raw is not GET or seen:
+            client.data(raw)
+        sent = server.take()
+        seen.append([line for line in lines_of(sent) if not line.startswith(b"x-request-id")])
+        server.data(OK)
+    assert seen[0] == seen[1] == seen[4]
+    assert seen[2][0] == b"get /b http/1.1"
+    assert b"x-one: 1" in seen[3]
+    world.check_settled()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "request_malformed"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "host_invalid"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "request_ambiguous",
+        ),
+        (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505, "version_unsupported"),
+        (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_refused"),
+        (b"GET /" + b"a" * 9000, 414, "request_line_too_long"),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 40000, 431, "header_bytes_exceeded"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 100 + b"\r\n", 431, "header_count_exceeded"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417, "expectation_unknown"),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501, "transfer_coding_unknown"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "request_malformed"),
+        (b"\r\n\r\n\r\n\r\n", 400, "request_malformed"),
+    ],
+)
+def test_refused_heads(data: bytes, status: int, reason: str) -> None:
+    """Answered, logged, our FIN sent, and what still comes thrown away for a moment."""
+    world = World()
+    client = world.connect()
+    client.data(data)
+    world.loop.run()
+    got = client.take()
+    assert status_of(got) == status
+    assert b"connection: close" in lines_of(got)
+    assert b'"reason":"%s"' % reason.encode() in got
+    assert client.eof_written
+    assert not client.closing
+    client.data(b"more" * 100)
+    assert not client.take()
+    world.advance(3)
+    assert client.lost
+    assert [(entry.status, entry.reason) for entry in world.log] == [(status, reason)]
+    assert world.gone == [world.peer]
+    assert not world.shard.downstreams
+    world.check_settled()
+
+
+def test_a_refused_request_after_a_good_one() -> None:
+    """The first is answered before the second is refused, and nothing after it is read."""
+    world = World()
+    client, server = world.request(GET + b"BAD\r\n\r\n" + GET)
+    server.data(OK)
+    world.loop.run()
+    got = client.take()
+    assert got.index(b"200 OK") < got.index(b"400 Bad Request")
+    assert [entry.status for entry in world.log] == [200, 400]
+    world.check_settled()
+
+
+def test_lingering_has_a_limit() -> None:
+    """Who sends without end is cut."""
+    world = World()
+    client = world.connect()
+    client.data(b"BAD\r\n\r\n")
+    client.data(b"x" * LINGER_BYTES)
+    assert not client.closing
+    client.data(b"x")
+    assert client.aborted
+
+
+def test_lingering_ends_with_the_clients_fin() -> None:
+    """Both have said all."""
+    world = World()
+    client = world.connect()
+    client.data(b"BAD\r\n\r\n")
+    client.eof()
+    world.loop.run()
+    assert client.lost
+
+
+def test_tls_closes_without_lingering() -> None:
+    """It cannot send a FIN alone."""
+    world = World(tls=True)
+    client = world.connect()
+    client.data(b"BAD\r\n\r\n")
+    world.loop.run()
+    assert client.lost
+    assert status_of(client.take()) == 400
+
+
+def test_no_route() -> None:
+    """404, kept; with a body to come: closed."""
+    world = World(path=b"/only/*")
+    client = world.connect()
+    client.data(GET)
+    assert status_of(client.take()) == 404
+    client.data(POST.replace(b"/a", b"/only/a"))
+    server = world.dial_ok()
+    client.data(b"hello")
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    client.data(POST)
+    assert status_of(client.take()) == 404
+    assert client.eof_written
+    assert [entry.reason for entry in world.log] == ["no_route", "", "no_route"]
+    world.check_settled()
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"OPTIONS", 200), (b"TRACE", 405)])
+def test_max_forwards_ends_here(method: bytes, status: int) -> None:
+    """RFC 9110 7.6.2; other methods go on."""
+    world = World()
+    client = world.connect()
+    client.data(method + b" / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n")
+    got = client.take()
+    assert status_of(got) == status
+    assert any(line.startswith(b"allow: ") for line in lines_of(got))
+    assert not world.dials
+    client, server = world.request(b"GET / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n")
+    server.data(OK)
+    world.loop.run()
+    world.check_settled()
+
+
+# -- keeping ----------------------------------------------------------------------------------------------------------
+
+
+def test_max_requests() -> None:
+    """The last answer says so."""
+    world = World(listener={"max_requests": 2})
+    client, server = world.request(GET)
+    server.data(OK)
+    assert b"connection: close" not in lines_of(client.take())
+    client.data(GET)
+    server.data(OK)
+    world.loop.run()
+    assert b"connection: close" in lines_of(client.take())
+    assert client.fin_sent
+    world.check_settled()
+
+
+def test_draining_closes_after_the_answer() -> None:
+    """Announced, and idle connections go once they have been silent for long enough."""
+    world = World()
+    client, server = world.request(GET)
+    idle = world.connect()
+    world.shard.draining = True
+    for connection in list(world.shard.downstreams):
+        connection.drain(world.now + 0.5, 1.0)  # type: ignore[attr-defined]
+    assert not idle.closing
+    for connection in list(world.shard.downstreams):
+        connection.drain(world.now + 1.5, 1.0)  # type: ignore[attr-defined]
+    world.loop.run()
+    assert idle.lost
+    assert not client.closing
+    server.data(OK)
+    world.loop.run()
+    assert b"connection: close" in lines_of(client.take())
+    assert client.fin_sent
+    world.check_settled()
+
+
+def test_pipelined_bytes_are_bounded() -> None:
+    """While an answer is on its way the client is read only so far; it is read again afterwards."""
+    world = World()
+    client, server = world.request(GET)
+    big = b"POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 100000\r\n\r\n"
+    client.data(big + b"x" * (MAX_PENDING - 10))
+    assert not client.reading
+    server.data(OK)
+    world.loop.run()
+    assert client.reading
+    client.data(b"x" * (100000 - MAX_PENDING + 10))
+    server.data(OK)
+    world.loop.run()
+    assert client.take().count(b"200 OK") == 2
+    assert world.log[1].request_bytes == 100000
+    world.check_settled()
+
+
+def test_a_reload_changes_open_connections() -> None:
+    """Routes, forwarding and trust of a connection that was open before."""
+    world = World(forward=ForwardPolicy(OFF, False, b"gw", TRACE_OFF))
+    client, server = world.request(GET)
+    assert b"x-forwarded-for: 192.0.2.7" not in lines_of(server.take())
+    server.data(OK)
+    other = World(listener={"trusted": ("192.0.2.0/24",)})
+    world.settings.update(other.config)
+    world.shard.forward = other.shard.forward
+    world.shard.generation += 1
+    client.data(GET)
+    assert b"x-forwarded-for: 192.0.2.7" in lines_of(server.take())
+    server.data(OK)
+    client.data(GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"))
+    assert b"x-forwarded-for: 9.9.9.9, 192.0.2.7" in lines_of(server.take())
+    server.data(OK)
+    world.check_settled()
+
+
+def test_trusted_claims_do_not_stick() -> None:
+    """What a trusted peer says of one request's client is not said of the next one's."""
+    world = World(listener={"trusted": ("192.0.2.7",)})
+    client, server = world.request(GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 9.9.9.9\r\n\r\n"))
+    assert b"x-forwarded-for: 9.9.9.9, 192.0.2.7" in lines_of(server.take())
+    server.data(OK)
+    client.data(GET)
+    assert b"x-forwarded-for: 192.0.2.7" in lines_of(server.take())
+    server.data(OK)
+
+
+# -- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_never_speaks() -> None:
+    """Closed without a word after timeouts.head."""
+    world = World(timeouts={"head": 5})
+    client = world.connect()
+    world.advance(4)
+    assert not client.closing
+    world.advance(5)
+    assert client.lost
+    assert not client.take()
+    assert not world.log
+
+
+@pytest.mark.parametrize("before", [b"", GET])
+def test_a_head_that_never_ends(before: bytes) -> None:
+    """408 after timeouts.head, counted from accept or from its first byte."""
+    world = World(timeouts={"head": 5, "keepalive": 60})
+    client = world.connect()
+    if before:
+        client.data(before)
+        world.dial_ok().data(OK)
+        client.take()
+    client.data(GET[:20])
+    world.advance(3)
+    client.data(GET[20:22])
+    world.advance(3)
+    assert status_of(client.take()) == 408
+    assert world.log[-1].reason == "head_timeout"
+    world.check_settled()
+
+
+def test_an_empty_line_after_a_body_is_no_request() -> None:
+    """RFC 9112 2.2: nobody is refused for it."""
+    world = World(timeouts={"head": 5})
+    client, server = world.request(POST + b"hello\r\n")
+    server.data(OK)
+    world.loop.run()
+    client.take()
+    world.advance(6)
+    assert client.lost
+    assert not client.take()
+    assert len(world.log) == 1
+
+
+@pytest.mark.parametrize("keepalive", [1, 30])
+def test_keepalive_timeout(keepalive: float) -> None:
+    """Also where it is shorter than the time after which memory is given back."""
+    world = World(timeouts={"keepalive": keepalive})
+    client, server = world.request(GET)
+    server.data(OK)
+    world.advance(keepalive * 0.9)
+    assert not client.closing
+    world.advance(keepalive * 0.2)
+    assert client.lost
+    world.check_settled()
+
+
+def test_a_request_late_in_the_keepalive() -> None:
+    """What was forgotten in the silence is found again."""
+    world = World(timeouts={"keepalive": 30})
+    client, server = world.request(GET)
+    server.data(OK)
+    client.take()
+    world.advance(20)
+    client.data(GET)
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    world.check_settled()
+
+
+@pytest.mark.parametrize("size", [1000, HIGH_WATER * 3])
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"])
+def test_the_end_of_an_answer_may_take_its_time(size: int, close: bytes) -> None:
+    """However slowly it is read: the last buffered bytes are not cut off while there is progress."""
+    world = World(timeouts={"write": 10, "keepalive": 12 if size > HIGH_WATER else 1000})
+    client, server = world.request(GET.replace(b"Host", close + b"Host"))
+    client.block()
+    server.data(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    world.loop.run()
+    for _ in range(9):
+        client.drain(100)
+        world.advance(9)
+        assert not client.aborted
+    client.drain()
+    world.loop.run()
+    assert client.take().endswith(b"x" * size)
+    world.check_settled()
+
+
+@pytest.mark.parametrize("size", [1000, HIGH_WATER * 3])
+@pytest.mark.parametrize("kind", ["close", "keep", "linger"])
+def test_the_end_of_an_answer_that_nobody_reads(size: int, kind: str) -> None:
+    """Does not hold its connection for ever."""
+    world = World(timeouts={"write": 10, "keepalive": 12})
+    raw = GET.replace(b"Host", b"Connection: close\r\nHost") if kind == "close" else GET if kind == "keep" else POST
+    client, server = world.request(raw)
+    client.block()
+    server.data(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    world.loop.run()
+    for _ in range(4):
+        world.advance(12)
+    assert client.lost
+    assert world.gone
+    world.check_settled()
+
+
+def test_a_lingering_client_may_read_slowly() -> None:
+    """The answer to a refused upload is not cut off after the linger time while it is being read."""
+    world = World(timeouts={"write": 10})
+    client, server = world.request(POST)
+    client.block()
+    server.data(b"HTTP/1.1 413 No\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000)
+    world.loop.run()
+    for _ in range(4):
+        client.drain(500)
+        world.advance(9)
+        assert not client.aborted
+    client.drain()
+    assert client.take().endswith(b"x" * 5000)
+    world.advance(12)
+    assert client.lost
+    world.check_settled()
