@@ -162,7 +162,7 @@ class Exchange:
             data = framer.feed(data)
             self.request_bytes = framer.payload_bytes
             limit = self.body_limit()
-            if limit and framer.payload_bytes > limit:
+            if limit and framer.payload_bytes + framer.remaining > limit:  # as soon as it is announced
                 raise Refused("body_too_large", f"the request body is larger than {limit} bytes")
             if framer.done:
                 self.request_done = True

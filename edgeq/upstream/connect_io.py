@@ -16,7 +16,7 @@ Decides the options of an upstream's sockets and which reason an error gets. Inv
 WRAPPING is one turn of the loop, or the TLS handshake. `done` may come a turn after connection_made, so a protocol can
 have been lost again by then.
 
-Kernel facts: SO_RCVBUF shapes the window that a SYN announces only when it is set before connect (tcp(7)); the kernel
+Kernel facts: SO_RCVBUF is doubled by the kernel (socket(7)), so half is asked for; it shapes the window that a SYN announces only when it is set before connect (tcp(7)); the kernel
 doubles it and caps it at net.core.rmem_max. connect(2) of a Unix socket answers EAGAIN when the listener's backlog is
 full, while TCP drops the SYN and sends it again after a second, so there only the time-out shows it. A connect to a
 free port of the ephemeral range on this machine can meet itself (simultaneous open, RFC 9293 3.5): that is "refused".
@@ -199,7 +199,7 @@ class Dial:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
                 if self._dialer.upstream.receive_buffer > 0:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._dialer.upstream.receive_buffer)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._dialer.upstream.receive_buffer // 2)
         except BaseException:
             sock.close()
             raise

@@ -180,10 +180,11 @@ class Pool:
     def expire_waiting(self, now: float) -> None:
         """Refuse those who have waited too long for a connection that is in use by others; called on each tick.
 
-        While connections are still being opened the connect time-out decides.
+        While a connection is being opened for them the connect time-out decides.
         """
-        timeout_s = self.upstream.queue_timeout_s
-        if not timeout_s or self.opened + self.connecting < self.upstream.max_connections:
+        upstream = self.upstream
+        timeout_s = upstream.queue_timeout_s
+        if not timeout_s or (self.connecting and self.opened + self.connecting < upstream.max_connections):
             return
         late: list[Exchange] = []
         for exchange in self.waiting:

@@ -1,6 +1,6 @@
 """Body framing (RFC 9112 6, 7): where a message ends. Payload bytes are never looked at, only counted.
 
-A chunked body passes as it came; what is held back is at most one unfinished chunk-size line or the trailer section,
+A chunked body passes as it came, without chunk extensions; what is held back is at most one unfinished chunk-size line or the trailer section,
 so that nothing reaches the other side before it is known to be well formed:
 
     SIZE --size > 0--> DATA --all bytes--> DATA_END --CRLF--> SIZE
@@ -13,6 +13,7 @@ CVE-2025-43859: the two bytes after a chunk are checked, not skipped).
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from edgeq.wire.chars import HEX_DIGITS, VALUE
@@ -31,6 +32,12 @@ _DATA_END: Final = 2
 _TRAILER: Final = 3
 _DONE: Final = 4
 
+# chunk-size and chunk-ext of RFC 9112 7.1.1; a quoted string is closed on its line or it is none (CVE-2026-2332).
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+_EXTENDED_SIZE: Final = re.compile(
+    rb"([0-9a-fA-F]+)(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+"
+)
 _MAX_SIZE_LINE: Final = 256
 _LAST: Final = b"0\r\n\r\n"
 
@@ -47,11 +54,11 @@ class ChunkedFramer:
         "_held",
         "_keep_trailers",
         "_max_trailer_bytes",
-        "_remaining",
         "_state",
         "done",
         "excess",
         "payload_bytes",
+        "remaining",
     )
 
     def __init__(self, decode: bool, keep_trailers: bool, max_trailer_bytes: int) -> None:
@@ -59,7 +66,8 @@ class ChunkedFramer:
         self._keep_trailers = keep_trailers
         self._max_trailer_bytes = max_trailer_bytes
         self._state = _SIZE
-        self._remaining = 0
+        self.remaining: int = 0
+        """Payload bytes of the current chunk that have been announced and not come yet."""
         self._held = b""
         self.done = False
         self.excess = b""
@@ -77,18 +85,19 @@ class ChunkedFramer:
         pos = 0
         size = len(data)
         out: list[bytes] = []
+        start = 0  # data[start:pos] is to be passed on as it came
         while pos < size:
             state = self._state
             if state == _DATA:
                 take = size - pos
-                if take > self._remaining:
-                    take = self._remaining
+                if take > self.remaining:
+                    take = self.remaining
                 if self._decode:
                     out.append(data[pos : pos + take])
                 pos += take
-                self._remaining -= take
+                self.remaining -= take
                 self.payload_bytes += take
-                if self._remaining:
+                if self.remaining:
                     break
                 self._state = _DATA_END
             elif state == _DATA_END:
@@ -105,54 +114,63 @@ class ChunkedFramer:
                 if end < 0:
                     self._check_partial_size_line(data[pos : pos + _MAX_SIZE_LINE + 2])
                     break
-                self._remaining = parse_chunk_size(data[pos:end])
-                if self._remaining:
-                    pos = end + 2
-                    self._state = _DATA
-                else:
-                    self._state = _TRAILER
+                line = data[pos:end]
+                self.remaining = parse_chunk_size(line)
+                if self.remaining == 0:
                     # The last chunk's line is passed on together with the trailer section that follows it.
+                    self._state = _TRAILER
+                    continue
+                if b";" in line and not self._decode:
+                    # Extensions end here: nobody on the other side shall read them in another way.
+                    out.append(data[start:pos])
+                    out.append(b"%x" % self.remaining)
+                    start = end
+                pos = end + 2
+                self._state = _DATA
             else:
-                return self._trailer(data, pos, out)
+                return self._trailer(data, start, pos, out)
         if pos < size:
             self._held = data[pos:]
+        return self._passed(data, start, pos, out)
+
+    def _passed(self, data: bytes, start: int, pos: int, out: list[bytes]) -> bytes:
+        """What goes on: the collected parts and, undecoded, the rest as it came."""
         if self._decode:
             return b"".join(out)
-        return data if pos == size else data[:pos]
+        if not out:
+            return data if pos == len(data) else data[:pos]
+        out.append(data[start:pos])
+        return b"".join(out)
 
-    def _trailer(self, data: bytes, pos: int, out: list[bytes]) -> bytes:
+    def _trailer(self, data: bytes, start: int, pos: int, out: list[bytes]) -> bytes:
         """From the start of the last chunk's line at `pos` to the end of the message, if it is all there."""
-        line_end = data.find(b"\r\n", pos)
-        start = line_end + 2
-        if data.startswith(b"\r\n", start):
-            end = start + 2
-            tail = b"" if self._decode else (data[pos:end] if end - pos == 5 else _LAST)
+        fields = data.find(b"\r\n", pos) + 2
+        if data.startswith(b"\r\n", fields):
+            end = fields + 2
+            tail = _LAST
         else:
-            last = data.find(b"\r\n\r\n", start)
-            if last < 0:
-                if len(data) - start > self._max_trailer_bytes + 3:
-                    raise Refused(
-                        "trailer_bytes_exceeded", f"the trailer section is larger than {self._max_trailer_bytes} bytes"
-                    )
-                if b"\n" in data[start:].replace(b"\r\n", b""):
-                    raise Refused("request_malformed", "a bare LF in the trailer section")
-                self._held = data[pos:]
-                return b"".join(out) if self._decode else data[:pos]
-            if last + 2 - start > self._max_trailer_bytes:
+            last = data.find(b"\r\n\r\n", fields)
+            size = (last + 2 if last >= 0 else len(data) - 3) - fields
+            if size > self._max_trailer_bytes:
                 raise Refused(
                     "trailer_bytes_exceeded", f"the trailer section is larger than {self._max_trailer_bytes} bytes"
                 )
+            if last < 0:
+                if b"\n" in data[fields:].replace(b"\r\n", b""):
+                    raise Refused("request_malformed", "a bare LF in the trailer section")
+                self._held = data[pos:]
+                return self._passed(data, start, pos, out)
             end = last + 4
-            kept = self._kept_trailers(data[start:last])
-            tail = b"" if self._decode else b"0\r\n" + kept + b"\r\n"
+            tail = b"0\r\n" + self._kept_trailers(data[fields:last]) + b"\r\n"
         self._state = _DONE
         self.done = True
         self.excess = data[end:]
-        if self._decode:
-            return b"".join(out)
-        if not self.excess and len(tail) == end - pos and data.endswith(tail):
-            return data
-        return data[:pos] + tail
+        if not self._decode:
+            if end == len(data) and not out and data.endswith(tail) and len(tail) == end - pos:
+                return data
+            out.append(data[start:pos])
+            out.append(tail)
+        return b"".join(out)
 
     def _kept_trailers(self, section: bytes) -> bytes:
         kept: list[bytes] = []
@@ -178,12 +196,10 @@ def parse_chunk_size(line: bytes) -> int:
     """
     digits = line
     if line.translate(None, HEX_DIGITS):
-        semicolon = line.find(b";")
-        if semicolon < 0:
-            raise Refused("request_malformed", "a chunk size is not a hexadecimal number")
-        digits = line[:semicolon].rstrip(b" \t")  # BWS before ";" (RFC 9112 7.1.1)
-        if digits.translate(None, HEX_DIGITS) or line.translate(None, VALUE):
+        match = _EXTENDED_SIZE.fullmatch(line)
+        if match is None:
             raise Refused("request_malformed", "a chunk size line is malformed")
+        digits = match.group(1)
     if not digits or len(digits) > 15:
         raise Refused("request_malformed", "a chunk size is missing or too large")
     return int(digits, 16)

@@ -73,7 +73,7 @@ def parse_response(raw: bytes) -> ResponseHead:
                     raise _wrong("Content-Length is not one plain number")
                 lengths += 1
                 head.content_length = length
-                if lengths == 1:
+                if lengths == 1 and head.status != 204:  # RFC 9110 8.6: a 204 has none
                     kept.append(line)
             elif kind == TRANSFER_ENCODING:
                 codings = codings + b"," + field.value.lower() if codings else field.value.lower() or b","

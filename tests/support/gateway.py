@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.support import kernel, proxies
 
@@ -56,6 +58,7 @@ class Gateway:
     process: subprocess.Popen[bytes]
     directory: Path
     settings: Settings
+    upstream_port: int = 0
 
     @property
     def pid(self) -> int:
@@ -79,6 +82,37 @@ class Gateway:
     def stderr(self) -> str:
         path = self.directory / "stderr"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Events of this name that edgeq has told on stderr."""
+        lines = [json.loads(line) for line in self.stderr().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in lines if line["event"] == name]
+
+    def wait_event(self, name: str, count: int = 1) -> dict[str, Any]:
+        """Wait until edgeq has told an event so many times. Returns the last one."""
+        deadline = time.monotonic() + 30
+        while len(found := self.events(name)) < count:
+            if not self.is_alive():
+                found = self.events(name)
+                assert len(found) >= count, f"ended before {name!r}"
+                break
+            assert time.monotonic() < deadline, f"waited 30 s for {name!r}"
+            kernel.select_pause(0.01)
+        return found[-1]
+
+    def reconfigure(self, extra: Mapping[str, Value], **changes: Any) -> None:
+        """Write the configuration anew; nothing else happens."""
+        settings = dataclasses.replace(self.settings, extra=merge(self.settings.extra, extra), **changes)
+        text = edgeq_config(self.address[1], self.upstream_port, self.directory, settings)
+        (self.directory / "edgeq.toml").write_text(text)
+
+    def reload(self, extra: Mapping[str, Value], **changes: Any) -> None:
+        """Reconfigure (always from the settings it was started with), SIGHUP, and wait until that is applied."""
+        name = "configuration applied"
+        count = len(self.events(name)) + 1
+        self.reconfigure(extra, **changes)
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_event(name, count)
 
     def is_alive(self) -> bool:
         return self.process.poll() is None
@@ -188,7 +222,7 @@ def start(upstream_port: int, settings: Settings, directory: Path, kind: str = "
         command = proxies.command(kind, port, upstream_port, directory, settings)
     with (directory / "stderr").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
-    gateway = Gateway(kind, ("127.0.0.1", port), process, directory, settings)
+    gateway = Gateway(kind, ("127.0.0.1", port), process, directory, settings, upstream_port)
     deadline = time.monotonic() + 15
     while True:
         try:

@@ -1,0 +1,206 @@
+"""The real gateway's listeners: every family and TLS in one process, certificates that change, machine-wide limits."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.listener import certificates
+from tests.support import gateway
+from tests.support.clients import Connect, exchange, load, to
+from tests.support.gateway import Gateway, Settings, Value, free_port
+from tests.support.scripted_upstream import ScriptedUpstream, answer, serve
+from tests.support.supervised import wait_for
+
+WORKERS = 2
+
+
+@pytest.fixture
+def backend() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream(serve(lambda connection, request: connection.send(answer(request.target)))) as server:
+        yield server
+
+
+def settings(**listener: Value) -> Settings:
+    extra: dict[str, Value] = {"server": {"workers": WORKERS}, "listener": {"timeouts": {"keepalive": 300}, **listener}}
+    return Settings(workers=WORKERS, extra=extra)
+
+
+def common_name(sock: ssl.SSLSocket) -> str:
+    """Of the certificate that the server has shown."""
+    certificate = sock.getpeercert()
+    assert certificate
+    names = dict(pair[0] for pair in certificate["subject"])  # type: ignore[misc]
+    return str(names["commonName"])
+
+
+def to_tls(port: int, *trusted: Path) -> Connect:
+    """Connects by TLS and verifies the certificate."""
+
+    def connect() -> socket.socket:
+        context = ssl.create_default_context()
+        for path in trusted:
+            context.load_verify_locations(path)
+        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
+        return context.wrap_socket(sock, server_hostname="gateway.test")
+
+    return connect
+
+
+def to_unix(path: Path) -> Connect:
+    """Connects to a Unix socket."""
+
+    def connect() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(30)
+        sock.connect(str(path))
+        return sock
+
+    return connect
+
+
+def tls_connection(connect: Connect) -> ssl.SSLSocket:
+    sock = connect()
+    assert isinstance(sock, ssl.SSLSocket)
+    return sock
+
+
+def test_all_families_and_tls_in_one_process(backend: ScriptedUpstream, tmp_path: Path) -> None:
+    """IPv4, IPv6, Unix and TLS listeners answer side by side; a new certificate reaches newcomers, the others stay."""
+    old = certificates.make(tmp_path, "old", "gateway.test")
+    new = certificates.make(tmp_path, "new", "gateway.test")
+    served = tmp_path / "served.pem"
+    served.write_text(old.path.read_text() + old.key.read_text())
+    served.chmod(0o600)
+    path = tmp_path / "http.sock"
+    with gateway.running(backend.port, settings()) as first:
+        port = first.address[1]
+        ipv6, tls = free_port(), free_port()
+        listeners: list[Value] = [
+            {"address": f"127.0.0.1:{port}"},
+            {"address": f"[::1]:{ipv6}"},
+            {"address": f"unix:{path}"},
+            {"address": f"127.0.0.1:{tls}", "tls": {"certificates": [{"certificate": str(served)}]}},
+        ]
+        connect_tls = to_tls(tls, old.path, new.path)
+        first.wait_event("serving")
+        with load(to("127.0.0.1", port), kept=2, new=1) as before:
+            first.reload({"listener": listeners})
+            connects = [to("127.0.0.1", port), to("::1", ipv6), to_unix(path), connect_tls]
+            with load(connects, kept=1, new=1) as clients:
+                kept = tls_connection(connect_tls)
+                assert common_name(kept) == "old"
+                assert exchange(kept, "/a")[2] == b"/a"
+                served.write_text(new.path.read_text() + new.key.read_text())
+                first.reload({"listener": listeners})
+                for _ in range(8):  # both workers
+                    with tls_connection(connect_tls) as fresh:
+                        assert common_name(fresh) == "new"
+                        assert exchange(fresh, "/b")[2] == b"/b"
+                assert exchange(kept, "/c")[2] == b"/c"
+                kept.close()
+                clients.wait_served(5)
+            assert clients.failures == []
+            assert [(client.connections, client.announced) for client in clients.kept] == [(1, 0)] * 4
+            # Back to one listener: the others go without a reset.
+            with load(connects[1:], kept=1, new=1) as leaving:
+                first.reload({"listener": listeners[:1]})
+                wait_for("refusals", lambda: all(client.turned_away for client in leaving.new))
+            assert leaving.failures == []
+        assert before.failures == []
+        assert [(client.connections, client.announced) for client in before.kept] == [(1, 0)] * 2
+
+
+def test_unreadable_certificate_at_reload(backend: ScriptedUpstream, tmp_path: Path) -> None:
+    """A certificate that cannot be used refuses the whole reload and says which file; the old one is shown further."""
+    old = certificates.make(tmp_path, "old", "gateway.test")
+    tls: Value = {"certificates": [{"certificate": str(old.path), "key": str(old.key)}]}
+    made = settings(tls=tls)
+    with gateway.running(backend.port, made) as started:
+        started.wait_event("serving")
+        connect = to_tls(started.address[1], old.path)
+        kept = tls_connection(connect)
+        assert exchange(kept, "/a")[0] == 200
+        broken = tmp_path / "broken.pem"
+        broken.write_text("nothing")
+        started.reconfigure({"listener": {"tls": {"certificates": [{"certificate": str(broken)}]}}})
+        started.process.send_signal(1)
+        event = started.wait_event("configuration refused, the old one stays")
+        assert str(broken) in event["problem"]
+        with tls_connection(connect) as fresh:
+            assert exchange(fresh, "/b")[0] == 200
+        assert exchange(kept, "/c")[0] == 200
+        kept.close()
+
+
+def open_kept(started: Gateway, count: int, source: str = "127.0.0.1") -> list[socket.socket]:
+    """So many connections, one after the other, each of which has served a request."""
+    found = []
+    for number in range(count):
+        sock = socket.create_connection(started.address, timeout=30, source_address=(source, 0))
+        found.append(sock)
+        assert exchange(sock, f"/{number}")[0] == 200
+    return found
+
+
+def answered(started: Gateway, source: str = "127.0.0.1") -> int:
+    """The status that one more connection gets; 0 if it is closed without a word."""
+    with socket.create_connection(started.address, timeout=30, source_address=(source, 0)) as sock:
+        return exchange(sock, "/one-more", close=True)[0]
+
+
+def test_limit_of_connections_is_machine_wide(backend: ScriptedUpstream) -> None:
+    """max_connections counts those of both workers; one more waits for a place, and gets it from either of them."""
+    with gateway.running(backend.port, settings(max_connections=8, queue={"max": 16, "timeout": 20})) as started:
+        started.wait_event("serving")
+        kept = open_kept(started, 8)
+        waiting = [socket.create_connection(started.address, timeout=30) for _ in range(8)]
+        for number, sock in enumerate(waiting):
+            sock.sendall(f"GET /w{number} HTTP/1.1\r\nHost: gateway.test\r\n\r\n".encode())
+        answers = [exchange(sock, "/still-there") for sock in kept]
+        assert [status for status, _, _ in answers] == [200] * 8
+        assert not any(seen.target.startswith(b"/w") for seen in backend.requests)
+        for sock in kept:
+            sock.close()
+        backend.wait_for(
+            lambda: len([seen for seen in backend.requests if seen.target.startswith(b"/w")]) == 8, 20, "their turn"
+        )
+        for sock in waiting:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+            sock.close()
+
+
+def test_full_listener_refuses_with_its_reason(backend: ScriptedUpstream) -> None:
+    """Without room to wait, one connection too many is told so by 503 and the access log's reason."""
+    with gateway.running(backend.port, settings(max_connections=4, queue={"max": 0, "timeout": 1})) as started:
+        started.wait_event("serving")
+        kept = open_kept(started, 4)
+        with socket.create_connection(started.address, timeout=30) as sock:
+            status, fields, body = exchange(sock, "/too-many")
+        assert status == 503
+        assert b"conn_limit_listener" in body or "conn_limit_listener" in str(fields)
+        kept.pop().close()
+        wait_for("the free place", lambda: answered(started) == 200)
+        for sock in kept:
+            assert exchange(sock, "/still-there")[0] == 200
+            sock.close()
+
+
+def test_limit_per_client_is_machine_wide(backend: ScriptedUpstream) -> None:
+    """max_connections_per_client counts those of both workers, for each client address alone."""
+    with gateway.running(backend.port, settings(max_connections_per_client=4)) as started:
+        started.wait_event("serving")
+        wait_for("the starter's own connection to be gone", lambda: answered(started) == 200)
+        kept = open_kept(started, 4)
+        assert answered(started) in (429, 503)
+        others = open_kept(started, 4, "127.0.0.2")
+        assert answered(started, "127.0.0.2") in (429, 503)
+        kept.pop().close()
+        wait_for("the free place", lambda: answered(started) == 200)
+        for sock in (*kept, *others):
+            assert exchange(sock, "/still-there")[0] == 200
+            sock.close()
