@@ -2,8 +2,9 @@
 
     python -m benchmarks.micro_request [--varied] [--count 200000]
 
-Prints nanoseconds per request (the best round: neighbours only ever add) for the whole walk: parse, route, forward, parse the answer, relay,
-access record, and separately for rendering the access log. No sockets, no kernel: what is measured is our own code.
+Prints nanoseconds per request (the best round: neighbours only ever add) for the whole walk: parse, route, forward,
+parse the answer, relay, access record, and separately for rendering the access log. No sockets, no kernel: what is
+measured is our own code.
 """
 
 from __future__ import annotations

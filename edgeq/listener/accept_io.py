@@ -62,6 +62,7 @@ class Acceptor:
         "_accept",
         "_accepted",
         "_config",
+        "_is_unix",
         "_lag_s",
         "_log",
         "_loop",
@@ -74,7 +75,6 @@ class Acceptor:
         "_skipped",
         "_sock",
         "_spare",
-        "_is_unix",
         "_watched",
     )
 

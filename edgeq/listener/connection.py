@@ -137,7 +137,7 @@ class Downstream(Timed):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state == IDLE or state == NEW or state == READING:
+        if state in (IDLE, NEW, READING):
             self._read_head(data)
         elif state == ACTIVE:
             self._active_data(data)
@@ -547,7 +547,7 @@ class Downstream(Timed):
             self._idle_expired(now)
         elif state == ACTIVE:
             self._active_expired(now)
-        elif state == NEW or state == READING:
+        elif state in (NEW, READING):
             if self.buffer.strip(b"\r\n"):
                 self._refuse_unread(self.buffer, "head_timeout", "")
             else:

@@ -185,8 +185,7 @@ class RouteTable:
         self._hosts: dict[bytes, _HostRoutes] = {}
         self._wildcards: dict[bytes, _HostRoutes] = {}
         self._any: _HostRoutes = _HostRoutes()
-        order = 0
-        for route in self.routes:
+        for order, route in enumerate(self.routes):
             host = route.host
             if host == b"*":
                 self._any.add(route, order)
@@ -194,7 +193,6 @@ class RouteTable:
                 self._wildcards.setdefault(host[1:], _HostRoutes()).add(route, order)
             else:
                 self._hosts.setdefault(host, _HostRoutes()).add(route, order)
-            order += 1
         self._only: Route | None = None
         """The one route that takes everything, if there is no other."""
         if len(self.routes) == 1 and self._any.catch_all is not None:

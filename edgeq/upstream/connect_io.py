@@ -16,8 +16,8 @@ Decides the options of an upstream's sockets and which reason an error gets. Inv
 WRAPPING is one turn of the loop, or the TLS handshake. `done` may come a turn after connection_made, so a protocol can
 have been lost again by then.
 
-Kernel facts: SO_RCVBUF is doubled by the kernel (socket(7)), so half is asked for; it shapes the window that a SYN announces only when it is set before connect (tcp(7)); the kernel
-doubles it and caps it at net.core.rmem_max. connect(2) of a Unix socket answers EAGAIN when the listener's backlog is
+Kernel facts: SO_RCVBUF shapes the window that a SYN announces only when it is set before connect (tcp(7)); the kernel
+doubles it, so half is asked for, and caps it at net.core.rmem_max. connect(2) of a Unix socket answers EAGAIN when the listener's backlog is
 full, while TCP drops the SYN and sends it again after a second, so there only the time-out shows it. A connect to a
 free port of the ephemeral range on this machine can meet itself (simultaneous open, RFC 9293 3.5): that is "refused".
 

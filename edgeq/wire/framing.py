@@ -1,7 +1,7 @@
 """Body framing (RFC 9112 6, 7): where a message ends. Payload bytes are never looked at, only counted.
 
-A chunked body passes as it came, without chunk extensions; what is held back is at most one unfinished chunk-size line or the trailer section,
-so that nothing reaches the other side before it is known to be well formed:
+A chunked body passes as it came, without chunk extensions; what is held back is at most one unfinished chunk-size line
+or the trailer section, so that nothing reaches the other side before it is known to be well formed:
 
     SIZE --size > 0--> DATA --all bytes--> DATA_END --CRLF--> SIZE
     SIZE --size = 0--> TRAILER --empty line--> DONE

@@ -62,7 +62,7 @@ def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
     that this never becomes a valid head, so that nobody has to wait for the rest.
     """
     start = seen - 3
-    end = data.find(b"\r\n\r\n", start if start > 0 else 0)
+    end = data.find(b"\r\n\r\n", max(0, start))
     size = end + 4 if end >= 0 else len(data)
     line_end = data.find(b"\r\n", 0, limits.request_line + 2)
     blank = 0

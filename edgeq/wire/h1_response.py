@@ -29,7 +29,7 @@ MAX_RESPONSE_HEAD: Final = 256 * 1024
 def find_response_end(data: bytes, seen: int) -> int:
     """The length of the head at the start of `data`, or -1 while it is incomplete. Raises: Refused."""
     start = seen - 3
-    end = data.find(b"\r\n\r\n", start if start > 0 else 0)
+    end = data.find(b"\r\n\r\n", max(0, start))
     if end >= 0:
         return end + 4
     if len(data) > MAX_RESPONSE_HEAD:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,6 +59,19 @@ def finish(sock: socket.socket) -> tuple[int, dict[str, str], bytes]:
     while len(body) < int(fields["content-length"]):
         body += _more(sock, data)
     return int(lines[0].split()[1]), fields, body
+
+
+def _is_ended(sock: socket.socket) -> bool:
+    """Whether a readable connection has had its FIN (of TLS it may be a session ticket). Raises Closed for bytes."""
+    sock.settimeout(0)
+    try:
+        if sock.recv(1):
+            raise Closed("bytes that nobody asked for")
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    finally:
+        sock.settimeout(TIMEOUT_S)
+    return True
 
 
 def _more(sock: socket.socket, before: bytes) -> bytes:
@@ -117,9 +131,7 @@ class Client(threading.Thread):
         while not self._stop_event.is_set():
             path = f"{self._prefix}/{self.name}/{self.served + len(self.failures)}"
             try:
-                if poller.poll(_PACE_MS if self._kept else 0):
-                    if sock.recv(1):
-                        raise Closed("bytes that nobody asked for")
+                if poller.poll(_PACE_MS if self._kept else 0) and _is_ended(sock):
                     self.idle_ends += 1
                     return
                 self.longest_silence_s = max(self.longest_silence_s, time.monotonic() - quiet_since)
