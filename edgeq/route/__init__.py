@@ -1,1 +1,1 @@
-"""Step 2 of 5, route: where does a request go? Host and path to a Route, in a time that their number does not change."""
+"""Step 2 of 5, route: where does a request go? Host and path to a Route, however many routes there are."""

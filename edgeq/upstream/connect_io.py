@@ -17,9 +17,10 @@ WRAPPING is one turn of the loop, or the TLS handshake. `done` may come a turn a
 have been lost again by then.
 
 Kernel facts: SO_RCVBUF shapes the window that a SYN announces only when it is set before connect (tcp(7)); the kernel
-doubles it, so half is asked for, and caps it at net.core.rmem_max. connect(2) of a Unix socket answers EAGAIN when the listener's backlog is
-full, while TCP drops the SYN and sends it again after a second, so there only the time-out shows it. A connect to a
-free port of the ephemeral range on this machine can meet itself (simultaneous open, RFC 9293 3.5): that is "refused".
+doubles it, so half is asked for, and caps it at net.core.rmem_max. connect(2) of a Unix socket answers EAGAIN when the
+listener's backlog is full, while TCP drops the SYN and sends it again after a second, so there only the time-out shows
+it. A connect to a free port of the ephemeral range on this machine can meet itself (simultaneous open, RFC 9293 3.5):
+that is "refused".
 
 In TLS 1.3 a server that refuses our certificate says so after the handshake is complete for us: the connection is made,
 and then lost with an ssl.SSLError.

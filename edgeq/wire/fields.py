@@ -172,7 +172,7 @@ def parse_host(value: bytes) -> bytes:
         return value.lower()
     if value[:1] == b"[":
         close = value.find(b"]")
-        literal = value[1:close]
+        literal = value[1:close] if close > 0 else b""  # mypyc 2.4: bytes cut from behind to before are a SystemError
         port = value[close + 1 :]
         good = close > 0 and b":" in literal and not literal.translate(None, IPV6) and port[:1] in (b"", b":")
         port = port[1:]

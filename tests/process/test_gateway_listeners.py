@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
@@ -45,8 +46,11 @@ def to_tls(port: int, *trusted: Path) -> Connect:
         context = ssl.create_default_context()
         for path in trusted:
             context.load_verify_locations(path)
-        sock = socket.create_connection(("127.0.0.1", port), timeout=30)
-        return context.wrap_socket(sock, server_hostname="gateway.test")
+        with contextlib.ExitStack() as closed:
+            sock = closed.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            wrapped = context.wrap_socket(sock, server_hostname="gateway.test")
+            closed.pop_all()
+        return wrapped
 
     return connect
 
@@ -55,9 +59,11 @@ def to_unix(path: Path) -> Connect:
     """Connects to a Unix socket."""
 
     def connect() -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(30)
-        sock.connect(str(path))
+        with contextlib.ExitStack() as closed:
+            sock = closed.enter_context(socket.socket(socket.AF_UNIX))
+            sock.settimeout(30)
+            sock.connect(str(path))
+            closed.pop_all()
         return sock
 
     return connect

@@ -114,7 +114,7 @@ class Client(threading.Thread):
         while not self._stop_event.is_set() and self.served < _MOST and len(self.failures) < 100:
             try:
                 sock = self._connect()
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, FileNotFoundError):  # the latter: a Unix socket that is gone
                 self.turned_away = True
                 return
             except OSError as error:

@@ -404,6 +404,7 @@ def test_transfer_encoding_in_http_1_0_is_refused() -> None:
         ("Host: a:65536", "host_invalid"),
         ("Host: a:000080", "host_invalid"),
         ("Host: :80", "host_invalid"),
+        ("Host: [", "host_invalid"),
         ("Host: [::1", "host_invalid"),
         ("Host: [::1]x", "host_invalid"),
         ("Host: [::1]80", "host_invalid"),
