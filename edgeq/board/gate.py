@@ -1,12 +1,17 @@
 """Who may be connected: the limits of connections per listener and per client, counted machine-wide on the board.
 
 Two workers may admit at the same moment: a limit is passed by workers - 1 at most.
+
+A listener is known by its address: its sockets are bound to it, so it never changes under open connections, while a
+reload may rename a listener, or give its name to another one before the last connection of the old one is gone.
+All clients of a Unix socket have one name, so the limit per client does not count them.
 """
 
 from __future__ import annotations
 
 from edgeq.board.layout import Board, Row, stable_hash
 from edgeq.config.schema import Listener
+from edgeq.listener.peer import UNIX_HOST
 
 
 class BoardGate:
@@ -19,16 +24,16 @@ class BoardGate:
         # Open connections that were counted for their client: a reload may switch that limit on or off meanwhile.
         self._counted: dict[tuple[str, str], int] = {}
 
-    def configure(self, name: str, listener: Listener) -> None:
-        """Limits of one listener: 0 means none. `name`: how its acceptor calls it."""
+    def configure(self, listener: Listener) -> None:
+        """Limits of one listener: 0 means none."""
         index = self._board.listener_index(listener.address)
-        self._limits[name] = (index, listener.max_connections, listener.max_connections_per_client)
+        self._limits[listener.address] = (index, listener.max_connections, listener.max_connections_per_client)
 
     def try_open(self, listener: str, client_host: str) -> str | None:
         """Count a connection, or say by a reason why not."""
         index, limit, client_limit = self._limits[listener]
         client = 0
-        if client_limit:
+        if client_limit and client_host != UNIX_HOST:
             client = stable_hash(client_host)
             if self._board.client_total(client) >= client_limit:
                 return "conn_limit_client"

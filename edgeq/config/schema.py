@@ -125,6 +125,8 @@ class Listener(Table, frozen=True):
     """Addresses (CIDR) whose X-Forwarded-*, Forwarded are believed."""
     send_buffer: Size = Size(128 * 1024)
     """Unsent bytes that the kernel holds per client (TCP_NOTSENT_LOWAT)."""
+    receive_buffer: Size = Size(1024 * 1024)
+    """Bytes of a request that wait in the kernel, per client, while the upstream is slow."""
     tls: ListenerTls | None = None
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
@@ -181,8 +183,9 @@ class Upstream(Table, frozen=True):
     balance: Literal["round-robin"] = "round-robin"
     host: str = "preserve"
     """Host header to the upstream: "preserve" (the client's), "upstream" (the endpoint's), or a literal name."""
-    receive_buffer: Size = Size(256 * 1024)
-    """SO_RCVBUF of each connection: bytes of an answer that wait in the kernel."""
+    receive_buffer: Size = Size(1024 * 1024)
+    """Bytes of an answer that wait in the kernel, per connection, while its client is slow. Answers larger than this
+    cost more: a sender that waits for room is woken by our acknowledgements, on our processor time."""
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     pool: UpstreamPool = UpstreamPool()
     tls: UpstreamTls = UpstreamTls()

@@ -9,7 +9,7 @@ Invariants:
 Who waits in the kernel's queue has no deadline, no order and no answer. So accepting stops only for a shortage of
 descriptors or memory, or when the operator says so; a full listener accepts, and lets wait or refuses.
 
-Inherited from the listening socket by accept(2) on Linux, hence set once: TCP_NODELAY, TCP_NOTSENT_LOWAT, SO_SNDBUF
+Inherited from the listening socket by accept(2) on Linux, hence set once: TCP_NODELAY, TCP_NOTSENT_LOWAT, SO_RCVBUF
 (not O_NONBLOCK: libuv sets it). SO_KEEPALIVE stays off: the time-outs of HTTP find dead peers sooner.
 
 Why not loop.create_server on a duplicate: it is the cheapest, but a budget, a pause that keeps the handle, a PROXY
@@ -92,7 +92,7 @@ class Acceptor:
     ) -> None:
         """Take over a bound, listening socket of this process; `refusal(reason, resource)` makes an HTTP response.
 
-        `lag_s()` tells how much the loop lags. The listener's name for the gate stays what it is now.
+        `lag_s()` tells how much the loop lags. For the gate a listener is its address, which never changes.
         """
         self._loop = loop
         self._config = config
@@ -145,6 +145,7 @@ class Acceptor:
     def update(self, config: Listener, tls: TlsContexts | None) -> None:
         """Take over a new configuration in place: newcomers see it, who is connected keeps what it has."""
         backlog, self._config = self._config.backlog, config
+        self._name = config.name or config.address
         self._policy.budget_calm = config.accept_budget
         self._policy.budget_lagging = config.accept_budget_lagging
         if self._policy.state is not State.CLOSED:
@@ -201,6 +202,8 @@ class Acceptor:
         if not self._is_unix:
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, int(self._config.send_buffer))
+            if self._config.receive_buffer:  # the kernel doubles what it is asked for (socket(7))
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(self._config.receive_buffer) // 2)
 
     def _move(self, event: Event) -> None:
         self._policy.fire(event)

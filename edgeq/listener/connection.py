@@ -88,6 +88,7 @@ class Downstream(Timed):
         self.settings: ListenerSettings = settings
         self.peer: Peer = peer
         self.accept_us: int = accept_us
+        """How long this connection has waited for a place; 0 if it has not, or once it has been logged."""
         self.closed: Any = closed
         """Called with the peer once the connection is gone."""
         self.transport: Any = None
@@ -315,7 +316,7 @@ class Downstream(Timed):
         head.route = route
         head.settled = settled
         head.prefix = b""
-        if route is not None:
+        if route is not None and not route.upstream.hosts_differ:
             head.prefix = forward_prefix(head, route, shard.forward, route.upstream.host, self.trusted)
 
     def _active_data(self, data: bytes) -> None:

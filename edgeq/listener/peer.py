@@ -12,12 +12,12 @@ UNIX_HOST: Final = "unix:"
 
 
 class Peer:
-    """Both ends of one accepted connection; not changed after it was made.
+    """Both ends of one accepted connection; not changed after it was made, except by the reception when it has waited.
 
     A plain class: a frozen dataclass costs two microseconds for each connection.
     """
 
-    __slots__ = ("client_host", "client_port", "local_host", "local_port", "proxied", "server_name", "tls")
+    __slots__ = ("client_host", "client_port", "local_host", "local_port", "proxied", "server_name", "tls", "waited_us")
 
     def __init__(
         self,
@@ -40,12 +40,16 @@ class Peer:
         """The addresses came from a PROXY header."""
         self.server_name: str = server_name
         """What the client asked for by SNI, in lower case; empty when it asked for nothing."""
+        self.waited_us: int = 0
+        """In our backlog, because the listener was full; no part of who this is, so peers are equal without it."""
 
     def named(self, server_name: str) -> Peer:
         """The same peer, which has asked for `server_name`."""
-        return Peer(
+        named = Peer(
             self.client_host, self.client_port, self.local_host, self.local_port, self.tls, self.proxied, server_name
         )
+        named.waited_us = self.waited_us
+        return named
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Peer) and self._key() == other._key()

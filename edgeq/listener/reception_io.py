@@ -39,7 +39,11 @@ _TICK_S: Final = 0.020
 
 
 class ConnectionGate(Protocol):
-    """Counts open connections, by listener and by client, for all workers together."""
+    """Counts open connections, by listener and by client, for all workers together.
+
+    A listener is known by its address as configured: that never changes under open connections, while a reload may
+    rename a listener or give its name to another one.
+    """
 
     def try_open(self, listener: str, client_host: str) -> str | None:
         """Count a connection in. Returns None, or the reason why it may not come in and was not counted."""
@@ -69,6 +73,7 @@ class Reception:
 
     __slots__ = (
         "_abandoned",
+        "_address",
         "_backlog",
         "_config",
         "_family",
@@ -106,6 +111,7 @@ class Reception:
         """`local`: the address of this end, None if each connection has its own (a wildcard)."""
         self._loop = loop
         self._config = config
+        self._address = config.address
         self._name = config.name or config.address
         self._family = family
         self._local = local
@@ -129,6 +135,7 @@ class Reception:
     def update(self, config: Listener, tls: TlsContexts | None) -> None:
         """Newcomers see the new configuration; who is connected keeps what it has."""
         self._config = config
+        self._name = config.name or config.address
         self._tls = tls
         self._backlog.resize(config.queue.max, float(config.queue.timeout))
         self._proxies = Networks(config.proxy_protocol_from) if config.proxy_protocol else None
@@ -140,7 +147,7 @@ class Reception:
 
     def released(self, peer: Peer) -> None:
         """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""
-        self._gate.close(self._name, peer.client_host)
+        self._gate.close(self._address, peer.client_host)
         if self._backlog:
             self.admit_waiting()
 
@@ -209,12 +216,14 @@ class Reception:
         """Ask for a place; wait for one, or be refused."""
         if self._backlog:
             self.admit_waiting()  # nobody overtakes
-        refusal = self._gate.try_open(self._name, peer.client_host)
+        refusal = self._gate.try_open(self._address, peer.client_host)
         if refusal is None:
             self._open(fd, peer)
             return
         if refusal == FULL:
-            queued = self._backlog.push(fd, peer, self._loop.time(), self._config.max_connections_per_client)
+            # All clients of a Unix socket have one name, so a limit for each of them cannot be told from one for all.
+            most = 0 if peer.client_host == UNIX_HOST else self._config.max_connections_per_client
+            queued = self._backlog.push(fd, peer, self._loop.time(), most)
             if not isinstance(queued, str):
                 if self._ticking is None:
                     self._ticking = self._loop.call_later(_TICK_S, self._on_tick)
@@ -230,7 +239,7 @@ class Reception:
 
     def _on_open_failed(self, peer: Peer, error: BaseException) -> None:
         # Who waits for this place is served by the next tick: from here it could recurse through a whole backlog.
-        self._gate.close(self._name, peer.client_host)
+        self._gate.close(self._address, peer.client_host)
         if peer.tls and isinstance(error, OSError):  # ssl.SSLError is one
             self._count_refusal("handshake_failed", peer.client_host, _handshake_error(error))
         else:
@@ -248,12 +257,13 @@ class Reception:
                 os.close(fd)
                 self._abandoned += 1
                 continue
-            refusal = self._gate.try_open(self._name, peer.client_host)
+            refusal = self._gate.try_open(self._address, peer.client_host)
             if refusal == FULL:
                 return
             self._backlog.remove(ticket)
             if refusal is None:
                 self._waited += 1
+                peer.waited_us = int((self._loop.time() - ticket.since) * 1e6)
                 self._open(fd, peer)
             else:
                 self.refuse(fd, peer.client_host, refusal)

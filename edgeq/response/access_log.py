@@ -11,7 +11,8 @@ Invariants
 - No credentials of a target's authority: a request that is refused may have come with "http://user:secret@host/".
 
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one); `edgeq.connect_ms` is how
-long that connection took to open if one was opened for this request, and lies within it.
+long that connection took to open if one was opened for this request, and lies within it. `edgeq.accept_ms` is the wait
+of the client's connection for a place because the listener was full; only its first request tells it.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
@@ -111,6 +112,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> str:
             extra += f'"edgeq.queue_ms":{_milliseconds(ended_at - exchange.queued_at)},'
         if down.accept_us:
             extra += f'"edgeq.accept_ms":{_milliseconds(down.accept_us * 1e-6)},'
+            down.accept_us = 0
         lines.append(
             f'{stamp}{_THREE[micro // 1000]}{_THREE[micro % 1000]}Z",{_how(exchange)}{what}{who}'
             f'"http.response.body.size":{exchange.answer_bytes},"edgeq.request_id":"{request_id}",{extra}'

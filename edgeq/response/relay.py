@@ -18,7 +18,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeq.policy.headers import TRACE_BEGIN, trace_lines
+from edgeq.policy.headers import TRACE_BEGIN, forward_prefix, trace_lines
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import refusal
 from edgeq.wire.errors import Refused
@@ -66,6 +66,7 @@ class Exchange:
         "head",
         "keep_alive",
         "pending",
+        "prefix",
         "queued_at",
         "reason",
         "request_bytes",
@@ -86,6 +87,8 @@ class Exchange:
         self.down: Downstream = down
         self.head: RequestHead = head
         self.route: Route | None = route
+        # Taken now: the head may be shared, and meanwhile be settled for another client or configuration.
+        self.prefix: bytes = head.prefix
         self.up: UpstreamConnection | None = None
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
@@ -195,11 +198,14 @@ class Exchange:
         request_id = self.request_id
         fields = head.fields
         pending = self.pending
+        prefix = self.prefix
+        if not prefix:  # it depends on the endpoint
+            prefix = self._prefix_for(up.pool.host)
         if forward.trace == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
             # An id that was made here is the trace id as well: one id to search for.
             self.trace_id = request_id
             out = (
-                head.prefix,
+                prefix,
                 down.client_lines,
                 b"x-request-id: ",
                 request_id,
@@ -215,9 +221,7 @@ class Exchange:
             trace = trace_lines(head, forward, shard.ids.make())
             self.trace_id = trace[16:48]
             up.transport.write(
-                b"".join(
-                    (head.prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending)
-                )
+                b"".join((prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
             )
         self._sent_all = self.request_done
         if not self.request_done:
@@ -226,6 +230,14 @@ class Exchange:
         up.expire_after(now, up.pool.upstream.first_byte_s)
         if down.write_blocked:  # by the end of the last answer
             self.pause_answer()
+
+    def _prefix_for(self, host: bytes) -> bytes:
+        """The first part of the forwarded head for an endpoint with a Host of its own."""
+        route = self.route
+        if route is None:
+            return b""
+        down = self.down
+        return forward_prefix(self.head, route, down.shard.forward, host, down.trusted)
 
     # -- the answer's side --------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Pool:
         "address",
         "connecting",
         "dial",
+        "host",
         "idle",
         "memo",
         "name",
@@ -46,6 +47,8 @@ class Pool:
         self.name = name
         self.resource = f"upstream/{upstream.name}#{name}"
         self.tls: bool = False
+        self.host = b""
+        """The endpoint's own Host, for upstreams whose endpoints have different ones."""
         self.dial: Any = dial
         """Called with this pool to open one connection."""
         self.readable: Any = readable

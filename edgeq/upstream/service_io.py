@@ -84,6 +84,7 @@ class UpstreamService:
                 if pool is None:
                     pool = Pool(self.upstream, address, str(address), self._dial, readable)
                     pool.tls = spec.tls
+                    pool.host = _host_header(spec)
                 pools[key] = pool
         for key, pool in self._pools.items():
             if key not in pools:
@@ -91,8 +92,9 @@ class UpstreamService:
         self._pools = pools
         upstream = self.upstream
         upstream.pools = list(pools.values())
-        first = next(iter(self._specs.values()), None)
-        upstream.default_host = _host_header(first) if first is not None else b""
+        hosts = [_host_header(spec) for spec in self._specs.values()]
+        upstream.default_host = hosts[0] if hosts else b""
+        upstream.hosts_differ = config.host == "upstream" and len(set(hosts)) > 1
         if config.host == "upstream":
             upstream.host = upstream.default_host
         elif config.host == "preserve":

@@ -21,6 +21,7 @@ class Upstream:
         "default_host",
         "first_byte_s",
         "host",
+        "hosts_differ",
         "idle_s",
         "max_connecting",
         "max_connections",
@@ -45,6 +46,8 @@ class Upstream:
         """Why there are no pools: dns_error, dns_timeout or upstream_none_healthy."""
         self.host = b""
         """Host header instead of the client's; empty: the client's."""
+        self.hosts_differ: bool = False
+        """Each endpoint gets a Host of its own (`Pool.host`): what is sent is settled when the endpoint is."""
         self.default_host = b""
         """Host header for HTTP/1.0 requests that have none."""
         self._next: int = 0

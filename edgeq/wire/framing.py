@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from edgeq.wire.chars import HEX_DIGITS, VALUE
+from edgeq.wire.chars import HEX_DIGITS, VALUE_OBS
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import FORBIDDEN_TRAILERS, parse_line
 
@@ -185,7 +185,7 @@ class ChunkedFramer:
             part = part[:-1]
         if len(part) > _MAX_SIZE_LINE:
             raise Refused("request_malformed", "a chunk size line is too long")
-        if part.translate(None, VALUE):
+        if part.translate(None, VALUE_OBS):
             raise Refused("request_malformed", "a chunk size line has a bare CR, a bare LF or a control character")
 
 

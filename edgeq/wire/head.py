@@ -128,7 +128,7 @@ class RequestHead:
         self.prefix = b""
         self.settled: int = -1
         """What a worker has found out about this head: where it goes, the lines to forward, and for which generation of
-        the configuration and kind of client (trusted or not) that is so."""
+        the configuration and kind of client (trusted or not) that is so. No prefix: it depends on the endpoint, too."""
         self.limits: HeadLimits | None = None
         """Under which it was accepted, if it is remembered for other connections."""
         self.log_text = ""

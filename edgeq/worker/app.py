@@ -47,7 +47,6 @@ class _Door:
         self.settings = ListenerSettings(config)
         self.tls = tls
         self.acceptor: Acceptor | None = None
-        self.name = config.name or config.address
 
 
 class App:
@@ -141,7 +140,7 @@ class App:
     def _open(self, config: ListenerConfig) -> None:
         """A listener of the configuration: update it, or begin to accept on its socket."""
         door = self._doors.get(config.address)
-        self._gate.configure(door.name if door is not None else config.name or config.address, config)
+        self._gate.configure(config)
         if door is not None:
             if door.config != config:
                 if config.tls is not None:
@@ -176,7 +175,9 @@ class App:
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
         acceptor = door.acceptor
-        return Downstream(self._shard, door.settings, peer, 0, acceptor.released if acceptor is not None else None)
+        return Downstream(
+            self._shard, door.settings, peer, peer.waited_us, acceptor.released if acceptor is not None else None
+        )
 
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)

@@ -19,7 +19,7 @@ from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, ans
 
 ANSWER_BYTES = 8 * 1024 * 1024
 # Kernel buffers count their overhead too, which is at most as large as the data.
-PULLED_PER_READER_BYTES = 1024 * 1024
+PULLED_PER_READER_BYTES = 2 * 1024 * 1024
 PROCESS_PER_READER_BYTES = 192 * 1024
 
 

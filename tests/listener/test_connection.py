@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from edgeq.listener.connection import LINGER_BYTES
+from edgeq.listener.peer import Peer
 from edgeq.policy.headers import OFF, TRACE_OFF, ForwardPolicy
 from edgeq.response.relay import MAX_PENDING
-from tests.support.fake_transport import HIGH_WATER, World
+from edgeq.route.table import Route, RouteTable
+from tests.support.fake_transport import HIGH_WATER, World, frozen_time
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still() -> Iterator[None]:
+    with frozen_time():
+        yield
+
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"
 POST = b"POST /a HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n"
@@ -257,6 +268,33 @@ def test_trusted_claims_do_not_stick() -> None:
     client.data(GET)
     assert b"x-forwarded-for: 192.0.2.7" in lines_of(server.take())
     server.data(OK)
+
+
+def test_equal_heads_of_different_clients_stay_apart() -> None:
+    """What is remembered of a head must not carry one client's trust, or one configuration's route, to another."""
+    raw = GET.replace(b"\r\n\r\n", b"\r\nX-Forwarded-Host: claimed\r\n\r\n")
+    world = World(listener={"trusted": ("10.0.0.0/8",)}, pool={"max_connections": 1})
+    stranger = world.peer
+    world.connect().data(raw)  # waits for a connection
+    world.peer = Peer("10.0.0.1", 4711, "127.0.0.1", 80, False, False, "")
+    world.connect().data(raw)
+    other = Route("new", b"*", b"/*", world.upstream, b"/new/", 0.0, -1)
+    world.shard.routes = RouteTable([other])
+    world.shard.generation += 1
+    world.peer = stranger
+    world.connect().data(raw)
+    server = world.dial_ok()
+    seen = []
+    for _ in range(3):
+        lines = lines_of(server.take())
+        seen.append((lines[0], [line for line in lines if line.startswith(b"x-forwarded-host")]))
+        server.data(OK)
+    assert seen == [
+        (b"get /a http/1.1", [b"x-forwarded-host: a.example"]),
+        (b"get /a http/1.1", [b"x-forwarded-host: claimed"]),
+        (b"get /new/a http/1.1", [b"x-forwarded-host: a.example"]),
+    ]
+    world.check_settled()
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

@@ -6,15 +6,24 @@ record, nothing is held once all is over, and no client takes a cut answer for a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import ChunkedFramer
-from tests.support.fake_transport import HIGH_WATER, FakeTransport, World
+from tests.support.fake_transport import HIGH_WATER, FakeTransport, World, frozen_time
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still() -> Iterator[None]:
+    with frozen_time():
+        yield
+
 
 REQUESTS = [
     b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -4,17 +4,21 @@ The core may be compiled, so nothing of it is replaced or subclassed: the fakes 
 keeps to uvloop's rules, and is stricter where uvloop forgives: to write after `close`, `abort` or `write_eof` is an
 error of the test.
 
-Time: the core asks the clock itself, so `World.advance` only moves the wheel into the future. Timers that are set
-after a jump count from the real present: jump at most once, or forward by more each time.
+Time stands still in `frozen_time` and moves by `World.advance` only, so that a script always has the same outcome.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
+import edgeq.listener.connection
+import edgeq.response.relay
+import edgeq.upstream.connection
+import edgeq.upstream.pool
+import edgeq.worker.shard
 from edgeq.config.schema import Duration, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Upstream as UpstreamConfig
@@ -32,6 +36,44 @@ from edgeq.worker.shard import Shard
 HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16
 """uvloop's own (bytes)."""
+
+
+class Clock:
+    """Monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.frozen = False
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+CLOCK: Final = Clock()
+_MODULES: Final[tuple[Any, ...]] = (
+    edgeq.listener.connection,
+    edgeq.response.relay,
+    edgeq.upstream.connection,
+    edgeq.upstream.pool,
+    edgeq.worker.shard,
+)
+"""Those that ask for the time. Names that a module has imported can be replaced, also if it is compiled."""
+
+
+@contextmanager
+def frozen_time() -> Iterator[None]:
+    """The core's clock is ours."""
+    CLOCK.now_s = 1000.0
+    CLOCK.frozen = True
+    known = [module.monotonic for module in _MODULES]
+    for module in _MODULES:
+        module.monotonic = CLOCK
+    try:
+        yield
+    finally:
+        CLOCK.frozen = False
+        for module, clock in zip(_MODULES, known, strict=True):
+            module.monotonic = clock
 
 
 class FakeLoop:
@@ -248,6 +290,7 @@ class World:
         client_host: str = "192.0.2.7",
         tls: bool = False,
     ) -> None:
+        assert CLOCK.frozen, "a World needs frozen_time"
         self.loop = FakeLoop()
         self.ring: list[Any] = []
         self.flushes = 0
@@ -287,7 +330,6 @@ class World:
         self.peer = Peer(client_host, 4711, "127.0.0.1", 80, tls, False, "")
         self.gone: list[Any] = []
         self.tls = tls
-        self.now = monotonic()
         self.clients: list[FakeTransport] = []
         self.servers: list[FakeTransport] = []
 
@@ -320,10 +362,14 @@ class World:
         self.dials.pop(index).dial_failed(reason)
         self.loop.run()
 
+    @property
+    def now(self) -> float:
+        return CLOCK.now_s
+
     def advance(self, seconds: float) -> None:
         """Let time pass for the wheel."""
-        self.now = max(self.now, monotonic()) + seconds
-        self.wheel.advance(self.now)
+        CLOCK.now_s += seconds
+        self.wheel.advance(CLOCK.now_s)
         self.loop.run()
 
     def request(self, data: bytes, client: FakeTransport | None = None) -> tuple[FakeTransport, FakeTransport]:

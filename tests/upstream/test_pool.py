@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.fake_transport import FakeTransport, World
+from tests.support.fake_transport import FakeTransport, World, frozen_time
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still() -> Iterator[None]:
+    with frozen_time():
+        yield
+
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -167,7 +175,8 @@ def test_connections_go(how: str) -> None:
     ask(world, 1)
     server = world.dial_ok()
     if how == "lifetime":
-        world.upstream.max_lifetime_s = 1e-9
+        world.upstream.max_lifetime_s = 5.0
+        world.advance(6)
     server.data(OK_CLOSE if how == "close" else OK)
     if how in ("eof", "reset"):
         getattr(server, how)()

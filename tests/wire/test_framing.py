@@ -53,7 +53,7 @@ def by_h11(data: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]] | None
             return None
 
 
-extensions = st.sampled_from(["", "", ";a", ";a=b", ';a="q;x"', ";a=1;b=2"])
+extensions = st.sampled_from(["", "", ";a", ";a=b", ';a="q;x"', ";a=1;b=2", ';a="\xe4"'])
 payloads = st.lists(st.binary(min_size=1, max_size=40), max_size=5)
 trailers = st.lists(
     st.sampled_from(["X-Sum: abc", "x-a:b", "Content-Length: 5", "Host: b", "X-Empty:", "Cookie: a=b"]), max_size=3
@@ -66,7 +66,7 @@ def bodies(draw: st.DrawFn) -> bytes:
     out = b""
     for part in draw(payloads):
         digits = draw(st.sampled_from([f"{len(part):x}", f"{len(part):X}", f"000{len(part):x}"]))
-        out += digits.encode() + draw(extensions).encode() + b"\r\n" + part + b"\r\n"
+        out += digits.encode() + draw(extensions).encode("latin-1") + b"\r\n" + part + b"\r\n"
     out += draw(st.sampled_from([b"0", b"000", b"0;last"])) + b"\r\n"
     return out + b"".join(line.encode() + b"\r\n" for line in draw(trailers)) + b"\r\n"
 
@@ -215,6 +215,14 @@ def test_the_limit_of_a_size_line_is_the_same_in_all_pieces(size: int, accepted:
         assert (result([data[:at], data[at:]])[0] != "refused") is accepted
     if not accepted:
         assert result([line + b"xx"]) == ("refused", "request_malformed")
+
+
+@pytest.mark.parametrize("extension", [b'a="\xe4"', b'a="\\""', b'a="x;y"', b"a=b;c"])
+def test_extensions_are_the_same_in_all_pieces(extension: bytes) -> None:
+    """Whatever RFC 9112 7.1.1 allows in one."""
+    data = b"5;" + extension + b"\r\nhello\r\n0\r\n\r\n"
+    for at in range(len(data) + 1):
+        assert result([data[:at], data[at:]]) == (b"5\r\nhello\r\n0\r\n\r\n", True, b"", 5)
 
 
 def test_trailer_limit_is_the_same_in_all_pieces() -> None:
