@@ -155,6 +155,7 @@ class Downstream(Timed):
         """The client's FIN. True: keep our side open."""
         exchange = self.exchange
         if exchange is None or self.state == LINGERING:
+            self.close()
             return False
         self.half_closed = True
         if self.state == TUNNEL:
@@ -370,6 +371,7 @@ class Downstream(Timed):
         method = line[0][:32] if line else b""
         target = line[1][:2048] if len(line) > 1 else b""
         head = RequestHead(b"", method, target, target, b"", b"", 1, _NO_FIELDS)
+        head.version = line[2][:16] if len(line) == 3 else b""  # for the log: as it came, not what we speak
         self.state = ACTIVE
         self._memo = None
         self.requests += 1

@@ -128,9 +128,12 @@ class Opener:
                     self._loop.call_soon(self._collect)
                 self._opening.append((opening, waiter))
                 continue
-            # An exception says that the protocol has closed its transport within connection_made: not our affair.
-            with contextlib.suppress(StopIteration, Exception):
+            try:
                 opening.send(None)
+            except StopIteration:
+                pass
+            except Exception:
+                pass  # the protocol has closed its transport within connection_made: not our affair
         self._settled()
 
     def _on_handshake(

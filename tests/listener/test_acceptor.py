@@ -38,6 +38,7 @@ def test_serves_and_names_both_ends() -> None:
         await client.send(b"x" * 100_000)
         await client.expect(b"x" * 100_000)
         assert site.connected[0].peer == Peer("127.0.0.1", client.port, "127.0.0.1", site.address[1], False, False, "")
+        assert site.connected[0].peer.waited_us == 0
         client.close()
         await site.until(lambda: bool(site.lost))
         assert site.gate.open.total() == 0
@@ -290,6 +291,9 @@ def test_place_freed_by_another_worker() -> None:
         client = site.client()
         asyncio.get_running_loop().call_later(0.05, gate.close, "test", "another worker's")
         await client.expect(b"hello\n")
+        peer = site.connected[0].peer
+        assert peer.waited_us >= 40_000  # the loop's clock has whole milliseconds
+        assert peer.named("a").waited_us == peer.waited_us
         client.close()
         await site.until(lambda: bool(site.lost))
         site.acceptor.close()
@@ -315,6 +319,46 @@ def test_backlog_is_bounded_and_has_a_deadline() -> None:
         for client in (first, waiting, surplus):
             client.close()
         await site.until(lambda: bool(site.lost))
+        site.acceptor.close()
+
+    run(scenario)
+
+
+def test_clients_of_a_unix_socket_have_no_limit_each(tmp_path: Path) -> None:
+    """They all have one name, so the limit per client does not hold for those who wait either."""
+
+    async def scenario() -> None:
+        terms = config(queue=AcceptQueue(max=10, timeout=Duration(60)), max_connections_per_client=1)
+        site = Site(terms, LocalGate(max_connections=1), bind=str(tmp_path / "http.sock"))
+        site.acceptor.start()
+        clients = [site.client() for _ in range(4)]
+        for client in clients:
+            await client.expect(b"hello\n")
+            client.close()
+        await site.until(lambda: len(site.lost) == 4)
+        assert site.refused() == {}
+        site.acceptor.close()
+
+    run(scenario)
+
+
+def test_a_new_name_is_used_at_once() -> None:
+    """Refusals name a listener as it is called now, and its places are given back under what the gate knows it by."""
+
+    async def scenario() -> None:
+        no_queue = AcceptQueue(max=0, timeout=Duration(1))
+        site = Site(config(name="old", queue=no_queue), LocalGate(max_connections=1))
+        site.acceptor.start()
+        client = site.client()
+        await client.expect(b"hello\n")
+        site.acceptor.update(config(name="new", queue=no_queue), None)
+        refused = site.client()
+        assert await refused.read_all() == refusal("conn_limit_listener", "listener/new:max_connections")
+        refused.close()
+        assert site.acceptor.snapshot()["listener"] == "new"
+        client.close()
+        await site.until(lambda: bool(site.lost))
+        assert site.gate.open.total() == 0
         site.acceptor.close()
 
     run(scenario)

@@ -330,6 +330,18 @@ def test_a_head_that_never_ends(before: bytes) -> None:
     world.check_settled()
 
 
+def test_a_fin_within_a_head_is_the_end() -> None:
+    """Without an answer, also if its time-out comes in the same turn of the loop."""
+    world = World(timeouts={"head": 5})
+    client = world.connect()
+    client.data(GET[:10])
+    client.eof()
+    world.advance(6)
+    assert client.lost
+    assert not client.take()
+    assert not world.log
+
+
 def test_an_empty_line_after_a_body_is_no_request() -> None:
     """RFC 9112 2.2: nobody is refused for it."""
     world = World(timeouts={"head": 5})

@@ -333,7 +333,7 @@ def test_combined_cannot_be_injected(entries: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("log_format", ["json", "combined"])
 def test_a_batch_is_its_lines(log_format: str) -> None:
     """Batches that cross seconds, also backwards, render each exchange as alone."""
-    batch = [exchange(end_us=END_US + step * 400_000) for step in (0, 1, 2, 3, 2, 0, 9)]
+    batch = [exchange(end_us=END_US + step * 400_000, accept_us=0) for step in (0, 1, 2, 3, 2, 0, 9)]
     assert render(batch, log_format) == b"".join(render([one], log_format) for one in batch)
     assert render([], log_format) == b""
 
@@ -341,7 +341,8 @@ def test_a_batch_is_its_lines(log_format: str) -> None:
 @pytest.mark.parametrize("log_format", ["json", "combined"])
 def test_what_is_shared_is_not_mixed_up(log_format: str) -> None:
     """Exchanges that share connection, head and route, in any combination, have the lines that they have alone."""
-    fields = [FIELDS, FIELDS | {"client_host": "::1", "host": b"b.example", "target": b"/b", "route": "other"}]
+    plain = FIELDS | {"accept_us": 0}
+    fields = [plain, plain | {"client_host": "::1", "host": b"b.example", "target": b"/b", "route": "other"}]
     downs = [downstream(each) for each in fields]
     heads = [request_head(each) for each in fields]
     routes = [route_of(each, down) for each, down in zip(fields, downs, strict=True)]
@@ -357,7 +358,7 @@ def test_what_is_shared_is_not_mixed_up(log_format: str) -> None:
     for _ in range(2):  # the second time from what was kept
         for down, head, route, outcome in itertools.product((0, 1), (0, 1), (0, 1), outcomes):
             mixed = {
-                **FIELDS,
+                **plain,
                 **outcome,
                 **{name: fields[down][name] for name in ("client_host",)},
                 **{name: fields[head][name] for name in ("host", "target")},
@@ -365,6 +366,18 @@ def test_what_is_shared_is_not_mixed_up(log_format: str) -> None:
             }
             shared = finished(mixed, downs[down], heads[head], routes[route])
             assert render([shared], log_format) == render([exchange(mixed)], log_format)
+
+
+def test_a_connections_wait_is_told_once() -> None:
+    """Only the first line of a connection says how long it waited for a place, in one batch as in many."""
+    fields = FIELDS | {"accept_us": 1_500_250}
+    for size in (1, 3):
+        down = downstream(fields)
+        head = request_head(fields)
+        done = [finished(fields, down, head, route_of(fields, down)) for _ in range(3)]
+        batches = [render(done[at : at + size], "json") for at in range(0, 3, size)]
+        lines = [json.loads(line) for line in b"".join(batches).splitlines()]
+        assert [line.get("edgeq.accept_ms") for line in lines] == [1500.25, None, None]
 
 
 def test_caches_stay_bounded() -> None:
