@@ -23,6 +23,7 @@ from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, tr
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
 from edgeq.wire.errors import Refused
+from edgeq.wire.fields import seen_before
 from edgeq.wire.framing import LENGTH
 from edgeq.wire.h1_request import find_end, parse_request, parse_whole
 from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
@@ -155,6 +156,9 @@ class Downstream(Timed):
         """The client's FIN. True: keep our side open."""
         exchange = self.exchange
         if exchange is None or self.state == LINGERING:
+            if self.state == IDLE and self.buffer:  # a pipelined request, whose turn comes in a moment
+                self.half_closed = True
+                return True
             self.close()
             return False
         self.half_closed = True
@@ -259,7 +263,7 @@ class Downstream(Timed):
         if known is not None and known.limits is limits:
             return known
         head = parse_whole(data, None, limits)
-        if head is not None and len(data) <= MAX_REMEMBERED_HEAD:
+        if head is not None and len(data) <= MAX_REMEMBERED_HEAD and seen_before(data):
             if len(heads) >= MAX_REMEMBERED_HEADS:
                 heads.clear()
             head.limits = limits
@@ -396,7 +400,7 @@ class Downstream(Timed):
     def exchange_done(self, exchange: Exchange, now: float) -> None:
         """The answer is written. Next request, wait for one, or close."""
         self.exchange = None
-        if not exchange.keep_alive or self.closing:
+        if not exchange.keep_alive or self.closing or (self.half_closed and not self.buffer):
             self._close_after_answer(exchange)
             return
         self.state = IDLE
@@ -525,7 +529,7 @@ class Downstream(Timed):
             route = exchange.route
             if route is not None and route.timeout_s:
                 expire_at = exchange.begun_at + route.timeout_s
-            if self._waits_for_body(exchange) and self._body_at < expire_at:
+            if not exchange.request_done and self._waits_for_body() and self._body_at < expire_at:
                 expire_at = self._body_at
             if self.half_closed and not exchange.answer_started and self._gone_at < expire_at:
                 expire_at = self._gone_at
@@ -533,9 +537,9 @@ class Downstream(Timed):
             expire_at = self._stall_at
         return expire_at
 
-    def _waits_for_body(self, exchange: Exchange) -> bool:
-        """Must the client send more of its body in time?"""
-        return not exchange.request_done and not self.paused_reading and self.settings.body_timeout_s > 0.0
+    def _waits_for_body(self) -> bool:
+        """Must the client send the rest of its body in time?"""
+        return not self.paused_reading and self.settings.body_timeout_s > 0.0
 
     def on_expire(self, now: float) -> None:
         state = self.state
@@ -581,7 +585,7 @@ class Downstream(Timed):
             self.exchange = None
             exchange.client_gone()
             self.abort()
-        elif self._waits_for_body(exchange) and now >= self._body_at:
+        elif not exchange.request_done and self._waits_for_body() and now >= self._body_at:
             exchange.fail("body_timeout", self.settings.resource, "")
         else:
             self.shard.wheel.schedule(self, self._active_deadline())

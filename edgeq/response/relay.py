@@ -528,14 +528,14 @@ class Exchange:
         )
         self.fail("upstream_reset", up.pool.resource, detail)
 
-    def connect_failed(self, reason: str, resource: str) -> None:
+    def connect_failed(self, reason: str, pool: Pool) -> None:
         """No connection to one endpoint could be had; nothing was sent, so another endpoint may be tried."""
         self._connect_failures += 1
         route = self.route
         if route is not None and self._connect_failures < min(3, len(route.upstream.pools)):
-            route.upstream.submit(self)
+            route.upstream.submit_after(self, pool)
             return
-        self.fail(reason, resource, "")
+        self.fail(reason, pool.resource, "")
 
     def fail(self, reason: str, resource: str, detail: str) -> None:
         """Refuse the request, or cut its answer if it has begun."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """Connections to one address. Invariant: opened = idle + active; a waiting request means no idle connection."""
+    """Connections to one address. Invariant: opened = idle + active; while a request waits for whichever connection
+    comes first no connection is idle."""
 
     __slots__ = (
         "address",
@@ -110,7 +111,7 @@ class Pool:
             for exchange in self.waiting:
                 exchange.connect_s = connect_s
                 break
-        self._give(connection, monotonic())
+        self._give(connection, monotonic(), True)
         if self.waiting:
             self._open_more()
 
@@ -124,7 +125,7 @@ class Pool:
             affected = list(self.waiting)
         for exchange in affected:
             self.leave(exchange)
-            exchange.connect_failed(reason, self.resource)
+            exchange.connect_failed(reason, self)
         self._open_more()
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
@@ -140,19 +141,21 @@ class Pool:
         ):
             self.close(connection)
             return
-        self._give(connection, now)
+        self._give(connection, now, False)
 
-    def _give(self, connection: UpstreamConnection, now: float) -> None:
-        """To the one who waits longest, or to the idle ones."""
+    def _give(self, connection: UpstreamConnection, now: float, fresh: bool) -> None:
+        """To the one who waits longest, or to the idle ones. `fresh`: it was opened just now."""
         waiting = self.waiting
-        if waiting:
-            exchange = next(iter(waiting))
+        for exchange in waiting:
+            # A used connection has failed this one before, and it has no third try: it gets the one that is opened.
+            if exchange.attempts and not fresh and self.connecting:
+                continue
             del waiting[exchange]
             connection.requests += 1
             connection.exchange = exchange
             exchange.begin(connection, now)
             return
-        if len(self.idle) >= self.upstream.max_idle:
+        if self.retired or len(self.idle) >= self.upstream.max_idle:
             self.close(connection)
             return
         self.idle.append(connection)

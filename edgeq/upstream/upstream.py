@@ -83,3 +83,9 @@ class Upstream:
             index = 0
         self._next = index + 1
         pools[index].submit(exchange, False)
+
+    def submit_after(self, exchange: Exchange, failed: Pool) -> None:
+        """Give a request to the endpoint that follows one which could not be reached: never to the same one again."""
+        pools = self.pools
+        index = pools.index(failed) + 1 if failed in pools else 0
+        pools[index if index < len(pools) else 0].submit(exchange, False)

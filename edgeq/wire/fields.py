@@ -111,6 +111,23 @@ class FieldName:
 
 
 _table: Final[dict[bytes, FieldLine]] = {}
+_seen: Final[list[int]] = [0] * 4096
+
+
+def seen_before(data: bytes) -> bool:
+    """Was this seen a short while ago? Wrong now and then, in either direction.
+
+    What comes once must not fill the tables: filling and emptying them costs more, in memory that the processor's
+    caches have no room for, than the tables save.
+    """
+    mark = hash(data)
+    index = mark & 4095
+    if _seen[index] == mark:
+        return True
+    _seen[index] = mark
+    return False
+
+
 _names: Final[dict[bytes, FieldName]] = {}
 
 
@@ -137,7 +154,7 @@ def parse_line(line: bytes) -> FieldLine:
     if name.kind == HOST:
         value = parse_host(value)
     parsed = FieldLine(name.kind, line, name.name, value, obs_text)
-    if name.remembered and len(line) <= _TABLE_LINE_BYTES:
+    if name.remembered and len(line) <= _TABLE_LINE_BYTES and seen_before(line):
         if len(_table) >= _TABLE_LINES:
             _table.clear()
         _table[line] = parsed

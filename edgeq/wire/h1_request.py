@@ -93,21 +93,32 @@ def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -
     `previous`: the last head of this connection; field lines that are the same again are not looked at again.
     Raises: Refused.
     """
+    line_end = data.find(b"\r\n")
+    if line_end <= 0:
+        return None
+    line = data[:line_end]
+    if line_end > limits.request_line:
+        raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+    size = len(data) - line_end
+    if previous is not None:
+        fields = previous.fields
+        if size == len(fields.block) and data.endswith(fields.block):
+            return _finish(data, line, fields)
     lines = data.split(b"\r\n")
     count = len(lines)
-    if count < 4 or lines[count - 1] or lines[count - 2] or not lines[0]:
+    if count < 4 or lines[count - 1] or lines[count - 2]:
         return None
-    line = lines[0]
-    if len(line) > limits.request_line:
-        raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
-    if b"" in lines[: count - 2]:
-        return None  # a body or another request follows
-    if len(data) - len(line) - 4 > limits.header_bytes:
-        raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    fields = _parse_fields(lines, previous, limits, False)
-    if fields is None:
-        return _parse_unusual(data, limits)
-    return _finish(data, line, fields)
+    if size - 4 > limits.header_bytes or count - 3 > limits.header_count:
+        if b"" in lines[: count - 2]:
+            return None  # a body or another request follows
+        if size - 4 > limits.header_bytes:
+            raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
+    parsed = _parse_fields(lines, previous, limits, False)
+    if parsed is None:
+        return None if b"" in lines[: count - 2] else _parse_unusual(data, limits)
+    if not parsed.block:
+        parsed.block = data[line_end:]
+    return _finish(data, line, parsed)
 
 
 def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead:
@@ -217,6 +228,8 @@ def _parse_fields(
         # Clients send the same lines in the same order again and again.
         if index < known_count and known[index].line == line:
             understood.append(known[index])
+        elif not line:
+            return None  # the head has ended before
         else:
             understood.append(parse_line(line))
             fresh = True

@@ -73,7 +73,7 @@ def parse_response(raw: bytes) -> ResponseHead:
                     raise _wrong("Content-Length is not one plain number")
                 lengths += 1
                 head.content_length = length
-                if lengths == 1 and head.status != 204:  # RFC 9110 8.6: a 204 has none
+                if lengths == 1 and head.status >= 200 and head.status != 204:  # RFC 9110 8.6: those have none
                     kept.append(line)
             elif kind == TRANSFER_ENCODING:
                 codings = codings + b"," + field.value.lower() if codings else field.value.lower() or b","
@@ -104,6 +104,8 @@ def parse_response(raw: bytes) -> ResponseHead:
     else:
         head.body_kind = UNTIL_CLOSE
     head.keep_alive = b"close" not in options and (minor == 1 or b"keep-alive" in options)
+    if head.status == 204 and (codings or head.content_length):
+        head.keep_alive = False  # should the body that it announces come, nobody must take it for the next answer
     if options:
         named = {option for option in options if option not in END_TO_END}
         if named:

@@ -34,6 +34,7 @@ class RequestFields:
     """
 
     __slots__ = (
+        "block",
         "body_kind",
         "close",
         "content_length",
@@ -59,6 +60,8 @@ class RequestFields:
     def __init__(self) -> None:
         self.lines: list[FieldLine] = []
         """All field lines in order, to be recognised in the next head; empty if they must not be."""
+        self.block = b""
+        """The bytes from the end of the request line on, for the same purpose."""
         self.kept = b""
         self.host = b""
         self.body_kind: int = NO_BODY

@@ -1,0 +1,1 @@
+"""Real clients and servers on both sides of the real gateway."""
