@@ -107,6 +107,7 @@ http {{
   server {{
     listen 127.0.0.1:{port};
     root {root};
+    absolute_redirect off;
     error_page 404 /static/missing.html;
     location = /static/teapot {{ return 418 "short and stout"; }}
     location = /static/moved {{ return 302 /static/small.txt; }}
