@@ -45,6 +45,9 @@ CLOSED: Final = 6
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 
+MAX_WHOLE_HEAD: Final = 8 * 1024
+"""More bytes than this are looked through for the end of a head first: they may be a thousand pipelined requests, and
+to split them all into lines for each of them would take the square of the time."""
 MAX_REMEMBERED_HEAD: Final = 1024
 MAX_REMEMBERED_HEADS: Final = 256
 """Of a worker, for first requests of connections."""
@@ -229,7 +232,7 @@ class Downstream(Timed):
             try:
                 # Most often what has been read is one head and nothing else.
                 whole: RequestHead | None = None
-                if seen == 0 and data.endswith(b"\r\n\r\n"):
+                if seen == 0 and len(data) <= MAX_WHOLE_HEAD and data.endswith(b"\r\n\r\n"):
                     if memo is None:
                         whole = self._first_head(data, limits)
                     else:

@@ -137,10 +137,11 @@ def _render_what(head: RequestHead) -> str:
     method = _methods.get(head.method)
     if method is None:
         method = f'"http.request.method":{_quote(head.method)},' if head.method else ""
-    path, mark, query = _quote(_without_authority(head.target))[1:-1].partition("?")
-    text = f'{method}"url.path":"{path}",' if path else method
-    if mark:
-        text = f'{text}"url.query":"{query}",'
+    target = head.target
+    if target[:1] == b"/" and 0 not in target.translate(_PLAIN_MAP):
+        path, mark, query = target.decode("ascii").partition("?")
+    else:
+        path, mark, query = _quote(_without_authority(target))[1:-1].partition("?")
     fields = head.fields
     says = (head.host, fields.user_agent, fields.referer, head.version)
     known = _headers.get(says)
@@ -150,7 +151,9 @@ def _render_what(head: RequestHead) -> str:
             if len(_headers) >= _MAX_FRAGMENTS:
                 _headers.clear()
             _headers[says] = known
-    return text + known
+    if path:
+        method = f'{method}"url.path":"{path}",'
+    return f'{method}"url.query":"{query}",{known}' if mark else method + known
 
 
 def _without_authority(target: bytes) -> bytes:

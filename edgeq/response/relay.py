@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAX_PENDING: Final = 64 * 1024
 """Request bytes held while there is no upstream connection, and pipelined bytes held while an answer is on its way."""
+LOG_BATCH: Final = 64
+"""Finished exchanges that are rendered and written together: few enough to be still in the processor's caches."""
 _MAX_INTERIM: Final = 100
 _BIG: Final = 16 * 1024
 
@@ -628,7 +630,7 @@ class Exchange:
         self.ended_at = now
         self.pending = b""
         shard.ring.append(self)
-        if len(shard.ring) >= 512:
+        if len(shard.ring) >= LOG_BATCH:
             shard.flush_log()
 
     def finish_here(self) -> None:

@@ -12,18 +12,39 @@ from typing import Final
 
 UNUSUAL: Final = re.compile(rb"%|/[./]")
 """Where this matches nothing a path is in its normal form already."""
-_UNRESERVED: Final = re.compile(rb"%(4[1-9a-fA-F]|5[0-9aA]|6[1-9a-fA-F]|7[0-9aAeE]|3[0-9]|2[dDeE]|5[fF])")
 
 
-def _decode(match: re.Match[bytes]) -> bytes:
-    return bytes((int(match.group(1), 16),))
+def _spellings(byte: int) -> list[bytes]:
+    """The two hex digits of a byte, in every mixture of cases."""
+    low, high = b"%02x" % byte, b"%02X" % byte
+    return [low, high, low[:1] + high[1:], high[:1] + low[1:]]
+
+
+_UNRESERVED: Final[dict[bytes, bytes]] = {
+    digits: bytes((byte,))
+    for byte in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+    for digits in _spellings(byte)
+}
+
+
+def _decoded(path: bytes) -> bytes:
+    """Unreserved characters decoded. Not by re.sub: its callback took 4 ms for a path of 8 KiB."""
+    parts = path.split(b"%")
+    out = [parts[0]]
+    for part in parts[1:]:
+        character = _UNRESERVED.get(part[:2])
+        if character is None:
+            out.append(b"%" + part)
+        else:
+            out.append(character + part[2:])
+    return b"".join(out)
 
 
 def normalized(path: bytes) -> bytes:
     """`path` (beginning with "/") with unreserved characters decoded, dot segments resolved and slashes merged."""
     if path[:1] != b"/":
         return path
-    path = _UNRESERVED.sub(_decode, path)
+    path = _decoded(path)
     out: list[bytes] = []
     segments = path.split(b"/")
     last = segments[-1]

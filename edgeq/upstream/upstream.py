@@ -88,4 +88,7 @@ class Upstream:
         """Give a request to the endpoint that follows one which could not be reached: never to the same one again."""
         pools = self.pools
         index = pools.index(failed) + 1 if failed in pools else 0
-        pools[index if index < len(pools) else 0].submit(exchange, False)
+        if index >= len(pools):
+            index = 0
+        self._next = index + 1  # so the others share what was meant for it
+        pools[index].submit(exchange, False)

@@ -79,7 +79,9 @@ class ChunkedFramer:
         After the end `done` is true and `excess` holds the bytes that follow the message.
         Raises: Refused for a malformed body or too large a trailer section.
         """
+        seen = 0
         if self._held:
+            seen = len(self._held)
             data = self._held + data
             self._held = b""
         pos = 0
@@ -128,7 +130,7 @@ class ChunkedFramer:
                 pos = end + 2
                 self._state = _DATA
             else:
-                return self._trailer(data, start, pos, out)
+                return self._trailer(data, seen, start, pos, out)
         if pos < size:
             self._held = data[pos:]
         return self._passed(data, start, pos, out)
@@ -142,21 +144,24 @@ class ChunkedFramer:
         out.append(data[start:pos])
         return b"".join(out)
 
-    def _trailer(self, data: bytes, start: int, pos: int, out: list[bytes]) -> bytes:
-        """From the start of the last chunk's line at `pos` to the end of the message, if it is all there."""
+    def _trailer(self, data: bytes, seen: int, start: int, pos: int, out: list[bytes]) -> bytes:
+        """From the start of the last chunk's line at `pos` to the end of the message, if it is all there.
+
+        `seen`: how much of `data` was looked at the last time; a section that comes byte by byte is read once.
+        """
         fields = data.find(b"\r\n", pos) + 2
         if data.startswith(b"\r\n", fields):
             end = fields + 2
             tail = _LAST
         else:
-            last = data.find(b"\r\n\r\n", fields)
+            last = data.find(b"\r\n\r\n", max(fields, seen - 3))
             size = (last + 2 if last >= 0 else len(data) - 3) - fields
             if size > self._max_trailer_bytes:
                 raise Refused(
                     "trailer_bytes_exceeded", f"the trailer section is larger than {self._max_trailer_bytes} bytes"
                 )
             if last < 0:
-                if b"\n" in data[fields:].replace(b"\r\n", b""):
+                if data.count(b"\n", max(fields, seen)) != data.count(b"\r\n", max(fields, seen - 1)):
                     raise Refused("request_malformed", "a bare LF in the trailer section")
                 self._held = data[pos:]
                 return self._passed(data, start, pos, out)

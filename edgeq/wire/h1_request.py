@@ -82,7 +82,7 @@ def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
             raise Refused("request_malformed", "a line ends with a bare LF")
     elif size - line_end - 4 > limits.header_bytes:
         raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    elif end < 0 and data.count(b"\n") != data.count(b"\r\n"):
+    elif end < 0 and data.count(b"\n", seen) != data.count(b"\r\n", max(0, seen - 1)):  # or a byte costs all before it
         raise Refused("request_malformed", "a line ends with a bare LF")
     return -1 if end < 0 else end + 4
 

@@ -36,7 +36,7 @@ def find_response_end(data: bytes, seen: int) -> int:
         raise _wrong(f"the response head is larger than {MAX_RESPONSE_HEAD} bytes")
     if not data.startswith(b"HTTP/1."[: len(data)]):
         raise _wrong("the answer does not begin with HTTP/1")
-    if b"\n" in data and data.count(b"\n") != data.count(b"\r\n"):
+    if data.count(b"\n", seen) != data.count(b"\r\n", max(0, seen - 1)):  # or each byte costs all before it
         raise _wrong("a line ends with a bare LF")
     return -1
 

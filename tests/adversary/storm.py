@@ -649,8 +649,6 @@ async def settle(books: Books, ports: list[int], admin: str, before: dict[str, s
             break
         if time.monotonic() > deadline:
             books.blame(f"counters do not return to zero: {rows}")
-            Path("/tmp/adv/dump").touch()
-            await asyncio.sleep(1)
             held = subprocess.run(["ss", "-tnpo", "exclude", "time-wait"], check=False, capture_output=True, text=True)
             print("\n".join(line for line in held.stdout.splitlines() if any(f":{port} " in line for port in ports)))
             break

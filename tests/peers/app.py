@@ -116,6 +116,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _refuse(self) -> None:
         self.close_connection = True
         self._answer(413, b'{"refused": true}')
+        # As a server should (RFC 9112 9.6): closing with unread bytes would be a reset, which can destroy the answer.
+        self.connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while self.connection.recv(1 << 20):
+                continue
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -79,7 +79,7 @@ def test_urllib3(site: Site) -> None:
             assert pool.request("GET", "/static/small.txt").data == SMALL
             answer = pool.request("GET", "/static/text.txt", headers={"Accept-Encoding": "gzip"}, preload_content=False)
             assert answer.headers["Content-Encoding"] == "gzip"
-            assert b"".join(answer.stream(1000)) == TEXT
+            assert b"".join(answer.stream(1000, decode_content=True)) == TEXT
             answer.release_conn()
             check_upload(pool.request("PUT", "/upload", body=iter(PIECES), chunked=True).json())
         assert (pool.num_connections, pool.num_requests) == (1, 15)
