@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, cast
 
 from edgeq.listener.peer import Peer
-from edgeq.listener.tls_io import NamedSSLObject
+from edgeq.listener.tls_io import DESCRIPTOR, NamedSSLObject
 
 _SHUTDOWN_S: Final = 5.0
 """How long a closed TLS connection waits for the client's close_notify; uvloop's default of 30 s holds descriptors."""
@@ -109,12 +109,15 @@ class Opener:
             ssl_handshake_timeout=timeout_s if timeout_s > 0 else _FOREVER_S,
             ssl_shutdown_timeout=_SHUTDOWN_S,
         )
+        token = DESCRIPTOR.set(fd)
         try:
             waiter = cast("asyncio.Future[object]", opening.send(None))
         except Exception as exc:
             _close(fd)
             self._failed(peer, exc)
             return
+        finally:
+            DESCRIPTOR.reset(token)
         self.handshaking += 1
         waiter.add_done_callback(partial(self._on_handshake, opening, greeter))
 

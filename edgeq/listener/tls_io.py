@@ -9,13 +9,18 @@ Decides which certificate answers, and how strict the handshake is. Invariants:
 
 Certificates of the same names but another key algorithm (RSA beside ECDSA) share a context, and OpenSSL chooses.
 Ticket keys are made with a context: processes that are forked afterwards resume each other's sessions.
+A handshake that fails is told to the client by an alert (RFC 8446 6.2): uvloop 0.23 closes without sending it, so it is
+sent here, on the descriptor itself.
 Defaults follow Mozilla's "intermediate" profile: TLS 1.2 and 1.3, ECDHE with AEAD, the client's order of ciphers
 (who has no AES instructions knows it), no renegotiation, no compression.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +36,11 @@ class TlsError(ValueError):
     """A certificate, key or CA that cannot be used; the message names the file."""
 
 
+DESCRIPTOR: Final[ContextVar[int]] = ContextVar("edgeq_tls_descriptor", default=-1)
+"""Of the connection whose transport is being made. uvloop runs all that belongs to a transport in the context in which
+it was made, and has no other way from there to the connection."""
+
+
 class NamedSSLObject(ssl.SSLObject):
     """A TLS connection that remembers which name the client asked for: the ssl module tells it only to the callback.
 
@@ -38,10 +48,45 @@ class NamedSSLObject(ssl.SSLObject):
     """
 
     requested_name: str = ""
+    _descriptor: int = -1
+    _outgoing: ssl.MemoryBIO | None = None
+
+    def expect_handshake(self, outgoing: ssl.MemoryBIO) -> None:
+        """Until the handshake is done: where OpenSSL writes, and where a last word of it can be sent."""
+        self._outgoing = outgoing
+        self._descriptor = DESCRIPTOR.get()
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. If it fails, the alert is sent: the transport is open, for it has just read."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            if self._outgoing is not None and self._descriptor >= 0:
+                with contextlib.suppress(OSError):
+                    os.write(self._descriptor, self._outgoing.read())
+            self._outgoing = None
+            raise
+        self._outgoing = None
 
 
 class _Context(ssl.SSLContext):
     sslobject_class = NamedSSLObject
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        """As always, and the connection knows where its handshake is written."""
+        connection = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(connection, NamedSSLObject):
+            connection.expect_handshake(outgoing)
+        return connection
 
 
 class TlsContexts:

@@ -549,8 +549,7 @@ class Exchange:
         down = self.down
         if self.answer_started:
             self._end(monotonic())
-            kind = self._answer_kind
-            down.cut((kind == UNTIL_CLOSE and not self._answer_chunks) or (kind == CHUNKED and self.head.minor == 0))
+            down.cut(self.must_reset())
             return
         row = REASONS[reason]
         if row.status == 0:
@@ -572,6 +571,13 @@ class Exchange:
         down.transport.write(text)
         self._end(monotonic())
         down.exchange_done(self, monotonic())
+
+    def must_reset(self) -> bool:
+        """Would a FIN now look like the end of the answer to the client?"""
+        kind = self._answer_kind
+        if kind == UNTIL_CLOSE:
+            return not self._answer_chunks
+        return kind == CHUNKED and self.head.minor == 0
 
     def client_gone(self) -> None:
         """The client has left: what runs for it is cancelled."""

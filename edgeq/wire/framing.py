@@ -38,6 +38,9 @@ _QUOTED: Final = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENDED_SIZE: Final = re.compile(
     rb"([0-9a-fA-F]+)(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)+"
 )
+_MAX_SIZES: Final = 4096
+_sizes: Final[dict[bytes, int]] = {}
+"""Sizes of plain size lines: a stream repeats a few of them."""
 _MAX_SIZE_LINE: Final = 256
 _LAST: Final = b"0\r\n\r\n"
 
@@ -86,7 +89,7 @@ class ChunkedFramer:
             self._held = b""
         pos = 0
         size = len(data)
-        out: list[bytes] = []
+        out: list[bytes] | None = [] if self._decode else None
         start = 0  # data[start:pos] is to be passed on as it came
         while pos < size:
             state = self._state
@@ -94,7 +97,7 @@ class ChunkedFramer:
                 take = size - pos
                 if take > self.remaining:
                     take = self.remaining
-                if self._decode:
+                if out is not None and self._decode:
                     out.append(data[pos : pos + take])
                 pos += take
                 self.remaining -= take
@@ -117,13 +120,16 @@ class ChunkedFramer:
                     self._check_partial_size_line(data[pos : pos + _MAX_SIZE_LINE + 2])
                     break
                 line = data[pos:end]
-                self.remaining = parse_chunk_size(line)
+                known = _sizes.get(line)
+                self.remaining = parse_chunk_size(line) if known is None else known
                 if self.remaining == 0:
                     # The last chunk's line is passed on together with the trailer section that follows it.
                     self._state = _TRAILER
                     continue
-                if b";" in line and not self._decode:
+                if known is None and not self._decode and b";" in line:
                     # Extensions end here: nobody on the other side shall read them in another way.
+                    if out is None:
+                        out = []
                     out.append(data[start:pos])
                     out.append(b"%x" % self.remaining)
                     start = end
@@ -135,16 +141,15 @@ class ChunkedFramer:
             self._held = data[pos:]
         return self._passed(data, start, pos, out)
 
-    def _passed(self, data: bytes, start: int, pos: int, out: list[bytes]) -> bytes:
+    def _passed(self, data: bytes, start: int, pos: int, out: list[bytes] | None) -> bytes:
         """What goes on: the collected parts and, undecoded, the rest as it came."""
-        if self._decode:
-            return b"".join(out)
-        if not out:
+        if out is None:
             return data if pos == len(data) else data[:pos]
-        out.append(data[start:pos])
+        if not self._decode:
+            out.append(data[start:pos])
         return b"".join(out)
 
-    def _trailer(self, data: bytes, seen: int, start: int, pos: int, out: list[bytes]) -> bytes:
+    def _trailer(self, data: bytes, seen: int, start: int, pos: int, out: list[bytes] | None) -> bytes:
         """From the start of the last chunk's line at `pos` to the end of the message, if it is all there.
 
         `seen`: how much of `data` was looked at the last time; a section that comes byte by byte is read once.
@@ -170,9 +175,11 @@ class ChunkedFramer:
         self._state = _DONE
         self.done = True
         self.excess = data[end:]
-        if not self._decode:
-            if end == len(data) and not out and data.endswith(tail) and len(tail) == end - pos:
+        if out is None:
+            if end == len(data) and data.endswith(tail) and len(tail) == end - pos:
                 return data
+            return data[:pos] + tail
+        if not self._decode:
             out.append(data[start:pos])
             out.append(tail)
         return b"".join(out)
@@ -207,7 +214,12 @@ def parse_chunk_size(line: bytes) -> int:
         digits = match.group(1)
     if not digits or len(digits) > 15:
         raise Refused("request_malformed", "a chunk size is missing or too large")
-    return int(digits, 16)
+    size = int(digits, 16)
+    if digits is line and len(line) <= 5:
+        if len(_sizes) >= _MAX_SIZES:
+            _sizes.clear()
+        _sizes[line] = size
+    return size
 
 
 def chunk(data: bytes) -> bytes:

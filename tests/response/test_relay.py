@@ -257,6 +257,27 @@ def test_a_cut_close_delimited_answer_to_http_1_0_is_reset() -> None:
     world.check_settled()
 
 
+@pytest.mark.parametrize("how", ["stalled", "cut request", "worker leaves"])
+def test_however_a_close_delimited_answer_is_cut_it_is_reset(how: str) -> None:
+    """Its end must not look like its end to anybody."""
+    world = World(timeouts={"write": 10})
+    head = b"POST /a HTTP/1.0\r\nContent-Length: 5\r\n\r\nhe" if how == "cut request" else GET_10
+    client, server = world.request(head)
+    if how == "stalled":
+        client.block()
+    server.data(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * HIGH_WATER * 2)
+    if how == "stalled":
+        world.advance(11)
+    elif how == "cut request":
+        client.eof()
+    else:
+        client.protocol.abort()
+    world.loop.run()
+    assert client.is_reset
+    assert server.lost
+    world.check_settled()
+
+
 def test_http_1_0_gets_no_chunks() -> None:
     """A chunked answer is decoded and ends with the connection."""
     world = World()
@@ -1062,6 +1083,7 @@ def test_a_reset_of_one_side_ends_a_tunnel(who: str) -> None:
     server.data(SWITCH)
     (client if who == "client" else server).reset()
     world.loop.run()
+    assert client.is_reset is (who == "server")
     assert client.lost
     assert server.lost
     world.check_settled()

@@ -228,8 +228,10 @@ class FakeTransport:
 
     @property
     def fin_sent(self) -> bool:
-        """Has the peer seen our FIN, after all bytes?"""
-        return (self.eof_written or (self.closing and not self.aborted)) and not self._buffer
+        """Has the peer seen our FIN, after all bytes? That of an abort is no different (close(2))."""
+        return bool(
+            (self.eof_written or self.closing) and not self.is_reset and not self.was_reset and not self._buffer
+        )
 
     def _arrive(self, item: bytes | Exception | None) -> None:
         self._inbox.append(item)
