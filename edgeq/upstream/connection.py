@@ -68,6 +68,14 @@ class UpstreamConnection(Timed):
         if first:
             self.pool.forget(self)
         exchange = self.exchange
+        if exchange is not None and error is not None and not exchange.tunnel:
+            # A server that refuses a body answers and closes; our next write fails, which ends the transport, while
+            # the answer still waits to be read.
+            unread = self.pool.unread
+            data: bytes = unread(self.transport) if unread is not None else b""
+            if data:
+                exchange.answer_data(data)
+                exchange = self.exchange
         if exchange is not None:
             # Without a FIN before it this is no proper end, also if TLS calls it none (RFC 9112 9.8: no closing alert).
             exchange.upstream_ended(False)

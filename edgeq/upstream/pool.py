@@ -38,6 +38,7 @@ class Pool:
         "resource",
         "retired",
         "tls",
+        "unread",
         "upstream",
         "waiting",
     )
@@ -54,6 +55,8 @@ class Pool:
         """Called with this pool to open one connection."""
         self.readable: Any = readable
         """Called with a transport: has the other side closed it (or sent something) while it was idle?"""
+        self.unread: Any = None
+        """Called with a transport that has failed: what of its bytes has not been read? None: that cannot be told."""
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0

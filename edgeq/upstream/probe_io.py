@@ -1,19 +1,22 @@
-"""Has the other side closed an idle connection? One poll(2), asked before a request that must not be sent twice."""
+"""What the kernel knows of an upstream connection that its transport does not tell."""
 
 from __future__ import annotations
 
+import os
 import select
-from typing import Any
+from typing import Any, Final
 
+_READ: Final = 256 * 1024
+_MAX_READS: Final = 16
 _poll = select.poll()
 
 
 def readable(transport: Any) -> bool:
-    """Whether something (a FIN, a reset, bytes that nobody asked for) waits to be read on an idle connection."""
-    extra = transport.get_extra_info("socket")
-    if extra is None:
-        return True
-    fd = extra.fileno()
+    """Whether something (a FIN, a reset, bytes that nobody asked for) waits to be read on an idle connection.
+
+    One poll(2), asked before a request that must not be sent twice.
+    """
+    fd = _descriptor(transport)
     if fd < 0:
         return True
     _poll.register(fd, select.POLLIN | select.POLLRDHUP)
@@ -21,3 +24,26 @@ def readable(transport: Any) -> bool:
         return bool(_poll.poll(0))
     finally:
         _poll.unregister(fd)
+
+
+def unread(transport: Any) -> bytes:
+    """What waits in the receive queue of a connection that was reset; to be called within connection_lost.
+
+    Linux keeps that queue at a reset, and uvloop 0.23 the descriptor until connection_lost returns.
+    """
+    fd = _descriptor(transport)
+    parts: list[bytes] = []
+    while fd >= 0 and len(parts) < _MAX_READS:
+        try:
+            data = os.read(fd, _READ)
+        except OSError:  # the reset itself, or nothing is there
+            break
+        if not data:
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _descriptor(transport: Any) -> int:
+    extra = transport.get_extra_info("socket")
+    return -1 if extra is None else int(extra.fileno())

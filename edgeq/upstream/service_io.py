@@ -10,7 +10,7 @@ from edgeq.upstream.connect_io import Dial, Dialer
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.pool import Pool
-from edgeq.upstream.probe_io import readable
+from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
 from edgeq.upstream.tls_io import upstream_context
 from edgeq.upstream.upstream import Upstream
@@ -85,6 +85,7 @@ class UpstreamService:
                     pool = Pool(self.upstream, address, str(address), self._dial, readable)
                     pool.tls = spec.tls
                     pool.host = _host_header(spec)
+                    pool.unread = None if spec.tls else unread  # it would be ciphertext
                 pools[key] = pool
         for key, pool in self._pools.items():
             if key not in pools:

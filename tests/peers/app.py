@@ -1,7 +1,8 @@
 """An upstream on Python's own http.server: tells what it got, and sends events one at a time when told to.
 
     any method  /...            JSON: method, target, version, fields (names in lower case), body size and SHA-256
-    any method  /refuse         413 at once, without reading the body
+    any method  /refuse         413 at once, the body is thrown away
+    any method  /reset          413 at once, then the connection is reset because of the body that nobody reads
     GET         /events/NAME/N  an event stream of N events; each waits until the one before it is confirmed
     POST        /confirm/NAME   confirms one event
 
@@ -84,6 +85,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send_events(what[1], int(what[2]))
         elif what[0] == "refuse":
             self._refuse()
+        elif what[0] == "reset":
+            self.close_connection = True
+            self._answer(413, b'{"refused": true}')  # then it closes with unread bytes
         else:
             if what[0] == "confirm":
                 self.server.confirm(what[1])
