@@ -61,7 +61,7 @@ class ListenerTls(Table, frozen=True):
 
 
 class ListenerTimeouts(Table, frozen=True):
-    """[listener.timeouts]: how long a client may take. 0 switches one off, except head."""
+    """[listener.timeouts]: how long a client may take. 0 switches one off, except head and half_close."""
 
     proxy_header: Duration = Duration(5)
     handshake: Duration = Duration(10)
@@ -75,7 +75,7 @@ class ListenerTimeouts(Table, frozen=True):
     keepalive: Duration = Duration(75)
     """Between an answer and the next request."""
     half_close: Duration = Duration(1)
-    """After a client's FIN, how long its answer may still take to begin before the request is cancelled."""
+    """After a client's FIN, how long its answer may still take to begin before the request is cancelled; 0: none."""
 
 
 class ListenerLimits(Table, frozen=True):

@@ -268,7 +268,7 @@ class Downstream(Timed):
         if known is not None and known.limits is limits:
             return known
         head = parse_whole(data, None, limits)
-        if head is not None and len(data) <= MAX_REMEMBERED_HEAD and seen_before(data):
+        if head is not None and len(data) <= MAX_REMEMBERED_HEAD and seen_before(data) and not head.fields.is_private():
             if len(heads) >= MAX_REMEMBERED_HEADS:
                 heads.clear()
             head.limits = limits

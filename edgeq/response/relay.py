@@ -49,7 +49,6 @@ class Exchange:
         "_answer_framer",
         "_answer_kind",
         "_answer_remaining",
-        "_connect_failures",
         "_interim",
         "_request_framer",
         "_request_remaining",
@@ -59,6 +58,7 @@ class Exchange:
         "answer_started",
         "attempts",
         "begun_at",
+        "connect_failures",
         "connect_s",
         "down",
         "ended",
@@ -118,7 +118,7 @@ class Exchange:
         self._answer_framer: ChunkedFramer | None = None
         self._answer_chunks: bool = False
         self._interim: int = 0
-        self._connect_failures: int = 0
+        self.connect_failures: int = 0
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
@@ -532,9 +532,9 @@ class Exchange:
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
         """No connection to one endpoint could be had; nothing was sent, so another endpoint may be tried."""
-        self._connect_failures += 1
+        self.connect_failures += 1
         route = self.route
-        if route is not None and self._connect_failures < min(3, len(route.upstream.pools)):
+        if route is not None and self.connect_failures < min(3, len(route.upstream.pools)):
             route.upstream.submit_after(self, pool)
             return
         self.fail(reason, pool.resource, "")

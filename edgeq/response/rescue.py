@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Final
 
 from edgeq.reasons import REASONS
@@ -55,6 +56,7 @@ def refusal(
     body = json.dumps(problem, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
     lines = [
         f"HTTP/1.1 {row.status} {_PHRASES[row.status]}",
+        time.strftime("date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
         "content-type: application/problem+json",
         f"content-length: {len(body)}",
         "cache-control: no-store",

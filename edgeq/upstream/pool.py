@@ -76,7 +76,7 @@ class Pool:
                 if exchange.head.idempotent or not self.readable(connection.transport):
                     connection.requests += 1
                     connection.exchange = exchange
-                    exchange.begin(connection, exchange.queued_at)
+                    exchange.begin(connection, monotonic() if exchange.connect_failures else exchange.queued_at)
                     return
                 connection.discard()
         # Who gets a connection that is being opened does not count: only those who wait for others to finish.

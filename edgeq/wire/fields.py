@@ -79,10 +79,11 @@ FORBIDDEN_TRAILERS: Final[frozenset[bytes]] = END_TO_END | frozenset(
 
 _TABLE_LINES: Final = 4096
 _TABLE_LINE_BYTES: Final = 256
-# Values that belong to one user are not kept in a table of the whole worker.
-_NOT_REMEMBERED: Final[frozenset[bytes]] = frozenset(
-    b"authorization proxy-authorization cookie set-cookie x-api-key x-request-id traceparent content-length".split()
+PRIVATE: Final[frozenset[bytes]] = frozenset(
+    b"authorization proxy-authorization cookie set-cookie x-api-key api-key x-goog-api-key".split()
 )
+"""Values that belong to one user are not kept in tables of the whole worker."""
+_NOT_REMEMBERED: Final[frozenset[bytes]] = PRIVATE | frozenset((b"x-request-id", b"traceparent", b"content-length"))
 
 
 class FieldLine:

@@ -162,7 +162,7 @@ def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
         if method != b"OPTIONS":
             raise Refused("request_malformed", "only OPTIONS may ask for *")
     else:
-        host, target = _absolute_form(target)
+        host, target = _absolute_form(target, method)
     if method == b"CONNECT":
         raise Refused("method_refused", "CONNECT is not served")
     question = target.find(b"?")
@@ -186,8 +186,11 @@ def _refuse_version(version: bytes) -> None:
     raise Refused("request_malformed", "the request line does not end with an HTTP version")
 
 
-def _absolute_form(target: bytes) -> tuple[bytes, bytes]:
-    """Authority and origin-form of "http://authority/path?query" (RFC 9112 3.2.2: it wins over Host)."""
+def _absolute_form(target: bytes, method: bytes) -> tuple[bytes, bytes]:
+    """Authority and origin-form of "http://authority/path?query" (RFC 9112 3.2.2: it wins over Host).
+
+    Of OPTIONS without a path, the asterisk-form (3.2.4).
+    """
     scheme_end = target.find(b"://")
     if scheme_end < 0 or target[:scheme_end].lower() not in (b"http", b"https"):
         raise Refused("request_malformed", "the request target is neither a path nor an http URI")
@@ -202,7 +205,7 @@ def _absolute_form(target: bytes) -> tuple[bytes, bytes]:
         raise Refused("host_invalid", "the request target has no host")
     path = rest[cut:]
     if not path:
-        path = b"/"
+        path = b"*" if method == b"OPTIONS" else b"/"
     elif path[:1] == b"?":
         path = b"/" + path
     return host, path

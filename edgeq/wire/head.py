@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.wire.fields import FieldLine
+from edgeq.wire.fields import PRIVATE, FieldLine
 from edgeq.wire.framing import NO_BODY
 
 if TYPE_CHECKING:
@@ -81,6 +81,10 @@ class RequestFields:
         self.x_forwarded_host = b""
         self.user_agent = b""
         self.referer = b""
+
+    def is_private(self) -> bool:
+        """Does it carry what belongs to one user, and must not stay in a memory that others share?"""
+        return any(line.name in PRIVATE for line in self.lines)
 
 
 class RequestHead:

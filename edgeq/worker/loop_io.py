@@ -39,11 +39,13 @@ class WorkerLoop(uvloop.Loop):
         now = monotonic()
         self.lag_s = max(0.0, now - self._due)
         self.max_lag_s = max(self.max_lag_s, self.lag_s)
-        for call in self._on_tick:
-            call(now)
-        now = monotonic()
         self._due = now + TICK_S
-        self.call_later(TICK_S, self._tick)
+        self.call_later(TICK_S, self._tick)  # first, so that no defect can stop the ticks
+        for call in self._on_tick:
+            try:
+                call(now)
+            except Exception as error:
+                self.call_exception_handler({"message": "a tick failed", "exception": error})
 
 
 def new_loop() -> WorkerLoop:

@@ -78,9 +78,11 @@ class Wheel:
             item.bucket = -1
 
     def advance(self, now: float) -> int:
-        """Expire everything whose deadline has passed. Returns: how many did."""
+        """Expire everything whose deadline has passed. Returns: how many did. Raises: what the last `on_expire` raised
+        that did, after all others have been called."""
         target = int(now / self.tick_s)
         expired = 0
+        failed: Exception | None = None
         while self._position < target:
             self._position += 1
             due = self._buckets[self._position % self._size]
@@ -93,7 +95,12 @@ class Wheel:
                 item.bucket = -1
                 if item.expire_at <= now:
                     expired += 1
-                    item.on_expire(now)
+                    try:
+                        item.on_expire(now)
+                    except Exception as error:
+                        failed = error  # the others in the bucket have their time-outs all the same
                 else:
                     self._put(item)
+        if failed is not None:
+            raise failed
         return expired

@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.fake_transport import World
 
-
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

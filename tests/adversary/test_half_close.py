@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.support.fake_transport import World
 
-
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.support.fake_transport import World
 
-
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -42,7 +41,7 @@ def test_a_request_that_goes_again_takes_a_used_connection_if_no_other_is_to_be_
     """At the limit of connections the second try does not wait for one that cannot be opened."""
     world = World(pool={"max_connections": 2})
     first, one = world.request(GET % b"1")
-    second, two = world.request(GET % b"2")
+    _second, two = world.request(GET % b"2")
     one.data(OK)
     two.data(OK)
     world.loop.run()

@@ -58,7 +58,7 @@ def test_fragmentation(site: Site) -> None:
 
 
 def test_ping_and_pong(site: Site) -> None:
-    """Each ping gets its own pong, between messages and between fragments' frames."""
+    """Each ping gets its own pong, between messages."""
     with opened(site, "/ws/echo") as socket:
         for number in range(50):
             payload = f"ping {number}".encode()
