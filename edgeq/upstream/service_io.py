@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from edgeq.config.schema import Upstream as UpstreamConfig
@@ -33,6 +34,8 @@ class UpstreamService:
         self._pools: dict[tuple[str, str, str, int], Pool] = {}
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
+        # Out of use, with requests that still wait for a connection.
+        self._leaving: list[Pool] = []
 
     def apply(self, config: UpstreamConfig, workers: int) -> None:
         """Take over a new configuration; what did not change keeps its connections.
@@ -48,8 +51,7 @@ class UpstreamService:
         self._config = config
         self.upstream.configure(config, workers)
         if old is not None and old.tls != config.tls:
-            for pool in self._pools.values():
-                pool.retire()
+            self._retire(self._pools.values())
             self._pools = {}
         if config.host not in ("preserve", "upstream"):
             self.upstream.host = config.host.encode()
@@ -87,9 +89,7 @@ class UpstreamService:
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
                 pools[key] = pool
-        for key, pool in self._pools.items():
-            if key not in pools:
-                pool.retire()
+        self._retire([pool for key, pool in self._pools.items() if key not in pools])
         self._pools = pools
         upstream = self.upstream
         upstream.pools = list(pools.values())
@@ -107,6 +107,10 @@ class UpstreamService:
         for pool in upstream.pools:
             if pool.waiting:
                 pool.expire_waiting(now)
+        if self._leaving:
+            for pool in self._leaving:
+                pool.expire_waiting(now)
+            self._leaving = [pool for pool in self._leaving if pool.waiting]
         if not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
@@ -131,17 +135,33 @@ class UpstreamService:
         made.append(dial)
         self._dials.add(dial)
 
-    def close(self) -> None:
-        """Let go of everything."""
+    def _retire(self, pools: Iterable[Pool]) -> None:
+        for pool in pools:
+            pool.retire()
+            if pool.waiting:
+                self._leaving.append(pool)
+
+    def retire(self) -> None:
+        """Not in the configuration any more: let go of everything but the requests that run or wait.
+
+        Those who wait get the connections that are being dialed for them; to be ticked until `is_settled`.
+        """
         for watch in self._watches.values():
             watch.close()
-        for dial in list(self._dials):
-            dial.cancel()
-        for pool in self._pools.values():
-            pool.retire()
+        self._retire(self._pools.values())
         self._watches = {}
         self._pools = {}
         self.upstream.pools = []
+
+    def is_settled(self) -> bool:
+        """Retired, and nobody waits."""
+        return not self._watches and not any(pool.waiting for pool in self._leaving)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.retire()
+        for dial in list(self._dials):
+            dial.cancel()
 
     def snapshot(self) -> list[dict[str, int | float | str]]:
         """Each endpoint's pool."""

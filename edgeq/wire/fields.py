@@ -87,8 +87,8 @@ _NOT_REMEMBERED: Final[frozenset[bytes]] = PRIVATE | frozenset((b"x-request-id",
 
 
 class FieldLine:
-    """One field line, understood: `name` in lower case, `value` without surrounding white space (of Host: valid and in
-    lower case)."""
+    """One field line, understood: `name` in lower case; `value` without surrounding white space, of Host valid and in
+    lower case, and of PASS lines left out, because nobody asks for it."""
 
     __slots__ = ("kind", "line", "name", "obs_text", "value")
 
@@ -151,7 +151,7 @@ def parse_line(line: bytes) -> FieldLine:
         if line.translate(None, VALUE_OBS):
             raise Refused("request_malformed", "a field value has a control character, a bare CR or a bare LF")
         obs_text = True
-    value = line[colon + 1 :].strip(b" \t")
+    value = b"" if name.kind == PASS else line[colon + 1 :].strip(b" \t")
     if name.kind == HOST:
         value = parse_host(value)
     parsed = FieldLine(name.kind, line, name.name, value, obs_text)

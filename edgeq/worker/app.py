@@ -72,6 +72,8 @@ class App:
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
+        self._retired: list[UpstreamService] = []
+        """Out of the configuration, with requests that still wait for a connection."""
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
         self._loop: WorkerLoop
@@ -120,7 +122,9 @@ class App:
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
         for name in [name for name in self._services if name not in config.upstream]:
-            self._services.pop(name).close()
+            service = self._services.pop(name)
+            service.retire()
+            self._retired.append(service)
         for listener in config.listener:
             self._open(listener)
         self._row.set_generation(generation)
@@ -190,6 +194,10 @@ class App:
         shard.wheel.advance(now)
         for service in self._services.values():
             service.tick(now)
+        if self._retired:
+            for service in self._retired:
+                service.tick(now)
+            self._retired = [service for service in self._retired if not service.is_settled()]
         self._access.flush()
         if self._drain_done is not None:
             self._drain_step(now)
@@ -245,7 +253,7 @@ class App:
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.abort()
-        for service in self._services.values():
+        for service in (*self._services.values(), *self._retired):
             service.close()
         self._resolver.close()
         self._access.flush()

@@ -41,6 +41,12 @@ GRACE_S = 15.0
 """A client waits so long for its answer before it calls it lost."""
 
 
+def say(text: str) -> None:
+    """To whoever watches."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 class Wrong(Exception):
     """What a client got is not what it may get."""
 
@@ -622,6 +628,7 @@ async def storm(options: argparse.Namespace, directory: Path) -> int:
         while '"event":"serving"' not in (directory / "stderr").read_text():
             await asyncio.sleep(0.05)
             if process.poll() is not None or time.monotonic() > deadline:
+                say((directory / "stderr").read_text())
                 return 1
         before = {row["pid"]: describe_process(int(row["pid"])) for row in workers_of(admin)}
         until = time.monotonic() + options.seconds
@@ -637,22 +644,25 @@ async def storm(options: argparse.Namespace, directory: Path) -> int:
         for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, BaseException):
                 books.blame(f"driver: {type(result).__name__}: {result}")
-        await settle(books, ports, admin, before)
+        await settle(books, ports, admin)
+        say(f"before {before}")
+        say(f"after {[(row['pid'], describe_process(int(row['pid']))) for row in workers_of(admin)]}")
     finally:
         process.send_signal(signal.SIGTERM)
         family = kernel.children(process.pid)
         try:
-            pass
+            say(f"exit code {process.wait(10)}")
         except subprocess.TimeoutExpired:
             books.blame("does not stop")
             process.kill()
         for pid in family:
             if kernel.is_alive(pid):
+                books.blame(f"left behind: {pid}")
                 os.kill(pid, signal.SIGKILL)
     return judge(books, directory, bool(kinds))
 
 
-async def settle(books: Books, ports: list[int], admin: str, before: dict[str, str]) -> None:
+async def settle(books: Books, ports: list[int], admin: str) -> None:
     """All counters must return to zero."""
     deadline = time.monotonic() + 12
     while True:
@@ -661,7 +671,8 @@ async def settle(books: Books, ports: list[int], admin: str, before: dict[str, s
             break
         if time.monotonic() > deadline:
             books.blame(f"counters do not return to zero: {rows}")
-            subprocess.run(["ss", "-tnpo", "exclude", "time-wait"], check=False, capture_output=True, text=True)
+            held = subprocess.run(["ss", "-tnpo", "exclude", "time-wait"], check=False, capture_output=True, text=True)
+            say("\n".join(line for line in held.stdout.splitlines() if any(f":{port} " in line for port in ports)))
             break
         await asyncio.sleep(0.1)
 
@@ -683,15 +694,17 @@ def judge(books: Books, directory: Path, chaotic: bool) -> int:
     for marker, count in books.attempts.items():
         if count > (1 if marker in books.posts else 2):
             books.blame(f"sent {count} times: {marker}")
+    chaos_events = ("worker died", "spawner died", "does not become", "was not confirmed", "did not confirm")
     for line in (directory / "stderr").read_text().splitlines():
         if "Traceback" in line or '"level":"error"' in line or not line.startswith("{"):
-            if chaotic and ("worker died" in line or "does not become" in line):
+            if chaotic and any(event in line for event in chaos_events):
                 continue
             books.blame(f"stderr: {line[:1500]}")
-    for _name, count in sorted(books.counts.items()):
-        pass
-    for _text in books.wrong:
-        pass
+    for name, number in sorted(books.counts.items()):
+        say(f"{number:8d} {name}")
+    say(f"{sum(seen.values()):8d} lines in the access log")
+    for text in books.wrong:
+        say(f"WRONG: {text}")
     return 1 if books.wrong else 0
 
 

@@ -96,7 +96,7 @@ def test_its_answers_are_its_own(site: Site, path: str, status: int, body: bytes
             answer = client.ask(get(path))
             assert answer.status == status
             assert body is None or answer.body == body
-            assert answer.get(b"server") == b"nginx/" + (answer.get(b"server") or b"")[6:]
+            assert (answer.get(b"server") or b"").startswith(b"nginx/")
             assert answer.get(b"x-request-id")
 
 
@@ -110,17 +110,18 @@ def test_nginx_hangs_up(site: Site) -> None:
 
 
 def test_what_nginx_refuses(site: Site) -> None:
-    """A method that nginx does not allow for a file is its refusal; the body that came along is read to its end."""
+    """nginx refuses a POST to a file at its head: the answer comes whole, whatever becomes of the body."""
     with RawClient(("127.0.0.1", site.port)) as client:
         body = b"x" * 100_000
         request = get("/static/small.txt", f"Content-Length: {len(body)}").replace(b"GET", b"POST", 1) + body
-        assert client.ask(request).status == 405
-        assert client.ask(get("/static/small.txt")).body == SMALL
+        answer = client.ask(request)
+        assert answer.status == 405
+        if answer.get(b"connection") != b"close":  # all of the body was there before the answer
+            assert client.ask(get("/static/small.txt")).body == SMALL
 
 
 def test_many_clients_share_few_connections(site: Site) -> None:
     """A thousand requests of twenty clients need no more connections to nginx than clients, in all workers."""
-    # A path of its own: which of the lines are ours is told by the query.
     failures: list[str] = []
 
     def ask(number: int) -> None:
