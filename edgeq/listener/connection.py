@@ -22,6 +22,7 @@ from edgeq.listener.reset_io import reset
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
+from edgeq.wire.chars import TOKEN
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import seen_before
 from edgeq.wire.framing import LENGTH
@@ -249,6 +250,7 @@ class Downstream(Timed):
                         self.close()  # the rest of it never comes
                         return
                     self.buffer = data
+                    self.resume_reading()  # a head may be larger than what is held of pipelined requests
                     if self.state != READING:
                         if self.state == IDLE:
                             self.shard.wheel.schedule(self, monotonic() + self.settings.head_timeout_s)
@@ -377,8 +379,13 @@ class Downstream(Timed):
         shard = self.shard
         now = monotonic()
         line = data.lstrip(b"\r\n")[:8192].split(b"\r\n", 1)[0].split(b" ")
-        method = line[0][:32] if line else b""
-        target = line[1][:2048] if len(line) > 1 else b""
+        if line[0].translate(None, TOKEN):  # no request line: perhaps a field, and what it says may be secret
+            line = [b""]
+        method = line[0][:32]
+        target = line[1] if len(line) > 1 else b""
+        if target[:1] != b"/" and b"://" not in target:
+            target = target[target.rfind(b"@") + 1 :]  # no credentials of CONNECT's authority
+        target = target[:2048]
         head = RequestHead(b"", method, target, target, b"", b"", 1, _NO_FIELDS)
         head.version = line[2][:16] if len(line) == 3 else b""  # for the log: as it came, not what we speak
         self.state = ACTIVE
@@ -410,7 +417,7 @@ class Downstream(Timed):
             return
         self.state = IDLE
         self._rest(now)
-        if self.paused_reading:
+        if self.paused_reading and len(self.buffer) <= MAX_PENDING:
             self.resume_reading()
         if self.buffer:
             # In a turn of its own: many pipelined requests must not nest, nor keep the others waiting.
@@ -450,11 +457,14 @@ class Downstream(Timed):
     def cut(self, hard: bool) -> None:
         """End an answer that cannot be completed so that the client sees it. `hard`: by a reset, because the answer
         ends at the end of the connection and a FIN would look like its end."""
+        exchange = self.exchange
         self.exchange = None
         if hard:
             self.closing = True
             self.state = CLOSED
             reset(self.transport)
+        elif self.buffer or (exchange is not None and not exchange.request_done):
+            self.linger()  # the client still sends: a close would reset, and destroy the answers that are complete
         else:
             self.close()
 

@@ -156,6 +156,8 @@ class Supervisor:
 
     def on_reload_signal(self) -> None:
         """The outcome is in the log."""
+        if len(self._reloads) > 1:
+            return  # one runs and one waits: that one will read what this one would
         task = asyncio.ensure_future(self.reload())
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)

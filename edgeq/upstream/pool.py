@@ -149,15 +149,16 @@ class Pool:
     def _give(self, connection: UpstreamConnection, now: float, fresh: bool) -> None:
         """To the one who waits longest, or to the idle ones. `fresh`: it was opened just now."""
         waiting = self.waiting
-        for exchange in waiting:
-            # A used connection has failed this one before, and it has no third try: it gets the one that is opened.
-            if exchange.attempts and not fresh and self.connecting:
-                continue
-            del waiting[exchange]
-            connection.requests += 1
-            connection.exchange = exchange
-            exchange.begin(connection, now)
-            return
+        if waiting:
+            for exchange in waiting:
+                # A used connection has failed this one before, and it has no third try: it gets the one being opened.
+                if exchange.attempts and not fresh and self.connecting:
+                    continue
+                del waiting[exchange]
+                connection.requests += 1
+                connection.exchange = exchange
+                exchange.begin(connection, now)
+                return
         if self.retired or len(self.idle) >= self.upstream.max_idle:
             self.close(connection)
             return

@@ -1,4 +1,4 @@
-"""A client's FIN at every moment of its requests: what it asked for is answered, and nothing is held for it after that."""
+"""A client's FIN at every moment of its requests: what it asked for is answered, then nothing is held for it."""
 
 from __future__ import annotations
 
@@ -61,4 +61,24 @@ def test_fin_between_an_answer_and_half_a_request_ends_the_connection() -> None:
     world.loop.run()
     assert client.take().count(b"ok") == 1
     assert client.lost
+    world.check_settled()
+
+
+def test_a_cut_answer_does_not_destroy_the_one_before_it() -> None:
+    """While a client still sends, closing would reset the connection, and with it a complete answer on its way."""
+    world = World()
+    client, server = world.request(GET % 1 + GET % 2 + GET % 3)
+    server.data(OK)
+    world.loop.run()
+    server.data(OK[:-1])
+    server.eof()
+    world.loop.run()
+    assert client.fin_sent
+    assert not client.closing
+    client.data(GET % 4)  # thrown away: its answer could not be told from the rest of the cut one
+    client.eof()
+    world.loop.run()
+    assert client.lost
+    assert not client.was_reset
+    assert client.take().count(b"HTTP/1.1 200 OK") == 2
     world.check_settled()

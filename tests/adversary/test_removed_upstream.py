@@ -36,7 +36,7 @@ def _run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 async def _until(condition: Any) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  no event tells
             await asyncio.sleep(0)
 
 

@@ -507,8 +507,9 @@ def test_nothing_stays_behind(play: Play) -> None:
         bench.resolver.close()
         await bench.until(lambda: kept()[0] <= tasks + 1 and kept()[1] <= files)
 
+    before = threading.active_count()
     play(scenario)
-    assert threading.active_count() < 10
+    assert threading.active_count() <= before + 1  # pycares' closing thread
 
 
 def test_a_process_ends_cleanly() -> None:
