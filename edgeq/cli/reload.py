@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 from edgeq.cli.arguments import UsageError
@@ -77,7 +78,12 @@ def _signal(pid: int) -> int:
     if pid <= 0:
         raise UsageError("--pid: a process id is a positive number")
     try:
+        # SIGHUP ends most programs, and a stale pid file may name any of them.
+        if b"edgeq" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            raise EdgeqError(f"process {pid} is not edgeq: nothing was sent")
         os.kill(pid, signal.SIGHUP)
+    except FileNotFoundError:
+        raise EdgeqError(f"process {pid}: No such process") from None
     except OSError as error:
         raise EdgeqError(f"process {pid}: {error.strerror}") from error
     print(f"SIGHUP sent to process {pid}; the outcome is in its log")

@@ -489,6 +489,14 @@ class Downstream(Timed):
         else:
             self.shard.wheel.schedule(self, NEVER)
 
+    def stop(self) -> None:
+        """The worker ends now: what still runs is refused or cut, with its line in the access log."""
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.fail("draining", self.settings.resource, "the gateway stops and did not wait any longer")
+        if self.state != CLOSED:
+            self.abort()
+
     def abort(self) -> None:
         """Close at once, with a reset where something is cut off."""
         exchange = self.exchange

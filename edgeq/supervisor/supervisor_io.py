@@ -71,9 +71,9 @@ class Supervisor:
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises StartError if it cannot start."""
+        told = asyncio.ensure_future(self._stop.wait())
         try:
             start = asyncio.ensure_future(self._start())
-            told = asyncio.ensure_future(self._stop.wait())
             await asyncio.wait((start, told), return_when=asyncio.FIRST_COMPLETED)
             if start.done():
                 start.result()
@@ -81,9 +81,10 @@ class Supervisor:
             else:
                 start.cancel()
                 await asyncio.wait((start,))
-            told.cancel()
             await self._leave()
         finally:
+            told.cancel()
+            await asyncio.wait((told,))
             await self._clean_up()
         return EXIT_OK
 

@@ -252,7 +252,7 @@ class App:
         """Cut what is left and write out the log."""
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
-                connection.abort()
+                connection.stop()
         for service in (*self._services.values(), *self._retired):
             service.close()
         self._resolver.close()

@@ -254,8 +254,13 @@ class TestReload:
         assert "--pid" in capsys.readouterr().err
 
     def test_signal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """--pid sends SIGHUP; a process that is not there is a failure."""
-        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+        """--pid sends SIGHUP, to edgeq only; a process that is not there is a failure."""
+        wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        with subprocess.Popen(wait, stdin=subprocess.PIPE) as other:
+            assert main(["reload", "--pid", str(other.pid)]) == 1
+            assert "is not edgeq" in capsys.readouterr().err
+            assert other.poll() is None
+        child = subprocess.Popen([*wait, "edgeq"], stdin=subprocess.PIPE)
         assert main(["reload", "--pid", str(child.pid)]) == 0
         assert child.wait(timeout=60) == -signal.SIGHUP
         if child.stdin is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeq.listener.connection import LINGER_BYTES
+from edgeq.listener.connection import LINGER_BYTES, Downstream
 from edgeq.listener.peer import Peer
 from edgeq.policy.headers import OFF, TRACE_OFF, ForwardPolicy
 from edgeq.response.relay import MAX_PENDING
@@ -432,4 +432,20 @@ def test_a_lingering_client_may_read_slowly() -> None:
     assert client.take().endswith(b"x" * 5000)
     world.advance(12)
     assert client.lost
+    world.check_settled()
+
+
+@pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
+def test_what_a_stopping_worker_cuts_is_told(part: bytes) -> None:
+    """A request that still runs when the drain's time is over has its line, with the reason; who has no answer gets one."""
+    world = World()
+    client, server = world.request(GET)
+    if part:
+        server.data(part)
+    for connection in list(world.shard.downstreams):
+        assert isinstance(connection, Downstream)
+        connection.stop()
+    assert [exchange.reason for exchange in world.log] == ["draining"]
+    assert status_of(client.take()) == (200 if part else 503)
+    world.loop.run()
     world.check_settled()
