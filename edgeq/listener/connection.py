@@ -241,7 +241,9 @@ class Downstream(Timed):
                     else:
                         whole = parse_whole(data, memo, limits)
                 if whole is not None:
-                    self._memo = whole
+                    if self.requests or whole.limits is not None:
+                        # Of its own head only from the second request on: many connections make just one, then idle.
+                        self._memo = whole
                     self._begin(whole, data, len(data))
                     return
                 end = find_end(data, seen, limits)

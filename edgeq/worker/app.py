@@ -47,6 +47,8 @@ class _Door:
         self.settings = ListenerSettings(config)
         self.tls = tls
         self.acceptor: Acceptor | None = None
+        self.released: Callable[[Peer], None] | None = None
+        """One bound method for all connections of this door."""
 
 
 class App:
@@ -174,14 +176,12 @@ class App:
             lambda: self._loop.lag_s,
         )
         door.acceptor = acceptor
+        door.released = acceptor.released
         acceptor.start()
 
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
-        acceptor = door.acceptor
-        return Downstream(
-            self._shard, door.settings, peer, peer.waited_us, acceptor.released if acceptor is not None else None
-        )
+        return Downstream(self._shard, door.settings, peer, peer.waited_us, door.released)
 
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
