@@ -437,7 +437,7 @@ def test_a_lingering_client_may_read_slowly() -> None:
 
 @pytest.mark.parametrize("part", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"])
 def test_what_a_stopping_worker_cuts_is_told(part: bytes) -> None:
-    """A request that still runs when the drain's time is over has its line, with the reason; who has no answer gets one."""
+    """What runs when the drain's time is over has its line, with the reason; who has no answer gets one."""
     world = World()
     client, server = world.request(GET)
     if part:
