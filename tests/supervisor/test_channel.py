@@ -94,7 +94,7 @@ def test_nonsense_ends_the_channel_and_frees_what_waits() -> None:
                 sender.channel.send(b"x" * 500_000, [extra.fileno()])
         assert await strict.changes.until(lambda: strict.ends == 1, TIMEOUT_S)
         assert await sender.changes.until(lambda: sender.ends == 1, TIMEOUT_S)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
     run(scenario)
 

@@ -127,7 +127,8 @@ def play() -> Play:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             bench = runner.run(main())
         gc.collect()
-        assert descriptors() == before
+        # What others left behind may go meanwhile; nothing may be there that was not there before.
+        assert descriptors().items() <= before.items()
         assert bench.problems == []
         for protocol in bench.protocols:
             assert protocol.told in ([], ["made", "lost"])
