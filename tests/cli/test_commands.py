@@ -260,9 +260,13 @@ class TestReload:
             assert main(["reload", "--pid", str(other.pid)]) == 1
             assert "is not edgeq" in capsys.readouterr().err
             assert other.poll() is None
-        child = subprocess.Popen([*wait, "edgeq"], stdin=subprocess.PIPE)
+        ready = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "edgeq"]
+        child = subprocess.Popen(ready, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()  # a process has no command line yet at the end of its exec
         assert main(["reload", "--pid", str(child.pid)]) == 0
         assert child.wait(timeout=60) == -signal.SIGHUP
+        child.stdout.close()
         if child.stdin is not None:
             child.stdin.close()
         assert main(["reload", "--pid", str(child.pid)]) == 1
