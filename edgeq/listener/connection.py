@@ -388,7 +388,7 @@ class Downstream(Timed):
         if target[:1] != b"/" and b"://" not in target:
             target = target[target.rfind(b"@") + 1 :]  # no credentials of CONNECT's authority
         target = target[:2048]
-        head = RequestHead(b"", method, target, target, b"", b"", 1, _NO_FIELDS)
+        head = RequestHead(b"", 0, method, target, target, b"", b"", 1, _NO_FIELDS, b"")
         head.version = line[2][:16] if len(line) == 3 else b""  # for the log: as it came, not what we speak
         self.state = ACTIVE
         self._memo = None

@@ -52,7 +52,7 @@ def forward_prefix(
     fields = head.fields
     target = route.target(head.target, head.path)
     host = upstream_host or head.host or route.upstream.default_host
-    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", fields.kept]
+    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", head.kept]
     if fields.body_kind == CHUNKED:
         parts.append(b"transfer-encoding: chunked\r\n")
     if fields.te_trailers:

@@ -143,14 +143,18 @@ def _render_what(head: RequestHead) -> str:
     else:
         path, mark, query = _quote(_without_authority(target))[1:-1].partition("?")
     fields = head.fields
-    says = (head.host, fields.user_agent, fields.referer, head.version)
-    known = _headers.get(says)
-    if known is None:
-        known = _render_headers(head)
-        if len(known) <= _MAX_FRAGMENT_CHARS:
-            if len(_headers) >= _MAX_FRAGMENTS:
-                _headers.clear()
-            _headers[says] = known
+    known = fields.log_text if head.minor and head.host is fields.host else ""
+    if not known:
+        says = (head.host, fields.user_agent, fields.referer, head.version)
+        known = _headers.get(says, "")
+        if not known:
+            known = _render_headers(head)
+            if len(known) <= _MAX_FRAGMENT_CHARS:
+                if len(_headers) >= _MAX_FRAGMENTS:
+                    _headers.clear()
+                _headers[says] = known
+        if head.host is fields.host and head.minor and head.host and len(known) <= _MAX_FRAGMENT_CHARS:
+            fields.log_text = known
     if path:
         method = f'{method}"url.path":"{path}",'
     return f'{method}"url.query":"{query}",{known}' if mark else method + known

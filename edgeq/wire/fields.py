@@ -88,13 +88,15 @@ _NOT_REMEMBERED: Final[frozenset[bytes]] = PRIVATE | frozenset((b"x-request-id",
 
 class FieldLine:
     """One field line, understood: `name` in lower case; `value` without surrounding white space, of Host valid and in
-    lower case, and of PASS lines left out, because nobody asks for it."""
+    lower case, and of PASS lines left out, because nobody asks for it. `start` is the name with its colon as it came:
+    a line that starts so and has no character that is not allowed is a valid line of the same field."""
 
-    __slots__ = ("kind", "line", "name", "obs_text", "value")
+    __slots__ = ("kind", "line", "name", "obs_text", "start", "value")
 
-    def __init__(self, kind: int, line: bytes, name: bytes, value: bytes, obs_text: bool) -> None:
+    def __init__(self, kind: int, line: bytes, start: bytes, name: bytes, value: bytes, obs_text: bool) -> None:
         self.kind = kind
         self.line = line
+        self.start = start
         self.name = name
         self.value = value
         self.obs_text = obs_text
@@ -103,10 +105,11 @@ class FieldLine:
 class FieldName:
     """A valid name as it was spelled: what it means, in lower case, and whether its lines are worth remembering."""
 
-    __slots__ = ("kind", "name", "remembered")
+    __slots__ = ("kind", "name", "remembered", "start")
 
-    def __init__(self, kind: int, name: bytes, remembered: bool) -> None:
+    def __init__(self, kind: int, start: bytes, name: bytes, remembered: bool) -> None:
         self.kind = kind
+        self.start = start
         self.name = name
         self.remembered = remembered
 
@@ -154,7 +157,7 @@ def parse_line(line: bytes) -> FieldLine:
     value = b"" if name.kind == PASS else line[colon + 1 :].strip(b" \t")
     if name.kind == HOST:
         value = parse_host(value)
-    parsed = FieldLine(name.kind, line, name.name, value, obs_text)
+    parsed = FieldLine(name.kind, line, name.start, name.name, value, obs_text)
     if name.remembered and len(line) <= _TABLE_LINE_BYTES and seen_before(line):
         if len(_table) >= _TABLE_LINES:
             _table.clear()
@@ -176,7 +179,7 @@ def _check_name(line: bytes, name: bytes) -> None:
 
 def _remember_name(raw_name: bytes) -> FieldName:
     name = raw_name.lower()
-    known = FieldName(KINDS.get(name, PASS), name, name not in _NOT_REMEMBERED)
+    known = FieldName(KINDS.get(name, PASS), raw_name + b":", name, name not in _NOT_REMEMBERED)
     if len(raw_name) <= _TABLE_LINE_BYTES:
         if len(_names) >= _TABLE_LINES:
             _names.clear()

@@ -16,7 +16,7 @@ from typing import Final
 
 import h11
 
-from edgeq.wire.chars import HEX_DIGITS, REQUEST_ID, TARGET_MAP, TOKEN
+from edgeq.wire.chars import HEX_DIGITS, REQUEST_ID, TARGET_MAP, TOKEN, VALUE_MAP
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import (
     CONNECTION,
@@ -100,10 +100,10 @@ def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -
     if line_end > limits.request_line:
         raise Refused("request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
     size = len(data) - line_end
-    if previous is not None:
-        fields = previous.fields
-        if size == len(fields.block) and data.endswith(fields.block):
-            return _finish(data, line, fields)
+    if previous is not None and previous.fields.lines:
+        before = previous.raw[previous.fields_at :]
+        if size == len(before) and data.endswith(before):
+            return _finish(data, line_end, line, previous.fields, previous.kept)
     lines = data.split(b"\r\n")
     count = len(lines)
     if count < 4 or lines[count - 1] or lines[count - 2]:
@@ -113,12 +113,14 @@ def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -
             return None  # a body or another request follows
         if size - 4 > limits.header_bytes:
             raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    parsed = _parse_fields(lines, previous, limits, False)
-    if parsed is None:
-        return None if b"" in lines[: count - 2] else _parse_unusual(data, limits)
-    if not parsed.block:
-        parsed.block = data[line_end:]
-    return _finish(data, line, parsed)
+    fields: RequestFields | None
+    if previous is not None and _means_the_same(lines, previous.fields):
+        fields = previous.fields
+    else:
+        fields = _parse_fields(lines, previous, limits, False)
+        if fields is None:
+            return None if b"" in lines[: count - 2] else _parse_unusual(data, limits)
+    return _finish(data, line_end, line, fields, _kept_lines(lines, fields))
 
 
 def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) -> RequestHead:
@@ -128,11 +130,36 @@ def parse_request(raw: bytes, previous: RequestHead | None, limits: HeadLimits) 
         return head
     line_end = raw.find(b"\r\n")
     if line_end > 0 and raw[line_end:] == b"\r\n\r\n":  # a request line without any field
-        return _finish(raw, raw[:line_end], RequestFields())
+        return _finish(raw, line_end, raw[:line_end], RequestFields(), b"")
     return _parse_unusual(raw, limits)
 
 
-def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
+def _means_the_same(lines: list[bytes], fields: RequestFields) -> bool:
+    """Are these the field lines that were understood before, but for other valid values of fields that are only passed
+    on? Then nothing has to be understood again (`lines`: as for `_parse_fields`)."""
+    known = fields.lines
+    count = len(lines) - 3
+    if len(known) != count:
+        return False
+    for index in range(count):
+        field = known[index]
+        line = lines[index + 1]
+        if field.line != line:
+            if field.kind != PASS or not line.startswith(field.start) or 0 in line.translate(VALUE_MAP):
+                return False
+    return True
+
+
+def _kept_lines(lines: list[bytes], fields: RequestFields) -> bytes:
+    """The lines to forward, each with its CRLF."""
+    kept = [lines[index] for index in fields.kept]
+    if not kept:
+        return b""
+    kept.append(b"")
+    return b"\r\n".join(kept)
+
+
+def _finish(raw: bytes, line_end: int, line: bytes, fields: RequestFields, kept: bytes) -> RequestHead:
     """From the request line and the understood fields to a head."""
     parts = line.split(b" ")
     if len(parts) != 3:
@@ -167,8 +194,9 @@ def _finish(raw: bytes, line: bytes, fields: RequestFields) -> RequestHead:
         raise Refused("method_refused", "CONNECT is not served")
     question = target.find(b"?")
     if question < 0:
-        return RequestHead(raw, method, target, target, b"", host, minor, fields)
-    return RequestHead(raw, method, target, target[:question], target[question:], host, minor, fields)
+        return RequestHead(raw, line_end, method, target, target, b"", host, minor, fields, kept)
+    path, query = target[:question], target[question:]
+    return RequestHead(raw, line_end, method, target, path, query, host, minor, fields, kept)
 
 
 def _refuse_version(version: bytes) -> None:
@@ -225,7 +253,6 @@ def _parse_fields(
     known: list[FieldLine] = previous.fields.lines if previous is not None else []
     known_count = len(known)
     understood: list[FieldLine] = []
-    fresh = known_count != count
     for index in range(count):
         line = lines[index + 1]
         # Clients send the same lines in the same order again and again.
@@ -235,33 +262,29 @@ def _parse_fields(
             return None  # the head has ended before
         else:
             understood.append(parse_line(line))
-            fresh = True
-    if not fresh and previous is not None:
-        return previous.fields
     fields = RequestFields()
     fields.lines = understood
-    kept: list[bytes] = []
+    kept = fields.kept
     nominated: list[bytes] = []
     plain = True
     hosts = 0
     lengths = 0
     codings = b""
     te = b""
-    for field in understood:
-        line = field.line
+    for at, field in enumerate(understood, 1):  # `at`: in `lines`
         if field.obs_text:
             plain = False
         kind = field.kind
         if kind == PASS:
-            kept.append(line)
+            kept.append(at)
         elif kind == HOST_FIELD:
             hosts += 1
             fields.host = field.value
         elif kind == USER_AGENT:
-            kept.append(line)
+            kept.append(at)
             fields.user_agent = field.value
         elif kind == REFERER:
-            kept.append(line)
+            kept.append(at)
             fields.referer = field.value
         elif kind == CONNECTION:
             nominated.extend(connection_options(field.value))
@@ -271,7 +294,7 @@ def _parse_fields(
             if length < 0:
                 raise Refused("request_ambiguous", "Content-Length is not a plain number")
             fields.content_length = length
-            kept.append(line)
+            kept.append(at)
         elif kind == TRANSFER_ENCODING:
             codings = codings + b"," + field.value.lower() if codings else field.value.lower()
             if not codings:
@@ -295,7 +318,7 @@ def _parse_fields(
             if field.value.lower() != b"100-continue":
                 raise Refused("expectation_unknown", "only 100-continue is known")
             fields.expect_continue = True
-            kept.append(line)
+            kept.append(at)
         elif kind == TE:
             te = _joined(te, field.value.lower())
         elif kind == UPGRADE:
@@ -304,9 +327,9 @@ def _parse_fields(
             hops = parse_content_length(field.value)
             if hops >= 0:
                 fields.max_forwards = hops
-            kept.append(line)
+            kept.append(at)
         elif kind == TRAILER:
-            kept.append(line)
+            kept.append(at)
         elif kind == DROP:
             pass
     if hosts > 1:
@@ -324,11 +347,10 @@ def _parse_fields(
         if fields.content_length:
             fields.body_kind = LENGTH
     if nominated:
-        _apply_connection(fields, nominated, kept)
+        _apply_connection(fields, nominated)
     elif fields.upgrade:
         fields.upgrade = b""  # Upgrade without Connection: upgrade is not an upgrade (RFC 9110 7.8)
     fields.te_trailers = te == b"trailers" or b"trailers" in te.replace(b" ", b"").split(b",")
-    fields.kept = b"\r\n".join(kept) + b"\r\n" if kept else b""
     return fields
 
 
@@ -349,7 +371,7 @@ def _check_codings(codings: bytes) -> None:
     raise Refused("transfer_coding_unknown", "no transfer coding beside chunked is known")
 
 
-def _apply_connection(fields: RequestFields, options: list[bytes], kept: list[bytes]) -> None:
+def _apply_connection(fields: RequestFields, options: list[bytes]) -> None:
     """Obey Connection: persistence, upgrade, and the removal of the fields that it names."""
     upgrade = False
     named: set[bytes] = set()
@@ -363,7 +385,7 @@ def _apply_connection(fields: RequestFields, options: list[bytes], kept: list[by
         elif option not in END_TO_END:
             named.add(option)
     if named:
-        kept[:] = [line for line in kept if parse_line(line).name not in named]
+        fields.kept = [at for at in fields.kept if fields.lines[at - 1].name not in named]
     # Only WebSocket goes through; h2c would hide requests from every rule of this gateway (RFC 9113 drops it as well).
     fields.upgrade = b"websocket" if upgrade and fields.upgrade == b"websocket" else b""
 
@@ -389,11 +411,12 @@ def _parse_unusual(raw: bytes, limits: HeadLimits) -> RequestHead:
         raise Refused("request_malformed", "not a request")
     lines = [name + b": " + value for name, value in event.headers.raw_items()]
     line = event.method + b" " + event.target + b" HTTP/" + event.http_version
-    fields = _parse_fields([line, *lines, b"", b""], None, limits, True)
+    lines = [line, *lines, b"", b""]
+    fields = _parse_fields(lines, None, limits, True)
     if fields is None:
         raise Refused("request_malformed", "the field lines cannot be read")
     fields.lines = []  # to be read by h11 each time
-    return _finish(raw, line, fields)
+    return _finish(raw, line_end, line, fields, _kept_lines(lines, fields))
 
 
 def valid_traceparent(value: bytes) -> bool:

@@ -28,13 +28,10 @@ class HeadLimits:
 
 
 class RequestFields:
-    """The field lines of one request, understood.
-
-    `kept` are the lines to forward, each with its CRLF; fields that edgeq writes itself are not in it.
-    """
+    """What the field lines of a request mean. Requests that differ in nothing but the values of fields that are only
+    passed on share one of these."""
 
     __slots__ = (
-        "block",
         "body_kind",
         "close",
         "content_length",
@@ -44,6 +41,7 @@ class RequestFields:
         "keep_alive",
         "kept",
         "lines",
+        "log_text",
         "max_forwards",
         "referer",
         "request_id",
@@ -59,10 +57,12 @@ class RequestFields:
 
     def __init__(self) -> None:
         self.lines: list[FieldLine] = []
-        """All field lines in order, to be recognised in the next head; empty if they must not be."""
-        self.block = b""
-        """The bytes from the end of the request line on, for the same purpose."""
-        self.kept = b""
+        """The field lines with which this came up, in order, to be recognised in the next head; empty if they must not
+        be. Of those that are only passed on, the next head may have other values."""
+        self.kept: list[int] = []
+        """Which of the lines to forward, by index; fields that edgeq writes itself are not among them."""
+        self.log_text = ""
+        """Its part of an access-log line, once it has been rendered."""
         self.host = b""
         self.body_kind: int = NO_BODY
         self.content_length: int = 0
@@ -88,13 +88,16 @@ class RequestFields:
 
 
 class RequestHead:
-    """One request head. `raw` is all of it with the empty line; `target` as received; `path` without the query."""
+    """One request head. `raw` is all of it with the empty line, `fields_at` where in it the request line ends; `target`
+    as received; `path` without the query; `kept` the field lines to forward, each with its CRLF."""
 
     __slots__ = (
         "fields",
+        "fields_at",
         "host",
         "idempotent",
         "keep_alive",
+        "kept",
         "limits",
         "log_text",
         "method",
@@ -112,6 +115,7 @@ class RequestHead:
     def __init__(
         self,
         raw: bytes,
+        fields_at: int,
         method: bytes,
         target: bytes,
         path: bytes,
@@ -119,8 +123,11 @@ class RequestHead:
         host: bytes,
         minor: int,
         fields: RequestFields,
+        kept: bytes,
     ) -> None:
         self.raw = raw
+        self.fields_at: int = fields_at
+        self.kept = kept
         self.method = method
         self.target = target
         self.path = path

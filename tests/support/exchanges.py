@@ -82,7 +82,9 @@ def request_head(fields: dict[str, Any]) -> RequestHead:
     known.referer = fields["referer"]
     path, mark, query = fields["target"].partition(b"?")
     minor = 0 if fields["version"] == b"HTTP/1.0" else 1
-    head = RequestHead(b"", fields["method"], fields["target"], path, mark + query, fields["host"], minor, known)
+    head = RequestHead(
+        b"", 0, fields["method"], fields["target"], path, mark + query, fields["host"], minor, known, b""
+    )
     head.version = fields["version"]
     return head
 

@@ -67,7 +67,7 @@ def head_parts(head: RequestHead) -> tuple[object, ...]:
         head.minor,
         head.keep_alive,
         head.idempotent,
-        fields.kept,
+        head.kept,
         fields.body_kind,
         fields.content_length,
         fields.close,
