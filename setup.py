@@ -32,6 +32,7 @@ HOT = [
     "edgeq/listener/backlog.py",
     "edgeq/listener/connection.py",
     "edgeq/listener/descriptor_io.py",
+    "edgeq/listener/early_io.py",
     "edgeq/listener/open_io.py",
     "edgeq/listener/peer.py",
     "edgeq/listener/reception_io.py",

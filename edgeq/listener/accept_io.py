@@ -162,6 +162,7 @@ class Acceptor:
         backlog, PROXY headers and TLS handshakes have time-outs, so this is soon).
         """
         self._on_empty = on_empty
+        self._reception.retire()
         if self._policy.state is State.CLOSED:
             self._loop.call_soon(self._tell_if_empty)
             return
@@ -177,6 +178,10 @@ class Acceptor:
         self._stop_resting()
         self._reception.close()
         self._tell_if_empty()
+
+    def tick(self) -> None:
+        """Called by the worker now and then."""
+        self._reception.tick()
 
     def released(self, peer: Peer) -> None:
         """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""

@@ -31,6 +31,7 @@ from edgeq.wire.head import HeadLimits, RequestFields, RequestHead
 from edgeq.worker.wheel import NEVER, Timed
 
 if TYPE_CHECKING:
+    from edgeq.listener.early_io import EarlyTransport
     from edgeq.listener.peer import Peer
     from edgeq.listener.settings import ListenerSettings
     from edgeq.worker.shard import Shard
@@ -75,6 +76,7 @@ class Downstream(Timed):
         "client_lines",
         "closed",
         "closing",
+        "early",
         "exchange",
         "half_closed",
         "log_text",
@@ -99,6 +101,8 @@ class Downstream(Timed):
         self.closed: Any = closed
         """Called with the peer once the connection is gone."""
         self.transport: Any = None
+        self.early: EarlyTransport | None = None
+        """The transport, while the event loop does not watch this connection."""
         self.state: int = NEW
         self.buffer = b""
         self.exchange: Exchange | None = None
@@ -157,6 +161,11 @@ class Downstream(Timed):
             self._received += len(data)
             if self._received > LINGER_BYTES:
                 self.abort()
+
+    def awaits_client(self) -> bool:
+        """Is more to come from the client before an answer can?"""
+        exchange = self.exchange
+        return self.state != ACTIVE or exchange is None or not exchange.request_done
 
     def eof_received(self) -> bool:
         """The client's FIN. True: keep our side open."""
@@ -272,7 +281,7 @@ class Downstream(Timed):
         if known is not None and known.limits is limits:
             return known
         head = parse_whole(data, None, limits)
-        if head is not None and len(data) <= MAX_REMEMBERED_HEAD and seen_before(data) and not head.fields.is_private():
+        if head is not None and len(data) <= MAX_REMEMBERED_HEAD and seen_before(data) and not head.fields.private:
             if len(heads) >= MAX_REMEMBERED_HEADS:
                 heads.clear()
             head.limits = limits
@@ -419,6 +428,10 @@ class Downstream(Timed):
             return
         self.state = IDLE
         self._rest(now)
+        early = self.early
+        if early is not None:
+            self.early = None
+            early.register()
         if self.paused_reading and len(self.buffer) <= MAX_PENDING:
             self.resume_reading()
         if self.buffer:
@@ -513,10 +526,12 @@ class Downstream(Timed):
         """After 101. Returns: bytes that the client had sent already."""
         self.state = TUNNEL
         self.expire_at = NEVER
-        early = self.buffer
+        rest = self.buffer
         self.buffer = b""
         self.resume_reading()
-        return early
+        if self.early is not None:
+            self.early.register()
+        return rest
 
     def half_close(self) -> bool:
         """The upstream's side of a tunnel has sent its FIN: pass it on. Returns: False if that cannot be done."""

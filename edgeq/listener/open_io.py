@@ -13,6 +13,8 @@ system calls for each connection: TCP_NODELAY (which we set once on the listenin
 (accept told us). A pipe handle is libuv's plain stream handle, same read, write and shutdown, without these: so every
 connection is presented as AF_UNIX. accept_io.py has the measurement. In consequence the transport's "peername" and
 "sockname" are empty and its "socket" is good for fileno() only; Peer has the addresses.
+
+None of this is needed for a connection whose first request is there already and is its only one: early_io.py.
 """
 
 from __future__ import annotations
@@ -26,11 +28,16 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, ClassVar, Final, cast
 
+from edgeq.listener.connection import Downstream
+from edgeq.listener.descriptor_io import socket_of
+from edgeq.listener.early_io import EarlyTransport, Handover
 from edgeq.listener.peer import Peer
 from edgeq.listener.tls_io import DESCRIPTOR, NamedSSLObject
 
 _SHUTDOWN_S: Final = 5.0
 """How long a closed TLS connection waits for the client's close_notify; uvloop's default of 30 s holds descriptors."""
+_FIRST_BYTES: Final = 16 * 1024
+"""Most first requests are smaller; what does not fit is read by the loop."""
 _FOREVER_S: Final = 365 * 86400.0
 """uvloop wants a positive handshake time-out."""
 
@@ -63,7 +70,18 @@ class AcceptedSocket:
 class Opener:
     """Makes transports for one listener."""
 
-    __slots__ = ("_failed", "_loop", "_make_protocol", "_opening", "_settled", "handshaking")
+    __slots__ = (
+        "_early",
+        "_ended",
+        "_failed",
+        "_loop",
+        "_make_protocol",
+        "_opening",
+        "_serves_early",
+        "_settled",
+        "_turn",
+        "handshaking",
+    )
 
     def __init__(
         self,
@@ -77,7 +95,11 @@ class Opener:
         self._make_protocol = make_protocol
         self._failed = failed
         self._settled = settled
-        self._opening: list[tuple[Coroutine[Any, Any, object], asyncio.Future[object]]] = []
+        self._opening: list[tuple[Coroutine[Any, Any, object], asyncio.Future[object], EarlyTransport | None]] = []
+        self._early: dict[EarlyTransport, None] = {}
+        self._ended: list[tuple[Downstream, Exception | None]] = []
+        self._turn: int = 0
+        self._serves_early: bool = True
         self.handshaking = 0
 
     def pending(self) -> int:
@@ -85,19 +107,91 @@ class Opener:
         return self.handshaking + len(self._opening)
 
     def open_plain(self, fd: int, peer: Peer) -> None:
-        """Give the descriptor to a transport; connection_made follows in the next turn of the loop."""
-        opening = self._loop.connect_accepted_socket(
-            partial(self._make_protocol, peer), cast("socket.socket", AcceptedSocket(fd))
-        )
+        """Serve the request that came with the connection, or give the descriptor to a transport, whose
+        connection_made follows in the next turn of the loop."""
         try:
-            waiter = cast("asyncio.Future[object]", opening.send(None))
-        except Exception as exc:  # the factory's, or the transport's: the descriptor is still ours
+            protocol = self._make_protocol(peer)
+        except Exception as exc:
             _close(fd)
             self._failed(peer, exc)
             return
+        if self._serves_early and isinstance(protocol, Downstream):
+            sock = socket_of(fd)
+            try:
+                data = sock.recv(_FIRST_BYTES, socket.MSG_DONTWAIT)
+            except OSError:
+                data = b""  # it has not come yet, or the client is gone: the loop will tell
+            if data:
+                self._serve_early(sock, protocol, data)
+                return
+            sock.detach()
+        try:
+            self._give_to_loop(fd, protocol, None)
+        except Exception as exc:  # the transport's: the descriptor is still ours
+            _close(fd)
+            self._failed(peer, exc)
+
+    def _serve_early(self, sock: socket.SocketType, protocol: Downstream, data: bytes) -> None:
+        early = EarlyTransport(self, sock, protocol, self._turn)
+        self._early[early] = None
+        protocol.early = early
+        try:
+            protocol.connection_made(early)
+            protocol.data_received(data)
+        except Exception as exc:
+            self._loop.call_exception_handler({"message": "a first request failed", "exception": exc})
+            early.abort()
+            return
+        if protocol.awaits_client():
+            early.register()
+
+    def hand_over(self, early: EarlyTransport, fd: int) -> None:
+        """Give the descriptor of an early connection to a transport."""
+        self._early.pop(early, None)
+        try:
+            self._give_to_loop(fd, Handover(early), early)
+        except Exception as exc:
+            _close(fd)
+            early.fail(exc)
+
+    def ended(self, early: EarlyTransport, protocol: Downstream, error: Exception | None) -> None:
+        """An early connection is closed: its protocol is told in a turn of its own."""
+        self._early.pop(early, None)
+        if not self._ended:
+            self._loop.call_soon(self._tell_ended)
+        self._ended.append((protocol, error))
+
+    def _tell_ended(self) -> None:
+        ended = self._ended
+        self._ended = []
+        for protocol, error in ended:
+            try:
+                protocol.connection_lost(error)
+            except Exception as exc:
+                self._loop.call_exception_handler({"message": "the end of a connection failed", "exception": exc})
+
+    def tick(self) -> None:
+        """Let the loop watch the early connections that were there at the last tick: their clients may leave."""
+        for early in list(self._early):
+            if early.turn == self._turn:
+                break
+            early.register()
+        self._turn += 1
+
+    def retire(self) -> None:
+        """No more ticks will come: the loop watches every connection from the beginning."""
+        self._serves_early = False
+        for early in list(self._early):
+            early.register()
+
+    def _give_to_loop(self, fd: int, protocol: Any, early: EarlyTransport | None) -> None:
+        opening = self._loop.connect_accepted_socket(
+            partial(_itself, protocol), cast("socket.socket", AcceptedSocket(fd))
+        )
+        waiter = cast("asyncio.Future[object]", opening.send(None))
         if not self._opening:
             self._loop.call_soon(self._collect)
-        self._opening.append((opening, waiter))
+        self._opening.append((opening, waiter, early))
 
     def open_tls(self, fd: int, peer: Peer, context: ssl.SSLContext, timeout_s: float) -> None:
         """The same after a handshake; the protocol is made when the client's server name is known."""
@@ -124,12 +218,12 @@ class Opener:
     def _collect(self) -> None:
         opened = self._opening
         self._opening = []
-        for opening, waiter in opened:
+        for opening, waiter, early in opened:
             if not waiter.done():
                 # Opened later in the same turn, so its connection_made comes after this call: one turn more.
                 if not self._opening:
                     self._loop.call_soon(self._collect)
-                self._opening.append((opening, waiter))
+                self._opening.append((opening, waiter, early))
                 continue
             try:
                 opening.send(None)
@@ -137,6 +231,8 @@ class Opener:
                 pass
             except Exception:
                 pass  # the protocol has closed its transport within connection_made: not our affair
+            if early is not None:
+                early.reading_began()
         self._settled()
 
     def _on_handshake(
@@ -184,8 +280,8 @@ class TlsGreeter(asyncio.Protocol):
         protocol.connection_made(transport)
 
 
-def _itself(greeter: TlsGreeter) -> TlsGreeter:
-    return greeter
+def _itself(protocol: Any) -> Any:
+    return protocol
 
 
 def _close(fd: int) -> None:

@@ -145,6 +145,14 @@ class Reception:
         """Accepted connections that have no protocol yet."""
         return len(self._backlog) + len(self._prefaces) + self._opener.pending()
 
+    def tick(self) -> None:
+        """Called by the worker now and then."""
+        self._opener.tick()
+
+    def retire(self) -> None:
+        """The listener goes: `tick` is called no more."""
+        self._opener.retire()
+
     def released(self, peer: Peer) -> None:
         """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""
         self._gate.close(self._address, peer.client_host)

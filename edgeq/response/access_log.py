@@ -54,6 +54,7 @@ _methods: Final[dict[bytes, str]] = {
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
 _headers: Final[dict[tuple[bytes, bytes, bytes, bytes], str]] = {}
+_clients: Final[dict[tuple[str, str, bool], str]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
@@ -196,11 +197,16 @@ def _render_headers(head: RequestHead) -> str:
 def _render_who(down: Downstream) -> str:
     """What stays the same on one connection."""
     peer = down.peer
-    text = '"url.scheme":"https",' if peer.tls else '"url.scheme":"http",'
-    text += f'"client.address":{encode_basestring_ascii(peer.client_host)},'
-    if peer.client_port:
-        text += f'"client.port":{peer.client_port},'
-    return text + f'"edgeq.listener":{encode_basestring_ascii(down.settings.name)},'
+    who = (peer.client_host, down.settings.name, peer.tls)
+    known = _clients.get(who)
+    if known is None:
+        known = '"url.scheme":"https",' if peer.tls else '"url.scheme":"http",'
+        known += f'"edgeq.listener":{encode_basestring_ascii(down.settings.name)},'
+        known += f'"client.address":{encode_basestring_ascii(peer.client_host)},'
+        if len(_clients) >= _MAX_FRAGMENTS:
+            _clients.clear()
+        _clients[who] = known
+    return f'{known}"client.port":{peer.client_port},' if peer.client_port else known
 
 
 def _how(exchange: Exchange) -> str:

@@ -83,35 +83,41 @@ PRIVATE: Final[frozenset[bytes]] = frozenset(
     b"authorization proxy-authorization cookie set-cookie x-api-key api-key x-goog-api-key".split()
 )
 """Values that belong to one user are not kept in tables of the whole worker."""
+UNSAID: Final = b"\r\n"
 _NOT_REMEMBERED: Final[frozenset[bytes]] = PRIVATE | frozenset((b"x-request-id", b"traceparent", b"content-length"))
 
 
 class FieldLine:
     """One field line, understood: `name` in lower case; `value` without surrounding white space, of Host valid and in
     lower case, and of PASS lines left out, because nobody asks for it. `start` is the name with its colon as it came:
-    a line that starts so and has no character that is not allowed is a valid line of the same field."""
+    a line that starts so and has no character that is not allowed is a valid line of the same field. `line` of a field
+    that belongs to one user is left out as well (UNSAID, which no line equals)."""
 
-    __slots__ = ("kind", "line", "name", "obs_text", "start", "value")
+    __slots__ = ("kind", "line", "name", "obs_text", "options", "private", "start", "value")
 
-    def __init__(self, kind: int, line: bytes, start: bytes, name: bytes, value: bytes, obs_text: bool) -> None:
-        self.kind = kind
-        self.line = line
-        self.start = start
-        self.name = name
+    def __init__(self, known: FieldName, line: bytes, value: bytes, obs_text: bool) -> None:
+        self.kind: int = known.kind
+        self.private: bool = known.private
+        self.line = UNSAID if known.private else line
+        self.start = known.start
+        self.name = known.name
         self.value = value
         self.obs_text = obs_text
+        self.options: list[bytes] = connection_options(value) if known.kind == CONNECTION else []
 
 
 class FieldName:
     """A valid name as it was spelled: what it means, in lower case, and whether its lines are worth remembering."""
 
-    __slots__ = ("kind", "name", "remembered", "start")
+    __slots__ = ("kind", "name", "private", "remembered", "start")
 
-    def __init__(self, kind: int, start: bytes, name: bytes, remembered: bool) -> None:
-        self.kind = kind
-        self.start = start
+    def __init__(self, spelled: bytes) -> None:
+        name = spelled.lower()
         self.name = name
-        self.remembered = remembered
+        self.start = spelled + b":"
+        self.kind: int = KINDS.get(name, PASS)
+        self.private: bool = name in PRIVATE
+        self.remembered: bool = name not in _NOT_REMEMBERED
 
 
 _table: Final[dict[bytes, FieldLine]] = {}
@@ -154,10 +160,10 @@ def parse_line(line: bytes) -> FieldLine:
         if line.translate(None, VALUE_OBS):
             raise Refused("request_malformed", "a field value has a control character, a bare CR or a bare LF")
         obs_text = True
-    value = b"" if name.kind == PASS else line[colon + 1 :].strip(b" \t")
+    value = b"" if name.kind == PASS or name.private else line[colon + 1 :].strip(b" \t")
     if name.kind == HOST:
         value = parse_host(value)
-    parsed = FieldLine(name.kind, line, name.start, name.name, value, obs_text)
+    parsed = FieldLine(name, line, value, obs_text)
     if name.remembered and len(line) <= _TABLE_LINE_BYTES and seen_before(line):
         if len(_table) >= _TABLE_LINES:
             _table.clear()
@@ -178,8 +184,7 @@ def _check_name(line: bytes, name: bytes) -> None:
 
 
 def _remember_name(raw_name: bytes) -> FieldName:
-    name = raw_name.lower()
-    known = FieldName(KINDS.get(name, PASS), raw_name + b":", name, name not in _NOT_REMEMBERED)
+    known = FieldName(raw_name)
     if len(raw_name) <= _TABLE_LINE_BYTES:
         if len(_names) >= _TABLE_LINES:
             _names.clear()

@@ -39,7 +39,6 @@ from edgeq.wire.fields import (
     X_FORWARDED_HOST,
     X_FORWARDED_PROTO,
     FieldLine,
-    connection_options,
     parse_content_length,
     parse_host,
     parse_line,
@@ -53,6 +52,9 @@ _METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELET
 _H11_MAX: Final = 1 << 20
 _EMPTY_LINES: Final = b"\r\n\r\n\r\n\r"
 """What may stand before a request line, in full or in part."""
+
+_templates: Final[dict[int, RequestFields]] = {}
+"""What the first heads of connections meant of late, by their number of lines (which `header_count` bounds)."""
 
 
 def find_end(data: bytes, seen: int, limits: HeadLimits) -> int:
@@ -113,13 +115,13 @@ def parse_whole(data: bytes, previous: RequestHead | None, limits: HeadLimits) -
             return None  # a body or another request follows
         if size - 4 > limits.header_bytes:
             raise Refused("header_bytes_exceeded", f"the header section is larger than {limits.header_bytes} bytes")
-    fields: RequestFields | None
-    if previous is not None and _means_the_same(lines, previous.fields):
-        fields = previous.fields
-    else:
+    fields = previous.fields if previous is not None else _templates.get(count)
+    if fields is None or count - 3 > limits.header_count or not _means_the_same(lines, fields):
         fields = _parse_fields(lines, previous, limits, False)
         if fields is None:
             return None if b"" in lines[: count - 2] else _parse_unusual(data, limits)
+        if previous is None:
+            _templates[count] = fields
     return _finish(data, line_end, line, fields, _kept_lines(lines, fields))
 
 
@@ -271,7 +273,11 @@ def _parse_fields(
     lengths = 0
     codings = b""
     te = b""
-    for at, field in enumerate(understood, 1):  # `at`: in `lines`
+    for index in range(count):
+        field = understood[index]
+        at = index + 1  # in `lines`
+        if field.private:
+            fields.private = True
         if field.obs_text:
             plain = False
         kind = field.kind
@@ -287,7 +293,7 @@ def _parse_fields(
             kept.append(at)
             fields.referer = field.value
         elif kind == CONNECTION:
-            nominated.extend(connection_options(field.value))
+            nominated += field.options
         elif kind == CONTENT_LENGTH:
             lengths += 1
             length = parse_content_length(field.value)

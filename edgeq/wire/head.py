@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.wire.fields import PRIVATE, FieldLine
+from edgeq.wire.fields import FieldLine
 from edgeq.wire.framing import NO_BODY
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class RequestFields:
         "lines",
         "log_text",
         "max_forwards",
+        "private",
         "referer",
         "request_id",
         "te_trailers",
@@ -81,10 +82,9 @@ class RequestFields:
         self.x_forwarded_host = b""
         self.user_agent = b""
         self.referer = b""
-
-    def is_private(self) -> bool:
-        """Does it carry what belongs to one user, and must not stay in a memory that others share?"""
-        return any(line.name in PRIVATE for line in self.lines)
+        self.private = False
+        """Has the head a field that belongs to one user? Then it must not stay in a memory that others share; this may,
+        for it has no such values."""
 
 
 class RequestHead:

@@ -192,6 +192,9 @@ class App:
         shard = self._shard
 
         shard.wheel.advance(now)
+        for door in self._doors.values():
+            if door.acceptor is not None:
+                door.acceptor.tick()
         for service in self._services.values():
             service.tick(now)
         if self._retired:

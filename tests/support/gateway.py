@@ -122,6 +122,18 @@ class Gateway:
         tail = "\n".join(line[:400] for line in self.log_lines()[-8:])
         return f"{self.kind} at {self.address}\n--- stderr\n{self.stderr()[-6000:]}\n--- access log\n{tail}"
 
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Nobody accepts meanwhile: what clients send is there when their connections are accepted."""
+        pids = self.workers
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def stop(self, timeout_s: float = 10.0) -> int:
         """SIGTERM, then SIGKILL to what is left of its own processes. Returns the exit code."""
         family = kernel.children(self.pid)

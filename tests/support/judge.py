@@ -7,6 +7,7 @@ pooled connection (the heart of request smuggling), and orders the upstream's vi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -76,8 +77,8 @@ class CasePlayer:
                     _echo_tunnel(connection)
 
     # -- the client's part -------------------------------------------------------------------------------------------
-    def play(self, case: Case, piece_bytes: int = 0) -> Seen:
-        """Run one case, whole or in pieces of `piece_bytes`."""
+    def play(self, case: Case, piece_bytes: int = 0, early: bool = False) -> Seen:
+        """Run one case, whole or in pieces of `piece_bytes`. `early`: sent before the connection is accepted."""
         fresh = case.answer is not None and (case.answer_on != "request" or case.then != "keep")
         if fresh:
             self._upstream.drop_idle()
@@ -86,7 +87,7 @@ class CasePlayer:
         marks = {c.number: (len(c.received), len(c.requests), len(c.problems)) for c in connections}
         seen = Seen()
         try:
-            self._client(case, seen, piece_bytes)
+            self._client(case, seen, piece_bytes, early)
         finally:
             self._case = None
         if fresh:
@@ -103,19 +104,21 @@ class CasePlayer:
                 seen.dangling += not connection.ended.wait(_CLOSE_S)
         return seen
 
-    def _client(self, case: Case, seen: Seen, piece_bytes: int) -> None:
+    def _client(self, case: Case, seen: Seen, piece_bytes: int, early: bool) -> None:
         expected = max(len(outcome.statuses) for outcome in case.outcomes)
         upgrade = b"upgrade: websocket" in case.request.lower()
         asked = [Asked(case.method(n), upgrade) for n in range(expected)]
-        with RawClient(self._gateway.address) as client:
-            if piece_bytes:
-                client.send_pieces(
-                    case.request[at : at + piece_bytes] for at in range(0, len(case.request), piece_bytes)
-                )
-            else:
-                client.send(case.request)
-            if case.client_ends:
-                client.half_close()
+        with contextlib.ExitStack() as stack:
+            with self._gateway.asleep() if early else contextlib.nullcontext():
+                client = stack.enter_context(RawClient(self._gateway.address))
+                if piece_bytes:
+                    client.send_pieces(
+                        case.request[at : at + piece_bytes] for at in range(0, len(case.request), piece_bytes)
+                    )
+                else:
+                    client.send(case.request)
+                if case.client_ends:
+                    client.half_close()
             try:
                 seen.answers = client.read_answers(asked, _ANSWER_S)
                 fitting = [outcome for outcome in case.outcomes if _answers_fit(outcome, seen.answers)]

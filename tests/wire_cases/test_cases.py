@@ -38,6 +38,13 @@ def test_whole(player: CasePlayer, case: corpus.Case) -> None:
     assert not wrong, report(case, wrong)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_early(player: CasePlayer, case: corpus.Case) -> None:
+    """A request that is there when its connection is accepted has the same outcome."""
+    wrong = judge(case, player.play(case, early=True))
+    assert not wrong, report(case, wrong)
+
+
 @pytest.mark.parametrize("case", IN_PIECES, ids=lambda case: case.id)
 def test_in_pieces(player: CasePlayer, case: corpus.Case) -> None:
     """The same request byte by byte (larger ones in 400 pieces), each read before the next, has the same outcome."""
