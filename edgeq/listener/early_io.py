@@ -52,8 +52,7 @@ class EarlyTransport:
         """Send, as far as the socket takes it now; the loop sends the rest."""
         sock = self._sock
         if sock is None:
-            if not self._closing:
-                self._pending.append(data)
+            self._keep(data)
             return
         try:
             sent = sock.send(data, _FLAGS)
@@ -63,7 +62,7 @@ class EarlyTransport:
             self._end(error)
             return
         if sent < len(data):
-            self._pending.append(data[sent:])
+            self._keep(data[sent:])
             self.register()
 
     def writelines(self, parts: tuple[Any, ...]) -> None:
@@ -80,8 +79,16 @@ class EarlyTransport:
             self._end(error)
             return
         if sent < sum([len(part) for part in parts]):
-            self._pending.append(b"".join(parts)[sent:])
+            self._keep(b"".join(parts)[sent:])
             self.register()
+
+    def _keep(self, data: bytes) -> None:
+        """Hold what the socket has not taken, and see to it that it stays the only thing to hold: an upstream's socket
+        is read thirty times in one turn of the loop if nobody says stop."""
+        if not self._closing:
+            self._pending.append(data)
+            if len(self._pending) == 1:
+                self._protocol.pause_writing()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that the socket has not taken."""
@@ -155,8 +162,12 @@ class EarlyTransport:
         if self._aborted:
             transport.abort()
             return
-        for data in self._pending:
-            transport.write(data)
+        if self._pending:
+            for data in self._pending:
+                transport.write(data)
+            self._pending.clear()
+            if transport.get_write_buffer_size() <= transport.get_write_buffer_limits()[1]:
+                protocol.resume_writing()  # or the transport has said stop itself, and will say when to go on
         if self._eof:
             transport.write_eof()
         if self._closing:
