@@ -141,6 +141,7 @@ class App:
             float(config.timeout),
             int(config.body_bytes),
             self._generation,
+            config.ambiguous_paths == "pass",
         )
 
     def _open(self, config: ListenerConfig) -> None:

@@ -276,3 +276,23 @@ def test_supervisor_killed(backend: Backend) -> None:
                     os.kill(pid, signal.SIGKILL)
         left = {file.name for file in Path(started.directory).iterdir()}
         assert left <= {"edgeq.toml", "stderr", "access.log"}
+
+
+def test_ambiguous_paths_are_refused_until_their_route_lets_them_pass(backend: Backend) -> None:
+    """400 with reason and route, in the answer and in the log; after a reload the same bytes are the upstream's."""
+    path = "/projects/a%2Fb/issues"
+    project: dict[str, Value] = {"name": "project", "upstream": "u", "match": {"path": "/projects/*/issues"}}
+    rest: dict[str, Value] = {"name": "rest", "upstream": "u"}
+    with running(backend, settings(1, route=[project, rest])) as started:
+        connect = to(*started.address)
+        with connect() as sock:
+            status, fields, body = exchange(sock, path)
+        assert (status, fields["content-type"]) == (400, "application/problem+json")
+        told = json.loads(body)
+        assert (told["reason"], told["resource"]) == ("request_ambiguous", "route/project:path")
+        lines = wait_for("the line", started.log_lines)
+        assert json.loads(lines[0])["edgeq.resource"] == "route/project:path"
+        with connect() as sock:
+            assert exchange(sock, "/projects/a/issues")[0] == 200
+            started.reload({"route": [{**project, "ambiguous_paths": "pass"}, rest]})
+            assert exchange(sock, path)[2] == path.encode()
