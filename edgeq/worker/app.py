@@ -161,10 +161,13 @@ class App:
                 door.acceptor.update(config, door.tls)
             return
         sock = self._sockets.pop(config.address, None)
-        if sock is None:
-            return
-        door = _Door(config, TlsContexts(config.tls) if config.tls is not None else None)
-        self._doors[config.address] = door
+        if sock is not None:
+            tls = TlsContexts(config.tls) if config.tls is not None else None
+            self._doors[config.address] = self._accepting(config, sock, tls)
+
+    def _accepting(self, config: ListenerConfig, sock: socket.socket, tls: TlsContexts | None) -> _Door:
+        """A door whose acceptor has begun."""
+        door = _Door(config, tls)
         acceptor = Acceptor(
             self._loop,
             config,
@@ -172,13 +175,14 @@ class App:
             lambda peer: self._connection(door, peer),
             self._gate,
             self._refusal,
-            door.tls,
+            tls,
             self._log,
             lambda: self._loop.lag_s,
         )
         door.acceptor = acceptor
         door.released = acceptor.released
         acceptor.start()
+        return door
 
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
@@ -212,6 +216,17 @@ class App:
             on_empty()
             return
         door.acceptor.retire(on_empty)
+
+    def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
+        """Serve what waits in the socket of a worker that is dead as if it had waited in our own."""
+        door = self._doors.get(address)
+        if door is None:
+            sock.close()
+            on_empty()
+            return
+        other = self._accepting(door.config, sock, door.tls)
+        if other.acceptor is not None:
+            other.acceptor.retire(on_empty)
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""

@@ -278,6 +278,31 @@ def test_supervisor_killed(backend: Backend) -> None:
         assert left <= {"edgeq.toml", "stderr", "access.log"}
 
 
+def test_stop_while_a_worker_is_in_back_off(backend: Backend) -> None:
+    """What waits in the accept queue of a worker that is dead when the gateway stops is served by its sibling."""
+    with running(backend, settings(2)) as started:
+
+        def victim() -> int:
+            return int([one["worker_pid"] for one in started.events("worker ready") if one["slot"] == 0][-1])
+
+        for number in range(4):  # 0, 0.1, 0.2 and 0.4 s until its successor starts
+            os.kill(victim(), signal.SIGKILL)
+            started.wait_event("worker ready", 3 + number)
+        os.kill(victim(), signal.SIGSTOP)
+        connect = to(*started.address)
+        queued = [connect() for _ in range(24)]
+        for number, sock in enumerate(queued):
+            begin(sock, f"/queued/{number}")
+        os.kill(victim(), signal.SIGKILL)
+        assert started.wait_event("worker died", 5)["restart_in_s"] == 0.8
+        started.process.send_signal(signal.SIGTERM)
+        for number, sock in enumerate(queued):
+            assert finish(sock)[2] == b"/queued/%d" % number
+            sock.close()
+        assert started.process.wait(30) == 0
+        assert len(started.log_lines()) == len(queued)
+
+
 def test_ambiguous_paths_are_refused_until_their_route_lets_them_pass(backend: Backend) -> None:
     """400 with reason and route, in the answer and in the log; after a reload the same bytes are the upstream's."""
     path = "/projects/a%2Fb/issues"
