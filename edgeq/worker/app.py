@@ -71,6 +71,8 @@ class App:
         self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
+        self._old_access: AccessLogWriter | None = None
+        """The one that a reload has replaced, while lines wait in it."""
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
@@ -102,7 +104,10 @@ class App:
         self._config = config
         self._sockets.update(sockets)
         if old.access_log != config.access_log:
-            self._access.close()
+            if self._old_access is not None:
+                self._old_access.close(0.0)
+            self._old_access = self._access
+            self._old_access.retire()
             self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
             self._shard.ring = self._access.ring
             self._shard.flush_log = self._access.flush
@@ -204,6 +209,8 @@ class App:
                 service.tick(now)
             self._retired = [service for service in self._retired if not service.is_settled()]
         self._access.flush()
+        if self._old_access is not None and self._old_access.finish():
+            self._old_access = None
         if self._drain_done is not None:
             self._drain_step(now)
 
@@ -274,6 +281,8 @@ class App:
         self._resolver.close()
         self._access.flush()
         self._access.close()
+        if self._old_access is not None:
+            self._old_access.close(0.0)
 
 
 def _forward_policy(config: Forward) -> ForwardPolicy:

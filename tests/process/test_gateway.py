@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -247,6 +248,30 @@ def test_access_log_rotation_under_load(backend: Backend) -> None:
         assert sorted(paths) == sorted(sent)
         assert {line["http.response.status_code"] for line in lines} == {200}
         assert all(file.stat().st_size for file in files)
+
+
+def test_access_log_moves_away_from_a_stuck_pipe(backend: Backend) -> None:
+    """Nobody waits for the old log's reader, and what it had not taken is still written once it reads."""
+    with running(backend, settings(1)) as started:
+        fifo = started.directory / "fifo"
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+            pipe: dict[str, Value] = {"access_log": {"target": str(fifo)}}
+            started.reload(pipe)
+            with to(*started.address)() as sock:
+                for number in range(40):
+                    assert exchange(sock, f"/old/{number}")[0] == 200
+                started.reload({})
+                assert exchange(sock, "/new")[0] == 200
+            os.set_blocking(reader, True)
+            with open(reader, "rb", closefd=False) as lines:
+                old = [json.loads(lines.readline())["url.path"] for _ in range(40)]
+            assert old == [f"/old/{number}" for number in range(40)]
+            wait_for("the new log", lambda: [line for line in started.log_lines() if '"/new"' in line])
+        finally:
+            os.close(reader)
 
 
 def test_supervisor_killed(backend: Backend) -> None:
