@@ -44,7 +44,7 @@ _ROWS: Final = (
         False,
         "http_request_error",
         "Ambiguous request",
-        "two readings of one message: possible request smuggling",
+        "two readings of one message (possible request smuggling) or of one path (a way past a route)",
     ),
     Reason(
         "host_invalid",

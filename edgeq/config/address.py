@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Final, Literal
 
-from edgeq.route.path import normalized
+from edgeq.route.path import plain
 
 MAX_UNIX_PATH_BYTES: Final = 107
 
@@ -92,9 +92,11 @@ def check_host_header(text: str) -> None:
 def check_match_path(text: str) -> None:
     """ "/exact", "/prefix/*" or a pattern with "*" segments; as it stands on the wire, percent-encoded."""
     check_path(text)
-    normal = normalized(text.encode()).decode()
+    normal = plain(text.encode()).decode()
     if normal != text:
         raise ValueError(f'paths are compared in their normal form: write "{normal}"')
+    if "%2a" in text.lower():
+        raise ValueError('"%2A" cannot be matched: "*" stands for any segment')
     for segment in text.split("/"):
         if "*" in segment and segment != "*":
             raise ValueError(f'"*" stands for a whole segment: "{segment}" mixes it with text')

@@ -23,6 +23,7 @@ from edgeq.config.address import (
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config, Listener, Route, Upstream
+from edgeq.route.path import normalized
 from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
 
 MAX_WORKERS: Final = 1024
@@ -145,12 +146,12 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
 
 def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
     names: dict[str, int] = {}
-    matches: dict[tuple[str, str], int] = {}
+    matches: dict[tuple[str, bytes], int] = {}
     for number, route in enumerate(routes):
         first = names.setdefault(route.name, number)
         if first != number:
             findings.add(("route", number, "name"), f'route[{first}] has the name "{route.name}" already')
-        first = matches.setdefault((route.match.host.lower(), route.match.path), number)
+        first = matches.setdefault((route.match.host.lower(), normalized(route.match.path.encode())), number)
         if first != number:
             findings.add(
                 ("route", number, "match"), f'is never reached: route "{routes[first].name}" matches the same before it'

@@ -212,6 +212,8 @@ class Route(Table, frozen=True):
     """Whole request, all attempts. 0: no limit."""
     body_bytes: Size = Size(-1)
     """Overrides the listener's limit; -1: does not."""
+    ambiguous_paths: Literal["reject", "pass"] = "reject"
+    """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
 
 
 class Forward(Table, frozen=True):

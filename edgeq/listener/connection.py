@@ -309,7 +309,8 @@ class Downstream(Timed):
         self.exchange = exchange
         if route is None:
             self._take_rest(exchange, data, end)
-            exchange.fail("no_route", self.settings.resource, "")
+            reason, resource, detail = shard.routes.refusal(head.host, head.path)
+            exchange.fail(reason, resource or self.settings.resource, detail)
             return
         fields = head.fields
         if fields.max_forwards == 0 and (head.method == b"OPTIONS" or head.method == b"TRACE"):

@@ -47,6 +47,8 @@ _PIPE_BYTES: Final = 1 << 20
 """A pipe of the usual 64 KiB is made this large (the most that pipe(7) lets anyone have): between two attempts a reader
 that keeps up empties it, so its size decides how many lines a second can pass."""
 _RETRY_ERROR_S: Final = 1.0
+RETIRED_S: Final = 5.0
+"""For what waits in a writer that a reload has replaced."""
 _TELL_S: Final = 1.0
 _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -66,6 +68,7 @@ class AccessLogWriter:
         "_log",
         "_pending",
         "_problem",
+        "_retired_until_s",
         "_retry_at_s",
         "_sent",
         "_socket",
@@ -117,6 +120,7 @@ class AccessLogWriter:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._retry_at_s = 0.0
+        self._retired_until_s = 0.0
         self._problem = ""
         self._tell_at_s = 0.0
         self._told_dropped = 0
@@ -183,8 +187,23 @@ class AccessLogWriter:
             self._pending = self._pending[self._pending.rfind(b"\n", 0, self._sent) + 1 :].removeprefix(b"\n")
             self._sent = 0
 
+    def retire(self, timeout_s: float = RETIRED_S) -> None:
+        """Another writer has taken over: what waits here has so long to be taken. `finish` is to be called on ticks."""
+        self._retired_until_s = self._clock() + timeout_s
+
+    def finish(self) -> bool:
+        """Write on, without waiting. Returns whether all is written, or the time is over, and the target closed."""
+        self.flush()
+        if (self.ring or self._waiting or self._pending) and self._clock() < self._retired_until_s:
+            return False
+        self.close(0.0)
+        return True
+
     def close(self, timeout_s: float = 1.0) -> None:
-        """Write all that waits, for at most `timeout_s`; the rest is counted as dropped. For the end of a worker."""
+        """Write all that waits, for at most `timeout_s`; the rest is counted as dropped.
+
+        It waits for the target, so unless that time is 0 it is for the end of a worker.
+        """
         if not self.enabled:
             return
         deadline_s = self._clock() + timeout_s

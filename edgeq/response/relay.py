@@ -9,8 +9,8 @@ Invariants
 - Bytes of a body are passed on as they come. When one side's buffer is full the other side is not read.
 - Before the first byte of the answer has gone to the client a failure becomes a refusal (`rescue`); after it, the
   connection is cut so that the client can see it: never a clean end of an unclean answer.
-- A request is sent again at most once, and only if no byte of an answer came, nothing of its body is lost, its method
-  is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1).
+- A request is sent again at most once, and only if no byte of an answer came (or 408 and a close, which are none), its
+  body is not lost, its method is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1).
 """
 
 from __future__ import annotations
@@ -341,6 +341,14 @@ class Exchange:
         down = self.down
         head = self.head
         status = answer.status
+        if status == 408 and not answer.keep_alive and self._interim == 0 and self._may_go_again(up):
+            # The one answer that a server may send unasked (RFC 9110 15.5.9): it was closing an idle connection.
+            self.up = None
+            self.first_byte_at = 0.0
+            up.exchange = None
+            up.discard()
+            up.pool.submit(self, True)
+            return
         self.status = status
         self.answer_started = True
         kind = answer.body_kind
@@ -514,21 +522,24 @@ class Exchange:
         if self.answer_started:
             self.fail("upstream_truncated", up.pool.resource, "the upstream closed within its answer")
             return
-        if (
-            self.reused
-            and self.attempts == 1
-            and not up.buffer
-            and self.first_byte_at == 0.0
-            and self._sent_all
-            and self.head.idempotent
-            and not self.down.closing
-        ):
+        if self.first_byte_at == 0.0 and self._may_go_again(up):
             up.pool.submit(self, True)
             return
         detail = (
             "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
         )
         self.fail("upstream_reset", up.pool.resource, detail)
+
+    def _may_go_again(self, up: UpstreamConnection) -> bool:
+        """May the request be sent once more, if no answer to it has begun?"""
+        return (
+            self.reused
+            and self.attempts == 1
+            and not up.buffer
+            and self._sent_all
+            and self.head.idempotent
+            and not self.down.closing
+        )
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
         """No connection to one endpoint could be had; nothing was sent, so another endpoint may be tried."""

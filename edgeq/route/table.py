@@ -4,6 +4,10 @@ The most specific match wins: an exact host before a wildcard host (longest firs
 exact path, then the path pattern with the most literal text; then the order in the file. Exact paths and prefixes are
 looked up by dictionary (one look-up for each "/" in the path, longest first); only patterns with a "*" inside are tried
 one by one.
+
+A path that could be read as one of another route is refused (`path.readings` says how), and so is one whose rewritten
+form could be read as a path outside of what its prefix was replaced by; a route may say that its upstream does not do
+such a thing. With a single route for everything the path decides nothing, and is not looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edgeq.route.path import UNUSUAL, normalized
+from edgeq.route.path import UNUSUAL, has_one_reading, normalized, plain, readings, resolved, spelled
 
 if TYPE_CHECKING:
     from edgeq.upstream.upstream import Upstream
@@ -21,6 +25,8 @@ class Route:
     """What to match and on what terms to forward. `prefix` is the literal part before the final "*"."""
 
     __slots__ = (
+        "_below",
+        "any_reading",
         "body_bytes",
         "generation",
         "host",
@@ -44,9 +50,11 @@ class Route:
         timeout_s: float,
         body_bytes: int,
         generation: int = 0,
+        any_reading: bool = False,
     ) -> None:
         self.name = name
         self.host = host
+        path = spelled(path)
         self.path = path
         self.upstream = upstream
         self.rewrite = rewrite
@@ -58,6 +66,9 @@ class Route:
         self.resource = f"route/{name}"
         self.generation: int = generation
         """Of the configuration that made it."""
+        self.any_reading: bool = any_reading
+        """Paths are taken as they are read here, whatever else they may mean."""
+        self._below: list[bytes] = readings(rewrite) if rewrite else []
         self.log_texts: dict[tuple[int, str, int, bool], str] = {}
         """Rendered parts of access-log lines, by status, endpoint, attempts and whether the connection was reused."""
 
@@ -66,11 +77,13 @@ class Route:
         if not self.rewrite or target == b"*":
             return target
         if UNUSUAL.search(path) is not None:
-            # The prefix was found in the normal form, and dot segments must not climb out of what replaces it.
-            clean = normalized(path)
+            # Dot segments must not climb out of what replaces the prefix; that was found in the normal form, which has
+            # the same segments.
+            clean = plain(path)
             target = clean + target[len(path) :]
             path = clean
-        if b"*" in self.prefix:
+            cut = _pattern_prefix_length(self.prefix, path)
+        elif b"*" in self.prefix:
             cut = _pattern_prefix_length(self.prefix, path)
         else:
             cut = len(self.prefix) if path.startswith(self.prefix) else len(path)
@@ -78,6 +91,18 @@ class Route:
         if self.rewrite.endswith(b"/") or not rest or rest[:1] in (b"/", b"?"):
             return self.rewrite + rest
         return self.rewrite + b"/" + rest
+
+    def stays_below(self, path: bytes) -> bool:
+        """Can what is forwarded be read only as a path within `rewrite`?"""
+        found = readings(self.target(path, path))
+        for reading in found:
+            if not any(_is_below(reading, prefix) for prefix in self._below):
+                return False
+        return bool(found)
+
+
+def _is_below(path: bytes, prefix: bytes) -> bool:
+    return path.startswith(prefix) and (prefix.endswith(b"/") or path[len(prefix) : len(prefix) + 1] in (b"", b"/"))
 
 
 def _pattern_prefix_length(prefix: bytes, path: bytes) -> int:
@@ -196,15 +221,43 @@ class RouteTable:
         self._only: Route | None = None
         """The one route that takes everything, if there is no other."""
         if len(self.routes) == 1 and self._any.catch_all is not None:
-            self._only = self._any.catch_all
+            only = self._any.catch_all
+            if only.any_reading or not only.rewrite:
+                self._only = only
 
     def find(self, host: bytes, path: bytes) -> Route | None:
-        """The route of a request. `host` in lower case, perhaps with a port; `path` as received, without the query."""
+        """The route of a request. `host` in lower case, perhaps with a port; `path` as received, without the query.
+
+        None: there is none, or the path could be one of another route; `refusal` says which.
+        """
         only = self._only
         if only is not None:
             return only
-        if UNUSUAL.search(path) is not None:
-            path = normalized(path)
+        if UNUSUAL.search(path) is None:
+            return self._find(host, path)
+        spelling = spelled(path)
+        route = self._find(host, resolved(spelling))
+        if route is None or route.any_reading or has_one_reading(spelling) or self._has_one_route(host, path, route):
+            return route
+        return None
+
+    def refusal(self, host: bytes, path: bytes) -> tuple[str, str, str]:
+        """Why `find` has found nothing: reason, resource (empty: the listener's), detail."""
+        route = self._find(host, normalized(path))
+        if route is None:
+            return "no_route", "", ""
+        detail = "some servers would read this path as one outside of the route that it is for"
+        return "request_ambiguous", f"{route.resource}:path", detail
+
+    def _has_one_route(self, host: bytes, path: bytes, route: Route) -> bool:
+        """Does `path` belong to `route` whoever reads it?"""
+        found = readings(path)
+        for reading in found:
+            if self._find(host, reading) is not route:
+                return False
+        return bool(found) and (not route.rewrite or route.stays_below(path))
+
+    def _find(self, host: bytes, path: bytes) -> Route | None:
         if self._hosts or self._wildcards:
             name = _without_port(host)
             of_host = self._hosts.get(name)

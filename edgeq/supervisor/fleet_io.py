@@ -4,6 +4,10 @@ One rule decides where new connections go: to the shards of slots whose worker s
 (they wait in the queue for the next worker). It is applied after every change of `SlotTable`, so a worker that starts,
 dies, crashes in a loop or leaves is steered around without a case of its own.
 
+One rule decides who empties an accept queue before its socket closes: its worker; if that one is dead (its slot is in
+back-off, or it was started with a configuration without this listener) another worker gets the socket; and what is left
+then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
+
 A worker is gone when its process is gone: the spawner says so with its status, or the pidfd does (the spawner may be
 dead), or its control socket ends before its pid was ever known (it was never forked).
 """
@@ -15,6 +19,7 @@ import contextlib
 import os
 import select
 import signal
+import socket
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -28,12 +33,15 @@ from edgeq.supervisor.changes_io import Changes
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.launch import Launch
+from edgeq.supervisor.leftover_io import refuse_waiting
 from edgeq.supervisor.messages import (
     Applied,
     Apply,
     Credentials,
     Drain,
     Drained,
+    Emptied,
+    Empty,
     Failed,
     Message,
     Ready,
@@ -47,7 +55,7 @@ from edgeq.supervisor.messages import (
 )
 from edgeq.supervisor.process_io import describe_status
 from edgeq.supervisor.slots import Phase, SlotTable
-from edgeq.supervisor.sockets_io import Listeners
+from edgeq.supervisor.sockets_io import SHARED, Listeners, Queue
 from edgeq.supervisor.spawner_client_io import SpawnerClient
 
 _log = log_io.get_logger()
@@ -82,12 +90,14 @@ class Target:
 class Worker:
     """One process, from the request for it to its end."""
 
-    __slots__ = ("addresses", "channel", "generation", "pid", "pidfd", "slot", "start_timer", "was_ready")
+    __slots__ = ("addresses", "channel", "emptying", "generation", "pid", "pidfd", "slot", "start_timer", "was_ready")
 
     def __init__(self, slot: int, addresses: Iterable[str]) -> None:
         self.slot = slot
         self.addresses = set(addresses)
         """Listeners that it accepts from, as far as we know."""
+        self.emptying = 0
+        """Queues of others that it empties."""
         self.pid = 0
         self.pidfd = -1
         self.generation = 0
@@ -187,7 +197,7 @@ class Fleet:
             return
         self._listeners.refuse(addresses)
         await asyncio.sleep(self._launch.handshake_grace_s)
-        await self._retire(tuple(self._workers.values()), addresses)
+        await self._retire(None, addresses)
         for address in addresses:
             self._listeners.remove(address)
 
@@ -207,7 +217,7 @@ class Fleet:
         await asyncio.sleep(self._launch.handshake_grace_s)
         for slot in slots:
             self._listeners.refuse_slot(slot)
-        await self._retire(leaving, self._listeners.addresses)
+        await self._retire(slots, self._listeners.addresses)
         for slot in slots:
             self._listeners.remove_slot(slot)
         for worker in leaving:
@@ -226,7 +236,7 @@ class Fleet:
             self._launch.retire_timeout_s,
         )
         await asyncio.sleep(self._launch.handshake_grace_s)
-        await self._retire(tuple(self._workers.values()), addresses)
+        await self._retire(None, addresses)
         self._listeners.close()
         for worker in tuple(self._workers.values()):
             self._drain(worker, drain_timeout_s)
@@ -254,22 +264,50 @@ class Fleet:
         worker.addresses.update(new)
         worker.send(Apply(target.generation, target.workers, new, target.packed), fds)
 
-    async def _retire(self, workers: Sequence[Worker], addresses: Sequence[str]) -> None:
-        """Have the accept queues emptied."""
+    async def _retire(self, slots: Collection[int] | None, addresses: Sequence[str]) -> None:
+        """Have the accept queues of these slots (None: of all) emptied."""
+        workers = [one for one in self._workers.values() if slots is None or one.slot in slots]
+        asked = [self._have_emptied(queue) for queue in self._waiting(slots, addresses) if self._is_orphaned(queue)]
         for worker in workers:
             for address in addresses:
                 if address in worker.addresses:
                     worker.send(Retire(address))
 
-        def waiting() -> list[int]:
-            return [
-                worker.slot
-                for worker in workers
-                if self._is_there(worker) and not worker.addresses.isdisjoint(addresses)
-            ]
+        def waiting() -> set[int]:
+            busy = [one for one in workers if not one.addresses.isdisjoint(addresses)]
+            busy += [one for one in asked if one is not None and one.emptying]
+            return {one.slot for one in busy if self._is_there(one)}
 
         if not await self._changes.until(lambda: not waiting(), self._launch.retire_timeout_s):
-            _log.warning("accept queues were not emptied in time", slots=waiting(), addresses=addresses)
+            _log.warning("accept queues were not emptied in time", slots=sorted(waiting()), addresses=addresses)
+        await asyncio.gather(*map(self._refuse, self._waiting(slots, addresses)))
+
+    def _waiting(self, slots: Collection[int] | None, addresses: Sequence[str]) -> list[Queue]:
+        """Their accept queues that are not empty."""
+        return [one for one in self._listeners.waiting(addresses) if slots is None or one.slot in slots]
+
+    def _is_orphaned(self, queue: Queue) -> bool:
+        """Is there no worker that has this socket? What all workers share is emptied by anyone."""
+        worker = self._workers.get(queue.slot)
+        return queue.slot != SHARED and (worker is None or queue.listener.address not in worker.addresses)
+
+    def _have_emptied(self, queue: Queue) -> Worker | None:
+        """Ask a worker to serve what waits for one that is dead. Returns whom, if there is one."""
+        address = queue.listener.address
+        able = [one for one in self._workers.values() if one.was_ready and address in one.addresses]
+        if not able:
+            return None
+        # Rather one who stays, and not always the same.
+        worker = min(able, key=lambda one: (self._table.phase(one.slot) is Phase.LEAVING, one.emptying))
+        worker.emptying += 1
+        worker.send(Empty(address), [queue.sock.fileno()])
+        return worker
+
+    async def _refuse(self, queue: Queue) -> None:
+        assert self._target is not None
+        node = self._target.config.forward.node or socket.gethostname() or "gateway"
+        count = await refuse_waiting(queue.sock, queue.listener, node.encode())
+        _log.warning("refused what waited for a worker", address=queue.listener.address, connections=count)
 
     def _drain(self, worker: Worker, timeout_s: float) -> None:
         worker.send(Drain(timeout_s))
@@ -355,6 +393,8 @@ class Fleet:
                     worker.generation = generation
             case Retired(address):
                 worker.addresses.discard(address)
+            case Emptied():
+                worker.emptying -= 1
             case Drained():
                 pass  # its end says more
         self._changes.notify()

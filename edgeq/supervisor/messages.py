@@ -87,6 +87,12 @@ class Retire(Message, frozen=True):
     address: str
 
 
+class Empty(Message, frozen=True):
+    """Serve what waits for another slot's worker, which is dead. Descriptor: its socket of this listener."""
+
+    address: str
+
+
 class Drain(Message, frozen=True):
     """Finish what runs, then exit. Comes after a Retire for each listener."""
 
@@ -127,13 +133,19 @@ class Retired(Message, frozen=True):
     address: str
 
 
+class Emptied(Message, frozen=True):
+    """The answer to Empty."""
+
+    address: str
+
+
 class Drained(Message, frozen=True):
     """Nothing is open any more; the worker exits."""
 
 
 FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited
-ToWorker: TypeAlias = Apply | Retire | Drain | ReopenLogs
-FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Drained
+ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs
+FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Emptied | Drained
 
 _encoder = msgspec.msgpack.Encoder()
 _spawn = msgspec.msgpack.Decoder(Spawn)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import stat
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Container, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeq.config.address import ListenAddress, parse_listen
 from edgeq.config.schema import Listener
@@ -35,11 +36,25 @@ _log = log_io.get_logger()
 _PEERCRED: Final = struct.Struct("3i")
 
 
+SHARED: Final = -1
+"""Instead of a slot, where all workers accept from one socket."""
+
+
+class Queue(NamedTuple):
+    """An accept queue in which connections wait."""
+
+    listener: Listener
+    slot: int
+    sock: socket.socket
+
+
 class Group(ABC):
     """All sockets of one listener."""
 
-    def __init__(self, name: str, where: ListenAddress) -> None:
-        self.name = name
+    def __init__(self, listener: Listener, where: ListenAddress) -> None:
+        self.name = listener.address
+        self.listener = listener
+        """As it was configured last."""
         self.where = where
 
     @abstractmethod
@@ -57,6 +72,10 @@ class Group(ABC):
     @abstractmethod
     def sock(self, slot: int) -> socket.socket:
         """The socket of a slot."""
+
+    @abstractmethod
+    def socks(self) -> dict[int, socket.socket]:
+        """All of them, by slot."""
 
     @abstractmethod
     def steer(self, serving: Container[int]) -> None:
@@ -82,8 +101,8 @@ class Group(ABC):
 class TcpGroup(Group):
     """A SO_REUSEPORT group: every slot has a queue of its own."""
 
-    def __init__(self, name: str, where: ListenAddress) -> None:
-        super().__init__(name, where)
+    def __init__(self, listener: Listener, where: ListenAddress) -> None:
+        super().__init__(listener, where)
         self.port = where.port
         self._socks: dict[int, socket.socket] = {}
         self._order = ShardOrder()
@@ -114,6 +133,9 @@ class TcpGroup(Group):
 
     def sock(self, slot: int) -> socket.socket:
         return self._socks[slot]
+
+    def socks(self) -> dict[int, socket.socket]:
+        return self._socks
 
     def steer(self, serving: Container[int]) -> None:
         if len(self._order):
@@ -189,8 +211,8 @@ class TcpGroup(Group):
 class UnixGroup(Group):
     """One socket that all workers accept from."""
 
-    def __init__(self, name: str, where: ListenAddress) -> None:
-        super().__init__(name, where)
+    def __init__(self, listener: Listener, where: ListenAddress) -> None:
+        super().__init__(listener, where)
         self._sock: socket.socket | None = None
         self._path = UnixPath(where.path, 0o666)
         self._listening = False
@@ -211,6 +233,9 @@ class UnixGroup(Group):
     def sock(self, slot: int) -> socket.socket:
         assert self._sock is not None
         return self._sock
+
+    def socks(self) -> dict[int, socket.socket]:
+        return {SHARED: self._sock} if self._sock is not None else {}
 
     def steer(self, serving: Container[int]) -> None:
         pass
@@ -304,7 +329,7 @@ class Listeners:
                 if one.address not in self._groups:
                     where = parse_listen(one.address)
                     kind = UnixGroup if where.family == "unix" else TcpGroup
-                    self._groups[one.address] = kind(one.address, where)
+                    self._groups[one.address] = kind(one, where)
                     added.append(one.address)
                 self._groups[one.address].bind(slots)
             for one in wanted:
@@ -323,12 +348,25 @@ class Listeners:
     def _listen(self, one: Listener) -> None:
         try:
             self._groups[one.address].listen(one.backlog, self._serving)
+            self._groups[one.address].listener = one
         except OSError as error:
             raise StartError(f"cannot listen on {one.address}: {error.strerror}") from error
 
     def sockets_of(self, slot: int, addresses: Sequence[str]) -> list[socket.socket]:
         """A slot's sockets for these addresses, in their order."""
         return [self._groups[address].sock(slot) for address in addresses]
+
+    def waiting(self, addresses: Sequence[str]) -> list[Queue]:
+        """The accept queues of these listeners that are not empty."""
+        poll = select.poll()
+        queues: dict[int, Queue] = {}
+        for address in addresses:
+            group = self._groups.get(address)
+            if group is not None:
+                for slot, sock in group.socks().items():
+                    queues[sock.fileno()] = Queue(group.listener, slot, sock)
+                    poll.register(sock, select.POLLIN)
+        return [queues[fd] for fd, event in poll.poll(0) if event & select.POLLIN]
 
     def steer(self, serving: Collection[int]) -> None:
         """New connections go to these slots only (to any slot if there is none to choose)."""

@@ -71,6 +71,8 @@ class App:
         self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
+        self._old_access: AccessLogWriter | None = None
+        """The one that a reload has replaced, while lines wait in it."""
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
@@ -102,7 +104,10 @@ class App:
         self._config = config
         self._sockets.update(sockets)
         if old.access_log != config.access_log:
-            self._access.close()
+            if self._old_access is not None:
+                self._old_access.close(0.0)
+            self._old_access = self._access
+            self._old_access.retire()
             self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
             self._shard.ring = self._access.ring
             self._shard.flush_log = self._access.flush
@@ -141,6 +146,7 @@ class App:
             float(config.timeout),
             int(config.body_bytes),
             self._generation,
+            config.ambiguous_paths == "pass",
         )
 
     def _open(self, config: ListenerConfig) -> None:
@@ -160,10 +166,13 @@ class App:
                 door.acceptor.update(config, door.tls)
             return
         sock = self._sockets.pop(config.address, None)
-        if sock is None:
-            return
-        door = _Door(config, TlsContexts(config.tls) if config.tls is not None else None)
-        self._doors[config.address] = door
+        if sock is not None:
+            tls = TlsContexts(config.tls) if config.tls is not None else None
+            self._doors[config.address] = self._accepting(config, sock, tls)
+
+    def _accepting(self, config: ListenerConfig, sock: socket.socket, tls: TlsContexts | None) -> _Door:
+        """A door whose acceptor has begun."""
+        door = _Door(config, tls)
         acceptor = Acceptor(
             self._loop,
             config,
@@ -171,13 +180,14 @@ class App:
             lambda peer: self._connection(door, peer),
             self._gate,
             self._refusal,
-            door.tls,
+            tls,
             self._log,
             lambda: self._loop.lag_s,
         )
         door.acceptor = acceptor
         door.released = acceptor.released
         acceptor.start()
+        return door
 
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
@@ -202,6 +212,8 @@ class App:
                 service.tick(now)
             self._retired = [service for service in self._retired if not service.is_settled()]
         self._access.flush()
+        if self._old_access is not None and self._old_access.finish():
+            self._old_access = None
         if self._drain_done is not None:
             self._drain_step(now)
 
@@ -214,6 +226,17 @@ class App:
             on_empty()
             return
         door.acceptor.retire(on_empty)
+
+    def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
+        """Serve what waits in the socket of a worker that is dead as if it had waited in our own."""
+        door = self._doors.get(address)
+        if door is None:
+            sock.close()
+            on_empty()
+            return
+        other = self._accepting(door.config, sock, door.tls)
+        if other.acceptor is not None:
+            other.acceptor.retire(on_empty)
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""
@@ -261,6 +284,8 @@ class App:
         self._resolver.close()
         self._access.flush()
         self._access.close()
+        if self._old_access is not None:
+            self._old_access.close(0.0)
 
 
 def _forward_policy(config: Forward) -> ForwardPolicy:

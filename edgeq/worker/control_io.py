@@ -29,6 +29,8 @@ from edgeq.supervisor.messages import (
     Apply,
     Drain,
     Drained,
+    Emptied,
+    Empty,
     Message,
     Ready,
     ReopenLogs,
@@ -60,6 +62,9 @@ class App(Protocol):
 
         For a listener that it does not have: call `on_empty` at once.
         """
+
+    def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
+        """Accept what waits in another worker's socket of a listener that it has, close it, then call `on_empty`."""
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; call `on_done` when nothing is open or the time is over."""
@@ -96,7 +101,17 @@ def configure_log(config: Config) -> None:
 class Control:
     """Turns messages into calls of the App."""
 
-    __slots__ = ("_app", "_channel", "_config", "_drain_timeout_s", "_loop", "_row", "_sockets", "generation")
+    __slots__ = (
+        "_app",
+        "_channel",
+        "_config",
+        "_drain_timeout_s",
+        "_emptying",
+        "_loop",
+        "_row",
+        "_sockets",
+        "generation",
+    )
 
     def __init__(
         self,
@@ -114,6 +129,8 @@ class Control:
         self._config = config
         self._sockets = dict(sockets)
         self._drain_timeout_s: float | None = None
+        self._emptying = 0
+        """Queues of others that are being emptied."""
         self.generation = generation
         self._channel = Channel(loop, control, self._on_frame, self._on_orphaned, with_fds=True)
 
@@ -131,6 +148,8 @@ class Control:
                 self._apply(message, frame.fds)
             case Retire(address):
                 self._retire(address)
+            case Empty(address):
+                self._empty(address, socket.socket(fileno=frame.fds[0]))
             case Drain(timeout_s):
                 self._drain(timeout_s)
             case ReopenLogs():
@@ -167,13 +186,27 @@ class Control:
         self._send(Retired(address))
         self._drain_if_empty()
 
+    def _empty(self, address: str, sock: socket.socket) -> None:
+        self._emptying += 1
+        try:
+            self._app.empty_queue(address, sock, lambda: self._emptied(address))
+        except Exception:  # its own queues matter more: the supervisor must not wait for this one
+            _log.exception("queue of another worker not emptied", address=address)
+            sock.close()
+            self._emptied(address)
+
+    def _emptied(self, address: str) -> None:
+        self._emptying -= 1
+        self._send(Emptied(address))
+        self._drain_if_empty()
+
     def _drain(self, timeout_s: float) -> None:
         self._row.set_state(STATE_DRAINING)
         self._drain_timeout_s = timeout_s
         self._drain_if_empty()
 
     def _drain_if_empty(self) -> None:
-        if self._drain_timeout_s is not None and not self._sockets:
+        if self._drain_timeout_s is not None and not self._sockets and not self._emptying:
             timeout_s, self._drain_timeout_s = self._drain_timeout_s, None
             self._app.drain(timeout_s, self._drained)
 

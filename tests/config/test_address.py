@@ -82,6 +82,7 @@ def test_paths(text: str) -> None:
         "/.",
         "/a//b",
         "/%61",
+        "/a/%2A",
         "//",
     ],
 )

@@ -145,6 +145,10 @@ def test_a_typo_is_recognised() -> None:
             '[[route]]\nname = "r"\nupstream = "api"\n[[route]]\nname = "s"\nupstream = "api"',
             'edgeq.toml:9: route[1].match: is never reached: route "r" matches the same before it',
         ),
+        (
+            '[[route]]\nname="r"\nupstream="api"\nmatch.path="/!"\n[[route]]\nname="s"\nupstream="api"\nmatch.path="/%21"',
+            'edgeq.toml:13: route[1].match: is never reached: route "r" matches the same before it',
+        ),
         ('[access_log]\ntarget = "sdtout"', 'edgeq.toml:7: access_log.target: expected "stdout", "off" or the path'),
         (
             '[access_log]\ntarget = "/no/such/x.log"',

@@ -201,6 +201,35 @@ def test_unsolicited_bytes_on_idle_connection(patient: Bench) -> None:
     assert (got.get(b"x-path"), got.body) == (b"/2", b"")
 
 
+def test_unsolicited_bytes_and_the_next_request_at_once(patient: Bench) -> None:
+    """Both wait in the kernel when the worker looks, the bytes since before the request: they are not its answer."""
+    server = patient.handle()
+    with patient.connect() as client:
+        assert client.ask(head("GET", "/1")).get(b"x-path") == b"/1"
+        (worker,) = patient.gateway.workers
+        with kernel.stopped(worker):
+            server.connections[0].send(answer(b"evil"))
+            client.socket.sendall(head("GET", "/2"))
+        _, got = client.read_answers([Asked(), Asked()])
+    assert (got.get(b"x-path"), got.body) == (b"/2", b"")
+
+
+@pytest.mark.parametrize("tells", [b"Connection: close", b"Connection: close\r\nContent-Length: 4"])
+def test_408_of_an_idle_connection_meets_a_request(patient: Bench, tells: bytes) -> None:
+    """The one answer that a server may send unasked (RFC 9110 15.5.9): the request is sent on another connection."""
+    server = patient.handle()
+    with patient.connect() as client:
+        assert client.ask(head("GET", "/1")).get(b"x-path") == b"/1"
+        (worker,) = patient.gateway.workers
+        with kernel.stopped(worker):
+            client.socket.sendall(head("GET", "/2"))
+            server.connections[0].send(b"HTTP/1.1 408 Request Timeout\r\n" + tells + b"\r\n\r\nlate")
+            server.connections[0].half_close()
+        _, got = client.read_answers([Asked(), Asked()])
+    assert (got.status, got.get(b"x-path")) == (200, b"/2")
+    assert len(server.connections) == 2
+
+
 def test_early_refusal_of_a_large_upload(patient: Bench) -> None:
     """413 before the body is read reaches the client, although it is still sending."""
     server = patient.play(early(answer(b"too large", b"413 Content Too Large", b"Connection: close"), "keep"))

@@ -23,6 +23,7 @@ from edgeq.observe import access_io, log_io
 from edgeq.observe.access_io import MAX_WAITING_BYTES, AccessLogWriter
 from edgeq.response.relay import Exchange
 from tests.support.exchanges import exchange
+from tests.support.gateway import ROOT
 
 
 def record(number: int = 0, user_agent: bytes = b"test", worker: int = 0) -> Exchange:
@@ -419,6 +420,53 @@ def test_close_waits_for_a_slow_reader(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 0
 
 
+def test_retired_writer_never_waits(
+    pipe: tuple[int, int],
+    clock: Clock,
+    log: log_io.Logger,
+    events: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reload has replaced it: what waits is written as the reader takes it, for some seconds, then counted."""
+    reader, stdout = pipe
+    writer = AccessLogWriter("stdout", "json", log=log, clock=clock, stdout_fd=stdout)
+    writer.ring.extend(record(number) for number in range(100))
+    writer.flush()
+
+    def no_poll() -> None:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(select, "poll", no_poll)
+    writer.retire(5.0)
+    assert not writer.finish()
+    taken = drain(reader)
+    clock.now_s += 1
+    assert not writer.finish()
+    taken += drain(reader)
+    clock.now_s += 3.9
+    assert not writer.finish()
+    clock.now_s += 0.2
+    assert writer.finish()
+    taken += drain(reader)
+    written = taken.count(b"\n")
+    assert 0 < written < 100
+    assert paths(taken) == [f"/{number}" for number in range(written)]
+    assert writer.dropped == 100 - written
+    assert events[-1]["records"] == 100 - written
+
+
+def test_retired_writer_is_done_when_nothing_waits(tmp_path: Path, clock: Clock) -> None:
+    """A file takes all at once, batch by batch."""
+    path = tmp_path / "access.log"
+    writer = AccessLogWriter(str(path), "json", clock=clock)
+    writer.ring.extend(record(number) for number in range(5000))
+    writer.retire()
+    assert not writer.finish()
+    assert writer.finish()
+    assert paths(path.read_bytes()) == [f"/{number}" for number in range(5000)]
+    assert writer.dropped == 0
+
+
 def test_reader_that_left(
     pipe: tuple[int, int], clock: Clock, log: log_io.Logger, events: list[dict[str, Any]]
 ) -> None:
@@ -466,7 +514,7 @@ def test_workers_share_a_target(target: str, tmp_path: Path) -> None:
     """Lines of several processes in one file or one pipe are all there, and whole."""
     path = tmp_path / "access.log"
     (tmp_path / "tests_record.py").write_text(Path(__file__).read_text())
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT), *sys.path])}
     reader, out = os.pipe()
     name = str(path) if target == "file" else "stdout"
     workers = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -249,6 +250,30 @@ def test_access_log_rotation_under_load(backend: Backend) -> None:
         assert all(file.stat().st_size for file in files)
 
 
+def test_access_log_moves_away_from_a_stuck_pipe(backend: Backend) -> None:
+    """Nobody waits for the old log's reader, and what it had not taken is still written once it reads."""
+    with running(backend, settings(1)) as started:
+        fifo = started.directory / "fifo"
+        os.mkfifo(fifo)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+            pipe: dict[str, Value] = {"access_log": {"target": str(fifo)}}
+            started.reload(pipe)
+            with to(*started.address)() as sock:
+                for number in range(40):
+                    assert exchange(sock, f"/old/{number}")[0] == 200
+                started.reload({})
+                assert exchange(sock, "/new")[0] == 200
+            os.set_blocking(reader, True)
+            with open(reader, "rb", closefd=False) as lines:
+                old = [json.loads(lines.readline())["url.path"] for _ in range(40)]
+            assert old == [f"/old/{number}" for number in range(40)]
+            wait_for("the new log", lambda: [line for line in started.log_lines() if '"/new"' in line])
+        finally:
+            os.close(reader)
+
+
 def test_supervisor_killed(backend: Backend) -> None:
     """kill -9 of the supervisor: its workers finish what runs, take nothing new, and no process is left."""
     with running(backend, settings(2)) as started:
@@ -276,3 +301,48 @@ def test_supervisor_killed(backend: Backend) -> None:
                     os.kill(pid, signal.SIGKILL)
         left = {file.name for file in Path(started.directory).iterdir()}
         assert left <= {"edgeq.toml", "stderr", "access.log"}
+
+
+def test_stop_while_a_worker_is_in_back_off(backend: Backend) -> None:
+    """What waits in the accept queue of a worker that is dead when the gateway stops is served by its sibling."""
+    with running(backend, settings(2)) as started:
+
+        def victim() -> int:
+            return int([one["worker_pid"] for one in started.events("worker ready") if one["slot"] == 0][-1])
+
+        for number in range(4):  # 0, 0.1, 0.2 and 0.4 s until its successor starts
+            os.kill(victim(), signal.SIGKILL)
+            started.wait_event("worker ready", 3 + number)
+        os.kill(victim(), signal.SIGSTOP)
+        connect = to(*started.address)
+        queued = [connect() for _ in range(24)]
+        for number, sock in enumerate(queued):
+            begin(sock, f"/queued/{number}")
+        os.kill(victim(), signal.SIGKILL)
+        assert started.wait_event("worker died", 5)["restart_in_s"] == 0.8
+        started.process.send_signal(signal.SIGTERM)
+        for number, sock in enumerate(queued):
+            assert finish(sock)[2] == b"/queued/%d" % number
+            sock.close()
+        assert started.process.wait(30) == 0
+        assert len(started.log_lines()) == len(queued)
+
+
+def test_ambiguous_paths_are_refused_until_their_route_lets_them_pass(backend: Backend) -> None:
+    """400 with reason and route, in the answer and in the log; after a reload the same bytes are the upstream's."""
+    path = "/projects/a%2Fb/issues"
+    project: dict[str, Value] = {"name": "project", "upstream": "u", "match": {"path": "/projects/*/issues"}}
+    rest: dict[str, Value] = {"name": "rest", "upstream": "u"}
+    with running(backend, settings(1, route=[project, rest])) as started:
+        connect = to(*started.address)
+        with connect() as sock:
+            status, fields, body = exchange(sock, path)
+        assert (status, fields["content-type"]) == (400, "application/problem+json")
+        told = json.loads(body)
+        assert (told["reason"], told["resource"]) == ("request_ambiguous", "route/project:path")
+        lines = wait_for("the line", started.log_lines)
+        assert json.loads(lines[0])["edgeq.resource"] == "route/project:path"
+        with connect() as sock:
+            assert exchange(sock, "/projects/a/issues")[0] == 200
+            started.reload({"route": [{**project, "ambiguous_paths": "pass"}, rest]})
+            assert exchange(sock, path)[2] == path.encode()

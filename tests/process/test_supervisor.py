@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from tests.support import kernel
 from tests.support.gateway import ROOT, free_port
-from tests.support.supervised import Supervised, ask, connect, read_who, supervised, wait_for
+from tests.support.supervised import Supervised, ask, connect, read_all, read_who, supervised, wait_for
 
 
 @pytest.fixture
@@ -243,6 +244,87 @@ def test_sigterm_drains_and_loses_nothing_that_was_queued(tmp_path: Path, addres
         assert not Path(unix.removeprefix("unix:")).exists()
         assert not Path(running.settings["admin"]).exists()
         assert not Path(f"{running.path}.pid").exists()
+
+
+def queue_of_a_dead_worker(running: Supervised, slot: int, addresses: list[str]) -> list[socket.socket]:
+    """Connections that have asked; some wait for a worker that is dead and whose successors die as they start."""
+    assert running.reload(node="crash")["ok"]
+    victim = running.pids()[slot]
+    os.kill(victim, signal.SIGSTOP)
+    queued = [connect(one) for one in addresses * 24]
+    for sock in queued:
+        sock.sendall(b"who\n")
+    os.kill(victim, signal.SIGKILL)
+    wait_for("its back-off", lambda: len(running.events("worker died")) >= 3)
+    return queued
+
+
+def served_by(queued: list[socket.socket]) -> set[int]:
+    """Slots that have answered; every connection must be answered."""
+    slots = set()
+    for sock in queued:
+        slots.add(read_who(sock).slot)
+        sock.close()
+    return slots
+
+
+def test_sigterm_while_a_worker_is_in_back_off(tmp_path: Path, address: str) -> None:
+    """What waits in the accept queue of a worker that is dead at that moment is served by another one."""
+    with supervised(tmp_path, addresses=[address], workers=2) as running:
+        queued = queue_of_a_dead_worker(running, 0, [address])
+        running.signal(signal.SIGTERM)
+        assert served_by(queued) == {1}
+        assert running.wait_exit() == 0
+
+
+def test_sigterm_while_no_worker_is_alive(tmp_path: Path, address: str) -> None:
+    """Nobody can serve what waits: it is told so, and nothing is reset."""
+    unix = f"unix:{tmp_path}/http.sock"
+    with supervised(tmp_path, addresses=[address, unix], workers=1) as running:
+        queued = queue_of_a_dead_worker(running, 0, [address, unix])
+        running.signal(signal.SIGTERM)
+        for sock, listener in zip(queued, [address, unix] * 24, strict=True):
+            with sock:
+                head, _, body = read_all(sock).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in head
+            told = json.loads(body)
+            assert (told["reason"], told["resource"]) == ("draining", f"listener/{listener}")
+        assert running.wait_exit() == 0
+        refused = running.events("refused what waited for a worker")
+        assert {one["address"]: one["connections"] for one in refused} == {address: 24, unix: 24}
+
+
+def test_sigterm_while_a_worker_hangs(tmp_path: Path, address: str) -> None:
+    """Who does not empty its queue in time has it emptied for it; it is killed after the drain time-out."""
+    with supervised(tmp_path, addresses=[address], workers=1, drain_timeout=0.1) as running:
+        os.kill(running.pids()[0], signal.SIGSTOP)
+        with connect(address) as sock:
+            sock.sendall(b"who\n")
+            running.signal(signal.SIGTERM)
+            assert b'"reason":"draining"' in read_all(sock)
+        assert running.wait_exit() == 0
+
+
+def test_fewer_workers_while_one_is_in_back_off(tmp_path: Path, address: str) -> None:
+    """A reload that lets a dead worker's slot go has its queue served by those who stay."""
+    with supervised(tmp_path, addresses=[address], workers=2) as running:
+        queued = queue_of_a_dead_worker(running, 1, [address])
+        assert running.reload(workers=1)["ok"]
+        assert served_by(queued) == {0}
+        assert ask(address).slot == 0
+
+
+def test_listener_goes_while_a_worker_is_in_back_off(tmp_path: Path, address: str) -> None:
+    """The same for a listener that is not in the configuration any more."""
+    other = f"127.0.0.1:{free_port()}"
+    with supervised(tmp_path, addresses=[address, other], workers=2) as running:
+        queued = queue_of_a_dead_worker(running, 0, [other])
+        # Slot 0 comes to life again with this configuration, and need not have been the one who served.
+        assert running.reload(addresses=[address], node="v2")["ok"]
+        assert len(served_by(queued)) >= 1
+        with pytest.raises(ConnectionRefusedError):
+            connect(other)
 
 
 def test_sigterm_ends_within_the_drain_timeout(tmp_path: Path, address: str) -> None:

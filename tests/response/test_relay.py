@@ -643,6 +643,47 @@ def test_a_post_asks_first_whether_an_idle_connection_is_alive() -> None:
     world.check_settled()
 
 
+TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_a_408_of_a_connection_that_was_idle_is_no_answer() -> None:
+    """It was on its way when the request was sent: that goes again, on a new connection, once."""
+    world = busy(World())
+    client, old = world.request(GET)
+    old.data(TIMED_OUT)
+    world.loop.run()
+    assert old.closing
+    assert client.take() == b""
+    fresh = world.dial_ok()
+    assert fresh.take().startswith(b"GET /a ")
+    fresh.data(TIMED_OUT)
+    world.loop.run()
+    assert status_of(client.take()) == 408
+    entry = world.log[0]
+    assert (entry.attempts, entry.reused, entry.status) == (2, False, 408)
+    world.check_settled()
+
+
+@pytest.mark.parametrize(
+    ("request_head", "answer"),
+    [
+        (POST + b"hello", TIMED_OUT),
+        (GET, b"HTTP/1.1 100 Continue\r\n\r\n" + TIMED_OUT),
+        (GET, TIMED_OUT.replace(b"Connection: close\r\n", b"")),
+        (GET, TIMED_OUT.replace(b"408", b"503")),
+    ],
+)
+def test_other_answers_are_answers(request_head: bytes, answer: bytes) -> None:
+    """A request that must not be sent twice, one that was begun to be answered, a server that does not close."""
+    world = busy(World())
+    client, old = world.request(request_head)
+    old.data(answer)
+    world.loop.run()
+    assert not world.dials
+    assert b"HTTP/1.1 408 " in client.take() or b"503" in answer
+    world.check_settled()
+
+
 @pytest.mark.parametrize("part", [b"H", b"HTTP/1.1 200 OK\r\n"])
 def test_not_again_after_a_byte_of_an_answer(part: bytes) -> None:
     """Then the request was processed, at least in part."""

@@ -62,6 +62,12 @@ class FakeApp:
             sock.close()
         on_empty()
 
+    def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
+        while self._accept(address, sock):
+            pass
+        sock.close()
+        on_empty()
+
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         self.on_done = on_done
         for sock in self.held:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _SOCK_DIAG_BY_FAMILY = 20
@@ -94,9 +96,24 @@ def children(pid: int) -> list[int]:
 def is_alive(pid: int) -> bool:
     """Whether the process runs (a zombie does not)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _state(pid) != "Z"
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process stands still meanwhile: what is sent to it now, it finds all at once."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _state(pid) == "T", 10, f"process {pid} stops")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def private_memory_bytes(pid: int) -> int:

@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 from tests.support import corpus
-from tests.support.gateway import Gateway, Settings, running
+from tests.support.gateway import Gateway, Settings, Value, running
 from tests.support.judge import CasePlayer, judge
 from tests.support.scripted_upstream import upstream
 
 CASES = corpus.load(Path(__file__).parents[1] / "cases")
 IN_PIECES = [case for case in CASES if not case.only_whole]
 _MOST_PIECES = 400
-SETTINGS = Settings(first_byte_s=5, answer_body_s=5, body_bytes=1024 * 1024)
+ROUTES: list[Value] = [
+    {"name": "rest", "upstream": "u"},
+    {"name": "private", "upstream": "u", "match": {"path": "/private/*"}},
+]
+SETTINGS = Settings(first_byte_s=5, answer_body_s=5, body_bytes=1024 * 1024, extra={"route": ROUTES})
 
 
 @pytest.fixture(scope="module")
