@@ -6,8 +6,10 @@
      v                  v                     |  +----> TUNNEL         v
     CLOSED <--------- LINGERING <-------------+-----------+-------> CLOSED
 
-LINGERING: our FIN is sent and what still arrives is thrown away for a moment, because closing a socket with unread
-bytes resets it, and a reset can destroy an answer that is still on its way (RFC 9112 9.6).
+LINGERING: our FIN is sent and what still arrives is thrown away for a moment. A socket that is closed with unread
+bytes, or gets bytes after the close, resets its connection, and that can destroy an answer which is still on its way
+(RFC 9112 9.6). So whenever it is us who end a connection after an answer, it lingers; who has asked for the end, or is
+silent between two requests, sends nothing more.
 
 A client that resets is gone at once. A FIN may be a half-close whose answer is wanted: the answer gets a short,
 configured time to begin before the request is cancelled.
@@ -450,15 +452,18 @@ class Downstream(Timed):
             self._read_head(data)
 
     def _close_after_answer(self, exchange: Exchange) -> None:
+        """End the connection so that what has been answered arrives, whatever the client still sends."""
         if self.closing:
             return
-        if exchange.request_done and not self.buffer:
-            self.close()
+        if exchange.request_done and not self.buffer and not exchange.head.keep_alive:
+            self.close()  # as the client has asked: it sends nothing more
             return
-        self.linger()
+        self.linger()  # the client could not know, and its next request may be on its way
 
     def linger(self) -> None:
         """Send our FIN after what is buffered, and throw away what still comes for a moment."""
+        if self.closing:
+            return
         if self.half_closed or not self.transport.can_write_eof():
             self.close()
             return
@@ -478,10 +483,10 @@ class Downstream(Timed):
             self.closing = True
             self.state = CLOSED
             reset(self.transport)
-        elif self.buffer or (exchange is not None and not exchange.request_done):
-            self.linger()  # the client still sends: a close would reset, and destroy the answers that are complete
+        elif exchange is not None:
+            self._close_after_answer(exchange)
         else:
-            self.close()
+            self.linger()
 
     def close(self) -> None:
         """Write out what is buffered, then close."""
