@@ -196,6 +196,29 @@ def test_full_listener_refuses_with_its_reason(backend: ScriptedUpstream) -> Non
             sock.close()
 
 
+def test_an_ipv6_network_is_one_client(backend: ScriptedUpstream) -> None:
+    """Through the PROXY header: each connection from another address of one /64, and together over the limit."""
+    made = settings(
+        max_connections_per_client=3, queue={"max": 0}, proxy_protocol=True, proxy_protocol_from=["127.0.0.1"]
+    )
+    with gateway.running(backend.port, made) as started:
+        started.wait_event("serving")
+
+        def connect(client: str) -> tuple[socket.socket, int]:
+            sock = socket.create_connection(started.address, timeout=30)
+            sock.sendall(f"PROXY TCP6 {client} 2001:db8:ffff::1 4711 80\r\n".encode())
+            return sock, exchange(sock, "/a")[0]
+
+        opened = [connect(f"2001:db8:1:2:{number:x}::{number:x}") for number in range(1, 4)]
+        assert [status for _, status in opened] == [200] * 3
+        refused = connect("2001:db8:1:2:ffff::")
+        assert refused[1] == 429
+        other = connect("2001:db8:1:3::1")
+        assert other[1] == 200
+        for sock, _ in (*opened, refused, other):
+            sock.close()
+
+
 def test_limit_per_client_is_machine_wide(backend: ScriptedUpstream) -> None:
     """max_connections_per_client counts those of both workers, for each client address alone."""
     with gateway.running(backend.port, settings(max_connections_per_client=4)) as started:
