@@ -36,7 +36,7 @@ class Server(Table, frozen=True):
     admin: str = ""
     """Path of the admin socket; empty means none."""
     drain_timeout: Duration = Duration(30)
-    """How long a stopping worker may finish what runs."""
+    """How long a stopping worker, or a listener that a reload has removed, may finish what runs."""
     drain_idle: Duration = Duration(1)
     """While draining, how long a kept connection must have been silent before it is closed."""
     user: str = ""

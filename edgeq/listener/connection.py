@@ -509,11 +509,11 @@ class Downstream(Timed):
         else:
             self.shard.wheel.schedule(self, NEVER)
 
-    def stop(self) -> None:
-        """The worker ends now: what still runs is refused or cut, with its line in the access log."""
+    def stop(self, why: str = "the gateway stops and did not wait any longer") -> None:
+        """The time is over: what still runs is refused or cut, with its line in the access log."""
         exchange = self.exchange
         if exchange is not None:
-            exchange.fail("draining", self.settings.resource, "the gateway stops and did not wait any longer")
+            exchange.fail("draining", self.settings.resource, why)
         if self.state != CLOSED:
             self.abort()
 
@@ -653,7 +653,7 @@ class Downstream(Timed):
         self.abort()
 
     def drain(self, now: float, idle_s: float) -> bool:
-        """While the worker drains: close if idle for `idle_s`. Returns: True if it is closed."""
+        """While worker or listener drains: close if idle for `idle_s`. Returns: True if it is closed."""
         if (self.state == IDLE or self.state == NEW) and not self.buffer and now - self._idle_since >= idle_s:
             self.close()
             return True

@@ -37,6 +37,8 @@ from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
+_LEAVE_STEP_S = 0.25
+"""Between two looks for connections of removed listeners: each look goes over all connections."""
 
 
 class _Door:
@@ -49,6 +51,10 @@ class _Door:
         self.acceptor: Acceptor | None = None
         self.released: Callable[[Peer], None] | None = None
         """One bound method for all connections of this door."""
+        self.deadline = 0.0
+        """Once the listener is removed: until then its connections may end by themselves."""
+        self.is_empty = False
+        """Removed, and nobody comes in any more."""
 
 
 class App:
@@ -76,6 +82,9 @@ class App:
         self._services: dict[str, UpstreamService] = {}
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
+        self._leaving: list[_Door] = []
+        """Removed, with connections that are still open."""
+        self._leave_at = 0.0
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
         self._loop: WorkerLoop
@@ -202,18 +211,52 @@ class App:
                 service.tick(now)
             self._retired = [service for service in self._retired if not service.is_settled()]
         self._access.flush()
+        if self._leaving and now >= self._leave_at:
+            self._leave_step(now)
         if self._drain_done is not None:
             self._drain_step(now)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        """Accept what waits in the kernel, stop watching, close our descriptor, then call back."""
+        """Accept what waits in the kernel, stop watching, close our descriptor, then call back.
+
+        The connections are let go as in a drain, on the tick: nobody stays at a listener without a configuration.
+        """
         door = self._doors.pop(address, None)
         if door is None or door.acceptor is None:
             on_empty()
             return
-        door.acceptor.retire(on_empty)
+        door.settings.retire()
+        door.deadline = monotonic() + float(self._config.server.drain_timeout)
+        self._leaving.append(door)
+
+        def empty() -> None:
+            door.is_empty = True
+            on_empty()
+
+        door.acceptor.retire(empty)
+
+    def _leave_step(self, now: float) -> None:
+        """Removed listeners: close who is idle, and who is still there when the time is over."""
+        self._leave_at = now + _LEAVE_STEP_S
+        idle_s = float(self._config.server.drain_idle)
+        for door in list(self._leaving):
+            settings = door.settings
+            late = 0
+            is_open = False
+            for connection in list(self._shard.downstreams):
+                if not isinstance(connection, Downstream) or connection.settings is not settings:
+                    continue
+                if now >= door.deadline:
+                    late += 1
+                    connection.stop("the listener was removed, and the gateway did not wait any longer")
+                elif not connection.drain(now, idle_s):
+                    is_open = True
+            if late:
+                self._log.warning("drain_timeout", listener=settings.name, connections=late)
+            if door.is_empty and not is_open:
+                self._leaving.remove(door)
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""

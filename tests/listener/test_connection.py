@@ -245,6 +245,25 @@ def test_draining_closes_after_the_answer() -> None:
     world.check_settled()
 
 
+def test_a_removed_listener_announces_the_end() -> None:
+    """With the next answer, on the connections that it has and on those that still wait to be accepted."""
+    world = World()
+    client, server = world.request(GET)
+    server.data(OK)
+    assert b"connection: close" not in lines_of(client.take())
+    world.settings.retire()
+    client.data(GET)
+    server.data(OK)
+    world.loop.run()
+    late, _ = world.request(GET)
+    server.data(OK)
+    world.loop.run()
+    for one in (client, late):
+        assert b"connection: close" in lines_of(one.take())
+        assert one.fin_sent
+    world.check_settled()
+
+
 def test_pipelined_bytes_are_bounded() -> None:
     """While an answer is on its way the client is read only so far; it is read again afterwards."""
     world = World()
