@@ -175,10 +175,12 @@ class Downstream(Timed):
         if exchange is None or self.state == LINGERING:
             if self.state == IDLE and self.buffer:  # a pipelined request, whose turn comes in a moment
                 self.half_closed = True
+                self.shard.unpolled.add(self)
                 return True
             self.close()
             return False
         self.half_closed = True
+        self.shard.unpolled.add(self)
         if self.state == TUNNEL:
             exchange.client_half_closed()
             return True
@@ -198,6 +200,8 @@ class Downstream(Timed):
         shard = self.shard
         shard.wheel.remove(self)
         shard.downstreams.discard(self)
+        if self.paused_reading or self.half_closed:
+            shard.unpolled.discard(self)
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
@@ -553,12 +557,15 @@ class Downstream(Timed):
         """Do not read the client for now."""
         if not self.paused_reading and not self.closing:
             self.paused_reading = True
+            self.shard.unpolled.add(self)
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read the client again."""
         if self.paused_reading and not self.closing:
             self.paused_reading = False
+            if not self.half_closed:
+                self.shard.unpolled.discard(self)
             self.transport.resume_reading()
             if self.state == ACTIVE:
                 self._body_at = monotonic() + self.settings.body_timeout_s
@@ -627,9 +634,7 @@ class Downstream(Timed):
         if route is not None and route.timeout_s and now >= exchange.begun_at + route.timeout_s:
             exchange.fail("deadline_expired", route.resource, "")
         elif self.half_closed and not exchange.answer_started and now >= self._gone_at:
-            self.exchange = None
-            exchange.client_gone()
-            self.abort()
+            self.leave()
         elif not exchange.request_done and self._waits_for_body() and now >= self._body_at:
             exchange.fail("body_timeout", self.settings.resource, "")
         else:
@@ -650,6 +655,14 @@ class Downstream(Timed):
         if exchange is not None:
             self.exchange = None
             exchange.stalled()
+        self.abort()
+
+    def leave(self) -> None:
+        """The client has left, although its end has not been read: what runs for it is cancelled."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_gone()
         self.abort()
 
     def drain(self, now: float, idle_s: float) -> bool:

@@ -22,6 +22,7 @@ from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream
+from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
@@ -85,6 +86,7 @@ class App:
         self._leaving: list[_Door] = []
         """Removed, with connections that are still open."""
         self._leave_at = 0.0
+        self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
         self._loop: WorkerLoop
@@ -204,6 +206,8 @@ class App:
         for door in self._doors.values():
             if door.acceptor is not None:
                 door.acceptor.tick()
+        if shard.unpolled:
+            self._hangups.look(shard.unpolled, now)
         for service in self._services.values():
             service.tick(now)
         if self._retired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 
@@ -114,6 +115,22 @@ def test_reset_within_body(patient: Bench, missing: int) -> None:
         client.reset()
     server.wait_for(lambda: all(c.ended.is_set() for c in server.connections), what="the upstream request is cancelled")
     assert not any(request.complete for request in server.requests)
+
+
+@pytest.mark.parametrize("end", ["reset", "half_close"])
+def test_leaves_while_its_upload_stands_still(quick: Bench, end: str) -> None:
+    """A client that is not read, as the upstream takes nothing, is noticed all the same: a reset is the end, and so is
+    a FIN that half_close does not bring forward."""
+    server = quick.play(UpstreamConnection.stall)
+    path = f"/still/{end}"
+    with quick.connect() as client:
+        client.send(head("POST", path, "Content-Length: 1000000000"))
+        client.send_until_unread()
+        getattr(client, end)()
+        kernel.wait_until(lambda: any(path in line for line in quick.gateway.log_lines()), 5, "cancelled")
+    (line,) = [line for line in quick.gateway.log_lines() if path in line]
+    assert json.loads(line)["edgeq.reason"] == "client_gone"
+    assert len(server.connections) == 1
 
 
 def test_reset_while_waiting(patient: Bench) -> None:

@@ -296,26 +296,13 @@ def test_slow_upstream_stops_the_upload() -> None:
         with running_bench.connect(timeout_s=30) as client:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
             client.send(head("POST", "/", f"Content-Length: {size_bytes}"))
-            sent = _send_until_stuck(client, size_bytes)
+            sent = client.send_until_stuck(size_bytes)
             assert sent < 16 * 1024 * 1024, f"{sent} bytes were swallowed"
             gate.set()
             client.socket.settimeout(30)
             client.send(b"u" * (size_bytes - sent))
             (got,) = client.read_answers([Asked(b"POST")], 30)
     assert got.body == b"%d" % size_bytes
-
-
-def _send_until_stuck(client: RawClient, size_bytes: int) -> int:
-    """Send until nothing moves for half a second."""
-    client.socket.settimeout(0.5)
-    sent = 0
-    piece = b"u" * 65536
-    try:
-        while sent < size_bytes:
-            sent += client.socket.send(piece[: size_bytes - sent])
-    except TimeoutError:
-        pass
-    return sent
 
 
 def test_half_closing_upstream(patient: Bench) -> None:
