@@ -17,7 +17,7 @@ from typing import Any
 
 from edgeq.board.gate import BoardGate
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
-from edgeq.config.schema import Config, Forward
+from edgeq.config.schema import Config, Forward, ListenerTls
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.listener.accept_io import Acceptor
@@ -67,12 +67,14 @@ class App:
         workers: int,
         generation: int,
         config: Config,
+        ticket_secret: bytes,
         sockets: dict[str, socket.socket],
         board: Board,
     ) -> None:
         self._slot = slot
         self._workers = workers
         self._config = config
+        self._ticket_secret = ticket_secret
         self._sockets = dict(sockets)
         self._row = board.row(slot)
         self._gate = BoardGate(board, slot)
@@ -161,19 +163,19 @@ class App:
         if door is not None:
             if door.config != config:
                 if config.tls is not None:
-                    door.tls = TlsContexts(config.tls)
+                    door.tls = self._contexts(config, config.tls)
                 door.config = config
                 door.settings.update(config)
                 if door.acceptor is not None:
                     door.acceptor.update(config, door.tls)
             elif config.tls is not None and door.acceptor is not None:
-                door.tls = TlsContexts(config.tls)  # a reload reads the certificates' files again
+                door.tls = self._contexts(config, config.tls)  # a reload reads the certificates' files again
                 door.acceptor.update(config, door.tls)
             return
         sock = self._sockets.pop(config.address, None)
         if sock is None:
             return
-        door = _Door(config, TlsContexts(config.tls) if config.tls is not None else None)
+        door = _Door(config, self._contexts(config, config.tls) if config.tls is not None else None)
         self._doors[config.address] = door
         acceptor = Acceptor(
             self._loop,
@@ -189,6 +191,18 @@ class App:
         door.acceptor = acceptor
         door.released = acceptor.released
         acceptor.start()
+
+    def _contexts(self, config: ListenerConfig, tls: ListenerTls) -> TlsContexts:
+        contexts = TlsContexts(tls)
+        contexts.share_tickets(config.address, self._ticket_secret)
+        return contexts
+
+    def renew_tickets(self, secret: bytes) -> None:
+        """Make and take TLS session tickets by this secret from now on."""
+        self._ticket_secret = secret
+        for address, door in self._doors.items():
+            if door.tls is not None:
+                door.tls.share_tickets(address, secret)
 
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
