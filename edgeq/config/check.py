@@ -66,6 +66,8 @@ def _listener(listener: Listener, path: Path, findings: Findings) -> None:
     if listener.name and not _LISTENER_NAME.fullmatch(listener.name):
         findings.add((*path, "name"), "a name has at most 128 visible ASCII characters, without quotes")
     _positive(listener, ("backlog", "accept_budget", "accept_budget_lagging", "send_buffer"), path, findings)
+    if not 1 <= listener.ipv6_client_prefix <= 128:
+        findings.add((*path, "ipv6_client_prefix"), "must be from 1 to 128")
     _positive(listener.limits, ("request_line", "header_bytes", "header_count"), (*path, "limits"), findings)
     _positive(listener.timeouts, ("head",), (*path, "timeouts"), findings)
     for key, networks in (("proxy_protocol_from", listener.proxy_protocol_from), ("trusted", listener.trusted)):

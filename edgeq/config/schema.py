@@ -36,7 +36,7 @@ class Server(Table, frozen=True):
     admin: str = ""
     """Path of the admin socket; empty means none."""
     drain_timeout: Duration = Duration(30)
-    """How long a stopping worker may finish what runs."""
+    """How long a stopping worker, or a listener that a reload has removed, may finish what runs."""
     drain_idle: Duration = Duration(1)
     """While draining, how long a kept connection must have been silent before it is closed."""
     user: str = ""
@@ -110,7 +110,9 @@ class Listener(Table, frozen=True):
     max_connections: int = 20_000
     """Open connections, machine-wide. 0: no limit."""
     max_connections_per_client: int = 0
-    """Open connections of one client address, machine-wide. 0: no limit."""
+    """Open connections of one client, machine-wide. 0: no limit."""
+    ipv6_client_prefix: int = 64
+    """So many equal bits make two IPv6 addresses one client; an IPv4 address, mapped or not, is a client of its own."""
     max_requests: int = 0
     """Requests on one connection before it is closed. 0: no limit."""
     accept_budget: int = 64

@@ -3,7 +3,8 @@
 Decides who is next, who has waited too long and who finds no room. Invariants:
 - nobody overtakes: places are given in the order of arrival;
 - everybody waits for the same time, so the oldest is always the next to expire;
-- one client cannot fill the queue: with a limit per client, its waiting connections count against it.
+- one client cannot fill the queue: with a limit per client, its waiting connections count against it. Who is one client
+  the caller says (`peer.client_key`), at the moment of queueing: a reload may change it.
 
 The classes are not generic: compiled by mypyc 2.4.1, generic ones crashed the collector (seen in the model test).
 Why a queue of our own and not the kernel's: that one has no deadline, no order that we can see, and no answer.
@@ -23,12 +24,13 @@ CLIENT_FULL: Final = "conn_limit_client"
 class Ticket:
     """A place in the queue: whose descriptor waits, and since when."""
 
-    __slots__ = ("fd", "number", "peer", "since")
+    __slots__ = ("client", "fd", "number", "peer", "since")
 
-    def __init__(self, number: int, fd: int, peer: Peer, since: float) -> None:
+    def __init__(self, number: int, fd: int, peer: Peer, client: str, since: float) -> None:
         self.number = number
         self.fd = fd
         self.peer = peer
+        self.client = client
         self.since = since
 
 
@@ -52,17 +54,21 @@ class Backlog:
         self.max_waiting = max_waiting
         self.timeout_s = timeout_s
 
-    def push(self, fd: int, peer: Peer, now: float, max_per_client: int = 0) -> Ticket | str:
-        """Queue up. Returns the ticket, or the reason why there is no room. `max_per_client` 0: no limit."""
+    def push(self, fd: int, peer: Peer, now: float, max_per_client: int = 0, client: str = "") -> Ticket | str:
+        """Queue up. Returns the ticket, or the reason why there is no room.
+
+        Args: max_per_client 0: no limit; client: for whom it counts, its address if nothing else is said.
+        """
         if len(self._tickets) >= self.max_waiting:
             return FULL
-        waiting = self._by_client.get(peer.client_host, 0)
+        client = client or peer.client_host
+        waiting = self._by_client.get(client, 0)
         if 0 < max_per_client <= waiting:
             return CLIENT_FULL
-        ticket = Ticket(self._next_number, fd, peer, now)
+        ticket = Ticket(self._next_number, fd, peer, client, now)
         self._next_number += 1
         self._tickets[ticket.number] = ticket
-        self._by_client[peer.client_host] = waiting + 1
+        self._by_client[client] = waiting + 1
         return ticket
 
     def oldest(self) -> Ticket | None:
@@ -75,12 +81,12 @@ class Backlog:
         """Take a ticket out, wherever it stands. False: it was no longer in the queue."""
         if self._tickets.pop(ticket.number, None) is None:
             return False
-        client_host = ticket.peer.client_host
-        waiting = self._by_client[client_host] - 1
+        client = ticket.client
+        waiting = self._by_client[client] - 1
         if waiting:
-            self._by_client[client_host] = waiting
+            self._by_client[client] = waiting
         else:
-            del self._by_client[client_host]
+            del self._by_client[client]
         return True
 
     def expire(self, now: float) -> list[Ticket]:

@@ -6,8 +6,10 @@
      v                  v                     |  +----> TUNNEL         v
     CLOSED <--------- LINGERING <-------------+-----------+-------> CLOSED
 
-LINGERING: our FIN is sent and what still arrives is thrown away for a moment, because closing a socket with unread
-bytes resets it, and a reset can destroy an answer that is still on its way (RFC 9112 9.6).
+LINGERING: our FIN is sent and what still arrives is thrown away for a moment. A socket that is closed with unread
+bytes, or gets bytes after the close, resets its connection, and that can destroy an answer which is still on its way
+(RFC 9112 9.6). So whenever it is us who end a connection after an answer, it lingers; who has asked for the end, or is
+silent between two requests, sends nothing more.
 
 A client that resets is gone at once. A FIN may be a half-close whose answer is wanted: the answer gets a short,
 configured time to begin before the request is cancelled.
@@ -173,10 +175,12 @@ class Downstream(Timed):
         if exchange is None or self.state == LINGERING:
             if self.state == IDLE and self.buffer:  # a pipelined request, whose turn comes in a moment
                 self.half_closed = True
+                self.shard.unpolled.add(self)
                 return True
             self.close()
             return False
         self.half_closed = True
+        self.shard.unpolled.add(self)
         if self.state == TUNNEL:
             exchange.client_half_closed()
             return True
@@ -196,6 +200,8 @@ class Downstream(Timed):
         shard = self.shard
         shard.wheel.remove(self)
         shard.downstreams.discard(self)
+        if self.paused_reading or self.half_closed:
+            shard.unpolled.discard(self)
         exchange = self.exchange
         if exchange is not None:
             self.exchange = None
@@ -451,15 +457,18 @@ class Downstream(Timed):
             self._read_head(data)
 
     def _close_after_answer(self, exchange: Exchange) -> None:
+        """End the connection so that what has been answered arrives, whatever the client still sends."""
         if self.closing:
             return
-        if exchange.request_done and not self.buffer:
-            self.close()
+        if exchange.request_done and not self.buffer and not exchange.head.keep_alive:
+            self.close()  # as the client has asked: it sends nothing more
             return
-        self.linger()
+        self.linger()  # the client could not know, and its next request may be on its way
 
     def linger(self) -> None:
         """Send our FIN after what is buffered, and throw away what still comes for a moment."""
+        if self.closing:
+            return
         if self.half_closed or not self.transport.can_write_eof():
             self.close()
             return
@@ -479,10 +488,10 @@ class Downstream(Timed):
             self.closing = True
             self.state = CLOSED
             reset(self.transport)
-        elif self.buffer or (exchange is not None and not exchange.request_done):
-            self.linger()  # the client still sends: a close would reset, and destroy the answers that are complete
+        elif exchange is not None:
+            self._close_after_answer(exchange)
         else:
-            self.close()
+            self.linger()
 
     def close(self) -> None:
         """Write out what is buffered, then close."""
@@ -505,11 +514,11 @@ class Downstream(Timed):
         else:
             self.shard.wheel.schedule(self, NEVER)
 
-    def stop(self) -> None:
-        """The worker ends now: what still runs is refused or cut, with its line in the access log."""
+    def stop(self, why: str = "the gateway stops and did not wait any longer") -> None:
+        """The time is over: what still runs is refused or cut, with its line in the access log."""
         exchange = self.exchange
         if exchange is not None:
-            exchange.fail("draining", self.settings.resource, "the gateway stops and did not wait any longer")
+            exchange.fail("draining", self.settings.resource, why)
         if self.state != CLOSED:
             self.abort()
 
@@ -549,12 +558,15 @@ class Downstream(Timed):
         """Do not read the client for now."""
         if not self.paused_reading and not self.closing:
             self.paused_reading = True
+            self.shard.unpolled.add(self)
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read the client again."""
         if self.paused_reading and not self.closing:
             self.paused_reading = False
+            if not self.half_closed:
+                self.shard.unpolled.discard(self)
             self.transport.resume_reading()
             if self.state == ACTIVE:
                 self._body_at = monotonic() + self.settings.body_timeout_s
@@ -623,9 +635,7 @@ class Downstream(Timed):
         if route is not None and route.timeout_s and now >= exchange.begun_at + route.timeout_s:
             exchange.fail("deadline_expired", route.resource, "")
         elif self.half_closed and not exchange.answer_started and now >= self._gone_at:
-            self.exchange = None
-            exchange.client_gone()
-            self.abort()
+            self.leave()
         elif not exchange.request_done and self._waits_for_body() and now >= self._body_at:
             exchange.fail("body_timeout", self.settings.resource, "")
         else:
@@ -648,8 +658,16 @@ class Downstream(Timed):
             exchange.stalled()
         self.abort()
 
+    def leave(self) -> None:
+        """The client has left, although its end has not been read: what runs for it is cancelled."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.exchange = None
+            exchange.client_gone()
+        self.abort()
+
     def drain(self, now: float, idle_s: float) -> bool:
-        """While the worker drains: close if idle for `idle_s`. Returns: True if it is closed."""
+        """While worker or listener drains: close if idle for `idle_s`. Returns: True if it is closed."""
         if (self.state == IDLE or self.state == NEW) and not self.buffer and now - self._idle_since >= idle_s:
             self.close()
             return True

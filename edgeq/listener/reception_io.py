@@ -22,7 +22,7 @@ from edgeq.listener.accept_policy import LogPace
 from edgeq.listener.backlog import CLIENT_FULL, FULL, Backlog
 from edgeq.listener.descriptor_io import has_left, own_address, socket_of
 from edgeq.listener.open_io import MakeProtocol, Opener
-from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
+from edgeq.listener.peer import UNIX_HOST, Peer, client_key, plain_host
 from edgeq.listener.preface_io import Outcome, PrefaceReader
 from edgeq.listener.proxy_protocol import Header
 from edgeq.listener.refuse_io import Refuser, discard_received
@@ -231,7 +231,8 @@ class Reception:
         if refusal == FULL:
             # All clients of a Unix socket have one name, so a limit for each of them cannot be told from one for all.
             most = 0 if peer.client_host == UNIX_HOST else self._config.max_connections_per_client
-            queued = self._backlog.push(fd, peer, self._loop.time(), most)
+            client = client_key(peer.client_host, self._config.ipv6_client_prefix)
+            queued = self._backlog.push(fd, peer, self._loop.time(), most, client)
             if not isinstance(queued, str):
                 if self._ticking is None:
                     self._ticking = self._loop.call_later(_TICK_S, self._on_tick)

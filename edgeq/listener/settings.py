@@ -53,3 +53,7 @@ class ListenerSettings:
         self.half_close_s: float = float(timeouts.half_close)
         self.max_requests: int = config.max_requests
         self.trusted: Networks | None = Networks(config.trusted) if config.trusted else None
+
+    def retire(self) -> None:
+        """The listener is removed: each of its connections ends, announced, after its next answer."""
+        self.max_requests = 1

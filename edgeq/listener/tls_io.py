@@ -8,7 +8,7 @@ Decides which certificate answers, and how strict the handshake is. Invariants:
 - the contexts are immutable: a reload makes new ones, and connections that are open keep theirs.
 
 Certificates of the same names but another key algorithm (RSA beside ECDSA) share a context, and OpenSSL chooses.
-Ticket keys are made with a context: processes that are forked afterwards resume each other's sessions.
+Sessions resume on every worker once `share_tickets` was called (tickets_io.py); until then on the one that began them.
 A handshake that fails is told to the client by an alert (RFC 8446 6.2): uvloop 0.23 closes without sending it, so it is
 sent here, on the descriptor itself.
 Defaults follow Mozilla's "intermediate" profile: TLS 1.2 and 1.3, ECDHE with AEAD, the client's order of ciphers
@@ -18,6 +18,7 @@ Defaults follow Mozilla's "intermediate" profile: TLS 1.2 and 1.3, ECDHE with AE
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import ssl
 from contextvars import ContextVar
@@ -26,6 +27,7 @@ from typing import Final
 
 from edgeq.config.schema import Certificate, ListenerTls
 from edgeq.listener.certificate_names import CertificateNames, read_names
+from edgeq.listener.tickets_io import derive_keys, set_keys
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _PEM_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
@@ -95,7 +97,7 @@ class TlsContexts:
     Raises: TlsError, naming the file.
     """
 
-    __slots__ = ("_certificates", "_exact", "_wildcard", "default")
+    __slots__ = ("_certificates", "_exact", "_identity", "_wildcard", "default")
 
     def __init__(self, config: ListenerTls) -> None:
         if not config.certificates:
@@ -105,9 +107,11 @@ class TlsContexts:
         self._certificates: list[tuple[str, tuple[str, ...]]] = []
         by_names: dict[frozenset[str], tuple[ssl.SSLContext, set[str]]] = {}
         default: ssl.SSLContext | None = None
+        identity = hashlib.sha256(config.min_version.encode())
         for certificate in config.certificates:
-            found = _read_certificate(certificate.certificate)
+            der, found = _read_certificate(certificate.certificate)
             self._certificates.append((certificate.certificate, found.names))
+            identity.update(hashlib.sha256(der).digest())
             context, algorithms = by_names.setdefault(frozenset(found.names), (_new_context(config), set()))
             if found.key_algorithm in algorithms:
                 _load(_new_context(config), certificate)  # never chosen, but a bad file is still an error
@@ -121,6 +125,10 @@ class TlsContexts:
         assert default is not None
         default.sni_callback = self._on_server_name
         self.default: ssl.SSLContext = default
+        if config.client_ca:
+            identity.update(hashlib.sha256(Path(config.client_ca).read_bytes()).digest())
+        self._identity = identity.digest()
+        """Of all that decides who may connect, and as whom we answer."""
 
     def select(self, server_name: str) -> ssl.SSLContext:
         """The context for a name in lower case; the default for a name that no certificate has."""
@@ -129,6 +137,13 @@ class TlsContexts:
             _, _, parent = server_name.partition(".")
             context = self._wildcard.get(parent)
         return context or self.default
+
+    def share_tickets(self, address: str, secret: bytes) -> bool:
+        """Let sessions of this listener resume wherever the same is called with the same secret, and nowhere else.
+
+        Returns: False where that cannot be had. OpenSSL asks only the context with which a connection began.
+        """
+        return set_keys(self.default, derive_keys(secret, self._identity + address.encode()))
 
     def snapshot(self) -> list[dict[str, object]]:
         """Files and the names they serve, in order."""
@@ -174,8 +189,8 @@ def _load(context: ssl.SSLContext, certificate: Certificate) -> None:
         raise TlsError(f"{certificate.certificate}: cannot be used with key {key}: {_why(exc)}") from exc
 
 
-def _read_certificate(path: str) -> CertificateNames:
-    """The names of the first certificate in a file, which is the server's own (RFC 8446 4.4.2)."""
+def _read_certificate(path: str) -> tuple[bytes, CertificateNames]:
+    """The first certificate in a file, which is the server's own (RFC 8446 4.4.2), and its names."""
     try:
         text = Path(path).read_text("latin-1")
     except OSError as exc:
@@ -185,7 +200,8 @@ def _read_certificate(path: str) -> CertificateNames:
     if start < 0 or end < 0:
         raise TlsError(f"{path}: no PEM certificate in this file")
     try:
-        return read_names(ssl.PEM_cert_to_DER_cert(text[start : end + len(_PEM_END)]))
+        der = ssl.PEM_cert_to_DER_cert(text[start : end + len(_PEM_END)])
+        return der, read_names(der)
     except ValueError as exc:
         raise TlsError(f"{path}: {exc}") from exc
 

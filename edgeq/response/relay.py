@@ -480,6 +480,18 @@ class Exchange:
         self._upstream_half_closed = not self.down.half_closed and self.down.half_close()
         return self._upstream_half_closed
 
+    def has_passed_fin(self) -> bool:
+        """Has the client got our FIN while the other direction of its tunnel lives on?"""
+        return self._upstream_half_closed
+
+    def taken_bytes(self) -> int:
+        """What the upstream's kernel has taken of the request's body: grows while the request moves."""
+        up = self.up
+        if up is None:
+            return -1
+        left: int = up.transport.get_write_buffer_size()
+        return self.request_bytes - left
+
     def _complete(self, now: float) -> None:
         """The last byte of the answer has been written."""
         up = self.up

@@ -45,10 +45,12 @@ from edgeq.supervisor.messages import (
     Failed,
     Message,
     Ready,
+    RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
     Spawn,
+    TicketSecret,
     decode_from_worker,
     encode_message,
     pack_config,
@@ -134,6 +136,7 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
+        self._tickets = TicketSecret.make()
         self.spawner = SpawnerClient(loop, launch, self)
 
     @property
@@ -154,6 +157,7 @@ class Fleet:
 
     async def start_spawner(self) -> bool:
         """Returns whether it came up."""
+        self._loop.call_later(self._launch.ticket_life_s, self._renew_tickets)
         self.spawner.start()
         await self._changes.until(lambda: self.spawner.ready or bool(self._failures), self._launch.start_timeout_s)
         return self.spawner.ready
@@ -258,6 +262,12 @@ class Fleet:
 
     # How it is done.
 
+    def _renew_tickets(self) -> None:
+        self._loop.call_later(self._launch.ticket_life_s, self._renew_tickets)
+        self._tickets = TicketSecret.make()
+        for worker in self._workers.values():
+            worker.send(RenewTickets(self._tickets))
+
     def _apply(self, worker: Worker, target: Target) -> None:
         new = tuple(address for address in target.addresses if address not in worker.addresses)
         fds = [sock.fileno() for sock in self._listeners.sockets_of(worker.slot, new)]
@@ -360,7 +370,15 @@ class Fleet:
         with theirs:
             socks = self._listeners.sockets_of(slot, target.addresses)
             fds = [theirs.fileno(), self._board.fd, *(sock.fileno() for sock in socks)]
-            spawn = Spawn(slot, target.generation, target.workers, target.addresses, target.packed, target.credentials)
+            spawn = Spawn(
+                slot,
+                target.generation,
+                target.workers,
+                target.addresses,
+                target.packed,
+                self._tickets,
+                target.credentials,
+            )
             self.spawner.spawn(spawn, fds)
 
     def _kill_unready(self, worker: Worker) -> None:

@@ -23,6 +23,8 @@ class Launch:
     """Until a worker has emptied its accept queues."""
     kill_margin_s: float = 2.0
     """After the drain timeout, until a worker that is still there is killed."""
+    ticket_life_s: float = 4 * 3600.0
+    """Of the secret behind TLS session tickets (tickets_io.py): twice the life of a ticket."""
 
 
 def load_part(spec: str) -> Any:

@@ -8,6 +8,7 @@ does not know).
 from __future__ import annotations
 
 import pickle
+import secrets
 from typing import TypeAlias
 
 import msgspec
@@ -27,6 +28,20 @@ class Credentials(msgspec.Struct, frozen=True):
     groups: tuple[int, ...]
 
 
+class TicketSecret(msgspec.Struct, frozen=True):
+    """From which workers derive the keys of TLS session tickets (tickets_io.py). Never shown, logged or stored."""
+
+    value: bytes
+
+    def __repr__(self) -> str:
+        return "TicketSecret(...)"
+
+    @classmethod
+    def make(cls) -> TicketSecret:
+        """A new one."""
+        return cls(secrets.token_bytes(32))
+
+
 # supervisor -> spawner
 
 
@@ -38,6 +53,7 @@ class Spawn(Message, frozen=True):
     workers: int
     addresses: tuple[str, ...]
     config: bytes
+    tickets: TicketSecret
     credentials: Credentials | None = None
 
 
@@ -103,6 +119,12 @@ class ReopenLogs(Message, frozen=True):
     """The log files were moved away."""
 
 
+class RenewTickets(Message, frozen=True):
+    """Make and take TLS session tickets by this secret from now on, and by no other."""
+
+    tickets: TicketSecret
+
+
 # worker -> supervisor
 
 
@@ -144,7 +166,7 @@ class Drained(Message, frozen=True):
 
 
 FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited
-ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs
+ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs | RenewTickets
 FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Emptied | Drained
 
 _encoder = msgspec.msgpack.Encoder()

@@ -122,6 +122,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
             workers=spawn.workers,
             generation=spawn.generation,
             config=unpack_config(spawn.config),
+            ticket_secret=spawn.tickets.value,
             control=control,
             board_fd=board_fd,
             sockets=sockets,

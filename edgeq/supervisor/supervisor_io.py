@@ -27,6 +27,7 @@ from edgeq.board.layout import Board
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
 from edgeq.errors import EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.listener import tickets_io
 from edgeq.observe import log_io
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
@@ -68,6 +69,7 @@ class Supervisor:
         self._started = False
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
+        self._told_of_tickets = False
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises StartError if it cannot start."""
@@ -244,6 +246,10 @@ class Supervisor:
             plan = self._fleet.table.plan(config.server.workers or process_io.usable_cores())
         except ValueError as error:
             raise StartError(str(error)) from error
+        if not self._told_of_tickets and any(one.tls is not None for one in config.listener):
+            self._told_of_tickets = True
+            if why := tickets_io.unavailable():
+                _log.warning("TLS sessions resume only on the worker that began them", why=why)
         self._listeners.ensure(config.listener, (*self._fleet.table.active(), *plan.start))
         limit = kernel_backlog_limit()
         for one in config.listener:

@@ -60,7 +60,9 @@ class Pool:
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0
-        self.waiting: dict[Exchange, None] = {}
+        self.waiting: dict[Exchange, float] = {}
+        """Since when, the longest first. The connections that are being opened are for the first `connecting` of them:
+        each dial's end, good or bad, concerns the first."""
         self.memo: ResponseHead | None = None
         """The last answer's head: most answers repeat it byte for byte."""
         self.retired: bool = False
@@ -84,7 +86,8 @@ class Pool:
         if waiting - self.connecting >= self.upstream.max_waiting and not self._may_open():
             exchange.fail("queue_full", self.resource + ":pool", f"{waiting} requests wait for a connection")
             return
-        self.waiting[exchange] = None
+        # Not queued_at: what another endpoint has cost it (a dial that timed out) is no time in this queue.
+        self.waiting[exchange] = monotonic()
         exchange.waiting_in = self
         self._open_more()
 
@@ -190,17 +193,21 @@ class Pool:
     def expire_waiting(self, now: float) -> None:
         """Refuse those who have waited too long for a connection that is in use by others; called on each tick.
 
-        While a connection is being opened for them the connect time-out decides.
+        For the first in the queue connections are being opened, and there the connect time-out decides: one that dials
+        into nothing holds up nobody else.
         """
-        upstream = self.upstream
-        timeout_s = upstream.queue_timeout_s
-        if not timeout_s or (self.connecting and self.opened + self.connecting < upstream.max_connections):
+        timeout_s = self.upstream.queue_timeout_s
+        if not timeout_s or len(self.waiting) <= self.connecting:
             return
+        dialed_for = self.connecting
         late: list[Exchange] = []
-        for exchange in self.waiting:
-            if now - exchange.queued_at < timeout_s:
+        for exchange, since in self.waiting.items():
+            if dialed_for:
+                dialed_for -= 1
+            elif now - since < timeout_s:
                 break
-            late.append(exchange)
+            else:
+                late.append(exchange)
         for exchange in late:
             self.leave(exchange)
             exchange.fail("queue_timeout", self.resource + ":pool", "no connection became free in time")
@@ -214,8 +221,8 @@ class Pool:
     def snapshot(self) -> dict[str, int | float | str]:
         """What is held and who waits."""
         oldest = 0.0
-        for exchange in self.waiting:
-            oldest = monotonic() - exchange.queued_at
+        for since in self.waiting.values():
+            oldest = monotonic() - since
             break
         return {
             "endpoint": self.name,

@@ -17,11 +17,12 @@ from typing import Any
 
 from edgeq.board.gate import BoardGate
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
-from edgeq.config.schema import Config, Forward
+from edgeq.config.schema import Config, Forward, ListenerTls
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream
+from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
@@ -37,6 +38,8 @@ from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
+_LEAVE_STEP_S = 0.25
+"""Between two looks for connections of removed listeners: each look goes over all connections."""
 
 
 class _Door:
@@ -49,6 +52,10 @@ class _Door:
         self.acceptor: Acceptor | None = None
         self.released: Callable[[Peer], None] | None = None
         """One bound method for all connections of this door."""
+        self.deadline = 0.0
+        """Once the listener is removed: until then its connections may end by themselves."""
+        self.is_empty = False
+        """Removed, and nobody comes in any more."""
 
 
 class App:
@@ -60,12 +67,14 @@ class App:
         workers: int,
         generation: int,
         config: Config,
+        ticket_secret: bytes,
         sockets: dict[str, socket.socket],
         board: Board,
     ) -> None:
         self._slot = slot
         self._workers = workers
         self._config = config
+        self._ticket_secret = ticket_secret
         self._sockets = dict(sockets)
         self._row = board.row(slot)
         self._gate = BoardGate(board, slot)
@@ -78,6 +87,10 @@ class App:
         self._services: dict[str, UpstreamService] = {}
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
+        self._leaving: list[_Door] = []
+        """Removed, with connections that are still open."""
+        self._leave_at = 0.0
+        self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
         self._loop: WorkerLoop
@@ -156,18 +169,18 @@ class App:
         if door is not None:
             if door.config != config:
                 if config.tls is not None:
-                    door.tls = TlsContexts(config.tls)
+                    door.tls = self._contexts(config, config.tls)
                 door.config = config
                 door.settings.update(config)
                 if door.acceptor is not None:
                     door.acceptor.update(config, door.tls)
             elif config.tls is not None and door.acceptor is not None:
-                door.tls = TlsContexts(config.tls)  # a reload reads the certificates' files again
+                door.tls = self._contexts(config, config.tls)  # a reload reads the certificates' files again
                 door.acceptor.update(config, door.tls)
             return
         sock = self._sockets.pop(config.address, None)
         if sock is not None:
-            tls = TlsContexts(config.tls) if config.tls is not None else None
+            tls = self._contexts(config, config.tls) if config.tls is not None else None
             self._doors[config.address] = self._accepting(config, sock, tls)
 
     def _accepting(self, config: ListenerConfig, sock: socket.socket, tls: TlsContexts | None) -> _Door:
@@ -189,6 +202,18 @@ class App:
         acceptor.start()
         return door
 
+    def _contexts(self, config: ListenerConfig, tls: ListenerTls) -> TlsContexts:
+        contexts = TlsContexts(tls)
+        contexts.share_tickets(config.address, self._ticket_secret)
+        return contexts
+
+    def renew_tickets(self, secret: bytes) -> None:
+        """Make and take TLS session tickets by this secret from now on."""
+        self._ticket_secret = secret
+        for address, door in self._doors.items():
+            if door.tls is not None:
+                door.tls.share_tickets(address, secret)
+
     def _connection(self, door: _Door, peer: Peer) -> Any:
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
         return Downstream(self._shard, door.settings, peer, peer.waited_us, door.released)
@@ -205,6 +230,8 @@ class App:
         for door in self._doors.values():
             if door.acceptor is not None:
                 door.acceptor.tick()
+        if shard.unpolled:
+            self._hangups.look(shard.unpolled, now)
         for service in self._services.values():
             service.tick(now)
         if self._retired:
@@ -214,18 +241,52 @@ class App:
         self._access.flush()
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
+        if self._leaving and now >= self._leave_at:
+            self._leave_step(now)
         if self._drain_done is not None:
             self._drain_step(now)
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        """Accept what waits in the kernel, stop watching, close our descriptor, then call back."""
+        """Accept what waits in the kernel, stop watching, close our descriptor, then call back.
+
+        The connections are let go as in a drain, on the tick: nobody stays at a listener without a configuration.
+        """
         door = self._doors.pop(address, None)
         if door is None or door.acceptor is None:
             on_empty()
             return
-        door.acceptor.retire(on_empty)
+        door.settings.retire()
+        door.deadline = monotonic() + float(self._config.server.drain_timeout)
+        self._leaving.append(door)
+
+        def empty() -> None:
+            door.is_empty = True
+            on_empty()
+
+        door.acceptor.retire(empty)
+
+    def _leave_step(self, now: float) -> None:
+        """Removed listeners: close who is idle, and who is still there when the time is over."""
+        self._leave_at = now + _LEAVE_STEP_S
+        idle_s = float(self._config.server.drain_idle)
+        for door in list(self._leaving):
+            settings = door.settings
+            late = 0
+            is_open = False
+            for connection in list(self._shard.downstreams):
+                if not isinstance(connection, Downstream) or connection.settings is not settings:
+                    continue
+                if now >= door.deadline:
+                    late += 1
+                    connection.stop("the listener was removed, and the gateway did not wait any longer")
+                elif not connection.drain(now, idle_s):
+                    is_open = True
+            if late:
+                self._log.warning("drain_timeout", listener=settings.name, connections=late)
+            if door.is_empty and not is_open:
+                self._leaving.remove(door)
 
     def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
         """Serve what waits in the socket of a worker that is dead as if it had waited in our own."""

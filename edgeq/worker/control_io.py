@@ -33,6 +33,7 @@ from edgeq.supervisor.messages import (
     Empty,
     Message,
     Ready,
+    RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
@@ -56,6 +57,9 @@ class App(Protocol):
 
     def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
         """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here."""
+
+    def renew_tickets(self, secret: bytes) -> None:
+        """Make and take TLS session tickets by this secret from now on."""
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
         """Accept until the queue is empty, close the own descriptor, then call `on_empty`.
@@ -88,6 +92,7 @@ class MakeApp(Protocol):
         workers: int,
         generation: int,
         config: Config,
+        ticket_secret: bytes,
         sockets: dict[str, socket.socket],
         board: Board,
     ) -> App: ...
@@ -154,6 +159,8 @@ class Control:
                 self._drain(timeout_s)
             case ReopenLogs():
                 self._app.reopen_logs()
+            case RenewTickets(tickets):
+                self._app.renew_tickets(tickets.value)
 
     def _apply(self, message: Apply, fds: list[int]) -> None:
         # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.

@@ -48,6 +48,7 @@ def main(
     workers: int,
     generation: int,
     config: Config,
+    ticket_secret: bytes,
     control: socket.socket,
     board_fd: int,
     sockets: dict[str, socket.socket],
@@ -62,7 +63,7 @@ def main(
     loop = make_loop()
     asyncio.set_event_loop(loop)
     try:
-        app = make_app(slot, workers, generation, config, sockets, board)
+        app = make_app(slot, workers, generation, config, ticket_secret, sockets, board)
         app.start(loop)
     except Exception as error:
         _log.exception("worker cannot start", slot=slot)

@@ -33,6 +33,7 @@ class Shard:
         "requests",
         "ring",
         "routes",
+        "unpolled",
         "wheel",
     )
 
@@ -49,6 +50,8 @@ class Shard:
         """structlog logger of events."""
         self.call_soon: Any = call_soon
         self.downstreams: set[Timed] = set()
+        self.unpolled: set[Timed] = set()
+        """Those to which the loop does not listen just now: reading is paused, or their FIN has been read."""
         self.generation: int = 0
         """Of the configuration; also says when a remembered route is stale."""
         self.heads: dict[bytes, RequestHead] = {}

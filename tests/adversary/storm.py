@@ -416,8 +416,6 @@ class RudeClient:
                 and not half_closed
                 and (mood in GOOD or mood == "unseen")
                 and not str(cut).startswith("early")
-                # Who still sends when its connection is cut after a later answer may lose an earlier one to the reset.
-                and not (task is not None and count > 1 and ("104" in str(cut) or "32" in str(cut)))
             ):
                 self.books.blame(f"cut without a reason ({mood}): {ask.marker} {ask.method!r} {index}/{count}: {cut}")
             return False

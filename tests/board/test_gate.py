@@ -84,6 +84,60 @@ def test_a_limit_per_client_that_is_switched_meanwhile(board: Board) -> None:
     assert opened(board, A) == 1
 
 
+@pytest.mark.parametrize(
+    ("prefix", "first", "second", "together"),
+    [
+        (64, "2001:db8:1:2::1", "2001:db8:1:2:ffff::2", True),
+        (64, "2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        (48, "2001:db8:1:2::1", "2001:db8:1:3::1", True),
+        (48, "2001:db8:1:2::1", "2001:db8:2:2::1", False),
+        (63, "2001:db8:1:2::1", "2001:db8:1:3::1", True),
+        (128, "2001:db8::1", "2001:db8::2", False),
+        (1, "2001:db8::1", "::ffff:10.0.0.1", False),
+        (64, "10.0.0.1", "10.0.0.2", False),
+        (64, "10.0.0.1", "::ffff:10.0.0.1", True),
+        (64, "::ffff:10.0.0.1", "::ffff:a00:1", True),
+        (64, "::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        (64, "::ffff:10.0.0.1", "::1", False),
+    ],
+)
+def test_ipv6_clients_are_counted_by_their_network(
+    board: Board, prefix: int, first: str, second: str, together: bool
+) -> None:
+    """Who has a /64 has 2**64 addresses, and is one client; IPv4 in whatever spelling is counted by address."""
+    gate = BoardGate(board, 0)
+    gate.configure(Listener(address=A, max_connections_per_client=1, ipv6_client_prefix=prefix))
+    assert gate.try_open(A, first) is None
+    assert gate.try_open(A, second) == ("conn_limit_client" if together else None)
+    gate.close(A, first)
+    if not together:
+        gate.close(A, second)
+    assert [gate.try_open(A, host) for host in (second, first)] == [None, "conn_limit_client" if together else None]
+
+
+def test_a_prefix_that_is_changed_meanwhile(board: Board) -> None:
+    """Each connection gives back what it was counted for: nothing is left behind under the old prefix or the new."""
+    gate = BoardGate(board, 0)
+
+    def configure(prefix: int) -> None:
+        gate.configure(Listener(address=A, max_connections_per_client=2, ipv6_client_prefix=prefix))
+
+    configure(64)
+    assert gate.try_open(A, "2001:db8:1:2::1") is None
+    configure(48)
+    assert gate.try_open(A, "2001:db8:1:2::1") is None
+    assert gate.try_open(A, "2001:db8:1:3::1") is None
+    assert gate.try_open(A, "2001:db8:1:4::1") == "conn_limit_client"
+    for host in ("2001:db8:1:2::1", "2001:db8:1:2::1", "2001:db8:1:3::1"):
+        gate.close(A, host)
+    for prefix in (64, 48):
+        configure(prefix)
+        assert [gate.try_open(A, "2001:db8:1:2::9") for _ in range(3)] == [None, None, "conn_limit_client"]
+        for _ in range(2):
+            gate.close(A, "2001:db8:1:2::9")
+    assert opened(board, A) == 0
+
+
 def test_clients_of_a_unix_socket_have_one_name(board: Board) -> None:
     """So the limit per client is not theirs; the listener's is, and so is a proxied client's."""
     gate = BoardGate(board, 0)

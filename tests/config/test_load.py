@@ -118,6 +118,14 @@ def test_a_typo_is_recognised() -> None:
         ),
         ('[[listener]]\naddress = "[::]:1"\nbacklog = 0', "edgeq.toml:8: listener[1].backlog: must be more than 0"),
         (
+            '[[listener]]\naddress = "[::]:1"\nipv6_client_prefix = 0',
+            "edgeq.toml:8: listener[1].ipv6_client_prefix: must be from 1 to 128",
+        ),
+        (
+            '[[listener]]\naddress = "[::]:1"\nipv6_client_prefix = 129',
+            "edgeq.toml:8: listener[1].ipv6_client_prefix: must be from 1 to 128",
+        ),
+        (
             '[[listener]]\naddress = "[::]:1"\nname = "127.0.0.1:8080"',
             'edgeq.toml:8: listener[1].name: listener[0] has the name "127.0.0.1:8080" already',
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support import kernel
 from tests.support.bench import Bench, bench, head
-from tests.support.gateway import Settings
+from tests.support.gateway import Settings, Value
 from tests.support.raw_client import Asked, Ending
 from tests.support.scripted_upstream import (
     SeenRequest,
@@ -116,6 +117,22 @@ def test_reset_within_body(patient: Bench, missing: int) -> None:
     assert not any(request.complete for request in server.requests)
 
 
+@pytest.mark.parametrize("end", ["reset", "half_close"])
+def test_leaves_while_its_upload_stands_still(quick: Bench, end: str) -> None:
+    """A client that is not read, as the upstream takes nothing, is noticed all the same: a reset is the end, and so is
+    a FIN that half_close does not bring forward."""
+    server = quick.play(UpstreamConnection.stall)
+    path = f"/still/{end}"
+    with quick.connect() as client:
+        client.send(head("POST", path, "Content-Length: 1000000000"))
+        client.send_until_unread()
+        getattr(client, end)()
+        kernel.wait_until(lambda: any(path in line for line in quick.gateway.log_lines()), 5, "cancelled")
+    (line,) = [line for line in quick.gateway.log_lines() if path in line]
+    assert json.loads(line)["edgeq.reason"] == "client_gone"
+    assert len(server.connections) == 1
+
+
 def test_reset_while_waiting(patient: Bench) -> None:
     """A client that resets while its answer is awaited cancels the upstream request at once."""
     server = patient.play(stalled)
@@ -136,6 +153,38 @@ def test_reset_within_answer(patient: Bench) -> None:
         client.reset()
     kernel.wait_until(server.connections[0].gateway_has_closed, 5, "the upstream connection is closed")
     gate.set()
+
+
+@pytest.mark.parametrize("how", ["cut", "refused", "max_requests"])
+def test_what_is_sent_after_the_end_destroys_no_answer(how: str) -> None:
+    """Bytes that were on their way when the gateway ended a connection do not reset it: what was complete arrives."""
+    whole = answer(b"w" * 60_000)
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        if request.target == b"/whole":
+            connection.send(whole)
+        else:
+            connection.send(answer(b"c" * 100)[:-50])
+            connection.close()
+
+    extra: dict[str, Value] = {"listener": {"max_requests": 1 if how == "max_requests" else 0}}
+    # The window is small, so most of the answer is still in the gateway's kernel when the connection ends.
+    with bench(Settings(extra=extra)) as running, running.connect(receive_buffer_bytes=4096) as client:
+        running.handle(handler)
+        second = {"cut": head("GET", "/cut"), "refused": b"NO REQUEST\r\n\r\n", "max_requests": b""}[how]
+        client.send(head("GET", "/whole") + second)
+        state = kernel.FarState(client.socket)
+        kernel.wait_until(lambda: state.read() != kernel.ESTABLISHED, 10, "the gateway ends the connection")
+        for _ in range(3):
+            assert client.send(head("GET", "/late"))
+        client.read_to_end(10)
+        assert client.ending is Ending.FIN
+        asked = [Asked()] if how == "max_requests" else [Asked(), Asked()]
+        first, *rest = client.read_answers(asked)
+    assert first.complete
+    assert first.body == b"w" * 60_000
+    assert [one.complete for one in rest] == {"cut": [False], "refused": [True], "max_requests": []}[how]
+    assert not any(request.target == b"/late" for request in running.upstream.requests)
 
 
 def test_half_close_gets_its_answer(patient: Bench) -> None:

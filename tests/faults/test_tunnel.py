@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import kernel
 from tests.support.bench import Bench, bench, head
 from tests.support.raw_client import Asked, Ending, RawClient
 from tests.support.scripted_upstream import UpstreamConnection
@@ -24,9 +25,9 @@ def tunnel() -> Iterator[Bench]:
         yield running
 
 
-def _opened(running: Bench) -> RawClient:
+def _opened(running: Bench, path: str = "/chat") -> RawClient:
     client = running.connect()
-    client.send(HANDSHAKE)
+    client.send(HANDSHAKE.replace(b"/chat", path.encode()))
     while b"\r\n\r\n" not in client.received and client.read_some():
         pass
     (got,) = client.read_answers([Asked(upgrade=True)])
@@ -106,6 +107,21 @@ def test_client_resets(tunnel: Bench) -> None:
     with _opened(tunnel) as client:
         client.reset()
     server.wait_for(lambda: server.connections[0].ended.is_set(), 5, "the tunnel ends")
+
+
+def test_client_resets_a_tunnel_that_stands_still(tunnel: Bench) -> None:
+    """Also a client that is not read, as the upstream takes nothing, is noticed: not only when the tunnel times out."""
+
+    def script(connection: UpstreamConnection) -> None:
+        connection.read_head()
+        connection.send(SWITCH)
+        connection.stall()
+
+    tunnel.play(script)
+    with _opened(tunnel, "/still") as client:
+        client.send_until_stuck(1_000_000_000)
+        client.reset()
+        kernel.wait_until(lambda: any("/still" in line for line in tunnel.gateway.log_lines()), 5, "the tunnel ends")
 
 
 def test_upstream_resets(tunnel: Bench) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support import kernel
 from tests.support.bench import Bench, bench, head
-from tests.support.gateway import Settings, free_port, running
+from tests.support.gateway import Settings, Value, free_port, running
 from tests.support.raw_client import Asked, Ending, RawClient
 from tests.support.scripted_upstream import (
     Script,
@@ -323,7 +325,7 @@ def test_slow_upstream_stops_the_upload() -> None:
         with running_bench.connect(timeout_s=30) as client:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
             client.send(head("POST", "/", f"Content-Length: {size_bytes}"))
-            sent = _send_until_stuck(client, size_bytes)
+            sent = client.send_until_stuck(size_bytes)
             assert sent < 16 * 1024 * 1024, f"{sent} bytes were swallowed"
             gate.set()
             client.socket.settimeout(30)
@@ -332,22 +334,48 @@ def test_slow_upstream_stops_the_upload() -> None:
     assert got.body == b"%d" % size_bytes
 
 
-def _send_until_stuck(client: RawClient, size_bytes: int) -> int:
-    """Send until nothing moves for half a second."""
-    client.socket.settimeout(0.5)
-    sent = 0
-    piece = b"u" * 65536
-    try:
-        while sent < size_bytes:
-            sent += client.socket.send(piece[: size_bytes - sent])
-    except TimeoutError:
-        pass
-    return sent
-
-
 def test_half_closing_upstream(patient: Bench) -> None:
     """An upstream that sends FIN right after its answer is a good upstream."""
     patient.handle(reply_then(PLAIN, "half-close"))
     with patient.connect() as client:
         assert client.ask(head()).body == b"0123456789"
         assert client.ask(head()).body == b"0123456789"
+
+
+def test_a_dial_into_nothing_holds_up_nobody_else() -> None:
+    """Beside a connection that is in use, a dial whose SYN is dropped keeps only its own request waiting."""
+    extra: dict[str, Value] = {"upstream": {"u": {"pool": {"max_connecting": 1, "queue_timeout": 0.3}}}}
+    with contextlib.ExitStack() as closed:
+        listener = closed.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        gateway = closed.enter_context(running(listener.getsockname()[1], Settings(connect_s=8, extra=extra)))
+        busy, dialing, waiting = (closed.enter_context(RawClient(gateway.address)) for _ in range(3))
+        busy.send(head())
+        listener.settimeout(10)
+        connection = closed.enter_context(listener.accept()[0])
+        connection.settimeout(10)
+        while not connection.recv(65536).endswith(b"\r\n\r\n"):
+            pass
+        # The accept queue has room for one: from now on the kernel drops what comes.
+        closed.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+        dialing.send(head())
+        kernel.wait_until(lambda: _is_dialing(listener.getsockname()[1]), 10, "the SYN that is dropped")
+        waiting.send(head())
+        (got,) = waiting.read_answers([Asked()], 6)
+        assert got.status == 503
+        assert b"queue_timeout" in got.body
+        assert dialing.read_some(0) == b""
+        connection.sendall(PLAIN)
+        (got,) = busy.read_answers([Asked()])
+        assert got.status == 200
+        # The connection that has become free goes to the one who waits longest.
+        while not connection.recv(65536).endswith(b"\r\n\r\n"):
+            pass
+        connection.sendall(PLAIN)
+        (got,) = dialing.read_answers([Asked()])
+        assert got.status == 200
+
+
+def _is_dialing(port: int) -> bool:
+    """Whether a connection to this port is being opened (SYN_SENT)."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(words[2].endswith(f":{port:04X}") and words[3] == "02" for words in map(str.split, lines))

@@ -51,6 +51,17 @@ def test_one_client_cannot_fill_it() -> None:
     _push(backlog, "a", 3, 0.0, 2)
 
 
+def test_a_client_is_who_is_counted_as_one() -> None:
+    """Connections of one network wait as one client, if their listener says so."""
+    backlog = Backlog(10, 1.0)
+    ticket = backlog.push(1, _peer("2001:db8::1"), 0.0, 1, "net")
+    assert isinstance(ticket, Ticket)
+    assert backlog.push(2, _peer("2001:db8::2"), 0.0, 1, "net") == CLIENT_FULL
+    assert isinstance(backlog.push(2, _peer("2001:db8::2"), 0.0, 1, "other net"), Ticket)
+    backlog.remove(ticket)
+    assert isinstance(backlog.push(2, _peer("2001:db8::2"), 0.0, 1, "net"), Ticket)
+
+
 def test_expiry_and_age() -> None:
     """Who has waited for the time-out leaves, oldest first; the age of the oldest is visible."""
     backlog = Backlog(10, 1.0)

@@ -201,6 +201,29 @@ def test_max_requests() -> None:
     world.check_settled()
 
 
+@pytest.mark.parametrize("how", ["max_requests", "draining", "asked", "half_closed"])
+def test_who_could_not_know_of_the_end_may_still_send(how: str) -> None:
+    """An end that is our decision lingers, so that a request on its way resets nothing; one that was asked for does
+    not, and costs no system call more."""
+    world = World(listener={"max_requests": 1 if how == "max_requests" else 0})
+    client, server = world.request(GET.replace(b"Host", b"Connection: close\r\nHost") if how == "asked" else GET)
+    world.shard.draining = how == "draining"
+    if how == "half_closed":
+        client.eof()
+    server.data(OK)
+    world.loop.run()
+    assert b"connection: close" in lines_of(client.take())
+    assert client.lost is (how in ("asked", "half_closed"))
+    if not client.lost:
+        assert client.fin_sent
+        client.data(GET)
+        assert not client.take()
+        client.eof()
+        world.loop.run()
+        assert client.lost
+    world.check_settled()
+
+
 def test_draining_closes_after_the_answer() -> None:
     """Announced, and idle connections go once they have been silent for long enough."""
     world = World()
@@ -219,6 +242,25 @@ def test_draining_closes_after_the_answer() -> None:
     world.loop.run()
     assert b"connection: close" in lines_of(client.take())
     assert client.fin_sent
+    world.check_settled()
+
+
+def test_a_removed_listener_announces_the_end() -> None:
+    """With the next answer, on the connections that it has and on those that still wait to be accepted."""
+    world = World()
+    client, server = world.request(GET)
+    server.data(OK)
+    assert b"connection: close" not in lines_of(client.take())
+    world.settings.retire()
+    client.data(GET)
+    server.data(OK)
+    world.loop.run()
+    late, _ = world.request(GET)
+    server.data(OK)
+    world.loop.run()
+    for one in (client, late):
+        assert b"connection: close" in lines_of(one.take())
+        assert one.fin_sent
     world.check_settled()
 
 

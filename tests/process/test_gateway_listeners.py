@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import pytest
 
 from tests.listener import certificates
 from tests.support import gateway
-from tests.support.clients import Connect, exchange, load, to
+from tests.support.clients import Connect, begin, exchange, finish, load, to
 from tests.support.gateway import Gateway, Settings, Value, free_port
-from tests.support.scripted_upstream import ScriptedUpstream, answer, serve
+from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection, answer, serve
 from tests.support.supervised import wait_for
 
 WORKERS = 2
@@ -121,6 +122,59 @@ def test_all_families_and_tls_in_one_process(backend: ScriptedUpstream, tmp_path
         assert [(client.connections, client.announced) for client in before.kept] == [(1, 0)] * 2
 
 
+def test_connections_of_a_removed_listener_are_let_go(tmp_path: Path) -> None:
+    """Idle ones are closed, who waits for an answer gets it announced as the last, and none outlasts drain_timeout;
+    those of the other listener notice nothing."""
+    gate = threading.Event()
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        if request.target == b"/stuck":
+            connection.stall()
+        if request.target == b"/waits":
+            connection.wait(gate)
+        connection.send(answer(request.target))
+
+    certificate = certificates.make(tmp_path, "there", "gateway.test")
+    tls: Value = {"certificates": [{"certificate": str(certificate.path), "key": str(certificate.key)}]}
+    made = Settings(workers=WORKERS, extra={"server": {"drain_timeout": 3, "drain_idle": 0.3}})
+    with ScriptedUpstream(serve(handler)) as server, gateway.running(server.port, made) as started:
+        started.wait_event("serving")
+        plain, secure = free_port(), free_port()
+        here: Value = {"address": f"127.0.0.1:{started.address[1]}", "timeouts": {"keepalive": 300}}
+        there: list[Value] = [
+            {"address": f"127.0.0.1:{plain}", "timeouts": {"keepalive": 300}},
+            {"address": f"127.0.0.1:{secure}", "timeouts": {"keepalive": 300}, "tls": tls},
+        ]
+        started.reload({"listener": [here, *there]})
+        staying = open_kept(started, 4)
+        ways = [to("127.0.0.1", plain), to_tls(secure, certificate.path)]
+        idle = [connect() for connect in ways * 4]
+        waiting = [connect() for connect in ways * 2]
+        stuck = ways[0]()
+        for sock in (*idle, *waiting, stuck):
+            assert exchange(sock, "/first")[0] == 200
+        for sock in waiting:
+            begin(sock, "/waits")
+        begin(stuck, "/stuck")
+        server.wait_for(lambda: sum(seen.target in (b"/waits", b"/stuck") for seen in server.requests) == 5)
+        started.reload({"listener": [here]})
+        gate.set()
+        for sock in waiting:
+            status, fields, body = finish(sock)
+            assert (status, fields.get("connection"), body) == (200, "close", b"/waits")
+        for sock in (*waiting, *idle):
+            assert sock.recv(1) == b""
+        status, fields, body = finish(stuck)
+        assert (status, fields.get("connection")) == (503, "close")
+        assert b'"reason":"draining"' in body
+        assert stuck.recv(1) == b""
+        for sock in staying:
+            status, fields, _ = exchange(sock, "/still-there")
+            assert (status, fields.get("connection")) == (200, None)
+        for sock in (*staying, *waiting, *idle, stuck):
+            sock.close()
+
+
 def test_unreadable_certificate_at_reload(backend: ScriptedUpstream, tmp_path: Path) -> None:
     """A certificate that cannot be used refuses the whole reload and says which file; the old one is shown further."""
     old = certificates.make(tmp_path, "old", "gateway.test")
@@ -193,6 +247,29 @@ def test_full_listener_refuses_with_its_reason(backend: ScriptedUpstream) -> Non
         wait_for("the free place", lambda: answered(started) == 200)
         for sock in kept:
             assert exchange(sock, "/still-there")[0] == 200
+            sock.close()
+
+
+def test_an_ipv6_network_is_one_client(backend: ScriptedUpstream) -> None:
+    """Through the PROXY header: each connection from another address of one /64, and together over the limit."""
+    made = settings(
+        max_connections_per_client=3, queue={"max": 0}, proxy_protocol=True, proxy_protocol_from=["127.0.0.1"]
+    )
+    with gateway.running(backend.port, made) as started:
+        started.wait_event("serving")
+
+        def connect(client: str) -> tuple[socket.socket, int]:
+            sock = socket.create_connection(started.address, timeout=30)
+            sock.sendall(f"PROXY TCP6 {client} 2001:db8:ffff::1 4711 80\r\n".encode())
+            return sock, exchange(sock, "/a")[0]
+
+        opened = [connect(f"2001:db8:1:2:{number:x}::{number:x}") for number in range(1, 4)]
+        assert [status for _, status in opened] == [200] * 3
+        refused = connect("2001:db8:1:2:ffff::")
+        assert refused[1] == 429
+        other = connect("2001:db8:1:3::1")
+        assert other[1] == 200
+        for sock, _ in (*opened, refused, other):
             sock.close()
 
 

@@ -77,6 +77,42 @@ def test_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path, addres
         assert died[0]["restart_in_s"] == 0
 
 
+def test_workers_share_a_secret_for_tickets(tmp_path: Path, address: str) -> None:
+    """All have the same from their start, also who is started later, and a reload changes nothing of it."""
+    with supervised(tmp_path, addresses=[address], workers=2) as running:
+
+        def secrets() -> dict[int, str]:
+            """Of both workers."""
+            found: dict[int, str] = {}
+            while len(found) < 2:
+                who = ask(address)
+                found[who.pid] = who.tickets
+            return found
+
+        first = secrets()
+        assert len(set(first.values())) == 1
+        victim = next(iter(first))
+        os.kill(victim, signal.SIGKILL)
+        wait_for("its successor", lambda: len(running.events("worker ready")) == 3)
+        assert running.reload(node="v2")["ok"]
+        second = secrets()
+        assert victim not in second
+        assert set(second.values()) == set(first.values())
+
+
+def test_the_secret_for_tickets_is_renewed(tmp_path: Path, address: str) -> None:
+    """For all workers, each time another one."""
+    with supervised(tmp_path, addresses=[address], workers=2, ticket_life_s=0.3):
+        seen: dict[int, set[str]] = {0: set(), 1: set()}
+
+        def look() -> bool:
+            who = ask(address)
+            seen[who.slot].add(who.tickets)
+            return len(seen[0] & seen[1]) >= 3
+
+        wait_for("three secrets that both workers have had", look)
+
+
 def test_siblings_take_over_while_a_worker_is_dead(tmp_path: Path, address: str) -> None:
     """A worker that is killed again and again costs new connections nothing."""
     with supervised(tmp_path, addresses=[address], workers=2) as running:

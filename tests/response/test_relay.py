@@ -199,7 +199,7 @@ def test_a_reset_close_delimited_answer_is_visibly_cut() -> None:
     server.reset()
     world.loop.run()
     assert not body_of(client.take()).endswith(LAST_CHUNK)
-    assert client.closing
+    assert client.fin_sent
     assert (world.log[0].reason, world.log[0].status) == ("upstream_truncated", 200)
     world.check_settled()
 
@@ -238,10 +238,9 @@ def test_a_truncated_answer_never_ends_cleanly(answer: bytes, hard: bool, reques
         server.eof()
     world.loop.run()
     got = client.take()
-    assert client.closing
     assert b"0\r\n\r\n" not in body_of(got)
-    if request_bytes is GET_10 and b"chunked" in answer:
-        assert client.is_reset
+    assert client.is_reset is (request_bytes is GET_10 and b"chunked" in answer)
+    assert client.fin_sent is not client.is_reset
     assert (world.log[0].reason, world.log[0].status) == ("upstream_truncated", 200)
     world.check_settled()
 
@@ -384,7 +383,7 @@ def test_a_wrong_chunk_later_cuts_the_answer() -> None:
     server.data(b"nonsense\r\n")
     world.loop.run()
     assert body_of(client.take()) == b"5\r\nhello\r\n"
-    assert client.closing
+    assert client.fin_sent
     assert server.closing
     assert world.log[0].reason == "upstream_protocol_error"
     world.check_settled()
@@ -1022,7 +1021,7 @@ def test_answer_body_timeout_cuts() -> None:
     client, server = world.request(GET)
     server.data(OK[:-1])
     world.advance(6)
-    assert client.lost
+    assert client.fin_sent
     assert server.aborted
     assert (world.log[0].reason, world.log[0].status) == ("upstream_timeout", 200)
     world.check_settled()
@@ -1041,7 +1040,7 @@ def test_the_routes_deadline_is_for_the_whole_request(blocked: bool) -> None:
     world.loop.run()
     got = client.take()
     assert status_of(got) == (200 if blocked else 504)
-    assert client.closing is blocked
+    assert client.fin_sent is blocked
     assert server.closing
     assert world.log[0].reason == "deadline_expired"
     world.check_settled()

@@ -1,13 +1,15 @@
 """A worker's App for tests of the processes around it: answers each line with who it is.
 
-The answer is "SLOT PID GENERATION WORKERS NODE UID LOGS_REOPENED". `forward.node` of the configuration steers it:
-"unborn" cannot be constructed, "stubborn" cannot be applied, "crash" dies before it is ready. A line "hold" gets its
-answer only while draining, so that a test has a request in flight.
+The answer is "SLOT PID GENERATION WORKERS NODE UID LOGS_REOPENED TICKETS", the last a hash of the secret behind session
+tickets. `forward.node` of the configuration steers it: "unborn" cannot be constructed, "stubborn" cannot be applied,
+"crash" dies before it is ready. A line "hold" gets its answer only while draining, so that a test has a request in
+flight.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import socket
@@ -21,7 +23,14 @@ class FakeApp:
     """Accepts on all sockets, one line in, one line out, as often as the client likes."""
 
     def __init__(
-        self, slot: int, workers: int, generation: int, config: Config, sockets: dict[str, socket.socket], board: Board
+        self,
+        slot: int,
+        workers: int,
+        generation: int,
+        config: Config,
+        ticket_secret: bytes,
+        sockets: dict[str, socket.socket],
+        board: Board,
     ) -> None:
         if config.forward.node == "unborn":
             raise RuntimeError("the configuration says unborn")
@@ -38,6 +47,7 @@ class FakeApp:
         self.held: list[socket.socket] = []
         self.requests = 0
         self.log_reopened = 0
+        self.ticket_secret = ticket_secret
         self.on_done: Callable[[], None] | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -52,6 +62,9 @@ class FakeApp:
         self.sockets.update(sockets)
         for address, sock in sockets.items():
             self.loop.add_reader(sock.fileno(), self._accept, address, sock)
+
+    def renew_tickets(self, secret: bytes) -> None:
+        self.ticket_secret = secret
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
         sock = self.sockets.pop(address, None)
@@ -118,6 +131,7 @@ class FakeApp:
             self.config.forward.node,
             os.getuid(),
             self.log_reopened,
+            hashlib.sha256(self.ticket_secret).hexdigest()[:16],
         )
         sock.send((" ".join(map(str, who)) + "\n").encode())
         if self.on_done is not None:

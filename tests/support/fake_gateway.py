@@ -1,7 +1,7 @@
 """Run the real supervisor with `fake_app` in its workers: `python fake_gateway.py SETTINGS.json`.
 
 The settings are read again at each reload: addresses, workers, node, admin, drain_timeout, backlog; `problem` makes the
-configuration wrong.
+configuration wrong. `ticket_life_s` is read once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def load(path: Path) -> Config:
 
 def main() -> int:
     path = Path(sys.argv[1])
-    launch = Launch(app="tests.support.fake_app:FakeApp", loop="uvloop:new_event_loop", apply_timeout_s=5)
+    life_s = json.loads(path.read_text()).get("ticket_life_s", 3600)
+    launch = Launch(
+        app="tests.support.fake_app:FakeApp", loop="uvloop:new_event_loop", apply_timeout_s=5, ticket_life_s=life_s
+    )
     try:
         return run_io.serve(load(path), lambda: load(path), str(path) + ".pid", launch)
     except EdgeqError as error:

@@ -66,6 +66,25 @@ class UnreadProbe:
         self._netlink.close()
 
 
+ESTABLISHED = 1
+"""Of the states in linux/net/tcp_states.h."""
+
+
+class FarState:
+    """Asks the kernel for the TCP state of the far end of a loopback IPv4 connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._near = f":{sock.getsockname()[1]:04X}"
+        self._far = f":{sock.getpeername()[1]:04X}"
+
+    def read(self) -> int:
+        """As in net/tcp_states.h; 0 when the far end's socket is gone."""
+        for words in map(str.split, Path("/proc/net/tcp").read_text().splitlines()):
+            if words[1].endswith(self._far) and words[2].endswith(self._near):
+                return int(words[3], 16)
+        return 0
+
+
 def select_pause(seconds: float) -> None:
     """A short pause inside a bounded loop that waits for a fact of the kernel."""
     time.sleep(seconds)

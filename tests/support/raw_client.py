@@ -100,6 +100,30 @@ class RawClient:
         finally:
             probe.close()
 
+    def send_until_stuck(self, size_bytes: int) -> int:
+        """Send so many bytes, or until nothing moves for half a second. Returns how many were sent."""
+        self.socket.settimeout(0.5)
+        sent = 0
+        piece = b"u" * 65536
+        try:
+            while sent < size_bytes:
+                sent += self.socket.send(piece[: size_bytes - sent])
+        except TimeoutError:
+            pass
+        self.socket.settimeout(self.timeout_s)
+        return sent
+
+    def send_until_unread(self) -> None:
+        """Send until the peer has stopped reading; its kernel has room for more, so a FIN that follows arrives."""
+        probe = UnreadProbe(self.socket)
+        try:
+            while self.send(b"u" * 65536):
+                probe.wait_read(_PIECE_TIMEOUT_S)
+                if probe.unread():
+                    return
+        finally:
+            probe.close()
+
     def half_close(self) -> None:
         """FIN: nothing more will be sent, answers are still read."""
         with contextlib.suppress(OSError):

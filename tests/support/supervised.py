@@ -32,6 +32,7 @@ class Who(NamedTuple):
     node: str
     uid: int
     logs_reopened: int
+    tickets: str
 
 
 def wait_for(what: str, look: Callable[[], T], timeout_s: float = TIMEOUT_S) -> T:
@@ -64,7 +65,14 @@ def read_who(sock: socket.socket) -> Who:
         data += more
     fields = data.decode().split()
     return Who(
-        int(fields[0]), int(fields[1]), int(fields[2]), int(fields[3]), fields[4], int(fields[5]), int(fields[6])
+        int(fields[0]),
+        int(fields[1]),
+        int(fields[2]),
+        int(fields[3]),
+        fields[4],
+        int(fields[5]),
+        int(fields[6]),
+        fields[7],
     )
 
 

@@ -112,10 +112,63 @@ def test_queue_timeout() -> None:
     assert reasons(world) == ["queue_timeout"]
     server.data(OK)
     world.check_settled()
+
+
+@pytest.mark.parametrize("most", [2, 9])
+def test_queue_timeout_while_others_are_dialed_for(most: int) -> None:
+    """A dial that hangs protects only the one that it is for; all others who wait are refused in time."""
+    world = World(pool={"max_connections": most, "max_connecting": 1, "queue_timeout": 1.0})
+    busy = ask(world, 1)
+    server = world.dial_ok()
+    clients = ask(world, 3)
+    pool = world.upstream.pools[0]
+    assert (pool.opened, pool.connecting) == (1, 1)
+    pool.expire_waiting(world.now + 0.5)
+    assert statuses(clients) == [0, 0, 0]
+    pool.expire_waiting(world.now + 1.5)
+    assert statuses(clients) == [0, 503, 503]
+    assert reasons(world) == ["queue_timeout"] * 2
+    pool.expire_waiting(world.now + 100)
+    assert statuses(clients) == [0, 503, 503]
+    world.dial_failed("upstream_connect_timeout")
+    assert statuses(clients) == [504, 503, 503]
+    server.data(OK)
+    assert statuses(busy) == [200]
+    world.check_settled()
+
+
+def test_the_dial_passes_on_to_who_is_next() -> None:
+    """Who gets a connection that has become free leaves its dial to the next in the queue."""
     world = World(pool={"max_connections": 9, "max_connecting": 1, "queue_timeout": 1.0})
-    clients = ask(world, 2)
+    busy = ask(world, 1)
+    server = world.dial_ok()
+    clients = ask(world, 3)
+    server.data(OK)  # now it is the first waiter's
     world.upstream.pools[0].expire_waiting(world.now + 5)
-    assert statuses(clients) == [0, 0]
+    assert statuses(clients) == [0, 0, 503]
+    server.data(OK)
+    server.data(OK)
+    assert statuses(busy + clients) == [200, 200, 200, 503]
+    world.dial_ok()
+    world.check_settled()
+
+
+def test_queue_timeout_begins_anew_at_another_endpoint() -> None:
+    """The time that a dial to one endpoint has cost is no time in the queue of the next one."""
+    world = World(endpoints=2, pool={"max_connections": 1, "queue_timeout": 1.0})
+    ask(world, 2)
+    server = world.dial_ok(1)
+    (client,) = ask(world, 1)  # waits for the first endpoint, after the one whose dial it is
+    first, second = world.upstream.pools
+    world.advance(3)
+    world.dial_failed("upstream_connect_timeout")
+    assert (len(first.waiting), len(second.waiting)) == (0, 2)
+    second.expire_waiting(world.now + 0.5)
+    assert statuses([client]) == [0]
+    second.expire_waiting(world.now + 1.5)
+    assert statuses([client]) == [503]
+    server.data(OK)
+    world.check_settled()
 
 
 def test_a_failed_dial_concerns_all_if_nothing_works() -> None:
