@@ -19,7 +19,7 @@ is logged as it came, not as ``_OTHER``: a log line has no cardinality to protec
 came: what is secret does not belong into a URL (RFC 9110 17.9), and which parameter would be cannot be known here.
 
 Speed: a line is joined from fragments that stand on what they describe and live as long: the head (the same for
-identical requests), the client connection, the route with its outcome. Only ids, sizes and times are made for each.
+identical requests), the client connection, the route, the outcome. Only ids, sizes and times are made for each.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.response.relay import Exchange
+    from edgeq.route.table import Route
     from edgeq.wire.head import RequestHead
 
 _MAX_FRAGMENTS: Final = 2048
@@ -54,6 +55,7 @@ _methods: Final[dict[bytes, str]] = {
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 }
 _headers: Final[dict[tuple[bytes, bytes, bytes, bytes], str]] = {}
+_outcomes: Final[dict[tuple[int, str, int, bool], str]] = {}
 _clients: Final[dict[tuple[str, str, bool], str]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
@@ -210,28 +212,34 @@ def _render_who(down: Downstream) -> str:
 
 
 def _how(exchange: Exchange) -> str:
-    """How it went: few different values for each route, because they come from the configuration and the reasons."""
+    """How it went: few different values, because they come from the configuration and the reasons."""
     route = exchange.route
-    if route is None or exchange.reason:
-        return _render_how(exchange)
+    if route is None:
+        where = f'"edgeq.generation":{exchange.down.shard.generation},'
+    else:
+        where = route.log_text
+        if not where:
+            where = route.log_text = _render_route(route)
+    if exchange.reason:
+        return _render_outcome(exchange) + where
     outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
-    known = route.log_texts.get(outcome)
+    known = _outcomes.get(outcome)
     if known is None:
-        known = _render_how(exchange)
-        if len(route.log_texts) >= _MAX_FRAGMENTS:
-            route.log_texts.clear()
-        route.log_texts[outcome] = known
-    return known
+        known = _render_outcome(exchange)
+        if len(_outcomes) >= _MAX_FRAGMENTS:
+            _outcomes.clear()
+        _outcomes[outcome] = known
+    return known + where
 
 
-def _render_how(exchange: Exchange) -> str:
+def _render_route(route: Route) -> str:
+    text = f'"http.route":{encode_basestring_ascii(route.name)},'
+    text += f'"edgeq.upstream":{encode_basestring_ascii(route.upstream.name)},'
+    return f'{text}"edgeq.generation":{route.generation},'
+
+
+def _render_outcome(exchange: Exchange) -> str:
     text = f'"http.response.status_code":{exchange.status},' if exchange.status else ""
-    route = exchange.route
-    generation = exchange.down.shard.generation
-    if route is not None:
-        generation = route.generation
-        text += f'"http.route":{encode_basestring_ascii(route.name)},'
-        text += f'"edgeq.upstream":{encode_basestring_ascii(route.upstream.name)},'
     if exchange.endpoint:
         text += f'"edgeq.endpoint":{encode_basestring_ascii(exchange.endpoint)},'
         text += f'"edgeq.reused":{"true" if exchange.reused else "false"},"edgeq.attempts":{exchange.attempts},'
@@ -240,7 +248,7 @@ def _render_how(exchange: Exchange) -> str:
         text += f'"error.type":{reason},"edgeq.reason":{reason},'
     if exchange.resource:
         text += f'"edgeq.resource":{encode_basestring_ascii(exchange.resource)},'
-    return text + f'"edgeq.generation":{generation},'
+    return text
 
 
 def _quote(raw: bytes) -> str:

@@ -22,8 +22,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-UNUSUAL: Final = re.compile(rb"%|;|\\|/\.|//")
-"""Where this matches nothing a path is in its normal form already, and has no other reading."""
+_USUAL_MAP: Final = bytes(0 if byte in b"%;\\" else byte for byte in range(256))
 
 _STRUCTURE: Final = re.compile(rb"%2F|%25|%00|%3F|%23|;|\\|/\.|//")
 """The same for a spelled path: what others may take for structure. The rest that is encoded is data to everybody."""
@@ -91,6 +90,11 @@ def resolved(path: bytes, merge: bool = True) -> bytes:
     if out and last in (b"", b".", b".."):
         result += b"/"
     return result
+
+
+def is_usual(path: bytes) -> bool:
+    """Is `path` in its normal form already, without any other reading? (Half of what a regular expression costs.)"""
+    return 0 not in path.translate(_USUAL_MAP) and b"//" not in path and b"/." not in path
 
 
 def spelled(path: bytes) -> bytes:

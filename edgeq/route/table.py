@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edgeq.route.path import UNUSUAL, has_one_reading, normalized, plain, readings, resolved, spelled
+from edgeq.route.path import has_one_reading, is_usual, normalized, plain, readings, resolved, spelled
 
 if TYPE_CHECKING:
     from edgeq.upstream.upstream import Upstream
@@ -30,7 +30,7 @@ class Route:
         "body_bytes",
         "generation",
         "host",
-        "log_texts",
+        "log_text",
         "name",
         "path",
         "prefix",
@@ -69,14 +69,14 @@ class Route:
         self.any_reading: bool = any_reading
         """Paths are taken as they are read here, whatever else they may mean."""
         self._below: list[bytes] = readings(rewrite) if rewrite else []
-        self.log_texts: dict[tuple[int, str, int, bool], str] = {}
-        """Rendered parts of access-log lines, by status, endpoint, attempts and whether the connection was reused."""
+        self.log_text = ""
+        """This route's part of an access-log line, once it has been rendered."""
 
     def target(self, target: bytes, path: bytes) -> bytes:
         """The target to forward: `rewrite` in place of the matched prefix (of the whole path of an exact match)."""
         if not self.rewrite or target == b"*":
             return target
-        if UNUSUAL.search(path) is not None:
+        if not is_usual(path):
             # Dot segments must not climb out of what replaces the prefix; that was found in the normal form, which has
             # the same segments.
             clean = plain(path)
@@ -233,7 +233,7 @@ class RouteTable:
         only = self._only
         if only is not None:
             return only
-        if UNUSUAL.search(path) is None:
+        if is_usual(path):
             return self._find(host, path)
         spelling = spelled(path)
         route = self._find(host, resolved(spelling))

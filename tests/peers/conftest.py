@@ -139,6 +139,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         started.reload({"listener": listeners(made)})
         yield made
+        assert not started.events("worker died"), started.describe()
 
 
 def listeners(site: Site) -> list[Value]:

@@ -395,7 +395,8 @@ def test_caches_stay_bounded() -> None:
     for log_format in ("json", "combined"):
         render([finished(long, down, head, route)], log_format)
     assert head.log_text == ""
-    assert 0 < len(route.log_texts) <= access_log._MAX_FRAGMENTS
+    assert 0 < len(access_log._outcomes) <= access_log._MAX_FRAGMENTS
+    assert 0 < len(access_log._clients) <= access_log._MAX_FRAGMENTS
     for cache in (access_log._headers, access_log._agents):
         assert 0 < len(cache) <= access_log._MAX_FRAGMENTS
         assert max(len(fragment) for fragment in cache.values()) <= access_log._MAX_FRAGMENT_CHARS
