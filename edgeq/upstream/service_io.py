@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.errors import StartError
 from edgeq.upstream.connect_io import Dial, Dialer
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
@@ -43,13 +44,17 @@ class UpstreamService:
     def apply(self, config: UpstreamConfig, workers: int) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
-        Raises: ValueError, naming key and file, for certificates that cannot be used; then nothing has changed.
+        Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
         secure = any(parse_endpoint(url).tls for url in config.endpoints)
         dialers = {False: Dialer(self._loop, config, None)}
         if secure:
-            dialers[True] = Dialer(self._loop, config, upstream_context(config.tls))
+            try:
+                context = upstream_context(config.tls)
+            except ValueError as error:
+                raise StartError(f"upstream.{self.upstream.name}.{error}") from None
+            dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config
         self.upstream.configure(config, workers)
