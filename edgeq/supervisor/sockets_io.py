@@ -57,6 +57,12 @@ class Group(ABC):
         """As it was configured last."""
         self.where = where
 
+    @property
+    def complaint(self) -> str:
+        """How an error about it begins, for people who may know it by its name."""
+        name = self.listener.name
+        return f"cannot listen on {self.name}" + (f" (listener {name})" if name not in ("", self.name) else "")
+
     @abstractmethod
     def bind(self, slots: Collection[int]) -> None:
         """Make sockets for the slots that have none. Raises StartError; then `unbind` takes back what was made."""
@@ -180,7 +186,7 @@ class TcpGroup(Group):
             sock.bind((self.where.host, self.port))
         except OSError as error:
             sock.close()
-            raise StartError(f"cannot listen on {self.name}: {self._explain(error)}") from error
+            raise StartError(f"{self.complaint}: {self._explain(error)}") from error
         return sock
 
     def _require_free(self) -> None:
@@ -197,8 +203,13 @@ class TcpGroup(Group):
     def _explain(self, error: OSError) -> str:
         match error.errno:
             case errno.EADDRINUSE:
-                holder = holder_io.holder_of(holder_io.listening_inodes(self.port))
-                return f"the port is in use (by {holder})" if holder else "the port is in use"
+                inodes = holder_io.listening_inodes(self.port)
+                holder: object = holder_io.holder_of(inodes)
+                if holder is None:
+                    holder = f"a process that cannot be seen from here; as root: ss -ltnp 'sport = :{self.port}'"
+                    if not inodes:
+                        return "the port is in use (nobody listens on it: it is bound, or an outgoing connection's)"
+                return f"the port is in use (by {holder})"
             case errno.EACCES:
                 return f"no right to bind port {self.port} (CAP_NET_BIND_SERVICE or root is needed below 1024)"
             case errno.EADDRNOTAVAIL:
@@ -219,7 +230,7 @@ class UnixGroup(Group):
 
     def bind(self, slots: Collection[int]) -> None:
         if self._sock is None:
-            self._sock = self._path.bind(f"cannot listen on {self.name}")
+            self._sock = self._path.bind(self.complaint)
 
     def unbind(self) -> None:
         if not self._listening:
@@ -350,7 +361,7 @@ class Listeners:
             self._groups[one.address].listen(one.backlog, self._serving)
             self._groups[one.address].listener = one
         except OSError as error:
-            raise StartError(f"cannot listen on {one.address}: {error.strerror}") from error
+            raise StartError(f"{self._groups[one.address].complaint}: {error.strerror}") from error
 
     def sockets_of(self, slot: int, addresses: Sequence[str]) -> list[socket.socket]:
         """A slot's sockets for these addresses, in their order."""

@@ -11,6 +11,7 @@ socket and leave; the workers follow the ends of theirs.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import os
 import select
@@ -36,6 +37,8 @@ from edgeq.supervisor.messages import (
 from edgeq.worker import run_io
 
 _STDIO: Final = frozenset((0, 1, 2))
+_CODECS: Final = ("ascii", "latin-1", "utf-8", "idna")
+"""Python imports a codec when it is first used; a worker that has dropped its privileges may not be able to."""
 
 
 class _Child(Exception):
@@ -144,17 +147,23 @@ def main(fd: int, app: str, loop: str) -> int:
     process_io.set_name("edgeq-spawner")
     load_part(app)
     load_part(loop)
+    for codec in _CODECS:
+        codecs.lookup(codec)
     gc.disable()
     gc.collect()
     gc.freeze()
+    child: _Child | None = None
     try:
         with socket.socket(fileno=fd) as sock:
             sock.setblocking(True)
             Spawner(sock).run()
-    except _Child as child:
-        _become_worker(child, app, loop)
+    except _Child as born:
+        child = born
     except (BrokenPipeError, ConnectionResetError):
         pass  # the supervisor is gone
+    if child is not None:
+        # Outside of the handler: else each traceback of the worker would begin with this one, and its configuration.
+        _become_worker(child, app, loop)
     return 0
 
 

@@ -147,7 +147,8 @@ class Supervisor:
             await self._admin.close()
         if self._started and self._pidfile is not None:
             self._pidfile.unlink(missing_ok=True)
-        _log.info("stopped")
+        if self._started or self._stop.is_set():  # a start that failed says so itself
+            _log.info("stopped")
 
     # Signals.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any
 
 from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.errors import StartError
 from edgeq.upstream.connect_io import Dial, Dialer
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
@@ -14,6 +16,7 @@ from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
 from edgeq.upstream.tls_io import upstream_context
+from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 
@@ -34,19 +37,24 @@ class UpstreamService:
         self._pools: dict[tuple[str, str, str, int], Pool] = {}
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
+        self._troubles = Troubles()
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
 
     def apply(self, config: UpstreamConfig, workers: int) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
-        Raises: ValueError, naming key and file, for certificates that cannot be used; then nothing has changed.
+        Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
         secure = any(parse_endpoint(url).tls for url in config.endpoints)
         dialers = {False: Dialer(self._loop, config, None)}
         if secure:
-            dialers[True] = Dialer(self._loop, config, upstream_context(config.tls))
+            try:
+                context = upstream_context(config.tls)
+            except ValueError as error:
+                raise StartError(f"upstream.{self.upstream.name}.{error}") from None
+            dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config
         self.upstream.configure(config, workers)
@@ -93,6 +101,7 @@ class UpstreamService:
         self._pools = pools
         upstream = self.upstream
         upstream.pools = list(pools.values())
+        self._troubles.keep({pool.name for pool in upstream.pools})
         hosts = [_host_header(spec) for spec in self._specs.values()]
         upstream.default_host = hosts[0] if hosts else b""
         upstream.hosts_differ = config.host == "upstream" and len(set(hosts)) > 1
@@ -123,17 +132,36 @@ class UpstreamService:
             return UpstreamConnection(pool)
 
         def done(connection: Any, reason: str) -> None:
-            if made:
-                self._dials.discard(made[0])
+            dial = made[0]
+            self._dials.discard(dial)
+            self._tell(pool, reason, dial.detail)
             if connection is None:
                 pool.dial_failed(reason)
             else:
-                dial = made[0] if made else None
-                pool.dialed(connection, (dial.connect_s + dial.tls_s) if dial is not None else 0.0)
+                pool.dialed(connection, dial.connect_s + dial.tls_s)
 
         dial = dialer.dial(pool.address, protocol, done)
         made.append(dial)
         self._dials.add(dial)
+
+    def _tell(self, pool: Pool, reason: str, detail: str) -> None:
+        """Log that an endpoint cannot be reached, or can again; an answer only has room for the reason."""
+        name = self.upstream.name
+        if reason:
+            failures = self._troubles.failed(pool.name, reason, detail, monotonic())
+            if failures:
+                self._log.warning(
+                    "upstream_connect_failed",
+                    upstream=name,
+                    endpoint=pool.name,
+                    reason=reason,
+                    detail=detail,
+                    failures=failures,
+                )
+        elif self._troubles:
+            failures = self._troubles.reached(pool.name, monotonic())
+            if failures:
+                self._log.info("upstream_connect_recovered", upstream=name, endpoint=pool.name, failures=failures)
 
     def _retire(self, pools: Iterable[Pool]) -> None:
         for pool in pools:

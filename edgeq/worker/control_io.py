@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from typing import Final, Protocol
 
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
+from edgeq.errors import EdgeqError
+from edgeq.listener.tls_io import TlsError
 from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
@@ -103,6 +106,19 @@ def configure_log(config: Config) -> None:
     log_io.configure(config.log)
 
 
+def log_failure(event: str, error: Exception, config: Config, **fields: object) -> str:
+    """Log why a configuration cannot be run. Returns the reason for people: of our own errors and the system's they
+    need the text, of what is a defect also the type, and the log has its traceback."""
+    if isinstance(error, EdgeqError | TlsError | OSError):
+        why = str(error)
+        if os.strerror(errno.EACCES) in why and config.server.user and os.geteuid():
+            why += f" (workers run as user {config.server.user})"
+        _log.error(event, error=why, **fields)
+        return why
+    _log.error(event, exc_info=error, **fields)
+    return f"{type(error).__name__}: {error}"
+
+
 class Control:
     """Turns messages into calls of the App."""
 
@@ -166,13 +182,14 @@ class Control:
         # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.
         new = {address: socket.socket(fileno=fd) for address, fd in zip(message.addresses, fds, strict=True)}
         self._sockets.update(new)
+        config: Config | None = None
         try:
             config = unpack_config(message.config)
             self._app.apply(message.generation, message.workers, config, new)
         except Exception as error:
             # Whatever it was: the worker goes on with what it has, and the supervisor takes the change back everywhere.
-            _log.exception("configuration not applied", generation=message.generation)
-            self._send(Applied(message.generation, f"{type(error).__name__}: {error}"))
+            why = log_failure("configuration not applied", error, config or self._config, generation=message.generation)
+            self._send(Applied(message.generation, why))
             return
         self._config = config
         self.generation = message.generation

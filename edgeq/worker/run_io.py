@@ -15,7 +15,7 @@ from edgeq.config.schema import Config
 from edgeq.observe import log_io
 from edgeq.supervisor.channel_io import send_blocking
 from edgeq.supervisor.messages import Failed, encode_message
-from edgeq.worker.control_io import App, Control, MakeApp, configure_log
+from edgeq.worker.control_io import App, Control, MakeApp, configure_log, log_failure
 
 _log = log_io.get_logger()
 BEAT_S: Final = 0.25
@@ -66,8 +66,8 @@ def main(
         app = make_app(slot, workers, generation, config, ticket_secret, sockets, board)
         app.start(loop)
     except Exception as error:
-        _log.exception("worker cannot start", slot=slot)
-        send_blocking(control, encode_message(Failed(generation, f"{type(error).__name__}: {error}")))
+        why = log_failure("worker cannot start", error, config, slot=slot)
+        send_blocking(control, encode_message(Failed(generation, why)))
         return 1
     ends = Control(loop, control, app, row, generation, config, sockets)
     Pulse(loop, app, row).beat()

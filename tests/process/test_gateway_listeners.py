@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,6 +199,38 @@ def test_unreadable_certificate_at_reload(backend: ScriptedUpstream, tmp_path: P
             assert exchange(fresh, "/b")[0] == 200
         assert exchange(kept, "/c")[0] == 200
         kept.close()
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """Other users may enter it; pytest's own they may not."""
+    with tempfile.TemporaryDirectory(prefix="edgeq-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_key_that_the_workers_user_cannot_read(backend: ScriptedUpstream, open_directory: Path) -> None:
+    """The start ends with one line that says which file, why, and as whom; no traceback, no dump of the settings."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    made = certificates.make(open_directory, "shop", "shop.test")
+    made.key.chmod(0o600)
+    config = open_directory / "edgeq.toml"
+    tls = gateway.toml({"certificates": [{"certificate": str(made.path), "key": str(made.key)}]})
+    config.write_text(
+        'server = { user = "nobody", workers = 1 }\n'
+        f'listener = [{{ address = "127.0.0.1:{free_port()}", tls = {tls} }}]\n'
+        f'upstream.u = {{ endpoints = ["{backend.url}"] }}\n'
+    )
+    command = [sys.executable, "-m", "edgeq", "serve", "--config", str(config)]
+    ended = subprocess.run(command, cwd=gateway.ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        f"edgeq serve: worker 0 cannot start: {made.path}: cannot be used with key {made.key}: "
+        "Permission denied (workers run as user nobody)"
+    )
+    assert "Traceback" not in ended.stderr
+    assert "Spawn(" not in ended.stderr
 
 
 def open_kept(started: Gateway, count: int, source: str = "127.0.0.1") -> list[socket.socket]:

@@ -10,6 +10,7 @@ import pytest
 
 from edgeq.config.schema import Listener
 from edgeq.errors import StartError
+from edgeq.supervisor import holder_io
 from edgeq.supervisor.holder_io import parse_listening
 from edgeq.supervisor.sockets_io import Listeners
 from tests.support.gateway import free_port
@@ -45,6 +46,31 @@ def test_every_slot_has_a_socket_of_its_own(listeners: Listeners, tmp_path: Path
     listeners.remove_slot(1)
     with pytest.raises(KeyError):
         listeners.sockets_of(1, [one.address])
+
+
+@pytest.mark.parametrize("name", ["", "shop"])
+def test_a_port_in_use_names_listener_and_holder(
+    listeners: Listeners, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And if the holder cannot be seen, how to find it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = Listener(address=f"127.0.0.1:{port}", name=name or f"127.0.0.1:{port}")
+        called = f"cannot listen on 127.0.0.1:{port}" + (" (listener shop)" if name else "") + ": the port is in use "
+        with pytest.raises(StartError) as unseen:
+            listeners.ensure([busy], [0])
+        assert str(unseen.value) == (
+            called + f"(by a process that cannot be seen from here; as root: ss -ltnp 'sport = :{port}')"
+        )
+        monkeypatch.setattr(holder_io, "holder_of", lambda inodes: holder_io.Holder(7, "python3") if inodes else None)
+        with pytest.raises(StartError) as seen:
+            listeners.ensure([busy], [0])
+        assert str(seen.value) == called + "(by python3, pid 7)"
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with pytest.raises(StartError, match="in use \\(nobody listens on it"):
+            listeners.ensure([Listener(address=f"127.0.0.1:{port}")], [0])
 
 
 def test_failure_leaves_all_as_it_was(listeners: Listeners) -> None:
