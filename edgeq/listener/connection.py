@@ -115,7 +115,7 @@ class Downstream(Timed):
         self.client_lines: bytes = b""
         self._forward: ForwardPolicy = shard.forward
         self._introduce()
-        self.log_text = ""
+        self.log_text = b""
         """This connection's part of access-log lines, once it has been rendered."""
         self._memo: RequestHead | None = None
         self.paused_reading: bool = False
@@ -624,7 +624,7 @@ class Downstream(Timed):
             self.close()
             return
         self._memo = None
-        self.log_text = ""
+        self.log_text = b""
         self.shard.wheel.schedule(self, self._idle_since + keepalive_s if keepalive_s else NEVER)
 
     def _active_expired(self, now: float) -> None:
@@ -672,3 +672,19 @@ class Downstream(Timed):
             self.close()
             return True
         return False
+
+
+class DownstreamFactory:
+    """Makes the connections of one listener."""
+
+    __slots__ = ("_settings", "_shard", "released")
+
+    def __init__(self, shard: Shard, settings: ListenerSettings) -> None:
+        self._shard: Shard = shard
+        self._settings: ListenerSettings = settings
+        self.released: Any = None
+        """Called with the peer once a connection is gone: one bound method for all."""
+
+    def make(self, peer: Peer) -> Downstream:
+        """The protocol of a new connection."""
+        return Downstream(self._shard, self._settings, peer, peer.waited_us, self.released)

@@ -39,24 +39,25 @@ _MAX_FRAGMENTS: Final = 2048
 _MAX_FRAGMENT_CHARS: Final = 1024
 """Longer ones are rendered each time, or a peer with long fields could fill the memory."""
 
-_MAX_DURATIONS: Final = 4096
-"""Durations below this many microseconds keep their text; what takes longer can afford to be formatted."""
+_MAX_KNOWN: Final = 4096
+"""Numbers below this keep their text: sizes in bytes, durations in microseconds. What is larger can afford it."""
 
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """Bytes that stand for themselves within quotes, in both formats."""
 _PLAIN_MAP: Final = bytes(byte if byte in _PLAIN else 0 for byte in range(256))
 _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte in range(256))
-_THREE: Final = tuple(f"{number:03d}" for number in range(1000))
+_THREE: Final = tuple(b"%03d" % number for number in range(1000))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-_durations: Final[dict[int, str]] = {}
-_methods: Final[dict[bytes, str]] = {
-    method.encode(): f'"http.request.method":"{method}",'
-    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_durations: Final[dict[int, bytes]] = {}
+_sizes: Final[dict[int, bytes]] = {}
+_methods: Final[dict[bytes, bytes]] = {
+    method: b'"http.request.method":"%b",' % method
+    for method in (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS")
 }
-_headers: Final[dict[tuple[bytes, bytes, bytes, bytes], str]] = {}
-_outcomes: Final[dict[tuple[int, str, int, bool], str]] = {}
-_clients: Final[dict[tuple[str, str, bool], str]] = {}
+_headers: Final[dict[tuple[bytes, bytes, bytes, bytes], bytes]] = {}
+_outcomes: Final[dict[tuple[int, str, int, bool], bytes]] = {}
+_clients: Final[dict[tuple[str, str, bool], bytes]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
@@ -67,100 +68,143 @@ def render(exchanges: list[Exchange], log_format: str, wall_offset_s: float) -> 
     clock minus the monotonic clock, in seconds. Raises: ValueError for another format.
     """
     if log_format == "json":
-        return _render_json(exchanges, wall_offset_s).encode("ascii")
+        return _render_json(exchanges, wall_offset_s)
     if log_format == "combined":
         return _render_combined(exchanges, wall_offset_s).encode("ascii")
     raise ValueError(f"access log format {log_format!r}: expected 'json' or 'combined'")
 
 
-def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> str:
-    lines: list[str] = []
+def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
+    parts: list[bytes] = []  # of all lines: they are joined once
     second = -1
-    stamp = ""
+    stamp = b""
     for exchange in exchanges:
         ended_at = exchange.ended_at
         wall = ended_at + wall_offset_s
         this_second = int(wall)
         if this_second != second:
             second = this_second
-            stamp = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
+            stamp = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
         micro = int((wall - this_second) * 1e6)
+        parts.append(stamp)
+        parts.append(_THREE[micro // 1000])
+        parts.append(_THREE[micro % 1000])
+        parts.append(b'Z",')
+        _add_how(parts, exchange)
         head = exchange.head
         what = head.log_text
         if not what:
             what = _render_what(head)
             if len(what) <= _MAX_FRAGMENT_CHARS:
                 head.log_text = what
+        parts.append(what)
         down = exchange.down
         who = down.log_text
         if not who:
             who = down.log_text = _render_who(down)
-        request_id = exchange.request_id.decode("ascii")
-        trace_id = exchange.trace_id.decode("ascii")
-        sent_at = exchange.sent_at
-        extra = ""
+        parts.append(who)
+        parts.append(b'"http.response.body.size":')
+        parts.append(_size(exchange.answer_bytes))
+        parts.append(b',"edgeq.request_id":"')
+        parts.append(exchange.request_id)
+        parts.append(b'"')
         if exchange.request_bytes:
-            extra = f'"http.request.body.size":{exchange.request_bytes},'
+            parts.append(b',"http.request.body.size":')
+            parts.append(_size(exchange.request_bytes))
+        trace_id = exchange.trace_id
         if trace_id:
-            extra += f'"trace_id":"{trace_id}",'
+            parts.append(b',"trace_id":"')
+            parts.append(trace_id)
+            parts.append(b'"')
+        sent_at = exchange.sent_at
         if sent_at:
             if sent_at != exchange.queued_at:
-                extra += f'"edgeq.queue_ms":{_milliseconds(sent_at - exchange.queued_at)},'
+                parts.append(b',"edgeq.queue_ms":')
+                parts.append(_milliseconds(sent_at - exchange.queued_at))
                 if exchange.connect_s:
-                    extra += f'"edgeq.connect_ms":{_milliseconds(exchange.connect_s)},'
+                    parts.append(b',"edgeq.connect_ms":')
+                    parts.append(_milliseconds(exchange.connect_s))
             if exchange.first_byte_at > sent_at:
-                extra += f'"edgeq.first_byte_ms":{_milliseconds(exchange.first_byte_at - sent_at)},'
-            extra += f'"edgeq.upstream_ms":{_milliseconds(ended_at - sent_at)},'
+                parts.append(b',"edgeq.first_byte_ms":')
+                parts.append(_milliseconds(exchange.first_byte_at - sent_at))
+            parts.append(b',"edgeq.upstream_ms":')
+            parts.append(_milliseconds(ended_at - sent_at))
         elif exchange.queued_at:
-            extra += f'"edgeq.queue_ms":{_milliseconds(ended_at - exchange.queued_at)},'
+            parts.append(b',"edgeq.queue_ms":')
+            parts.append(_milliseconds(ended_at - exchange.queued_at))
         if down.accept_us:
-            extra += f'"edgeq.accept_ms":{_milliseconds(down.accept_us * 1e-6)},'
+            parts.append(b',"edgeq.accept_ms":')
+            parts.append(_milliseconds(down.accept_us * 1e-6))
             down.accept_us = 0
-        lines.append(
-            f'{stamp}{_THREE[micro // 1000]}{_THREE[micro % 1000]}Z",{_how(exchange)}{what}{who}'
-            f'"http.response.body.size":{exchange.answer_bytes},"edgeq.request_id":"{request_id}",{extra}'
-            f'"edgeq.total_ms":{_milliseconds(ended_at - exchange.begun_at)}}}\n'
-        )
-    return "".join(lines)
+        parts.append(b',"edgeq.total_ms":')
+        parts.append(_milliseconds(ended_at - exchange.begun_at))
+        parts.append(b"}\n")
+    return b"".join(parts)
 
 
-def _milliseconds(duration_s: float) -> str:
+def _size(number: int) -> bytes:
+    known = _sizes.get(number)
+    if known is None:
+        known = str(number).encode("ascii")
+        if 0 <= number < _MAX_KNOWN:
+            _sizes[number] = known
+    return known
+
+
+def _milliseconds(duration_s: float) -> bytes:
     duration_us = int(duration_s * 1e6 + 0.5)
     known = _durations.get(duration_us)
     if known is not None:
         return known
-    text = f"{duration_us // 1000}.{_THREE[duration_us % 1000]}" if duration_us >= 0 else "0.000"
-    if 0 <= duration_us < _MAX_DURATIONS:
+    text = b"%d.%b" % (duration_us // 1000, _THREE[duration_us % 1000]) if duration_us >= 0 else b"0.000"
+    if 0 <= duration_us < _MAX_KNOWN:
         _durations[duration_us] = text
     return text
 
 
-def _render_what(head: RequestHead) -> str:
+def _render_what(head: RequestHead) -> bytes:
     """What was asked for, and what the head says of who asks."""
+    parts: list[bytes] = []
     method = _methods.get(head.method)
-    if method is None:
-        method = f'"http.request.method":{_quote(head.method)},' if head.method else ""
+    if method is not None:
+        parts.append(method)
+    elif head.method:
+        parts.append(f'"http.request.method":{_quote(head.method)},'.encode("ascii"))
     target = head.target
-    if target[:1] == b"/" and 0 not in target.translate(_PLAIN_MAP):
-        path, mark, query = target.decode("ascii").partition("?")
-    else:
-        path, mark, query = _quote(_without_authority(target))[1:-1].partition("?")
-    fields = head.fields
-    known = fields.log_text if head.minor and head.host is fields.host else ""
-    if not known:
-        says = (head.host, fields.user_agent, fields.referer, head.version)
-        known = _headers.get(says, "")
-        if not known:
-            known = _render_headers(head)
-            if len(known) <= _MAX_FRAGMENT_CHARS:
-                if len(_headers) >= _MAX_FRAGMENTS:
-                    _headers.clear()
-                _headers[says] = known
-        if head.host is fields.host and head.minor and head.host and len(known) <= _MAX_FRAGMENT_CHARS:
-            fields.log_text = known
+    if target[:1] != b"/" or 0 in target.translate(_PLAIN_MAP):
+        target = _quote(_without_authority(target))[1:-1].encode("ascii")
+    mark = target.find(b"?")
+    path = target if mark < 0 else target[:mark]
     if path:
-        method = f'{method}"url.path":"{path}",'
-    return f'{method}"url.query":"{query}",{known}' if mark else method + known
+        parts.append(b'"url.path":"')
+        parts.append(path)
+        parts.append(b'",')
+    if mark >= 0:
+        parts.append(b'"url.query":"')
+        parts.append(target[mark + 1 :])
+        parts.append(b'",')
+    parts.append(_headers_of(head))
+    return b"".join(parts)
+
+
+def _headers_of(head: RequestHead) -> bytes:
+    fields = head.fields
+    # It stands on the fields where nothing but they decides; one object of fields serves many requests.
+    theirs = head.host is fields.host and head.minor > 0 and len(head.host) > 0
+    if theirs and fields.log_text:
+        return fields.log_text
+    says = (head.host, fields.user_agent, fields.referer, head.version)
+    known = _headers.get(says)
+    if known is None:
+        known = _render_headers(head).encode("ascii")
+        if len(known) > _MAX_FRAGMENT_CHARS:
+            return known
+        if len(_headers) >= _MAX_FRAGMENTS:
+            _headers.clear()
+        _headers[says] = known
+    if theirs:
+        fields.log_text = known
+    return known
 
 
 def _without_authority(target: bytes) -> bytes:
@@ -196,49 +240,51 @@ def _render_headers(head: RequestHead) -> str:
     return text
 
 
-def _render_who(down: Downstream) -> str:
+def _render_who(down: Downstream) -> bytes:
     """What stays the same on one connection."""
     peer = down.peer
     who = (peer.client_host, down.settings.name, peer.tls)
     known = _clients.get(who)
     if known is None:
-        known = '"url.scheme":"https",' if peer.tls else '"url.scheme":"http",'
-        known += f'"edgeq.listener":{encode_basestring_ascii(down.settings.name)},'
-        known += f'"client.address":{encode_basestring_ascii(peer.client_host)},'
+        text = '"url.scheme":"https",' if peer.tls else '"url.scheme":"http",'
+        text += f'"edgeq.listener":{encode_basestring_ascii(down.settings.name)},'
+        text += f'"client.address":{encode_basestring_ascii(peer.client_host)},'
+        known = text.encode("ascii")
         if len(_clients) >= _MAX_FRAGMENTS:
             _clients.clear()
         _clients[who] = known
-    return f'{known}"client.port":{peer.client_port},' if peer.client_port else known
+    return b'%b"client.port":%d,' % (known, peer.client_port) if peer.client_port else known
 
 
-def _how(exchange: Exchange) -> str:
+def _add_how(parts: list[bytes], exchange: Exchange) -> None:
     """How it went: few different values, because they come from the configuration and the reasons."""
+    if exchange.reason or exchange.resource:
+        parts.append(_render_outcome(exchange))
+    else:
+        outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
+        known = _outcomes.get(outcome)
+        if known is None:
+            known = _render_outcome(exchange)
+            if len(_outcomes) >= _MAX_FRAGMENTS:
+                _outcomes.clear()
+            _outcomes[outcome] = known
+        parts.append(known)
     route = exchange.route
     if route is None:
-        where = f'"edgeq.generation":{exchange.down.shard.generation},'
-    else:
-        where = route.log_text
-        if not where:
-            where = route.log_text = _render_route(route)
-    if exchange.reason:
-        return _render_outcome(exchange) + where
-    outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
-    known = _outcomes.get(outcome)
-    if known is None:
-        known = _render_outcome(exchange)
-        if len(_outcomes) >= _MAX_FRAGMENTS:
-            _outcomes.clear()
-        _outcomes[outcome] = known
-    return known + where
+        parts.append(b'"edgeq.generation":%d,' % exchange.down.shard.generation)
+        return
+    if not route.log_text:
+        route.log_text = _render_route(route)
+    parts.append(route.log_text)
 
 
-def _render_route(route: Route) -> str:
+def _render_route(route: Route) -> bytes:
     text = f'"http.route":{encode_basestring_ascii(route.name)},'
     text += f'"edgeq.upstream":{encode_basestring_ascii(route.upstream.name)},'
-    return f'{text}"edgeq.generation":{route.generation},'
+    return f'{text}"edgeq.generation":{route.generation},'.encode("ascii")
 
 
-def _render_outcome(exchange: Exchange) -> str:
+def _render_outcome(exchange: Exchange) -> bytes:
     text = f'"http.response.status_code":{exchange.status},' if exchange.status else ""
     if exchange.endpoint:
         text += f'"edgeq.endpoint":{encode_basestring_ascii(exchange.endpoint)},'
@@ -248,7 +294,7 @@ def _render_outcome(exchange: Exchange) -> str:
         text += f'"error.type":{reason},"edgeq.reason":{reason},'
     if exchange.resource:
         text += f'"edgeq.resource":{encode_basestring_ascii(exchange.resource)},'
-    return text
+    return text.encode("ascii")
 
 
 def _quote(raw: bytes) -> str:

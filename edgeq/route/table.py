@@ -69,7 +69,7 @@ class Route:
         self.any_reading: bool = any_reading
         """Paths are taken as they are read here, whatever else they may mean."""
         self._below: list[bytes] = readings(rewrite) if rewrite else []
-        self.log_text = ""
+        self.log_text = b""
         """This route's part of an access-log line, once it has been rendered."""
 
     def target(self, target: bytes, path: bytes) -> bytes:

@@ -62,7 +62,7 @@ class RequestFields:
         be. Of those that are only passed on, the next head may have other values."""
         self.kept: list[int] = []
         """Which of the lines to forward, by index; fields that edgeq writes itself are not among them."""
-        self.log_text = ""
+        self.log_text = b""
         """Its part of an access-log line, once it has been rendered."""
         self.host = b""
         self.body_kind: int = NO_BODY
@@ -145,7 +145,7 @@ class RequestHead:
         the configuration and kind of client (trusted or not) that is so. No prefix: it depends on the endpoint, too."""
         self.limits: HeadLimits | None = None
         """Under which it was accepted, if it is remembered for other connections."""
-        self.log_text = ""
+        self.log_text = b""
         """This head's part of an access-log line, once it has been rendered."""
         self.idempotent: bool = method in _IDEMPOTENT
         # RFC 9112 9.3

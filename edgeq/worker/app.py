@@ -21,9 +21,8 @@ from edgeq.config.schema import Config, Forward, ListenerTls
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.listener.accept_io import Acceptor
-from edgeq.listener.connection import Downstream
+from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
-from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe import log_io
@@ -50,8 +49,6 @@ class _Door:
         self.settings = ListenerSettings(config)
         self.tls = tls
         self.acceptor: Acceptor | None = None
-        self.released: Callable[[Peer], None] | None = None
-        """One bound method for all connections of this door."""
         self.deadline = 0.0
         """Once the listener is removed: until then its connections may end by themselves."""
         self.is_empty = False
@@ -186,11 +183,14 @@ class App:
     def _accepting(self, config: ListenerConfig, sock: socket.socket, tls: TlsContexts | None) -> _Door:
         """A door whose acceptor has begun."""
         door = _Door(config, tls)
+        connections = DownstreamFactory(self._shard, door.settings)
+        # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
+        make: Any = connections.make
         acceptor = Acceptor(
             self._loop,
             config,
             sock,
-            lambda peer: self._connection(door, peer),
+            make,
             self._gate,
             self._refusal,
             tls,
@@ -198,7 +198,7 @@ class App:
             lambda: self._loop.lag_s,
         )
         door.acceptor = acceptor
-        door.released = acceptor.released
+        connections.released = acceptor.released
         acceptor.start()
         return door
 
@@ -213,10 +213,6 @@ class App:
         for address, door in self._doors.items():
             if door.tls is not None:
                 door.tls.share_tickets(address, secret)
-
-    def _connection(self, door: _Door, peer: Peer) -> Any:
-        # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
-        return Downstream(self._shard, door.settings, peer, peer.waited_us, door.released)
 
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)

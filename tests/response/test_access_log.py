@@ -394,13 +394,14 @@ def test_caches_stay_bounded() -> None:
     head = request_head(long)
     for log_format in ("json", "combined"):
         render([finished(long, down, head, route)], log_format)
-    assert head.log_text == ""
+    assert head.log_text == b""
     assert 0 < len(access_log._outcomes) <= access_log._MAX_FRAGMENTS
     assert 0 < len(access_log._clients) <= access_log._MAX_FRAGMENTS
     for cache in (access_log._headers, access_log._agents):
         assert 0 < len(cache) <= access_log._MAX_FRAGMENTS
         assert max(len(fragment) for fragment in cache.values()) <= access_log._MAX_FRAGMENT_CHARS
-    assert 0 < len(access_log._durations) <= access_log._MAX_DURATIONS
+    assert 0 < len(access_log._durations) <= access_log._MAX_KNOWN
+    assert 0 < len(access_log._sizes) <= access_log._MAX_KNOWN
 
 
 def test_unknown_format() -> None:
