@@ -79,7 +79,7 @@ def _signal(pid: int) -> int:
         raise UsageError("--pid: a process id is a positive number")
     try:
         # SIGHUP ends most programs, and a stale pid file may name any of them.
-        if b"edgeq" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if not _is_gateway(Path(f"/proc/{pid}/cmdline").read_bytes()):
             raise EdgeqError(f"process {pid} is not edgeq: nothing was sent")
         os.kill(pid, signal.SIGHUP)
     except FileNotFoundError:
@@ -88,3 +88,9 @@ def _signal(pid: int) -> int:
         raise EdgeqError(f"process {pid}: {error.strerror}") from error
     print(f"SIGHUP sent to process {pid}; the outcome is in its log")
     return EXIT_OK
+
+
+def _is_gateway(command_line: bytes) -> bool:
+    """Is it `edgeq serve` or `python -m edgeq serve`, whatever their options, and not an editor of edgeq.toml?"""
+    words = command_line.split(b"\0")
+    return any(word.rpartition(b"/")[2] == b"edgeq" and b"serve" in words[at + 1 :] for at, word in enumerate(words))

@@ -592,6 +592,7 @@ class Exchange:
             self.head.method == b"HEAD",
         )
         down.transport.write(text)
+        self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self._end(monotonic())
         down.exchange_done(self, monotonic())
 

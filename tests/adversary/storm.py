@@ -469,7 +469,8 @@ class RudeClient:
             if mood == "dribble" and not _fill(ask.marker, 4000).startswith(body):
                 books.blame(f"{ask.marker} got a wrong body of {len(body)} bytes ({mood}): {body[:100]!r}")
         else:
-            problem = json.loads(body) if body else {}
+            _, _, named = headers.get(b"proxy-status", b"").partition(b"edgeq-reason=")  # HEAD has no body to read
+            problem = json.loads(body) if body else {"reason": named.decode()}
             books.counts[f"reason {problem.get('reason')}"] += 1
             if body and problem["request_id"] != ask.marker:
                 books.blame(f"{ask.marker} got the problem of another: {body!r}")

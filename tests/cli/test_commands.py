@@ -254,13 +254,13 @@ class TestReload:
         assert "--pid" in capsys.readouterr().err
 
     def test_signal(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """--pid sends SIGHUP, to edgeq only; a process that is not there is a failure."""
-        wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        """--pid sends SIGHUP, to a gateway only; a process that is not there is a failure."""
+        wait = [sys.executable, "-c", "import sys; sys.stdin.read()", "/etc/edgeq/edgeq.toml", "edgeq", "reload"]
         with subprocess.Popen(wait, stdin=subprocess.PIPE) as other:
             assert main(["reload", "--pid", str(other.pid)]) == 1
             assert "is not edgeq" in capsys.readouterr().err
             assert other.poll() is None
-        ready = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "edgeq"]
+        ready = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()", "edgeq", "serve"]
         child = subprocess.Popen(ready, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()  # a process has no command line yet at the end of its exec
