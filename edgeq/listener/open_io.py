@@ -71,6 +71,7 @@ class Opener:
     """Makes transports for one listener."""
 
     __slots__ = (
+        "_arrived",
         "_early",
         "_ended",
         "_failed",
@@ -96,6 +97,7 @@ class Opener:
         self._failed = failed
         self._settled = settled
         self._opening: list[tuple[Coroutine[Any, Any, object], asyncio.Future[object], EarlyTransport | None]] = []
+        self._arrived: list[tuple[int, Downstream]] = []
         self._early: dict[EarlyTransport, None] = {}
         self._ended: list[tuple[Downstream, Exception | None]] = []
         self._turn: int = 0
@@ -104,11 +106,11 @@ class Opener:
 
     def pending(self) -> int:
         """Connections that have no protocol yet."""
-        return self.handshaking + len(self._opening)
+        return self.handshaking + len(self._opening) + len(self._arrived)
 
     def open_plain(self, fd: int, peer: Peer) -> None:
-        """Serve the request that came with the connection, or give the descriptor to a transport, whose
-        connection_made follows in the next turn of the loop."""
+        """Serve the request that comes with the connection, or give the descriptor to a transport; connection_made
+        follows in the next turn of the loop, or the one after."""
         try:
             protocol = self._make_protocol(peer)
         except Exception as exc:
@@ -116,6 +118,25 @@ class Opener:
             self._failed(peer, exc)
             return
         if self._serves_early and isinstance(protocol, Downstream):
+            # Most clients send right after the handshake that has woken us: at the end of this turn it is mostly there.
+            if not self._arrived:
+                self._loop.call_soon(self._look_at_arrived)
+            self._arrived.append((fd, protocol))
+        else:
+            self._open(fd, protocol, peer)
+
+    def _open(self, fd: int, protocol: Any, peer: Peer) -> None:
+        try:
+            self._give_to_loop(fd, protocol, None)
+        except Exception as exc:  # the transport's: the descriptor is still ours
+            _close(fd)
+            self._failed(peer, exc)
+
+    def _look_at_arrived(self) -> None:
+        """Has the first request come? Then serve it."""
+        arrived = self._arrived
+        self._arrived = []
+        for fd, protocol in arrived:
             sock = socket_of(fd)
             try:
                 data = sock.recv(_FIRST_BYTES, socket.MSG_DONTWAIT)
@@ -123,13 +144,10 @@ class Opener:
                 data = b""  # it has not come yet, or the client is gone: the loop will tell
             if data:
                 self._serve_early(sock, protocol, data)
-                return
-            sock.detach()
-        try:
-            self._give_to_loop(fd, protocol, None)
-        except Exception as exc:  # the transport's: the descriptor is still ours
-            _close(fd)
-            self._failed(peer, exc)
+            else:
+                sock.detach()
+                self._open(fd, protocol, protocol.peer)
+        self._settled()
 
     def _serve_early(self, sock: socket.SocketType, protocol: Downstream, data: bytes) -> None:
         early = EarlyTransport(self, sock, protocol, self._turn)
