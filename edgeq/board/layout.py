@@ -5,33 +5,54 @@ Invariants
 - Nobody locks. An aligned 8-byte store is one store on the platforms that we support, so a cell is never half old and
   half new; two cells may be (a reader can be off by what is being changed at that moment, never by more).
 - A dead worker's gauges vanish with `bury`; its counters are kept, so that totals of the machine never go back.
+- Three things have other writers, each a single cell whose loss costs one update: learned limits (the leader), arrival
+  times of rates (everybody, see gcra_table.py), names of indices (the supervisor).
 
-    header    magic, version, slots, rows in use, counters of the dead, one hash per listener index
-    row x N   cells (below), open connections per listener index, client table
+    header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
+    row x N   cells (below), open connections per listener index, tables of clients, tenants and endpoints, and a block
+              for each resource (resources.py): first gauges, then counters
+    row       of the dead: counters of all workers that are buried
+    rates     table of theoretical arrival times
 
-The client table is open addressing over a window of `PROBE` pairs of (hash, open connections): hash 0 is free and ends
-a search, a pair with count 0 may be taken by another client. A client that finds no room in its window is not counted
-(`untracked` says how often): the limit per client is then too lax for it, and nothing leaks.
+Clients, tenants and endpoints are found by keyed.py. A client that finds no room there is not counted (`untracked` says
+how often): the limit per client is then too lax for it, and nothing leaks.
 
 The memory is a memfd and not a file in /dev/shm: it has no name, needs no cleaning, and goes with its last process.
+Rows begin on pages of their own, so two workers never write into one cache line.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
 from collections.abc import Container, Sequence
 from typing import Final
 
+from edgeq.board.keyed import KeyedCounts
+
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 1
+VERSION: Final = 2
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
+RESOURCES: Final = 256
+"""Resource indices; resources beyond them share the last one."""
 CLIENTS: Final = 8192
-PROBE: Final = 32
+TENANTS: Final = 4096
+ENDPOINTS: Final = 1024
+TENANT_CELLS: Final = 4
+ENDPOINT_CELLS: Final = 8
+"""Of an entry, its key and its references included."""
+RATES: Final = 65536
 
-_HEADER: Final = 128
+RESOURCE_GAUGES: Final = 8
+RESOURCE_COUNTERS: Final = 1016
+_RESOURCE: Final = RESOURCE_GAUGES + RESOURCE_COUNTERS
+QUEUED_HIGH: Final = 5
+"""The one gauge that outlives its worker."""
+
+_HEADER: Final = 1024
 _H_MAGIC: Final = 0
 _H_VERSION: Final = 1
 _H_SLOTS: Final = 2
@@ -39,6 +60,8 @@ _H_ROWS_USED: Final = 3
 _H_DEAD_CONNECTIONS: Final = 4
 _H_DEAD_REQUESTS: Final = 5
 _H_LISTENERS: Final = 64
+_H_RESOURCES: Final = _H_LISTENERS + LISTENERS
+_H_LIMITS: Final = _H_RESOURCES + RESOURCES
 
 _PID: Final = 0
 _STATE: Final = 1
@@ -49,10 +72,17 @@ _CONNECTIONS: Final = 5
 _REQUESTS: Final = 6
 _IN_FLIGHT: Final = 7
 _UNTRACKED: Final = 8
+_ANSWERED_NS: Final = 9
 _R_LISTENERS: Final = 64
 _R_CLIENTS: Final = _R_LISTENERS + LISTENERS
-_ROW: Final = _R_CLIENTS + 2 * CLIENTS
-_CLIENT_MASK: Final = CLIENTS - 1
+_R_TENANTS: Final = _R_CLIENTS + 2 * CLIENTS
+_R_ENDPOINTS: Final = _R_TENANTS + TENANT_CELLS * TENANTS
+_PAGE_CELLS: Final = 512
+_R_RESOURCES: Final = -(-(_R_ENDPOINTS + ENDPOINT_CELLS * ENDPOINTS) // _PAGE_CELLS) * _PAGE_CELLS
+_ROW: Final = _R_RESOURCES + _RESOURCE * RESOURCES
+_FRESH_NS: Final = 1_000_000_000
+"""A worker whose last flush is older does not lead: four flushes are missing."""
+_MASK: Final = 2**64 - 1
 
 STATE_NONE: Final = 0
 STATE_STARTING: Final = 1
@@ -62,19 +92,31 @@ STATE_NAMES: Final = ("none", "starting", "serving", "draining")
 
 
 def stable_hash(text: str) -> int:
-    """A 64-bit hash, never 0, that is the same in every process (Python's own hash is not)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") or 1
+    """A 62-bit hash, never 0, that is the same in every process (Python's own hash is not)."""
+    return key_hash(text.encode())
+
+
+def key_hash(*parts: bytes) -> int:
+    """The same of several parts; different parts never make the same text. One part alone is hashed as it is.
+
+    62 bits: in compiled code longer numbers are objects, and a search by them costs twice as much.
+    """
+    text = parts[0] if len(parts) == 1 else b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 2 or 1
 
 
 class Row:
     """One worker's cells. Only that worker calls what writes."""
 
-    __slots__ = ("_base", "_cells", "slot")
+    __slots__ = ("_base", "_cells", "clients", "endpoints", "slot", "tenants")
 
     def __init__(self, cells: memoryview, slot: int) -> None:
-        self.slot = slot
-        self._cells = cells
-        self._base = _HEADER + slot * _ROW
+        self.slot: int = slot
+        self._cells: memoryview = cells
+        self._base: int = _HEADER + slot * _ROW
+        self.clients: KeyedCounts = KeyedCounts(cells, self._base + _R_CLIENTS, CLIENTS, 2)
+        self.tenants: KeyedCounts = KeyedCounts(cells, self._base + _R_TENANTS, TENANTS, TENANT_CELLS)
+        self.endpoints: KeyedCounts = KeyedCounts(cells, self._base + _R_ENDPOINTS, ENDPOINTS, ENDPOINT_CELLS)
 
     def begin(self, pid: int, generation: int) -> None:
         """A worker takes its row, empty, before it serves."""
@@ -103,8 +145,8 @@ class Row:
         cells, base = self._cells, self._base
         cells[base + _CONNECTIONS] += 1
         cells[base + _R_LISTENERS + listener_index] += 1
-        if client_hash:
-            self._add_client(client_hash)
+        if client_hash and self.clients.acquire(client_hash) < 0:
+            cells[base + _UNTRACKED] += 1
 
     def remove_connection(self, listener_index: int, client_hash: int = 0) -> None:
         """The end of a connection, with the arguments of its beginning."""
@@ -112,12 +154,11 @@ class Row:
         if self._cells[at] > 0:
             self._cells[at] -= 1
         if client_hash:
-            self._remove_client(client_hash)
+            self.clients.release(client_hash)
 
     def client_count(self, client_hash: int) -> int:
         """This worker's open connections of one client."""
-        at = self._find(client_hash)
-        return 0 if at < 0 else int(self._cells[at + 1])
+        return self.clients.references(client_hash)
 
     def listener_count(self, listener_index: int) -> int:
         """This worker's open connections of one listener."""
@@ -142,6 +183,15 @@ class Row:
     def heartbeat_ns(self) -> int:
         """Monotonic time of the last flush."""
         return int(self._cells[self._base + _HEARTBEAT_NS])
+
+    @property
+    def answered_ns(self) -> int:
+        """Monotonic time at which the worker last looked who waits, because another one had asked it to."""
+        return int(self._cells[self._base + _ANSWERED_NS])
+
+    def answer(self, now_ns: int) -> None:
+        """The worker has been asked to look who waits, and is about to."""
+        self._cells[self._base + _ANSWERED_NS] = now_ns
 
     @property
     def lag_us(self) -> int:
@@ -188,74 +238,28 @@ class Row:
             "lag_us": self.lag_us,
         }
 
-    def _pair(self, number: int) -> int:
-        return self._base + _R_CLIENTS + 2 * (number & _CLIENT_MASK)
-
-    def _find(self, client_hash: int) -> int:
-        for step in range(PROBE):
-            at = self._pair(client_hash + step)
-            found = self._cells[at]
-            if found == client_hash:
-                return at
-            if found == 0:
-                return -1
-        return -1
-
-    def _add_client(self, client_hash: int) -> None:
-        cells = self._cells
-        free = -1
-        for step in range(PROBE):
-            at = self._pair(client_hash + step)
-            found = cells[at]
-            if found == client_hash:
-                cells[at + 1] += 1
-                return
-            if free < 0 and cells[at + 1] == 0:
-                free = at
-            if found == 0:
-                break
-        if free < 0:
-            cells[self._base + _UNTRACKED] += 1
-            return
-        # The count is 0 here, so a reader that sees only the new hash reads "none", not another client's number.
-        cells[free] = client_hash
-        cells[free + 1] = 1
-
-    def _remove_client(self, client_hash: int) -> None:
-        cells = self._cells
-        at = self._find(client_hash)
-        if at < 0 or cells[at + 1] == 0:
-            return
-        cells[at + 1] -= 1
-        # At the end of a chain emptied pairs become free again, or searches would get longer for ever.
-        number = (at - self._base - _R_CLIENTS) // 2
-        if cells[self._pair(number + 1)]:
-            return
-        for step in range(CLIENTS):
-            at = self._pair(number - step)
-            if cells[at] == 0 or cells[at + 1]:
-                return
-            cells[at] = 0
-
 
 class Board:
     """All rows. `Board.create` in the supervisor, `Board.attach` with the inherited descriptor in a worker."""
 
-    __slots__ = ("_cells", "_map", "fd", "slots")
+    __slots__ = ("_cells", "_map", "_rows", "bells", "fd", "slots")
 
     def __init__(self, fd: int, slots: int) -> None:
-        self.fd = fd
-        self.slots = slots
-        self._map = mmap.mmap(fd, (_HEADER + slots * _ROW) * 8)
+        self.fd: int = fd
+        self.slots: int = slots
+        self.bells: list[int] = []
+        """Descriptors by slot, by which one worker tells another to look who waits; see handover_io.py."""
+        self._map = mmap.mmap(fd, _size_bytes(slots))
         self._cells = memoryview(self._map).cast("Q")
+        self._rows: list[Row] = [Row(self._cells, slot) for slot in range(slots)]
 
     @classmethod
     def create(cls, slots: int) -> Board:
-        """A new board with room for `slots` workers (129 KiB of address space each, resident only where touched)."""
+        """A new board with room for `slots` workers (2.4 MiB of address space each, resident only where touched)."""
         if slots < 1:
             raise ValueError(f"a board needs at least one slot, not {slots}")
         fd = os.memfd_create("edgeq-board", os.MFD_CLOEXEC)
-        os.ftruncate(fd, (_HEADER + slots * _ROW) * 8)
+        os.ftruncate(fd, _size_bytes(slots))
         board = cls(fd, slots)
         board._cells[_H_VERSION] = VERSION
         board._cells[_H_SLOTS] = slots
@@ -263,27 +267,45 @@ class Board:
         return board
 
     @classmethod
-    def attach(cls, fd: int) -> Board:
-        """The board behind an inherited descriptor. Raises ValueError if it is none, or of another version."""
+    def attach(cls, fd: int, bells: Sequence[int] = ()) -> Board:
+        """The board behind an inherited descriptor, with the bells by slot.
+
+        Raises ValueError if it is none, or of another version.
+        """
         header = os.pread(fd, 3 * 8, 0)
         values = [int.from_bytes(header[at : at + 8], "little") for at in range(0, len(header), 8)]
         if len(values) < 3 or values[_H_MAGIC] != MAGIC:
             raise ValueError("the descriptor is not a board")
         if values[_H_VERSION] != VERSION:
             raise ValueError(f"the board has version {values[_H_VERSION]}, this program speaks {VERSION}")
-        return cls(fd, values[_H_SLOTS])
+        board = cls(fd, values[_H_SLOTS])
+        board.bells.extend(bells)
+        return board
 
     def close(self) -> None:
         """Unmap; rows of this board must not be used after it."""
         self._cells.release()
-        self._map.close()
+        with contextlib.suppress(BufferError):  # objects bound to single cells keep the mapping as long as they live
+            self._map.close()
         os.close(self.fd)
 
     def row(self, slot: int) -> Row:
         """A worker's row."""
         if not 0 <= slot < self.slots:
             raise IndexError(f"slot {slot} of {self.slots}")
-        return Row(self._cells, slot)
+        return self._rows[slot]
+
+    def cells(self, at: int, size: int) -> memoryview:
+        """A part of the board, for those who are bound to it (resources.py, gcra_table.py)."""
+        return self._cells[at : at + size]
+
+    def resource_block(self, slot: int, index: int) -> memoryview:
+        """A resource's cells in a worker's row; in the row after the last one, those of the dead."""
+        return self.cells(_HEADER + slot * _ROW + _R_RESOURCES + index * _RESOURCE, _RESOURCE)
+
+    def rates(self) -> memoryview:
+        """The cells of the table of arrival times: RATES pairs."""
+        return self.cells(_HEADER + (self.slots + 1) * _ROW, 2 * RATES)
 
     @property
     def rows_used(self) -> int:
@@ -302,7 +324,10 @@ class Board:
 
     def client_total(self, client_hash: int) -> int:
         """Open connections of one client, machine-wide."""
-        return sum(self.row(slot).client_count(client_hash) for slot in range(self.rows_used))
+        total = 0
+        for slot in range(self.rows_used):
+            total += self._rows[slot].clients.references(client_hash)
+        return total
 
     def requests_total(self) -> int:
         """Requests of all workers, the dead ones included."""
@@ -320,6 +345,33 @@ class Board:
                 return index
         return LISTENERS - 1
 
+    def resource_index(self, name: str) -> int:
+        """Which index the supervisor gave to a resource; the shared last one if it gave none."""
+        wanted = stable_hash(name)
+        for index in range(RESOURCES - 1):
+            if self._cells[_H_RESOURCES + index] == wanted:
+                return index
+        return RESOURCES - 1
+
+    def learned_limit(self, index: int) -> int:
+        """Requests in flight that the leader has learned to be the limit of a resource, 0 if it has not yet."""
+        return int(self._cells[_H_LIMITS + index])
+
+    def set_learned_limit(self, index: int, limit: int) -> None:
+        """For the leader only. A limit outlives its leader: the next one goes on from it."""
+        self._cells[_H_LIMITS + index] = limit
+
+    def leader(self, now_ns: int) -> int:
+        """The slot of the worker that decides for all: the lowest that serves and has flushed lately, -1 for none.
+
+        Two may think that they lead while one comes or goes; so a leader's word must be harmless if said twice.
+        """
+        for slot in range(self.rows_used):
+            row = self._rows[slot]
+            if row.state == STATE_SERVING and now_ns - row.heartbeat_ns < _FRESH_NS:
+                return slot
+        return -1
+
     # What follows is for the supervisor only.
 
     def use(self, slot: int) -> Row:
@@ -334,8 +386,59 @@ class Board:
         row = self.row(slot)
         self._cells[_H_DEAD_CONNECTIONS] += row.connections
         self._cells[_H_DEAD_REQUESTS] += row.requests
-        at = (_HEADER + slot * _ROW) * 8
-        self._map[at : at + _ROW * 8] = bytes(_ROW * 8)
+        for index in self._resource_indices():
+            _inherit(self.resource_block(self.slots, index), self.resource_block(slot, index))
+        start, size = (_HEADER + slot * _ROW) * 8, _ROW * 8
+        try:
+            # Gives the memory back and reads as zeros from then on, in every process.
+            self._map.madvise(mmap.MADV_REMOVE, start, size)
+        except OSError:  # a kernel that cannot
+            self._map[start : start + size] = bytes(size)
+
+    def assign_resources(self, names: Sequence[str]) -> None:
+        """Give each resource an index, by the rules of `assign_listeners`: while it has requests, it keeps it.
+
+        Whoever gets the index of one that is gone begins with counters of 0 and without a learned limit.
+        """
+        cells = self._cells
+        wanted = {stable_hash(name): name for name in names}
+        held = {cells[_H_RESOURCES + index] for index in range(RESOURCES - 1)}
+        for one in wanted:
+            if one not in held:
+                index = self._free_resource(wanted)
+                if index < 0:
+                    return
+                if cells[_H_RESOURCES + index]:
+                    self._restart_counters(index)
+                cells[_H_LIMITS + index] = 0
+                cells[_H_RESOURCES + index] = one
+
+    def _resource_indices(self) -> list[int]:
+        used = [index for index in range(RESOURCES - 1) if self._cells[_H_RESOURCES + index]]
+        return [*used, RESOURCES - 1]
+
+    def _free_resource(self, wanted: Container[int]) -> int:
+        second_choice = -1
+        for index in range(RESOURCES - 1):
+            holder = self._cells[_H_RESOURCES + index]
+            if holder == 0:
+                return index
+            if second_choice < 0 and holder not in wanted and not self._is_busy(index):
+                second_choice = index
+        return second_choice
+
+    def _is_busy(self, index: int) -> bool:
+        """Does a request run or wait there?"""
+        blocks = [self.resource_block(slot, index) for slot in range(self.rows_used)]
+        return any(block[0] or block[1] for block in blocks)
+
+    def _restart_counters(self, index: int) -> None:
+        """Sums are made modulo 2**64, so what all rows hold is taken away in the row of the dead; they have writers."""
+        dead = self.resource_block(self.slots, index)
+        dead[QUEUED_HIGH] = 0
+        rows = [self.resource_block(slot, index).tolist() for slot in range(self.rows_used)]
+        for counter in range(RESOURCE_GAUGES, _RESOURCE):
+            dead[counter] = -sum(row[counter] for row in rows) & _MASK
 
     def assign_listeners(self, addresses: Sequence[str]) -> None:
         """Give each listener an index that it keeps: also over reloads, and if it goes and comes back.
@@ -359,3 +462,15 @@ class Board:
             if second_choice < 0 and holder not in wanted and self.listener_total(index) == 0:
                 second_choice = index
         return second_choice
+
+
+def _size_bytes(slots: int) -> int:
+    return 8 * (_HEADER + (slots + 1) * _ROW + 2 * RATES)
+
+
+def _inherit(dead: memoryview, row: memoryview) -> None:
+    """Add one row's counters to those of the dead."""
+    dead[QUEUED_HIGH] = max(dead[QUEUED_HIGH], row[QUEUED_HIGH])
+    for counter, count in enumerate(row.tolist()):
+        if count and counter >= RESOURCE_GAUGES:
+            dead[counter] = (dead[counter] + count) & _MASK

@@ -26,6 +26,7 @@ from typing import Final
 
 import msgspec
 
+from edgeq.board.handover_io import Bells
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
 from edgeq.observe import log_io
@@ -92,12 +93,25 @@ class Target:
 class Worker:
     """One process, from the request for it to its end."""
 
-    __slots__ = ("addresses", "channel", "emptying", "generation", "pid", "pidfd", "slot", "start_timer", "was_ready")
+    __slots__ = (
+        "addresses",
+        "bells",
+        "channel",
+        "emptying",
+        "generation",
+        "pid",
+        "pidfd",
+        "slot",
+        "start_timer",
+        "was_ready",
+    )
 
     def __init__(self, slot: int, addresses: Iterable[str]) -> None:
         self.slot = slot
         self.addresses = set(addresses)
         """Listeners that it accepts from, as far as we know."""
+        self.bells = 0
+        """How many it has: those of the lowest slots."""
         self.emptying = 0
         """Queues of others that it empties."""
         self.pid = 0
@@ -126,6 +140,7 @@ class Fleet:
         self._loop = loop
         self._listeners = listeners
         self._board = board
+        self._bells = Bells()
         self._launch = launch
         self._table = SlotTable(board.slots)
         self._workers: dict[int, Worker] = {}
@@ -168,6 +183,7 @@ class Fleet:
         Listening sockets for all of it must be there. `confirmed` says what came of it.
         """
         self._target = target
+        self._bells.ensure(max(new_slots, default=-1))
         self._failures.clear()
         self._early_deaths = 0
         for worker in self._workers.values():
@@ -254,6 +270,7 @@ class Fleet:
         for worker in tuple(self._workers.values()):
             worker.kill()
             worker.channel.close()
+        self._bells.close()
 
     def reopen_logs(self) -> None:
         """Tell all workers."""
@@ -271,6 +288,8 @@ class Fleet:
     def _apply(self, worker: Worker, target: Target) -> None:
         new = tuple(address for address in target.addresses if address not in worker.addresses)
         fds = [sock.fileno() for sock in self._listeners.sockets_of(worker.slot, new)]
+        fds += self._bells.fds[worker.bells :]
+        worker.bells = len(self._bells.fds)
         worker.addresses.update(new)
         worker.send(Apply(target.generation, target.workers, new, target.packed), fds)
 
@@ -356,6 +375,7 @@ class Fleet:
         assert target is not None
         self._table.starting(slot, self._loop.time())
         self._board.use(slot)
+        self._bells.ensure(slot)
         worker = Worker(slot, target.addresses)
         ours, theirs = pair()
         worker.channel = Channel(
@@ -369,7 +389,9 @@ class Fleet:
         self._workers[slot] = worker
         with theirs:
             socks = self._listeners.sockets_of(slot, target.addresses)
-            fds = [theirs.fileno(), self._board.fd, *(sock.fileno() for sock in socks)]
+            bells = self._bells.fds
+            worker.bells = len(bells)
+            fds = [theirs.fileno(), self._board.fd, *bells, *(sock.fileno() for sock in socks)]
             spawn = Spawn(
                 slot,
                 target.generation,
@@ -378,6 +400,7 @@ class Fleet:
                 target.packed,
                 self._tickets,
                 target.credentials,
+                len(bells),
             )
             self.spawner.spawn(spawn, fds)
 

@@ -46,7 +46,7 @@ class TicketSecret(msgspec.Struct, frozen=True):
 
 
 class Spawn(Message, frozen=True):
-    """Fork a worker. Descriptors: control socket, board, one listening socket per address."""
+    """Fork a worker. Descriptors: control socket, board, the bells by slot, one listening socket per address."""
 
     slot: int
     generation: int
@@ -55,6 +55,8 @@ class Spawn(Message, frozen=True):
     config: bytes
     tickets: TicketSecret
     credentials: Credentials | None = None
+    bells: int = 0
+    """How many."""
 
 
 # spawner -> supervisor
@@ -89,7 +91,10 @@ class Exited(Message, frozen=True):
 
 
 class Apply(Message, frozen=True):
-    """Run this configuration from now on. Descriptors: one listening socket per address that is new to the worker."""
+    """Run this configuration from now on.
+
+    Descriptors: one listening socket per address that is new to the worker, then the bells that are.
+    """
 
     generation: int
     workers: int

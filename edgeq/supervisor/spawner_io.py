@@ -111,9 +111,10 @@ def _close_all_but(keep: frozenset[int]) -> None:
 def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
     code = 1
     try:
-        control_fd, board_fd, *listener_fds = child.fds
-        _close_all_but(_STDIO | frozenset(child.fds))
         spawn = child.spawn
+        control_fd, board_fd, *rest = child.fds
+        bells, listener_fds = rest[: spawn.bells], rest[spawn.bells :]
+        _close_all_but(_STDIO | frozenset(child.fds))
         process_io.set_name(f"edgeq-w{spawn.slot}")
         sockets = {address: socket.socket(fileno=fd) for address, fd in zip(spawn.addresses, listener_fds, strict=True)}
         control = socket.socket(fileno=control_fd)
@@ -128,6 +129,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
             ticket_secret=spawn.tickets.value,
             control=control,
             board_fd=board_fd,
+            bells=bells,
             sockets=sockets,
             make_app=load_part(app),
             make_loop=load_part(loop),

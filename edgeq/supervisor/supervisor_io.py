@@ -267,6 +267,9 @@ class Supervisor:
         """Have all workers run a configuration. Returns what went wrong."""
         self._generation += 1
         self._board.assign_listeners([one.address for one in config.listener])
+        # Upstreams first: they always have a limit, routes seldom.
+        upstreams = [f"upstream/{name}" for name in config.upstream]
+        self._board.assign_resources([*upstreams, *(f"route/{route.name}" for route in config.route)])
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
         credentials = process_io.credentials_of(config.server.user)
         self._fleet.aim(Target.of(self._generation, len(staying), config, credentials), plan.start)

@@ -124,6 +124,7 @@ class Control:
 
     __slots__ = (
         "_app",
+        "_bells",
         "_channel",
         "_config",
         "_drain_timeout_s",
@@ -143,9 +144,12 @@ class Control:
         generation: int,
         config: Config,
         sockets: dict[str, socket.socket],
+        bells: list[int],
     ) -> None:
         self._loop = loop
         self._app = app
+        self._bells = bells
+        """The board's; grows by what a new configuration brings."""
         self._row = row
         self._config = config
         self._sockets = dict(sockets)
@@ -180,7 +184,9 @@ class Control:
 
     def _apply(self, message: Apply, fds: list[int]) -> None:
         # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.
-        new = {address: socket.socket(fileno=fd) for address, fd in zip(message.addresses, fds, strict=True)}
+        count = len(message.addresses)
+        self._bells.extend(fds[count:])
+        new = {address: socket.socket(fileno=fd) for address, fd in zip(message.addresses, fds[:count], strict=True)}
         self._sockets.update(new)
         config: Config | None = None
         try:

@@ -7,7 +7,7 @@ import gc
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from edgeq.board.layout import Board, Row
@@ -51,13 +51,14 @@ def main(
     ticket_secret: bytes,
     control: socket.socket,
     board_fd: int,
+    bells: Sequence[int],
     sockets: dict[str, socket.socket],
     make_app: MakeApp,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> int:
     """Run one worker. Returns the exit code: 0 after a drain, 1 if it could not start."""
     configure_log(config)
-    board = Board.attach(board_fd)
+    board = Board.attach(board_fd, bells)
     row = board.row(slot)
     row.begin(os.getpid(), generation)
     loop = make_loop()
@@ -69,7 +70,7 @@ def main(
         why = log_failure("worker cannot start", error, config, slot=slot)
         send_blocking(control, encode_message(Failed(generation, why)))
         return 1
-    ends = Control(loop, control, app, row, generation, config, sockets)
+    ends = Control(loop, control, app, row, generation, config, sockets, board.bells)
     Pulse(loop, app, row).beat()
     gc.collect()
     gc.freeze()

@@ -1,0 +1,96 @@
+"""Arrival times: what lies ahead is kept while there is room, what has passed makes room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.board.gcra_table import PROBE, GcraTable
+from edgeq.board.layout import RATES, Board
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board.create(1)
+    yield made
+    made.close()
+
+
+def test_one_table_for_all_workers(board: Board) -> None:
+    """What one writes, the other reads."""
+    one, other = GcraTable(board), GcraTable(board)
+    assert one.get(7) == 0
+    one.set(7, 1000)
+    other.set(2**64 - 1, 2000)
+    assert (other.get(7), one.get(2**64 - 1)) == (1000, 2000)
+    assert one.in_use(1500) == 1
+
+
+def test_a_charge_keeps_what_others_charged_meanwhile(board: Board) -> None:
+    """Both were admitted, so both count; what has passed counts from now."""
+    one, other = GcraTable(board), GcraTable(board)
+    assert one.charge(7, 10, now_ns=100) == 110
+    assert one.get(7) == 110
+    assert other.charge(7, 10, now_ns=105) == 120
+    assert one.charge(7, 10, now_ns=106) == 130
+    assert one.charge(7, 10, now_ns=500) == 510
+    assert (one.get(7), other.get(7)) == (510, 510)
+
+
+def test_a_burial_keeps_what_was_charged(board: Board) -> None:
+    """A worker that dies gives nobody a fresh burst."""
+    GcraTable(board).set(7, 1000)
+    board.bury(0)
+    assert GcraTable(board).get(7) == 1000
+
+
+def test_a_time_that_cannot_be_is_cut(board: Board) -> None:
+    """Who asks says how far ahead his own times may lie."""
+    table = GcraTable(board)
+    table.set(7, 10**15)
+    assert table.get(7, latest_ns=500) == 500
+
+
+def test_a_full_window_forgets_the_earliest(board: Board) -> None:
+    """That is the one that has passed, or is the least ahead."""
+    table = GcraTable(board)
+    keys = [5 + RATES * (n + 1) for n in range(PROBE)]
+    for n, key in enumerate(keys):
+        table.set(key, 1000 + (n * 7) % PROBE)
+    assert all(table.get(key) for key in keys)
+    newcomer = 5 + RATES * (PROBE + 1)
+    table.set(newcomer, 5000)
+    assert table.get(newcomer) == 5000
+    assert [key for key in keys if not table.get(key)] == [keys[0]]
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_written(board: Board) -> None:
+    """Between our `get` and our `set` another worker gave the place to somebody else."""
+    one, other = GcraTable(board), GcraTable(board)
+    keys = [5 + RATES * (n + 1) for n in range(PROBE)]
+    for n, key in enumerate(keys):
+        one.set(key, 1000 + n)
+    one.get(keys[0])
+    newcomer = 5 + RATES * 99
+    other.set(newcomer, 9000)
+    one.set(keys[0], 8000)
+    assert (one.get(newcomer), one.get(keys[0])) == (9000, 8000)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 2), st.integers(1, 10**6)), max_size=60))
+def test_like_a_dictionary_while_there_is_room(steps: list[tuple[int, int, int]]) -> None:
+    """Keys that share homes, at the end of the table too; 12 of them fit into any window."""
+    board = Board.create(1)
+    table = GcraTable(board)
+    model: dict[int, int] = {}
+    for home, turn, at_ns in steps:
+        key = RATES * turn + (RATES - 3 + home) % RATES
+        assert table.get(key) == model.get(key, 0)
+        table.set(key, at_ns)
+        model[key] = at_ns
+    assert all(table.get(key) == at_ns for key, at_ns in model.items())
+    board.close()
