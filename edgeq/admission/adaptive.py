@@ -1,0 +1,402 @@
+"""The default limit: learned from whether answers follow it, without knowing anything about the upstream.
+
+For each limit that it has tried it keeps how long that limit bound and how many good answers came meanwhile, and from
+these the likelihood of each knee (`knee.Knee`). Then
+
+    the limit is most likely above the knee        below it costs answers, above it only latency
+    now and then it is twice as high               has the capacity grown? costs a little latency
+    seldom, within a budget, it is lower           could it be lower? costs a few answers if not
+
+It never refuses in order to probe. Only time in which the limit binds teaches anything, so an upstream with little to
+do is never found to be small. A good answer is one in time: where more in flight makes answers late, the good ones
+become fewer, and the limit stays below. Three things are not left to the likelihood: an upstream that refuses for load
+itself (`Ceiling`), most requests lost (down by half), and many fewer answers than usual at the same limit (try at once
+where the knee would be if slots were gone).
+
+What was learned on the way, each found by simulation (`benchmarks/sim_limits.py`): windows of few answers favour what
+came first, short answers, so a trial must not be believed for one lucky window; a trial twice as high tells the same
+from a third of the answers that one 1.4 times as high needs; budgets of trials must not run into debt without bound,
+or one bad window is the last for minutes; requests that clients have left behind are worked on after the limit is down,
+so the windows after a flight say nothing about the lower limit.
+"""
+
+from __future__ import annotations
+
+from math import exp, sqrt
+from typing import Final
+
+from edgeq.admission.knee import LADDER, Knee, rung_at
+from edgeq.admission.limits import Limit, Window
+
+
+class Ceiling:
+    """Stay below the number in flight at which the upstream itself refuses.
+
+    How many were in flight beside a refusal says it exactly. But an upstream may refuse for other reasons (a broken
+    endpoint, a quota): if answers become fewer with the limit, its refusals are not heeded for a while.
+    """
+
+    HEED: Final = 0.02
+    """Share of refusals that are heeded, at least two."""
+    HOLD_S: Final = 5.0
+    HOLD_MAX_S: Final = 60.0
+    """How long nothing is tried above; doubles when the next trial is refused too."""
+    DEAF_S: Final = 30.0
+    FEWER: Final = 0.75
+    ENOUGH: Final = 24
+    """Good answers from which on it is judged whether there are fewer than this share of those before."""
+
+    __slots__ = (
+        "_after_ok",
+        "_after_s",
+        "_before_ok",
+        "_before_s",
+        "_deaf_until",
+        "_from",
+        "_hold_s",
+        "_last",
+        "_maximum",
+        "_until",
+        "value",
+    )
+
+    def __init__(self, maximum: int) -> None:
+        self.value: int = maximum
+        """The limit must not be above this now."""
+        self._maximum: int = maximum
+        self._last: int = maximum
+        self._until: float = 0.0
+        self._hold_s: float = self.HOLD_S
+        self._deaf_until: float = 0.0
+        # The limit before it was lowered, perhaps in steps, 0 otherwise; good answers and seconds then, and since.
+        self._from: int = 0
+        self._before_ok: int = 0
+        self._before_s: float = 0.0
+        self._after_ok: int = 0
+        self._after_s: float = 0.0
+
+    def update(self, window: Window, limit: int) -> int:
+        """The limit that follows from a window's refusals; 0 if none does."""
+        now = window.now
+        if self._from > limit:
+            self._after_ok += window.ok
+            self._after_s += window.duration_s
+            if self._is_for_another_reason(window):
+                before = self._from
+                self._from = 0
+                self._deaf_until = now + self.DEAF_S
+                self.value = self._maximum
+                return before
+        if window.busy < 2 or window.busy < self.HEED * window.finished or now < self._deaf_until:
+            if limit > self._last:
+                self._hold_s = self.HOLD_S
+                self._last = self._maximum
+            if now >= self._until:
+                self._from = 0
+                self.value = self._maximum
+            return 0
+        if self._from == 0:
+            # Once is no proof: requests that clients have left may hold a slot for a moment.
+            self._from = limit
+            self._before_ok = window.ok
+            self._before_s = window.duration_s
+            return 0
+        if self._from == limit:
+            self._before_ok += window.ok
+            self._before_s += window.duration_s
+        self._after_ok = 0
+        self._after_s = 0.0
+        self.value = max(1, min(limit - 1, round(window.busy_beside / window.busy) - 1))
+        self._last = self.value
+        self._until = now + self._hold_s
+        self._hold_s = min(2 * self._hold_s, self.HOLD_MAX_S)
+        return self.value
+
+    def _is_for_another_reason(self, window: Window) -> bool:
+        """Whether a lower limit has only cost answers."""
+        if self._after_ok < self.ENOUGH or window.bound_s < 0.5 * window.duration_s:
+            return False
+        return self._after_ok * self._before_s < self.FEWER * self._before_ok * self._after_s
+
+
+class Adaptive(Limit):
+    """See the module's text. Instants and durations are in seconds, limits in requests in flight."""
+
+    SURE: Final = 0.93
+    """The limit is above the knee with this probability."""
+    SURE_UNBOUND: Final = 0.75
+    """The same while it binds only part of the time: then it costs no answer, wherever the knee is."""
+    MARGIN: Final = 1.07
+    """One rung more where rungs are close to each other."""
+    LOWER: Final = 0.4
+    """What is tried lower is above the knee with this probability; half at the least."""
+    HIGHER: Final = 2.0
+    HIGHER_AFTER_HARM: Final = 1.25
+    HARM: Final = 0.15
+    """Share of the good answers; a trial that costs more is repeated later, and smaller."""
+    LEAST: Final = 12
+    GENERATIONS: Final = 3.0
+    """A window has so many answers, and so many for each request in flight..."""
+    LONG_S: Final = 1.0
+    """...or this length, if the upstream refuses."""
+    GENERATIONS_START: Final = 2.0
+    LATER: Final = 1.3
+    """In the beginning the limit doubles, until answers neither follow nor come within this multiple of the latency
+    before."""
+    MEMORY: Final = 200.0
+    WINDOWS: Final = 30
+    """Evidence fades over this multiple of the answers that it takes to tell a limit from the next step, but over no
+    less than so many windows."""
+    COST_DOWN: Final = 0.005
+    """Share of the answers that trials below may cost."""
+    COST_UP: Final = 0.05
+    """Share of the service time that trials above may add to the latency."""
+    ALARM: Final = 12.0
+    FOLLOWS: Final = 6.0
+    """Squared deviations, in units of what chance does, from which on a change at the same limit, and answers that
+    follow a higher one, are believed."""
+    RECENT: Final = 60.0
+    """Answers that are the present; at least four windows."""
+    BINDS: Final = 0.05
+    """Share of a window; one in which the limit bound for less says nothing."""
+    NUDGED: Final = 256
+    """No further than this without evidence: an upstream that hangs must not get everything."""
+    FLED: Final = 20
+    """For so many windows the limit does not go back to where most requests were lost."""
+
+    __slots__ = (
+        "_base",
+        "_ceiling",
+        "_down_s",
+        "_fled",
+        "_fled_for",
+        "_harm",
+        "_recent",
+        "_recent_s",
+        "_rung",
+        "_start_latency_s",
+        "_start_limit",
+        "_start_rate",
+        "_starting",
+        "_top",
+        "_tried",
+        "_tried_s",
+        "_up_s",
+        "knee",
+    )
+
+    def __init__(self, initial: int = 1, minimum: int = 1, maximum: int = 4096) -> None:
+        super().__init__(initial, minimum, maximum)
+        self.settles = True
+        self.knee: Knee = Knee()
+        self._rung: int = rung_at(initial)
+        # Where the limit is now, and where it is while nothing is tried.
+        self._base: int = self._rung
+        # The base does not go higher than this before answers have followed.
+        self._top: int = 2 * initial
+        # What trials may still cost, in seconds of full work; and how many above have harmed in a row.
+        self._down_s: float = 0.0
+        self._up_s: float = 0.0
+        self._harm: int = 0
+        # Answers lately at the base, and at the higher limit that is tried; and the time that they took.
+        self._recent: float = 0.0
+        self._recent_s: float = 0.0
+        self._tried: float = 0.0
+        self._tried_s: float = 0.0
+        self._fled: int = 0
+        self._fled_for: int = 0
+        self._ceiling: Ceiling = Ceiling(maximum)
+        # The beginning: the limit before, its answers per second and their latency.
+        self._starting: bool = True
+        self._start_limit: int = 0
+        self._start_rate: float = 0.0
+        self._start_latency_s: float = 0.0
+
+    @property
+    def settled(self) -> int:
+        """The limit while nothing is tried: what to show, and to suggest as a fixed one."""
+        return max(self.minimum, min(LADDER[self._base], self._ceiling.value, self.maximum))
+
+    def due(self, window: Window) -> bool:
+        """Enough answers to be compared, and every request in flight replaced more than once."""
+        if window.busy and window.duration_s >= self.LONG_S:
+            return True
+        generations = self.GENERATIONS_START if self._starting else self.GENERATIONS
+        return window.ok + window.dropped >= max(float(self.LEAST), generations * window.in_flight)
+
+    def update(self, window: Window) -> None:
+        """Move the limit by what the window has shown."""
+        self._count_costs(window)
+        refused = self._ceiling.update(window, self.value)
+        if refused:
+            self._starting = False
+            self._go(rung_at(refused))
+            self._base = self._rung
+        elif self._flee(window) or window.bound_s <= self.BINDS * window.duration_s:
+            pass
+        elif self._starting:
+            self._start(window)
+        elif self._rung > self._base and self._follows(window):
+            pass
+        elif self._rung != self._base or not self._is_changed(window):
+            self._learn(window)
+            self._choose(window)
+
+    def nudge(self) -> None:
+        """One step up without evidence: requests that wait would be refused before anything has come back to learn
+        from. What is known stays known, so it is taken back once it has shown to be too high."""
+        rung = self._rung
+        if LADDER[rung] < min(self.NUDGED, self.maximum):
+            self._go(rung + 1)
+            self._base = self._rung
+            self._top = max(self._top, 2 * LADDER[self._rung])
+
+    def _learn(self, window: Window) -> None:
+        """The usual case: one window more of evidence."""
+        knee, rung = self.knee, self._rung
+        answers = float(window.bound_ok)
+        knee.learn_dispersion(rung, window.bound_s, answers)
+        limit = LADDER[rung]
+        step = max(1, limit // 8)
+        memory = max(self.MEMORY * knee.dispersion * (limit / step) ** 2, self.WINDOWS * answers, 1.0)
+        knee.fade(exp(-answers / memory), limit)
+        knee.add(rung, window.bound_s, answers)
+
+    def _choose(self, window: Window) -> None:
+        """Base, or higher, or lower."""
+        knee = self.knee
+        reach = max(2.0 * LADDER[knee.enough()], 1.25 * LADDER[knee.tried[-1]])
+        knee.weigh(min(reach, float(self._top)))
+        bound = window.bound_s > 0.9 * window.duration_s
+        base = knee.quantile(self.SURE if bound else self.SURE_UNBOUND)
+        highest = rung_at(min(self.maximum, self._ceiling.value))
+        self._top = 2 * LADDER[base]
+        if self._fled_for > 0:
+            self._fled_for -= 1
+            self._top = min(self._top, max(1, self._fled - 1))
+            highest = min(highest, rung_at(self._top))
+        base = max(rung_at(self.minimum), min(highest, max(base, rung_at(LADDER[base] * self.MARGIN))))
+        stays = self._rung == base
+        if base != self._base:
+            self._recent = self._recent_s = 0.0
+            self._base = base
+        lower = max(knee.quantile(self.LOWER), rung_at(LADDER[base] / 2), rung_at(self.minimum))
+        times = self.HIGHER_AFTER_HARM if self._harm else self.HIGHER
+        higher = min(highest, max(base + 1, rung_at(LADDER[base] * times)))
+        if stays and lower < base and self._down_s > (1 - LADDER[lower] / LADDER[base]) * window.duration_s:
+            self._go(lower)
+        elif stays and higher > base and self._up_s > 0:
+            self._tried = self._tried_s = 0.0
+            self._go(higher)
+        else:
+            self._go(base)
+
+    def _go(self, rung: int) -> None:
+        """Set the limit, within its bounds."""
+        self.value = max(self.minimum, min(LADDER[rung], self._ceiling.value, self.maximum))
+        self._rung = rung_at(self.value)
+
+    def _count_costs(self, window: Window) -> None:
+        """Allow for further trials, and count what the last one has cost."""
+        rung, base = self._rung, self._base
+        span = window.duration_s
+        debt = span * (1 << self._harm)
+        self._down_s = min(self._down_s + self.COST_DOWN * span, span)
+        self._up_s = max(min(self._up_s + self.COST_UP * span, span), -debt)
+        usual = self.knee.rate(base)
+        if rung == base or usual <= 0 or window.bound_s <= 0:
+            return
+        loss = max(0.0, 1 - window.bound_ok / window.bound_s / usual)
+        if rung < base:
+            self._down_s = max(self._down_s - loss * span, -3 * span)
+        else:
+            self._harm = min(self._harm + 1, 2) if loss > self.HARM else 0
+            cost = (LADDER[rung] / LADDER[base] - 1) * (1 + 5 * loss)
+            self._up_s = max(self._up_s - cost * span, -span * (1 << self._harm))
+
+    def _start(self, window: Window) -> None:
+        """Double the limit as long as answers follow, or come hardly later than before."""
+        rung = self._rung
+        limit = LADDER[rung]
+        self.knee.add(rung, window.bound_s, float(window.bound_ok))
+        rate = window.bound_ok / window.bound_s
+        latency_s = window.service_s / max(1, window.ok)
+        # At least half of what a limit below the knee would gain.
+        follows = rate >= self._start_rate * (1 + limit / max(1, self._start_limit)) / 2
+        if self._start_limit == 0 or follows or 0 < latency_s <= self.LATER * self._start_latency_s:
+            self._start_limit, self._start_rate, self._start_latency_s = limit, rate, latency_s
+            self._go(rung_at(2 * limit))
+            self._base = self._rung
+            self._top = 2 * LADDER[self._rung]
+        else:
+            self._starting = False
+            self._down_s = 2 * window.duration_s
+            self._choose(window)
+
+    def _follows(self, window: Window) -> bool:
+        """After a window at a higher limit: whether to stay there, because the answers follow.
+
+        Once that is no chance any more, what was known before belongs to the past.
+        """
+        knee, rung, base = self.knee, self._rung, self._base
+        self._tried += window.bound_ok
+        self._tried_s += window.bound_s
+        usual, usual_s = self._recent, self._recent_s
+        if usual <= 0 or self._tried <= 0:
+            return False
+        gain = self._tried / self._tried_s * usual_s / usual - 1
+        if gain < 0.5 * (LADDER[rung] / LADDER[base] - 1):
+            return False
+        noise = knee.dispersion * (1 / self._tried + 1 / usual)
+        if gain * gain > self.FOLLOWS * noise or self._tried > max(2 * usual, self.RECENT):
+            knee.forget()
+            knee.add(base, usual_s, usual)
+            knee.add(rung, self._tried_s, self._tried)
+            self._top = max(self._top, 2 * LADDER[rung])
+            self._choose(window)
+        return True
+
+    def _is_changed(self, window: Window) -> bool:
+        """Whether the base answers so much more or less than it used to that what was known is void; and then start."""
+        keep = max(0.75, 1 - window.bound_ok / self.RECENT)
+        self._recent = keep * self._recent + window.bound_ok
+        self._recent_s = keep * self._recent_s + window.bound_s
+        knee, rung = self.knee, self._rung
+        expected = knee.rate(rung) * self._recent_s
+        if expected <= 0 or self._recent + expected < 40:
+            return False
+        square = (self._recent - expected) ** 2 / (expected * (1 + self._recent_s / knee.seconds[rung]))
+        ratio = self._recent / expected
+        if square <= self.ALARM * knee.dispersion or 0.8 < ratio < 1.25:
+            return False
+        limit = LADDER[rung]
+        knee.forget()
+        knee.add(rung, self._recent_s, self._recent)
+        if ratio > 1:
+            self._choose(window)
+            return True
+        # Fewer slots, or each slower? If it is slots, this is where the knee is now.
+        self._top = limit
+        self._down_s = max(self._down_s, 2 * window.duration_s)
+        self._go(rung_at(max(1.0, limit * max(ratio * 1.1, 0.5))))
+        return True
+
+    def _flee(self, window: Window) -> bool:
+        """Go down if most requests are lost; True if this window is of no further use."""
+        limit = LADDER[self._rung]
+        if window.dropped - window.ok <= 2 * sqrt(window.finished):
+            return False
+        if limit <= self.minimum:
+            return self._fled_for > 0  # what was sent before is still being worked on
+        rate = window.ok / window.duration_s
+        for rung in self.knee.tried:
+            if rung < self._rung and self.knee.answers[rung] > self.LEAST / 2 and self.knee.rate(rung) < 0.75 * rate:
+                return False  # it is worse below: they are lost for another reason
+        self._starting = False
+        self._fled = limit
+        self._fled_for = self.FLED
+        self.knee.add(self._rung, window.duration_s, float(window.ok))
+        # Half, or what the good answers needed; less only by looking again.
+        needed = round(window.service_s / window.duration_s)
+        self._go(rung_at(max(1, min(limit - 1, max(limit // 2, needed)))))
+        return True

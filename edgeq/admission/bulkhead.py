@@ -1,0 +1,527 @@
+"""A limit on requests in flight, of an upstream, a route or a tenant, and the queue before it.
+
+    try_acquire --a place is free and nobody waits--> permit
+    offer ------> queue ------dispatch--------------> permit, `granted`
+                    \\-- full, too late, too old ----> `refused`
+    release ----> a place is free: dispatch
+
+Invariants
+- Never a waiter and a free place: whatever frees a place or raises the limit dispatches. `tick` checks it and counts
+  `repairs`; the only legal exception is a place that was handed over to a worker whose waiter is older.
+- Nobody overtakes: while anybody waits, here or in another worker, a newcomer queues.
+- A permit is released once, by the ticket that holds it; a second release does nothing.
+- The callbacks of tickets may call anything here. They are called once the state is whole, one after the other.
+
+The stuck, requests in flight for far longer than the rest (max(1 s, 10 x 95th percentile of answers)), do not count
+against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. They are
+told apart by cohort: a permit belongs to the cohort that was open when it was granted, so neither granting nor
+releasing costs more than a counter, and a tick moves whole cohorts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from edgeq.admission.limits import Totals
+from edgeq.admission.queue import DISCIPLINES, FairQueue
+from edgeq.admission.retry_after import RetryAfter
+from edgeq.admission.service import Service
+from edgeq.admission.ticket import DROPPED, OK, Held, Ticket
+from edgeq.board.resources import BINDING_US, IN_FLIGHT_US, LAST, MachineWide, turn_of
+from edgeq.worker.wheel import NEVER
+
+MAX_STUCK: Final = 128
+_STUCK_S: Final = 1.0
+_STUCK_TIMES: Final = 10.0
+_STUCK_UNKNOWN_S: Final = 30.0
+"""While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
+_COHORT_S: Final = 0.1
+
+
+class Cohort:
+    """The permits granted in one stretch of time."""
+
+    __slots__ = ("began_at", "count", "ended_at", "stuck")
+
+    def __init__(self, began_at: float) -> None:
+        self.began_at: float = began_at
+        self.ended_at: float = 0.0
+        """The last one was granted before; 0.0 for the open one."""
+        self.count: int = 0
+        """Of them, those still held."""
+        self.stuck: bool = False
+
+
+class Bulkhead:
+    """One resource in one worker. The limit is the machine's; counters are this worker's, from its start."""
+
+    __slots__ = (
+        "_again",
+        "_bound",
+        "_bound_at",
+        "_cohort",
+        "_cohorts",
+        "_idle_place",
+        "_retry_after",
+        "_settling",
+        "_shared",
+        "_told_area_s",
+        "_told_waited_s",
+        "admitted",
+        "area_at",
+        "area_s",
+        "bound_ok",
+        "bound_s",
+        "busy",
+        "busy_beside",
+        "counted",
+        "dropped",
+        "held_s",
+        "ignored",
+        "in_flight",
+        "last_refusal",
+        "limit",
+        "max_in_flight",
+        "max_stuck",
+        "ok",
+        "ok_held_s",
+        "queue",
+        "refusals",
+        "repairs",
+        "resource",
+        "service",
+        "stuck",
+    )
+
+    def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
+        self.resource = resource
+        """As refusals name it, without the part: ``upstream/api``."""
+        self.limit: int = limit
+        self.max_stuck: int = MAX_STUCK
+        self.in_flight: int = 0
+        self.stuck: int = 0
+        self.counted: int = 0
+        """What of in_flight counts against the limit."""
+        self.service: Service = Service()
+        self.queue: FairQueue = FairQueue(self.service, limit)
+        self._shared: MachineWide = MachineWide() if shared is None else shared
+        self._retry_after: RetryAfter = RetryAfter(seed)
+        self._cohort: Cohort = Cohort(now)
+        self._cohorts: deque[Cohort] = deque()
+        """Closed ones with permits, the oldest first."""
+        self._settling: bool = False
+        self._again: bool = False
+        """Something has changed while who is next was being settled."""
+        self._told_area_s: float = 0.0
+        self._told_waited_s: float = 0.0
+        self._idle_place: bool = False
+        """The last tick left a waiter beside a free place, for another worker."""
+        # For whoever learns the limit (a window is the difference of two readings), and for people.
+        self.admitted: int = 0
+        self.ok: int = 0
+        self.dropped: int = 0
+        self.ignored: int = 0
+        self.held_s: float = 0.0
+        """Sum of how long permits were held, of those that are released."""
+        self.area_s: float = 0.0
+        """Integral of in_flight over time, up to area_at; see `advance`."""
+        self.area_at: float = now
+        self.max_in_flight: int = 0
+        """Since `advance(now, True)`."""
+        self.ok_held_s: float = 0.0
+        """Sum of how long the OK ones were held."""
+        self.busy: int = 0
+        """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
+        self.busy_beside: int = 0
+        """Sum over these of the requests in flight at that moment."""
+        self.bound_s: float = 0.0
+        """Time in which the limit was reached, up to the last moment at which it was left; see `totals`."""
+        self.bound_ok: int = 0
+        """OK ones that came meanwhile."""
+        self._bound: bool = False
+        self._bound_at: float = now
+        self.refusals: dict[str, int] = {}
+        self.repairs: int = 0
+        self.last_refusal = ""
+
+    def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float) -> None:
+        """Set the queue's bounds; who waits already is measured by the new ones at the next occasion.
+
+        Raises: KeyError for an unknown discipline.
+        """
+        queue = self.queue
+        queue.discipline = DISCIPLINES[discipline]
+        queue.max_queued = max_queued
+        queue.max_bytes = max_bytes
+        queue.max_wait_s = max_wait_s
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    def try_acquire(self, ticket: Ticket, now: float) -> bool:
+        """Take a place if one is free and nobody waits for it."""
+        if self.queue.queued or self._settling:
+            return False
+        shared = self._shared
+        if self.counted + shared.others_in_flight() >= self.limit or shared.others_wait():
+            return False
+        self._grant(ticket, now)
+        shared.admitted(0.0)
+        return True
+
+    def offer(self, ticket: Ticket, now: float) -> None:
+        """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
+        ticket.waits_in = self
+        queue = self.queue
+        queue.sweep(now)
+        reason = queue.push(ticket, now, self.counted)
+        if reason:
+            queue.shed.append((ticket, reason))
+        self.dispatch(now)
+
+    def cancel(self, ticket: Ticket, now: float) -> None:
+        """The ticket waits no more (its client has left)."""
+        if ticket.waits_in is not self:
+            return
+        ticket.waits_in = None
+        self.queue.remove(ticket, now)
+        self.dispatch(now)
+
+    def _grant(self, ticket: Ticket, now: float) -> None:
+        held = ticket.held
+        if held is not None:
+            outer = ticket.outer
+            if outer is None:
+                ticket.outer = [Held(ticket, held)]
+            else:
+                outer.append(Held(ticket, held))
+            ticket.charged_flow = None
+        cohort = self._cohort
+        cohort.count += 1
+        ticket.held = self
+        ticket.granted_at = now
+        ticket.arrived_at = now
+        ticket.cohort = cohort
+        in_flight = self.in_flight
+        self.area_s += in_flight * (now - self.area_at)
+        self.area_at = now
+        in_flight += 1
+        self.in_flight = in_flight
+        if in_flight > self.max_in_flight:
+            self.max_in_flight = in_flight
+        self.admitted += 1
+        self.counted += 1
+        if not self._bound and not self._has_room():
+            self._bound = True
+            self._bound_at = now
+        shared = self._shared
+        shared.set_in_flight(self.counted, self.in_flight)
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def release(self, ticket: Ticket, now: float, outcome: int) -> None:
+        """Give a permit back; nothing if the ticket holds none of this bulkhead. Who waits is let in at once."""
+        if ticket.held is self:
+            cohort = ticket.cohort
+            held_s = now - ticket.granted_at
+            flow = ticket.charged_flow
+            if flow is not None:
+                self.queue.settle_account(flow, ticket.charged_s, held_s, ticket.weight)
+                ticket.charged_flow = None
+            outer = ticket.outer
+            if outer is None:
+                ticket.held = None
+            else:
+                self._uncover(ticket, outer)
+        else:
+            found = self._take_outer(ticket)
+            if found is None:
+                return
+            cohort = found.cohort
+            held_s = now - found.granted_at
+            flow = found.charged_flow
+            if flow is not None:
+                self.queue.settle_account(flow, found.charged_s, held_s, ticket.weight)
+        assert cohort is not None
+        cohort.count -= 1
+        in_flight = self.in_flight
+        self.area_s += in_flight * (now - self.area_at)
+        self.area_at = now
+        in_flight -= 1
+        self.in_flight = in_flight
+        if cohort.stuck:
+            self.stuck -= 1
+            self._count()
+        else:
+            self.counted -= 1
+            if self.stuck > self.max_stuck:
+                self._count()
+            self.service.finished(held_s, outcome == OK, now)
+        if outcome == OK:
+            self.ok += 1
+            self.ok_held_s += held_s
+            if self._bound:
+                self.bound_ok += 1
+        elif outcome == DROPPED:
+            self.dropped += 1
+        else:
+            self.ignored += 1
+        self.held_s += held_s
+        shared = self._shared
+        shared.finished(held_s, outcome)
+        shared.set_in_flight(self.counted, self.in_flight)
+        if self.queue.queued or shared.others_wait():
+            self.dispatch(now)
+        if self._bound and self._has_room():
+            self._leave_bound(now)
+
+    def refused_beyond(self) -> None:
+        """The upstream itself has refused one of those in flight for load; to be called before its release."""
+        self.busy += 1
+        self.busy_beside += self.in_flight
+
+    def _leave_bound(self, now: float) -> None:
+        self._bound = False
+        self.bound_s += now - self._bound_at
+
+    def totals(self, now: float, totals: Totals) -> None:
+        """Fill in what a limit is learned from."""
+        self.advance(now)
+        totals.ok = self.ok
+        totals.dropped = self.dropped - self.busy
+        totals.busy = self.busy
+        totals.busy_beside = self.busy_beside
+        totals.service_s = self.ok_held_s
+        totals.in_flight_s = self.area_s
+        totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
+        totals.bound_ok = self.bound_ok
+
+    def _uncover(self, ticket: Ticket, outer: list[Held]) -> None:
+        """The permit taken last is gone; the one before it becomes the last."""
+        held = outer.pop()
+        if not outer:
+            ticket.outer = None
+        ticket.held = held.bulkhead
+        ticket.granted_at = held.granted_at
+        ticket.cohort = held.cohort
+        ticket.charged_flow = held.charged_flow
+        ticket.charged_s = held.charged_s
+
+    def _take_outer(self, ticket: Ticket) -> Held | None:
+        outer = ticket.outer
+        if outer is None:
+            return None
+        for held in outer:
+            if held.bulkhead is self:
+                outer.remove(held)
+                if not outer:
+                    ticket.outer = None
+                return held
+        return None
+
+    def _count(self) -> None:
+        """Whatever the stuck have beyond their own cap counts again."""
+        excused = min(self.max_stuck, self.stuck)
+        self.counted = self.in_flight - excused
+
+    def _has_room(self) -> bool:
+        return self.counted + self._shared.others_in_flight() < self.limit
+
+    # -- who is next --------------------------------------------------------------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Let in who waits while places are free, and tell who is turned away. Also to be called by whoever is woken by
+        `MachineWide.hand_over` in another worker.
+
+        Raises: what the last callback raised that did, after all others have been called.
+        """
+        self._settle(now, True)
+
+    def _settle(self, now: float, defer: bool) -> None:
+        if self._settling:  # from a callback
+            self._again = True
+            return
+        self._settling = True
+        failed: Exception | None = None
+        queue = self.queue
+        shared = self._shared
+        while True:
+            queue.sweep(now)
+            if queue.shed:
+                shed = queue.shed
+                queue.shed = []
+                for ticket, reason in shed:
+                    try:
+                        self._refuse(ticket, reason, now)
+                    except Exception as error:
+                        failed = error  # the others are told all the same
+                continue
+            if not self._has_room():
+                break
+            self._again = False
+            oldest = queue.oldest
+            if defer and shared.others_wait():
+                self._publish()  # or the other one, who looks at once, would leave the place to somebody gone
+                if shared.hand_over(NEVER if oldest is None else oldest.arrived_at, now, self._turn()):
+                    if self._again:  # it is done there already
+                        continue
+                    break
+            if oldest is None:
+                break
+            next_one = queue.take(now)
+            if next_one is None:
+                continue
+            next_one.waits_in = None
+            waited_s = now - next_one.arrived_at
+            self._grant(next_one, now)
+            shared.admitted(waited_s)
+            try:
+                next_one.granted(self, now)
+            except Exception as error:
+                failed = error
+        self._settling = False
+        self._publish()
+        if failed is not None:
+            raise failed
+
+    def _publish(self) -> None:
+        """Show the other workers who waits here."""
+        queue = self.queue
+        oldest = queue.oldest
+        if oldest is None:
+            self._shared.set_waiting(0, 0, NEVER)
+        else:
+            self._shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
+
+    def _turn(self) -> int:
+        """When this worker's turn is among the workers: by class, then by the oldest."""
+        oldest = self.queue.oldest
+        return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
+
+    def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
+        """Tell one that it is turned away."""
+        queue = self.queue
+        ticket.waits_in = None
+        self.refusals[reason] = self.refusals.get(reason, 0) + 1
+        self._shared.refused(reason)
+        resource = self.resource + ":queue"
+        waited_ms = int((now - ticket.arrived_at) * 1000)
+        detail = f"{queue.queued} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
+        self.last_refusal = f"{reason}: {detail}"
+        retry_s = self._retry_after.refused(now, queue.drain_s(now, self.counted))
+        ticket.refused(reason, resource, detail, retry_s)
+
+    # -- now and then -------------------------------------------------------------------------------------------------
+
+    def resize(self, limit: int, now: float) -> None:
+        """Set the limit, at least 1. More: who waits is let in. Less: those in flight finish, none is cut."""
+        limit = max(1, limit)
+        if limit == self.limit:
+            return
+        self.limit = limit
+        self.queue.slots = limit
+        self.dispatch(now)
+        room = self._has_room()
+        if self._bound and room:
+            self._leave_bound(now)
+        elif not self._bound and not room:
+            self._bound = True
+            self._bound_at = now
+
+    def tick(self, now: float) -> None:
+        """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
+        self._find_stuck(now)
+        queue = self.queue
+        self.advance(now)
+        shared = self._shared
+        shared.add(IN_FLIGHT_US, int((self.area_s - self._told_area_s) * 1e6))
+        shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
+        self._told_area_s = self.area_s
+        self._told_waited_s = queue.busy_s
+        if queue.queued or queue.shed or shared.others_wait():
+            queue.expire(now)
+            self._settle(now, True)
+            if queue.queued and self._has_room():
+                if self._idle_place:  # the other worker has had a whole tick
+                    self.repairs += 1
+                    self._settle(now, False)
+                self._idle_place = queue.queued > 0 and self._has_room()
+            else:
+                self._idle_place = False
+
+    def starves(self, now: float) -> bool:
+        """Has the oldest waiter had half of its wait, and has no place come free since it arrived? With a limit that is
+        a guess, it is better let in than refused."""
+        oldest = self.queue.oldest
+        if oldest is None or self.service.finished_at > oldest.arrived_at:
+            return False
+        return now - oldest.arrived_at > self.queue.max_wait_s / 2
+
+    def _find_stuck(self, now: float) -> None:
+        cohort = self._cohort
+        cohorts = self._cohorts
+        if cohort.count and now - cohort.began_at >= _COHORT_S:
+            cohort.ended_at = now
+            cohorts.append(cohort)
+            self._cohort = Cohort(now)
+        elif cohort.count == 0:
+            cohort.began_at = now
+        while cohorts and cohorts[0].count == 0:
+            cohorts.popleft()
+        if not cohorts:
+            return
+        service = self.service
+        if service.known:
+            after_s = _STUCK_TIMES * service.p95_s()
+            if after_s < _STUCK_S:
+                after_s = _STUCK_S
+        else:
+            after_s = _STUCK_UNKNOWN_S
+        while cohorts and now - cohorts[0].ended_at >= after_s:
+            stuck = cohorts.popleft()
+            stuck.stuck = True
+            self.stuck += stuck.count
+        if self.stuck:
+            before = self.counted
+            self._count()
+            if self.counted != before:
+                self._shared.set_in_flight(self.counted, self.in_flight)
+                self.dispatch(now)
+
+    def advance(self, now: float, restart: bool = False) -> None:
+        """Bring the sums over time (`area_s`, `queue.busy_s`) up to now. restart: `max_in_flight` begins anew."""
+        self.queue.advance(now)
+        self.area_s += self.in_flight * (now - self.area_at)
+        self.area_at = now
+        if restart:
+            self.max_in_flight = self.in_flight
+
+    def snapshot(self, now: float) -> dict[str, object]:
+        """What do I hold, who waits, since when, why was the last one refused. Times in seconds."""
+        queue = self.queue
+        service = self.service
+        oldest = queue.oldest
+        return {
+            "resource": self.resource,
+            "limit": self.limit,
+            "in_flight": self.in_flight,
+            "stuck": self.stuck,
+            "queued": queue.queued,
+            "queued_bytes": queue.queued_bytes,
+            "queued_by_class": queue.by_class(),
+            "queued_by_tenant": {name.decode("latin-1"): count for name, count in queue.tenants().items()},
+            "oldest_wait_s": 0.0 if oldest is None else now - oldest.arrived_at,
+            "congested_flows": queue.congested_flows(),
+            "congested_times": queue.turns,
+            "drain_s": queue.drain_s(now, self.counted),
+            "service_mean_s": service.mean_s,
+            "service_median_s": service.median_s(),
+            "service_p95_s": service.p95_s(),
+            "admitted": self.admitted,
+            "ok": self.ok,
+            "dropped": self.dropped,
+            "ignored": self.ignored,
+            "refused": dict(self.refusals),
+            "last_refusal": self.last_refusal,
+            "repairs": self.repairs,
+        }

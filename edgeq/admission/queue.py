@@ -1,0 +1,505 @@
+"""Who waits before a bulkhead, and who is next.
+
+    FairQueue -- Level 0 critical  --+-- Flow: requests of one tenant (or of several whose hands of cards collide)
+              -- Level 1 default   --+-- ...
+              -- Level 2 sheddable
+
+Next is the best class that has anybody; in it the flow that has had the least service for its weight; in it the
+oldest, or the newest when the discipline says so. Decisions only: `push` and `take` return; who must be turned away
+meanwhile is in `shed`, as pairs of ticket and reason, for the caller to tell once it is done.
+
+Invariants
+- Each waiting ticket is linked twice: in its flow and in the order of arrival of all. push, take and remove are a
+  handful of stores, whatever the length, and a look at each active flow (at most 65 of a class; one where there is one
+  tenant).
+- queued = sum of the levels = sum of the flows; queued_bytes likewise. A ticket that left has no links.
+
+Fair queueing between tenants, as Kubernetes' priority and fairness has it (reference overload.md 2.2, KA), in its
+start-time form: a flow's tag is the service it has had, in seconds of a place divided by weight. It is charged with
+the usual time when a request is taken, corrected when that has ended, and raised to the level's virtual time when it
+becomes active, so an idle tenant saves up nothing. Tenants are dealt to flows by shuffle sharding: a hand of 4 of 64
+cards. Unlike there, a tenant keeps to one flow for as long as nobody else stands in it: a tenant that floods has one
+flow, not four, and one tenant alone is served in strict order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edgeq.admission import congestion
+from edgeq.admission.congestion import Congestion
+from edgeq.worker.wheel import NEVER
+
+if TYPE_CHECKING:
+    from edgeq.admission.service import Service
+    from edgeq.admission.ticket import Ticket
+
+FIFO: Final = 0
+LIFO: Final = 1
+ADAPTIVE: Final = 2
+DISCIPLINES: Final = {"fifo": FIFO, "lifo": LIFO, "adaptive": ADAPTIVE}
+
+LEVELS: Final = 3
+DECK: Final = 64
+HAND: Final = 4
+_USUAL_S: Final = 0.01
+"""What a request is charged with while nothing is known."""
+_MAX_CORRECTION: Final = 10.0
+"""A request that hangs costs its tenant ten usual ones, not the minute that it hangs."""
+
+
+class Flow:
+    """Requests that stand in one line. `tag`: service had, seconds by weight."""
+
+    __slots__ = ("congestion", "first", "index", "last", "mixed", "size", "tag", "tenant")
+
+    def __init__(self) -> None:
+        self.congestion: Congestion = Congestion()
+        self.first: Ticket | None = None
+        self.last: Ticket | None = None
+        self.size: int = 0
+        self.tag: float = 0.0
+        self.tenant = b""
+        self.mixed: bool = False
+        """Several tenants stand in it."""
+        self.index: int = -1
+        """Its place in the level's active flows."""
+
+
+class Level:
+    """One class of priority."""
+
+    __slots__ = ("_deck", "_nobody", "active", "size", "virtual")
+
+    def __init__(self) -> None:
+        self.size: int = 0
+        self.virtual: float = 0.0
+        """The tag of the flow served last."""
+        self.active: list[Flow] = []
+        self._nobody: Flow = Flow()
+        """For requests without a tenant."""
+        self._deck: list[Flow] = []
+
+    def flow_for(self, tenant: bytes) -> Flow:
+        """Where a request of this tenant is to stand."""
+        if not tenant:
+            return self._nobody
+        deck = self._deck
+        if not deck:
+            for _ in range(DECK):
+                deck.append(Flow())
+        own: Flow | None = None
+        empty: Flow | None = None
+        least: Flow | None = None
+        for card in deal(hash(tenant) & 0xFFFFFFFFFFFF):
+            flow = deck[card]
+            if flow.size == 0:
+                if empty is None:
+                    empty = flow
+            elif flow.tenant == tenant and not flow.mixed:
+                own = flow
+                break
+            if least is None or flow.size < least.size:
+                least = flow
+        chosen = own or empty or least
+        assert chosen is not None
+        return chosen
+
+    def next_flow(self) -> Flow:
+        """The flow to serve; there is one."""
+        active = self.active
+        best = active[0]
+        if len(active) == 1:
+            return best
+        for flow in active:
+            if flow.tag < best.tag or (flow.tag == best.tag and flow is not best and goes_before(flow, best)):
+                best = flow
+        return best
+
+    def longest(self) -> Flow:
+        """The flow with the most requests for its weight; there is one."""
+        best = self.active[0]
+        for flow in self.active:
+            if crowd(flow) > crowd(best):
+                best = flow
+        return best
+
+    def activate(self, flow: Flow, now: float) -> None:
+        """It was empty."""
+        flow.congestion.filled(now)
+        flow.index = len(self.active)
+        self.active.append(flow)
+        if flow.tag < self.virtual:
+            flow.tag = self.virtual
+
+    def retire(self, flow: Flow, now: float) -> None:
+        """It is empty now."""
+        flow.congestion.emptied(now)
+        last = self.active.pop()
+        if last is not flow:
+            self.active[flow.index] = last
+            last.index = flow.index
+        flow.index = -1
+
+
+def deal(number: int) -> list[int]:
+    """A hand of HAND different cards of DECK from a number's mixed radix digits (shufflesharding.go)."""
+    digits: list[int] = []
+    hand: list[int] = []
+    for position in range(HAND):
+        digit = number % (DECK - position)
+        number //= DECK - position
+        card = digit
+        for before in reversed(digits):  # a digit counts only the cards that were left
+            if card >= before:
+                card += 1
+        digits.append(digit)
+        hand.append(card)
+    return hand
+
+
+def goes_before(flow: Flow, other: Flow) -> bool:
+    """Of two flows with equal claims, whose turn is it? Many tenants with a request each are served like one queue."""
+    is_congested = flow.congestion.congested
+    if is_congested != other.congestion.congested:
+        return not is_congested
+    if is_congested:
+        mine, theirs = flow.last, other.last
+    else:
+        mine, theirs = flow.first, other.first
+    if mine is None or theirs is None:
+        return False
+    return (mine.arrived_at > theirs.arrived_at) == is_congested
+
+
+def crowd(flow: Flow) -> float:
+    """How many stand in it, for its weight."""
+    first = flow.first
+    return flow.size / first.weight if first is not None else 0.0
+
+
+class FairQueue:
+    """A bounded queue. `slots` is the limit of the bulkhead behind it; `busy` in calls: how many of its places this
+    worker has taken, which is all of them while anybody waits here, or those that other workers left."""
+
+    __slots__ = (
+        "_busy_at",
+        "_deadlines",
+        "_levels",
+        "_service",
+        "_turned",
+        "busy_s",
+        "discipline",
+        "filled_at",
+        "max_bytes",
+        "max_queued",
+        "max_wait_s",
+        "newest_arrival",
+        "oldest",
+        "queued",
+        "queued_bytes",
+        "shed",
+        "slots",
+        "turns",
+    )
+
+    def __init__(self, service: Service, slots: int) -> None:
+        self._service: Service = service
+        self.slots: int = slots
+        self.discipline: int = ADAPTIVE
+        self.max_queued: int = 256
+        self.max_bytes: int = 16 * 1024 * 1024
+        self.max_wait_s: float = 1.0
+        self.queued: int = 0
+        self.queued_bytes: int = 0
+        self.filled_at: float = 0.0
+        """Since when it has not been empty."""
+        self.busy_s: float = 0.0
+        """For how long in all somebody has waited: the limit was binding. Up to the last `advance` or change."""
+        self._busy_at: float = 0.0
+        self.oldest: Ticket | None = None
+        self.newest_arrival: Ticket | None = None
+        self.turns: int = 0
+        """How often a flow became congested."""
+        self.shed: list[tuple[Ticket, str]] = []
+        self._levels: list[Level] = [Level() for _ in range(LEVELS)]
+        self._turned: bool = False
+        """Some flow may be congested."""
+        self._deadlines: int = 0
+        """How many of those who wait have a deadline."""
+
+    def newest_first(self, flow: Flow) -> bool:
+        """The order at present."""
+        discipline = self.discipline
+        return discipline == LIFO or (discipline == ADAPTIVE and flow.congestion.congested)
+
+    def drain_s(self, now: float, busy: int) -> float:
+        """How long those who wait will take to be served; 0.0: unknown."""
+        return self.queued * self._service.hold_s(now, self.filled_at) / (busy if busy > 0 else 1)
+
+    # -- in -----------------------------------------------------------------------------------------------------------
+
+    def push(self, ticket: Ticket, now: float, busy: int) -> str:
+        """Let `ticket` wait. Returns: empty, or the reason why it may not. Others may go to `shed` for it."""
+        level = self._levels[ticket.priority]
+        flow = level.flow_for(ticket.tenant)
+        hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)
+        place_s = hold_s / (busy if busy > 0 else 1)
+        has_deadline = ticket.deadline_at < NEVER
+        if has_deadline:
+            if ticket.deadline_at <= now:
+                return "deadline_expired"
+            if self._is_infeasible(ticket, level, flow, now, place_s):
+                return "deadline_infeasible"
+        size = ticket.size_bytes
+        if size > self.max_bytes or self.max_queued < 1:
+            return "queue_full"
+        full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
+        if self.queued == 0:
+            self._fill(now)
+        if self.discipline == ADAPTIVE:
+            delay_s = self._ahead(ticket, level, flow, False) * place_s
+            is_cause = full and level.size > 0 and level.longest() is flow
+            turn_s = congestion.turn_s(hold_s, self.slots, self.max_wait_s)
+            if flow.congestion.judge(now, delay_s, turn_s, congestion.interval_s(hold_s), is_cause):
+                self.turns += 1
+                self._turned = True
+        while full:
+            victim = self._victim(ticket, level, flow)
+            if victim is None:
+                return "queue_full"
+            self.remove(victim, now)
+            self.shed.append((victim, "queue_displaced"))
+            full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
+        if self.queued == 0:  # its victims were all that waited
+            self._fill(now)
+        # in its flow
+        last = flow.last
+        ticket.flow = flow
+        ticket.flow_older = last
+        if last is None:
+            flow.first = ticket
+            flow.tenant = ticket.tenant
+            flow.mixed = False
+            level.activate(flow, now)
+        else:
+            last.flow_newer = ticket
+            if flow.tenant != ticket.tenant:
+                flow.mixed = True
+        flow.last = ticket
+        flow.size += 1
+        level.size += 1
+        # in the order of arrival
+        before = self.newest_arrival
+        ticket.elder = before
+        if before is None:
+            self.oldest = ticket
+        else:
+            before.younger = ticket
+        self.newest_arrival = ticket
+        self.queued += 1
+        self.queued_bytes += size
+        if has_deadline:
+            self._deadlines += 1
+        return ""
+
+    def _fill(self, now: float) -> None:
+        self.filled_at = now
+        self._busy_at = now
+
+    def _is_infeasible(self, ticket: Ticket, level: Level, flow: Flow, now: float, place_s: float) -> bool:
+        """Would it miss its deadline: predicted wait plus the 95th percentile of service?"""
+        service = self._service
+        if not service.known:
+            return False
+        left_s = ticket.deadline_at - now
+        need_s = service.p95_s()
+        if need_s > left_s:
+            # Not the queue's fault: it would not fit in without any wait, and half of such requests are quick enough.
+            need_s = service.median_s()
+        return self._ahead(ticket, level, flow, self.newest_first(flow)) * place_s + need_s > left_s
+
+    def _ahead(self, ticket: Ticket, level: Level, flow: Flow, newest: bool) -> int:
+        """How many places must come free until a newcomer has one. `newest`: its flow is served newest first."""
+        ahead = 1
+        for better in range(ticket.priority):
+            ahead += self._levels[better].size
+        if level.size:
+            flows = len(level.active) + (1 if flow.size == 0 else 0)
+            # Its flow's turn comes once in a round, but nobody waits for more than all who are there.
+            turns = flows - 1 if newest else flow.size * flows + flows - 1
+            ahead += min(level.size, turns)
+        return ahead
+
+    def _victim(self, ticket: Ticket, level: Level, flow: Flow) -> Ticket | None:
+        """Who makes room for `ticket`: somebody of a lower class, or of a longer flow, or the oldest of its own when
+        the newest go first. None: nobody, it has the least claim itself."""
+        worst = LEVELS - 1
+        while worst > ticket.priority and self._levels[worst].size == 0:
+            worst -= 1
+        if worst > ticket.priority:
+            crowded = self._levels[worst].longest()
+        elif level.size == 0:
+            return None
+        else:
+            crowded = level.longest()
+            if crowded is flow or crowd(crowded) <= (flow.size + 1) / ticket.weight:
+                return flow.first if self.newest_first(flow) else None
+        # The one that would be served last.
+        return crowded.first if self.newest_first(crowded) else crowded.last
+
+    # -- out ----------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Ticket | None:
+        """The next one; None if nobody is left who is worth serving."""
+        while self.queued:
+            level = self._levels[0]
+            if level.size == 0:
+                level = self._levels[1]
+                if level.size == 0:
+                    level = self._levels[2]
+            flow = level.next_flow()
+            ticket = flow.last if self.newest_first(flow) else flow.first
+            assert ticket is not None
+            self.remove(ticket, now)
+            if ticket.deadline_at < NEVER:
+                if ticket.deadline_at <= now:
+                    self.shed.append((ticket, "deadline_expired"))
+                    continue
+                # It would only take the place of one that can still make it.
+                if self._service.known and now + self._service.median_s() > ticket.deadline_at:
+                    self.shed.append((ticket, "deadline_infeasible"))
+                    continue
+            if now - ticket.arrived_at >= self.max_wait_s:
+                self.shed.append((ticket, "queue_timeout"))
+                continue
+            level.virtual = flow.tag
+            cost_s = self._service.mean_s
+            if cost_s == 0.0:
+                cost_s = _USUAL_S
+            flow.tag += cost_s / ticket.weight
+            ticket.charged_flow = flow
+            ticket.charged_s = cost_s
+            return ticket
+        return None
+
+    def remove(self, ticket: Ticket, now: float) -> None:
+        """It waits no more."""
+        flow = ticket.flow
+        if flow is None:
+            return
+        level = self._levels[ticket.priority]
+        older = ticket.flow_older
+        newer = ticket.flow_newer
+        if older is None:
+            flow.first = newer
+        else:
+            older.flow_newer = newer
+        if newer is None:
+            flow.last = older
+        else:
+            newer.flow_older = older
+        flow.size -= 1
+        if flow.size == 0:
+            level.retire(flow, now)
+        level.size -= 1
+        elder = ticket.elder
+        younger = ticket.younger
+        if elder is None:
+            self.oldest = younger
+        else:
+            elder.younger = younger
+        if younger is None:
+            self.newest_arrival = elder
+        else:
+            younger.elder = elder
+        ticket.flow = None
+        ticket.flow_older = None
+        ticket.flow_newer = None
+        ticket.elder = None
+        ticket.younger = None
+        self.queued -= 1
+        self.queued_bytes -= ticket.size_bytes
+        if ticket.deadline_at < NEVER:
+            self._deadlines -= 1
+        if self.queued == 0:
+            self.busy_s += now - self._busy_at
+
+    def sweep(self, now: float) -> None:
+        """Turn away who has waited too long. Looks at the oldest of all and, under congestion, of each flow."""
+        oldest = self.oldest
+        while oldest is not None and now - oldest.arrived_at >= self.max_wait_s:
+            self._turn_away(oldest, "queue_timeout", now)
+            oldest = self.oldest
+        if not self._turned or self.queued == 0 or not self._service.known:
+            return
+        too_old_s = congestion.too_old_s(self._service.hold_s(now, self.filled_at), self.slots)
+        if too_old_s == NEVER:
+            return
+        for level in self._levels:
+            active = level.active
+            is_spared = len(active) <= self.slots
+            for index in range(len(active) - 1, -1, -1):  # backwards: a flow that becomes empty leaves the list
+                flow = active[index]
+                if not flow.congestion.congested:
+                    continue
+                first = flow.first
+                while first is not None and now - first.arrived_at > too_old_s:
+                    if is_spared and first.flow_newer is None:
+                        break
+                    self._turn_away(first, "queue_codel_drop", now)
+                    first = flow.first
+
+    def _turn_away(self, ticket: Ticket, reason: str, now: float) -> None:
+        self.remove(ticket, now)
+        self.shed.append((ticket, "deadline_expired" if ticket.deadline_at <= now else reason))
+
+    def expire(self, now: float) -> None:
+        """Turn away everybody whose time is over; looks at all if any has a deadline, so only now and then."""
+        self.sweep(now)
+        if self._deadlines == 0:
+            return
+        ticket = self.oldest
+        while ticket is not None:
+            younger = ticket.younger
+            if ticket.deadline_at <= now:
+                self.remove(ticket, now)
+                self.shed.append((ticket, "deadline_expired"))
+            ticket = younger
+
+    def settle_account(self, flow: Flow, charged_s: float, held_s: float, weight: float) -> None:
+        """A request that was taken from `flow` has ended after held_s: correct what it was charged with."""
+        most_s = charged_s * _MAX_CORRECTION
+        flow.tag += (min(most_s, held_s) - charged_s) / weight
+
+    def advance(self, now: float) -> None:
+        """Bring `busy_s` up to now."""
+        if self.queued:
+            self.busy_s += now - self._busy_at
+            self._busy_at = now
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def tenants(self) -> dict[bytes, int]:
+        """How many wait, by tenant."""
+        found: dict[bytes, int] = {}
+        ticket = self.oldest
+        while ticket is not None:
+            found[ticket.tenant] = found.get(ticket.tenant, 0) + 1
+            ticket = ticket.younger
+        return found
+
+    def best_class(self) -> int:
+        """The class that is served next; LEVELS: nobody waits."""
+        for number in range(LEVELS):
+            if self._levels[number].size:
+                return number
+        return LEVELS
+
+    def congested_flows(self) -> int:
+        """How many flows are served newest first at present."""
+        return sum([flow.congestion.congested for level in self._levels for flow in level.active])
+
+    def by_class(self) -> list[int]:
+        """How many wait, by class."""
+        return [level.size for level in self._levels]

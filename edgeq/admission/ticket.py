@@ -1,0 +1,136 @@
+"""A request as limits and queues see it: who it is for, how urgent, what it holds and where it waits.
+
+    bulkhead.try_acquire(ticket, now)   -> True: it holds a permit; False: `bulkhead.offer(ticket, now)`
+    bulkhead.offer(ticket, now)         -> later, or at once: exactly one of `granted` and `refused` is called
+    bulkhead.cancel(ticket, now)        -> it waits no more; neither is called
+    ticket.release(now, outcome)        -> everything that it holds is given back, each permit once
+
+Invariants
+- A ticket waits in at most one bulkhead. It may hold permits of several (tenant, route, upstream), taken in that order.
+- The permits are known here and nowhere else, so whoever ends a request needs to know nothing about its limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from edgeq.worker.wheel import NEVER
+
+if TYPE_CHECKING:
+    from edgeq.admission.bulkhead import Bulkhead, Cohort
+    from edgeq.admission.queue import Flow
+
+CRITICAL: Final = 0
+DEFAULT: Final = 1
+SHEDDABLE: Final = 2
+
+OK: Final = 1
+"""Served: the upstream has answered, whatever the status, unless it said that it is overloaded."""
+DROPPED: Final = 2
+"""A sign of overload: time-out, reset, 429 or 503 of the upstream."""
+IGNORED: Final = 3
+"""Says nothing about the upstream: the client left, or this gateway ended it."""
+
+
+class Ticket:
+    """Base class of a request. Times are monotonic seconds."""
+
+    __slots__ = (
+        "arrived_at",
+        "charged_flow",
+        "charged_s",
+        "cohort",
+        "deadline_at",
+        "elder",
+        "flow",
+        "flow_newer",
+        "flow_older",
+        "granted_at",
+        "held",
+        "outer",
+        "priority",
+        "size_bytes",
+        "tenant",
+        "waits_in",
+        "weight",
+        "younger",
+    )
+
+    def __init__(self, arrived_at: float) -> None:
+        self.arrived_at: float = arrived_at
+        """From when waiting counts: the arrival, minus what it has waited in the kernel. A grant sets it to its
+        moment, so the next queue counts its own wait; a retry sets it to now."""
+        self.deadline_at: float = NEVER
+        """By when the answer must be there."""
+        self.priority: int = DEFAULT
+        self.tenant = b""
+        """Whose request; empty: nobody said, all of those share one queue."""
+        self.weight: float = 1.0
+        """The tenant's share, relative to others."""
+        self.size_bytes: int = 0
+        """Memory that it holds while it waits."""
+        self.waits_in: Bulkhead | None = None
+        # The permit taken last, and those before it.
+        self.held: Bulkhead | None = None
+        self.granted_at: float = 0.0
+        self.cohort: Cohort | None = None
+        self.charged_flow: Flow | None = None
+        self.charged_s: float = 0.0
+        self.outer: list[Held] | None = None
+        # Links of the queue.
+        self.flow: Flow | None = None
+        self.flow_older: Ticket | None = None
+        self.flow_newer: Ticket | None = None
+        self.elder: Ticket | None = None
+        self.younger: Ticket | None = None
+
+    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+        """It has waited and now holds a permit of `bulkhead`."""
+        raise NotImplementedError
+
+    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
+        """It was turned away, by a token of `edgeq.reasons`; it waits no more and holds what it held before."""
+        raise NotImplementedError
+
+    def release(self, now: float, outcome: int) -> None:
+        """Give back all permits, the last one first. Calling it again does nothing."""
+        while self.held is not None:
+            self.held.release(self, now, outcome)
+
+
+class Held:
+    """A permit that was taken before the last one; rare, since few requests meet more than one limit."""
+
+    __slots__ = ("bulkhead", "charged_flow", "charged_s", "cohort", "granted_at")
+
+    def __init__(self, ticket: Ticket, bulkhead: Bulkhead) -> None:
+        self.bulkhead: Bulkhead = bulkhead
+        self.granted_at: float = ticket.granted_at
+        self.cohort: Cohort | None = ticket.cohort
+        self.charged_flow: Flow | None = ticket.charged_flow
+        self.charged_s: float = ticket.charged_s
+
+
+class CallbackTicket(Ticket):
+    """A ticket that calls back; for tests and simulations, which cannot derive from a compiled class."""
+
+    __slots__ = ("_granted", "_refused", "number")
+
+    def __init__(
+        self,
+        arrived_at: float,
+        granted: Callable[[CallbackTicket, float], None],
+        refused: Callable[[CallbackTicket, str, str, str, int], None],
+        number: int = 0,
+    ) -> None:
+        super().__init__(arrived_at)
+        self._granted = granted
+        self._refused = refused
+        self.number: int = number
+
+    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+        self._granted(self, now)
+
+    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
+        self._refused(self, reason, resource, detail, retry_after_s)

@@ -1,0 +1,272 @@
+"""The limit and its queue: who gets in, who waits, who is turned away, and that nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.room import Room
+from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
+from tests.admission.support import Book, free_one, full, taught
+
+
+def test_as_many_as_the_limit_then_in_order_of_arrival() -> None:
+    """Who finds all places taken waits, and each place that comes free goes to the one who has waited longest."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/api", 2, 0.0)
+    entered = [book.enter(bulkhead, book.ticket(number, 0.0), 0.0) for number in range(1, 6)]
+    assert entered == [True, True, False, False, False]
+    assert (bulkhead.in_flight, bulkhead.queue.queued) == (2, 3)
+    for number in (1, 2, 3):
+        book.tickets[number].release(0.01, OK)
+    assert book.granted == [3, 4, 5]
+    assert bulkhead.queue.queued == 0
+
+
+def test_nobody_overtakes() -> None:
+    """A newcomer that finds a free place beside somebody who waits, queues: here one who comes from a callback."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/api", 1, 0.0)
+    order: list[str] = []
+
+    def ended(ticket: CallbackTicket, now: float) -> None:
+        order.append("first")
+        ticket.release(now, OK)  # the place is free again, and somebody else has waited for it
+        book.enter(bulkhead, book.ticket(9, now), now)
+
+    holder = book.ticket(1, 0.0)
+    book.enter(bulkhead, holder, 0.0)
+    bulkhead.offer(CallbackTicket(0.0, ended, lambda *_: None), 0.0)
+    book.enter(bulkhead, book.ticket(2, 0.0), 0.0)
+    holder.release(0.01, OK)
+    assert order == ["first"]
+    assert book.granted == [2]
+    book.tickets[2].release(0.02, OK)
+    assert book.granted == [2, 9]
+
+
+def test_a_permit_is_released_once() -> None:
+    """Whoever ends a request may do so twice."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/api", 1, 0.0)
+    ticket = book.ticket(1, 0.0)
+    book.enter(bulkhead, ticket, 0.0)
+    ticket.release(0.1, OK)
+    ticket.release(0.1, DROPPED)
+    bulkhead.release(ticket, 0.1, IGNORED)
+    assert (bulkhead.in_flight, bulkhead.counted, bulkhead.ok, bulkhead.dropped, bulkhead.ignored) == (0, 0, 1, 0, 0)
+
+
+def test_permits_of_several_limits() -> None:
+    """Tenant, route and upstream: all are given back together, or one of them alone."""
+    book = Book()
+    tenant, route, upstream = (Bulkhead(name, 1, 0.0) for name in ("tenant/a", "route/r", "upstream/u"))
+    ticket = book.ticket(1, 0.0)
+    for bulkhead in (tenant, route, upstream):
+        assert bulkhead.try_acquire(ticket, 0.0)
+    route.release(ticket, 0.5, OK)
+    assert [bulkhead.in_flight for bulkhead in (tenant, route, upstream)] == [1, 0, 1]
+    ticket.release(1.0, DROPPED)
+    assert [bulkhead.in_flight for bulkhead in (tenant, route, upstream)] == [0, 0, 0]
+    assert [(bulkhead.ok, bulkhead.dropped) for bulkhead in (tenant, route, upstream)] == [(0, 1), (1, 0), (0, 1)]
+    assert tenant.held_s == pytest.approx(1.0)
+    assert ticket.held is None
+    assert ticket.outer is None
+
+
+def test_a_client_that_leaves_the_queue_goes_at_once() -> None:
+    """It is told nothing, and its bytes are free."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    waiting = book.ticket(1, 0.0, size_bytes=1000)
+    book.enter(bulkhead, waiting, 0.0)
+    assert bulkhead.queue.queued_bytes == 1000
+    bulkhead.cancel(waiting, 0.01)
+    bulkhead.cancel(waiting, 0.01)
+    assert (bulkhead.queue.queued, bulkhead.queue.queued_bytes, waiting.waits_in) == (0, 0, None)
+    assert free_one(book, bulkhead, 0.02) == 0
+    assert book.refused == []
+
+
+def test_a_raised_limit_lets_in_who_waits() -> None:
+    """And a lowered one cuts nobody."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0)
+    for number in (1, 2, 3):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    bulkhead.resize(4, 0.01)
+    assert book.granted == [1, 2]
+    bulkhead.resize(1, 0.02)
+    assert bulkhead.in_flight == 4
+    for _ in range(3):
+        assert free_one(book, bulkhead, 0.03) == 0
+    assert free_one(book, bulkhead, 0.03) == 3
+
+
+def test_a_refusal_says_what_by_whom_and_until_when() -> None:
+    """Reason, resource, a sentence with numbers, Retry-After."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 1, 1 << 20, 1.0)
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    book.enter(bulkhead, book.ticket(2, 0.0), 0.0)
+    assert book.refused == [(2, "queue_full")]
+    resource, detail, retry_after_s = book.details[0]
+    assert resource == "upstream/api:queue"
+    assert detail == "1 of at most 1 wait, the limit is 1; waited 0 ms"
+    assert 1 <= retry_after_s <= 2
+    assert bulkhead.refusals == {"queue_full": 1}
+    assert bulkhead.snapshot(0.5)["oldest_wait_s"] == 0.5
+
+
+def test_waits_end() -> None:
+    """At the queue's time-out and at the request's deadline; a tick sees it if nothing else does."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    taught(bulkhead, 0.001, 0.0)
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    book.enter(bulkhead, book.ticket(2, 0.0, deadline_at=0.4), 0.0)
+    bulkhead.tick(0.3)
+    assert book.refused == []
+    bulkhead.tick(0.4)
+    assert book.refused == [(2, "deadline_expired")]
+    bulkhead.tick(1.0)
+    assert book.refused[1:] == [(1, "queue_timeout")]
+    assert bulkhead.queue.queued == 0
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_on_entry() -> None:
+    """Predicted wait plus the 95th percentile of service; if not even that fits in, the median counts."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0, service_s=0.1)
+    for number in range(1, 5):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    # Four wait before it: a place comes free each 50 ms, so it would be done after 350 ms.
+    book.enter(bulkhead, book.ticket(5, 0.0, deadline_at=0.34), 0.0)
+    book.enter(bulkhead, book.ticket(6, 0.0, deadline_at=0.36), 0.0)
+    book.enter(bulkhead, book.ticket(7, 0.0, deadline_at=0.0), 0.0)
+    book.enter(bulkhead, book.ticket(8, 0.0, CRITICAL.to_bytes(), CRITICAL, deadline_at=0.16), 0.0)
+    assert book.refused == [(5, "deadline_infeasible"), (7, "deadline_expired")]
+
+
+def test_a_request_that_missed_its_time_is_not_dispatched() -> None:
+    """Its place goes to one that can still make it."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0, service_s=0.1)
+    book.enter(bulkhead, book.ticket(1, 0.0, deadline_at=0.25), 0.0)
+    book.enter(bulkhead, book.ticket(2, 0.0), 0.0)
+    assert free_one(book, bulkhead, 0.2) == 2
+    assert book.refused == [(1, "deadline_infeasible")]
+
+
+def test_the_stuck_do_not_take_the_places_of_others() -> None:
+    """Requests in flight for ten times the usual do not count, up to a cap."""
+    book = Book()
+    bulkhead = full(book, 4, 0.0)
+    bulkhead.max_stuck = 3
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    for tenth in range(1, 10):
+        bulkhead.tick(tenth / 10)
+    assert (bulkhead.stuck, book.granted) == (0, [])
+    bulkhead.cancel(book.tickets[1], 0.95)
+    waiting = book.ticket(2, 1.0)
+    book.enter(bulkhead, waiting, 1.0)
+    for tenth in range(10, 14):
+        bulkhead.tick(tenth / 10)
+    assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (4, 5, 2)
+    assert book.granted == [2]
+    for number in range(4):
+        book.tickets[-number].release(2.0, DROPPED)
+    assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (0, 1, 1)
+    assert bulkhead.service.mean_s == pytest.approx(0.02)
+
+
+def test_slow_is_not_stuck_while_nothing_is_known() -> None:
+    """A model that takes ten seconds for its first answer keeps its limit."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/model", 1, 0.0)
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    for second in range(1, 21):
+        bulkhead.tick(float(second))
+    assert bulkhead.stuck == 0
+
+
+def test_a_callback_that_fails_does_not_stop_the_others() -> None:
+    """The error comes out once everybody has been served."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+
+    def fails(ticket: CallbackTicket, now: float) -> None:
+        ticket.release(now, IGNORED)
+        raise RuntimeError("callback")
+
+    bulkhead.offer(CallbackTicket(0.0, fails, lambda *_: None), 0.0)
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    with pytest.raises(RuntimeError, match="callback"):
+        book.tickets[0].release(0.01, OK)
+    assert book.granted == [1]
+
+
+def test_two_workers_share_a_limit_and_the_order_of_arrival() -> None:
+    """Nobody who arrives overtakes who waits in another worker; a place goes to the one who has waited longest."""
+    book = Book()
+    room = Room()
+    workers: list[Bulkhead] = []
+    clock = [0.0]
+    for index in range(2):
+        share = room.join(lambda index=index: workers[index].dispatch(clock[0]))  # type: ignore[misc]
+        workers.append(Bulkhead("upstream/api", 1, 0.0, share))
+    assert book.enter(workers[0], book.ticket(1, 0.0), 0.0)
+    for number, worker in ((2, 1), (3, 0), (4, 1)):
+        clock[0] = number / 10
+        assert not book.enter(workers[worker], book.ticket(number, clock[0]), clock[0])
+    for number in (1, 2, 3, 4):
+        clock[0] += 0.01
+        book.tickets[number].release(clock[0], OK)
+    assert book.granted == [2, 3, 4]
+    assert [worker.in_flight for worker in workers] == [0, 0]
+
+
+def test_a_lost_wake_up_costs_two_ticks() -> None:
+    """A place that was handed over to a worker that does not come for it is taken after all."""
+    book = Book()
+    room = Room()
+    deaf = Bulkhead("upstream/api", 1, 0.0, room.join(lambda: None))
+    mine = Bulkhead("upstream/api", 1, 0.0, room.join(lambda: None))
+    assert book.enter(mine, book.ticket(1, 0.0), 0.0)
+    book.enter(deaf, book.ticket(2, 0.0), 0.0)
+    book.enter(mine, book.ticket(3, 0.1), 0.1)
+    book.tickets[1].release(0.2, OK)
+    assert book.granted == []
+    mine.tick(0.3)
+    assert (book.granted, mine.repairs) == ([], 0)
+    mine.tick(0.4)
+    assert (book.granted, mine.repairs) == ([3], 1)
+
+
+def test_counters_for_learning_a_limit() -> None:
+    """Time-averaged in-flight and the share of time in which somebody waited."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/api", 2, 0.0)
+    one, two, three = (book.ticket(number, arrived) for number, arrived in ((1, 0.0), (2, 1.0), (3, 1.5)))
+    book.enter(bulkhead, one, 0.0)
+    book.enter(bulkhead, two, 1.0)
+    book.enter(bulkhead, three, 1.5)
+    one.release(2.0, OK)
+    two.release(3.0, DROPPED)
+    bulkhead.advance(4.0)
+    assert bulkhead.area_s == pytest.approx(1 + 2 + 2 + 1)
+    assert bulkhead.queue.busy_s == pytest.approx(0.5)
+    assert bulkhead.held_s == pytest.approx(2.0 + 2.0)
+    assert (bulkhead.admitted, bulkhead.ok, bulkhead.dropped, bulkhead.max_in_flight) == (3, 1, 1, 2)
+    bulkhead.advance(4.0, True)
+    assert bulkhead.max_in_flight == 1
+
+
+def test_priority_goes_first() -> None:
+    """Critical before default before sheddable, whenever they came."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    for number, priority in ((1, SHEDDABLE), (2, 1), (3, CRITICAL), (4, CRITICAL)):
+        book.enter(bulkhead, book.ticket(number, 0.0, priority=priority), 0.0)
+    assert [free_one(book, bulkhead, 0.01) for _ in range(4)] == [3, 4, 2, 1]

@@ -1,0 +1,48 @@
+"""Learned limits in front of a simulated upstream: a small part of `python -m benchmarks.sim_limits`."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.sim_limits import SHAPES, Upstream, measure, simulate
+from edgeq.admission.adaptive import Adaptive
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("slots", [1, 2, 16])
+@pytest.mark.parametrize("load", [0.8, 4.0])
+def test_a_learned_limit_answers_what_a_known_one_does(slots: int, shape: str, load: float) -> None:
+    """Whatever the slots and the distribution; not one that rises with the load, as the time of a run is short here."""
+    cell = measure(Upstream(slots, 0.02, shape), Adaptive, load, (1,), quick=True)
+    assert cell.share >= 0.96
+    assert cell.median <= cell.known_median + 1.0
+
+
+def test_nothing_is_refused_below_capacity() -> None:
+    """The queue takes the peaks; the limit is never in the way."""
+    upstream = Upstream(16, 0.02, "exponential")
+    outcome = simulate(upstream, Adaptive(), 0.8 * upstream.capacity, 20.0, warm_s=3.0)
+    assert outcome.refused == 0
+
+
+def test_an_upstream_that_refuses_is_not_pushed() -> None:
+    """503 beyond its slots: the limit stays at what it takes."""
+    cell = measure(Upstream(16, 0.02, "exponential", refuses=True), Adaptive, 2.0, (1,), quick=True)
+    assert cell.share >= 0.96
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_capacity_that_halves_and_returns_is_followed(shape: str) -> None:
+    """Within 5 s down, within 10 s back."""
+    upstream = Upstream(64, 0.01, shape, changes=((10.0, 32), (20.0, 64)))
+    outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 36.0)
+    assert outcome.limit_share(15.0, 20.0, 0.5) <= 48
+    assert outcome.good_between(10.0, 20.0) >= 0.97 * 10 * upstream.capacity / 2
+    assert outcome.good_between(30.0, 36.0) >= 0.97 * 6 * upstream.capacity
+
+
+def test_a_slow_upstream_survives_a_cold_start() -> None:
+    """One slot of half a second must not be filled with minutes of work before the first answer."""
+    upstream = Upstream(1, 0.5, "constant")
+    outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 20.0)
+    assert outcome.good_between(0.0, 20.0) >= 0.8 * 20 * upstream.capacity

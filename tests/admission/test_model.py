@@ -1,0 +1,172 @@
+"""Random histories: whatever happens, nothing is lost, nobody overtakes, and all comes to rest at zero."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.room import Room
+from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket
+from edgeq.worker.wheel import NEVER
+
+WAITING, HOLDING, GONE = "waiting", "holding", "gone"
+
+
+class Workers(RuleBasedStateMachine):
+    """Several workers with one limit; some requests end, or begin others, within their callbacks."""
+
+    @initialize(
+        count=st.integers(1, 3),
+        limit=st.integers(1, 5),
+        discipline=st.sampled_from(["fifo", "lifo", "adaptive"]),
+        max_queued=st.integers(0, 8),
+        max_bytes=st.integers(0, 30),
+    )
+    def begin(self, count: int, limit: int, discipline: str, max_queued: int, max_bytes: int) -> None:
+        """A machine."""
+        self.now = 100.0
+        room = Room()
+        self.workers: list[Bulkhead] = []
+        for index in range(count):
+            share = room.join(lambda index=index: self.workers[index].dispatch(self.now))  # type: ignore[misc]
+            bulkhead = Bulkhead("upstream/api", limit, self.now, share)
+            bulkhead.configure(discipline, max_queued, max_bytes, 1.0)
+            self.workers.append(bulkhead)
+        self.state: dict[CallbackTicket, str] = {}
+        self.home: dict[CallbackTicket, Bulkhead] = {}
+        self.answers: dict[CallbackTicket, int] = {}
+
+    def _granted(self, ticket: CallbackTicket, now: float) -> None:
+        assert self.state[ticket] == WAITING
+        self.answers[ticket] += 1
+        assert ticket.deadline_at > now
+        self.state[ticket] = HOLDING
+        if ticket.number % 5 == 0:
+            self._end(ticket, OK)
+        if ticket.number % 7 == 0:
+            self._enter(self.home[ticket], ticket.number + 1, b"again", 1, NEVER, 1)
+
+    def _refused(self, ticket: CallbackTicket, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
+        assert self.state[ticket] == WAITING
+        self.answers[ticket] += 1
+        assert 1 <= retry_after_s <= 60
+        self.state[ticket] = GONE
+        if ticket.number % 11 == 0:
+            self._enter(self.home[ticket], ticket.number + 1, b"again", 1, NEVER, 1)
+
+    def _end(self, ticket: CallbackTicket, outcome: int) -> None:
+        self.state[ticket] = GONE
+        ticket.release(self.now, outcome)
+
+    def _enter(
+        self, bulkhead: Bulkhead, number: int, tenant: bytes, priority: int, deadline_at: float, size: int
+    ) -> None:
+        ticket = CallbackTicket(self.now, self._granted, self._refused, number)
+        ticket.tenant, ticket.priority, ticket.deadline_at, ticket.size_bytes = tenant, priority, deadline_at, size
+        self.home[ticket] = bulkhead
+        self.answers[ticket] = 0
+        if bulkhead.try_acquire(ticket, self.now):
+            self.state[ticket] = HOLDING
+        else:
+            self.state[ticket] = WAITING
+            bulkhead.offer(ticket, self.now)
+
+    @rule(
+        worker=st.integers(0, 2),
+        number=st.integers(1, 80),
+        tenant=st.sampled_from([b"", b"a", b"b", b"c"]),
+        priority=st.integers(0, 2),
+        deadline_s=st.sampled_from([NEVER, NEVER, 0.0, 0.05, 0.5]),
+        size=st.integers(0, 9),
+        copies=st.integers(1, 4),
+    )
+    def enter(
+        self, worker: int, number: int, tenant: bytes, priority: int, deadline_s: float, size: int, copies: int
+    ) -> None:
+        """Requests arrive."""
+        for copy in range(copies):
+            self._enter(
+                self.workers[worker % len(self.workers)], number + copy, tenant, priority, self.now + deadline_s, size
+            )
+
+    def _some(self, state: str, pick: int) -> CallbackTicket | None:
+        found = [ticket for ticket, at in self.state.items() if at == state]
+        return found[pick % len(found)] if found else None
+
+    @rule(pick=st.integers(0, 99), outcome=st.sampled_from([OK, OK, DROPPED, IGNORED]))
+    def end(self, pick: int, outcome: int) -> None:
+        """One ends."""
+        ticket = self._some(HOLDING, pick)
+        if ticket is not None:
+            self._end(ticket, outcome)
+
+    @rule(pick=st.integers(0, 99))
+    def leave(self, pick: int) -> None:
+        """One that waits leaves."""
+        ticket = self._some(WAITING, pick)
+        if ticket is not None:
+            self.state[ticket] = GONE
+            self.home[ticket].cancel(ticket, self.now)
+
+    @rule(limit=st.integers(0, 6))
+    def resize(self, limit: int) -> None:
+        """The limit changes, in one worker after the other."""
+        for worker in self.workers:
+            worker.resize(limit, self.now)
+
+    @rule(seconds=st.sampled_from([0.001, 0.02, 0.1, 0.7, 3.0]))
+    def pass_time(self, seconds: float) -> None:
+        """Time passes, and the workers tick."""
+        self.now += seconds
+        for worker in self.workers:
+            worker.tick(self.now)
+
+    @invariant()
+    def sums(self) -> None:
+        """Each worker counts what is there."""
+        for worker in getattr(self, "workers", []):
+            mine = [ticket for ticket in self.state if self.home[ticket] is worker]
+            waiting = [ticket for ticket in mine if self.state[ticket] == WAITING]
+            assert worker.in_flight == sum(self.state[ticket] == HOLDING for ticket in mine)
+            assert worker.counted == worker.in_flight - worker.stuck
+            assert worker.queue.queued == len(waiting) == sum(worker.queue.by_class())
+            assert worker.queue.queued_bytes == sum(ticket.size_bytes for ticket in waiting)
+            assert sum(worker.queue.tenants().values()) == len(waiting)
+            assert all((ticket.waits_in is worker) == (ticket in waiting) for ticket in mine)
+            assert not worker.queue.shed
+
+    @invariant()
+    def never_a_waiter_beside_a_free_place(self) -> None:
+        """On the whole machine."""
+        workers = getattr(self, "workers", [])
+        if any(worker.queue.queued for worker in workers):
+            assert sum(worker.counted for worker in workers) >= workers[0].limit
+
+    @invariant()
+    def each_is_answered_once(self) -> None:
+        """Granted or refused, never both, never twice."""
+        assert all(count <= 1 for count in getattr(self, "answers", {}).values())
+
+    def teardown(self) -> None:
+        """Everything ends, and nothing is left."""
+        if not hasattr(self, "workers"):
+            return
+        for _ in range(10_000):
+            ticket = self._some(HOLDING, 0)
+            if ticket is None:
+                break
+            self._end(ticket, OK)
+        self.sums()
+        for worker in self.workers:
+            assert (worker.in_flight, worker.counted, worker.stuck, worker.queue.queued) == (0, 0, 0, 0)
+            assert worker.queue.queued_bytes == 0
+            assert worker.repairs == 0
+            assert worker.queue.oldest is None
+
+
+TestWorkers = Workers.TestCase
+TestWorkers.settings = settings(
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -1,0 +1,240 @@
+"""The fair queue: classes, tenants, disciplines, bounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.admission.queue import DECK, HAND, deal
+from edgeq.admission.ticket import CRITICAL, DEFAULT, OK, SHEDDABLE
+from tests.admission.support import Book, free_one, full
+
+
+@given(st.integers(0, 2**48 - 1))
+def test_a_hand_has_different_cards(number: int) -> None:
+    """So a tenant that shares one flow with a noisy neighbour has three others."""
+    hand = deal(number)
+    assert len(set(hand)) == HAND
+    assert all(0 <= card < DECK for card in hand)
+
+
+def test_hands_are_spread_evenly() -> None:
+    """Each card is dealt about as often as any other."""
+    random = Random(1)
+    counts = Counter(card for _ in range(10_000) for card in deal(random.getrandbits(48)))
+    assert max(counts.values()) < 1.3 * min(counts.values())
+
+
+def test_tenants_take_turns() -> None:
+    """However many one tenant has in the queue, the other is served every second time."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 256, 1 << 20, 60.0)
+    for number in range(1, 9):
+        book.enter(bulkhead, book.ticket(number, 0.0, b"noisy"), 0.0)
+    book.enter(bulkhead, book.ticket(101, 0.001, b"polite"), 0.001)
+    book.enter(bulkhead, book.ticket(102, 0.001, b"polite"), 0.001)
+    now = 0.0
+    order = []
+    for _ in range(6):
+        now += 0.02
+        order.append(free_one(book, bulkhead, now))
+    assert order.index(101) <= 1
+    assert order.index(102) <= 3
+    assert [number for number in order if number < 100] == [1, 2, 3, 4]
+
+
+def test_weights_are_shares() -> None:
+    """A tenant of weight 3 is served three times as often."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 256, 1 << 20, 60.0)
+    for number in range(40):
+        book.enter(bulkhead, book.ticket(1000 + number, 0.0, b"heavy", weight=3.0), 0.0)
+        book.enter(bulkhead, book.ticket(2000 + number, 0.0, b"light"), 0.0)
+    now = 0.0
+    for _ in range(40):
+        now += 0.02
+        free_one(book, bulkhead, now)
+    assert 28 <= sum(number < 2000 for number in book.granted) <= 32
+
+
+def test_long_requests_cost_more_of_a_share() -> None:
+    """Who holds places three times as long gets a third as many: the charge is corrected when a request has ended."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 512, 1 << 20, 600.0)
+    for number in range(100):
+        book.enter(bulkhead, book.ticket(1000 + number, 0.0, b"long"), 0.0)
+        book.enter(bulkhead, book.ticket(2000 + number, 0.0, b"short"), 0.0)
+    now = 0.0
+    for _ in range(80):
+        holder = next(ticket for ticket in book.tickets.values() if ticket.held is bulkhead)
+        now += 0.06 if holder.tenant == b"long" else 0.02
+        holder.release(now, OK)
+    assert 17 <= sum(number < 2000 for number in book.granted) <= 24
+
+
+def test_an_idle_tenant_saves_up_nothing() -> None:
+    """Who comes late is served at once, but has no claim on the past."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 256, 1 << 20, 60.0)
+    now = 0.0
+    for number in range(1, 61):
+        book.enter(bulkhead, book.ticket(number, now, b"early"), now)
+    for _ in range(40):
+        now += 0.02
+        free_one(book, bulkhead, now)
+    for number in range(101, 121):
+        book.enter(bulkhead, book.ticket(number, now, b"late"), now)
+    order = []
+    for _ in range(8):
+        now += 0.02
+        order.append(free_one(book, bulkhead, now))
+    assert sum(number > 100 for number in order) in {4, 5}
+
+
+def test_many_tenants_with_a_request_each_are_one_queue() -> None:
+    """Keyed by client address, say: the order of arrival holds, as far as hands of cards do not collide."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 256, 1 << 20, 60.0)
+    for number in range(1, 11):
+        book.enter(bulkhead, book.ticket(number, number / 1000, b"tenant-%d" % number), number / 1000)
+    order = [free_one(book, bulkhead, 0.02 + step * 0.02) for step in range(10)]
+    assert order == list(range(1, 11))
+
+
+@pytest.mark.parametrize(("discipline", "order"), [("fifo", [1, 2, 3]), ("lifo", [3, 2, 1]), ("adaptive", [1, 2, 3])])
+def test_disciplines(discipline: str, order: list[int]) -> None:
+    """Adaptive is in order of arrival while all is calm."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure(discipline, 256, 1 << 20, 60.0)
+    for number in (1, 2, 3):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    assert [free_one(book, bulkhead, 0.01) for _ in range(3)] == order
+
+
+def test_under_congestion_the_newest_go_first_and_the_old_are_refused() -> None:
+    """16 places of 20 ms: with an interval's work in the queue, 80, the order turns."""
+    book = Book()
+    bulkhead = full(book, 16, 0.0)
+    for number in range(1, 80):
+        now = number / 5000
+        book.enter(bulkhead, book.ticket(number, now), now)
+    assert book.refused == []
+    assert bulkhead.snapshot(now)["congested_flows"] == 0
+    for number in range(80, 83):
+        now = number / 5000
+        book.enter(bulkhead, book.ticket(number, now), now)
+    assert bulkhead.snapshot(now)["congested_flows"] == 1
+    assert [number for number, _ in book.refused if number != 32] == list(range(1, 32))  # those older than 10 ms
+    assert {reason for _, reason in book.refused} == {"queue_codel_drop"}
+    assert free_one(book, bulkhead, 0.0165) == 82
+
+
+def test_few_places_refuse_nobody_by_age() -> None:
+    """With two places or fewer the order turns, but waiting lasts until the time-out."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0, service_s=0.2)
+    bulkhead.max_stuck = 0
+    for number in range(1, 10):
+        book.enter(bulkhead, book.ticket(number, number / 12), number / 12)
+    assert book.refused == []
+    assert bulkhead.snapshot(0.8)["congested_flows"] == 1
+    assert free_one(book, bulkhead, 0.81) == 9
+
+
+def test_calm_returns_when_the_queue_is_empty_for_a_while() -> None:
+    """A fifth of an interval; then arrivals are in order again."""
+    book = Book()
+    bulkhead = full(book, 16, 0.0)
+    for number in range(1, 100):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    assert bulkhead.snapshot(0.0)["congested_flows"] == 1
+    while bulkhead.queue.queued:
+        free_one(book, bulkhead, 0.005)
+    for number in (201, 202, 203):
+        book.enter(bulkhead, book.ticket(number, 0.2), 0.2)
+    assert bulkhead.snapshot(0.2)["congested_flows"] == 0
+    assert free_one(book, bulkhead, 0.201) == 201
+
+
+def test_a_polite_tenant_is_not_congested_by_a_noisy_one() -> None:
+    """Beside a flow that is refused by age it keeps its order, and its place."""
+    book = Book()
+    bulkhead = full(book, 16, 0.0)
+    book.enter(bulkhead, book.ticket(1001, 0.0, b"polite"), 0.0)
+    book.enter(bulkhead, book.ticket(1002, 0.0, b"polite"), 0.0)
+    for number in range(1, 200):
+        book.enter(bulkhead, book.ticket(number, 0.0, b"noisy"), 0.0)
+    bulkhead.dispatch(0.012)
+    assert book.refused
+    assert all(number < 1000 for number, _ in book.refused)
+    order = [free_one(book, bulkhead, 0.013) for _ in range(3)]
+    assert [number for number in order if number > 1000] == [1001, 1002][: sum(number > 1000 for number in order)]
+    assert 1001 in order
+
+
+def test_a_full_queue_displaces_who_has_less_claim() -> None:
+    """A lower class first, then the longest flow of one's own class; else the newcomer is refused."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 3, 1 << 20, 60.0)
+    book.enter(bulkhead, book.ticket(1, 0.0, b"a", SHEDDABLE), 0.0)
+    book.enter(bulkhead, book.ticket(2, 0.0, b"a", DEFAULT), 0.0)
+    book.enter(bulkhead, book.ticket(3, 0.0, b"a", DEFAULT), 0.0)
+    book.enter(bulkhead, book.ticket(4, 0.0, b"a", CRITICAL), 0.0)
+    assert book.refused == [(1, "queue_displaced")]
+    book.enter(bulkhead, book.ticket(5, 0.0, b"a", SHEDDABLE), 0.0)
+    assert book.refused[1:] == [(5, "queue_full")]
+    book.enter(bulkhead, book.ticket(6, 0.0, b"b", DEFAULT), 0.0)
+    assert book.refused[2:] == [(3, "queue_displaced")]
+    book.enter(bulkhead, book.ticket(7, 0.0, b"b", DEFAULT), 0.0)
+    assert book.refused[3:] == [(7, "queue_full")]
+
+
+def test_bytes_are_bounded() -> None:
+    """By as many displacements as it takes, and not at all for what can never fit in."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 100, 1000, 60.0)
+    for number in range(1, 4):
+        book.enter(bulkhead, book.ticket(number, 0.0, priority=SHEDDABLE, size_bytes=300), 0.0)
+    book.enter(bulkhead, book.ticket(4, 0.0, size_bytes=600), 0.0)
+    assert book.refused == [(3, "queue_displaced"), (2, "queue_displaced")]
+    assert bulkhead.queue.queued_bytes == 900
+    book.enter(bulkhead, book.ticket(5, 0.0, priority=CRITICAL, size_bytes=1001), 0.0)
+    assert book.refused[2:] == [(5, "queue_full")]
+
+
+def test_a_queue_of_none_refuses_at_once() -> None:
+    """Only the limit is left."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("adaptive", 0, 1000, 60.0)
+    book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
+    assert book.refused == [(1, "queue_full")]
+
+
+def test_only_what_waits_elsewhere_counts_from_its_grant() -> None:
+    """The wait in the queue of a route is not held against a request in the queue of its upstream."""
+    book = Book()
+    upstream = full(Book(), 1, 0.0)
+    upstream.max_stuck = 0
+    route = full(book, 1, 0.0)
+    ticket = book.ticket(7, 0.0)
+    book.enter(route, ticket, 0.0)
+    next(iter(book.tickets.values())).release(0.9, OK)
+    assert ticket.held is route
+    upstream.offer(ticket, 0.9)
+    upstream.tick(1.5)
+    assert book.refused == []
+    upstream.tick(1.91)
+    assert book.refused == [(7, "queue_timeout")]
