@@ -14,7 +14,7 @@ endif
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgeq -name '*.py') setup.py setup.cfg pyproject.toml
 
-.PHONY: run test test-pure check format lint types bench clean help
+.PHONY: run test test-pure check format lint types bench bench-overload clean help
 
 help:
 	@echo "make run        install, and serve a demo at http://$(LISTEN)/"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-pure  the same on the interpreted build"
 	@echo "make check      format, lint, types, tests"
 	@echo "make bench      compare with nginx, HAProxy and Envoy, side by side"
+	@echo "make bench-overload   the same gateways with more load than their upstream can take"
 	@echo "make clean      remove what was built, but no environment"
 
 run: $(VENV)/.installed
@@ -47,6 +48,9 @@ types: $(VENV)/.installed $(VENV)/.dev
 # Brings environments of its own, so that a measurement and a test never wait for each other's build.
 bench:
 	$(PYTHON) -m benchmarks.compare --install $(ARGS)
+
+bench-overload:
+	$(PYTHON) -m benchmarks.overload --install $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

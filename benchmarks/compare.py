@@ -312,7 +312,7 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = sorted(set(names) - set(known))
     if unknown or not names:
-        sys.exit(f"compare: unknown {what} {', '.join(unknown) or '(none)'}; known: {', '.join(known)}")
+        sys.exit(f"unknown {what} {', '.join(unknown) or '(none)'}; known: {', '.join(known)}")
     return [name for name in known if name in names]
 
 

@@ -90,7 +90,7 @@ def _with_edgeq(python: str) -> str:
 
 
 def _first_line(*command: str) -> str:
-    if not command[0]:
+    if not command[0] or shutil.which(command[0]) is None:
         return "not found"
     result = subprocess.run(
         command,

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import processes_io
 from benchmarks.rows import (
@@ -104,7 +105,7 @@ end
     )
 
 
-def _run(command: list[str], timeout_s: float) -> dict[str, float]:
+def run_tool(command: list[str], timeout_s: float) -> dict[str, Any]:
     """Run a load generator on its processor; returns the JSON object that it prints last."""
     # A session of its own: Ctrl-C reaches the harness only, which then stops everything in order.
     process = subprocess.Popen(
@@ -125,7 +126,7 @@ def _run(command: list[str], timeout_s: float) -> dict[str, float]:
             process.kill()
             process.wait()
     try:
-        result: dict[str, float] = json.loads(output.strip().splitlines()[-1])
+        result: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise LoadFailed(f"{command[0]} failed: {output.strip()[-400:]}") from error
     return result
@@ -146,7 +147,7 @@ def run_wrk(row: Row, load: WrkLoad, port: int, seconds: float, directory: str) 
         "-s",
         str(script),
     ]
-    found = _run([*command, url], seconds + 60)
+    found = run_tool([*command, url], seconds + 60)
     requests, errors = int(found["requests"]), int(found["errors"])
     if found["bytes"] < requests * row.answer_bytes:
         errors += requests - int(found["bytes"]) // max(1, row.answer_bytes)
@@ -159,7 +160,7 @@ def run_streams(load: StreamLoad, port: int, seconds: float, python: str) -> Loa
     """Whole event streams, about `seconds` of them."""
     answers = max(1, round(seconds / (SSE_EVENTS * SSE_GAP_S)))
     arguments = [port, load.connections, answers, SSE_EVENTS, SSE_GAP_S * 1000]
-    found = _run(
+    found = run_tool(
         [python, "-m", "benchmarks.peer_streams_io", *(str(argument) for argument in arguments)], 120 + 4 * seconds
     )
     expected = load.connections * answers

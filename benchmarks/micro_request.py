@@ -1,6 +1,6 @@
 """The core alone: one request and its answer through all steps, with transports that do nothing.
 
-    python -m benchmarks.micro_request [--varied] [--count 200000]
+    python -m benchmarks.micro_request [--varied] [--policy] [--count 200000]
 
 Prints nanoseconds per request (the best round: neighbours only ever add) for the whole walk: parse, route, forward,
 parse the answer, relay, access record, and separately for rendering the access log. No sockets, no kernel: what is
@@ -18,6 +18,10 @@ from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer
 from edgeq.listener.settings import ListenerSettings
 from edgeq.policy.headers import TRACE_BEGIN, X_FORWARDED, ForwardPolicy
+from edgeq.policy.rate import BY_TENANT, HEADERS_IETF, LocalArrivals, Rate, RateSet, Window
+from edgeq.policy.retry import RetryBudget, RetryPolicy
+from edgeq.policy.tenant import TenantKey
+from edgeq.policy.terms import Terms
 from edgeq.response import access_log, relay
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.connection import UpstreamConnection
@@ -53,6 +57,14 @@ class NullTransport:
         pass
 
 
+def with_policy(route: Route) -> None:
+    """A tenant by header, a rate of his that never refuses, and retries."""
+    windows = [Window("r", 10**7, 1.0, 10**7)]
+    rates = RateSet([Rate("r", BY_TENANT, windows, True, HEADERS_IETF)], 1, LocalArrivals())
+    route.terms = Terms("default", "api", TenantKey("header:cookie"), 1, rates)
+    route.retry = RetryPolicy(True, True, frozenset((503,)), 2, 0.0, 65536, RetryBudget(0.2, 3.0))
+
+
 def build() -> tuple[Shard, Downstream, UpstreamConnection]:
     """One client connection, one idle upstream connection."""
     policy = ForwardPolicy(X_FORWARDED, True, b"node", TRACE_BEGIN)
@@ -61,7 +73,7 @@ def build() -> tuple[Shard, Downstream, UpstreamConnection]:
     upstream = UpstreamState("api", shard.wheel)
     upstream.configure(Upstream(endpoints=()), 1)
     pool = Pool(upstream, None, "127.0.0.1:9000", lambda pool: None, lambda transport: False)
-    upstream.pools = [pool]
+    upstream.set_pools([pool], {}, 0.0)
     shard.routes = RouteTable([Route("default", b"*", b"/*", upstream, b"", 0.0, -1)])
     shard.generation = 1
     connection = UpstreamConnection(pool)
@@ -78,10 +90,13 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--varied", action="store_true", help="path, cookie and one header differ in each request")
+    parser.add_argument("--policy", action="store_true", help="with tenant, rate and retries on the route")
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     shard, down, up = build()
+    if args.policy:
+        with_policy(shard.routes.routes[0])
     heads = [HEAD % (number, number, number) if args.varied else HEAD % (7, 7, 7) for number in range(5000)]
     walk: list[float] = []
     render: list[float] = []

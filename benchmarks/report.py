@@ -149,18 +149,22 @@ def _cells(row: Row, line: Line) -> list[str]:
     return cells
 
 
-def markdown(row: Row, table: Sequence[Line]) -> str:
-    """One row as a section with a table; it reads well unrendered, too."""
-    header = ["proxy", row.unit, "/ nginx", "/ haproxy", "/ itself", "busy", "per s", "errors", "medians of details"]
-    cells = [header, *(_cells(row, line) for line in table)]
-    # A column that nobody filled says nothing.
-    kept = [index for index in range(len(header)) if any(line[index] for line in cells[1:])]
-    widths = {index: max(len(line[index]) for line in cells) for index in kept}
+def rendered_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown that reads well unrendered, too. A column that nobody filled says nothing and is left out."""
+    everything = [header, *cells]
+    kept = [index for index in range(len(header)) if any(line[index] for line in cells)]
+    widths = {index: max(len(line[index]) for line in everything) for index in kept}
 
     def rendered(line: Sequence[str]) -> str:
         return "| " + " | ".join(line[index].ljust(widths[index]) for index in kept) + " |"
 
     ruler = "|" + "|".join("-" * (widths[index] + 2) for index in kept) + "|"
-    text = [f"## {row.id}", "", f"{row.title}", "", rendered(cells[0]), ruler, *map(rendered, cells[1:]), ""]
+    return [rendered(header), ruler, *map(rendered, cells)]
+
+
+def markdown(row: Row, table: Sequence[Line]) -> str:
+    """One row as a section with a table."""
+    header = ["proxy", row.unit, "/ nginx", "/ haproxy", "/ itself", "busy", "per s", "errors", "medians of details"]
+    text = [f"## {row.id}", "", f"{row.title}", "", *rendered_table(header, [_cells(row, line) for line in table]), ""]
     text += [f"- {sentence}" for sentence in verdicts(row, table)]
     return "\n".join(text).rstrip() + "\n"
