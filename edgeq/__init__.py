@@ -10,6 +10,8 @@ The path of a request, and the rooms of this package in that order::
     4 upstream   through a pool to an endpoint
     5 response   and back: relay, refusals, access log
 
+``admission`` holds the limits and queues that a request meets on its way from 3 to 4: of its tenant, route, upstream.
+
 ``wire`` holds what 1, 4 and 5 share (bytes to heads and body framing), ``worker`` wires one process together,
 ``supervisor`` keeps the processes and the listening sockets, ``config`` reads ``edgeq.toml``, ``observe`` writes logs,
 ``cli`` is the command line.

@@ -6,7 +6,11 @@ example ``upstream/pay:pool`` or ``listener/:8080:request_line``). Whose doing i
     C  the client's own request or quota      S  shed by this gateway
     U  the upstream                           K  the kernel: no answer is possible
 
-Sources: RFC 9110 15 (status), RFC 9209 (Proxy-Status errors), RFC 9457 (problem types).
+429 means only that the caller's own quota is the cause, 503 that shared capacity is; 504 that time ran out, 502 that
+the upstream misbehaved. So a client that gets 503 may blame nobody's quota, and one that gets 429 only its own.
+
+Sources: RFC 9110 15 (status), RFC 9209 (Proxy-Status errors), RFC 9457 (problem types), and for three of those types
+draft-ietf-httpapi-ratelimit-headers-10, section 6.
 """
 
 from __future__ import annotations
@@ -14,279 +18,101 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 Fault = Literal["C", "S", "U", "K"]
+RetryAfter = Literal["none", "exact", "adaptive", "soon"]
+
+_REGISTRY: Final = "https://iana.org/assignments/http-problem-types#"
+QUOTA: Final = _REGISTRY + "quota-exceeded"
+CAPACITY: Final = _REGISTRY + "temporary-reduced-capacity"
+BLANK: Final = "about:blank"
+"""Says no more than the status does (RFC 9457 4.2.1)."""
 
 
 class Reason(NamedTuple):
     """One row: how a reason looks from outside.
 
-    `status` 0 means that no answer is sent (only the log shows it). `retry` says that Retry-After makes sense.
-    `hint` is what an operator is told.
+    `status` 0 means that edgeq makes no answer for it (only log and counters show it). `retry_after` is the kind of
+    Retry-After: none; exact (the moment is known: a rate's, a breaker's); adaptive (estimated by who refuses, from the
+    measured drain of its queue); soon (another process takes over at once). `problem` is the type of the problem
+    document, `hint` is what an operator is told.
     """
 
     token: str
     fault: Fault
     status: int
-    retry: bool
+    retry_after: RetryAfter
     proxy_status: str
+    problem: str
     title: str
     hint: str
 
 
 _ROWS: Final = (
     # the client's message
-    Reason(
-        "request_malformed", "C", 400, False, "http_request_error", "Malformed request", "the request breaks RFC 9112"
-    ),
-    Reason(
-        "request_ambiguous",
-        "C",
-        400,
-        False,
-        "http_request_error",
-        "Ambiguous request",
-        "two readings of one message (possible request smuggling) or of one path (a way past a route)",
-    ),
-    Reason(
-        "host_invalid",
-        "C",
-        400,
-        False,
-        "http_request_error",
-        "Missing or invalid Host",
-        "exactly one valid Host is required",
-    ),
-    Reason(
-        "request_line_too_long", "C", 414, False, "http_request_error", "Request line too long", "limits.request_line"
-    ),
-    Reason(
-        "header_bytes_exceeded",
-        "C",
-        431,
-        False,
-        "http_request_error",
-        "Header section too large",
-        "limits.header_bytes",
-    ),
-    Reason(
-        "header_count_exceeded", "C", 431, False, "http_request_error", "Too many header fields", "limits.header_count"
-    ),
-    Reason(
-        "trailer_bytes_exceeded",
-        "C",
-        431,
-        False,
-        "http_request_error",
-        "Trailer section too large",
-        "limits.trailer_bytes",
-    ),
-    Reason(
-        "body_too_large",
-        "C",
-        413,
-        False,
-        "http_request_error",
-        "Content too large",
-        "limits.body_bytes or the route's body_bytes",
-    ),
-    Reason("method_refused", "C", 405, False, "http_request_denied", "Method not allowed", "CONNECT is not served"),
-    Reason(
-        "expectation_unknown", "C", 417, False, "http_request_error", "Expectation failed", "only 100-continue is known"
-    ),
-    Reason(
-        "transfer_coding_unknown",
-        "C",
-        501,
-        False,
-        "http_request_error",
-        "Transfer coding not implemented",
-        "only chunked is known",
-    ),
-    Reason(
-        "version_unsupported",
-        "C",
-        505,
-        False,
-        "http_request_error",
-        "HTTP version not supported",
-        "only HTTP/1.0 and HTTP/1.1 are served",
-    ),
-    Reason("head_timeout", "C", 408, False, "http_request_error", "Request head took too long", "timeouts.head"),
-    Reason("body_timeout", "C", 408, False, "http_request_error", "Request body took too long", "timeouts.body"),
-    Reason("client_gone", "C", 0, False, "", "Client left", "left before its answer was complete (499 in the log)"),
-    Reason("client_stalled", "C", 0, False, "", "Client stopped reading", "timeouts.write"),
-    Reason("handshake_failed", "C", 0, False, "", "TLS handshake failed", "protocol version, name or certificate"),
-    Reason(
-        "proxy_header_invalid",
-        "C",
-        0,
-        False,
-        "",
-        "PROXY header missing or invalid",
-        "proxy_protocol_from lists a peer that sends none",
-    ),
-    # listener
-    Reason(
-        "conn_limit_listener",
-        "S",
-        503,
-        True,
-        "proxy_internal_response",
-        "Too many connections",
-        "raise max_connections or shorten keepalive",
-    ),
-    Reason(
-        "conn_limit_client",
-        "C",
-        429,
-        True,
-        "proxy_internal_response",
-        "Too many connections from this address",
-        "max_connections_per_client",
-    ),
-    Reason("fd_exhausted", "S", 503, True, "proxy_internal_error", "Out of file descriptors", "raise LimitNOFILE"),
-    Reason("draining", "S", 503, True, "proxy_internal_response", "Stopping", "a reload or stop is in progress"),
+    Reason("request_malformed", "C", 400, "none", "http_request_error", BLANK, "Malformed request", "the request breaks RFC 9112"),
+    Reason("request_ambiguous", "C", 400, "none", "http_request_error", BLANK, "Ambiguous request", "two readings of one message (possible request smuggling) or of one path (a way past a route)"),
+    Reason("host_invalid", "C", 400, "none", "http_request_error", BLANK, "Missing or invalid Host", "exactly one valid Host is required"),
+    Reason("request_line_too_long", "C", 414, "none", "http_request_error", BLANK, "Request line too long", "limits.request_line"),
+    Reason("header_bytes_exceeded", "C", 431, "none", "http_request_error", BLANK, "Header section too large", "limits.header_bytes"),
+    Reason("header_count_exceeded", "C", 431, "none", "http_request_error", BLANK, "Too many header fields", "limits.header_count"),
+    Reason("trailer_bytes_exceeded", "C", 431, "none", "http_request_error", BLANK, "Trailer section too large", "limits.trailer_bytes"),
+    Reason("body_too_large", "C", 413, "none", "http_request_error", BLANK, "Content too large", "limits.body_bytes or the route's body_bytes"),
+    Reason("method_refused", "C", 405, "none", "http_request_denied", BLANK, "Method not allowed", "CONNECT is not served"),
+    Reason("expectation_unknown", "C", 417, "none", "http_request_error", BLANK, "Expectation failed", "only 100-continue is known"),
+    Reason("transfer_coding_unknown", "C", 501, "none", "http_request_error", BLANK, "Transfer coding not implemented", "only chunked is known"),
+    Reason("version_unsupported", "C", 505, "none", "http_request_error", BLANK, "HTTP version not supported", "only HTTP/1.0 and HTTP/1.1 are served"),
+    Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head"),
+    Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body"),
+    Reason("client_gone", "C", 0, "none", "", BLANK, "Client left", "left before its answer was complete (499 in the log)"),
+    Reason("client_stalled", "C", 0, "none", "", BLANK, "Client stopped reading", "timeouts.write"),
+    Reason("handshake_failed", "C", 0, "none", "", BLANK, "TLS handshake failed", "protocol version, name or certificate"),
+    Reason("proxy_header_invalid", "C", 0, "none", "", BLANK, "PROXY header missing or invalid", "proxy_protocol_from lists a peer that sends none"),
+    # the client's quota
+    Reason("rate_limited", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many requests", "the resource names the [[rate]]; its key asks for more than that allows"),
+    Reason("concurrency_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many requests at once", "tenant.limit: this tenant has as many requests in flight as it may have"),
+    Reason("fair_share_exceeded", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Fair share exceeded", "this tenant fills its part of the queue; others still get through"),
+    Reason("rate_limited_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many requests of all", "the resource names the [[rate]]; all clients of its route or upstream together ask for more than that allows"),
+    # listener and worker
+    Reason("accept_backlog_overflow", "K", 0, "none", "", BLANK, "Accept queue overflow", "the kernel dropped connections: add workers if loop lag is high, else raise the listener's backlog"),
+    Reason("conn_limit_listener", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Too many connections", "raise max_connections or shorten keepalive"),
+    Reason("conn_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many connections from this address", "max_connections_per_client"),
+    Reason("fd_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "Out of file descriptors", "raise LimitNOFILE"),
+    Reason("loop_lag", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway overloaded", "this worker has no processor time left: add workers"),
+    Reason("memory_pressure", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway short of memory", "look which routes hold bytes in buffers, or raise the memory limit"),
+    Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress"),
     # route and configuration
-    Reason("no_route", "S", 404, False, "destination_not_found", "No route", "no [[route]] matches host and path"),
-    Reason("config_error", "S", 500, False, "proxy_configuration_error", "Configuration error", "see the event log"),
-    Reason(
-        "internal_error",
-        "S",
-        500,
-        False,
-        "proxy_internal_error",
-        "Internal error",
-        "a defect of this gateway: see the event log",
-    ),
+    Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path"),
+    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "see the event log"),
+    Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
     # waiting
-    Reason(
-        "queue_full",
-        "S",
-        503,
-        True,
-        "connection_limit_reached",
-        "Queue full",
-        "more requests wait than the queue may hold",
-    ),
-    Reason(
-        "queue_timeout",
-        "S",
-        503,
-        True,
-        "connection_limit_reached",
-        "Waited too long in a queue",
-        "no connection became free in time",
-    ),
-    Reason(
-        "deadline_expired",
-        "S",
-        504,
-        False,
-        "http_response_timeout",
-        "Deadline expired",
-        "the route's timeout for the whole request",
-    ),
+    Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),
+    Reason("queue_timeout", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Waited too long in a queue", "nothing became free in time"),
+    Reason("queue_codel_drop", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue stands", "the queue has not been short for an interval: its wait is kept near the target"),
+    Reason("queue_displaced", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Displaced from a full queue", "a request of a higher class, or a newer one, took its place"),
+    Reason("priority_shed", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Shed by priority", "the request's class is below what is served under this load"),
+    Reason("adaptive_limit", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Learned limit reached", "as many requests are in flight as the upstream was found to work on at once"),
+    Reason("deadline_infeasible", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Deadline cannot be met", "predicted wait and service take longer than the request has left"),
+    Reason("deadline_expired", "S", 504, "none", "http_response_timeout", BLANK, "Deadline expired", "the route's timeout for the whole request, or the deadline that came with it"),
     # upstream
-    Reason(
-        "upstream_none_healthy",
-        "U",
-        503,
-        True,
-        "destination_unavailable",
-        "No endpoint available",
-        "no address of the upstream is known or alive",
-    ),
-    Reason(
-        "upstream_connect_refused",
-        "U",
-        502,
-        False,
-        "connection_refused",
-        "Upstream refused the connection",
-        "nothing listens there",
-    ),
-    Reason(
-        "upstream_connect_timeout",
-        "U",
-        504,
-        False,
-        "connection_timeout",
-        "Upstream did not accept in time",
-        "network, firewall or a full backlog",
-    ),
-    Reason(
-        "upstream_connect_failed",
-        "U",
-        502,
-        False,
-        "destination_ip_unroutable",
-        "Upstream cannot be reached",
-        "routing or address",
-    ),
-    Reason(
-        "upstream_backlog_full",
-        "U",
-        504,
-        True,
-        "connection_timeout",
-        "Upstream's accept queue is full",
-        "its listen backlog overflows",
-    ),
-    Reason(
-        "upstream_port_exhausted",
-        "S",
-        503,
-        True,
-        "proxy_internal_error",
-        "No local port left",
-        "enable keep-alive or add source addresses",
-    ),
-    Reason(
-        "upstream_tls_failed",
-        "U",
-        502,
-        False,
-        "tls_certificate_error",
-        "TLS with the upstream failed",
-        "certificate, name or protocol version",
-    ),
-    Reason(
-        "upstream_timeout",
-        "U",
-        504,
-        False,
-        "http_response_timeout",
-        "Upstream did not answer in time",
-        "timeouts.first_byte or timeouts.body",
-    ),
-    Reason(
-        "upstream_reset",
-        "U",
-        502,
-        False,
-        "connection_terminated",
-        "Upstream closed the connection",
-        "before or within its answer",
-    ),
-    Reason(
-        "upstream_truncated",
-        "U",
-        502,
-        False,
-        "http_response_incomplete",
-        "Upstream's answer was cut",
-        "it closed within the body",
-    ),
-    Reason(
-        "upstream_protocol_error",
-        "U",
-        502,
-        False,
-        "http_protocol_error",
-        "Upstream's answer is not valid HTTP",
-        "see details in the log",
-    ),
-    Reason("dns_error", "U", 502, False, "dns_error", "Upstream's name does not resolve", "check the name and [dns]"),
-    Reason("dns_timeout", "U", 504, False, "dns_timeout", "Name lookup timed out", "check [dns] nameservers"),
+    Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often; see what tripped the breaker, and when"),
+    Reason("upstream_saturated", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Upstream saturated", "every living endpoint is at its limit: none of them is dead"),
+    Reason("upstream_none_healthy", "U", 503, "adaptive", "destination_unavailable", BLANK, "No endpoint available", "no address of the upstream is known or alive"),
+    Reason("upstream_connect_refused", "U", 502, "none", "connection_refused", BLANK, "Upstream refused the connection", "nothing listens there"),
+    Reason("upstream_connect_timeout", "U", 504, "none", "connection_timeout", BLANK, "Upstream did not accept in time", "network, firewall or a full backlog"),
+    Reason("upstream_connect_failed", "U", 502, "none", "destination_ip_unroutable", BLANK, "Upstream cannot be reached", "routing or address"),
+    Reason("upstream_backlog_full", "U", 504, "adaptive", "connection_timeout", CAPACITY, "Upstream's accept queue is full", "its listen backlog overflows"),
+    Reason("upstream_port_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "No local port left", "enable keep-alive or add source addresses"),
+    Reason("upstream_tls_failed", "U", 502, "none", "tls_certificate_error", BLANK, "TLS with the upstream failed", "certificate, name or protocol version"),
+    Reason("upstream_timeout", "U", 504, "none", "http_response_timeout", BLANK, "Upstream did not answer in time", "timeouts.first_byte, timeouts.body or the route's retry.per_try_timeout"),
+    Reason("upstream_reset", "U", 502, "none", "connection_terminated", BLANK, "Upstream closed the connection", "before or within its answer"),
+    Reason("upstream_truncated", "U", 502, "none", "http_response_incomplete", BLANK, "Upstream's answer was cut", "it closed within the body"),
+    Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
+    Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
+    Reason("retry_budget_exhausted", "S", 0, "none", "", BLANK, "Not tried again", "retries are at their share of the traffic; the answer is that of the last try"),
+    Reason("dns_error", "U", 502, "none", "dns_error", BLANK, "Upstream's name does not resolve", "check the name and [dns]"),
+    Reason("dns_timeout", "U", 504, "none", "dns_timeout", BLANK, "Name lookup timed out", "check [dns] nameservers"),
 )
 
 REASONS: Final[dict[str, Reason]] = {row.token: row for row in _ROWS}
+
+INDEX: Final[dict[str, int]] = {row.token: number for number, row in enumerate(_ROWS)}
+"""The place of a reason in arrays of counters; holds within one version of edgeq."""

@@ -22,15 +22,22 @@ from edgeq.config.address import (
 )
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.schema import Config, Listener, Route, Upstream
+from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, Upstream
+from edgeq.config.units import parse_rate
+from edgeq.policy.tenant import TenantKey
 from edgeq.route.path import normalized
 from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
+from edgeq.wire.fields import KINDS
 
 MAX_WORKERS: Final = 1024
+MAX_REPLAY: Final = 1 << 20
+MAX_WEIGHT: Final = 1000
 
 T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _LISTENER_NAME: Final = re.compile(r"[!#-~]{1,128}", re.ASCII)
 
 
@@ -49,6 +56,8 @@ def check(config: Config, findings: Findings) -> None:
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     _distinct_routes(config.route, findings)
+    _tenant(config, findings)
+    _rates(config, findings)
     if not config.route and len(config.upstream) > 1:
         names = ", ".join(config.upstream)
         findings.add(("route",), f"no route: with several upstreams ({names}) a [[route]] must say which one to use")
@@ -59,6 +68,9 @@ def _server(config: Config, findings: Findings) -> None:
     if config.server.workers > MAX_WORKERS:
         findings.add(("server", "workers"), f"may be {MAX_WORKERS} at most")
     _try(check_unix_path, config.server.admin, ("server", "admin"), findings)
+    for key in ("memory", "descriptors"):
+        if not 0.0 <= getattr(config.protect, key) <= 1.0:
+            findings.add(("protect", key), "is a share, from 0 (off) to 1")
 
 
 def _listener(listener: Listener, path: Path, findings: Findings) -> None:
@@ -113,7 +125,10 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
         findings.add((*path, "endpoints"), "an upstream needs an endpoint at least")
     seen: dict[str, int] = {}
     tls = False
-    for number, url in enumerate(upstream.endpoints):
+    for number, one in enumerate(upstream.endpoints):
+        url = one.url if isinstance(one, Endpoint) else one
+        if isinstance(one, Endpoint) and not 1 <= one.weight <= MAX_WEIGHT:
+            findings.add((*path, "endpoints", number, "weight"), f"must be from 1 to {MAX_WEIGHT}")
         where = _try(parse_endpoint, url, (*path, "endpoints", number), findings)
         if where is None:
             continue
@@ -130,6 +145,47 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
     _positive(upstream, ("receive_buffer",), path, findings)
     _positive(upstream.timeouts, ("connect",), (*path, "timeouts"), findings)
     _positive(upstream.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
+    _balance(upstream, path, findings)
+
+
+def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
+    kind, colon, name = upstream.hash_key.partition(":")
+    if not (
+        upstream.hash_key in ("client-address", "path") or (kind in ("header", "cookie") and _TOKEN.fullmatch(name))
+    ):
+        findings.add(
+            (*path, "hash_key"),
+            'expected "client-address", "path", "header:NAME" or "cookie:NAME"'
+            + did_you_mean(kind + colon, ["client-address", "path", "header:", "cookie:"]),
+        )
+    if not _TOKEN.fullmatch(upstream.sticky_cookie):
+        findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
+    _share(upstream, "panic_threshold", path, findings)
+    _share(upstream.eject, "max_share", (*path, "eject"), findings)
+    _positive(upstream.eject, ("time", "interval", "max_time"), (*path, "eject"), findings)
+    if upstream.breaker is not None:
+        where = (*path, "breaker")
+        _share(upstream.breaker, "failures", where, findings)
+        _positive(upstream.breaker, ("failures", "min_requests", "window", "open", "probes"), where, findings)
+    if upstream.health is not None:
+        where = (*path, "health")
+        _positive(upstream.health, ("interval", "timeout", "healthy", "unhealthy"), where, findings)
+        if (
+            not upstream.health.path.startswith("/")
+            or not upstream.health.path.isascii()
+            or " " in upstream.health.path
+        ):
+            findings.add((*where, "path"), 'a path begins with "/" and has no space')
+        if upstream.health.host:
+            _try(check_host_header, upstream.health.host, (*where, "host"), findings)
+        for number, status in enumerate(upstream.health.status):
+            if not 200 <= status <= 599:
+                findings.add((*where, "status", number), "must be from 200 to 599")
+
+
+def _share(table: msgspec.Struct, key: str, path: Path, findings: Findings) -> None:
+    if getattr(table, key) > 1:
+        findings.add((*path, key), "a share is from 0 to 1")
 
 
 def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:
@@ -144,6 +200,11 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
         _try(check_path, route.rewrite, (*path, "rewrite"), findings)
         if "*" in route.rewrite:
             findings.add((*path, "rewrite"), '"*" is not expanded here: what it matched is appended by itself')
+    _positive(route, ("cost",), path, findings)
+    if route.retry.body > MAX_REPLAY:
+        findings.add((*path, "retry", "body"), "may be 1MiB at most: every request in flight may hold so much")
+    if route.retry.attempts < 2 and route.retry.on:
+        findings.add((*path, "retry", "attempts"), "the first try counts: must be 2 at least")
 
 
 def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
@@ -160,6 +221,61 @@ def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
             )
 
 
+def _tenant(config: Config, findings: Findings) -> None:
+    tenant = config.tenant
+    if tenant.key:
+        key = _try(TenantKey, tenant.key, ("tenant", "key"), findings)
+        if key is not None and tenant.key.startswith("header:"):
+            _header_name(key.name.decode(), ("tenant", "key"), findings)
+    for name, weight in tenant.weights.items():
+        if weight < 1:
+            findings.add(("tenant", "weights", name), "must be more than 0")
+
+
+def _rates(config: Config, findings: Findings) -> None:
+    names: dict[str, int] = {}
+    routes = [route.name for route in config.route] or ["default"]
+    for number, rate in enumerate(config.rate):
+        path: Path = ("rate", number)
+        if not _NAME.fullmatch(rate.name):
+            findings.add((*path, "name"), "a name has at most 64 letters, digits, dots, dashes and underscores")
+        first = names.setdefault(rate.name, number)
+        if first != number:
+            findings.add((*path, "name"), f'rate[{first}] has the name "{rate.name}" already')
+        if rate.by == "tenant" and not config.tenant.key:
+            findings.add((*path, "by"), "nothing says who a tenant is: tenant.key is missing")
+        for index, name in enumerate(rate.routes):
+            if name not in routes:
+                findings.add((*path, "routes", index), f'there is no route "{name}"{did_you_mean(name, routes)}')
+        _limits(rate, path, config, findings)
+
+
+def _limits(rate: Rate, path: Path, config: Config, findings: Findings) -> None:
+    if not rate.limits:
+        findings.add((*path, "limits"), "a rate needs a limit at least")
+    dearest = max((route.cost for route in config.route if not rate.routes or route.name in rate.routes), default=1)
+    seen: dict[float, int] = {}
+    for index, text in enumerate(rate.limits):
+        limit = _try(parse_rate, text, (*path, "limits", index), findings)
+        if limit is None:
+            continue
+        count, window_s, burst = limit
+        first = seen.setdefault(window_s, index)
+        if first != index:
+            findings.add((*path, "limits", index), f"the same window as limits[{first}]")
+        if (burst or count) < dearest:
+            findings.add(
+                (*path, "limits", index), f"admits nothing of a route whose cost is {dearest}: burst must be as much"
+            )
+
+
+def _header_name(name: str, path: Path, findings: Findings) -> None:
+    if not _HEADER.fullmatch(name):
+        findings.add(path, "not the name of a header field (RFC 9110 5.1)")
+    elif name.encode() in KINDS and name not in ("user-agent", "referer", "host"):
+        findings.add(path, f"{name} has another purpose")
+
+
 def _rest(config: Config, findings: Findings) -> None:
     for number, server in enumerate(config.dns.nameservers):
         _try(parse_nameserver, server, ("dns", "nameservers", number), findings)
@@ -168,6 +284,12 @@ def _rest(config: Config, findings: Findings) -> None:
         findings.add(("dns", "min_ttl"), "is larger than max_ttl")
     if config.forward.node and not _NAME.fullmatch(config.forward.node):
         findings.add(("forward", "node"), "a name has at most 64 letters, digits, dots, dashes and underscores")
+    for key in ("deadline", "priority"):
+        name = getattr(config.forward, key)
+        if name:
+            _header_name(name.lower(), ("forward", key), findings)
+    if config.forward.deadline and config.forward.deadline.lower() == config.forward.priority.lower():
+        findings.add(("forward", "priority"), "the same header as forward.deadline")
     target = config.access_log.target
     if target not in ("stdout", "off") and "/" not in target:
         findings.add(

@@ -52,10 +52,8 @@ def _struct(kind: inspect.StructType, raw: object, path: Path, findings: Finding
 
 def _value(kind: inspect.Type, raw: object, path: Path, default: object, findings: Findings) -> object:
     match kind:
-        case inspect.UnionType():  # a table or none; TOML cannot say none
-            return _value(
-                next(t for t in kind.types if not isinstance(t, inspect.NoneType)), raw, path, default, findings
-            )
+        case inspect.UnionType():
+            return _value(_alternative(kind, raw), raw, path, default, findings)
         case inspect.StructType():
             return _struct(kind, raw, path, findings)
         case inspect.VarTupleType():
@@ -82,6 +80,18 @@ def _value(kind: inspect.Type, raw: object, path: Path, default: object, finding
         findings.add(path, str(error))
         return _stand_in(kind) if default is msgspec.NODEFAULT else default
     return value
+
+
+def _alternative(kind: inspect.UnionType, raw: object) -> inspect.Type:
+    """Which type of a union a value is of: a number or a word, a table or a string. (TOML cannot say none.)"""
+    kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+    for one in kinds:
+        match one, raw:
+            case (inspect.LiteralType() | inspect.StrType(), str()) | (inspect.StructType(), dict()):
+                return one
+            case inspect.IntType(), int():
+                return one
+    return kinds[0]
 
 
 def _scalar(kind: inspect.Type, raw: object) -> object:

@@ -22,6 +22,9 @@ _RESTART_KEYS = ("admin", "user")
 """Keys of [server] that only a new start can change."""
 
 
+_TABLES = ("server", "tenant", "forward", "access_log", "log", "dns", "protect")
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """The difference. Listeners are given whole, pairs as (old, new); upstreams and routes by name."""
@@ -34,10 +37,11 @@ class Changes:
     upstreams_removed: tuple[str, ...]
     upstreams_changed: tuple[str, ...]
     routes_changed: bool
+    """Routes or rates."""
     workers: tuple[int, int] | None
     """(old, new) number of workers as configured, if it changed."""
     tables_changed: tuple[str, ...]
-    """Which of server, forward, access_log, log and dns differ."""
+    """Which of `_TABLES` differ."""
     restart: tuple[str, ...]
     """Changed keys that take effect only at the next start."""
     summary: tuple[str, ...]
@@ -63,11 +67,9 @@ def diff(old: Config, new: Config) -> Changes:
         upstreams_changed=tuple(
             name for name, one in new.upstream.items() if name in old.upstream and old.upstream[name] != one
         ),
-        routes_changed=old.route != new.route,
+        routes_changed=(old.route, old.rate) != (new.route, new.rate),
         workers=(old.server.workers, new.server.workers) if old.server.workers != new.server.workers else None,
-        tables_changed=tuple(
-            key for key in ("server", "forward", "access_log", "log", "dns") if getattr(old, key) != getattr(new, key)
-        ),
+        tables_changed=tuple(key for key in _TABLES if getattr(old, key) != getattr(new, key)),
         restart=tuple(f"server.{key}" for key in _RESTART_KEYS if getattr(old.server, key) != getattr(new.server, key)),
         summary=tuple(_summary(old, new)),
     )
@@ -85,7 +87,8 @@ def _summary(old: Config, new: Config) -> list[str]:
     names = [one.name for one in old.route]
     if names != [one.name for one in new.route] and sorted(names) == sorted(one.name for one in new.route):
         lines.append("route: order changed")
-    for key in ("server", "forward", "access_log", "log", "dns"):
+    _named("rate", {one.name: one for one in old.rate}, {one.name: one for one in new.rate}, lines)
+    for key in _TABLES:
         _fields((key,), getattr(old, key), getattr(new, key), lines)
     return lines
 

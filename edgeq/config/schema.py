@@ -164,6 +164,28 @@ class UpstreamPool(Table, frozen=True):
     queue_timeout: Duration = Duration(1)
 
 
+class UpstreamRetryBudget(Table, frozen=True):
+    """[upstream.NAME.retry_budget]: retries of all routes over the last ten seconds, machine-wide."""
+
+    share: float = 0.2
+    """Of the requests."""
+    reserve: float = 3.0
+    """Retries a second beyond that."""
+
+
+class Queue(Table, frozen=True):
+    """Requests that wait because a limit is reached: of an upstream, or of a route."""
+
+    max: int = 256
+    """Requests, per worker; more are refused, or displace less important ones."""
+    max_bytes: Size = Size(16 * 1024 * 1024)
+    """Memory that they hold, per worker."""
+    timeout: Duration = Duration(1)
+    """The longest wait."""
+    discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
+    """adaptive: the oldest first until the queue has not been empty for a while, then the newest."""
+
+
 class UpstreamTls(Table, frozen=True):
     """[upstream.NAME.tls]: for https endpoints."""
 
@@ -177,12 +199,88 @@ class UpstreamTls(Table, frozen=True):
     key: str = ""
 
 
+class Endpoint(Table, frozen=True):
+    """An element of [upstream.NAME] endpoints that says more than its URL."""
+
+    url: str
+    weight: int = 1
+    """Share of the traffic, compared with the others'. All addresses of a name have it."""
+
+
+class Health(Table, frozen=True):
+    """[upstream.NAME.health]: active checks of each endpoint, by one worker for all."""
+
+    path: str = "/"
+    host: str = ""
+    """Host header; empty: the endpoint's own."""
+    status: tuple[int, ...] = ()
+    """Good statuses; empty: 200 to 399."""
+    body: str = ""
+    """Text that the first 64 KiB of a good answer contain."""
+    interval: Duration = Duration(5)
+    timeout: Duration = Duration(2)
+    """From the connection's beginning to the end of the answer."""
+    healthy: int = 2
+    """Good checks in a row until an endpoint is used again."""
+    unhealthy: int = 3
+    """Bad checks in a row until an endpoint is left out; the very first check decides alone."""
+
+
+class Eject(Table, frozen=True):
+    """[upstream.NAME.eject]: endpoints whose answers are bad are left out for a while. Statuses of 500 and more (but
+    not 501 and 505), resets, time-outs and refused connections are failures; 429, and 503 with Retry-After, are not."""
+
+    failures: int = 5
+    """In a row. 0: do not count."""
+    time: Duration = Duration(30)
+    """Of the first ejection; the n-th in a row lasts n times as long."""
+    max_time: Duration = Duration(300)
+    max_share: float = 0.3
+    """Of the endpoints; but one may always be ejected, if there are others."""
+    interval: Duration = Duration(10)
+    """Between two comparisons of success rates."""
+    deviations: float = 1.9
+    """An endpoint is ejected if its success rate is so many standard deviations below the mean. 0: do not compare."""
+    min_endpoints: int = 5
+    """Compare only if so many endpoints had `min_requests` in an interval."""
+    min_requests: int = 100
+
+
+class Breaker(Table, frozen=True):
+    """[upstream.NAME.breaker]: refuse at once (circuit_open) while most answers of the whole upstream are failures."""
+
+    failures: float = 0.5
+    """Share of failures in the window."""
+    min_requests: int = 20
+    """In the window."""
+    window: Duration = Duration(10)
+    open: Duration = Duration(5)
+    """How long it stays open at first; twice as long after each failed probe, 10 times at most."""
+    probes: int = 3
+    """So many good answers close it again."""
+
+
 class Upstream(Table, frozen=True):
     """[upstream.NAME]: a named service."""
 
-    endpoints: tuple[str, ...]
-    """"http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME", "https+srv://NAME"."""
-    balance: Literal["round-robin"] = "round-robin"
+    endpoints: tuple[str | Endpoint, ...]
+    """"http://HOST:PORT", "https://HOST:PORT", "unix:/PATH", "http+srv://NAME", "https+srv://NAME", or
+    { url = "...", weight = 2 }."""
+    balance: Literal["p2c-ewma", "least-requests", "round-robin", "consistent-hash", "sticky"] = "p2c-ewma"
+    hash_key: str = "client-address"
+    """For consistent-hash: "client-address", "path" (without the query), "header:NAME" or "cookie:NAME"."""
+    sticky_cookie: str = "edgeq"
+    """For sticky: the cookie that names a client's endpoint."""
+    slow_start: Duration = Duration(0)
+    """How long an endpoint that is new, or back, takes from a tenth of its weight to all of it. 0: no slow start."""
+    panic_threshold: float = 0.5
+    """If fewer endpoints than this share are in use (not ejected, checks not bad), all of them are. 0: never."""
+    health: Health | None = None
+    eject: Eject = Eject()
+    breaker: Breaker | None = None
+    limit: Literal["adaptive"] | int = 0
+    """Requests in flight: a number, or learned, per worker. 0: no limit."""
+    queue: Queue = Queue()
     host: str = "preserve"
     """Host header to the upstream: "preserve" (the client's), "upstream" (the endpoint's), or a literal name."""
     receive_buffer: Size = Size(1024 * 1024)
@@ -190,7 +288,15 @@ class Upstream(Table, frozen=True):
     cost more: a sender that waits for room is woken by our acknowledgements, on our processor time."""
     timeouts: UpstreamTimeouts = UpstreamTimeouts()
     pool: UpstreamPool = UpstreamPool()
+    retry_budget: UpstreamRetryBudget = UpstreamRetryBudget()
     tls: UpstreamTls = UpstreamTls()
+
+    def weights(self) -> dict[str, int]:
+        """The URLs of the endpoints, in order, each with its weight."""
+        return {
+            one.url if isinstance(one, Endpoint) else one: one.weight if isinstance(one, Endpoint) else 1
+            for one in self.endpoints
+        }
 
 
 class Match(Table, frozen=True):
@@ -200,6 +306,20 @@ class Match(Table, frozen=True):
     """"shop.example", "*.example" or "*"."""
     path: str = "/*"
     """"/exact", "/prefix/*", or a pattern in which a "*" segment stands for one segment ("/users/*/posts/*")."""
+
+
+class RouteRetry(Table, frozen=True):
+    """[route.retry]: what is tried again of requests that have reached an upstream. Only idempotent methods are, as
+    long as no answer has begun; another endpoint is asked first. Failures to connect need no policy."""
+
+    on: tuple[Literal["reset", "timeout", "429", "500", "502", "503", "504"], ...] = ()
+    """Failures, and statuses of answers; empty: nothing."""
+    attempts: int = 2
+    """Tries of one request, the first included."""
+    per_try_timeout: Duration = Duration(0)
+    """Until the answer to a try must begin; 0: the upstream's first_byte."""
+    body: Size = Size(64 * 1024)
+    """Requests with a longer body are not tried again."""
 
 
 class Route(Table, frozen=True):
@@ -214,8 +334,44 @@ class Route(Table, frozen=True):
     """Whole request, all attempts. 0: no limit."""
     body_bytes: Size = Size(-1)
     """Overrides the listener's limit; -1: does not."""
+    limit: int = 0
+    """Requests in flight, per worker. 0: no limit."""
+    queue: Queue = Queue()
+    priority: Literal["critical", "default", "sheddable"] = "default"
+    """What is served first when not all can be."""
+    cost: int = 1
+    """What one request counts in the rates."""
+    retry: RouteRetry = RouteRetry()
     ambiguous_paths: Literal["reject", "pass"] = "reject"
     """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
+
+
+class Tenant(Table, frozen=True):
+    """[tenant]: who is asking, for rates, limits and fair shares."""
+
+    key: str = ""
+    """"header:NAME", "key" (the credential in Authorization, X-Api-Key, Api-Key or X-Goog-Api-Key), "client-address" or
+    "route"; empty: all requests are one tenant's."""
+    weights: dict[str, int] = {}
+    """Shares of a queue by tenant, as `key` finds it (a credential is written as it is sent); others weigh 1."""
+
+
+class Rate(Table, frozen=True):
+    """[[rate]]: how often somebody may ask, machine-wide."""
+
+    name: str
+    by: Literal["client", "tenant", "route", "upstream"]
+    """Who is counted for himself (all clients of a Unix socket are one). Whoever passes his own rate gets 429; the rate
+    of a route or an upstream is shared by all, and answers 503."""
+    limits: tuple[str, ...]
+    """"COUNT/WINDOW" or "COUNT/WINDOW burst N": "100/s", "10/15m burst 2". All of them hold. Burst is what may come at
+    once, COUNT unless it is said."""
+    routes: tuple[str, ...] = ()
+    """Names of the routes for which it holds; empty: for all."""
+    enforce: bool = True
+    """false: only count what it would refuse."""
+    headers: Literal["ratelimit", "x-ratelimit", "both", "off"] = "ratelimit"
+    """Tell clients what is left: RateLimit and RateLimit-Policy of the IETF's draft, or the older X-RateLimit-*."""
 
 
 class Forward(Table, frozen=True):
@@ -227,6 +383,11 @@ class Forward(Table, frozen=True):
     """Pseudonym of this gateway in Via and Proxy-Status; empty: the host name."""
     trace: Literal["begin", "pass", "off"] = "begin"
     """traceparent: begin one if there is none, only pass it on, or remove it."""
+    deadline: str = ""
+    """Header that tells how much time is left ("grpc-timeout", "x-envoy-expected-rq-timeout-ms", or in seconds): read
+    from trusted peers, written for upstreams. Empty: none."""
+    priority: str = ""
+    """Header by which trusted peers choose a request's class: critical, default or sheddable. Empty: none."""
 
 
 class AccessLog(Table, frozen=True):
@@ -257,6 +418,17 @@ class Dns(Table, frozen=True):
     """After a failed lookup; the last good addresses are kept."""
 
 
+class Protect(Table, frozen=True):
+    """[protect]: when a worker that is too busy refuses requests, before it routes them. 0 switches one off."""
+
+    loop_lag: Duration = Duration(0.25)
+    """The event loop's lag, as long as it stands."""
+    memory: float = 0.95
+    """Share of the control group's memory limit (or the machine's memory); each worker has its part."""
+    descriptors: float = 0.95
+    """Share of the descriptors that a process may open."""
+
+
 class Config(Table, frozen=True):
     """The whole file."""
 
@@ -264,8 +436,11 @@ class Config(Table, frozen=True):
     upstream: dict[str, Upstream]
     route: tuple[Route, ...] = ()
     """Empty with a single upstream: everything goes there."""
+    tenant: Tenant = Tenant()
+    rate: tuple[Rate, ...] = ()
     server: Server = Server()
     forward: Forward = Forward()
     access_log: AccessLog = AccessLog()
     log: EventLog = EventLog()
     dns: Dns = Dns()
+    protect: Protect = Protect()

@@ -48,6 +48,26 @@ def parse_size(value: object) -> Size:
     return Size(int(count))
 
 
+_RATE: Final = re.compile(r"([1-9][0-9]*)\s*/\s*(\S+)(?:\s+burst\s+([1-9][0-9]*))?", re.ASCII)
+MAX_RATE: Final = 10**9
+
+
+def parse_rate(text: str) -> tuple[int, float, int]:
+    """Count, seconds of the window and burst (0: not said) of "100/s" or "10/15m burst 2". Raises ValueError."""
+    found = _RATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError('expected "COUNT/WINDOW" or "COUNT/WINDOW burst N", such as "100/s" or "10/15m burst 2"')
+    count, window, burst = found.groups()
+    seconds = _SECONDS.get(window) or float(parse_duration(window))
+    if seconds <= 0:
+        raise ValueError("the window must be more than 0")
+    if int(count) > MAX_RATE or int(burst or 0) > MAX_RATE:
+        raise ValueError(f"count and burst may be {MAX_RATE} at most")
+    if int(count) / seconds > MAX_RATE / 100:
+        raise ValueError(f"more than {MAX_RATE // 100} in a second cannot be told apart")
+    return int(count), seconds, int(burst or 0)
+
+
 def show(value: object) -> str:
     """A value as the configuration would write it: Duration(0.25) is 250ms, Size(65536) is 64KiB."""
     if isinstance(value, Duration):
@@ -58,6 +78,8 @@ def show(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return f'"{value}"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {show(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(map(show, value)) + "]"
     return "none" if value is None else str(value)

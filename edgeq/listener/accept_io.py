@@ -34,9 +34,11 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Callable
 from typing import Final
 
+from edgeq.admission.pressure import Pressure
 from edgeq.config.schema import Listener
 from edgeq.listener.accept_policy import AcceptPolicy, Event, LogPace, State, Verdict, verdict
 from edgeq.listener.descriptor_io import bound_address, descriptor_accept, open_spare
@@ -49,6 +51,11 @@ __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
 _TCP_NOTSENT_LOWAT: Final = 25
 """linux/tcp.h; the socket module has no name for it in Python 3.11."""
+
+_TCP_INFO_BYTES: Final = 32
+_QUEUE: Final = struct.Struct("II")
+_QUEUE_AT: Final = 24
+"""tcpi_unacked and tcpi_sacked, which of a listening socket are the queue's length and limit (net/ipv4/tcp.c)."""
 
 
 def _no_lag() -> float:
@@ -70,6 +77,7 @@ class Acceptor:
         "_on_empty",
         "_pace",
         "_policy",
+        "_pressure",
         "_reception",
         "_rest_timer",
         "_skipped",
@@ -89,10 +97,12 @@ class Acceptor:
         tls: TlsContexts | None,
         log: EventLog,
         lag_s: Callable[[], float] = _no_lag,
+        pressure: Pressure | None = None,
     ) -> None:
         """Take over a bound, listening socket of this process; `refusal(reason, resource)` makes an HTTP response.
 
-        `lag_s()` tells how much the loop lags. For the gate a listener is its address, which never changes.
+        `lag_s()` tells how much the loop lags; under `pressure` fewer connections are accepted in a turn. For the gate
+        a listener is its address, which never changes.
         """
         self._loop = loop
         self._config = config
@@ -100,6 +110,7 @@ class Acceptor:
         self._sock = sock
         self._log = log
         self._lag_s = lag_s
+        self._pressure = pressure
         self._is_unix = sock.family == socket.AF_UNIX
         self._accept = descriptor_accept(sock)
         self._policy = AcceptPolicy(config.accept_budget, config.accept_budget_lagging)
@@ -183,6 +194,14 @@ class Acceptor:
         """Called by the worker now and then."""
         self._reception.tick()
 
+    def fill(self) -> float:
+        """How full the kernel's accept queue is, as a share of its limit (0 for Unix sockets, which do not tell)."""
+        if self._is_unix or self._policy.state is State.CLOSED:
+            return 0.0
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        waiting, most = _QUEUE.unpack_from(info, _QUEUE_AT)
+        return waiting / most if most else 0.0
+
     def released(self, peer: Peer) -> None:
         """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""
         self._reception.released(peer)
@@ -243,7 +262,10 @@ class Acceptor:
             return
         accept = self._accept
         receive = self._reception.receive
-        for _ in range(self._policy.budget(self._lag_s())):
+        budget = self._policy.budget(self._lag_s())
+        if self._pressure is not None:
+            budget = self._pressure.budget(budget)
+        for _ in range(budget):
             try:
                 fd, address = accept()
             except BlockingIOError:

@@ -302,6 +302,12 @@ class Downstream(Timed):
         self.requests += 1
         shard.requests += 1
         shard.in_flight += 1
+        if shard.pressure.shed_share and shard.pressure.must_shed():
+            exchange = Exchange(self, head, None, now)
+            self.exchange = exchange
+            self._take_rest(exchange, data, end)
+            exchange.shed(shard.pressure.reason)
+            return
         if self._forward is not shard.forward:  # a reload
             self._introduce()
         trusted = self.trusted
@@ -333,11 +339,14 @@ class Downstream(Timed):
             self._body_at = now + self.settings.body_timeout_s
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        terms = route.terms
+        if terms is not None and not terms.accept(exchange, now):
+            return
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
         shard.wheel.schedule(self, self._active_deadline())
         exchange.queued_at = now
-        route.upstream.submit(exchange)
+        exchange.enter(now)
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
@@ -579,9 +588,7 @@ class Downstream(Timed):
         exchange = self.exchange
         expire_at = NEVER
         if exchange is not None:
-            route = exchange.route
-            if route is not None and route.timeout_s:
-                expire_at = exchange.begun_at + route.timeout_s
+            expire_at = exchange.deadline_at
             if not exchange.request_done and self._waits_for_body() and self._body_at < expire_at:
                 expire_at = self._body_at
             if self.half_closed and not exchange.answer_started and self._gone_at < expire_at:
@@ -616,7 +623,7 @@ class Downstream(Timed):
             self.shard.wheel.schedule(self, self._stall_at if self.write_blocked else NEVER)
 
     def _idle_expired(self, now: float) -> None:
-        keepalive_s = self.settings.keepalive_s
+        keepalive_s = self.shard.pressure.idle_s(self.settings.keepalive_s)
         if self.write_blocked:
             self.shard.wheel.schedule(self, self._stall_at)  # its last answer is still on the way
             return
@@ -631,9 +638,8 @@ class Downstream(Timed):
         exchange = self.exchange
         if exchange is None:
             return
-        route = exchange.route
-        if route is not None and route.timeout_s and now >= exchange.begun_at + route.timeout_s:
-            exchange.fail("deadline_expired", route.resource, "")
+        if now >= exchange.deadline_at:
+            exchange.deadline_passed()
         elif self.half_closed and not exchange.answer_started and now >= self._gone_at:
             self.leave()
         elif not exchange.request_done and self._waits_for_body() and now >= self._body_at:

@@ -20,6 +20,7 @@ class ListenerSettings:
         "body_timeout_s",
         "half_close_s",
         "head_timeout_s",
+        "ipv6_client_prefix",
         "keepalive_s",
         "limits",
         "max_requests",
@@ -52,6 +53,7 @@ class ListenerSettings:
         self.trim_s: float = min(TRIM_S, self.keepalive_s) if self.keepalive_s else TRIM_S
         self.half_close_s: float = float(timeouts.half_close)
         self.max_requests: int = config.max_requests
+        self.ipv6_client_prefix: int = config.ipv6_client_prefix
         self.trusted: Networks | None = Networks(config.trusted) if config.trusted else None
 
     def retire(self) -> None:

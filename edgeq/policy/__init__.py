@@ -1,1 +1,2 @@
-"""Step 3 of 5, policy: on what terms a request goes on: whom to believe, what to add to its head."""
+"""Step 3 of 5, policy: on what terms a request goes on: who asks, whom to believe, how
+often, until when, whether again, and what to add to its head."""

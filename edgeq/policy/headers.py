@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from edgeq.policy.deadline import DeadlineHeader
 from edgeq.route.table import Route
 from edgeq.wire.framing import CHUNKED
 from edgeq.wire.h1_request import valid_traceparent
@@ -32,13 +33,25 @@ TRACE_BEGIN: Final = 2
 class ForwardPolicy:
     """[forward], made ready for the hot path."""
 
-    __slots__ = ("client", "node", "trace", "via_line")
+    __slots__ = ("client", "deadline", "node", "priority", "trace", "via_line")
 
-    def __init__(self, client: int, via: bool, node: bytes, trace: int) -> None:
+    def __init__(
+        self,
+        client: int,
+        via: bool,
+        node: bytes,
+        trace: int,
+        deadline: DeadlineHeader | None = None,
+        priority: bytes = b"",
+    ) -> None:
         self.client: int = client
         self.node = node
         self.via_line = b"via: 1.1 " + node + b"\r\n" if via else b""
         self.trace: int = trace
+        self.deadline: DeadlineHeader | None = deadline
+        """Tells the time that is left: read from trusted peers, written for upstreams."""
+        self.priority = priority
+        """Name, in lower case, of the header by which trusted peers choose a class; nothing: there is none."""
 
 
 def forward_prefix(
@@ -52,7 +65,12 @@ def forward_prefix(
     fields = head.fields
     target = route.target(head.target, head.path)
     host = upstream_host or head.host or route.upstream.default_host
-    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", head.kept]
+    kept = head.kept
+    if policy.deadline is not None:
+        kept = _without(kept, policy.deadline.name)  # written anew for each request
+    if policy.priority and not trusted:
+        kept = _without(kept, policy.priority)
+    parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", kept]
     if fields.body_kind == CHUNKED:
         parts.append(b"transfer-encoding: chunked\r\n")
     if fields.te_trailers:
@@ -69,6 +87,14 @@ def forward_prefix(
     if version:
         parts.append(version if head.minor else b"via: 1.0 " + policy.node + b"\r\n")
     return b"".join(parts)
+
+
+def _without(kept: bytes, name: bytes) -> bytes:
+    """Field lines without those of one name, which is in lower case."""
+    start = name + b":"
+    if start not in kept.lower():
+        return kept
+    return b"".join([line + b"\r\n" for line in kept.split(b"\r\n") if line and not line.lower().startswith(start)])
 
 
 def _with_max_forwards(parts: list[bytes], hops: int) -> list[bytes]:

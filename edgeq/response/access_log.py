@@ -10,9 +10,10 @@ Invariants
 - What is empty is left out of a JSON line; `http.response.body.size` and `edgeq.total_ms` are always there.
 - No credentials of a target's authority: a request that is refused may have come with "http://user:secret@host/".
 
-`edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one); `edgeq.connect_ms` is how
-long that connection took to open if one was opened for this request, and lies within it. `edgeq.accept_ms` is the wait
-of the client's connection for a place because the listener was full; only its first request tells it.
+`edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
+several; `edgeq.connect_ms` is how long that connection took to open if one was opened for this request, and lies within
+it. `edgeq.accept_ms` is the wait of the client's connection for a place because the listener was full; only its first
+request tells it. `edgeq.second_reason` says why nothing more was done about the first one.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
@@ -116,6 +117,9 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             parts.append(b',"trace_id":"')
             parts.append(trace_id)
             parts.append(b'"')
+        if exchange.tenant:
+            parts.append(b',"edgeq.tenant":')
+            parts.append(_quote(exchange.tenant).encode("ascii"))
         sent_at = exchange.sent_at
         if sent_at:
             if sent_at != exchange.queued_at:
@@ -292,6 +296,8 @@ def _render_outcome(exchange: Exchange) -> bytes:
     if exchange.reason:
         reason = encode_basestring_ascii(exchange.reason)
         text += f'"error.type":{reason},"edgeq.reason":{reason},'
+    if exchange.second_reason:
+        text += f'"edgeq.second_reason":{encode_basestring_ascii(exchange.second_reason)},'
     if exchange.resource:
         text += f'"edgeq.resource":{encode_basestring_ascii(exchange.resource)},'
     return text.encode("ascii")

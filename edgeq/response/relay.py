@@ -10,7 +10,8 @@ Invariants
 - Before the first byte of the answer has gone to the client a failure becomes a refusal (`rescue`); after it, the
   connection is cut so that the client can see it: never a clean end of an unclean answer.
 - A request is sent again at most once, and only if no byte of an answer came (or 408 and a close, which are none), its
-  body is not lost, its method is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1).
+  body is not lost, its method is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1);
+  more often, or for other failures, only if its route has a retry policy (`policy.retry`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.ticket import DROPPED, IGNORED, OK, Ticket
 from edgeq.policy.headers import TRACE_BEGIN, forward_prefix, trace_lines
 from edgeq.reasons import REASONS
-from edgeq.response.rescue import refusal
+from edgeq.response.rescue import UNKNOWN, refusal
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
 from edgeq.wire.h1_response import find_response_end, parse_response
@@ -28,6 +31,7 @@ from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
+    from edgeq.policy.retry import RetryPolicy
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -41,7 +45,23 @@ _MAX_INTERIM: Final = 100
 _BIG: Final = 16 * 1024
 
 
-class Exchange:
+_OVERLOAD: Final = frozenset(
+    (
+        "upstream_timeout",
+        "upstream_reset",
+        "upstream_truncated",
+        "upstream_connect_timeout",
+        "upstream_backlog_full",
+        "upstream_saturated",
+        "upstream_shed",
+        "deadline_expired",
+        "client_gone",
+    )
+)
+"""What may come of too many requests at an upstream, once it has them; other failures say nothing about its limit."""
+
+
+class Exchange(Ticket):
     """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come."""
 
     __slots__ = (
@@ -52,9 +72,12 @@ class Exchange:
         "_interim",
         "_request_framer",
         "_request_remaining",
+        "_retry",
         "_sent_all",
         "_upstream_half_closed",
+        "_upstream_next",
         "answer_bytes",
+        "answer_lines",
         "answer_started",
         "attempts",
         "begun_at",
@@ -77,15 +100,19 @@ class Exchange:
         "resource",
         "reused",
         "route",
+        "second_reason",
         "sent_at",
         "status",
+        "sticky",
         "trace_id",
+        "tried",
         "tunnel",
         "up",
         "waiting_in",
     )
 
     def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
+        super().__init__(now)
         self.down: Downstream = down
         self.head: RequestHead = head
         self.route: Route | None = route
@@ -95,6 +122,13 @@ class Exchange:
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
         self.begun_at: float = now
+        self._upstream_next: bool = False
+        """Past the route's own limit."""
+        self._retry: RetryPolicy | None = None
+        if route is not None:
+            self._retry = route.retry
+            if route.timeout_s:
+                self.deadline_at = now + route.timeout_s
         self.queued_at: float = 0.0
         self.sent_at: float = 0.0
         self.first_byte_at: float = 0.0
@@ -105,13 +139,16 @@ class Exchange:
         self.waiting_in: Pool | None = None
         """The pool in whose queue this stands."""
         self.pending = b""
-        """Request body bytes that no upstream connection has got yet, or the whole body if it may have to go again."""
+        """Request body bytes that no upstream connection has got yet, or all of them if they may have to go again."""
         self.request_done: bool = True
         self.request_bytes: int = 0
         self._request_remaining: int = 0
         self._request_framer: ChunkedFramer | None = None
         self._sent_all: bool = False
+        """`pending` has all body bytes so far, and they are sent."""
         self.answer_started: bool = False
+        self.answer_lines = b""
+        """Header lines for the answer that are not the upstream's, each with its CRLF."""
         self.answer_bytes: int = 0
         self._answer_kind: int = -1
         self._answer_remaining: int = 0
@@ -119,10 +156,16 @@ class Exchange:
         self._answer_chunks: bool = False
         self._interim: int = 0
         self.connect_failures: int = 0
+        self.tried: list[Pool] | None = None
+        """The endpoints that have failed this request."""
+        self.sticky = b""
+        """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
         self.resource = ""
+        self.second_reason = ""
+        """Why nothing more was done about the first one, which it never replaces."""
         self.ended: bool = False
         self.ended_at: float = 0.0
         self.tunnel: bool = False
@@ -135,6 +178,40 @@ class Exchange:
         elif kind == CHUNKED:
             self.request_done = False
             self._request_framer = ChunkedFramer(False, True, down.settings.trailer_bytes)
+
+    # -- through the limits -------------------------------------------------------------------------------------------
+
+    def enter(self, now: float) -> None:
+        """Past the limit of the route, if it has one, then that of its upstream; it may have to wait before each."""
+        route = self.route
+        if route is None:
+            return
+        bulkhead = route.bulkhead
+        if bulkhead is None or self._upstream_next:
+            upstream = route.upstream
+            if upstream.bulkhead.try_acquire(self, now):
+                upstream.submit(self)
+                return
+            bulkhead = upstream.bulkhead
+        else:
+            self._upstream_next = True
+            if bulkhead.try_acquire(self, now):
+                self.enter(now)
+                return
+        self.size_bytes = len(self.head.raw) + len(self.pending)
+        bulkhead.offer(self, now)
+
+    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+        """The wait is over."""
+        route = self.route
+        if route is not None and bulkhead is route.upstream.bulkhead:
+            route.upstream.submit(self)
+        else:
+            self.enter(now)
+
+    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
+        """Turned away by a limit or its queue."""
+        self.fail(reason, resource, detail, retry_after_s)
 
     # -- the request's side -------------------------------------------------------------------------------------------
 
@@ -175,10 +252,14 @@ class Exchange:
         if data:
             up = self.up
             if up is not None:
-                self._sent_all = False
-                self.pending = b""
+                retry = self._retry
+                if retry is not None and self._sent_all and len(self.pending) + len(data) <= retry.body_bytes:
+                    self.pending += data
+                else:
+                    self._sent_all = False
+                    self.pending = b""
                 up.transport.write(data)
-                up.expire_in(up.pool.upstream.first_byte_s)
+                up.expire_in(self._first_byte_s(up))
             else:
                 self.pending = self.pending + data if self.pending else data
                 if len(self.pending) > MAX_PENDING:
@@ -203,12 +284,15 @@ class Exchange:
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
+        lines = down.client_lines
+        if forward.deadline is not None and self.deadline_at < NEVER:
+            lines += forward.deadline.line(self.deadline_at - now)
         if forward.trace == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
             # An id that was made here is the trace id as well: one id to search for.
             self.trace_id = request_id
             out = (
                 prefix,
-                down.client_lines,
+                lines,
                 b"x-request-id: ",
                 request_id,
                 b"\r\ntraceparent: 00-",
@@ -223,15 +307,28 @@ class Exchange:
             trace = trace_lines(head, forward, shard.ids.make())
             self.trace_id = trace[16:48]
             up.transport.write(
-                b"".join((prefix, down.client_lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
+                b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
             )
         self._sent_all = self.request_done
-        if not self.request_done:
+        retry = self._retry
+        if retry is not None:
+            if self.attempts == 1:
+                retry.budget.request(now)
+            self._sent_all = self.request_done or len(pending) <= retry.body_bytes
+        if not self._sent_all:
             self.pending = b""
+        if not self.request_done:
             down.resume_reading()
-        up.expire_after(now, up.pool.upstream.first_byte_s)
+        up.expire_after(now, self._first_byte_s(up))
         if down.write_blocked:  # by the end of the last answer
             self.pause_answer()
+
+    def _first_byte_s(self, up: UpstreamConnection) -> float:
+        """How long the answer to this try may take to begin; 0: any time."""
+        retry = self._retry
+        if retry is not None and retry.per_try_s:
+            return retry.per_try_s
+        return up.pool.upstream.first_byte_s
 
     def _prefix_for(self, host: bytes) -> bytes:
         """The first part of the forwarded head for an endpoint with a Host of its own."""
@@ -349,8 +446,17 @@ class Exchange:
             up.discard()
             up.pool.submit(self, True)
             return
+        retry = self._retry
+        if retry is not None and status in retry.statuses and self._asks_elsewhere(answer, up, len(data) - end, now):
+            return
         self.status = status
         self.answer_started = True
+        member = up.pool.member
+        if member is not None:
+            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
+        if status == 503 or status == 429:
+            self.reason = "upstream_shed"
+            self.resource = up.pool.resource
         kind = answer.body_kind
         size = len(data) - end
         up.reusable = answer.keep_alive
@@ -383,10 +489,14 @@ class Exchange:
             else:
                 keep = False
         self.keep_alive = keep
+        if self.sticky:
+            extra += self.sticky
         if not keep:
             extra += b"connection: close\r\n"
         elif head.minor == 0:
             extra += b"connection: keep-alive\r\n"
+        if self.answer_lines:
+            extra += self.answer_lines
         request_id = self.request_id
         transport = down.transport
         if kind == NO_BODY:
@@ -449,6 +559,7 @@ class Exchange:
         if up is None:
             return
         self.tunnel = True
+        self.release(monotonic(), IGNORED)  # it may last for days, and is no work to wait for
         self._answer_kind = UNTIL_CLOSE
         up.reusable = False
         down.transport.write(answer.forward + b"x-request-id: " + self.request_id + b"\r\n\r\n" + rest)
@@ -499,15 +610,13 @@ class Exchange:
         self.up = None
         if up is not None:
             up.exchange = None
-            self._end(now)
             if not self.request_done or (self.request_bytes and up.transport.get_write_buffer_size()):
                 up.discard()  # it still expects the rest of this request's body, or may never read it
             else:
                 if down.write_blocked:  # this client's fault, not the next one's
                     up.transport.resume_reading()
                 up.pool.release(up, now)
-        else:
-            self._end(now)
+        self._end(now)  # now, so that who is let in next finds this connection
         down.exchange_done(self, now)
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
@@ -532,10 +641,16 @@ class Exchange:
             self.down.exchange_done(self, monotonic())
             return
         if self.answer_started:
+            self._blame(up.pool, "upstream_truncated")
             self.fail("upstream_truncated", up.pool.resource, "the upstream closed within its answer")
             return
         if self.first_byte_at == 0.0 and self._may_go_again(up):
             up.pool.submit(self, True)
+            return
+        self._blame(up.pool, "upstream_reset")
+        retry = self._retry
+        if retry is not None and retry.on_reset and self._may_try_again(monotonic()):
+            self._try_again(up.pool)
             return
         detail = (
             "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
@@ -558,16 +673,106 @@ class Exchange:
         self.connect_failures += 1
         route = self.route
         if route is not None and self.connect_failures < min(3, len(route.upstream.pools)):
-            route.upstream.submit_after(self, pool)
-            return
+            if route.upstream.submit_other(self, self._with_tried(pool)):
+                return
         self.fail(reason, pool.resource, "")
 
-    def fail(self, reason: str, resource: str, detail: str) -> None:
-        """Refuse the request, or cut its answer if it has begun."""
+    def no_answer(self) -> None:
+        """The answer to this try should have begun by now."""
+        up = self.up
+        if up is None:
+            return
+        retry = self._retry
+        if retry is not None and retry.on_timeout and self._may_try_again(monotonic()):
+            self._blame(up.pool, "upstream_timeout")
+            self._let_go(up)
+            up.discard()
+            self._try_again(up.pool)
+            return
+        key = "retry.per_try_timeout" if retry is not None and retry.per_try_s else "timeouts.first_byte"
+        self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+
+    def _asks_elsewhere(self, answer: ResponseHead, up: UpstreamConnection, size: int, now: float) -> bool:
+        """An answer that is no good is here, with `size` bytes of its body: try again instead of passing it on?"""
+        retry = self._retry
+        route = self.route
+        if retry is None or route is None or not retry.is_safe_after(answer, len(route.upstream.pools)):
+            return False
+        if not self._may_try_again(now):
+            if self.second_reason and answer.status not in (429, 503):
+                self.reason = self.second_reason  # nothing else was wrong here
+                self.resource = route.resource + ":retry"
+            return False
+        whole = answer.content_length == size and answer.body_kind in (NO_BODY, LENGTH)
+        self._let_go(up)
+        unsent: int = up.transport.get_write_buffer_size()
+        if whole and answer.keep_alive and self.request_done and not unsent and not self.down.write_blocked:
+            up.pool.release(up, now)
+        else:
+            up.discard()
+        self._try_again(up.pool)
+        return True
+
+    def _may_try_again(self, now: float) -> bool:
+        """May this request be sent once more, although an upstream has had it? Takes it from the budget."""
+        retry = self._retry
+        if (
+            retry is None
+            or self.attempts >= retry.attempts
+            or not self._sent_all
+            or len(self.pending) > retry.body_bytes
+            or not self.head.idempotent
+            or self.answer_started
+            or self._interim > 0
+            or self.down.closing
+            or now >= self.deadline_at
+        ):
+            return False
+        if not retry.budget.take(now):
+            self.second_reason = "retry_budget_exhausted"
+            return False
+        return True
+
+    def _let_go(self, up: UpstreamConnection) -> None:
+        """This try is over; its connection belongs to nobody."""
+        self.up = None
+        up.exchange = None
+
+    def _try_again(self, failed: Pool) -> None:
+        """Send the request once more: to another endpoint if there is one that has not failed it."""
+        self.first_byte_at = 0.0
+        self.queued_at = monotonic()
+        route = self.route
+        if route is None:
+            return
+        tried = self._with_tried(failed)
+        if not route.upstream.submit_other(self, tried):
+            tried.clear()
+            route.upstream.submit(self)
+
+    def _with_tried(self, pool: Pool) -> list[Pool]:
+        tried = self.tried
+        if tried is None:
+            tried = []
+            self.tried = tried
+        tried.append(pool)
+        return tried
+
+    def _blame(self, pool: Pool, reason: str) -> None:
+        """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
+        member = pool.member
+        if member is not None:
+            pool.upstream.failed(member, reason, self.sent_at, self.answer_started, monotonic())
+
+    def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = UNKNOWN, policy: str = "") -> None:
+        """Refuse the request, or cut its answer if it has begun. Arguments are those of `rescue.refusal`."""
         if self.ended:
             return
         self.reason = reason
         self.resource = resource
+        up = self.up
+        if up is not None:
+            self._blame(up.pool, reason)
         self._drop_upstream()
         down = self.down
         if self.answer_started:
@@ -581,7 +786,10 @@ class Exchange:
             down.cut(False)
             return
         self.status = row.status
-        self.keep_alive = down.may_keep(self) and row.fault != "C"
+        if self.second_reason:
+            detail = f"{detail or row.hint}; {REASONS[self.second_reason].title.lower()}: {self.second_reason}"
+        # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
+        self.keep_alive = down.may_keep(self) and (row.fault != "C" or row.status == 429)
         text = refusal(
             reason,
             resource,
@@ -590,11 +798,46 @@ class Exchange:
             down.shard.forward.node,
             self.keep_alive,
             self.head.method == b"HEAD",
+            retry_after_s,
+            policy,
+            self.answer_lines,
         )
         down.transport.write(text)
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self._end(monotonic())
         down.exchange_done(self, monotonic())
+
+    def shed(self, reason: str) -> None:
+        """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""
+        down = self.down
+        shard = down.shard
+        self.reason = reason
+        self.resource = f"worker:{reason}"
+        self.status = REASONS[reason].status
+        self.keep_alive = down.may_keep(self)
+        if self.head.method == b"HEAD":
+            text = refusal(reason, self.resource, "", b"", shard.forward.node, self.keep_alive, True)
+        else:
+            key = f"{reason} {self.keep_alive}"
+            text = shard.prepared.get(key, b"")
+            if not text:
+                text = refusal(reason, self.resource, "", b"", shard.forward.node, self.keep_alive, False)
+                shard.prepared[key] = text
+        down.transport.write(text)
+        self.finish_here()
+
+    def deadline_passed(self) -> None:
+        """The answer would be of no use any more."""
+        route = self.route
+        if not self.request_done:
+            when = "while its body came"
+        elif self.up is not None:
+            when = "while the upstream worked on it"
+        elif self.waiting_in is not None:
+            when = "while it waited for a connection"
+        else:
+            when = "before it came here"
+        self.fail("deadline_expired", route.resource if route is not None else "", f"its time ran out {when}")
 
     def must_reset(self) -> bool:
         """Would a FIN now look like the end of the answer to the client?"""
@@ -612,6 +855,9 @@ class Exchange:
             self.resource = self.down.settings.resource
             if not self.answer_started:
                 self.status = 499
+                up = self.up
+                if up is not None:
+                    self._blame(up.pool, "client_gone")
         self._drop_upstream()
         self._end(monotonic())
 
@@ -624,6 +870,9 @@ class Exchange:
         pool = self.waiting_in
         if pool is not None:
             pool.leave(self)
+        bulkhead = self.waits_in
+        if bulkhead is not None:
+            bulkhead.cancel(self, monotonic())
 
     # -- flow control -------------------------------------------------------------------------------------------------
 
@@ -643,7 +892,7 @@ class Exchange:
             if self.tunnel:
                 up.expire_in(upstream.tunnel_s)
             else:
-                up.expire_in(upstream.body_s if self.answer_started else upstream.first_byte_s)
+                up.expire_in(upstream.body_s if self.answer_started else self._first_byte_s(up))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -655,13 +904,21 @@ class Exchange:
         down = self.down
         shard = down.shard
         shard.in_flight -= 1
-        if not shard.log_enabled:
-            return
-        self.ended_at = now
         self.pending = b""
-        shard.ring.append(self)
-        if len(shard.ring) >= LOG_BATCH:
-            shard.flush_log()
+        if shard.log_enabled:
+            self.ended_at = now
+            shard.ring.append(self)
+            if len(shard.ring) >= LOG_BATCH:
+                shard.flush_log()
+        if self.held is not None:
+            reason = self.reason
+            outcome = OK
+            if reason:
+                outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
+                route = self.route
+                if reason == "upstream_shed" and route is not None:
+                    route.upstream.bulkhead.refused_beyond()
+            self.release(now, outcome)
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

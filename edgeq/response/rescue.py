@@ -1,9 +1,17 @@
-"""The only place that chooses a status: from a reason to the answer that a client gets (RFC 9457, RFC 9209)."""
+"""The only place that chooses a status: from a reason to the answer that a client gets (RFC 9457, RFC 9209).
+
+An answer says the same thing three times, for who reads it: the status and Retry-After for clients, Proxy-Status for
+gateways and tools between, a problem document for people and programs.
+
+Under overload most answers are made here, so they are put together from text without an encoder in between; only the
+parts that differ are made for each.
+"""
 
 from __future__ import annotations
 
-import json
 import time
+from json.encoder import encode_basestring_ascii
+from math import ceil
 from typing import Final
 
 from edgeq.reasons import REASONS
@@ -26,51 +34,111 @@ _PHRASES: Final[dict[int, str]] = {
     504: "Gateway Timeout",
     505: "HTTP Version Not Supported",
 }
-RETRY_AFTER_S: Final = 1
+UNKNOWN: Final = -1.0
+"""Who refuses cannot tell when it would not."""
+DEFAULT_RETRY_AFTER_S: Final = 1
+MAX_RETRY_AFTER_S: Final = 60
+"""Of an estimate. A moment that is known is told however far it is."""
+_MAX_DETAILS: Final = 200
+
+_dates: Final[dict[int, str]] = {}
+"""The Date of this second."""
 
 
 def refusal(
-    reason: str, resource: str, detail: str, request_id: bytes, node: bytes, keep_alive: bool, head_only: bool
+    reason: str,
+    resource: str,
+    detail: str,
+    request_id: bytes,
+    node: bytes,
+    keep_alive: bool,
+    head_only: bool,
+    retry_after_s: float = UNKNOWN,
+    policy: str = "",
+    extra: bytes = b"",
 ) -> bytes:
     """The whole answer for a refused or failed request.
 
-    Args: reason is a token with a status in `edgeq.reasons`; resource names what refused; detail is a sentence;
-    request_id may be empty; node is this gateway's pseudonym; head_only for HEAD.
+    Args: reason is a token with a status in `edgeq.reasons`; resource names what refused; detail is a sentence, or
+    nothing for the reason's own; request_id may be empty; node is this gateway's pseudonym; head_only for HEAD;
+    retry_after_s is when the refusal would end, in seconds from now, for reasons that have a Retry-After (UNKNOWN: the
+    shortest); policy is the quota that was violated, for reasons that are about one; extra are further header lines,
+    each with its CRLF.
+    Raises: KeyError for a token that is not in the table, or has no status.
     """
     row = REASONS[reason]
-    problem: dict[str, object] = {
-        "type": "about:blank",
-        "title": row.title,
-        "status": row.status,
-        "detail": detail or row.hint,
-        "reason": reason,
-        "resource": resource,
-    }
-    if request_id:
-        problem["request_id"] = request_id.decode("latin-1")
+    status = row.status
+    kind = row.retry_after
+    detail = detail or row.hint
+    wait_s = 0
+    retry = ""
+    if kind != "none":
+        wait_s = _wait_s(kind, retry_after_s)
+        # To the millisecond for programs that read the body; Retry-After knows whole seconds only (RFC 9110 10.2.3).
+        exact_ms = ceil(retry_after_s * 1000) if kind == "exact" and retry_after_s > 0 else wait_s * 1000
+        retry = f',"retry_after_ms":{exact_ms}'
+    identity = request_id.decode("latin-1")
+    body = (
+        f'{{"type":"{row.problem}","title":{encode_basestring_ascii(row.title)},"status":{status},'
+        f'"detail":{encode_basestring_ascii(detail)},"reason":"{reason}",'
+        f'"resource":{encode_basestring_ascii(resource)}{retry}'
+    )
+    if policy:
+        body += f',"violated-policies":[{encode_basestring_ascii(policy)}]'
+    if identity:
+        body += f',"request_id":{encode_basestring_ascii(identity)}'
+    body += "}\n"
+    head = (
+        f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{_date()}"
+        f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
+        f"proxy-status: {_pseudonym(node)}; error={row.proxy_status}; details={_details(detail)}; "
+        f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
+    )
+    if kind != "none":
+        head += f"retry-after: {wait_s}\r\n"
+    if status == 405:
+        head += "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+    if identity:
+        head += f"x-request-id: {identity}\r\n"
+    last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
+    return head.encode("latin-1") + extra + last + (b"" if head_only else body.encode("ascii"))
+
+
+def _wait_s(kind: str, retry_after_s: float) -> int:
+    """Whole seconds for Retry-After, rounded up: who comes at that moment is not refused for the same cause again."""
+    if retry_after_s < 0.0:
+        return DEFAULT_RETRY_AFTER_S
+    wait_s = ceil(retry_after_s)
+    if wait_s < 1:
+        return 1
+    return MAX_RETRY_AFTER_S if kind != "exact" and wait_s > MAX_RETRY_AFTER_S else wait_s
+
+
+def _date() -> str:
+    second = int(time.time())
+    line = _dates.get(second)
+    if line is None:
+        _dates.clear()
+        line = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(second))
+        _dates[second] = line
+    return line
+
+
+def _pseudonym(node: bytes) -> str:
+    """A structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not."""
     name = node.decode("latin-1")
-    if not name[:1].isalpha():
-        name = (
-            f'"{name}"'  # a structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not
-        )
-    body = json.dumps(problem, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
-    lines = [
-        f"HTTP/1.1 {row.status} {_PHRASES[row.status]}",
-        time.strftime("date: %a, %d %b %Y %H:%M:%S GMT", time.gmtime()),
-        "content-type: application/problem+json",
-        f"content-length: {len(body)}",
-        "cache-control: no-store",
-        f"proxy-status: {name}; error={row.proxy_status}; edgeq-reason={reason}",
-    ]
-    if row.retry:
-        lines.append(f"retry-after: {RETRY_AFTER_S}")
-    if row.status == 405:
-        lines.append("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
-    if request_id:
-        lines.append(f"x-request-id: {request_id.decode('latin-1')}")
-    lines.append("connection: keep-alive" if keep_alive else "connection: close")
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return head if head_only else head + body
+    return name if name[:1].isalpha() else f'"{name}"'
+
+
+def _details(text: str) -> str:
+    """A structured field's string (RFC 8941 3.3.3): printable ASCII. What a peer sent may be part of `text`."""
+    if len(text) > _MAX_DETAILS:
+        text = text[:_MAX_DETAILS]
+    if not text.isascii() or not text.isprintable():
+        text = "".join([char if " " <= char <= "~" else "?" for char in text])
+    if '"' in text or "\\" in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def options_answer(request_id: bytes, keep_alive: bool) -> bytes:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING
 from edgeq.route.path import has_one_reading, is_usual, normalized, plain, readings, resolved, spelled
 
 if TYPE_CHECKING:
+    from edgeq.admission.bulkhead import Bulkhead
+    from edgeq.policy.retry import RetryPolicy
+    from edgeq.policy.terms import Terms
     from edgeq.upstream.upstream import Upstream
 
 
@@ -28,6 +31,7 @@ class Route:
         "_below",
         "any_reading",
         "body_bytes",
+        "bulkhead",
         "generation",
         "host",
         "log_text",
@@ -35,7 +39,9 @@ class Route:
         "path",
         "prefix",
         "resource",
+        "retry",
         "rewrite",
+        "terms",
         "timeout_s",
         "upstream",
     )
@@ -58,6 +64,8 @@ class Route:
         self.path = path
         self.upstream = upstream
         self.rewrite = rewrite
+        self.bulkhead: Bulkhead | None = None
+        """The route's own limit, if it has one."""
         self.timeout_s: float = timeout_s
         """Whole request; 0: no limit."""
         self.body_bytes: int = body_bytes
@@ -68,6 +76,10 @@ class Route:
         """Of the configuration that made it."""
         self.any_reading: bool = any_reading
         """Paths are taken as they are read here, whatever else they may mean."""
+        self.terms: Terms | None = None
+        """Who asks, how urgent it is, how often: nothing to settle if there are none."""
+        self.retry: RetryPolicy | None = None
+        """When a request is tried again that has reached an upstream; None: never."""
         self._below: list[bytes] = readings(rewrite) if rewrite else []
         self.log_text = b""
         """This route's part of an access-log line, once it has been rendered."""

@@ -124,7 +124,7 @@ class UpstreamConnection(Timed):
         elif not exchange.request_done and not exchange.down.paused_reading:
             self.expire_in(self.pool.upstream.first_byte_s)  # it waits for the client, who has a time-out of its own
         else:
-            exchange.fail("upstream_timeout", self.pool.resource, "timeouts.first_byte passed")
+            exchange.no_answer()
 
     def half_close(self) -> None:
         """The client's side of a tunnel has ended: pass the FIN on."""

@@ -18,6 +18,7 @@ from edgeq.wire.head import ResponseHead
 if TYPE_CHECKING:
     from edgeq.response.relay import Exchange
     from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.upstream.member import Member
     from edgeq.upstream.upstream import Upstream
 
 
@@ -31,6 +32,7 @@ class Pool:
         "dial",
         "host",
         "idle",
+        "member",
         "memo",
         "name",
         "opened",
@@ -65,6 +67,8 @@ class Pool:
         each dial's end, good or bad, concerns the first."""
         self.memo: ResponseHead | None = None
         """The last answer's head: most answers repeat it byte for byte."""
+        self.member: Member | None = None
+        """Who wants to know how this endpoint answers; None: nobody, as it is the only one."""
         self.retired: bool = False
         """Its address is no longer in use: connections close as they become idle."""
 
@@ -78,7 +82,7 @@ class Pool:
                 if exchange.head.idempotent or not self.readable(connection.transport):
                     connection.requests += 1
                     connection.exchange = exchange
-                    exchange.begin(connection, monotonic() if exchange.connect_failures else exchange.queued_at)
+                    exchange.begin(connection, monotonic() if exchange.connect_failures else exchange.granted_at)
                     return
                 connection.discard()
         # Who gets a connection that is being opened does not count: only those who wait for others to finish.
@@ -124,6 +128,9 @@ class Pool:
     def dial_failed(self, reason: str) -> None:
         """A connection could not be opened. Those who wait go elsewhere or are told, unless others are still served."""
         self.connecting -= 1
+        member = self.member
+        if member is not None:
+            self.upstream.dial_failed(member, reason)
         if self.opened:
             # The endpoint works for some: only the one for whom this connection was meant is affected.
             affected = list(self.waiting)[:1] if len(self.waiting) > self.connecting else []

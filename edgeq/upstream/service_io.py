@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any
 
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.errors import StartError
+from edgeq.upstream.check_io import HealthChecks
 from edgeq.upstream.connect_io import Dial, Dialer
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
+from edgeq.upstream.shared import SharedCells
 from edgeq.upstream.tls_io import upstream_context
 from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 
+_BAD_NEWS = frozenset(("endpoint_ejected", "endpoint_unhealthy", "upstream_panic", "circuit_open"))
+
 
 class UpstreamService:
     """Keeps an `Upstream`'s pools equal to what its endpoints resolve to."""
 
-    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, wheel: Wheel, resolver: Resolver, log: Any) -> None:
-        self.upstream = Upstream(name, wheel)
+    def __init__(
+        self,
+        name: str,
+        loop: asyncio.AbstractEventLoop,
+        wheel: Wheel,
+        resolver: Resolver,
+        log: Any,
+        make_cells: Callable[[str], SharedCells] | None = None,
+    ) -> None:
+        # Each worker draws other numbers, or all would draw the same endpoint at the same time.
+        self.upstream = Upstream(name, wheel, random.getrandbits(31), make_cells)
+        self._checks = HealthChecks(self.upstream)
         self._loop = loop
         self._resolver = resolver
         self._log = log
@@ -47,7 +62,8 @@ class UpstreamService:
         Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
-        secure = any(parse_endpoint(url).tls for url in config.endpoints)
+        weights = config.weights()
+        secure = any(parse_endpoint(url).tls for url in weights)
         dialers = {False: Dialer(self._loop, config, None)}
         if secure:
             try:
@@ -63,12 +79,11 @@ class UpstreamService:
             self._pools = {}
         if config.host not in ("preserve", "upstream"):
             self.upstream.host = config.host.encode()
-        wanted = dict.fromkeys(config.endpoints)
-        for url in [url for url in self._watches if url not in wanted]:
+        for url in [url for url in self._watches if url not in weights]:
             self._watches.pop(url).close()
             self._specs.pop(url)
             self._addresses.pop(url, None)
-        for url in wanted:
+        for url in weights:
             if url not in self._watches:
                 spec = parse_endpoint(url)
                 self._specs[url] = spec
@@ -87,8 +102,11 @@ class UpstreamService:
         if config is None:
             return
         pools: dict[tuple[str, str, str, int], Pool] = {}
+        weights: dict[Pool, float] = {}
+        of_urls = config.weights()
         for url, spec in self._specs.items():
-            for address in self._addresses.get(url, ()):
+            addresses = self._addresses.get(url, ())
+            for address in addresses:
                 key: tuple[str, str, str, int] = (url, address.family, address.host, address.port)
                 pool = self._pools.get(key)
                 if pool is None:
@@ -97,10 +115,13 @@ class UpstreamService:
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
                 pools[key] = pool
+                weights[pool] = of_urls[url] * (_srv_share(address, addresses) if spec.srv else 1.0)
         self._retire([pool for key, pool in self._pools.items() if key not in pools])
         self._pools = pools
         upstream = self.upstream
-        upstream.pools = list(pools.values())
+        now = monotonic()
+        upstream.set_pools(list(pools.values()), weights, now)
+        self._checks.configure(config, self._dialers, now)
         self._troubles.keep({pool.name for pool in upstream.pools})
         hosts = [_host_header(spec) for spec in self._specs.values()]
         upstream.default_host = hosts[0] if hosts else b""
@@ -113,9 +134,14 @@ class UpstreamService:
     def tick(self, now: float) -> None:
         """Look after those who wait."""
         upstream = self.upstream
+        upstream.learn(now)
         for pool in upstream.pools:
             if pool.waiting:
                 pool.expire_waiting(now)
+        upstream.tick(now)
+        self._checks.tick(now)
+        if upstream.events:
+            self._tell_events()
         if self._leaving:
             for pool in self._leaving:
                 pool.expire_waiting(now)
@@ -163,6 +189,13 @@ class UpstreamService:
             if failures:
                 self._log.info("upstream_connect_recovered", upstream=name, endpoint=pool.name, failures=failures)
 
+    def _tell_events(self) -> None:
+        events = self.upstream.events
+        self.upstream.events = []
+        for name, fields in events:
+            tell = self._log.warning if name in _BAD_NEWS else self._log.info
+            tell(name, upstream=self.upstream.name, **fields)
+
     def _retire(self, pools: Iterable[Pool]) -> None:
         for pool in pools:
             pool.retire()
@@ -177,13 +210,16 @@ class UpstreamService:
         for watch in self._watches.values():
             watch.close()
         self._retire(self._pools.values())
+        self._checks.close()
         self._watches = {}
         self._pools = {}
-        self.upstream.pools = []
+        self.upstream.set_pools([], {}, monotonic())
 
     def is_settled(self) -> bool:
         """Retired, and nobody waits."""
-        return not self._watches and not any(pool.waiting for pool in self._leaving)
+        if self._watches or self.upstream.bulkhead.in_flight or self.upstream.bulkhead.queue.queued:
+            return False
+        return not any(pool.waiting for pool in self._leaving)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -191,9 +227,19 @@ class UpstreamService:
         for dial in list(self._dials):
             dial.cancel()
 
+    def open_connections(self) -> int:
+        """To all endpoints, those being dialed included."""
+        return sum(pool.opened + pool.connecting for pool in self.upstream.pools)
+
     def snapshot(self) -> list[dict[str, int | float | str]]:
         """Each endpoint's pool."""
         return [pool.snapshot() for pool in self.upstream.pools]
+
+
+def _srv_share(address: Address, addresses: tuple[Address, ...]) -> float:
+    """The weight of an SRV record's address, 1.0 for the average of its name; 0 is "a very small chance" (RFC 2782)."""
+    total = sum(one.weight for one in addresses)
+    return max(0.01, address.weight * len(addresses) / total) if total else 1.0
 
 
 def _host_header(spec: EndpointSpec) -> bytes:

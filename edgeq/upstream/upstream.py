@@ -1,34 +1,85 @@
-"""A named service: its endpoints' pools, taken in turn."""
+"""A named service: a limit on requests in flight with its queue, its endpoints' pools, and who gets a request.
+
+    request --> limit, or its queue (admission.bulkhead)
+            --> breaker --> sticky cookie, or the balancer's choice among the endpoints in use --> pool
+
+An endpoint is in use unless it is ejected (outlier.py) or its checks are bad (health.py); if fewer than the panic
+threshold are, all of them are. An upstream that has a single endpoint, and neither checks nor a breaker, has nothing to
+choose and nothing to remember: `only` is set, and a request goes straight to it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 
+from edgeq.admission.adaptive import Adaptive
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.limits import Learner, Totals
 from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.reasons import REASONS
+from edgeq.upstream.balancer import Balancer, make_balancer
+from edgeq.upstream.breaker import CLOSED, NAMES, Breaker
+from edgeq.upstream.health import adopt_health
+from edgeq.upstream.member import Member
+from edgeq.upstream.outlier import Ejector
+from edgeq.upstream.shared import ANSWERED, BAD, FAILED, UNKNOWN, LocalCells, SharedCells
+from edgeq.wire.head import find_cookie, find_field, retry_after_s
 
 if TYPE_CHECKING:
     from edgeq.response.relay import Exchange
     from edgeq.upstream.pool import Pool
+    from edgeq.wire.head import ResponseHead
     from edgeq.worker.wheel import Wheel
+
+_KEY_NONE: Final = 0
+_KEY_CLIENT: Final = 1
+_KEY_PATH: Final = 2
+_KEY_HEADER: Final = 3
+_KEY_COOKIE: Final = 4
+
+
+NO_LIMIT: Final = 1 << 30
 
 
 class Upstream:
     """Limits are this worker's share of the machine's; time-outs are seconds, 0 for none."""
 
     __slots__ = (
-        "_next",
+        "_checked",
+        "_config",
+        "_cookie",
+        "_ejector",
+        "_key_kind",
+        "_key_name",
+        "_learner",
+        "_panic_threshold",
+        "_ramp_s",
+        "_seed",
+        "_tokens",
+        "_totals",
+        "balancer",
         "body_s",
+        "breaker",
+        "bulkhead",
+        "cells",
         "default_host",
+        "events",
         "first_byte_s",
         "host",
         "hosts_differ",
         "idle_s",
+        "make_cells",
         "max_connecting",
         "max_connections",
         "max_idle",
         "max_lifetime_s",
         "max_waiting",
+        "members",
         "name",
+        "only",
+        "panics",
         "pools",
         "queue_timeout_s",
         "resource",
@@ -37,11 +88,31 @@ class Upstream:
         "wheel",
     )
 
-    def __init__(self, name: str, wheel: Wheel) -> None:
+    def __init__(self, name: str, wheel: Wheel, seed: int = 1, make_cells: Any = None) -> None:
         self.name = name
         self.resource = f"upstream/{name}"
         self.wheel: Wheel = wheel
         self.pools: list[Pool] = []
+        """Change it by `set_pools`."""
+        self.only: Pool | None = None
+        """The pool of every request, if there is nothing to choose and nothing to remember."""
+        self.members: list[Member] = []
+        """One for each pool, in the same order; none if there is an `only` one."""
+        self.make_cells: Any = make_cells
+        """Called with a resource's name: the `SharedCells` of it. None: this worker is alone."""
+        self._seed: int = seed
+        self.balancer: Balancer = Balancer(seed)
+        self.breaker: Breaker | None = None
+        self.cells: SharedCells | None = None
+        self._ejector: Ejector | None = None
+        self._tokens: dict[bytes, Member] = {}
+        self._cookie = b""
+        self._key_kind: int = _KEY_NONE
+        self._key_name = b""
+        self.panics: bool = False
+        """Too few endpoints are in use, so all of them are."""
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        """What the operator should read, for the shell to log."""
         self.unresolved = "upstream_none_healthy"
         """Why there are no pools: dns_error, dns_timeout or upstream_none_healthy."""
         self.host = b""
@@ -50,7 +121,11 @@ class Upstream:
         """Each endpoint gets a Host of its own (`Pool.host`): what is sent is settled when the endpoint is."""
         self.default_host = b""
         """Host header for HTTP/1.0 requests that have none."""
-        self._next: int = 0
+        self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic())
+        self._learner: Learner | None = None
+        """Of the bulkhead's limit, unless it is configured."""
+        self._totals: Totals = Totals()
+        self._config: UpstreamConfig | None = None
         self.configure(UpstreamConfig(endpoints=()), 1)
 
     def configure(self, config: UpstreamConfig, workers: int) -> None:
@@ -67,28 +142,307 @@ class Upstream:
         self.idle_s: float = float(pool.idle_timeout)
         self.max_lifetime_s: float = float(pool.max_lifetime)
         self.queue_timeout_s: float = float(pool.queue_timeout)
+        queue = config.queue
+        self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        now = monotonic()
+        if config.limit != "adaptive":
+            self._learner = None
+            self.bulkhead.resize(config.limit or NO_LIMIT, now)
+        elif self._learner is None:
+            limit = Adaptive()
+            self.bulkhead.totals(now, self._totals)
+            self._learner = Learner(limit, now, self._totals)
+            self.bulkhead.resize(limit.value, now)
+        self._configure_choice(config, monotonic())
+
+    def learn(self, now: float) -> None:
+        """Move the limit, and look after those who wait for it; called on each tick."""
+        bulkhead = self.bulkhead
+        bulkhead.tick(now)
+        learner = self._learner
+        if learner is not None:
+            bulkhead.totals(now, self._totals)
+            learner.tick(now, self._totals)
+            limit = learner.limit
+            if isinstance(limit, Adaptive) and bulkhead.starves(now):
+                limit.nudge()
+            bulkhead.resize(limit.value, now)
+
+    def _configure_choice(self, config: UpstreamConfig, now: float) -> None:
+        """What endpoints are chosen by. What is known of them stays known."""
+        old = self._config
+        self._config = config
+        self._checked: bool = config.health is not None
+        self._panic_threshold: float = config.panic_threshold
+        self._ramp_s: float = float(config.slow_start)
+        self._cookie = config.sticky_cookie.encode() if config.balance == "sticky" else b""
+        kind, _, name = config.hash_key.partition(":")
+        self._key_name = name.lower().encode() if kind == "header" else name.encode()
+        self._key_kind = _KEY_NONE
+        if config.balance == "consistent-hash":
+            self._key_kind = {"path": _KEY_PATH, "header": _KEY_HEADER, "cookie": _KEY_COOKIE}.get(kind, _KEY_CLIENT)
+        if old is None or old.balance != config.balance:
+            self.balancer = make_balancer(config.balance, self._seed)
+        if old is None or old.eject != config.eject:
+            eject = config.eject
+            self._ejector = Ejector(eject) if eject.failures or eject.deviations else None
+        if config.breaker is None:
+            self.breaker = None
+        elif self.breaker is None:
+            if self.cells is None:
+                self.cells = self._cells_of(self.resource)
+            self.breaker = Breaker(config.breaker, self.cells, now)
+        else:
+            self.breaker.configure(config.breaker)
+        if self.pools:
+            self.set_pools(self.pools, {member.pool: member.weight for member in self.members}, now)
+
+    def set_pools(self, pools: list[Pool], weights: dict[Pool, float], now: float) -> None:
+        """From now on these are the endpoints; who has no weight has 1. What is known of those that stay is kept."""
+        self.pools = pools
+        watched = self.breaker is not None or self._checked
+        old = {member.pool: member for member in self.members}
+        if len(pools) <= 1 and not watched:
+            for pool in pools:
+                pool.member = None
+            self.members = []
+            self._tokens = {}
+            self.only = pools[0] if pools else None
+            return
+        self.only = None
+        members: list[Member] = []
+        for pool in pools:
+            weight = weights.get(pool, 1.0)
+            member = old.get(pool)
+            if member is None:
+                member = Member(pool, self._cells_of(pool.resource), weight)
+                if self._checked:
+                    adopt_health(member)
+                if self._ejector is not None:
+                    self._ejector.adopt(member, now)
+                if old:  # not at the start, when all are new
+                    member.start_slowly(now, self._ramp_s)
+            elif member.weight != weight:
+                member.weight = weight
+                member.grow(now)
+            if not self._checked:
+                member.health = UNKNOWN
+            pool.member = member
+            members.append(member)
+        self.members = members
+        self._tokens = {_token(self.name, member.name): member for member in members} if self._cookie else {}
+        self.review(now)
+
+    def _cells_of(self, resource: str) -> SharedCells:
+        if self.make_cells is None:
+            return LocalCells()
+        cells: SharedCells = self.make_cells(resource)
+        return cells
+
+    # -- a request ----------------------------------------------------------------------------------------------------
 
     def submit(self, exchange: Exchange) -> None:
-        """Give a request to the next endpoint."""
-        pools = self.pools
-        count = len(pools)
-        if count == 1:
-            pools[0].submit(exchange, False)
+        """Give a request to the endpoint that should have it."""
+        only = self.only
+        if only is not None:
+            only.submit(exchange, False)
             return
-        if count == 0:
+        self._choose(exchange)
+
+    def _choose(self, exchange: Exchange) -> None:
+        balancer = self.balancer
+        if not self.members:
             exchange.fail(self.unresolved, self.resource, "")
             return
-        index = self._next
-        if index >= count:
-            index = 0
-        self._next = index + 1
-        pools[index].submit(exchange, False)
+        if not balancer.members:
+            exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected or fail their checks")
+            return
+        now = monotonic()
+        breaker = self.breaker
+        if breaker is not None and breaker.state != CLOSED:
+            state = breaker.state
+            admitted = breaker.admit(now)
+            if breaker.state != state:
+                self._tell_circuit()
+            if not admitted:
+                wait_s = breaker.retry_after_s(now)
+                exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s")
+                return
+        if self._cookie:
+            self._stick(exchange, now).pool.submit(exchange, False)
+            return
+        key = self._key(exchange) if self._key_kind else b""
+        balancer.choose(key, now).pool.submit(exchange, False)
 
-    def submit_after(self, exchange: Exchange, failed: Pool) -> None:
-        """Give a request to the endpoint that follows one which could not be reached: never to the same one again."""
-        pools = self.pools
-        index = pools.index(failed) + 1 if failed in pools else 0
-        if index >= len(pools):
-            index = 0
-        self._next = index + 1  # so the others share what was meant for it
-        pools[index].submit(exchange, False)
+    def submit_other(self, exchange: Exchange, tried: list[Pool]) -> bool:
+        """Give a request to the best endpoint that is none of `tried`. Returns: is there one?"""
+        if not self.members:
+            return False  # the only endpoint was tried
+        now = monotonic()
+        key = self._key(exchange) if self._key_kind else b""
+        member = self.balancer.choose_other(tried, key, now)
+        if member is None:
+            return False
+        if self._cookie:
+            exchange.sticky = self._set_cookie(exchange, member)
+        member.pool.submit(exchange, False)
+        return True
+
+    def _key(self, exchange: Exchange) -> bytes:
+        """What a consistent hash is made of; empty: the request has no such thing."""
+        kind = self._key_kind
+        if kind == _KEY_CLIENT:
+            return exchange.down.peer.client_host.encode()
+        head = exchange.head
+        if kind == _KEY_PATH:
+            return head.path
+        if kind == _KEY_HEADER:
+            return find_field(head, self._key_name)
+        return find_cookie(head, self._key_name)
+
+    def _stick(self, exchange: Exchange, now: float) -> Member:
+        """The endpoint that the client's cookie names, if it is in use; else another one, and a new cookie."""
+        token = find_cookie(exchange.head, self._cookie)
+        member = self._tokens.get(token) if token else None
+        if member is not None and member in self.balancer.members:
+            return member
+        member = self.balancer.choose(b"", now)
+        exchange.sticky = self._set_cookie(exchange, member)
+        return member
+
+    def _set_cookie(self, exchange: Exchange, member: Member) -> bytes:
+        secure = b"; Secure" if exchange.down.peer.tls else b""
+        token = _token(self.name, member.name)
+        return b"set-cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (self._cookie, token, secure)
+
+    # -- how it went --------------------------------------------------------------------------------------------------
+
+    def answered(self, member: Member, answer: ResponseHead, sent_at: float, sent_whole: bool, now: float) -> None:
+        """The head of an answer is there. `sent_whole`: the request was sent in one piece at `sent_at`, so that what
+        passed since then is the endpoint's time, not the client's."""
+        status = answer.status
+        if status >= 500 or status == 429:
+            if status == 429 or status == 503:
+                after_s = retry_after_s(answer)
+                if status == 429 or after_s >= 0.0:
+                    member.busy(after_s, now)
+                    return
+            if status != 501 and status != 505:  # those are about the request
+                self._failure(member, sent_at, now)
+                return
+        if sent_whole:
+            member.took(now - sent_at, now)
+        member.succeeded()
+        breaker = self.breaker
+        if breaker is not None and breaker.succeeded(sent_at, now):
+            self._tell_circuit()
+
+    def failed(self, member: Member, reason: str, sent_at: float, answered: bool, now: float) -> None:
+        """A request has ended without an answer, or within it. `sent_at`: when it was sent."""
+        if not answered:
+            member.took_longer(now - sent_at, now)
+        if REASONS[reason].fault == "U":
+            self._failure(member, sent_at, now)
+
+    def dial_failed(self, member: Member, reason: str) -> None:
+        """A connection could not be opened."""
+        now = monotonic()
+        if reason == "upstream_backlog_full":
+            member.busy(-1.0, now)
+        elif REASONS[reason].fault == "U":
+            self._failure(member, now, now)
+
+    def _failure(self, member: Member, sent_at: float, now: float) -> None:
+        peers_s = 0.0
+        for other in self.members:
+            if other is not member and other.seen:
+                peers_s = max(peers_s, other.cost(now))
+        member.punish(peers_s, now)
+        ejector = self._ejector
+        if ejector is not None and ejector.failed(member, self.members, now):
+            self._tell_ejected(member, f"{member.consecutive} failures in a row", now)
+            self.review(now)
+        breaker = self.breaker
+        if breaker is not None and breaker.failed(sent_at, now):
+            self._tell_circuit()
+
+    # -- now and then -------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look after ejections, slow starts, and what other workers have found out."""
+        members = self.members
+        breaker = self.breaker
+        if breaker is not None and breaker.adopt():
+            self._tell_circuit()
+        if not members:
+            return
+        ejector = self._ejector
+        changed = False
+        for member in members:
+            cells = member.cells
+            cells.put(ANSWERED, member.answered)
+            cells.put(FAILED, member.failed)
+            if member.ramp_s and member.grow(now):
+                changed = True
+            if self._checked and adopt_health(member):
+                self.health_changed(member, "another worker's check", now)
+            if ejector is not None:
+                if ejector.adopt(member, now):
+                    changed = True
+                if ejector.returns(member, now):
+                    changed = True
+                    member.start_slowly(now, self._ramp_s)
+                    self.events.append(("endpoint_returned", {"endpoint": member.name}))
+            elif member.ejected_until:  # a reload has switched it off
+                member.ejected_until = 0.0
+                changed = True
+        if ejector is not None:
+            for member in ejector.review(members, now):
+                changed = True
+                self._tell_ejected(member, "success rate below the others'", now)
+        if changed:
+            self.review(now)
+
+    def health_changed(self, member: Member, detail: str, now: float) -> None:
+        """The checks of an endpoint have come to another result."""
+        if member.health == BAD:
+            self.events.append(("endpoint_unhealthy", {"endpoint": member.name, "detail": detail}))
+        else:
+            member.start_slowly(now, self._ramp_s)
+            self.events.append(("endpoint_healthy", {"endpoint": member.name}))
+        self.review(now)
+
+    def review(self, now: float) -> None:
+        """Find out which endpoints are in use."""
+        members = self.members
+        in_use = [member for member in members if not member.ejected_until and member.health != BAD]
+        panics = len(in_use) < self._panic_threshold * len(members)
+        if panics != self.panics:
+            self.panics = panics
+            fields: dict[str, Any] = {"in_use": len(in_use), "endpoints": len(members)}
+            self.events.append(("upstream_panic" if panics else "upstream_panic_over", fields))
+        self.balancer.rebuild(members if panics else in_use)
+
+    def _tell_ejected(self, member: Member, why: str, now: float) -> None:
+        seconds = round(member.ejected_until - now, 1)
+        self.events.append(("endpoint_ejected", {"endpoint": member.name, "why": why, "seconds": seconds}))
+
+    def _tell_circuit(self) -> None:
+        breaker = self.breaker
+        if breaker is not None:
+            self.events.append(("circuit_" + NAMES[breaker.state].replace("-", "_"), {}))
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """What its endpoints are worth, and why."""
+        breaker = self.breaker
+        return {
+            "members": [member.snapshot(now) for member in self.members],
+            "in_use": len(self.balancer.members) if self.members else len(self.pools),
+            "panic": self.panics,
+            "breaker": breaker.snapshot(now) if breaker is not None else None,
+        }
+
+
+def _token(upstream: str, endpoint: str) -> bytes:
+    """What a cookie says of an endpoint: the same after every start, and not its address."""
+    return hashlib.blake2b(f"{upstream} {endpoint}".encode(), digest_size=8).hexdigest().encode()

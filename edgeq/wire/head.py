@@ -11,6 +11,7 @@ from edgeq.wire.fields import FieldLine
 from edgeq.wire.framing import NO_BODY
 
 if TYPE_CHECKING:
+    from edgeq.policy.tenant import TenantKey
     from edgeq.route.table import Route
 
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 9.2.2
@@ -32,6 +33,8 @@ class RequestFields:
     passed on share one of these."""
 
     __slots__ = (
+        "asked_for",
+        "asked_start",
         "body_kind",
         "close",
         "content_length",
@@ -62,6 +65,10 @@ class RequestFields:
         be. Of those that are only passed on, the next head may have other values."""
         self.kept: list[int] = []
         """Which of the lines to forward, by index; fields that edgeq writes itself are not among them."""
+        self.asked_for = b""
+        self.asked_start = b""
+        """The name of the field whose value was last looked for in a head, and how its only line begins, with the CRLF
+        before it; nothing if there is no such line, or several."""
         self.log_text = b""
         """Its part of an access-log line, once it has been rendered."""
         self.host = b""
@@ -109,6 +116,8 @@ class RequestHead:
         "route",
         "settled",
         "target",
+        "tenant",
+        "tenant_key",
         "version",
     )
 
@@ -143,6 +152,9 @@ class RequestHead:
         self.settled: int = -1
         """What a worker has found out about this head: where it goes, the lines to forward, and for which generation of
         the configuration and kind of client (trusted or not) that is so. No prefix: it depends on the endpoint, too."""
+        self.tenant = b""
+        self.tenant_key: TenantKey | None = None
+        """Whom this head names, once somebody has asked, and by which key."""
         self.limits: HeadLimits | None = None
         """Under which it was accepted, if it is remembered for other connections."""
         self.log_text = b""
@@ -178,3 +190,46 @@ class ResponseHead:
         self.keep_alive: bool = True
         self.upgrade = b""
         self.trailers = False
+
+
+def find_field(head: RequestHead, name: bytes) -> bytes:
+    """The value of the first field of this name (in lower case); empty if there is none. Costs a copy of the head: for
+    what only some routes ask."""
+    return _value_after(head.raw, b"\r\n" + name + b":", head.fields_at)
+
+
+def find_cookie(head: RequestHead, name: bytes) -> bytes:
+    """The value of a cookie (RFC 6265 4.2.1), the first of its name; empty if there is none."""
+    raw = head.raw
+    if name not in raw:
+        return b""
+    low = raw.lower()
+    at = head.fields_at
+    while True:
+        at = low.find(b"\r\ncookie:", at)
+        if at < 0:
+            return b""
+        at += 9
+        end = raw.find(b"\r\n", at)
+        for pair in raw[at : end if end >= at else len(raw)].split(b";"):
+            key, _, value = pair.partition(b"=")
+            if key.strip() == name:
+                return value.strip(b' \t"')
+
+
+def retry_after_s(head: ResponseHead) -> float:
+    """What Retry-After of an answer says (RFC 9110 10.2.3), in seconds; 0 for a date, as clocks differ; -1: nothing."""
+    value = _value_after(head.forward, b"\r\nretry-after:", 0)
+    if not value:
+        return -1.0
+    return float(int(value)) if value.isdigit() and len(value) < 10 else 0.0
+
+
+def _value_after(data: bytes, start: bytes, at: int) -> bytes:
+    """The rest of the first line that begins so, in any case, from `at` on."""
+    at = data.lower().find(start, at)
+    if at < 0:
+        return b""
+    at += len(start)
+    end = data.find(b"\r\n", at)
+    return data[at : end if end >= at else len(data)].strip(b" \t")

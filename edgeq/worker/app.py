@@ -15,11 +15,16 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.pressure import IDLE_FROM
 from edgeq.board.gate import BoardGate
+from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
-from edgeq.config.schema import Config, Forward, ListenerTls
+from edgeq.config.schema import Config, Forward, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
+from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
+from edgeq.config.units import parse_rate
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
@@ -27,16 +32,35 @@ from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
+from edgeq.policy.deadline import DeadlineHeader
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
+from edgeq.policy.rate import (
+    HEADERS_BOTH,
+    HEADERS_IETF,
+    HEADERS_OFF,
+    HEADERS_X,
+    SUBJECTS,
+    Rate,
+    RateSet,
+    Window,
+)
+from edgeq.policy.retry import RetryBudget, RetryPolicy
+from edgeq.policy.tenant import TenantKey
+from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.worker.loop_io import WorkerLoop
+from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
+_NO_LIMIT = 1 << 31
+_SWEEP_S = 1.0
+"""Under pressure: between two looks for idle connections."""
+_RATE_HEADERS = {"off": HEADERS_OFF, "ratelimit": HEADERS_IETF, "x-ratelimit": HEADERS_X, "both": HEADERS_BOTH}
 _LEAVE_STEP_S = 0.25
 """Between two looks for connections of removed listeners: each look goes over all connections."""
 
@@ -82,6 +106,14 @@ class App:
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
+        self._bulkheads: dict[str, Bulkhead] = {}
+        """Of routes that have a limit of their own."""
+        self._tenant: TenantKey | None = None
+        self._arrivals = GcraTable(board)
+        """What rates know of their keys; stays when rates change."""
+        self._rates: dict[RateConfig, Rate] = {}
+        self._budgets: dict[str, RetryBudget] = {}
+        """Of upstreams; theirs are the retries of all routes that lead there."""
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
         self._leaving: list[_Door] = []
@@ -90,6 +122,8 @@ class App:
         self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
+        self._readings = Readings(workers)
+        self._sweep_at = 0.0
         self._loop: WorkerLoop
         self._shard: Shard
         self._resolver: Resolver
@@ -129,6 +163,8 @@ class App:
     def _configure(self, generation: int, config: Config) -> None:
         shard = self._shard
         shard.log_enabled = config.access_log.target != "off"
+        self._protect(config.protect)
+        self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
             service = self._services.get(name)
             if service is None:
@@ -136,8 +172,19 @@ class App:
                 self._services[name] = service
             service.apply(upstream, self._workers)
         self._generation = generation
+        self._tenant = TenantKey(config.tenant.key, config.tenant.weights) if config.tenant.key else None
+        # A rate that has not changed goes on counting.
+        self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
+        for name, upstream in config.upstream.items():
+            budget = self._budgets.setdefault(name, RetryBudget(0.0, 0.0))
+            budget.share = float(upstream.retry_budget.share)
+            budget.reserve = float(upstream.retry_budget.reserve) / self._workers
+        self._budgets = {name: self._budgets[name] for name in config.upstream}
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
+        limited = {route.name for route in config.route if route.limit}
+        for name in [name for name in self._bulkheads if name not in limited]:
+            self._bulkheads.pop(name).resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
         for name in [name for name in self._services if name not in config.upstream]:
             service = self._services.pop(name)
             service.retire()
@@ -146,8 +193,15 @@ class App:
             self._open(listener)
         self._row.set_generation(generation)
 
+    def _protect(self, config: Protect) -> None:
+        pressure = self._shard.pressure
+        pressure.lag_full_s = float(config.loop_lag)
+        pressure.memory_full = config.memory
+        pressure.descriptors_full = config.descriptors
+        self._shard.prepared.clear()
+
     def _route(self, config: RouteConfig) -> Route:
-        return Route(
+        route = Route(
             config.name,
             config.match.host.lower().encode(),
             config.match.path.encode(),
@@ -158,6 +212,50 @@ class App:
             self._generation,
             config.ambiguous_paths == "pass",
         )
+        route.terms = self._terms(config)
+        route.retry = self._retry(config)
+        route.bulkhead = self._route_bulkhead(config)
+        return route
+
+    def _retry(self, config: RouteConfig) -> RetryPolicy | None:
+        """When a request of a route is tried again; None if never."""
+        retry = config.retry
+        if not retry.on:
+            return None
+        statuses = frozenset(int(one) for one in retry.on if one.isdigit())
+        return RetryPolicy(
+            "reset" in retry.on,
+            "timeout" in retry.on,
+            statuses,
+            retry.attempts,
+            float(retry.per_try_timeout),
+            int(retry.body),
+            self._budgets[config.upstream],
+        )
+
+    def _route_bulkhead(self, config: RouteConfig) -> Bulkhead | None:
+        """A route's own limit; it stays the same over reloads, with who is in it."""
+        if not config.limit:
+            return None
+        bulkhead = self._bulkheads.get(config.name)
+        now = monotonic()
+        if bulkhead is None:
+            bulkhead = self._bulkheads[config.name] = Bulkhead(f"route/{config.name}", config.limit, now)
+        queue = config.queue
+        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        bulkhead.resize(config.limit, now)
+        return bulkhead
+
+    def _terms(self, config: RouteConfig) -> Terms | None:
+        """What a request of a route has to meet; None if nothing is configured that concerns it."""
+        rates = [rate for one, rate in self._rates.items() if not one.routes or config.name in one.routes]
+        priority = PRIORITIES[config.priority.encode()]
+        forward = self._shard.forward
+        believes = forward.deadline is not None or forward.priority
+        if not rates and self._tenant is None and priority == DEFAULT and not believes:
+            return None
+        rate_set = RateSet(rates, config.cost, self._arrivals) if rates else None
+        return Terms(config.name, config.upstream, self._tenant, priority, rate_set)
 
     def _open(self, config: ListenerConfig) -> None:
         """A listener of the configuration: update it, or begin to accept on its socket."""
@@ -196,6 +294,7 @@ class App:
             tls,
             self._log,
             lambda: self._loop.lag_s,
+            self._shard.pressure,
         )
         door.acceptor = acceptor
         connections.released = acceptor.released
@@ -226,10 +325,15 @@ class App:
         for door in self._doors.values():
             if door.acceptor is not None:
                 door.acceptor.tick()
+        self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
+        for bulkhead in self._bulkheads.values():
+            bulkhead.tick(now)
         for service in self._services.values():
             service.tick(now)
+        for budget in self._budgets.values():
+            budget.tick(now)
         if self._retired:
             for service in self._retired:
                 service.tick(now)
@@ -241,6 +345,20 @@ class App:
             self._leave_step(now)
         if self._drain_done is not None:
             self._drain_step(now)
+
+    def _feel(self, now: float) -> None:
+        """Read how hard this worker is pressed, and close who has been idle for too long for that."""
+        shard = self._shard
+        pressure = shard.pressure
+        fills = [door.acceptor.fill() for door in self._doors.values() if door.acceptor is not None]
+        opened = sum(service.open_connections() for service in self._services.values())
+        descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
+        pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
+        if pressure.value > IDLE_FROM and now >= self._sweep_at:
+            self._sweep_at = now + _SWEEP_S
+            for connection in list(shard.downstreams):
+                if isinstance(connection, Downstream):
+                    connection.drain(now, pressure.idle_s(connection.settings.keepalive_s))
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
@@ -329,6 +447,10 @@ class App:
             "requests": self._shard.requests,
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
+            "rate_refused": sum(rate.refused for rate in self._rates.values()),
+            "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
+            "retries": sum(budget.retries for budget in self._budgets.values()),
+            "retries_refused": sum(budget.refused for budget in self._budgets.values()),
         }
 
     def close(self) -> None:
@@ -347,7 +469,26 @@ class App:
 
 def _forward_policy(config: Forward) -> ForwardPolicy:
     node = config.node or socket.gethostname() or "gateway"
-    return ForwardPolicy(_CLIENTS[config.client], config.via, node.encode(), _TRACES[config.trace])
+    deadline = DeadlineHeader(config.deadline.lower().encode()) if config.deadline else None
+    return ForwardPolicy(
+        _CLIENTS[config.client],
+        config.via,
+        node.encode(),
+        _TRACES[config.trace],
+        deadline,
+        config.priority.lower().encode(),
+    )
+
+
+def _rate(config: RateConfig) -> Rate:
+    windows: list[Window] = []
+    for text in config.limits:
+        count, window_s, burst = parse_rate(text)
+        # Named after rate and window: that is what their keys in the table are made from.
+        name = config.name if len(config.limits) == 1 else f"{config.name}-{window_s:g}s"
+        windows.append(Window(name, count, window_s, burst))
+    headers = _RATE_HEADERS[config.headers]
+    return Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
 
 
 def _routes(config: Config) -> tuple[RouteConfig, ...]:

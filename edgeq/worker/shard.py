@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, Final
 
+from edgeq.admission.pressure import Pressure
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
 from edgeq.wire.head import RequestHead
@@ -30,6 +31,8 @@ class Shard:
         "log",
         "log_enabled",
         "node",
+        "prepared",
+        "pressure",
         "requests",
         "ring",
         "routes",
@@ -57,5 +60,8 @@ class Shard:
         self.heads: dict[bytes, RequestHead] = {}
         """Heads with which connections have begun, by their bytes; bounded."""
         self.draining: bool = False
+        self.pressure: Pressure = Pressure(0.0, 0.0, 0.0)
+        self.prepared: dict[str, bytes] = {}
+        """Refusals for when there is no time to write one, by reason and whether the connection is kept."""
         self.requests: int = 0
         self.in_flight: int = 0

@@ -172,7 +172,7 @@ class TestServe:
 
         def ask(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
             assert reload() == config
-            host, port = config.upstream["default"].endpoints[0].removeprefix("http://").split(":")
+            host, port = next(iter(config.upstream["default"].weights())).removeprefix("http://").split(":")
             connection = http.client.HTTPConnection(host, int(port), timeout=60)
             connection.request("GET", "/")
             answers.append(connection.getresponse().read())

@@ -95,3 +95,18 @@ def test_workers_and_what_needs_a_start() -> None:
     assert changes.workers == (2, 4)
     assert changes.restart == ("server.admin",)
     assert changes.summary == ("server.workers: 2 -> 4", 'server.admin: "" -> "/run/a"')
+
+
+def test_rates_and_tenants() -> None:
+    """A rate is known by its name; routes are made anew for it."""
+    rate = '[[rate]]\nname = "r"\nby = "client"\nlimits = ["1/s"]\n'
+    changes = change(
+        ('[[route]]\nname = "a"', f'[tenant]\nkey = "route"\nweights = {{ a = 2 }}\n{rate}[[route]]\nname = "a"')
+    )
+    assert changes.routes_changed
+    assert changes.tables_changed == ("tenant",)
+    assert changes.summary == (
+        "rate.r: added",
+        'tenant.key: "" -> "route"',
+        "tenant.weights: {} -> {a = 2}",
+    )

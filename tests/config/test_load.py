@@ -136,6 +136,31 @@ def test_a_typo_is_recognised() -> None:
             '[upstream.b]\nendpoints = ["http://a",\n"http://A:80"]',
             "edgeq.toml:8: upstream.b.endpoints[1]: the same endpoint as endpoints[0]",
         ),
+        (
+            '[upstream.b]\nendpoints = [{ url = "http://a", weight = 0 }]',
+            "edgeq.toml:7: upstream.b.endpoints[0].weight: must be from 1 to 1000",
+        ),
+        (
+            '[upstream.b]\nendpoints = [{ url = "http://a/x" }]',
+            "edgeq.toml:7: upstream.b.endpoints[0]: endpoint 'http://a/x': must not have a path",
+        ),
+        ("[upstream.b]\nendpoints = [5]", "edgeq.toml:7: upstream.b.endpoints[0]: expected a string, got an integer"),
+        ('balance = "p2c"', 'edgeq.toml:6: upstream.api.balance: expected one of "consistent-hash"'),
+        (
+            'hash_key = "header"',
+            'edgeq.toml:6: upstream.api.hash_key: expected "client-address", "path", "header:NAME"',
+        ),
+        ('hash_key = "header:a b"', 'edgeq.toml:6: upstream.api.hash_key: expected "client-address", "path"'),
+        ('sticky_cookie = "a;b"', "edgeq.toml:6: upstream.api.sticky_cookie: a cookie's name is one word"),
+        ("panic_threshold = 2", "edgeq.toml:6: upstream.api.panic_threshold: a share is from 0 to 1"),
+        ("[upstream.api.eject]\nmax_share = 1.5", "edgeq.toml:7: upstream.api.eject.max_share: a share is from 0 to 1"),
+        ("[upstream.api.breaker]\nprobes = 0", "edgeq.toml:7: upstream.api.breaker.probes: must be more than 0"),
+        ('[upstream.api.health]\npath = "up"', 'edgeq.toml:7: upstream.api.health.path: a path begins with "/"'),
+        (
+            "[upstream.api.health]\nstatus = [200, 99]",
+            "edgeq.toml:7: upstream.api.health.status[1]: must be from 200 to 599",
+        ),
+        ("health = 5", "edgeq.toml:6: upstream.api.health: expected a table, got an integer"),
         ('[upstream.b]\nendpoints = ["http://a"]', "edgeq.toml: route: no route: with several upstreams (api, b)"),
         ('[upstream.api.tls]\nkey = "k"', "edgeq.toml:7: upstream.api.tls.key: a key without a certificate"),
         ("[upstream.api.timeouts]\nconnect = 0", "edgeq.toml:7: upstream.api.timeouts.connect: must be more than 0"),
@@ -360,3 +385,37 @@ class TestCertificates:
         text = with_('[[listener]]\naddress = "[::]:1"\n[[listener.tls.certificates]]')
         text += f'certificate = "{folder}/{certificate}"\n'
         return problems(text + (f'key = "{folder}/{key}"\n' if key else ""), "f")
+
+
+_POLICY = [
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.body = "2MiB"', "route[0].retry.body: may be 1MiB at most"),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry = { on = ["reset"], attempts = 1 }',
+        "route[0].retry.attempts: the first try counts: must be 2 at least",
+    ),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.on = ["404"]', "route[0].retry.on[0]: expected one of"),
+    ('[[route]]\nname = "a"\nupstream = "api"\ncost = 0', "route[0].cost: must be more than 0"),
+    ('[tenant]\nkey = "cookie"', 'tenant.key: expected "header:NAME", "key", "client-address" or "route"'),
+    ('[tenant]\nkey = "header:x y"', "tenant.key: not the name of a header field (RFC 9110 5.1)"),
+    ('[tenant]\nkey = "header:content-length"', "tenant.key: content-length has another purpose"),
+    ('[tenant]\nkey = "route"\nweights = { a = 0 }', "tenant.weights.a: must be more than 0"),
+    ('[forward]\ndeadline = "te"', "forward.deadline: te has another purpose"),
+    ('[forward]\ndeadline = "A"\npriority = "a"', "forward.priority: the same header as forward.deadline"),
+    ('[[rate]]\nname = "r"\nby = "tenant"\nlimits = ["1/s"]', "rate[0].by: nothing says who a tenant is"),
+    ('[[rate]]\nname = "r"\nby = "client"\nlimits = []', "rate[0].limits: a rate needs a limit at least"),
+    ('[[rate]]\nname = "r"\nby = "client"\nlimits = ["1"]', "rate[0].limits[0]: expected"),
+    ('[[rate]]\nname = "r"\nby = "client"\nlimits = ["1/s", "60/1s"]', "rate[0].limits[1]: the same window as"),
+    ('[[rate]]\nname = "r"\nby = "client"\nlimits = ["1/s"]\nroutes = ["x"]', 'there is no route "x"'),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\ncost = 5\n[[rate]]\nname = "r"\nby = "client"\nlimits = ["4/s"]',
+        "rate[0].limits[0]: admits nothing of a route whose cost is 5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), _POLICY, ids=[expected for _, expected in _POLICY])
+def test_policies_that_make_no_sense(text: str, expected: str) -> None:
+    """One mistake, one problem."""
+    found = problems(with_(text))
+    assert len(found) == 1
+    assert expected in found[0]

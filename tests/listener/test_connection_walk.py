@@ -14,6 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from edgeq.config.schema import Breaker
+from edgeq.policy.rate import BY_CLIENT, HEADERS_IETF, LocalArrivals, Rate, RateSet, Window
+from edgeq.policy.retry import RetryBudget, RetryPolicy
+from edgeq.policy.terms import Terms
 from edgeq.response.relay import Exchange
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import ChunkedFramer
@@ -113,9 +117,22 @@ class Walk(RuleBasedStateMachine):
         deadline=st.sampled_from([0.0, 20.0]),
         tls=st.booleans(),
         path=st.sampled_from([b"/*", b"/*", b"/a"]),
+        retry=st.sampled_from([0, 0, 2, 3]),
+        rate=st.sampled_from([0, 0, 2]),
+        balance=st.sampled_from(["p2c-ewma", "least-requests", "round-robin", "sticky", "consistent-hash"]),
     )
     def begin(
-        self, connections: int, queue: int, max_requests: int, endpoints: int, deadline: float, tls: bool, path: bytes
+        self,
+        connections: int,
+        queue: int,
+        max_requests: int,
+        endpoints: int,
+        deadline: float,
+        tls: bool,
+        path: bytes,
+        retry: int,
+        rate: int,
+        balance: str,
     ) -> None:
         self.world = World(
             listener={"max_requests": max_requests},
@@ -133,7 +150,17 @@ class Walk(RuleBasedStateMachine):
             route_timeout_s=deadline,
             path=path,
             tls=tls,
+            balance={"balance": balance, "breaker": Breaker(min_requests=3) if balance == "sticky" else None},
         )
+        route = self.world.shard.routes.routes[0]
+        if retry:
+            again = frozenset(
+                (200, 503)
+            )  # also answers that are good: all that may happen to an answer happens to these
+            route.retry = RetryPolicy(True, True, again, retry, 5.0, 100_000, RetryBudget(0.5, 0.5))
+        if rate:
+            rates = [Rate("r", BY_CLIENT, [Window("r", rate, 1.0, 3)], True, HEADERS_IETF)]
+            route.terms = Terms("r", "up", None, 1, RateSet(rates, 1, LocalArrivals()))
 
     # -- what can happen
 
@@ -230,6 +257,7 @@ class Walk(RuleBasedStateMachine):
         self.world.advance(seconds)
         for pool in self.world.upstream.pools:
             pool.expire_waiting(self.world.now)
+        self.world.upstream.tick(self.world.now)
 
     @rule()
     def turn(self) -> None:
@@ -242,7 +270,9 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.upstream.pools) > 1)
     @rule()
     def retire(self) -> None:
-        self.world.upstream.pools.pop().retire()
+        *pools, last = self.world.upstream.pools
+        self.world.upstream.set_pools(pools, {}, self.world.now)
+        last.retire()
 
     # -- what must hold
 

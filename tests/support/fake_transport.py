@@ -18,8 +18,9 @@ import edgeq.listener.connection
 import edgeq.response.relay
 import edgeq.upstream.connection
 import edgeq.upstream.pool
+import edgeq.upstream.upstream
 import edgeq.worker.shard
-from edgeq.config.schema import Duration, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
+from edgeq.config.schema import Duration, Eject, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.listener.connection import Downstream
@@ -55,6 +56,7 @@ _MODULES: Final[tuple[Any, ...]] = (
     edgeq.response.relay,
     edgeq.upstream.connection,
     edgeq.upstream.pool,
+    edgeq.upstream.upstream,
     edgeq.worker.shard,
 )
 """Those that ask for the time. Names that a module has imported can be replaced, also if it is compiled."""
@@ -287,6 +289,7 @@ class World:
         endpoints: int = 1,
         route_timeout_s: float = 0.0,
         body_bytes: int = -1,
+        balance: dict[str, Any] | None = None,
         rewrite: bytes = b"",
         path: bytes = b"/*",
         client_host: str = "192.0.2.7",
@@ -311,6 +314,8 @@ class World:
         self.upstream.configure(
             UpstreamConfig(
                 endpoints=(),
+                limit=1 << 20,  # what is tested here does not wait for its turn
+                **(balance or {"balance": "round-robin", "eject": Eject(failures=0, deviations=0.0)}),
                 pool=UpstreamPool(**(pool or {})),
                 timeouts=UpstreamTimeouts(
                     **{name: Duration(value) for name, value in (upstream_timeouts or {}).items()}
@@ -322,9 +327,9 @@ class World:
         self.dials: list[Pool] = []
         self.stale: set[FakeTransport] = set()
         """Transports whose other side has closed without our knowing it yet."""
-        for index in range(endpoints):
-            name = f"10.0.0.{index + 1}:80"
-            self.upstream.pools.append(Pool(self.upstream, name, name, self.dials.append, self._readable))
+        names = [f"10.0.0.{index + 1}:80" for index in range(endpoints)]
+        pools = [Pool(self.upstream, name, name, self.dials.append, self._readable) for name in names]
+        self.upstream.set_pools(pools, {}, CLOCK.now_s)
         self.pool = self.upstream.pools[0] if endpoints else None
         self.shard.routes = RouteTable(
             [Route("r", b"*", path, self.upstream, rewrite, route_timeout_s, body_bytes)],

@@ -45,6 +45,8 @@ class Settings:
     header_count: int = 100
     body_bytes: int = 1024**3
     trailer_bytes: int = 8192
+    limit: int | str = 1 << 20
+    """What is not about limits does not wait for its turn."""
     access_log: bool = True
     extra: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
@@ -192,6 +194,7 @@ def edgeq_config(port: int, upstream_port: int, directory: Path, settings: Setti
     }
     upstream: dict[str, Value] = {
         "endpoints": [f"http://127.0.0.1:{upstream_port}"],
+        "limit": settings.limit,
         "timeouts": {
             "connect": settings.connect_s,
             "first_byte": settings.first_byte_s,

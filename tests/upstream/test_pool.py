@@ -297,7 +297,7 @@ def test_endpoints_in_turn() -> None:
     world = World(endpoints=3)
     ask(world, 6)
     assert [pool.name for pool in world.dials] == ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"] * 2
-    world.upstream.pools.pop()
+    world.upstream.set_pools(world.upstream.pools[:-1], {}, world.now)
     ask(world, 2)
     assert len(world.dials) == 8
 

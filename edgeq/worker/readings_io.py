@@ -1,0 +1,61 @@
+"""What a worker may use and what it uses: memory and descriptors, as shares, for `admission.pressure`.
+
+A control group's limit is the whole service's, so each worker has its part of it; without one the machine's memory is
+shared out in the same way. Reading /proc takes 10 microseconds, so memory is read once a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from pathlib import Path
+from typing import Final
+
+_EVERY_S: Final = 1.0
+_OWN_DESCRIPTORS: Final = 32
+"""Of the process itself: loop, board, control socket, logs."""
+_UNLIMITED: Final = 1 << 60
+"""cgroup v1 writes a number like 2**63 where there is no limit."""
+
+
+class Readings:
+    """Of this process, one of `workers`."""
+
+    __slots__ = ("_descriptors", "_memory", "_memory_bytes", "_page_bytes", "_read_at")
+
+    def __init__(self, workers: int) -> None:
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE")
+        self._memory = 0.0
+        self._read_at = -_EVERY_S
+        self.configure(workers)
+
+    def configure(self, workers: int) -> None:
+        """Take over the number of workers; limits are read again."""
+        self._memory_bytes = memory_limit_bytes() // max(1, workers)
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def memory(self, now: float) -> float:
+        """Resident memory as a share of what this worker may have."""
+        if now - self._read_at >= _EVERY_S and self._memory_bytes:
+            self._read_at = now
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+                self._memory = pages * self._page_bytes / self._memory_bytes
+        return self._memory
+
+    def descriptors(self, connections: int) -> float:
+        """Open connections, both sides, as a share of the descriptors that this process may have."""
+        return (connections + _OWN_DESCRIPTORS) / self._descriptors if self._descriptors > 0 else 0.0
+
+
+def memory_limit_bytes() -> int:
+    """The control group's limit (v2, then v1), or the machine's memory; 0 if nothing can be read."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):
+            limit = int(Path(path).read_text("ascii"))
+            if limit < _UNLIMITED:
+                return limit
+    with contextlib.suppress(OSError, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -1,0 +1,256 @@
+"""One gateway in front of several real endpoints: who gets how much when one fails, is slow, is sick, or is busy."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.gateway import Gateway, Settings, Value, running
+from tests.support.kernel import select_pause
+from tests.support.raw_client import RawClient
+from tests.support.scripted_upstream import Handler, ScriptedUpstream, SeenRequest, UpstreamConnection, answer, serve
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+ERROR = answer(b"", b"500 Internal Server Error")
+BUSY = answer(b"", b"503 Service Unavailable", b"Retry-After: 30")
+
+
+@dataclasses.dataclass
+class Farm:
+    """A gateway and its endpoints; `served` counts requests by endpoint, checks apart."""
+
+    gateway: Gateway
+    endpoints: list[ScriptedUpstream]
+    handlers: list[Handler]
+    served: list[int]
+
+    def reset(self) -> None:
+        self.served[:] = [0] * len(self.served)
+
+    def share(self, index: int) -> float:
+        return self.served[index] / max(1, sum(self.served))
+
+    def load(self, clients: int, enough: Callable[[], bool], timeout_s: float = 20.0) -> list[int]:
+        """So many clients ask one after another until `enough()`. Returns the numbers of good and bad answers."""
+        counts = [0, 0]
+        lock = threading.Lock()
+        deadline = time.monotonic() + timeout_s
+
+        def run() -> None:
+            with RawClient(self.gateway.address) as client:
+                while not enough() and time.monotonic() < deadline:
+                    good = client.ask(GET).status < 400
+                    with lock:
+                        counts[0 if good else 1] += 1
+
+        threads = [threading.Thread(target=run) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return counts
+
+
+def slow(seconds: float, slots: int = 1000) -> Handler:
+    """An endpoint with so many slots, each answer takes so long."""
+    gate = threading.Semaphore(slots)
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        with gate:
+            select_pause(seconds)
+        connection.send(answer(b"ok"))
+
+    return handler
+
+
+def says(data: bytes) -> Handler:
+    return lambda connection, request: connection.send(data)
+
+
+@contextlib.contextmanager
+def farm(*handlers: Handler, **upstream: Value) -> Iterator[Farm]:
+    """So many endpoints, behind one gateway with these keys of its upstream."""
+    with contextlib.ExitStack() as stack:
+        served = [0] * len(handlers)
+        current = list(handlers)
+        lock = threading.Lock()
+
+        def counted(index: int) -> Handler:
+            def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+                if request.target != b"/healthz":
+                    with lock:
+                        served[index] += 1
+                current[index](connection, request)
+
+            return handler
+
+        endpoints = [stack.enter_context(ScriptedUpstream(serve(counted(i)))) for i in range(len(handlers))]
+        keys: dict[str, Value] = {"endpoints": [one.url for one in endpoints], **upstream}
+        gateway = stack.enter_context(running(endpoints[0].port, Settings(extra={"upstream": {"u": keys}})))
+        yield Farm(gateway, endpoints, current, served)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() >= end
+
+
+@pytest.mark.parametrize("eject", [{"failures": 5}, {"failures": 0, "deviations": 0}], ids=["ejected", "balanced"])
+def test_who_fails_fast_attracts_nobody(eject: dict[str, Value]) -> None:
+    """One of four answers 500 at once: a handful of requests finds out, then nobody asks it, ejected or not."""
+    with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=eject) as four:
+        four.load(8, lambda: sum(four.served) >= 300)
+        assert 1 <= four.served[2] <= 10, four.served
+        four.reset()
+        four.load(8, lambda: sum(four.served) >= 300)
+        assert four.share(2) < 0.02, four.served
+        others = [count for index, count in enumerate(four.served) if index != 2]
+        assert min(others) > 0.5 * max(others)
+
+
+def test_who_is_slow_gets_its_share_by_speed() -> None:
+    """One of four is ten times slower, and all are needed: it gets a tenth of what each other one gets."""
+    with farm(slow(0.02, 4), slow(0.02, 4), slow(0.2, 4), slow(0.02, 4)) as four:
+        four.load(48, lambda: sum(four.served) >= 300)
+        four.reset()
+        four.load(48, lambda: sum(four.served) >= 800)
+        assert 0.5 / 31 < four.share(2) < 2 / 31, four.served
+
+
+def test_who_is_slow_is_not_needed_when_there_is_little_to_do() -> None:
+    """The same with fewer requests than the fast ones can serve: never more than its share."""
+    with farm(slow(0.01), slow(0.01), slow(0.1), slow(0.01)) as four:
+        four.load(3, lambda: sum(four.served) >= 200)
+        assert 1 <= four.served[2] <= 200 / 31, four.served
+
+
+@pytest.mark.parametrize("balance", ["p2c-ewma", "least-requests", "round-robin"])
+def test_a_dead_endpoint_costs_nobody_an_answer(balance: str) -> None:
+    """Who cannot connect is sent elsewhere, and after five failures the endpoint is ejected; the log says so."""
+    with farm(slow(0.0), slow(0.0), slow(0.0), balance=balance) as three:
+        dead = f"127.0.0.1:{three.endpoints[1].port}"
+        three.endpoints[1].stop()
+        good, bad = three.load(2, lambda: sum(three.served) >= 100)
+        assert (good >= 100, bad) == (True, 0)
+        if balance == "round-robin":
+            assert three.gateway.wait_event("endpoint_ejected")["endpoint"] == dead
+
+
+def test_weights() -> None:
+    """Round robin by weight is exact."""
+    with farm(slow(0.0), slow(0.0), balance="round-robin") as two:
+        first, second = (one.url for one in two.endpoints)
+        with RawClient(two.gateway.address) as client:
+            client.ask(GET)
+            two.gateway.reload({"upstream": {"u": {"endpoints": [{"url": first, "weight": 3}, second]}}})
+            two.reset()
+            for _ in range(40):
+                client.ask(GET)
+        assert two.served == [30, 10]
+
+
+def test_a_sick_endpoint_is_left_out_and_comes_back() -> None:
+    """Active checks: bad ones take an endpoint out although it answers requests; good ones bring it back."""
+    sick = threading.Event()
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        bad = request.target == b"/healthz" and sick.is_set()
+        connection.send(answer(b"no" if bad else b"all is well"))
+
+    health: dict[str, Value] = {"path": "/healthz", "body": "well", "interval": "50ms", "healthy": 1, "unhealthy": 2}
+    with farm(handler, says(answer(b"well")), health=health, balance="round-robin") as two:
+        two.load(1, lambda: two.served[0] >= 3)
+        sick.set()
+        event = two.gateway.wait_event("endpoint_unhealthy")
+        assert "is not in the answer" in event["detail"]
+        two.reset()
+        _, bad = two.load(1, lambda: two.served[1] >= 20)
+        assert (two.served[0], bad) == (0, 0)
+        sick.clear()
+        two.gateway.wait_event("endpoint_healthy", 2)  # the other one became healthy at the start, or this one did
+        two.load(1, lambda: two.served[0] >= 3)
+        assert two.served[0] >= 3
+
+
+def test_all_sick_is_nobody_sick() -> None:
+    """Panic: with every check bad the endpoints are used all the same; with panic_threshold = 0 there is nobody."""
+    no = says(answer(b"no", b"404 Not Found"))
+    health: dict[str, Value] = {"path": "/healthz", "interval": "50ms"}
+    with farm(no, no, health=health) as two:
+        two.gateway.wait_event("endpoint_unhealthy", 2)
+        two.gateway.wait_event("upstream_panic")
+        with RawClient(two.gateway.address) as client:
+            assert client.ask(GET).status == 404
+            two.gateway.reload({"upstream": {"u": {"panic_threshold": 0}}})
+            refused = client.ask(GET)
+        assert refused.status == 503
+        assert b'"upstream_none_healthy"' in refused.body
+
+
+def test_the_breaker_opens_and_closes() -> None:
+    """While all answers are failures most requests are refused at once, and the upstream gets some peace."""
+    breaker: dict[str, Value] = {"min_requests": 5, "open": "300ms", "probes": 2}
+    with farm(says(ERROR), breaker=breaker) as one, RawClient(one.gateway.address) as client:
+        for _ in range(5):
+            assert client.ask(GET).status == 500
+        refused = client.ask(GET)
+        assert refused.status == 503
+        assert b'"circuit_open"' in refused.body
+        assert refused.get(b"retry-after")
+        assert one.served == [5]
+        one.handlers[0] = says(answer(b"ok"))
+        statuses = [client.ask(GET).status]
+        while statuses[-1] != 200 or statuses.count(200) < 4:
+            statuses.append(client.ask(GET).status)
+            select_pause(0.01)
+        assert 500 not in statuses
+        one.gateway.wait_event("circuit_closed")
+
+
+def test_busy_is_not_dead() -> None:
+    """503 with Retry-After sends the others elsewhere, and never leads to an ejection."""
+    with farm(says(BUSY), slow(0.0), eject={"failures": 2}) as two:
+        two.load(2, lambda: sum(two.served) >= 200)
+        assert 1 <= two.served[0] <= 20, two.served  # the penalty fades with time: of a busy machine, too
+        assert not two.gateway.events("endpoint_ejected")
+
+
+def test_the_same_client_to_the_same_endpoint() -> None:
+    """Sticky: the cookie of the first answer brings a client back, until its endpoint is gone."""
+    handlers = [says(answer(name)) for name in (b"a", b"b", b"c")]
+    with (
+        farm(*handlers, balance="sticky", sticky_cookie="where") as three,
+        RawClient(three.gateway.address) as client,
+    ):
+        first = client.ask(GET)
+        cookie = (first.get(b"set-cookie") or b"").partition(b";")[0]
+        assert cookie.startswith(b"where=")
+        again = b"GET / HTTP/1.1\r\nHost: a\r\nCookie: x=1; " + cookie + b"\r\n\r\n"
+        for _ in range(10):
+            got = client.ask(again)
+            assert (got.body, got.get(b"set-cookie")) == (first.body, None)
+        urls: list[Value] = [one.url for one in three.endpoints]
+        urls.pop((b"a", b"b", b"c").index(first.body))
+        three.gateway.reload({"upstream": {"u": {"endpoints": urls}}})
+        moved = client.ask(again)
+        assert moved.body != first.body
+        assert (moved.get(b"set-cookie") or b"").startswith(b"where=")
+
+
+def test_the_same_key_to_the_same_endpoint() -> None:
+    """Consistent hash by a header."""
+    handlers = [says(answer(name)) for name in (b"a", b"b", b"c")]
+    with farm(*handlers, balance="consistent-hash", hash_key="header:X-Key") as three:
+        where: dict[int, set[bytes]] = {}
+        with RawClient(three.gateway.address) as client:
+            for number in range(60):
+                key = number % 20
+                got = client.ask(b"GET / HTTP/1.1\r\nHost: a\r\nX-Key: key-%d\r\n\r\n" % key)
+                where.setdefault(key, set()).add(got.body)
+        assert all(len(bodies) == 1 for bodies in where.values())
+        assert len(set.union(*where.values())) == 3

@@ -1,0 +1,86 @@
+"""Rates, tenants and deadlines of a real gateway."""
+
+from __future__ import annotations
+
+import json
+
+from tests.support import gateway
+from tests.support.gateway import Settings, Value
+from tests.support.raw_client import Answer, RawClient
+from tests.support.scripted_upstream import echo, reply, reply_then, serve, upstream
+
+
+def ask(address: tuple[str, int], *lines: bytes) -> Answer:
+    """One request with these field lines, on a connection of its own."""
+    with RawClient(address) as client:
+        return client.ask(b"\r\n".join((b"GET /a HTTP/1.1", b"Host: a", *lines, b"", b"")))
+
+
+def test_rates_by_tenant_and_what_a_reload_does_to_them() -> None:
+    """Each tenant has its quota; a reload that does not concern the rate does not renew it, one that does may."""
+    rate: dict[str, Value] = {"name": "calls", "by": "tenant", "limits": ["2/h"], "headers": "both"}
+    extra: dict[str, Value] = {"tenant": {"key": "header:x-api-key"}, "rate": [rate]}
+    with upstream(serve(echo)) as backend, gateway.running(backend.port, Settings(extra=extra)) as edge:
+        first = ask(edge.address, b"X-Api-Key: red")
+        assert (first.status, first.get(b"ratelimit"), first.get(b"x-ratelimit-remaining")) == (
+            200,
+            b'"calls";r=1;t=1800',
+            b"1",
+        )
+        assert first.get(b"ratelimit-policy") == b'"calls";q=2;w=3600'
+        assert ask(edge.address, b"x-api-key: red").status == 200
+        refused = ask(edge.address, b"X-Api-Key: red")
+        assert refused.status == 429
+        assert 1790 <= int(refused.get(b"retry-after") or 0) <= 1800
+        assert json.loads(refused.body)["resource"] == "rate/calls"
+        assert ask(edge.address, b"X-Api-Key: blue").status == 200
+        edge.reload({"forward": {"via": False}})
+        assert ask(edge.address, b"X-Api-Key: red").status == 429
+        edge.reload({"rate": [{**rate, "enforce": False}]})
+        assert ask(edge.address, b"X-Api-Key: red").status == 200
+        edge.stop()
+        lines = [json.loads(line) for line in edge.log_lines()]
+        assert {line["edgeq.tenant"][:4] for line in lines} == {"key-"}
+        assert len({line["edgeq.tenant"] for line in lines}) == 2
+
+
+def test_a_deadline_reaches_the_upstream() -> None:
+    """A trusted peer's time, as far as it is shorter than the route's own."""
+    extra: dict[str, Value] = {
+        "listener": {"trusted": ["127.0.0.0/8"]},
+        "forward": {"deadline": "Grpc-Timeout"},
+        "route": [{"name": "r", "upstream": "u", "timeout": 5}],
+    }
+    with upstream(serve(echo)) as backend, gateway.running(backend.port, Settings(extra=extra)) as edge:
+        assert ask(edge.address).status == 200
+        assert ask(edge.address, b"Grpc-Timeout: 2S").status == 200
+        assert ask(edge.address, b"Grpc-Timeout: 0m").status == 504
+        seen = [request.get(b"grpc-timeout") for request in backend.requests]
+        assert len(seen) == 2
+        left_ms = [int((value or b"0m").removesuffix(b"m")) for value in seen]
+        assert 4500 < left_ms[0] <= 5000
+        assert 1500 < left_ms[1] <= 2000
+
+
+def test_retries_find_the_endpoint_that_works() -> None:
+    """One endpoint answers 503, one resets: while the budget lasts no client notices."""
+    busy = serve(reply(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"))
+    with upstream(busy) as first, upstream(serve(reply_then(b"", "reset"))) as second, upstream(serve(echo)) as third:
+        extra: dict[str, Value] = {
+            "upstream": {
+                "u": {
+                    "endpoints": [first.url, second.url, third.url],
+                    "balance": "round-robin",
+                    "retry_budget": {"share": 0, "reserve": 0.6},
+                }
+            },
+            "route": [{"name": "r", "upstream": "u", "retry": {"on": ["503", "reset"], "attempts": 3}}],
+        }
+        with gateway.running(third.port, Settings(extra=extra)) as edge:
+            statuses = [ask(edge.address).status for _ in range(12)]
+            edge.stop()
+            lines = [json.loads(line) for line in edge.log_lines()]
+    assert statuses[:3] == [200] * 3  # with at most two retries each, and six are in the budget
+    assert set(statuses[3:]) == {200, 502, 503}
+    assert max(line["edgeq.attempts"] for line in lines) == 3
+    assert "retry_budget_exhausted" in {line.get("edgeq.second_reason") for line in lines}
