@@ -189,6 +189,10 @@ class Exchange(Ticket):
         bulkhead = route.bulkhead
         if bulkhead is None or self._upstream_next:
             upstream = route.upstream
+            if not upstream.limited:
+                self.granted_at = now
+                upstream.submit(self)
+                return
             if upstream.bulkhead.try_acquire(self, now):
                 upstream.submit(self)
                 return

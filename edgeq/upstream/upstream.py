@@ -70,6 +70,7 @@ class Upstream:
         "host",
         "hosts_differ",
         "idle_s",
+        "limited",
         "make_cells",
         "max_connecting",
         "max_connections",
@@ -122,6 +123,8 @@ class Upstream:
         self.default_host = b""
         """Host header for HTTP/1.0 requests that have none."""
         self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic())
+        self.limited: bool = False
+        """Is there a limit? If not the bulkhead is passed by, and who has passed it so is not counted."""
         self._learner: Learner | None = None
         """Of the bulkhead's limit, unless it is configured."""
         self._totals: Totals = Totals()
@@ -145,6 +148,7 @@ class Upstream:
         queue = config.queue
         self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
         now = monotonic()
+        self.limited = config.limit != 0
         if config.limit != "adaptive":
             self._learner = None
             self.bulkhead.resize(config.limit or NO_LIMIT, now)
