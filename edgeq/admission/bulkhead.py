@@ -13,7 +13,9 @@ Invariants
 - The callbacks of tickets may call anything here. They are called once the state is whole, one after the other.
 
 The stuck, requests in flight for far longer than the rest (max(1 s, 10 x 95th percentile of answers)), do not count
-against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. They are
+against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. Both are the
+machine's, whatever the number of workers. The queue's bounds are the machine's, too; but each worker has its share of
+them in any case, for a crowd at another worker is nothing that it could make room in. The stuck are
 told apart by cohort: a permit belongs to the cohort that was open when it was granted, so neither granting nor
 releasing costs more than a counter, and a tick moves whole cohorts.
 """
@@ -28,7 +30,17 @@ from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
 from edgeq.admission.ticket import DROPPED, OK, Held, Ticket
-from edgeq.board.resources import BINDING_US, IN_FLIGHT_US, LAST, MachineWide, turn_of
+from edgeq.board.resources import (
+    BINDING_US,
+    BOUND_OK,
+    BOUND_US,
+    BUSY,
+    BUSY_BESIDE,
+    IN_FLIGHT_US,
+    LAST,
+    MachineWide,
+    turn_of,
+)
 from edgeq.worker.wheel import NEVER
 
 MAX_STUCK: Final = 128
@@ -65,8 +77,7 @@ class Bulkhead:
         "_idle_place",
         "_retry_after",
         "_settling",
-        "_shared",
-        "_told_area_s",
+        "_told",
         "_told_waited_s",
         "admitted",
         "area_at",
@@ -77,6 +88,7 @@ class Bulkhead:
         "busy_beside",
         "counted",
         "dropped",
+        "excused",
         "held_s",
         "ignored",
         "in_flight",
@@ -91,6 +103,7 @@ class Bulkhead:
         "repairs",
         "resource",
         "service",
+        "shared",
         "stuck",
     )
 
@@ -101,11 +114,13 @@ class Bulkhead:
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
+        self.excused: int = 0
+        """Those of the stuck that do not count against the limit."""
         self.counted: int = 0
-        """What of in_flight counts against the limit."""
+        """What of in_flight counts against the limit: all but the excused."""
         self.service: Service = Service()
         self.queue: FairQueue = FairQueue(self.service, limit)
-        self._shared: MachineWide = MachineWide() if shared is None else shared
+        self.shared: MachineWide = MachineWide() if shared is None else shared
         self._retry_after: RetryAfter = RetryAfter(seed)
         self._cohort: Cohort = Cohort(now)
         self._cohorts: deque[Cohort] = deque()
@@ -113,7 +128,8 @@ class Bulkhead:
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
-        self._told_area_s: float = 0.0
+        # What the board has been told of the sums.
+        self._told: Totals = Totals()
         self._told_waited_s: float = 0.0
         self._idle_place: bool = False
         """The last tick left a waiter beside a free place, for another worker."""
@@ -145,8 +161,9 @@ class Bulkhead:
         self.repairs: int = 0
         self.last_refusal = ""
 
-    def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float) -> None:
-        """Set the queue's bounds; who waits already is measured by the new ones at the next occasion.
+    def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float, workers: int = 1) -> None:
+        """Set the queue's bounds, those of the machine; who waits already is measured by the new ones at the next
+        occasion.
 
         Raises: KeyError for an unknown discipline.
         """
@@ -155,6 +172,7 @@ class Bulkhead:
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s
+        queue.workers = workers
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -162,7 +180,7 @@ class Bulkhead:
         """Take a place if one is free and nobody waits for it."""
         if self.queue.queued or self._settling:
             return False
-        shared = self._shared
+        shared = self.shared
         if self.counted + shared.others_in_flight() >= self.limit or shared.others_wait():
             return False
         self._grant(ticket, now)
@@ -173,8 +191,11 @@ class Bulkhead:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
         ticket.waits_in = self
         queue = self.queue
+        shared = self.shared
         queue.sweep(now)
-        reason = queue.push(ticket, now, self.counted)
+        queue.elsewhere = shared.others_queued()
+        queue.elsewhere_bytes = shared.others_queued_bytes()
+        reason = queue.push(ticket, now, self._places(1))
         if reason:
             queue.shed.append((ticket, reason))
         self.dispatch(now)
@@ -214,7 +235,7 @@ class Bulkhead:
         if not self._bound and not self._has_room():
             self._bound = True
             self._bound_at = now
-        shared = self._shared
+        shared = self.shared
         shared.set_in_flight(self.counted, self.in_flight)
 
     # -- out ----------------------------------------------------------------------------------------------------------
@@ -251,11 +272,9 @@ class Bulkhead:
         self.in_flight = in_flight
         if cohort.stuck:
             self.stuck -= 1
-            self._count()
+            self._excuse()
         else:
             self.counted -= 1
-            if self.stuck > self.max_stuck:
-                self._count()
             self.service.finished(held_s, outcome == OK, now)
         if outcome == OK:
             self.ok += 1
@@ -267,7 +286,7 @@ class Bulkhead:
         else:
             self.ignored += 1
         self.held_s += held_s
-        shared = self._shared
+        shared = self.shared
         shared.finished(held_s, outcome)
         shared.set_in_flight(self.counted, self.in_flight)
         if self.queue.queued or shared.others_wait():
@@ -278,14 +297,14 @@ class Bulkhead:
     def refused_beyond(self) -> None:
         """The upstream itself has refused one of those in flight for load; to be called before its release."""
         self.busy += 1
-        self.busy_beside += self.in_flight
+        self.busy_beside += self.in_flight + self.shared.others_in_flight()
 
     def _leave_bound(self, now: float) -> None:
         self._bound = False
         self.bound_s += now - self._bound_at
 
     def totals(self, now: float, totals: Totals) -> None:
-        """Fill in what a limit is learned from."""
+        """Fill in what a limit is learned from, of this worker."""
         self.advance(now)
         totals.ok = self.ok
         totals.dropped = self.dropped - self.busy
@@ -319,13 +338,26 @@ class Bulkhead:
                 return held
         return None
 
-    def _count(self) -> None:
-        """Whatever the stuck have beyond their own cap counts again."""
-        excused = min(self.max_stuck, self.stuck)
-        self.counted = self.in_flight - excused
+    def _excuse(self) -> None:
+        """Find out how many of the stuck do not count: all, as long as there are not too many in the machine. Who is
+        excused stays so, or two workers that have too many at the same moment would both take them back."""
+        room = self.max_stuck - self.shared.others_excused()
+        self.excused = min(self.stuck, max(self.excused, room))
+        self.counted = self.in_flight - self.excused
 
     def _has_room(self) -> bool:
-        return self.counted + self._shared.others_in_flight() < self.limit
+        return self.counted + self.shared.others_in_flight() < self.limit
+
+    def _places(self, more: int) -> float:
+        """How many of the machine's places serve those who wait here and `more`: the part of it that they are of all
+        who wait, since places go by arrival."""
+        shared = self.shared
+        if shared.alone:
+            return float(self.counted)
+        here = self.queue.queued + more
+        everywhere = here + shared.others_queued()
+        places = self.counted + shared.others_in_flight()
+        return places * here / everywhere if everywhere else float(places)
 
     # -- who is next --------------------------------------------------------------------------------------------------
 
@@ -344,7 +376,7 @@ class Bulkhead:
         self._settling = True
         failed: Exception | None = None
         queue = self.queue
-        shared = self._shared
+        shared = self.shared
         while True:
             queue.sweep(now)
             if queue.shed:
@@ -389,9 +421,9 @@ class Bulkhead:
         queue = self.queue
         oldest = queue.oldest
         if oldest is None:
-            self._shared.set_waiting(0, 0, NEVER)
+            self.shared.set_waiting(0, 0, NEVER)
         else:
-            self._shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
+            self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
 
     def _turn(self) -> int:
         """When this worker's turn is among the workers: by class, then by the oldest."""
@@ -403,12 +435,12 @@ class Bulkhead:
         queue = self.queue
         ticket.waits_in = None
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
-        self._shared.refused(reason)
+        self.shared.refused(reason)
         resource = self.resource + ":queue"
         waited_ms = int((now - ticket.arrived_at) * 1000)
         detail = f"{queue.queued} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
-        retry_s = self._retry_after.refused(now, queue.drain_s(now, self.counted))
+        retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
         ticket.refused(reason, resource, detail, retry_s)
 
     # -- now and then -------------------------------------------------------------------------------------------------
@@ -421,6 +453,10 @@ class Bulkhead:
         self.limit = limit
         self.queue.slots = limit
         self.dispatch(now)
+        self._look_at_bound(now)
+
+    def _look_at_bound(self, now: float) -> None:
+        """Is the limit reached? Others may have reached or left it."""
         room = self._has_room()
         if self._bound and room:
             self._leave_bound(now)
@@ -433,11 +469,10 @@ class Bulkhead:
         self._find_stuck(now)
         queue = self.queue
         self.advance(now)
-        shared = self._shared
-        shared.add(IN_FLIGHT_US, int((self.area_s - self._told_area_s) * 1e6))
-        shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
-        self._told_area_s = self.area_s
-        self._told_waited_s = queue.busy_s
+        shared = self.shared
+        self._tell(now)
+        if not shared.alone:
+            self._look_at_bound(now)
         if queue.queued or queue.shed or shared.others_wait():
             queue.expire(now)
             self._settle(now, True)
@@ -449,13 +484,35 @@ class Bulkhead:
             else:
                 self._idle_place = False
 
-    def starves(self, now: float) -> bool:
-        """Has the oldest waiter had half of its wait, and has no place come free since it arrived? With a limit that is
-        a guess, it is better let in than refused."""
+    def _tell(self, now: float) -> None:
+        """Bring to the board by what the sums have grown."""
+        queue = self.queue
+        shared = self.shared
+        told = self._told
+        shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
+        self._told_waited_s = queue.busy_s
+        bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
+        shared.add(IN_FLIGHT_US, int((self.area_s - told.in_flight_s) * 1e6))
+        shared.add(BOUND_US, int((bound_s - told.bound_s) * 1e6))
+        shared.add(BOUND_OK, self.bound_ok - told.bound_ok)
+        shared.add(BUSY, self.busy - told.busy)
+        shared.add(BUSY_BESIDE, self.busy_beside - told.busy_beside)
+        told.in_flight_s = self.area_s
+        told.bound_s = bound_s
+        told.bound_ok = self.bound_ok
+        told.busy = self.busy
+        told.busy_beside = self.busy_beside
+
+    def starves(self, now: float, finished_elsewhere_at: float = 0.0) -> bool:
+        """Has the oldest waiter had half of its wait, here or at another worker, and has no place come free since it
+        arrived? With a limit that is a guess, it is better let in than refused."""
         oldest = self.queue.oldest
-        if oldest is None or self.service.finished_at > oldest.arrived_at:
+        oldest_at = self.shared.others_oldest_at()
+        if oldest is not None and oldest.arrived_at < oldest_at:
+            oldest_at = oldest.arrived_at
+        if oldest_at >= NEVER or max(self.service.finished_at, finished_elsewhere_at) > oldest_at:
             return False
-        return now - oldest.arrived_at > self.queue.max_wait_s / 2
+        return now - oldest_at > self.queue.max_wait_s / 2
 
     def _find_stuck(self, now: float) -> None:
         cohort = self._cohort
@@ -468,7 +525,7 @@ class Bulkhead:
             cohort.began_at = now
         while cohorts and cohorts[0].count == 0:
             cohorts.popleft()
-        if not cohorts:
+        if not cohorts and self.stuck == self.excused:
             return
         service = self.service
         if service.known:
@@ -481,11 +538,11 @@ class Bulkhead:
             stuck = cohorts.popleft()
             stuck.stuck = True
             self.stuck += stuck.count
-        if self.stuck:
+        if self.stuck > self.excused:
             before = self.counted
-            self._count()
+            self._excuse()
             if self.counted != before:
-                self._shared.set_in_flight(self.counted, self.in_flight)
+                self.shared.set_in_flight(self.counted, self.in_flight)
                 self.dispatch(now)
 
     def advance(self, now: float, restart: bool = False) -> None:
@@ -513,7 +570,7 @@ class Bulkhead:
             "oldest_wait_s": 0.0 if oldest is None else now - oldest.arrived_at,
             "congested_flows": queue.congested_flows(),
             "congested_times": queue.turns,
-            "drain_s": queue.drain_s(now, self.counted),
+            "drain_s": queue.drain_s(now, self._places(0)),
             "service_mean_s": service.mean_s,
             "service_median_s": service.median_s(),
             "service_p95_s": service.p95_s(),

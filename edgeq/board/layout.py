@@ -33,7 +33,7 @@ from typing import Final
 from edgeq.board.keyed import KeyedCounts
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 2
+VERSION: Final = 3
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256

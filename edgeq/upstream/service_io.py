@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
+from edgeq.board.resources import Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.errors import StartError
 from edgeq.upstream.check_io import HealthChecks
@@ -17,7 +18,6 @@ from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
-from edgeq.upstream.shared import SharedCells
 from edgeq.upstream.tls_io import upstream_context
 from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
@@ -36,10 +36,10 @@ class UpstreamService:
         wheel: Wheel,
         resolver: Resolver,
         log: Any,
-        make_cells: Callable[[str], SharedCells] | None = None,
+        resources: Resources | None = None,
     ) -> None:
         # Each worker draws other numbers, or all would draw the same endpoint at the same time.
-        self.upstream = Upstream(name, wheel, random.getrandbits(31), make_cells)
+        self.upstream = Upstream(name, wheel, random.getrandbits(31), resources)
         self._checks = HealthChecks(self.upstream)
         self._loop = loop
         self._resolver = resolver
@@ -205,13 +205,16 @@ class UpstreamService:
     def retire(self) -> None:
         """Not in the configuration any more: let go of everything but the requests that run or wait.
 
-        Those who wait get the connections that are being dialed for them; to be ticked until `is_settled`.
+        Those who wait get the connections that are being dialed for them; to be ticked until `is_settled`. Should it
+        come back before, `apply` goes on with it.
         """
         for watch in self._watches.values():
             watch.close()
         self._retire(self._pools.values())
         self._checks.close()
         self._watches = {}
+        self._specs = {}
+        self._addresses = {}
         self._pools = {}
         self.upstream.set_pools([], {}, monotonic())
 

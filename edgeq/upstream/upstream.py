@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.admission.adaptive import Adaptive
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.limits import Learner, Totals
+from edgeq.board.resources import MachineWide, Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
 from edgeq.upstream.balancer import Balancer, make_balancer
@@ -44,16 +46,18 @@ NO_LIMIT: Final = 1 << 30
 
 
 class Upstream:
-    """Limits are this worker's share of the machine's; time-outs are seconds, 0 for none."""
+    """Its limit is the machine's, those of pools are this worker's share; time-outs are seconds, 0 for none."""
 
     __slots__ = (
         "_checked",
         "_config",
         "_cookie",
         "_ejector",
+        "_elsewhere",
         "_key_kind",
         "_key_name",
         "_learner",
+        "_learns",
         "_panic_threshold",
         "_ramp_s",
         "_seed",
@@ -67,6 +71,7 @@ class Upstream:
         "default_host",
         "events",
         "first_byte_s",
+        "forget_cells",
         "host",
         "hosts_differ",
         "idle_s",
@@ -84,12 +89,14 @@ class Upstream:
         "pools",
         "queue_timeout_s",
         "resource",
+        "shared",
         "tunnel_s",
         "unresolved",
         "wheel",
     )
 
-    def __init__(self, name: str, wheel: Wheel, seed: int = 1, make_cells: Any = None) -> None:
+    def __init__(self, name: str, wheel: Wheel, seed: int = 1, resources: Resources | None = None) -> None:
+        """`resources`: by which workers know of each other. None: this one is alone."""
         self.name = name
         self.resource = f"upstream/{name}"
         self.wheel: Wheel = wheel
@@ -99,8 +106,10 @@ class Upstream:
         """The pool of every request, if there is nothing to choose and nothing to remember."""
         self.members: list[Member] = []
         """One for each pool, in the same order; none if there is an `only` one."""
-        self.make_cells: Any = make_cells
+        self.make_cells: Any = None if resources is None else resources.bind_endpoint
         """Called with a resource's name: the `SharedCells` of it. None: this worker is alone."""
+        self.forget_cells: Any = None if resources is None else resources.forget_endpoint
+        """Called with `SharedCells` that are not needed any more."""
         self._seed: int = seed
         self.balancer: Balancer = Balancer(seed)
         self.breaker: Breaker | None = None
@@ -122,11 +131,15 @@ class Upstream:
         """Each endpoint gets a Host of its own (`Pool.host`): what is sent is settled when the endpoint is."""
         self.default_host = b""
         """Host header for HTTP/1.0 requests that have none."""
-        self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic())
+        self.shared: MachineWide = MachineWide() if resources is None else resources.bind(self.resource)
+        self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic(), self.shared)
         self.limited: bool = False
         """Is there a limit? If not the bulkhead is passed by, and who has passed it so is not counted."""
+        self._learns: bool = False
+        """Is the bulkhead's limit a learned one?"""
         self._learner: Learner | None = None
-        """Of the bulkhead's limit, unless it is configured."""
+        """Of that limit, in the worker that learns it for all."""
+        self._elsewhere: Elsewhere = Elsewhere(self.shared)
         self._totals: Totals = Totals()
         self._config: UpstreamConfig | None = None
         self.configure(UpstreamConfig(endpoints=()), 1)
@@ -146,31 +159,74 @@ class Upstream:
         self.max_lifetime_s: float = float(pool.max_lifetime)
         self.queue_timeout_s: float = float(pool.queue_timeout)
         queue = config.queue
-        self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), workers)
         now = monotonic()
         self.limited = config.limit != 0
         if config.limit != "adaptive":
-            self._learner = None
+            if self._learns:
+                self._learns = False
+                self._learner = None
+                self.shared.publish_limit(0)
             self.bulkhead.resize(config.limit or NO_LIMIT, now)
-        elif self._learner is None:
-            limit = Adaptive()
-            self.bulkhead.totals(now, self._totals)
-            self._learner = Learner(limit, now, self._totals)
-            self.bulkhead.resize(limit.value, now)
+        elif not self._learns:
+            self._learns = True
+            self.bulkhead.resize(self.shared.learned_limit() or Adaptive().value, now)
         self._configure_choice(config, monotonic())
 
     def learn(self, now: float) -> None:
-        """Move the limit, and look after those who wait for it; called on each tick."""
+        """Move the limit, and look after those who wait for it; called on each tick.
+
+        One worker learns for the machine and publishes, the others follow. When another one takes over it goes on from
+        what was published.
+        """
         bulkhead = self.bulkhead
         bulkhead.tick(now)
+        if not self._learns:
+            return
+        shared = self.shared
+        if not shared.leads(now):
+            self._learner = None
+            self._follow(now)
+            return
         learner = self._learner
-        if learner is not None:
-            bulkhead.totals(now, self._totals)
+        published = shared.learned_limit()
+        # Another limit than ours: somebody else has led meanwhile.
+        if learner is None or (published and published != learner.limit.value):
+            self._elsewhere = Elsewhere(shared)
+            self._count(now)
+            learner = self._learner = Learner(Adaptive(published) if published else Adaptive(), now, self._totals)
+        else:
+            self._count(now)
             learner.tick(now, self._totals)
-            limit = learner.limit
-            if isinstance(limit, Adaptive) and bulkhead.starves(now):
-                limit.nudge()
-            bulkhead.resize(limit.value, now)
+        limit = learner.limit
+        if isinstance(limit, Adaptive) and bulkhead.starves(now, self._elsewhere.finished_at):
+            limit.nudge()
+        shared.publish_limit(limit.value)
+        bulkhead.resize(limit.value, now)
+
+    def _count(self, now: float) -> None:
+        """Bring the machine's totals up to now."""
+        self.bulkhead.totals(now, self._totals)
+        self._elsewhere.add_to(self._totals, now)
+
+    def _follow(self, now: float) -> None:
+        """Take over the limit that another worker has learned."""
+        published = self.shared.learned_limit()
+        if published:
+            self.bulkhead.resize(published, now)
+
+    def look(self, now: float) -> None:
+        """Another worker has left a place to one who waits here, or has moved the limit."""
+        if not self.limited:
+            return
+        if self._learns and self._learner is None:
+            self._follow(now)
+        self.bulkhead.dispatch(now)
+
+    def leave(self) -> None:
+        """Nothing of it is in use any more."""
+        if self.cells is not None and self.forget_cells is not None:
+            self.forget_cells(self.cells)
 
     def _configure_choice(self, config: UpstreamConfig, now: float) -> None:
         """What endpoints are chosen by. What is known of them stays known."""
@@ -212,6 +268,7 @@ class Upstream:
             self.members = []
             self._tokens = {}
             self.only = pools[0] if pools else None
+            self._forget(old)
             return
         self.only = None
         members: list[Member] = []
@@ -234,8 +291,20 @@ class Upstream:
             pool.member = member
             members.append(member)
         self.members = members
+        self._forget(old)
         self._tokens = {_token(self.name, member.name): member for member in members} if self._cookie else {}
         self.review(now)
+
+    def _forget(self, old: dict[Pool, Member]) -> None:
+        """Give back the cells of those that are no members any more."""
+        forget = self.forget_cells
+        if forget is None:
+            return
+        kept = [member.cells for member in self.members]
+        for member in old.values():
+            # Two pools of one address, by two names, have the same cells.
+            if not any(cells is member.cells for cells in kept):
+                forget(member.cells)
 
     def _cells_of(self, resource: str) -> SharedCells:
         if self.make_cells is None:

@@ -19,7 +19,9 @@ from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
+from edgeq.board.handover_io import Doorbell
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
+from edgeq.board.resources import EndpointCells, Resources
 from edgeq.config.schema import Config, Forward, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Rate as RateConfig
@@ -51,6 +53,7 @@ from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
+from edgeq.upstream.shared import SharedBudget
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
@@ -106,14 +109,21 @@ class App:
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
+        self._doorbell = Doorbell(board, slot)
+        self._resources = Resources(board, self._doorbell.neighbours)
+        """By which limits, breakers and so on hold for all workers together."""
         self._bulkheads: dict[str, Bulkhead] = {}
-        """Of routes that have a limit of their own."""
+        """Of routes that have a limit of their own, or had one until a reload and still have requests under it."""
+        self._limited: set[str] = set()
+        """The former."""
         self._tenant: TenantKey | None = None
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
+        self._budget_cells: dict[str, EndpointCells] = {}
+        """What they have on the board."""
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
         self._leaving: list[_Door] = []
@@ -138,6 +148,7 @@ class App:
         self._configure(self._generation, config)
         self._row.set_state(STATE_SERVING)
         loop.on_tick(self._tick)
+        self._doorbell.start(loop, self._look)
         # Requests make no cycles, so collections only look in vain; what the rare paths leave is found all the same.
         gc.set_threshold(20_000, 50, 100)
 
@@ -166,25 +177,24 @@ class App:
         self._protect(config.protect)
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
-            service = self._services.get(name)
-            if service is None:
-                service = UpstreamService(name, self._loop, shard.wheel, self._resolver, self._log)
-                self._services[name] = service
-            service.apply(upstream, self._workers)
+            self._service(name).apply(upstream, self._workers)
         self._generation = generation
         self._tenant = TenantKey(config.tenant.key, config.tenant.weights) if config.tenant.key else None
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
         for name, upstream in config.upstream.items():
-            budget = self._budgets.setdefault(name, RetryBudget(0.0, 0.0))
+            budget = self._budget(name)
             budget.share = float(upstream.retry_budget.share)
-            budget.reserve = float(upstream.retry_budget.reserve) / self._workers
-        self._budgets = {name: self._budgets[name] for name in config.upstream}
+            budget.reserve = float(upstream.retry_budget.reserve)
+        for name in [name for name in self._budgets if name not in config.upstream]:
+            del self._budgets[name]
+            self._resources.forget_endpoint(self._budget_cells.pop(name))
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
-        limited = {route.name for route in config.route if route.limit}
-        for name in [name for name in self._bulkheads if name not in limited]:
-            self._bulkheads.pop(name).resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
+        self._limited = {route.name for route in config.route if route.limit}
+        for name, bulkhead in self._bulkheads.items():
+            if name not in self._limited:
+                bulkhead.resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
         for name in [name for name in self._services if name not in config.upstream]:
             service = self._services.pop(name)
             service.retire()
@@ -192,6 +202,32 @@ class App:
         for listener in config.listener:
             self._open(listener)
         self._row.set_generation(generation)
+
+    def _service(self, name: str) -> UpstreamService:
+        """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
+        its cells of the board are in use."""
+        service = self._services.get(name)
+        if service is not None:
+            return service
+        shared = self._resources.bind(f"upstream/{name}")
+        for service in self._retired:
+            if service.upstream.shared is shared:
+                self._retired.remove(service)
+                break
+        else:
+            log = self._log
+            service = UpstreamService(name, self._loop, self._shard.wheel, self._resolver, log, self._resources)
+        self._services[name] = service
+        return service
+
+    def _budget(self, name: str) -> RetryBudget:
+        """An upstream's, of which a part may be used up by the other workers."""
+        budget = self._budgets.get(name)
+        if budget is None:
+            cells = self._resources.bind_endpoint(f"upstream/{name}:retries")
+            budget = self._budgets[name] = RetryBudget(0.0, 0.0, SharedBudget(cells))
+            self._budget_cells[name] = cells
+        return budget
 
     def _protect(self, config: Protect) -> None:
         pressure = self._shard.pressure
@@ -240,9 +276,11 @@ class App:
         bulkhead = self._bulkheads.get(config.name)
         now = monotonic()
         if bulkhead is None:
-            bulkhead = self._bulkheads[config.name] = Bulkhead(f"route/{config.name}", config.limit, now)
+            name = f"route/{config.name}"
+            bulkhead = Bulkhead(name, config.limit, now, self._resources.bind(name))
+            self._bulkheads[config.name] = bulkhead
         queue = config.queue
-        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), self._workers)
         bulkhead.resize(config.limit, now)
         return bulkhead
 
@@ -322,6 +360,7 @@ class App:
         shard = self._shard
 
         shard.wheel.advance(now)
+        self._resources.tick(now)
         for door in self._doors.values():
             if door.acceptor is not None:
                 door.acceptor.tick()
@@ -330,6 +369,8 @@ class App:
             self._hangups.look(shard.unpolled, now)
         for bulkhead in self._bulkheads.values():
             bulkhead.tick(now)
+        if len(self._bulkheads) > len(self._limited):
+            self._forget_bulkheads()
         for service in self._services.values():
             service.tick(now)
         for budget in self._budgets.values():
@@ -337,7 +378,7 @@ class App:
         if self._retired:
             for service in self._retired:
                 service.tick(now)
-            self._retired = [service for service in self._retired if not service.is_settled()]
+            self._forget_services()
         self._access.flush()
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
@@ -345,6 +386,30 @@ class App:
             self._leave_step(now)
         if self._drain_done is not None:
             self._drain_step(now)
+
+    def _look(self) -> None:
+        """Another worker has left a place to one who waits here, or has moved a learned limit."""
+        now = monotonic()
+        for bulkhead in self._bulkheads.values():
+            bulkhead.dispatch(now)
+        for service in (*self._services.values(), *self._retired):
+            service.upstream.look(now)
+
+    def _forget_services(self) -> None:
+        """Let go of upstreams that have left the configuration, once nobody waits there."""
+        for service in [service for service in self._retired if service.is_settled()]:
+            self._retired.remove(service)
+            upstream = service.upstream
+            upstream.leave()
+            self._resources.forget(upstream.shared)
+
+    def _forget_bulkheads(self) -> None:
+        """Let go of routes' limits that have left the configuration, once nobody is under them."""
+        for name in [name for name in self._bulkheads if name not in self._limited]:
+            bulkhead = self._bulkheads[name]
+            if not bulkhead.in_flight and not bulkhead.queue.queued:
+                del self._bulkheads[name]
+                self._resources.forget(bulkhead.shared)
 
     def _feel(self, now: float) -> None:
         """Read how hard this worker is pressed, and close who has been idle for too long for that."""
@@ -455,6 +520,7 @@ class App:
 
     def close(self) -> None:
         """Cut what is left and write out the log."""
+        self._doorbell.close()
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.stop()

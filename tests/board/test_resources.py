@@ -322,7 +322,7 @@ def test_bound_once_by_name(two: Machine) -> None:
     cells = worker.bind(API)
     cells.finished(1e-06, OK)
     assert worker.bind(API) is cells
-    worker.forget(API)
+    worker.forget(worker.bind(API))
     assert worker.bind(API) is not cells
     assert read(two.board, cells.index).counters[OK] == 1
 
