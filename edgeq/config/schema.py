@@ -177,9 +177,10 @@ class Queue(Table, frozen=True):
     """Requests that wait because a limit is reached: of an upstream, or of a route."""
 
     max: int = 256
-    """Requests, per worker; more are refused, or displace less important ones."""
+    """Requests, machine-wide; more are refused, or displace less important ones of the same worker. A worker has its
+    share of this number in any case, even if the others' waiters use all of it."""
     max_bytes: Size = Size(16 * 1024 * 1024)
-    """Memory that they hold, per worker."""
+    """Memory that they hold, machine-wide in the same way."""
     timeout: Duration = Duration(1)
     """The longest wait."""
     discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
@@ -279,7 +280,7 @@ class Upstream(Table, frozen=True):
     eject: Eject = Eject()
     breaker: Breaker | None = None
     limit: Literal["adaptive"] | int = 0
-    """Requests in flight: a number, or learned, per worker. 0: no limit."""
+    """Requests in flight, machine-wide: a number, or learned. 0: no limit."""
     queue: Queue = Queue()
     host: str = "preserve"
     """Host header to the upstream: "preserve" (the client's), "upstream" (the endpoint's), or a literal name."""
@@ -335,7 +336,7 @@ class Route(Table, frozen=True):
     body_bytes: Size = Size(-1)
     """Overrides the listener's limit; -1: does not."""
     limit: int = 0
-    """Requests in flight, per worker. 0: no limit."""
+    """Requests in flight, machine-wide. 0: no limit."""
     queue: Queue = Queue()
     priority: Literal["critical", "default", "sheddable"] = "default"
     """What is served first when not all can be."""
