@@ -102,9 +102,8 @@ def main() -> None:
     workers = args.workers
     base = best(loop)
     print(f"{variant}: two empty calls and the loop {base:.0f} ns")
-    print(
-        f"try_acquire + release, a place is free: {best(lambda count: free(count, workers)):.0f} ns, of it the loop {base:.0f}"
-    )
+    taken = best(lambda count: free(count, workers))
+    print(f"try_acquire + release, a place is free: {taken:.0f} ns, of it the loop {base:.0f}")
     print(f"offer + release with a waiter: {best(lambda count: queued(count, 1, workers)):.0f} ns")
     print(f"the same with 50 tenants: {best(lambda count: queued(count, 50, workers)):.0f} ns")
 
