@@ -92,6 +92,7 @@ class Bulkhead:
         "held_s",
         "ignored",
         "in_flight",
+        "is_callers_own",
         "last_refusal",
         "limit",
         "max_in_flight",
@@ -111,6 +112,8 @@ class Bulkhead:
         self.resource = resource
         """As refusals name it, without the part: ``upstream/api``."""
         self.limit: int = limit
+        self.is_callers_own: bool = False
+        """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
@@ -434,6 +437,8 @@ class Bulkhead:
         """Tell one that it is turned away."""
         queue = self.queue
         ticket.waits_in = None
+        if self.is_callers_own and reason.startswith("queue_"):
+            reason = "concurrency_limit_client"
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
         resource = self.resource + ":queue"

@@ -207,6 +207,7 @@ class FairQueue:
         "queued_bytes",
         "shed",
         "slots",
+        "tenant_share",
         "turns",
         "workers",
     )
@@ -220,6 +221,9 @@ class FairQueue:
         self.max_wait_s: float = 1.0
         self.workers: int = 1
         """Who share the bounds."""
+        self.tenant_share: float = 1.0
+        """The part of `max_queued` that one tenant may fill in a class, each worker counting its own part of that; 1.0:
+        all of it."""
         self.elsewhere: int = 0
         self.elsewhere_bytes: int = 0
         """Requests that wait at other workers, and their memory; to be set before `push`."""
@@ -255,6 +259,12 @@ class FairQueue:
         workers = self.workers
         return queued * workers >= self.max_queued or queued_bytes * workers > self.max_bytes
 
+    def _has_its_share(self, ticket: Ticket, flow: Flow) -> bool:
+        """Does the tenant fill its part of the queue? Where several share a flow, none of them is blamed."""
+        if flow.mixed or flow.tenant != ticket.tenant:
+            return False
+        return flow.size >= max(1.0, self.tenant_share * self.max_queued / self.workers)
+
     def drain_s(self, now: float, busy: float) -> float:
         """How long those who wait will take to be served; 0.0: unknown."""
         return self.queued * self._service.hold_s(now, self.filled_at) / (busy if busy > 0 else 1.0)
@@ -276,6 +286,8 @@ class FairQueue:
         size = ticket.size_bytes
         if size > self.max_bytes or self.max_queued < 1:
             return "queue_full"
+        if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
+            return "fair_share_exceeded"
         full = self._is_full(size)
         if self.queued == 0:
             self._fill(now)

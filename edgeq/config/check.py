@@ -227,6 +227,11 @@ def _tenant(config: Config, findings: Findings) -> None:
         key = _try(TenantKey, tenant.key, ("tenant", "key"), findings)
         if key is not None and tenant.key.startswith("header:"):
             _header_name(key.name.decode(), ("tenant", "key"), findings)
+    else:
+        for name, is_used in (("limit", tenant.limit > 0), ("queue_share", tenant.queue_share < 1.0)):
+            if is_used:
+                findings.add(("tenant", name), "nothing says who a tenant is: tenant.key is missing")
+    _share(tenant, "queue_share", ("tenant",), findings)
     for name, weight in tenant.weights.items():
         if weight < 1:
             findings.add(("tenant", "weights", name), "must be more than 0")

@@ -347,6 +347,14 @@ class Route(Table, frozen=True):
     """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
 
 
+class TenantQueue(Table, frozen=True):
+    """[tenant.queue]: requests of one tenant that wait because he has reached his limit, machine-wide."""
+
+    max: int = 16
+    timeout: Duration = Duration(1)
+    """The longest wait."""
+
+
 class Tenant(Table, frozen=True):
     """[tenant]: who is asking, for rates, limits and fair shares."""
 
@@ -355,6 +363,13 @@ class Tenant(Table, frozen=True):
     "route"; empty: all requests are one tenant's."""
     weights: dict[str, int] = {}
     """Shares of a queue by tenant, as `key` finds it (a credential is written as it is sent); others weigh 1."""
+    limit: int = 0
+    """Requests in flight of each tenant, machine-wide; who has more, and more than wait in his queue, gets 429. All who
+    do not say who they are count as one. 0: no limit."""
+    queue: TenantQueue = TenantQueue()
+    queue_share: float = 1.0
+    """Part of the queue of an upstream or route that one tenant may fill in each class; who would fill more gets 429.
+    Each worker counts its own part of it. 1: all of it."""
 
 
 class Rate(Table, frozen=True):

@@ -70,12 +70,12 @@ class Exchange(Ticket):
         "_answer_kind",
         "_answer_remaining",
         "_interim",
+        "_passed",
         "_request_framer",
         "_request_remaining",
         "_retry",
         "_sent_all",
         "_upstream_half_closed",
-        "_upstream_next",
         "answer_bytes",
         "answer_lines",
         "answer_started",
@@ -122,8 +122,8 @@ class Exchange(Ticket):
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
         self.begun_at: float = now
-        self._upstream_next: bool = False
-        """Past the route's own limit."""
+        self._passed: int = 0
+        """Past the limit of its tenant: 1; past that of the route as well: 2."""
         self._retry: RetryPolicy | None = None
         if route is not None:
             self._retry = route.retry
@@ -182,28 +182,42 @@ class Exchange(Ticket):
     # -- through the limits -------------------------------------------------------------------------------------------
 
     def enter(self, now: float) -> None:
-        """Past the limit of the route, if it has one, then that of its upstream; it may have to wait before each."""
+        """Past the limits of its tenant and of the route, if they have one, then that of its upstream; it may have to
+        wait before each."""
         route = self.route
         if route is None:
             return
-        bulkhead = route.bulkhead
-        if bulkhead is None or self._upstream_next:
+        full: Bulkhead | None = None
+        if route.tenants is not None or route.bulkhead is not None:
+            full = self._pass(route, now)
+        if full is None:
             upstream = route.upstream
             if not upstream.limited:
                 self.granted_at = now
                 upstream.submit(self)
                 return
-            if upstream.bulkhead.try_acquire(self, now):
+            full = upstream.bulkhead
+            if full.try_acquire(self, now):
                 upstream.submit(self)
                 return
-            bulkhead = upstream.bulkhead
-        else:
-            self._upstream_next = True
-            if bulkhead.try_acquire(self, now):
-                self.enter(now)
-                return
         self.size_bytes = len(self.head.raw) + len(self.pending)
-        bulkhead.offer(self, now)
+        full.offer(self, now)
+
+    def _pass(self, route: Route, now: float) -> Bulkhead | None:
+        """Take the permits of tenant and route. Returns: the limit before which it has to wait, if there is one."""
+        if self._passed == 0:
+            self._passed = 1
+            tenants = route.tenants
+            if tenants is not None:
+                bulkhead = tenants.bulkhead_of(self.tenant, now)
+                if not bulkhead.try_acquire(self, now):
+                    return bulkhead
+        if self._passed == 1:
+            self._passed = 2
+            own = route.bulkhead
+            if own is not None and not own.try_acquire(self, now):
+                return own
+        return None
 
     def granted(self, bulkhead: Bulkhead, now: float) -> None:
         """The wait is over."""

@@ -19,6 +19,7 @@ from edgeq.route.path import has_one_reading, is_usual, normalized, plain, readi
 
 if TYPE_CHECKING:
     from edgeq.admission.bulkhead import Bulkhead
+    from edgeq.admission.tenants import Tenants
     from edgeq.policy.retry import RetryPolicy
     from edgeq.policy.terms import Terms
     from edgeq.upstream.upstream import Upstream
@@ -41,6 +42,7 @@ class Route:
         "resource",
         "retry",
         "rewrite",
+        "tenants",
         "terms",
         "timeout_s",
         "upstream",
@@ -66,6 +68,8 @@ class Route:
         self.rewrite = rewrite
         self.bulkhead: Bulkhead | None = None
         """The route's own limit, if it has one."""
+        self.tenants: Tenants | None = None
+        """The limits of tenants, if they have one."""
         self.timeout_s: float = timeout_s
         """Whole request; 0: no limit."""
         self.body_bytes: int = body_bytes

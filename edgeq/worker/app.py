@@ -17,6 +17,7 @@ from typing import Any
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
+from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.handover_io import Doorbell
@@ -116,6 +117,7 @@ class App:
         """Of routes that have a limit of their own, or had one until a reload and still have requests under it."""
         self._limited: set[str] = set()
         """The former."""
+        self._tenants = Tenants(self._resources)
         self._tenant: TenantKey | None = None
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
@@ -177,9 +179,13 @@ class App:
         self._protect(config.protect)
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
-            self._service(name).apply(upstream, self._workers)
+            service = self._service(name)
+            service.apply(upstream, self._workers)
+            service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
         self._generation = generation
-        self._tenant = TenantKey(config.tenant.key, config.tenant.weights) if config.tenant.key else None
+        tenant = config.tenant
+        self._tenant = TenantKey(tenant.key, tenant.weights) if tenant.key else None
+        self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
         for name, upstream in config.upstream.items():
@@ -251,6 +257,8 @@ class App:
         route.terms = self._terms(config)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
+        if self._config.tenant.limit:
+            route.tenants = self._tenants
         return route
 
     def _retry(self, config: RouteConfig) -> RetryPolicy | None:
@@ -281,6 +289,7 @@ class App:
             self._bulkheads[config.name] = bulkhead
         queue = config.queue
         bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), self._workers)
+        bulkhead.queue.tenant_share = self._config.tenant.queue_share
         bulkhead.resize(config.limit, now)
         return bulkhead
 
@@ -367,6 +376,7 @@ class App:
         self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
+        self._tenants.tick(now)
         for bulkhead in self._bulkheads.values():
             bulkhead.tick(now)
         if len(self._bulkheads) > len(self._limited):
@@ -390,6 +400,7 @@ class App:
     def _look(self) -> None:
         """Another worker has left a place to one who waits here, or has moved a learned limit."""
         now = monotonic()
+        self._tenants.look(now)
         for bulkhead in self._bulkheads.values():
             bulkhead.dispatch(now)
         for service in (*self._services.values(), *self._retired):

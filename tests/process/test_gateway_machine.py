@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
@@ -293,3 +294,25 @@ def test_one_worker_checks_for_all() -> None:
         made.kill(0)
         sick.clear()
         wait_for("it is back", lambda: clients[1].ask(GET).status == 200)
+
+
+def test_a_tenant_has_a_limit_of_the_machine() -> None:
+    """One who has all he may have in flight waits, then gets 429, at any worker; another one is served meanwhile. Who
+    waits for himself holds nothing of the upstream's limit."""
+    tenant: Value = {"key": "header:x-tenant", "limit": 2, "queue": {"max": 1, "timeout": "60s"}}
+    made_with = Settings(workers=2, limit=3, extra={"tenant": tenant, "upstream": {"u": {"queue": QUEUE}}})
+    with machine(made_with) as made:
+        noisy = [made.ask(slot, "/noisy", "X-Tenant: noisy") for slot in (0, 1)]
+        made.wait_seen(2)
+        noisy.append(made.ask(1, "/noisy", "X-Tenant: noisy"))
+        # At the same worker, so it comes after the one that waits.
+        (got,) = made.ask(1, "/noisy", "X-Tenant: noisy").read_answers([Asked()], 60)
+        assert got.status == 429
+        assert json.loads(got.body)["reason"] == "concurrency_limit_client"
+        assert int(got.get(b"retry-after") or b"0") >= 1
+        assert made.reading().in_flight == 2
+        polite = made.ask(0, "/polite", "X-Tenant: polite")
+        made.wait_seen(3)
+        made.let_all_go()
+        assert [status(client) for client in (*noisy, polite)] == [200] * 4
+        wait_for("nothing in flight", lambda: made.reading().in_flight == 0)
