@@ -230,9 +230,8 @@ def simulate(
                 heapq.heapify(free)
                 slots = new
             value = learner.tick(now, totals)
-            heard = finished_at >= 0
-            late = queue and finished_at <= queue[0] < now - (HALF_WAIT_S if heard else UNHEARD_S)
-            if late and totals.ok < KNOWN and (heard or len(queue) >= in_flight):
+            waited_s = now - queue[0] if queue and totals.ok < KNOWN and finished_at <= queue[0] else 0.0
+            if waited_s > HALF_WAIT_S or (waited_s > UNHEARD_S and finished_at < 0 and len(queue) >= in_flight):
                 limit.nudge()
                 value = limit.value
             if value != allowed:

@@ -463,10 +463,10 @@ class Bulkhead:
         if oldest is None or service.known or service.finished_at > oldest.arrived_at:
             return False
         waited_s = now - oldest.arrived_at
-        if service.finished_at:
-            return waited_s > self.queue.max_wait_s / 2
+        if waited_s > self.queue.max_wait_s / 2:
+            return True
         # Few arrivals can wait for the first answer; an upstream of one slot would be busy with them for long.
-        return waited_s > UNHEARD_S and self.queue.queued >= self.in_flight
+        return waited_s > UNHEARD_S and not service.finished_at and self.queue.queued >= self.in_flight
 
     def _find_stuck(self, now: float) -> None:
         cohort = self._cohort
