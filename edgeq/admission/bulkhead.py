@@ -38,6 +38,7 @@ from edgeq.board.resources import (
     BUSY_BESIDE,
     IN_FLIGHT_US,
     LAST,
+    SERVICE_NS2,
     MachineWide,
     turn_of,
 )
@@ -49,6 +50,8 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+UNHEARD_S: Final = 0.05
+"""While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
 
 
 class Cohort:
@@ -99,6 +102,7 @@ class Bulkhead:
         "max_stuck",
         "ok",
         "ok_held_s",
+        "ok_held_s2",
         "queue",
         "refusals",
         "repairs",
@@ -150,6 +154,7 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
+        self.ok_held_s2: float = 0.0
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
         self.busy_beside: int = 0
@@ -282,6 +287,7 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
+            self.ok_held_s2 += held_s * held_s
             if self._bound:
                 self.bound_ok += 1
         elif outcome == DROPPED:
@@ -314,6 +320,7 @@ class Bulkhead:
         totals.busy = self.busy
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
+        totals.service_s2 = self.ok_held_s2
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
@@ -497,27 +504,40 @@ class Bulkhead:
         shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
         self._told_waited_s = queue.busy_s
         bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
+        shared.add(SERVICE_NS2, int((self.ok_held_s2 - told.service_s2) * 1e9))
         shared.add(IN_FLIGHT_US, int((self.area_s - told.in_flight_s) * 1e6))
         shared.add(BOUND_US, int((bound_s - told.bound_s) * 1e6))
         shared.add(BOUND_OK, self.bound_ok - told.bound_ok)
         shared.add(BUSY, self.busy - told.busy)
         shared.add(BUSY_BESIDE, self.busy_beside - told.busy_beside)
+        told.service_s2 = self.ok_held_s2
         told.in_flight_s = self.area_s
         told.bound_s = bound_s
         told.bound_ok = self.bound_ok
         told.busy = self.busy
         told.busy_beside = self.busy_beside
 
-    def starves(self, now: float, finished_elsewhere_at: float = 0.0) -> bool:
-        """Has the oldest waiter had half of its wait, here or at another worker, and has no place come free since it
-        arrived? With a limit that is a guess, it is better let in than refused."""
-        oldest = self.queue.oldest
-        oldest_at = self.shared.others_oldest_at()
+    def starves(self, now: float, finished_elsewhere_at: float = 0.0, known_elsewhere: bool = False) -> bool:
+        """Has the oldest waiter of the machine waited long, and has no place come free since it arrived? While little
+        is known of the service, and the limit is a guess, it is better let in than refused."""
+        queue = self.queue
+        shared = self.shared
+        oldest = queue.oldest
+        oldest_at = shared.others_oldest_at()
         if oldest is not None and oldest.arrived_at < oldest_at:
             oldest_at = oldest.arrived_at
-        if oldest_at >= NEVER or max(self.service.finished_at, finished_elsewhere_at) > oldest_at:
+        if oldest_at >= NEVER or self.service.known or known_elsewhere:
             return False
-        return now - oldest_at > self.queue.max_wait_s / 2
+        finished_at = max(self.service.finished_at, finished_elsewhere_at)
+        if finished_at > oldest_at:
+            return False
+        waited_s = now - oldest_at
+        if waited_s > queue.max_wait_s / 2:
+            return True
+        # Few arrivals can wait for the first answer; an upstream of one slot would be busy with them for long.
+        if waited_s <= UNHEARD_S or finished_at:
+            return False
+        return queue.queued + shared.others_queued() >= self.in_flight + shared.others_in_flight()
 
     def _find_stuck(self, now: float) -> None:
         cohort = self._cohort

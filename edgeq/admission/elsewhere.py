@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgeq.admission.limits import Totals
+from edgeq.admission.service import KNOWN
 from edgeq.board.resources import (
     BOUND_OK,
     BOUND_US,
@@ -22,6 +23,7 @@ from edgeq.board.resources import (
     IGNORED,
     IN_FLIGHT_US,
     OK,
+    SERVICE_NS2,
     SERVICE_US,
     MachineWide,
 )
@@ -33,12 +35,14 @@ _KEPT: Final = 0.9
 class Elsewhere:
     """Of one resource, from now on. Times are monotonic seconds."""
 
-    __slots__ = ("_grown", "_own", "_seen", "_shared", "_shift_s", "_weight", "_weights", "finished_at")
+    __slots__ = ("_grown", "_own", "_seen", "_shared", "_shift_s", "_weight", "_weights", "finished_at", "known")
 
     def __init__(self, shared: MachineWide) -> None:
         self._shared: MachineWide = shared
         self.finished_at: float = 0.0
         """When a place has come free there, as far as it is known; 0.0: never."""
+        self.known: bool = False
+        """There were enough answers for the workers there to conclude from; see `Service`."""
         self._seen: dict[int, list[int]] = {}
         """The counters of each slot at the last look."""
         self._grown: list[int] = [0] * len(shared.counters_of(0))
@@ -63,6 +67,8 @@ class Elsewhere:
             grown = self._growth(slot)
             if grown[OK] or grown[DROPPED] or grown[IGNORED]:
                 self.finished_at = now
+            if self._seen[slot][OK] >= KNOWN:
+                self.known = True
             weight = _KEPT * self._weights.get(slot, 0.0) + grown[IN_FLIGHT_US] / 1e6
             self._weights[slot] = weight
             weights += weight
@@ -75,6 +81,7 @@ class Elsewhere:
         totals.busy += grown[BUSY]
         totals.busy_beside += grown[BUSY_BESIDE]
         totals.service_s += grown[SERVICE_US] / 1e6
+        totals.service_s2 += grown[SERVICE_NS2] / 1e9
         totals.in_flight_s += grown[IN_FLIGHT_US] / 1e6
         totals.bound_s += self._shift_s
         totals.bound_ok += grown[BOUND_OK]

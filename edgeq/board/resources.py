@@ -75,8 +75,10 @@ BOUND_US: Final = 10
 """Time in which the limit was reached."""
 BOUND_OK: Final = 11
 """OK ones that came meanwhile."""
-_SCALARS: Final = 12
-_MAX_REASONS: Final = 76
+SERVICE_NS2: Final = 12
+"""Sum of the squares of the OK ones' times, in 1e-9 s^2."""
+_SCALARS: Final = 13
+_MAX_REASONS: Final = 75
 _OTHER: Final = _MAX_REASONS - 1
 _WAIT: Final = _SCALARS + _MAX_REASONS
 _SERVICE: Final = _WAIT + BUCKETS
@@ -111,10 +113,11 @@ class MachineWide:
     without a board, and for tests.
     """
 
-    __slots__ = ("_neighbours", "_slots", "alone")
+    __slots__ = ("_learned", "_neighbours", "_slots", "alone")
 
     def __init__(self, neighbours: Neighbours | None = None) -> None:
         self._neighbours: Neighbours | None = neighbours
+        self._learned: int = 0
         self._slots: list[int] = [] if neighbours is None else neighbours.others()
         self.alone: bool = not self._slots
         """No other row is in use."""
@@ -147,6 +150,7 @@ class MachineWide:
 
     def publish_limit(self, limit: int) -> None:
         """For the one that leads: the limit that it has learned, of the machine; 0: none. The others are woken."""
+        self._learned = limit
 
     # What it wants to know.
 
@@ -156,7 +160,7 @@ class MachineWide:
 
     def learned_limit(self) -> int:
         """What the one that leads has learned, 0 if nothing yet."""
-        return 0
+        return self._learned
 
     def counters_of(self, slot: int) -> list[int]:
         """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
@@ -447,11 +451,14 @@ class ResourceCells(MachineWide):
 
     def learned_limit(self) -> int:
         """What the one that leads has learned, 0 if nothing yet."""
-        return 0 if self.is_apart else self._board.learned_limit(self.index)
+        return self._learned if self.is_apart else self._board.learned_limit(self.index)
 
     def publish_limit(self, limit: int) -> None:
         """For the one that leads: the limit that it has learned, of the machine; 0: none. The others are woken."""
-        if self.is_apart or limit == self._board.learned_limit(self.index):
+        if self.is_apart:
+            self._learned = limit
+            return
+        if limit == self._board.learned_limit(self.index):
             return
         self._board.set_learned_limit(self.index, limit)
         neighbours = self._neighbours

@@ -14,9 +14,9 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.adaptive import Adaptive
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.elsewhere import Elsewhere
+from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
 from edgeq.board.resources import MachineWide, Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
@@ -56,8 +56,8 @@ class Upstream:
         "_elsewhere",
         "_key_kind",
         "_key_name",
+        "_kind",
         "_learner",
-        "_learns",
         "_panic_threshold",
         "_ramp_s",
         "_seed",
@@ -135,8 +135,8 @@ class Upstream:
         self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic(), self.shared)
         self.limited: bool = False
         """Is there a limit? If not the bulkhead is passed by, and who has passed it so is not counted."""
-        self._learns: bool = False
-        """Is the bulkhead's limit a learned one?"""
+        self._kind = ""
+        """Of the limit, if it is learned: its name in the configuration."""
         self._learner: Learner | None = None
         """Of that limit, in the worker that learns it for all."""
         self._elsewhere: Elsewhere = Elsewhere(self.shared)
@@ -161,48 +161,49 @@ class Upstream:
         queue = config.queue
         self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), workers)
         now = monotonic()
-        self.limited = config.limit != 0
-        if config.limit != "adaptive":
-            if self._learns:
-                self._learns = False
-                self._learner = None
+        limit = config.limit
+        self.limited = limit != 0
+        kind = "" if isinstance(limit, int) else limit
+        if kind != self._kind:
+            if self._kind:  # what another kind has learned means nothing to this one
                 self.shared.publish_limit(0)
-            self.bulkhead.resize(config.limit or NO_LIMIT, now)
-        elif not self._learns:
-            self._learns = True
-            self.bulkhead.resize(self.shared.learned_limit() or Adaptive().value, now)
-        self._configure_choice(config, monotonic())
+            self._kind = kind
+            self._learner = None
+        if isinstance(limit, int):
+            self.bulkhead.resize(limit or NO_LIMIT, now)
+        else:
+            self._follow(now)
+        self._configure_choice(config, now)
 
     def learn(self, now: float) -> None:
-        """Move the limit, and look after those who wait for it; called on each tick.
-
-        One worker learns for the machine and publishes, the others follow. When another one takes over it goes on from
-        what was published.
-        """
-        bulkhead = self.bulkhead
-        bulkhead.tick(now)
-        if not self._learns:
+        """Move the limit, and look after those who wait for it; called on each tick."""
+        self.bulkhead.tick(now)
+        if not self._kind:
             return
-        shared = self.shared
-        if not shared.leads(now):
+        if self.shared.leads(now):
+            self._lead(now)
+        else:
             self._learner = None
-            self._follow(now)
-            return
+        self._follow(now)
+
+    def _lead(self, now: float) -> None:
+        """Learn for the machine, and publish. Who takes over goes on from what was published."""
+        shared = self.shared
         learner = self._learner
         published = shared.learned_limit()
         # Another limit than ours: somebody else has led meanwhile.
         if learner is None or (published and published != learner.limit.value):
             self._elsewhere = Elsewhere(shared)
             self._count(now)
-            learner = self._learner = Learner(Adaptive(published) if published else Adaptive(), now, self._totals)
+            learner = Learner(learned(self._kind, published), now, self._totals)
+            self._learner = learner
         else:
             self._count(now)
             learner.tick(now, self._totals)
-        limit = learner.limit
-        if isinstance(limit, Adaptive) and bulkhead.starves(now, self._elsewhere.finished_at):
-            limit.nudge()
-        shared.publish_limit(limit.value)
-        bulkhead.resize(limit.value, now)
+        elsewhere = self._elsewhere
+        if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
+            learner.limit.nudge()
+        shared.publish_limit(learner.limit.value)
 
     def _count(self, now: float) -> None:
         """Bring the machine's totals up to now."""
@@ -210,16 +211,17 @@ class Upstream:
         self._elsewhere.add_to(self._totals, now)
 
     def _follow(self, now: float) -> None:
-        """Take over the limit that another worker has learned."""
-        published = self.shared.learned_limit()
-        if published:
-            self.bulkhead.resize(published, now)
+        """Set the limit that was learned, here or in another worker."""
+        if self._kind == "observe":
+            self.bulkhead.resize(NO_LIMIT, now)
+        else:
+            self.bulkhead.resize(self.shared.learned_limit() or learned(self._kind).value, now)
 
     def look(self, now: float) -> None:
         """Another worker has left a place to one who waits here, or has moved the limit."""
         if not self.limited:
             return
-        if self._learns and self._learner is None:
+        if self._kind and self._learner is None:
             self._follow(now)
         self.bulkhead.dispatch(now)
 
@@ -513,6 +515,7 @@ class Upstream:
             "in_use": len(self.balancer.members) if self.members else len(self.pools),
             "panic": self.panics,
             "breaker": breaker.snapshot(now) if breaker is not None else None,
+            "learned_limit": self._learner.limit.value if self._learner is not None else None,
         }
 
 

@@ -310,7 +310,8 @@ def test_resources_beyond_the_last_index_are_counted_together_and_limited_alone(
     for cells in (*ones, *twos):
         cells.refused("queue_full")
         cells.publish_limit(4)
-        assert cells.learned_limit() == 0
+        assert cells.learned_limit() == 4  # its own
+    assert machine.board.learned_limit(RESOURCES - 1) == 0
     machine.tick()
     assert read(machine.board, RESOURCES - 1).refusals() == {"queue_full": 4}
     machine.board.close()
