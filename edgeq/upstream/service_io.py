@@ -55,6 +55,7 @@ class UpstreamService:
         self._troubles = Troubles()
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
+        self._is_retired = False
 
     def apply(self, config: UpstreamConfig, workers: int) -> None:
         """Take over a new configuration; what did not change keeps its connections.
@@ -73,6 +74,7 @@ class UpstreamService:
             dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config
+        self._is_retired = False
         self.upstream.configure(config, workers)
         if old is not None and old.tls != config.tls:
             self._retire(self._pools.values())
@@ -146,7 +148,9 @@ class UpstreamService:
             for pool in self._leaving:
                 pool.expire_waiting(now)
             self._leaving = [pool for pool in self._leaving if pool.waiting]
-        if not upstream.pools:
+        if self._is_retired:
+            self._let_pools_go()
+        elif not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
 
@@ -205,28 +209,35 @@ class UpstreamService:
     def retire(self) -> None:
         """Not in the configuration any more: let go of everything but the requests that run or wait.
 
-        Those who wait get the connections that are being dialed for them; to be ticked until `is_settled`. Should it
-        come back before, `apply` goes on with it.
+        Those who wait for a place keep the pools, those who wait for a connection get the ones that are being dialed
+        for them; to be ticked until `is_settled`. Should it come back before, `apply` goes on with it.
         """
         for watch in self._watches.values():
             watch.close()
-        self._retire(self._pools.values())
         self._checks.close()
         self._watches = {}
         self._specs = {}
         self._addresses = {}
-        self._pools = {}
-        self.upstream.set_pools([], {}, monotonic())
+        self._is_retired = True
+        self._let_pools_go()
+
+    def _let_pools_go(self) -> None:
+        """Retired: once nobody waits for a place, nobody comes any more."""
+        if self._pools and not self.upstream.bulkhead.queue.queued:
+            self._retire(self._pools.values())
+            self._pools = {}
+            self.upstream.set_pools([], {}, monotonic())
 
     def is_settled(self) -> bool:
         """Retired, and nobody waits."""
-        if self._watches or self.upstream.bulkhead.in_flight or self.upstream.bulkhead.queue.queued:
+        if self._watches or self._pools or self.upstream.bulkhead.in_flight:
             return False
         return not any(pool.waiting for pool in self._leaving)
 
     def close(self) -> None:
         """Let go of everything."""
         self.retire()
+        self._retire(self._pools.values())
         for dial in list(self._dials):
             dial.cancel()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import threading
 import time
 
@@ -148,6 +150,33 @@ def test_a_name_that_comes_back_goes_on() -> None:
         made.let_all_go()
         assert [status(client) for client in (*held, late)] == [200] * 3
         wait_for("nothing in flight", lambda: made.reading("route/r").in_flight == 0)
+
+
+def test_an_upstream_that_comes_back_goes_on() -> None:
+    """The same for the limit of an upstream itself, in both workers; connections are dialed anew."""
+    route: dict[str, Value] = {"name": "r", "upstream": "u"}
+    other: dict[str, Value] = {"u": {"queue": QUEUE}, "v": {"endpoints": ["http://127.0.0.1:9"]}}
+    with machine(Settings(workers=2, limit=2, extra={"route": [route], "upstream": other})) as made:
+        gateway = made.gateway
+        held = [made.ask(slot) for slot in (0, 1)]
+        made.wait_seen(2)
+        waiting = made.ask(1)
+        made.wait_queued(1)
+        text = (gateway.directory / "edgeq.toml").read_text()
+        only = f'upstream = {{ v = {{ endpoints = ["{made.upstream.url}"] }} }}'
+        gone = re.sub("^upstream = .*", only, text, flags=re.MULTILINE).replace('"upstream" = "u"', '"upstream" = "v"')
+        (gateway.directory / "edgeq.toml").write_text(gone)
+        gateway.process.send_signal(signal.SIGHUP)
+        gateway.wait_event("configuration applied")
+        assert made.reading().in_flight == 2
+        made.let_go()
+        made.wait_seen(3)  # who waited there goes on there
+        gateway.reload({})
+        late = made.ask(0, "/late")
+        made.wait_queued(1)
+        made.let_all_go()
+        assert [status(client) for client in (*held, waiting, late)] == [200] * 4
+        wait_for("nothing in flight", lambda: made.reading().in_flight == 0)
 
 
 def test_a_leaving_worker_counts_until_its_last_request() -> None:
@@ -297,8 +326,8 @@ def test_one_worker_checks_for_all() -> None:
 
 
 def test_a_tenant_has_a_limit_of_the_machine() -> None:
-    """One who has all he may have in flight waits, then gets 429, at any worker; another one is served meanwhile. Who
-    waits for himself holds nothing of the upstream's limit."""
+    """One who has all he may have in flight waits, then gets 429, at any worker; another one is served meanwhile. A
+    reload lets in who waits for himself, and counts who is there."""
     tenant: Value = {"key": "header:x-tenant", "limit": 2, "queue": {"max": 1, "timeout": "60s"}}
     made_with = Settings(workers=2, limit=3, extra={"tenant": tenant, "upstream": {"u": {"queue": QUEUE}}})
     with machine(made_with) as made:
@@ -310,9 +339,17 @@ def test_a_tenant_has_a_limit_of_the_machine() -> None:
         assert got.status == 429
         assert json.loads(got.body)["reason"] == "concurrency_limit_client"
         assert int(got.get(b"retry-after") or b"0") >= 1
-        assert made.reading().in_flight == 2
-        polite = made.ask(0, "/polite", "X-Tenant: polite")
+        gateway = made.gateway
+        gateway.reload({"tenant": {"key": "header:x-tenant", "limit": 0}})  # who waited for himself is let in
+        made.wait_queued(0)
         made.wait_seen(3)
+        gateway.reload({"tenant": tenant})
+        polite = made.ask(0, "/polite", "X-Tenant: polite")
+        made.wait_queued(1)
+        more = made.ask(0, "/noisy", "X-Tenant: noisy")  # waits for himself, and not in the upstream's queue
+        made.let_go()
+        made.wait_seen(4)
+        assert made.paths[3] == b"/polite"
         made.let_all_go()
-        assert [status(client) for client in (*noisy, polite)] == [200] * 4
+        assert [status(client) for client in (*noisy, polite, more)] == [200] * 5
         wait_for("nothing in flight", lambda: made.reading().in_flight == 0)
