@@ -44,6 +44,7 @@ from edgeq.board.resources import (
 )
 from edgeq.worker.wheel import NEVER
 
+NO_LIMIT: Final = 1 << 30
 MAX_STUCK: Final = 128
 _STUCK_S: Final = 1.0
 _STUCK_TIMES: Final = 10.0
@@ -450,7 +451,8 @@ class Bulkhead:
         self.shared.refused(reason)
         resource = self.resource + ":queue"
         waited_ms = int((now - ticket.arrived_at) * 1000)
-        detail = f"{queue.queued} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
+        waiting = queue.queued + self.shared.others_queued()
+        detail = f"{waiting} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
         retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
         ticket.refused(reason, resource, detail, retry_s)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.board.resources import MachineWide, Resources, TenantCells
 
 IDLE_S: Final = 1.0
 """Making a bulkhead costs some ten microseconds: not once for each request of one who sends them one by one."""
 MANY: Final = 256
-NO_LIMIT: Final = 1 << 30
 _MAX_BYTES: Final = 16 * 1024 * 1024
 RESOURCE: Final = "tenant"
 """The same for all: names of tenants must not become names of counters."""

@@ -14,7 +14,7 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
@@ -40,9 +40,6 @@ _KEY_CLIENT: Final = 1
 _KEY_PATH: Final = 2
 _KEY_HEADER: Final = 3
 _KEY_COOKIE: Final = 4
-
-
-NO_LIMIT: Final = 1 << 30
 
 
 class Upstream:

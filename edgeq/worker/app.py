@@ -15,7 +15,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
 from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
@@ -61,7 +61,6 @@ from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
-_NO_LIMIT = 1 << 31
 _SWEEP_S = 1.0
 """Under pressure: between two looks for idle connections."""
 _RATE_HEADERS = {"off": HEADERS_OFF, "ratelimit": HEADERS_IETF, "x-ratelimit": HEADERS_X, "both": HEADERS_BOTH}
@@ -200,7 +199,7 @@ class App:
         self._limited = {route.name for route in config.route if route.limit}
         for name, bulkhead in self._bulkheads.items():
             if name not in self._limited:
-                bulkhead.resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
+                bulkhead.resize(NO_LIMIT, monotonic())  # who waits goes on to its upstream
         for name in [name for name in self._services if name not in config.upstream]:
             service = self._services.pop(name)
             service.retire()

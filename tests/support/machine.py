@@ -6,6 +6,7 @@ The board is the running gateway's own, through a worker's descriptor of it: wha
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
@@ -119,8 +120,8 @@ def _board_of(pid: int) -> Board:
 
 @contextlib.contextmanager
 def machine(settings: Settings) -> Iterator[Machine]:
-    """A gateway, all of whose workers serve."""
-    with bench(settings) as running:
+    """A gateway, all of whose workers serve. Clients may be silent until all of them are connected."""
+    with bench(dataclasses.replace(settings, head_s=300)) as running:
         running.gateway.wait_event("serving")
         board = _board_of(running.gateway.workers[0])
         made = Machine(running, board)
