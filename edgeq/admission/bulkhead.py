@@ -82,6 +82,7 @@ class Bulkhead:
         "held_s",
         "ignored",
         "in_flight",
+        "is_learned",
         "last_refusal",
         "limit",
         "max_in_flight",
@@ -101,6 +102,8 @@ class Bulkhead:
         self.resource = resource
         """As refusals name it, without the part: ``upstream/api``."""
         self.limit: int = limit
+        self.is_learned: bool = False
+        """The limit is not a number of the configuration."""
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
@@ -180,6 +183,8 @@ class Bulkhead:
         queue.sweep(now)
         reason = queue.push(ticket, now, self.counted)
         if reason:
+            if self.is_learned and queue.max_queued < 1 and reason == "queue_full":
+                reason = "adaptive_limit"  # there is no queue
             queue.shed.append((ticket, reason))
         self.dispatch(now)
 
