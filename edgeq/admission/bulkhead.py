@@ -51,6 +51,8 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+_LEAST_PATIENT_S: Final = 1.0
+_MOST_PATIENT_S: Final = 30.0
 UNHEARD_S: Final = 0.05
 """While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
 
@@ -83,6 +85,7 @@ class Bulkhead:
         "_settling",
         "_told",
         "_told_waited_s",
+        "_waits_by_service",
         "admitted",
         "area_at",
         "area_s",
@@ -97,6 +100,7 @@ class Bulkhead:
         "ignored",
         "in_flight",
         "is_callers_own",
+        "is_learned",
         "last_refusal",
         "limit",
         "max_in_flight",
@@ -119,6 +123,8 @@ class Bulkhead:
         self.limit: int = limit
         self.is_callers_own: bool = False
         """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
+        self.is_learned: bool = False
+        """The limit is not a number of the configuration."""
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
@@ -133,6 +139,7 @@ class Bulkhead:
         self._cohort: Cohort = Cohort(now)
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
+        self._waits_by_service: bool = False
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
@@ -174,14 +181,23 @@ class Bulkhead:
         """Set the queue's bounds, those of the machine; who waits already is measured by the new ones at the next
         occasion.
 
+        max_wait_s 0.0: twice as long as an answer takes, 1 s at least and 30 s at most.
         Raises: KeyError for an unknown discipline.
         """
+        self._waits_by_service = max_wait_s == 0.0
+        if self._waits_by_service:
+            max_wait_s = self._patience_s()
         queue = self.queue
         queue.discipline = DISCIPLINES[discipline]
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s
         queue.workers = workers
+
+    def _patience_s(self) -> float:
+        """The longest wait that makes sense: who asks for what takes 10 s does not mind one more, and near capacity
+        many would be refused after it that there is a place for soon."""
+        return min(_MOST_PATIENT_S, max(_LEAST_PATIENT_S, 2.0 * self.service.median_s()))
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -206,6 +222,8 @@ class Bulkhead:
         queue.elsewhere_bytes = shared.others_queued_bytes()
         reason = queue.push(ticket, now, self._places(1))
         if reason:
+            if self.is_learned and queue.max_queued < 1 and reason == "queue_full":
+                reason = "adaptive_limit"  # there is no queue
             queue.shed.append((ticket, reason))
         self.dispatch(now)
 
@@ -445,7 +463,7 @@ class Bulkhead:
         """Tell one that it is turned away."""
         queue = self.queue
         ticket.waits_in = None
-        if self.is_callers_own and reason.startswith("queue_"):
+        if self.is_callers_own and not reason.startswith("deadline_"):
             reason = "concurrency_limit_client"
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
@@ -482,6 +500,8 @@ class Bulkhead:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
         self._find_stuck(now)
         queue = self.queue
+        if self._waits_by_service:
+            queue.max_wait_s = self._patience_s()
         self.advance(now)
         shared = self.shared
         self._tell(now)

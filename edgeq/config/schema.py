@@ -181,8 +181,8 @@ class Queue(Table, frozen=True):
     share of this number in any case, even if the others' waiters use all of it."""
     max_bytes: Size = Size(16 * 1024 * 1024)
     """Memory that they hold, machine-wide in the same way."""
-    timeout: Duration = Duration(1)
-    """The longest wait."""
+    timeout: Duration = Duration(0)
+    """The longest wait. 0: twice the median of the answers' times, 1 s at least and 30 s at most."""
     discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
     """adaptive: the oldest first until the queue has not been empty for a while, then the newest."""
 

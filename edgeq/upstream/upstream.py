@@ -161,6 +161,7 @@ class Upstream:
         limit = config.limit
         self.limited = limit != 0
         kind = "" if isinstance(limit, int) else limit
+        self.bulkhead.is_learned = kind != ""
         if kind != self._kind:
             if self._kind:  # what another kind has learned means nothing to this one
                 self.shared.publish_limit(0)
