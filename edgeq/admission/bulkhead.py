@@ -226,6 +226,8 @@ class Bulkhead:
                 reason = "adaptive_limit"  # there is no queue
             queue.shed.append((ticket, reason))
         self.dispatch(now)
+        if not self._bound:
+            self._look_at_bound(now)
 
     def cancel(self, ticket: Ticket, now: float) -> None:
         """The ticket waits no more (its client has left)."""
@@ -319,7 +321,7 @@ class Bulkhead:
         shared.set_in_flight(self.counted, self.in_flight)
         if self.queue.queued or shared.others_wait():
             self.dispatch(now)
-        if self._bound and self._has_room():
+        if self._bound and not self._is_reached():
             self._leave_bound(now)
 
     def refused_beyond(self) -> None:
@@ -489,12 +491,17 @@ class Bulkhead:
 
     def _look_at_bound(self, now: float) -> None:
         """Is the limit reached? Others may have reached or left it."""
-        room = self._has_room()
-        if self._bound and room:
+        reached = self._is_reached()
+        if self._bound and not reached:
             self._leave_bound(now)
-        elif not self._bound and not room:
+        elif reached and not self._bound:
             self._bound = True
             self._bound_at = now
+
+    def _is_reached(self) -> bool:
+        """Does the limit keep anybody from being in flight? A place that is free because it has been handed over, and
+        whose new owner has not come yet, is as good as taken."""
+        return self.queue.queued > 0 or not self._has_room() or self.shared.others_wait()
 
     def tick(self, now: float) -> None:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""

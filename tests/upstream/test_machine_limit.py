@@ -201,6 +201,7 @@ def test_totals_of_the_machine(two: Machine) -> None:
     tickets = [theirs.ask(two.now), theirs.ask(two.now), mine.ask(two.now)]
     two.now += 1.0
     tickets[0].release(two.now, OK)
+    two.hear()
     theirs.upstream.bulkhead.refused_beyond()
     tickets[1].release(two.now, DROPPED)
     two.now += 1.0
