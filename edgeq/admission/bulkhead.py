@@ -509,9 +509,8 @@ class Bulkhead:
         queue = self.queue
         if self._waits_by_service:
             queue.max_wait_s = self._patience_s()
-        self.advance(now)
         shared = self.shared
-        self._tell(now)
+        self.tell(now)
         if not shared.alone:
             self._look_at_bound(now)
         if queue.queued or queue.shed or shared.others_wait():
@@ -525,8 +524,9 @@ class Bulkhead:
             else:
                 self._idle_place = False
 
-    def _tell(self, now: float) -> None:
-        """Bring to the board by what the sums have grown."""
+    def tell(self, now: float) -> None:
+        """Count by what the sums have grown, for the board."""
+        self.advance(now)
         queue = self.queue
         shared = self.shared
         told = self._told

@@ -148,6 +148,9 @@ class MachineWide:
     def add(self, counter: int, count: int) -> None:
         """More of a counter, such as IN_FLIGHT_US."""
 
+    def flush(self) -> None:
+        """Show the others what was counted."""
+
     def publish_limit(self, limit: int) -> None:
         """For the one that leads: the limit that it has learned, of the machine; 0: none. The others are woken."""
         self._learned = limit
@@ -606,6 +609,10 @@ class Resources:
         """Write counters, look who has come; now in monotonic seconds. After it the worker looks at all its queues."""
         if self.neighbours.tick(int(now * 1e9)):
             self._meet()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write counters."""
         for cells in self._named.values():
             cells.flush()
 

@@ -219,9 +219,14 @@ class Upstream:
         """Another worker has left a place to one who waits here, or has moved the limit."""
         if not self.limited:
             return
+        bulkhead = self.bulkhead
         if self._kind and self._learner is None:
+            limit = bulkhead.limit
             self._follow(now)
-        self.bulkhead.dispatch(now)
+            if bulkhead.limit != limit:  # what was counted until now is not of the new one
+                bulkhead.tell(now)
+                self.shared.flush()
+        bulkhead.dispatch(now)
 
     def leave(self) -> None:
         """Nothing of it is in use any more."""

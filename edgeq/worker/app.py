@@ -388,6 +388,7 @@ class App:
             for service in self._retired:
                 service.tick(now)
             self._forget_services()
+        self._resources.flush()
         self._access.flush()
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
