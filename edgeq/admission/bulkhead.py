@@ -398,6 +398,11 @@ class Bulkhead:
         oldest = self.queue.oldest
         return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
 
+    def refuse_all(self, reason: str, now: float) -> None:
+        """Nobody is to wait any longer, for this reason (a token of edgeq.reasons)."""
+        self.queue.turn_all_away(reason, now)
+        self.dispatch(now)
+
     def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
         """Tell one that it is turned away."""
         queue = self.queue

@@ -178,9 +178,11 @@ class Exchange(Ticket):
         route = self.route
         if route is None:
             return
+        upstream = route.upstream
+        if upstream.breaker is not None and upstream.is_down(self, now):
+            return
         bulkhead = route.bulkhead
         if bulkhead is None or self._upstream_next:
-            upstream = route.upstream
             if not upstream.limited:
                 self.granted_at = now
                 upstream.submit(self)
@@ -207,7 +209,11 @@ class Exchange(Ticket):
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
         """Turned away by a limit or its queue."""
-        self.fail(reason, resource, detail, retry_after_s)
+        route = self.route
+        if reason == "circuit_open" and route is not None:
+            route.upstream.refuse_circuit(self, monotonic())
+        else:
+            self.fail(reason, resource, detail, retry_after_s)
 
     # -- the request's side -------------------------------------------------------------------------------------------
 

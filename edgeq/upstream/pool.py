@@ -86,14 +86,19 @@ class Pool:
                     return
                 connection.discard()
         # Who gets a connection that is being opened does not count: only those who wait for others to finish.
-        waiting = len(self.waiting)
-        if waiting - self.connecting >= self.upstream.max_waiting and not self._may_open():
-            exchange.fail("queue_full", self.resource + ":pool", f"{waiting} requests wait for a connection")
+        if len(self.waiting) - self.connecting >= self.upstream.max_waiting and not self._may_open():
+            self.upstream.submit_beside(exchange, self)
             return
         # Not queued_at: what another endpoint has cost it (a dial that timed out) is no time in this queue.
         self.waiting[exchange] = monotonic()
         exchange.waiting_in = self
         self._open_more()
+
+    def has_place(self) -> bool:
+        """Is there a connection for one more request, or a place in the queue?"""
+        if self.idle or self._may_open():
+            return True
+        return len(self.waiting) - self.connecting < self.upstream.max_waiting
 
     def _may_open(self) -> bool:
         upstream = self.upstream

@@ -1,7 +1,11 @@
 """A named service: a limit on requests in flight with its queue, its endpoints' pools, and who gets a request.
 
-    request --> limit, or its queue (admission.bulkhead)
-            --> breaker --> sticky cookie, or the balancer's choice among the endpoints in use --> pool
+    request --> is the circuit open? --> limit, or its queue (admission.bulkhead)
+            --> breaker, again --> sticky cookie, or the balancer's choice among the endpoints in use --> pool
+
+The breaker is asked twice, because nobody should wait for an upstream that is known to be down, and what has waited
+must not be sent to one that has gone down meanwhile; only who is sent is a probe. Those in the queue are told when the
+circuit opens.
 
 An endpoint is in use unless it is ejected (outlier.py) or its checks are bad (health.py); if fewer than the panic
 threshold are, all of them are. An upstream that has a single endpoint, and neither checks nor a breaker, has nothing to
@@ -20,7 +24,7 @@ from edgeq.admission.limits import Learner, Totals
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
 from edgeq.upstream.balancer import Balancer, make_balancer
-from edgeq.upstream.breaker import CLOSED, NAMES, Breaker
+from edgeq.upstream.breaker import CLOSED, NAMES, OPEN, Breaker
 from edgeq.upstream.health import adopt_health
 from edgeq.upstream.member import Member
 from edgeq.upstream.outlier import Ejector
@@ -269,14 +273,47 @@ class Upstream:
             if breaker.state != state:
                 self._tell_circuit()
             if not admitted:
-                wait_s = breaker.retry_after_s(now)
-                exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s")
+                self.refuse_circuit(exchange, now)
                 return
         if self._cookie:
             self._stick(exchange, now).pool.submit(exchange, False)
             return
         key = self._key(exchange) if self._key_kind else b""
         balancer.choose(key, now).pool.submit(exchange, False)
+
+    def is_down(self, exchange: Exchange, now: float) -> bool:
+        """Need `exchange` not wait for a place, as the circuit is open? Then it has been refused."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_shut(now):
+            return False
+        breaker.refused += 1
+        self.refuse_circuit(exchange, now)
+        return True
+
+    def refuse_circuit(self, exchange: Exchange, now: float) -> None:
+        """Tell when the circuit is tried again."""
+        breaker = self.breaker
+        wait_s = 0.0 if breaker is None else breaker.retry_after_s(now)
+        exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
+
+    def submit_beside(self, exchange: Exchange, full: Pool) -> None:
+        """`full` has neither a connection nor a place in its queue: another endpoint may. Not for one that sticks."""
+        now = monotonic()
+        best: Member | None = None
+        if not self._cookie:
+            for member in self.balancer.members:
+                if member.pool.has_place() and (best is None or member.load(now) < best.load(now)):
+                    best = member
+        if best is not None:
+            best.pool.submit(exchange, False)
+        elif self._cookie or len(self.members) < 2:
+            exchange.fail("queue_full", full.resource + ":pool", f"{len(full.waiting)} requests wait for a connection")
+        else:
+            count = len(self.balancer.members)
+            detail = (
+                f"{count} of {len(self.members)} endpoints are in use, each with all its connections and a full queue"
+            )
+            exchange.fail("upstream_saturated", self.resource + ":pool", detail)
 
     def submit_other(self, exchange: Exchange, tried: list[Pool]) -> bool:
         """Give a request to the best endpoint that is none of `tried`. Returns: is there one?"""
@@ -376,8 +413,11 @@ class Upstream:
         """Look after ejections, slow starts, and what other workers have found out."""
         members = self.members
         breaker = self.breaker
-        if breaker is not None and breaker.adopt():
-            self._tell_circuit()
+        if breaker is not None:
+            if breaker.adopt():
+                self._tell_circuit()
+            if breaker.state == OPEN and self.bulkhead.queue.queued:
+                self.bulkhead.refuse_all("circuit_open", now)
         if not members:
             return
         ejector = self._ejector

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.gateway import Gateway, Settings, Value, running
 from tests.support.kernel import select_pause
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import Asked, RawClient
 from tests.support.scripted_upstream import Handler, ScriptedUpstream, SeenRequest, UpstreamConnection, answer, serve
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -210,6 +212,72 @@ def test_the_breaker_opens_and_closes() -> None:
             select_pause(0.01)
         assert 500 not in statuses
         one.gateway.wait_event("circuit_closed")
+
+
+def test_who_waits_is_told_when_the_circuit_opens() -> None:
+    """The queue would last for a minute; those in it are refused as soon as the two before them have failed, with the
+    moment of the next probe."""
+    go = threading.Event()
+
+    def held(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.wait(go)
+        connection.send(ERROR)
+
+    upstream: dict[str, Value] = {
+        "limit": 1,
+        "queue": {"timeout": "60s", "discipline": "fifo"},
+        "breaker": {"min_requests": 2, "open": "30s"},
+    }
+    with farm(held, **upstream) as one, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(one.gateway.address)) for _ in range(6)]
+        for client in clients:
+            client.send(GET)
+        one.endpoints[0].wait_for(lambda: len(one.endpoints[0].requests) == 1, what="the first has the place")
+        go.set()
+        answers = [client.read_answers([Asked()])[0] for client in clients]
+        assert sorted(got.status for got in answers) == [500] * 2 + [503] * 4
+        for got in answers:
+            if got.status == 503:
+                told = json.loads(got.body)
+                assert (told["reason"], told["resource"]) == ("circuit_open", "upstream/u:breaker")
+                assert 20_000 < told["retry_after_ms"] <= 30_000
+                assert int(got.get(b"retry-after") or 0) == -(-told["retry_after_ms"] // 1000)
+        assert one.served == [2]
+
+
+@pytest.mark.parametrize("balance", ["p2c-ewma", "round-robin"])
+def test_every_endpoint_is_full_and_none_is_dead(balance: str) -> None:
+    """Two endpoints take a request each and keep one waiting: of five requests one is refused, as saturated, and four
+    are served once the endpoints answer."""
+    go = threading.Event()
+
+    def held(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.wait(go)
+        connection.send(answer(b"ok"))
+
+    upstream: dict[str, Value] = {
+        "balance": balance,
+        "pool": {"max_connections": 1, "queue": 1, "queue_timeout": "60s"},
+        "eject": {"failures": 1},
+        "breaker": {"min_requests": 1},
+    }
+    with farm(held, held, **upstream) as two, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(two.gateway.address)) for _ in range(5)]
+        for client in clients:
+            client.send(GET)
+        readable = select.select([client.socket for client in clients], [], [], 10)[0]
+        (refused,) = [client for client in clients if client.socket in readable]
+        (got,) = refused.read_answers([Asked()])
+        told = json.loads(got.body)
+        assert (got.status, told["reason"], told["resource"]) == (503, "upstream_saturated", "upstream/u:pool")
+        assert got.get(b"retry-after")
+        go.set()
+        for client in clients:
+            if client is not refused:
+                assert client.read_answers([Asked()])[0].status == 200
+        assert two.served == [2, 2]
+        assert not two.gateway.events("endpoint_ejected")
+        assert not two.gateway.events("circuit_open")
 
 
 def test_busy_is_not_dead() -> None:
