@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
+    from edgeq.upstream.upstream import Upstream
     from edgeq.wire.head import RequestHead, ResponseHead
 
 MAX_PENDING: Final = 64 * 1024
@@ -185,10 +186,10 @@ class Exchange(Ticket):
         if bulkhead is None or self._upstream_next:
             if not upstream.limited:
                 self.granted_at = now
-                upstream.submit(self)
+                self._submit(upstream)
                 return
             if upstream.bulkhead.try_acquire(self, now):
-                upstream.submit(self)
+                self._submit(upstream)
                 return
             bulkhead = upstream.bulkhead
         else:
@@ -203,9 +204,16 @@ class Exchange(Ticket):
         """The wait is over."""
         route = self.route
         if route is not None and bulkhead is route.upstream.bulkhead:
-            route.upstream.submit(self)
+            self._submit(route.upstream)
         else:
             self.enter(now)
+
+    def _submit(self, upstream: Upstream) -> None:
+        tries = self.tries
+        if tries is None:
+            upstream.submit(self)
+        else:
+            upstream.submit_again(self, tries.failed)
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
         """Turned away by a limit or its queue."""
@@ -453,15 +461,15 @@ class Exchange(Ticket):
             up.discard()
             up.pool.submit(self, True)
             return
+        member = up.pool.member
+        if member is not None:
+            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
         retry = self._policy()
         if retry is not None and status in retry.statuses:
             if self._tries().after_answer(self, retry, answer, up, len(data) - end, now):
                 return
         self.status = status
         self.answer_started = True
-        member = up.pool.member
-        if member is not None:
-            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
         if status == 503 or status == 429:
             self.reason = "upstream_shed"
             self.resource = up.pool.resource
@@ -694,7 +702,7 @@ class Exchange(Ticket):
     def _tries(self) -> Tries:
         tries = self.tries
         if tries is None:
-            tries = self.tries = Tries()
+            tries = self.tries = Tries(self)
         return tries
 
     def is_replayable(self) -> bool:
@@ -711,6 +719,25 @@ class Exchange(Ticket):
         """A try is over; its connection belongs to nobody."""
         self.up = None
         up.exchange = None
+
+    def end_try(self, reason: str, now: float) -> None:
+        """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
+        of its own: a limit that is learned must not take the sum for one. `reason`: empty, or what came of it."""
+        route = self.route
+        if route is not None and self.held is route.upstream.bulkhead:
+            self.held.release(self, now, self._outcome(reason))
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s = 0.0
+
+    def _outcome(self, reason: str) -> int:
+        """What a limit learns from a try."""
+        if not reason:
+            return OK
+        route = self.route
+        if reason == "upstream_shed" and route is not None:
+            route.upstream.bulkhead.refused_beyond()
+        return DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
 
     def blame(self, pool: Pool, reason: str) -> None:
         """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
@@ -790,6 +817,8 @@ class Exchange(Ticket):
             when = "while the upstream worked on it"
         elif self.waiting_in is not None:
             when = "while it waited for a connection"
+        elif self.attempts:
+            when = "before it was tried again"
         else:
             when = "before it came here"
         self.fail("deadline_expired", route.resource if route is not None else "", f"its time ran out {when}")
@@ -865,15 +894,10 @@ class Exchange(Ticket):
             shard.ring.append(self)
             if len(shard.ring) >= LOG_BATCH:
                 shard.flush_log()
+        if self.tries is not None:
+            self.tries.end(self)
         if self.held is not None:
-            reason = self.reason
-            outcome = OK
-            if reason:
-                outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
-                route = self.route
-                if reason == "upstream_shed" and route is not None:
-                    route.upstream.bulkhead.refused_beyond()
-            self.release(now, outcome)
+            self.release(now, self._outcome(self.reason) if self.reason else OK)
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

@@ -255,7 +255,47 @@ class Upstream:
         if only is not None:
             only.submit(exchange, False)
             return
-        self._choose(exchange)
+        if self._admits(exchange):
+            self._choose(exchange)
+
+    def submit_again(self, exchange: Exchange, failed: list[Pool]) -> None:
+        """The same for one that `failed` have failed: to another endpoint, or if there is none the list is emptied."""
+        only = self.only
+        if only is not None:
+            failed.clear()
+            only.submit(exchange, False)
+        elif self._admits(exchange) and not self.submit_other(exchange, failed):
+            failed.clear()
+            self._choose(exchange)
+
+    def has_other(self, failed: list[Pool]) -> bool:
+        """Is an endpoint in use that is none of these?"""
+        if self.members:
+            for member in self.balancer.members:  # not any(): a generator is an object for mypyc
+                if member.pool not in failed:
+                    return True
+        return False
+
+    def in_flight(self) -> int:
+        """Requests of this worker that run or wait here. Counted anew: for what is rare."""
+        count = self.bulkhead.queue.queued
+        for pool in self.pools:
+            count += pool.opened - len(pool.idle) + len(pool.waiting)
+        return count
+
+    def _admits(self, exchange: Exchange) -> bool:
+        """Does the breaker let it through? If not it has been refused."""
+        breaker = self.breaker
+        if breaker is None or breaker.state == CLOSED:
+            return True
+        now = monotonic()
+        state = breaker.state
+        admitted = breaker.admit(now)
+        if breaker.state != state:
+            self._tell_circuit()
+        if not admitted:
+            self.refuse_circuit(exchange, now)
+        return admitted
 
     def _choose(self, exchange: Exchange) -> None:
         balancer = self.balancer
@@ -266,15 +306,6 @@ class Upstream:
             exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected or fail their checks")
             return
         now = monotonic()
-        breaker = self.breaker
-        if breaker is not None and breaker.state != CLOSED:
-            state = breaker.state
-            admitted = breaker.admit(now)
-            if breaker.state != state:
-                self._tell_circuit()
-            if not admitted:
-                self.refuse_circuit(exchange, now)
-                return
         if self._cookie:
             self._stick(exchange, now).pool.submit(exchange, False)
             return

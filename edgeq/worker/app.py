@@ -132,7 +132,9 @@ class App:
         """Begin to accept."""
         self._loop = loop
         config = self._config
-        self._shard = Shard(_forward_policy(config.forward), self._access.ring, self._log, loop.call_soon)
+        self._shard = Shard(
+            _forward_policy(config.forward), self._access.ring, self._log, loop.call_soon, loop.call_later
+        )
         self._shard.flush_log = self._access.flush
         self._resolver = Resolver(loop, config.dns, self._log)
         self._configure(self._generation, config)
@@ -179,6 +181,8 @@ class App:
             budget = self._budgets.setdefault(name, RetryBudget(0.0, 0.0))
             budget.share = float(upstream.retry_budget.share)
             budget.reserve = float(upstream.retry_budget.reserve) / self._workers
+            budget.concurrent = float(upstream.retry_budget.concurrent)
+            budget.concurrent_min = -(-upstream.retry_budget.concurrent_min // self._workers)
         self._budgets = {name: self._budgets[name] for name in config.upstream}
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
@@ -231,6 +235,8 @@ class App:
             float(retry.per_try_timeout),
             int(retry.body),
             self._budgets[config.upstream],
+            float(retry.backoff),
+            float(retry.max_backoff),
         )
 
     def _route_bulkhead(self, config: RouteConfig) -> Bulkhead | None:
