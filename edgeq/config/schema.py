@@ -325,6 +325,9 @@ class RouteRetry(Table, frozen=True):
     backoff: Duration = Duration(0.025)
     """The longest pause before the second try, drawn at random from 0; twice that before the next one. 0: none."""
     max_backoff: Duration = Duration(0.25)
+    hedge: str = "off"
+    """When a second try begins beside the first, at another endpoint: after a time ("150ms"), or at the 95th percentile
+    of what the route's answers take ("p95")."""
     body: Size = Size(64 * 1024)
     """Requests with a longer body are not tried again."""
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from edgeq.policy.hedge import HedgePolicy
 from edgeq.reasons import REASONS
 from edgeq.wire.head import ResponseHead
 
@@ -160,6 +161,7 @@ class RetryPolicy:
         "backoff_s",
         "body_bytes",
         "budget",
+        "hedge",
         "max_backoff_s",
         "on_reset",
         "on_timeout",
@@ -178,6 +180,7 @@ class RetryPolicy:
         budget: RetryBudget,
         backoff_s: float = 0.0,
         max_backoff_s: float = 0.0,
+        hedge: HedgePolicy | None = None,
     ) -> None:
         """Args: attempts counts the first one; per_try_s is until the answer begins, 0 for the upstream's own time;
         body_bytes is what may be kept of a body; backoff_s is the longest pause before the second try."""
@@ -190,6 +193,8 @@ class RetryPolicy:
         self.budget: RetryBudget = budget
         self.backoff_s: float = backoff_s
         self.max_backoff_s: float = max_backoff_s
+        self.hedge: HedgePolicy | None = hedge
+        """None: there is never a second try beside the first."""
 
     def pause_s(self, tries: int, draw: float) -> float:
         """The pause before the next try, after so many (at least 1). `draw`: a random number, 0 <= draw < 1."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.wire.head import ResponseHead
 
 if TYPE_CHECKING:
-    from edgeq.response.relay import Exchange
+    from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.member import Member
     from edgeq.upstream.upstream import Upstream
@@ -62,7 +62,7 @@ class Pool:
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0
-        self.waiting: dict[Exchange, float] = {}
+        self.waiting: dict[Attempt, float] = {}
         """Since when, the longest first. The connections that are being opened are for the first `connecting` of them:
         each dial's end, good or bad, concerns the first."""
         self.memo: ResponseHead | None = None
@@ -72,7 +72,7 @@ class Pool:
         self.retired: bool = False
         """Its address is no longer in use: connections close as they become idle."""
 
-    def submit(self, exchange: Exchange, fresh: bool) -> None:
+    def submit(self, exchange: Attempt, fresh: bool) -> None:
         """Let a request begin on a connection, or wait for one. `fresh`: not on one that was idle."""
         idle = self.idle
         if not fresh:
@@ -109,7 +109,7 @@ class Pool:
             self.connecting += 1
             self.dial(self)
 
-    def leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: Attempt) -> None:
         """A waiting request is no longer wanted."""
         exchange.waiting_in = None
         self.waiting.pop(exchange, None)
@@ -212,7 +212,7 @@ class Pool:
         if not timeout_s or len(self.waiting) <= self.connecting:
             return
         dialed_for = self.connecting
-        late: list[Exchange] = []
+        late: list[Attempt] = []
         for exchange, since in self.waiting.items():
             if dialed_for:
                 dialed_for -= 1

@@ -32,7 +32,7 @@ from edgeq.upstream.shared import ANSWERED, BAD, FAILED, UNKNOWN, LocalCells, Sh
 from edgeq.wire.head import find_cookie, find_field, retry_after_s
 
 if TYPE_CHECKING:
-    from edgeq.response.relay import Exchange
+    from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.pool import Pool
     from edgeq.wire.head import ResponseHead
     from edgeq.worker.wheel import Wheel
@@ -249,7 +249,7 @@ class Upstream:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def submit(self, exchange: Exchange) -> None:
+    def submit(self, exchange: Attempt) -> None:
         """Give a request to the endpoint that should have it."""
         only = self.only
         if only is not None:
@@ -258,7 +258,7 @@ class Upstream:
         if self._admits(exchange):
             self._choose(exchange)
 
-    def submit_again(self, exchange: Exchange, failed: list[Pool]) -> None:
+    def submit_again(self, exchange: Attempt, failed: list[Pool]) -> None:
         """The same for one that `failed` have failed: to another endpoint, or if there is none the list is emptied."""
         only = self.only
         if only is not None:
@@ -276,6 +276,15 @@ class Upstream:
                     return True
         return False
 
+    def spare(self, exchange: Attempt, tried: list[Pool]) -> Pool | None:
+        """An endpoint with room that is none of these, for a try beside another one; never for a client that sticks."""
+        breaker = self.breaker
+        if not self.members or self._cookie or (breaker is not None and breaker.state != CLOSED):
+            return None
+        key = self._key(exchange) if self._key_kind else b""
+        member = self.balancer.choose_other(tried, key, monotonic())
+        return member.pool if member is not None and member.has_room() else None
+
     def in_flight(self) -> int:
         """Requests of this worker that run or wait here. Counted anew: for what is rare."""
         count = self.bulkhead.queue.queued
@@ -283,7 +292,7 @@ class Upstream:
             count += pool.opened - len(pool.idle) + len(pool.waiting)
         return count
 
-    def _admits(self, exchange: Exchange) -> bool:
+    def _admits(self, exchange: Attempt) -> bool:
         """Does the breaker let it through? If not it has been refused."""
         breaker = self.breaker
         if breaker is None or breaker.state == CLOSED:
@@ -297,7 +306,7 @@ class Upstream:
             self.refuse_circuit(exchange, now)
         return admitted
 
-    def _choose(self, exchange: Exchange) -> None:
+    def _choose(self, exchange: Attempt) -> None:
         balancer = self.balancer
         if not self.members:
             exchange.fail(self.unresolved, self.resource, "")
@@ -312,7 +321,7 @@ class Upstream:
         key = self._key(exchange) if self._key_kind else b""
         balancer.choose(key, now).pool.submit(exchange, False)
 
-    def is_down(self, exchange: Exchange, now: float) -> bool:
+    def is_down(self, exchange: Attempt, now: float) -> bool:
         """Need `exchange` not wait for a place, as the circuit is open? Then it has been refused."""
         breaker = self.breaker
         if breaker is None or not breaker.is_shut(now):
@@ -321,13 +330,13 @@ class Upstream:
         self.refuse_circuit(exchange, now)
         return True
 
-    def refuse_circuit(self, exchange: Exchange, now: float) -> None:
+    def refuse_circuit(self, exchange: Attempt, now: float) -> None:
         """Tell when the circuit is tried again."""
         breaker = self.breaker
         wait_s = 0.0 if breaker is None else breaker.retry_after_s(now)
         exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
 
-    def submit_beside(self, exchange: Exchange, full: Pool) -> None:
+    def submit_beside(self, exchange: Attempt, full: Pool) -> None:
         """`full` has neither a connection nor a place in its queue: another endpoint may. Not for one that sticks."""
         now = monotonic()
         best: Member | None = None
@@ -346,7 +355,7 @@ class Upstream:
             )
             exchange.fail("upstream_saturated", self.resource + ":pool", detail)
 
-    def submit_other(self, exchange: Exchange, tried: list[Pool]) -> bool:
+    def submit_other(self, exchange: Attempt, tried: list[Pool]) -> bool:
         """Give a request to the best endpoint that is none of `tried`. Returns: is there one?"""
         if not self.members:
             return False  # the only endpoint was tried
@@ -360,7 +369,7 @@ class Upstream:
         member.pool.submit(exchange, False)
         return True
 
-    def _key(self, exchange: Exchange) -> bytes:
+    def _key(self, exchange: Attempt) -> bytes:
         """What a consistent hash is made of; empty: the request has no such thing."""
         kind = self._key_kind
         if kind == _KEY_CLIENT:
@@ -372,7 +381,7 @@ class Upstream:
             return find_field(head, self._key_name)
         return find_cookie(head, self._key_name)
 
-    def _stick(self, exchange: Exchange, now: float) -> Member:
+    def _stick(self, exchange: Attempt, now: float) -> Member:
         """The endpoint that the client's cookie names, if it is in use; else another one, and a new cookie."""
         token = find_cookie(exchange.head, self._cookie)
         member = self._tokens.get(token) if token else None
@@ -382,7 +391,7 @@ class Upstream:
         exchange.sticky = self._set_cookie(exchange, member)
         return member
 
-    def _set_cookie(self, exchange: Exchange, member: Member) -> bytes:
+    def _set_cookie(self, exchange: Attempt, member: Member) -> bytes:
         secure = b"; Secure" if exchange.down.peer.tls else b""
         token = _token(self.name, member.name)
         return b"set-cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (self._cookie, token, secure)
