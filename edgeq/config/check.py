@@ -163,6 +163,7 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
+    _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
     _positive(upstream.eject, ("time", "interval", "max_time"), (*path, "eject"), findings)
     if upstream.breaker is not None:
         where = (*path, "breaker")
