@@ -86,8 +86,6 @@ class Tries(Timed):
 
     def after_dial(self, exchange: Exchange, pool: Pool) -> bool:
         """No connection to `pool` could be had."""
-        if self.hedge is not None:
-            return self._leave_to_hedge(exchange, pool, IGNORED, monotonic())
         route = exchange.route
         self._unreachable += 1
         if route is None or self._unreachable >= min(_MAX_DIALS, len(route.upstream.pools)):
