@@ -30,7 +30,7 @@ def _time_stands_still() -> Iterator[None]:
 
 def world(endpoints: int = 1, **keys: Any) -> World:
     made = World(endpoints=endpoints)
-    made.upstream.configure(UpstreamConfig(**{"endpoints": (), "eject": NEVER_EJECT, **keys}), 1)
+    made.upstream.configure(UpstreamConfig(**{"endpoints": (), "limit": 0, "eject": NEVER_EJECT, **keys}), 1)
     return made
 
 
