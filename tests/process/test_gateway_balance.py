@@ -75,8 +75,8 @@ def says(data: bytes) -> Handler:
 
 
 @contextlib.contextmanager
-def farm(*handlers: Handler, **upstream: Value) -> Iterator[Farm]:
-    """So many endpoints, behind one gateway with these keys of its upstream."""
+def farm(*handlers: Handler, retry: Value = (), **upstream: Value) -> Iterator[Farm]:
+    """So many endpoints, behind one gateway with these keys of its upstream, and perhaps a route that tries again."""
     with contextlib.ExitStack() as stack:
         served = [0] * len(handlers)
         current = list(handlers)
@@ -93,7 +93,10 @@ def farm(*handlers: Handler, **upstream: Value) -> Iterator[Farm]:
 
         endpoints = [stack.enter_context(ScriptedUpstream(serve(counted(i)))) for i in range(len(handlers))]
         keys: dict[str, Value] = {"endpoints": [one.url for one in endpoints], **upstream}
-        gateway = stack.enter_context(running(endpoints[0].port, Settings(extra={"upstream": {"u": keys}})))
+        extra: dict[str, Value] = {"upstream": {"u": keys}}
+        if retry:
+            extra["route"] = [{"name": "r", "upstream": "u", "retry": retry}]
+        gateway = stack.enter_context(running(endpoints[0].port, Settings(extra=extra)))
         yield Farm(gateway, endpoints, current, served)
 
 
@@ -113,6 +116,16 @@ def test_who_fails_fast_attracts_nobody(eject: dict[str, Value]) -> None:
         assert four.share(2) < 0.02, four.served
         others = [count for index, count in enumerate(four.served) if index != 2]
         assert min(others) > 0.5 * max(others)
+
+
+def test_who_fails_fast_attracts_nobody_when_others_repair_it() -> None:
+    """What is tried again at another endpoint is a failure of the first all the same: no client sees one, and the one
+    that fails is asked no more than without retries."""
+    retry: dict[str, Value] = {"on": ["500"], "backoff": 0}
+    none: dict[str, Value] = {"failures": 0, "deviations": 0}
+    with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=none, retry=retry) as four:
+        assert four.load(8, lambda: sum(four.served) >= 400)[1] == 0
+        assert 1 <= four.served[2] <= 12, four.served
 
 
 def test_who_is_slow_gets_its_share_by_speed() -> None:
