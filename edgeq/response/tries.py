@@ -171,7 +171,7 @@ class Tries(Timed):
         pause_s = policy.pause_s(exchange.attempts, random())
         if wished_s > pause_s:
             pause_s = wished_s
-        if pause_s > _MAX_HEEDED_S or now + pause_s >= exchange.deadline_at:
+        if wished_s > _MAX_HEEDED_S or now + pause_s >= exchange.deadline_at:
             return False
         upstream = route.upstream
         breaker = upstream.breaker

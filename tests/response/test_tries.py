@@ -73,6 +73,18 @@ def test_a_try_waits_for_the_end_of_its_pause() -> None:
     assert made.shard.fine_wheel.is_idle()
 
 
+def test_a_pause_may_be_as_long_as_it_is_configured() -> None:
+    """The bound on what an upstream may ask for is none on what the operator wants."""
+    made = world(503)
+    paused(made, 60.0, 60.0)
+    client, server = begin(made, GET)
+    server.data(sorry())
+    assert not client.sent
+    made.advance(31.0)
+    server_of(made).data(OK)
+    assert client.take().endswith(b"ok")
+
+
 def test_no_pause_goes_beyond_the_deadline() -> None:
     """What would come too late is not begun: the client gets what the upstream has said."""
     made = world(503, route_timeout_s=1.0)
