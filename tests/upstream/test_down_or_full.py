@@ -152,6 +152,7 @@ def test_who_sticks_to_a_full_endpoint_is_told_that_this_queue_is_full() -> None
     cookie = bytes(made.clients[0].sent).partition(b"set-cookie: ")[2].partition(b";")[0]
     mine = GET.replace(b"\r\n\r\n", b"\r\nCookie: " + cookie + b"\r\n\r\n")
     running = ask(made, mine)
+    (own,) = [pool for pool in made.upstream.pools if pool.opened]
     refused = problem(ask(made, mine))
-    assert (refused["reason"], refused["resource"][:21]) == ("queue_full", "upstream/up#10.0.0.1:")
+    assert (refused["reason"], refused["resource"]) == ("queue_full", own.resource + ":pool")
     assert running.take() == b""
