@@ -34,7 +34,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -45,17 +44,13 @@ from edgeq.listener.descriptor_io import bound_address, descriptor_accept, open_
 from edgeq.listener.open_io import MakeProtocol
 from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
 from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, Reception
+from edgeq.listener.tcp_info_io import queue_fill
 from edgeq.listener.tls_io import TlsContexts
 
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
 _TCP_NOTSENT_LOWAT: Final = 25
 """linux/tcp.h; the socket module has no name for it in Python 3.11."""
-
-_TCP_INFO_BYTES: Final = 32
-_QUEUE: Final = struct.Struct("II")
-_QUEUE_AT: Final = 24
-"""tcpi_unacked and tcpi_sacked, which of a listening socket are the queue's length and limit (net/ipv4/tcp.c)."""
 
 
 def _no_lag() -> float:
@@ -198,9 +193,7 @@ class Acceptor:
         """How full the kernel's accept queue is, as a share of its limit (0 for Unix sockets, which do not tell)."""
         if self._is_unix or self._policy.state is State.CLOSED:
             return 0.0
-        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        waiting, most = _QUEUE.unpack_from(info, _QUEUE_AT)
-        return waiting / most if most else 0.0
+        return queue_fill(self._sock)
 
     def released(self, peer: Peer) -> None:
         """A protocol has lost its connection: its place is free, and the next in the backlog may have it."""

@@ -95,10 +95,13 @@ class FakeLoop:
 
 
 class FakeSocket:
-    """What a transport gives out as its socket: notes whether closing is to reset."""
+    """What a transport gives out as its socket: notes whether closing is to reset, and has no descriptor to ask."""
 
     def __init__(self) -> None:
         self.options: list[tuple[Any, ...]] = []
+
+    def fileno(self) -> int:
+        return -1
 
     def setsockopt(self, *args: Any) -> None:
         self.options.append(args)
