@@ -9,6 +9,10 @@ Invariants:
 Who waits in the kernel's queue has no deadline, no order and no answer. So accepting stops only for a shortage of
 descriptors or memory, or when the operator says so; a full listener accepts, and lets wait or refuses.
 
+What a connection has waited in the kernel's queue counts (deadline, age in our queues, access log). It cannot be longer
+than since the queue was last found empty, so the kernel is only asked when that is WAIT_S ago: a worker that is on time
+and busy asks nothing, one that is behind asks for each connection.
+
 Inherited from the listening socket by accept(2) on Linux, hence set once: TCP_NODELAY, TCP_NOTSENT_LOWAT, SO_RCVBUF
 (not O_NONBLOCK: libuv sets it). SO_KEEPALIVE stays off: the time-outs of HTTP find dead peers sooner.
 
@@ -35,6 +39,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from edgeq.admission.pressure import Pressure
@@ -44,13 +49,16 @@ from edgeq.listener.descriptor_io import bound_address, descriptor_accept, open_
 from edgeq.listener.open_io import MakeProtocol
 from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
 from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, Reception
-from edgeq.listener.tcp_info_io import queue_fill
+from edgeq.listener.tcp_info_io import queue_fill, request_wait_us
 from edgeq.listener.tls_io import TlsContexts
 
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
 _TCP_NOTSENT_LOWAT: Final = 25
 """linux/tcp.h; the socket module has no name for it in Python 3.11."""
+
+WAIT_S: Final = 0.005
+"""A shorter wait in the kernel's queue is not asked for, and not counted."""
 
 
 def _no_lag() -> float:
@@ -64,6 +72,7 @@ class Acceptor:
         "_accept",
         "_accepted",
         "_config",
+        "_emptied_at",
         "_is_unix",
         "_lag_s",
         "_log",
@@ -116,6 +125,8 @@ class Acceptor:
         self._on_empty: Callable[[], None] | None = None
         self._accepted = 0
         self._skipped = 0
+        self._emptied_at: float = 0.0
+        """When the queue was last found empty, or a moment before: it may be inherited full."""
         sock.setblocking(False)
         self._set_options()
         self._reception = Reception(
@@ -258,10 +269,13 @@ class Acceptor:
         budget = self._policy.budget(self._lag_s())
         if self._pressure is not None:
             budget = self._pressure.budget(budget)
+        now = monotonic()
+        late = now - self._emptied_at >= WAIT_S and not self._is_unix
         for _ in range(budget):
             try:
                 fd, address = accept()
             except BlockingIOError:
+                self._emptied_at = now
                 if self._policy.retiring():
                     self._leave(Event.DRAINED)
                 return
@@ -270,7 +284,7 @@ class Acceptor:
                     continue
                 return
             self._accepted += 1
-            receive(fd, address)
+            receive(fd, address, request_wait_us(fd) if late else 0)
             if not self._policy.watching():  # who was received may have had a reason to stop us
                 return
         if self._policy.retiring():

@@ -85,7 +85,6 @@ class Downstream(Timed):
         "_taken",
         "_window_at",
         "_write_left",
-        "accept_us",
         "buffer",
         "client_lines",
         "closed",
@@ -102,16 +101,17 @@ class Downstream(Timed):
         "state",
         "transport",
         "trusted",
+        "waited",
         "write_blocked",
     )
 
-    def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, accept_us: int, closed: Any) -> None:
+    def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, closed: Any) -> None:
         super().__init__()
         self.shard: Shard = shard
         self.settings: ListenerSettings = settings
         self.peer: Peer = peer
-        self.accept_us: int = accept_us
-        """How long this connection has waited for a place; 0 if it has not, or once it has been logged."""
+        self.waited: bool = peer.waited_us > 0 or peer.kernel_us > 0
+        """`peer` says how long, and nobody has logged it."""
         self.closed: Any = closed
         """Called with the peer once the connection is gone."""
         self.transport: Any = None
@@ -358,6 +358,8 @@ class Downstream(Timed):
             self._window_at = NEVER
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        if self.waited and not self._count_wait(exchange, now):
+            return
         terms = route.terms
         if terms is not None and not terms.accept(exchange, now):
             return
@@ -366,6 +368,23 @@ class Downstream(Timed):
         shard.wheel.schedule(self, self._active_deadline())
         exchange.queued_at = now
         exchange.enter(now)
+
+    def _count_wait(self, exchange: Exchange, now: float) -> bool:
+        """The first request counts from when it came, not from when this worker had time to accept its connection.
+
+        Not over TLS, where what waited was the handshake. Returns: False if its time is over.
+        """
+        peer = self.peer
+        if self.requests > 1 or peer.tls:
+            return True
+        wait_s = peer.kernel_us * 1e-6
+        exchange.arrived_at = now - wait_s
+        if exchange.deadline_at < NEVER:
+            exchange.deadline_at -= wait_s
+            if now >= exchange.deadline_at:
+                exchange.deadline_passed()
+                return False
+        return True
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
@@ -757,4 +776,4 @@ class DownstreamFactory:
 
     def make(self, peer: Peer) -> Downstream:
         """The protocol of a new connection."""
-        return Downstream(self._shard, self._settings, peer, peer.waited_us, self.released)
+        return Downstream(self._shard, self._settings, peer, self.released)

@@ -19,7 +19,17 @@ class Peer:
     A plain class: a frozen dataclass costs two microseconds for each connection.
     """
 
-    __slots__ = ("client_host", "client_port", "local_host", "local_port", "proxied", "server_name", "tls", "waited_us")
+    __slots__ = (
+        "client_host",
+        "client_port",
+        "kernel_us",
+        "local_host",
+        "local_port",
+        "proxied",
+        "server_name",
+        "tls",
+        "waited_us",
+    )
 
     def __init__(
         self,
@@ -44,6 +54,8 @@ class Peer:
         """What the client asked for by SNI, in lower case; empty when it asked for nothing."""
         self.waited_us: int = 0
         """In our backlog, because the listener was full; no part of who this is, so peers are equal without it."""
+        self.kernel_us: int = 0
+        """In the kernel's accept queue, with a request or the beginning of one; neither is this."""
 
     def named(self, server_name: str) -> Peer:
         """The same peer, which has asked for `server_name`."""
@@ -51,6 +63,7 @@ class Peer:
             self.client_host, self.client_port, self.local_host, self.local_port, self.tls, self.proxied, server_name
         )
         named.waited_us = self.waited_us
+        named.kernel_us = self.kernel_us
         return named
 
     def __eq__(self, other: object) -> bool:

@@ -18,6 +18,7 @@ from edgeq.config.schema import AcceptQueue, Duration, Listener, ListenerTimeout
 from edgeq.listener.peer import Peer, plain_host
 from tests.listener.harness import TIMEOUT_S, Client, Echo, LocalGate, Site, refusal, run, soon
 from tests.listener.test_proxy_protocol import INVALID, V4, VALID, v2
+from tests.support import kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,6 +43,50 @@ def test_serves_and_names_both_ends() -> None:
         client.close()
         await site.until(lambda: bool(site.lost))
         assert site.gate.open.total() == 0
+        site.acceptor.close()
+
+    run(scenario)
+
+
+def test_what_waited_in_the_kernel_says_so() -> None:
+    """A listening socket that is inherited full: who has sent something is told how long it has waited, who has not is
+    not late."""
+
+    async def scenario() -> None:
+        site = Site(config())
+        early, silent = site.client(), site.client()
+        await early.send(b"GET")
+        kernel.wait_until_sent_ms(early.socket, 30)
+        site.acceptor.start()
+        await early.expect(b"hello\nGET")
+        await silent.expect(b"hello\n")
+        waited = {echo.peer.client_port: echo.peer.kernel_us for echo in site.connected}
+        assert 30_000 - kernel.TICK_MS * 1000 <= waited[early.port] < 20_000_000
+        assert waited[silent.port] == 0
+        early.close()
+        silent.close()
+        await site.until(lambda: len(site.lost) == 2)
+        site.acceptor.close()
+
+    run(scenario)
+
+
+def test_a_proxied_client_has_waited_as_well() -> None:
+    """Its wait stays with it when the PROXY header names it, and a TLS server name is learned."""
+
+    async def scenario() -> None:
+        site = Site(config(**PROXY))
+        client = site.client()
+        await client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+        kernel.wait_until_sent_ms(client.socket, 30)
+        site.acceptor.start()
+        await client.expect(b"hello\n")
+        peer = site.connected[0].peer
+        assert peer.client_host == "192.0.2.1"
+        assert peer.kernel_us >= 30_000 - kernel.TICK_MS * 1000
+        assert peer.named("a.example").kernel_us == peer.kernel_us
+        client.close()
+        await site.until(lambda: bool(site.lost))
         site.acceptor.close()
 
     run(scenario)

@@ -351,7 +351,7 @@ class World:
 
     def connect(self) -> FakeTransport:
         """A client's connection; its protocol is a Downstream."""
-        down = Downstream(self.shard, self.settings, self.peer, 0, self.gone.append)
+        down = Downstream(self.shard, self.settings, self.peer, self.gone.append)
         transport = FakeTransport(self.loop, down, half_close=not self.tls)
         self.clients.append(transport)
         return transport
