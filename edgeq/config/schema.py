@@ -279,7 +279,8 @@ class Upstream(Table, frozen=True):
     { url = "...", weight = 2 }."""
     balance: Literal["p2c-ewma", "least-requests", "round-robin", "consistent-hash", "sticky"] = "p2c-ewma"
     hash_key: str = "client-address"
-    """For consistent-hash: "client-address", "path" (without the query), "header:NAME" or "cookie:NAME"."""
+    """For consistent-hash: "client-address", "path" (without the query), "header:NAME" or "cookie:NAME". A header that
+    comes twice is none, as for `tenant.key`."""
     sticky_cookie: str = "edgeq"
     """For sticky: the cookie that names a client's endpoint."""
     slow_start: Duration = Duration(0)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeq.policy.rate import BY_CLIENT, BY_TENANT, RateSet, wait_s
-from edgeq.policy.tenant import CLIENT, CREDENTIAL, HEADER, ROUTE, TenantKey, client_of, field_value, key_of
+from edgeq.policy.tenant import CLIENT, CREDENTIAL, HEADER, ROUTE, TenantKey, client_of, key_of
+from edgeq.wire.head import field_value
 
 if TYPE_CHECKING:
     from edgeq.policy.headers import ForwardPolicy
