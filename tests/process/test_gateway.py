@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from tests.support import gateway, kernel
 from tests.support.clients import Closed, begin, exchange, finish, load, server_pid, to
-from tests.support.gateway import Gateway, Settings, Value
+from tests.support.gateway import ROOT, Gateway, Settings, Value
 from tests.support.scripted_upstream import (
     ScriptedUpstream,
     SeenRequest,
@@ -346,3 +348,32 @@ def test_ambiguous_paths_are_refused_until_their_route_lets_them_pass(backend: B
             assert exchange(sock, "/projects/a/issues")[0] == 200
             started.reload({"route": [{**project, "ambiguous_paths": "pass"}, rest]})
             assert exchange(sock, path)[2] == path.encode()
+
+
+def test_a_reload_signal_during_the_start_is_not_lost(backend: Backend, tmp_path: Path) -> None:
+    """From the moment that the process does not die of it any more: the file that was changed before it is applied."""
+    made = settings(1)
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(4):
+            port, directory = gateway.free_port(), tmp_path / str(number)
+            directory.mkdir()
+            config = directory / "edgeq.toml"
+            config.write_text(gateway.edgeq_config(port, backend.server.port, directory, made))
+            with (directory / "stderr").open("wb") as stderr:
+                command = [sys.executable, "-m", "edgeq", "serve", "--config", str(config)]
+                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+            started.append(process)
+            starting = Gateway("edgeq", ("127.0.0.1", port), process, directory, made, backend.server.port)
+            wait_for("signals", lambda pid=process.pid: kernel.heeds(pid, signal.SIGHUP))  # type: ignore[misc]
+            starting.reconfigure({"forward": {"node": "changed"}})
+            process.send_signal(signal.SIGHUP)
+            starting.wait_event("configuration applied")
+            with socket.create_connection(starting.address, timeout=30) as sock:
+                assert exchange(sock, "/after", close=True)[0] == 200
+            assert backend.server.requests[-1].get(b"via") == b"1.1 changed"
+            assert starting.stop() == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()

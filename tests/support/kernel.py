@@ -39,6 +39,12 @@ def wait_until_sent_ms(sock: socket.socket, least_ms: int) -> None:
         select_pause(0.005)
 
 
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Is the signal caught or blocked by a process (proc(5): SigCgt, SigBlk), so that it does not die of it?"""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(lines["SigCgt"], 16) | int(lines["SigBlk"], 16)) >> (number - 1) & 1)
+
+
 class UnreadProbe:
     """Asks the kernel how many bytes wait unread at the far end of a loopback IPv4 connection."""
 
