@@ -403,7 +403,7 @@ class Forward(Table, frozen=True):
 
 
 class AccessLog(Table, frozen=True):
-    """[access_log]."""
+    """[access_log]: one line for each request. Only these are written to stdout, in this format also on a terminal."""
 
     target: str = "stdout"
     """"stdout", "off" or a file's path (opened again on SIGUSR1)."""
@@ -415,7 +415,7 @@ class EventLog(Table, frozen=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
-    """auto: console on a terminal, JSON elsewhere."""
+    """auto: console on a terminal, JSON elsewhere. Colours are for terminals only, and not with NO_COLOR."""
 
 
 class Dns(Table, frozen=True):

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import socket
 import subprocess
@@ -377,3 +379,42 @@ def test_a_reload_signal_during_the_start_is_not_lost(backend: Backend, tmp_path
         for process in started:
             process.kill()
             process.wait()
+
+
+def test_a_terminal_gets_data_and_events_apart(backend: Backend) -> None:
+    """On a terminal, too, standard output has access lines in JSON and nothing else; events are for people there."""
+    port = gateway.free_port()
+    upstream_url = f"http://127.0.0.1:{backend.server.port}"
+    command = [sys.executable, "-m", "edgeq", "serve", "--listen", f"127.0.0.1:{port}", "--upstream", upstream_url]
+    terminals = [pty.openpty(), pty.openpty()]
+    said = [b"", b""]
+
+    def has_said(stream: int, text: bytes) -> bool:
+        while select.select([terminals[stream][0]], [], [], 0)[0]:
+            said[stream] += os.read(terminals[stream][0], 65536)
+        return text in said[stream]
+
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=terminals[0][1],
+        stderr=terminals[1][1],
+        env=environment,
+    )
+    try:
+        wait_for("serving", lambda: has_said(1, b"serving"))
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            assert exchange(sock, "/seen", close=True)[0] == 200
+        wait_for("its line", lambda: has_said(0, b"/seen"))
+        process.terminate()
+        wait_for("the end", lambda: has_said(1, b"stopped"))
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for descriptor in (*terminals[0], *terminals[1]):
+            os.close(descriptor)
+    assert [json.loads(line)["url.path"] for line in said[0].splitlines()] == ["/seen"]
+    assert b"\x1b[" in said[1]
