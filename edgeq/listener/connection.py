@@ -370,14 +370,13 @@ class Downstream(Timed):
         exchange.enter(now)
 
     def _count_wait(self, exchange: Exchange, now: float) -> bool:
-        """The first request counts from when it came, not from when this worker had time to accept its connection.
+        """The first request counts from when it came, not from when this worker had time for it, or a place.
 
-        Not over TLS, where what waited was the handshake. Returns: False if its time is over.
+        Returns: False if its time is over.
         """
-        peer = self.peer
-        if self.requests > 1 or peer.tls:
+        if self.requests > 1:
             return True
-        wait_s = peer.kernel_us * 1e-6
+        wait_s = self.peer.kernel_us * 1e-6
         exchange.arrived_at = now - wait_s
         if exchange.deadline_at < NEVER:
             exchange.deadline_at -= wait_s

@@ -23,6 +23,7 @@ class Peer:
         "client_host",
         "client_port",
         "kernel_us",
+        "late",
         "local_host",
         "local_port",
         "proxied",
@@ -54,8 +55,10 @@ class Peer:
         """What the client asked for by SNI, in lower case; empty when it asked for nothing."""
         self.waited_us: int = 0
         """In our backlog, because the listener was full; no part of who this is, so peers are equal without it."""
+        self.late: bool = False
+        """It may have waited in the kernel's accept queue. Neither this nor what follows is part of who this is."""
         self.kernel_us: int = 0
-        """In the kernel's accept queue, with a request or the beginning of one; neither is this."""
+        """How long its first bytes lay in the kernel, where that was asked for."""
 
     def named(self, server_name: str) -> Peer:
         """The same peer, which has asked for `server_name`."""
@@ -63,7 +66,6 @@ class Peer:
             self.client_host, self.client_port, self.local_host, self.local_port, self.tls, self.proxied, server_name
         )
         named.waited_us = self.waited_us
-        named.kernel_us = self.kernel_us
         return named
 
     def __eq__(self, other: object) -> bool:

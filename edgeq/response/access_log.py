@@ -12,10 +12,10 @@ Invariants
 
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
 several; `edgeq.connect_ms` is how long that connection took to open if one was opened for this request, and lies within
-it. `edgeq.kernel_ms` is how long the first bytes of a connection have waited until this worker accepted it, where that
-may have been 5 ms or more, and `edgeq.accept_ms` its wait for a place because the listener was full; only its first
-request tells them, and `edgeq.total_ms` begins after both. `edgeq.second_reason` says why nothing more was
-done about the first one.
+it. `edgeq.kernel_ms` is how long the first request of a connection lay in the kernel until it was read, where that may
+have been 5 ms or more: until this worker accepted the connection, and then had a place for it, for which
+`edgeq.accept_ms` is the wait because the listener was full. Only the first request tells them, and `edgeq.total_ms`
+begins after both. `edgeq.second_reason` says why nothing more was done about the first one.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they

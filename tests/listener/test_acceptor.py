@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from edgeq.config.schema import AcceptQueue, Duration, Listener, ListenerTimeouts, Size
+from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer, plain_host
 from tests.listener.harness import TIMEOUT_S, Client, Echo, LocalGate, Site, refusal, run, soon
 from tests.listener.test_proxy_protocol import INVALID, V4, VALID, v2
 from tests.support import kernel
+from tests.support.fake_transport import World, frozen_time
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,48 +50,80 @@ def test_serves_and_names_both_ends() -> None:
     run(scenario)
 
 
-def test_what_waited_in_the_kernel_says_so() -> None:
-    """A listening socket that is inherited full: who has sent something is told how long it has waited, who has not is
-    not late."""
-
-    async def scenario() -> None:
-        site = Site(config())
-        early, silent = site.client(), site.client()
-        await early.send(b"GET")
-        kernel.wait_until_sent_ms(early.socket, 30)
-        site.acceptor.start()
-        await early.expect(b"hello\nGET")
-        await silent.expect(b"hello\n")
-        waited = {echo.peer.client_port: echo.peer.kernel_us for echo in site.connected}
-        assert 30_000 - kernel.TICK_MS * 1000 <= waited[early.port] < 20_000_000
-        assert waited[silent.port] == 0
-        early.close()
-        silent.close()
-        await site.until(lambda: len(site.lost) == 2)
-        site.acceptor.close()
-
-    run(scenario)
+def route_waits(world: World) -> list[float]:
+    """How much of the 60 s that its route gives each request had used up when it began."""
+    exchanges = [down.exchange for down in world.shard.downstreams if isinstance(down, Downstream)]
+    return [one.begun_at + 60 - one.deadline_at for one in exchanges if one is not None]
 
 
-def test_a_proxied_client_has_waited_as_well() -> None:
-    """Its wait stays with it when the PROXY header names it, and a TLS server name is learned."""
-
-    async def scenario() -> None:
-        site = Site(config(**PROXY))
-        client = site.client()
-        await client.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
-        kernel.wait_until_sent_ms(client.socket, 30)
-        site.acceptor.start()
-        await client.expect(b"hello\n")
-        peer = site.connected[0].peer
-        assert peer.client_host == "192.0.2.1"
-        assert peer.kernel_us >= 30_000 - kernel.TICK_MS * 1000
-        assert peer.named("a.example").kernel_us == peer.kernel_us
+def leave(site: Site, *clients: Client) -> None:
+    """Clients reset, and this is noticed: two ticks later the loop watches also who is served early."""
+    for _ in range(2):
+        site.acceptor.tick()
+    for client in clients:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        await site.until(lambda: bool(site.lost))
-        site.acceptor.close()
 
-    run(scenario)
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_what_waited_in_the_kernel_counts(proxied: bool) -> None:
+    """A listening socket that is inherited full: the request that lies there counts from when it came. Who has sent
+    nothing yet is not late, and his request counts from when it comes."""
+    with frozen_time():
+        world = World(route_timeout_s=60)
+
+        async def scenario() -> None:
+            site = Site(
+                config(**PROXY) if proxied else config(),
+                make=lambda site, peer: Downstream(world.shard, world.settings, peer, site.acceptor.released),  # type: ignore[return-value,arg-type]
+            )
+            head = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" if proxied else b""
+            early, silent = site.client(), site.client()
+            await early.send(head + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            kernel.wait_until_sent_ms(early.socket, 30)
+            site.acceptor.start()
+            await soon(lambda: len(world.dials) == 1)
+            await silent.send(head + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: len(world.dials) == 2)
+            prompt_s, waited_s = sorted(route_waits(world))
+            assert prompt_s == 0
+            assert 0.030 - kernel.TICK_MS / 1000 <= waited_s < 30
+            leave(site, early, silent)
+            await soon(lambda: not world.shard.downstreams)
+            site.acceptor.close()
+
+        run(scenario)
+
+
+def test_who_waited_for_a_place_counts_as_well() -> None:
+    """The listener was full, and the request lay in the kernel meanwhile."""
+    with frozen_time():
+        world = World(route_timeout_s=60)
+
+        async def scenario() -> None:
+            gate = LocalGate(max_connections=1)
+            site = Site(
+                config(queue=AcceptQueue(max=10, timeout=Duration(60))),
+                gate,
+                make=lambda site, peer: Downstream(world.shard, world.settings, peer, site.acceptor.released),  # type: ignore[return-value,arg-type]
+            )
+            site.acceptor.start()
+            first = site.client()
+            await first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: len(world.dials) == 1)
+            second = site.client()
+            await second.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: site.acceptor.snapshot()["waiting"] == 1)
+            kernel.wait_until_sent_ms(second.socket, 30)
+            leave(site, first)
+            await soon(lambda: site.acceptor.snapshot()["waited"] == 1 and len(world.shard.downstreams) == 1)
+            await soon(lambda: len(route_waits(world)) == 1)
+            assert route_waits(world)[0] >= 0.030 - kernel.TICK_MS / 1000
+            leave(site, second)
+            await soon(lambda: not world.shard.downstreams)
+            site.acceptor.close()
+
+        run(scenario)
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])
