@@ -331,13 +331,16 @@ def test_without_a_rate_a_reader_may_trickle(kernel: Kernel) -> None:
     assert client.lost
 
 
-def test_who_takes_the_end_too_slowly_is_cut(kernel: Kernel) -> None:
+@pytest.mark.parametrize("windows", [0, 1, 2])
+def test_who_takes_the_end_too_slowly_is_cut(windows: int, kernel: Kernel) -> None:
     """The answer is complete, its connection is to be closed, and its last bytes are on the way."""
     world = World(timeouts={"write": 10})
     client = large_answer(world, kernel, NEW_CLOSED, b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + b"x" * 9000)
-    kernel.take(2400)
-    world.advance(10.1)
-    assert not client.aborted
+    for _ in range(windows):
+        kernel.take(2400)
+        client.drain(2400)
+        world.advance(10.1)
+        assert not client.aborted
     kernel.take(100)
     client.drain(100)
     world.advance(10.1)
