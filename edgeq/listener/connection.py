@@ -414,10 +414,10 @@ class Downstream(Timed):
             self.shard.wheel.schedule(self, self._active_deadline())
 
     def _begin_window(self, exchange: Exchange, now: float) -> None:
-        """From now on enough of the body must come."""
-        if self.settings.least_body_bytes:
-            self._window_at = now + self.settings.body_timeout_s
-            self._received = exchange.request_bytes
+        """From now on enough of the body must come, if that is asked for."""
+        settings = self.settings
+        self._window_at = now + settings.body_timeout_s if settings.least_body_bytes else NEVER
+        self._received = exchange.request_bytes
 
     def _body(self, exchange: Exchange, data: bytes) -> bool:
         """Give body bytes to the exchange. Returns: False if that ended it."""

@@ -13,10 +13,12 @@ import struct
 import termios
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.config.schema import ListenerLimits, Size
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.response.relay import MAX_PENDING
 from tests.support.fake_transport import HIGH_WATER, FakeTransport, World, frozen_time
@@ -99,7 +101,7 @@ def test_a_head_that_loses_its_rate(before: bytes) -> None:
         world.dial_ok().data(OK)
         client.take()
     client.data(GET[:-2] + b"X-Long: " + b"a" * 50)
-    world.advance(5.1)
+    world.advance(5.5)
     assert not client.take()
     for _ in range(5):
         client.data(b"aaaaaaaaa")
@@ -117,9 +119,9 @@ def test_each_head_has_a_window_of_its_own() -> None:
     client = world.connect()
     for _ in range(3):
         client.data(GET[:-2] + b"X-Long: " + b"a" * 500 + b"\r\n")
-        world.advance(5.1)
+        world.advance(5.5)
         client.data(b"X-Longer: " + b"a" * 100 + b"\r\n")
-        world.advance(5.1)
+        world.advance(5.5)
         client.data(b"\r\n")
         world.loop.run()
         server = world.dial_ok() if world.dials else world.servers[0]
@@ -189,6 +191,19 @@ def test_without_a_rate_a_body_may_trickle(off: dict[str, dict[str, float]]) -> 
         client.data(b"a")
         world.advance(9)
         assert not client.closing
+
+
+def test_a_reload_may_take_the_rate_away() -> None:
+    """From a body that is on its way: its window is the last one, and nobody looks at it again."""
+    world = World(timeouts={"body": 10}, limits={"min_body_rate": 20})
+    client, _ = world.request(POST)
+    client.data(b"a")
+    world.settings.update(msgspec.structs.replace(world.config, limits=ListenerLimits(min_body_rate=Size(0))))
+    for _ in range(20):
+        client.data(b"a")
+        world.advance(5)
+        assert not client.closing
+    assert client.protocol.expire_at > world.now
 
 
 def test_a_body_that_is_not_read_is_not_slow() -> None:
@@ -339,11 +354,11 @@ def test_who_takes_the_end_too_slowly_is_cut(windows: int, kernel: Kernel) -> No
     for _ in range(windows):
         kernel.take(2400)
         client.drain(2400)
-        world.advance(10.1)
+        world.advance(10.5)
         assert not client.aborted
     kernel.take(100)
     client.drain(100)
-    world.advance(10.1)
+    world.advance(10.5)
     assert client.aborted
     world.check_settled()
 
