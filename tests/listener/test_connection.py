@@ -526,3 +526,22 @@ def test_whose_time_was_over_before_accept_is_not_served() -> None:
     server.data(OK)
     assert status_of(client.take()) == 200
     world.check_settled()
+
+
+def test_the_wait_before_accept_is_a_part_of_the_wait_in_a_queue() -> None:
+    """Of a second that a request may wait for the limit, what it lay in the kernel is gone."""
+    world = World()
+    bulkhead = world.upstream.bulkhead
+    bulkhead.configure("fifo", 8, 1 << 20, 1.0)
+    bulkhead.resize(1, world.now)
+    world.request(GET)
+    prompt = world.connect()
+    world.peer.kernel_us = 900_000
+    late = world.connect()
+    prompt.data(GET)
+    late.data(GET)
+    for refused in (late, prompt):
+        assert not refused.take()
+        world.advance(1.0 if refused is prompt else 0.2)
+        bulkhead.tick(world.now)
+        assert b"queue_timeout" in refused.take()
