@@ -180,14 +180,18 @@ class Bulkhead:
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Take a place if one is free and nobody waits for it."""
+        if not self.has_place():
+            return False
+        self._grant(ticket, now)
+        self._shared.admitted(0.0)
+        return True
+
+    def has_place(self) -> bool:
+        """Would `try_acquire` take a place?"""
         if self.queue.queued or self._settling:
             return False
         shared = self._shared
-        if self.counted + shared.others_in_flight() >= self.limit or shared.others_wait():
-            return False
-        self._grant(ticket, now)
-        shared.admitted(0.0)
-        return True
+        return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
@@ -210,14 +214,8 @@ class Bulkhead:
         self.dispatch(now)
 
     def _grant(self, ticket: Ticket, now: float) -> None:
-        held = ticket.held
-        if held is not None:
-            outer = ticket.outer
-            if outer is None:
-                ticket.outer = [Held(ticket, held)]
-            else:
-                outer.append(Held(ticket, held))
-            ticket.charged_flow = None
+        if ticket.held is not None:
+            ticket.cover()
         cohort = self._cohort
         cohort.count += 1
         ticket.held = self
@@ -421,6 +419,11 @@ class Bulkhead:
         """When this worker's turn is among the workers: by class, then by the oldest."""
         oldest = self.queue.oldest
         return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
+
+    def refuse_all(self, reason: str, now: float) -> None:
+        """Nobody is to wait any longer, for this reason (a token of edgeq.reasons)."""
+        self.queue.turn_all_away(reason, now)
+        self.dispatch(now)
 
     def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
         """Tell one that it is turned away."""
