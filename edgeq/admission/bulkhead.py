@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from edgeq.admission.limits import Totals
+from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
@@ -92,13 +92,14 @@ class Bulkhead:
         "max_stuck",
         "ok",
         "ok_held_s",
-        "ok_held_s2",
         "queue",
         "refusals",
         "repairs",
         "resource",
         "service",
         "stuck",
+        "times",
+        "wants_times",
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
@@ -141,7 +142,9 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
-        self.ok_held_s2: float = 0.0
+        self.wants_times: bool = False
+        """Keep the times of single answers for who learns the limit."""
+        self.times: list[float] = []
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
         self.busy_beside: int = 0
@@ -280,7 +283,8 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
-            self.ok_held_s2 += held_s * held_s
+            if self.wants_times and len(self.times) < TIMES:
+                self.times.append(held_s)
             if self._bound:
                 self.bound_ok += 1
         elif outcome == DROPPED:
@@ -313,7 +317,7 @@ class Bulkhead:
         totals.busy = self.busy
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
-        totals.service_s2 = self.ok_held_s2
+        totals.times = self.times
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok

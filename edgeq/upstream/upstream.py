@@ -165,6 +165,7 @@ class Upstream:
             self.bulkhead.totals(now, self._totals)
             self._learner = Learner(learned(limit), now, self._totals)
             self._observes = limit == "observe"
+            self.bulkhead.wants_times = self._learner.limit.wants_times
             self._follow(now)
         self._configure_choice(config, now)
 
@@ -178,6 +179,7 @@ class Upstream:
             learner.tick(now, self._totals)
             if bulkhead.starves(now):
                 learner.limit.nudge()
+            bulkhead.wants_times = learner.limit.wants_times
             self._follow(now)
 
     def _follow(self, now: float) -> None:
