@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.admission.limits import Totals
+from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.service import KNOWN
 from edgeq.board.resources import (
     BOUND_OK,
@@ -23,7 +23,6 @@ from edgeq.board.resources import (
     IGNORED,
     IN_FLIGHT_US,
     OK,
-    SERVICE_NS2,
     SERVICE_US,
     MachineWide,
 )
@@ -58,6 +57,8 @@ class Elsewhere:
         """Make the own totals the machine's; to be called on each tick."""
         own = self._own
         own_bound_s = totals.bound_s - own.bound_s
+        is_idle = totals.ok == own.ok
+        own.ok = totals.ok
         self._weight = _KEPT * self._weight + totals.in_flight_s - own.in_flight_s
         own.bound_s = totals.bound_s
         own.in_flight_s = totals.in_flight_s
@@ -69,6 +70,9 @@ class Elsewhere:
                 self.finished_at = now
             if self._seen[slot][OK] >= KNOWN:
                 self.known = True
+            # Single answers are known of this worker alone; where it has none, means tell how long they take.
+            if is_idle and grown[OK] and len(totals.times) < TIMES:
+                totals.times.append(grown[SERVICE_US] / 1e6 / grown[OK])
             weight = _KEPT * self._weights.get(slot, 0.0) + grown[IN_FLIGHT_US] / 1e6
             self._weights[slot] = weight
             weights += weight
@@ -81,7 +85,6 @@ class Elsewhere:
         totals.busy += grown[BUSY]
         totals.busy_beside += grown[BUSY_BESIDE]
         totals.service_s += grown[SERVICE_US] / 1e6
-        totals.service_s2 += grown[SERVICE_NS2] / 1e9
         totals.in_flight_s += grown[IN_FLIGHT_US] / 1e6
         totals.bound_s += self._shift_s
         totals.bound_ok += grown[BOUND_OK]

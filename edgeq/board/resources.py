@@ -75,10 +75,8 @@ BOUND_US: Final = 10
 """Time in which the limit was reached."""
 BOUND_OK: Final = 11
 """OK ones that came meanwhile."""
-SERVICE_NS2: Final = 12
-"""Sum of the squares of the OK ones' times, in 1e-9 s^2."""
-_SCALARS: Final = 13
-_MAX_REASONS: Final = 75
+_SCALARS: Final = 12
+_MAX_REASONS: Final = 76
 _OTHER: Final = _MAX_REASONS - 1
 _WAIT: Final = _SCALARS + _MAX_REASONS
 _SERVICE: Final = _WAIT + BUCKETS

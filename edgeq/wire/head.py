@@ -5,6 +5,7 @@ What was parsed does not change, so a head may serve many requests: a connection
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from edgeq.wire.fields import FieldLine
@@ -192,10 +193,41 @@ class ResponseHead:
         self.trailers = False
 
 
-def find_field(head: RequestHead, name: bytes) -> bytes:
-    """The value of the first field of this name (in lower case); empty if there is none. Costs a copy of the head: for
-    what only some routes ask."""
-    return _value_after(head.raw, b"\r\n" + name + b":", head.fields_at)
+def field_value(head: RequestHead, name: bytes) -> bytes:
+    """The value of the field called `name` (in lower case); nothing if there is none, or more than one line of it.
+
+    Where it stands is remembered on the fields, for one name: heads like it cost a search in their bytes.
+    """
+    fields = head.fields
+    raw = head.raw
+    if not fields.lines:  # one of h11's, which are not to be recognised: rare
+        raw = raw.lower()
+        start = b"\r\n" + name + b":"
+        if raw.count(start) != 1:
+            return b""
+    else:
+        if fields.asked_for != name:
+            fields.asked_start = _start_of(fields, name)
+            fields.asked_for = name
+        start = fields.asked_start
+        if not start:
+            return b""
+    at = raw.find(start)
+    if at < 0:
+        return b""
+    at += len(start)
+    return head.raw[at : head.raw.find(b"\r\n", at)].strip(b" \t")
+
+
+def _start_of(fields: RequestFields, name: bytes) -> bytes:
+    """How the only line of this name begins, with the CRLF before it; nothing if there is no such line, or several."""
+    start = b""
+    for line in fields.lines:
+        if line.name == name:
+            if start:
+                return b""
+            start = b"\r\n" + line.start
+    return start
 
 
 def find_cookie(head: RequestHead, name: bytes) -> bytes:
@@ -218,11 +250,19 @@ def find_cookie(head: RequestHead, name: bytes) -> bytes:
 
 
 def retry_after_s(head: ResponseHead) -> float:
-    """What Retry-After of an answer says (RFC 9110 10.2.3), in seconds; 0 for a date, as clocks differ; -1: nothing."""
+    """What Retry-After of an answer says (RFC 9110 10.2.3), in seconds; -1: nothing. A date is compared with the
+    answer's own, which is by the same clock; 0 for what cannot be read, or compared."""
     value = _value_after(head.forward, b"\r\nretry-after:", 0)
     if not value:
         return -1.0
-    return float(int(value)) if value.isdigit() and len(value) < 10 else 0.0
+    if value.isdigit():
+        return float(int(value)) if len(value) < 10 else 0.0
+    try:
+        moment = parsedate_to_datetime(value.decode("latin-1"))
+        sent = parsedate_to_datetime(_value_after(head.forward, b"\r\ndate:", 0).decode("latin-1"))
+        return max(0.0, (moment - sent).total_seconds())
+    except (ValueError, TypeError):  # TypeError: only one of them names its zone
+        return 0.0
 
 
 def _value_after(data: bytes, start: bytes, at: int) -> bytes:

@@ -129,6 +129,18 @@ def test_a_typo_is_recognised() -> None:
             '[[listener]]\naddress = "[::]:1"\nname = "127.0.0.1:8080"',
             'edgeq.toml:8: listener[1].name: listener[0] has the name "127.0.0.1:8080" already',
         ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nmin_body_rate = "240/s"',
+            "edgeq.toml:9: listener[1].limits.min_body_rate: ",
+        ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nmin_answer_rate = -1',
+            "edgeq.toml:9: listener[1].limits.min_answer_rate: must not be negative",
+        ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nhead_rate = 1',
+            "edgeq.toml:9: listener[1].limits.head_rate: unknown key (did you mean min_head_rate?)",
+        ),
         ('[upstream."a b"]\nendpoints = ["http://a"]', 'edgeq.toml:6: upstream."a b": a name has at most 64 letters'),
         ("[upstream.b]\nendpoints = []", "edgeq.toml:7: upstream.b.endpoints: an upstream needs an endpoint at least"),
         ('[upstream.b]\nendpoints = "http://a"', "edgeq.toml:7: upstream.b.endpoints: expected an array, got a string"),
@@ -392,6 +404,26 @@ _POLICY = [
     (
         '[[route]]\nname = "a"\nupstream = "api"\nretry = { on = ["reset"], attempts = 1 }',
         "route[0].retry.attempts: the first try counts: must be 2 at least",
+    ),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry = { hedge = "50ms", attempts = 1 }',
+        "route[0].retry.attempts: the first try counts: must be 2 at least",
+    ),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = "p99"',
+        'route[0].retry.hedge: expected "off", "p95" or a duration such as "150ms"',
+    ),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = "0s"', "route[0].retry.hedge: must be 1ms at least"),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = 0.15', "route[0].retry.hedge: expected a string"),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.backoff = "x"', "route[0].retry.backoff: expected a duration"),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry.backoff = "1s"',
+        "route[0].retry.max_backoff: must be retry.backoff at least",
+    ),
+    ("[upstream.api.retry_budget]\nconcurrent = 2", "upstream.api.retry_budget.concurrent: a share is from 0 to 1"),
+    (
+        "[upstream.api.retry_budget]\nconcurrent_min = -1",
+        "upstream.api.retry_budget.concurrent_min: must not be negative",
     ),
     ('[[route]]\nname = "a"\nupstream = "api"\nretry.on = ["404"]', "route[0].retry.on[0]: expected one of"),
     ('[[route]]\nname = "a"\nupstream = "api"\ncost = 0', "route[0].cost: must be more than 0"),

@@ -85,9 +85,20 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._later: list[tuple[float, Callable[[], object]]] = []
 
     def call_soon(self, call: Callable[..., object], *args: Any) -> None:
         self._calls.append((call, args))
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        self._later.append((CLOCK.now_s + seconds, call))
+
+    def run_due(self) -> None:
+        """Those for later whose time has come."""
+        due = [call for at, call in self._later if at <= CLOCK.now_s]
+        self._later = [(at, call) for at, call in self._later if at > CLOCK.now_s]
+        for call in due:
+            call()
 
     def run(self) -> None:
         """Until nothing waits."""
@@ -97,10 +108,13 @@ class FakeLoop:
 
 
 class FakeSocket:
-    """What a transport gives out as its socket: notes whether closing is to reset."""
+    """What a transport gives out as its socket: notes whether closing is to reset, and has no descriptor to ask."""
 
     def __init__(self) -> None:
         self.options: list[tuple[Any, ...]] = []
+
+    def fileno(self) -> int:
+        return -1
 
     def setsockopt(self, *args: Any) -> None:
         self.options.append(args)
@@ -302,7 +316,7 @@ class World:
         self.ring: list[Any] = []
         self.flushes = 0
         policy = forward or ForwardPolicy(X_FORWARDED, True, b"gw", TRACE_OFF)
-        self.shard = Shard(policy, self.ring, None, self.loop.call_soon)
+        self.shard = Shard(policy, self.ring, None, self.loop.call_soon, self.loop.call_later)
         self.shard.flush_log = self._flush_log
         self.wheel = self.shard.wheel
         self.config = ListenerConfig(
@@ -350,7 +364,7 @@ class World:
 
     def connect(self) -> FakeTransport:
         """A client's connection; its protocol is a Downstream."""
-        down = Downstream(self.shard, self.settings, self.peer, 0, self.gone.append)
+        down = Downstream(self.shard, self.settings, self.peer, self.gone.append)
         transport = FakeTransport(self.loop, down, half_close=not self.tls)
         self.clients.append(transport)
         return transport
@@ -379,6 +393,7 @@ class World:
         """Let time pass for the wheel."""
         CLOCK.now_s += seconds
         self.wheel.advance(CLOCK.now_s)
+        self.loop.run_due()
         self.loop.run()
 
     def request(self, data: bytes, client: FakeTransport | None = None) -> tuple[FakeTransport, FakeTransport]:
