@@ -242,3 +242,23 @@ def test_time_at_the_limit_is_the_mean_by_what_each_has_in_flight(two: Machine) 
         mine.upstream.bulkhead.totals(two.now, found)
         elsewhere.add_to(found, two.now)
     assert found.bound_s == pytest.approx(bound_s, abs=2.5 * TICK_S)
+
+
+def test_who_leads_learns_also_where_it_has_no_requests_itself(two: Machine) -> None:
+    """All traffic is at the other one, and the upstream answers four in a tick: the limit does not run away."""
+    two.configure(UpstreamConfig(endpoints=(), limit="adaptive", queue=Queue(timeout=Duration(1.0))))
+    asked: list[CallbackTicket] = []
+    highest = 0
+    for tick in range(400):
+        asked += [two.workers[1].ask(two.now) for _ in range(8)]
+        at_work = [ticket for ticket in asked if ticket.held is not None]
+        for ticket in at_work[:4]:
+            asked.remove(ticket)
+            ticket.release(two.now, OK)
+        asked = [ticket for ticket in asked if ticket.held is not None or ticket.waits_in is not None]
+        two.hear()
+        two.tick()
+        if tick > 100:
+            highest = max(highest, two.limits[1])
+    assert 4 <= two.limits[1]
+    assert highest <= 32
