@@ -375,7 +375,7 @@ class TenantQueue(Table, frozen=True):
 
     max: int = 16
     timeout: Duration = Duration(1)
-    """The longest wait."""
+    """The longest wait. 0: as in [upstream.NAME.queue]."""
 
 
 class Tenant(Table, frozen=True):
