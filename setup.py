@@ -56,6 +56,7 @@ HOT = [
     "edgeq/response/access_log.py",
     "edgeq/response/relay.py",
     "edgeq/response/rescue.py",
+    "edgeq/response/tries.py",
     "edgeq/worker/shard.py",
     "edgeq/worker/wheel.py",
 ]

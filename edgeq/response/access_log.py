@@ -296,8 +296,9 @@ def _render_outcome(exchange: Exchange) -> bytes:
     if exchange.reason:
         reason = encode_basestring_ascii(exchange.reason)
         text += f'"error.type":{reason},"edgeq.reason":{reason},'
-    if exchange.second_reason:
-        text += f'"edgeq.second_reason":{encode_basestring_ascii(exchange.second_reason)},'
+    tries = exchange.tries
+    if tries is not None and tries.second_reason:
+        text += f'"edgeq.second_reason":{encode_basestring_ascii(tries.second_reason)},'
     if exchange.resource:
         text += f'"edgeq.resource":{encode_basestring_ascii(exchange.resource)},'
     return text.encode("ascii")

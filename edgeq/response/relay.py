@@ -11,7 +11,7 @@ Invariants
   connection is cut so that the client can see it: never a clean end of an unclean answer.
 - A request is sent again at most once, and only if no byte of an answer came (or 408 and a close, which are none), its
   body is not lost, its method is idempotent and the connection had been used before (RFC 9110 9.2.2, RFC 9112 9.3.1);
-  more often, or for other failures, only if its route has a retry policy (`policy.retry`).
+  more often, or for other failures, only if its route has a retry policy (`tries`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from edgeq.admission.ticket import DROPPED, IGNORED, OK, Ticket
 from edgeq.policy.headers import TRACE_BEGIN, forward_prefix, trace_lines
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
+from edgeq.response.tries import Tries
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
 from edgeq.wire.h1_response import find_response_end, parse_response
@@ -72,7 +73,6 @@ class Exchange(Ticket):
         "_interim",
         "_request_framer",
         "_request_remaining",
-        "_retry",
         "_sent_all",
         "_upstream_half_closed",
         "_upstream_next",
@@ -81,7 +81,6 @@ class Exchange(Ticket):
         "answer_started",
         "attempts",
         "begun_at",
-        "connect_failures",
         "connect_s",
         "down",
         "ended",
@@ -100,12 +99,11 @@ class Exchange(Ticket):
         "resource",
         "reused",
         "route",
-        "second_reason",
         "sent_at",
         "status",
         "sticky",
         "trace_id",
-        "tried",
+        "tries",
         "tunnel",
         "up",
         "waiting_in",
@@ -124,11 +122,8 @@ class Exchange(Ticket):
         self.begun_at: float = now
         self._upstream_next: bool = False
         """Past the route's own limit."""
-        self._retry: RetryPolicy | None = None
-        if route is not None:
-            self._retry = route.retry
-            if route.timeout_s:
-                self.deadline_at = now + route.timeout_s
+        if route is not None and route.timeout_s:
+            self.deadline_at = now + route.timeout_s
         self.queued_at: float = 0.0
         self.sent_at: float = 0.0
         self.first_byte_at: float = 0.0
@@ -155,17 +150,14 @@ class Exchange(Ticket):
         self._answer_framer: ChunkedFramer | None = None
         self._answer_chunks: bool = False
         self._interim: int = 0
-        self.connect_failures: int = 0
-        self.tried: list[Pool] | None = None
-        """The endpoints that have failed this request."""
+        self.tries: Tries | None = None
+        """None until something has failed."""
         self.sticky = b""
         """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
         self.resource = ""
-        self.second_reason = ""
-        """Why nothing more was done about the first one, which it never replaces."""
         self.ended: bool = False
         self.ended_at: float = 0.0
         self.tunnel: bool = False
@@ -256,7 +248,7 @@ class Exchange(Ticket):
         if data:
             up = self.up
             if up is not None:
-                retry = self._retry
+                retry = self._policy()
                 if retry is not None and self._sent_all and len(self.pending) + len(data) <= retry.body_bytes:
                     self.pending += data
                 else:
@@ -314,7 +306,7 @@ class Exchange(Ticket):
                 b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
             )
         self._sent_all = self.request_done
-        retry = self._retry
+        retry = self._policy()
         if retry is not None:
             if self.attempts == 1:
                 retry.budget.request(now)
@@ -329,10 +321,15 @@ class Exchange(Ticket):
 
     def _first_byte_s(self, up: UpstreamConnection) -> float:
         """How long the answer to this try may take to begin; 0: any time."""
-        retry = self._retry
+        retry = self._policy()
         if retry is not None and retry.per_try_s:
             return retry.per_try_s
         return up.pool.upstream.first_byte_s
+
+    def _policy(self) -> RetryPolicy | None:
+        """When this request is tried again; None: its route says nothing of that."""
+        route = self.route
+        return None if route is None else route.retry
 
     def _prefix_for(self, host: bytes) -> bytes:
         """The first part of the forwarded head for an endpoint with a Host of its own."""
@@ -450,9 +447,10 @@ class Exchange(Ticket):
             up.discard()
             up.pool.submit(self, True)
             return
-        retry = self._retry
-        if retry is not None and status in retry.statuses and self._asks_elsewhere(answer, up, len(data) - end, now):
-            return
+        retry = self._policy()
+        if retry is not None and status in retry.statuses:
+            if self._tries().after_answer(self, retry, answer, up, len(data) - end, now):
+                return
         self.status = status
         self.answer_started = True
         member = up.pool.member
@@ -645,16 +643,15 @@ class Exchange(Ticket):
             self.down.exchange_done(self, monotonic())
             return
         if self.answer_started:
-            self._blame(up.pool, "upstream_truncated")
+            self.blame(up.pool, "upstream_truncated")
             self.fail("upstream_truncated", up.pool.resource, "the upstream closed within its answer")
             return
         if self.first_byte_at == 0.0 and self._may_go_again(up):
             up.pool.submit(self, True)
             return
-        self._blame(up.pool, "upstream_reset")
-        retry = self._retry
-        if retry is not None and retry.on_reset and self._may_try_again(monotonic()):
-            self._try_again(up.pool)
+        self.blame(up.pool, "upstream_reset")
+        retry = self._policy()
+        if retry is not None and self._tries().after_reset(self, retry, up.pool):
             return
         detail = (
             "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
@@ -673,96 +670,43 @@ class Exchange(Ticket):
         )
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
-        """No connection to one endpoint could be had; nothing was sent, so another endpoint may be tried."""
-        self.connect_failures += 1
-        route = self.route
-        if route is not None and self.connect_failures < min(3, len(route.upstream.pools)):
-            if route.upstream.submit_other(self, self._with_tried(pool)):
-                return
-        self.fail(reason, pool.resource, "")
+        """No connection to one endpoint could be had."""
+        if not self._tries().after_dial(self, pool):
+            self.fail(reason, pool.resource, "")
 
     def no_answer(self) -> None:
         """The answer to this try should have begun by now."""
         up = self.up
         if up is None:
             return
-        retry = self._retry
-        if retry is not None and retry.on_timeout and self._may_try_again(monotonic()):
-            self._blame(up.pool, "upstream_timeout")
-            self._let_go(up)
-            up.discard()
-            self._try_again(up.pool)
+        retry = self._policy()
+        if retry is not None and self._tries().after_timeout(self, retry, up):
             return
         key = "retry.per_try_timeout" if retry is not None and retry.per_try_s else "timeouts.first_byte"
         self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
 
-    def _asks_elsewhere(self, answer: ResponseHead, up: UpstreamConnection, size: int, now: float) -> bool:
-        """An answer that is no good is here, with `size` bytes of its body: try again instead of passing it on?"""
-        retry = self._retry
-        route = self.route
-        if retry is None or route is None or not retry.is_safe_after(answer, len(route.upstream.pools)):
-            return False
-        if not self._may_try_again(now):
-            if self.second_reason and answer.status not in (429, 503):
-                self.reason = self.second_reason  # nothing else was wrong here
-                self.resource = route.resource + ":retry"
-            return False
-        whole = answer.content_length == size and answer.body_kind in (NO_BODY, LENGTH)
-        self._let_go(up)
-        unsent: int = up.transport.get_write_buffer_size()
-        if whole and answer.keep_alive and self.request_done and not unsent and not self.down.write_blocked:
-            up.pool.release(up, now)
-        else:
-            up.discard()
-        self._try_again(up.pool)
-        return True
+    def _tries(self) -> Tries:
+        tries = self.tries
+        if tries is None:
+            tries = self.tries = Tries()
+        return tries
 
-    def _may_try_again(self, now: float) -> bool:
-        """May this request be sent once more, although an upstream has had it? Takes it from the budget."""
-        retry = self._retry
-        if (
-            retry is None
-            or self.attempts >= retry.attempts
-            or not self._sent_all
-            or len(self.pending) > retry.body_bytes
-            or not self.head.idempotent
-            or self.answer_started
-            or self._interim > 0
-            or self.down.closing
-            or now >= self.deadline_at
-        ):
-            return False
-        if not retry.budget.take(now):
-            self.second_reason = "retry_budget_exhausted"
-            return False
-        return True
+    def is_replayable(self) -> bool:
+        """Could the request be sent once more: is all of it here, may it arrive twice, and has its answer not begun?"""
+        return (
+            self._sent_all
+            and self.head.idempotent
+            and not self.answer_started
+            and self._interim == 0
+            and not self.down.closing
+        )
 
-    def _let_go(self, up: UpstreamConnection) -> None:
-        """This try is over; its connection belongs to nobody."""
+    def let_go(self, up: UpstreamConnection) -> None:
+        """A try is over; its connection belongs to nobody."""
         self.up = None
         up.exchange = None
 
-    def _try_again(self, failed: Pool) -> None:
-        """Send the request once more: to another endpoint if there is one that has not failed it."""
-        self.first_byte_at = 0.0
-        self.queued_at = monotonic()
-        route = self.route
-        if route is None:
-            return
-        tried = self._with_tried(failed)
-        if not route.upstream.submit_other(self, tried):
-            tried.clear()
-            route.upstream.submit(self)
-
-    def _with_tried(self, pool: Pool) -> list[Pool]:
-        tried = self.tried
-        if tried is None:
-            tried = []
-            self.tried = tried
-        tried.append(pool)
-        return tried
-
-    def _blame(self, pool: Pool, reason: str) -> None:
+    def blame(self, pool: Pool, reason: str) -> None:
         """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
         member = pool.member
         if member is not None:
@@ -776,7 +720,7 @@ class Exchange(Ticket):
         self.resource = resource
         up = self.up
         if up is not None:
-            self._blame(up.pool, reason)
+            self.blame(up.pool, reason)
         self._drop_upstream()
         down = self.down
         if self.answer_started:
@@ -790,8 +734,9 @@ class Exchange(Ticket):
             down.cut(False)
             return
         self.status = row.status
-        if self.second_reason:
-            detail = f"{detail or row.hint}; {REASONS[self.second_reason].title.lower()}: {self.second_reason}"
+        second = "" if self.tries is None else self.tries.second_reason
+        if second:
+            detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
         self.keep_alive = down.may_keep(self) and (row.fault != "C" or row.status == 429)
         text = refusal(
@@ -861,7 +806,7 @@ class Exchange(Ticket):
                 self.status = 499
                 up = self.up
                 if up is not None:
-                    self._blame(up.pool, "client_gone")
+                    self.blame(up.pool, "client_gone")
         self._drop_upstream()
         self._end(monotonic())
 

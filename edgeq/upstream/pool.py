@@ -82,7 +82,7 @@ class Pool:
                 if exchange.head.idempotent or not self.readable(connection.transport):
                     connection.requests += 1
                     connection.exchange = exchange
-                    exchange.begin(connection, monotonic() if exchange.connect_failures else exchange.granted_at)
+                    exchange.begin(connection, exchange.granted_at if exchange.tries is None else monotonic())
                     return
                 connection.discard()
         # Who gets a connection that is being opened does not count: only those who wait for others to finish.

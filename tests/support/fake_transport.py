@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import edgeq.listener.connection
 import edgeq.response.relay
+import edgeq.response.tries
 import edgeq.upstream.connection
 import edgeq.upstream.pool
 import edgeq.upstream.upstream
@@ -54,6 +55,7 @@ CLOCK: Final = Clock()
 _MODULES: Final[tuple[Any, ...]] = (
     edgeq.listener.connection,
     edgeq.response.relay,
+    edgeq.response.tries,
     edgeq.upstream.connection,
     edgeq.upstream.pool,
     edgeq.upstream.upstream,
