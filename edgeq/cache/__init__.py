@@ -1,7 +1,7 @@
 """Step 3b, cache: may a stored answer be used, or one that somebody else is waiting for?
 
     request --> wish (what it allows) --> store --fresh--> answered here
-                                            |--stale, within stale-while-revalidate--> answered here, refreshed behind it
+                                            |--stale, within stale-while-revalidate--> answered here, and refreshed
                                             |--else--> flight: lead it to the upstream, or wait for who does
 
 It plugs in between policy and admission: rates count a request that is answered here, limits and queues do not see it.

@@ -16,7 +16,7 @@ from edgeq.cache.collector import Collector
 from edgeq.cache.entry import Entry, agrees, freshened, make_entry
 from edgeq.cache.fields import fields_of
 from edgeq.cache.flight import Flight
-from edgeq.cache.rules import CacheSettings, Judgement, judge
+from edgeq.cache.rules import CacheSettings, judge
 from edgeq.cache.store import Store
 from edgeq.cache.wish import Wish, key_of, wish_of
 from edgeq.response.grace import Grace
@@ -73,19 +73,18 @@ class RouteCache:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def answer(self, exchange: Exchange, now: float) -> bool:
+    def answer(self, exchange: Exchange, grace: Grace, now: float) -> bool:
         """A request has come. Returns: True if it is answered, or waits; False: it goes on to its upstream."""
-        wish = wish_of(exchange.head, self.settings.tenant_field)
+        head = exchange.head
+        wish = wish_of(head, self.settings.tenant_field)
+        grace.wish = wish
+        grace.key = key_of(head, exchange.down)
         if wish.passes:
-            if wish.unsafe:
-                exchange.grace = Grace(self, wish, key_of(exchange.head, exchange.down))
+            grace.forwarded_for = "bypass"
             return False
-        grace = Grace(self, wish, key_of(exchange.head, exchange.down))
-        exchange.grace = grace
-        return self._answer(exchange, grace, now)
+        return self._answer(exchange, grace, wish, now)
 
-    def _answer(self, exchange: Exchange, grace: Grace, now: float) -> bool:
-        wish = grace.wish
+    def _answer(self, exchange: Exchange, grace: Grace, wish: Wish, now: float) -> bool:
         entry = self.store.find(grace.key, wish)
         if entry is not None and wish.credentials and not entry.for_anyone:
             entry = None
@@ -101,7 +100,7 @@ class RouteCache:
                 return True
             if pleases and not entry.no_cache and entry.may_refresh_behind(now):
                 self.stale += 1
-                self._refresh(exchange, entry, now)
+                self._refresh(exchange, grace, wish, entry, now)
                 grace.serve(exchange, entry, "stale", now)
                 return True
             grace.forwarded_for = "stale" if pleases else "request"
@@ -112,7 +111,7 @@ class RouteCache:
         grace.fetches = True
         if wish.credentials or self.settings.join_s <= 0.0 or grace.alone:
             return False
-        key = self._flight_key(grace)
+        key = self._flight_key(grace.key, wish)
         flight = self.flights.get(key)
         if flight is None:
             if not self._is_marked(grace.key, now):
@@ -124,23 +123,25 @@ class RouteCache:
             return True
         return False
 
-    def _flight_key(self, grace: Grace) -> bytes:
-        resource = self.store.resource(grace.key)
+    def _flight_key(self, key: bytes, wish: Wish) -> bytes:
+        resource = self.store.resource(key)
         if resource is None or not resource.vary:
-            return grace.key
-        return grace.key + b"\n" + grace.wish.variant(resource.vary)
+            return key
+        return key + b"\n" + wish.variant(resource.vary)
 
-    def _refresh(self, exchange: Exchange, entry: Entry, now: float) -> None:
+    def _refresh(self, exchange: Exchange, grace: Grace, wish: Wish, entry: Entry, now: float) -> None:
         """Ask the upstream behind the back of who gets the stale answer, unless somebody does already."""
-        grace = exchange.grace
-        if grace is None or not grace.wish.is_get or grace.wish.credentials or exchange.down.shard.draining:
+        if not wish.is_get or wish.credentials or exchange.down.shard.draining:
             return
-        key = self._flight_key(grace)
+        key = self._flight_key(grace.key, wish)
         if key in self.flights:
             return
         self.refreshes += 1
         shadow = exchange.down.shadow(exchange, now)
-        behind = Grace(self, grace.wish, grace.key)
+        behind = Grace(self, None)
+        behind.wish = wish
+        behind.key = grace.key
+        behind.forwarded_for = "stale"
         behind.silent = True
         behind.fetches = True
         behind.entry = entry
@@ -152,41 +153,40 @@ class RouteCache:
 
     # -- called by flights --------------------------------------------------------------------------------------------
 
-    def go_alone(self, exchange: Exchange, now: float) -> None:
-        """The wait was in vain: on to the upstream, waiting for nobody again."""
-        grace = exchange.grace
-        if grace is not None:
-            grace.waits = None
-            grace.alone = True
-            exchange.queued_at = now
-            exchange.arrived_at = now
-            exchange.enter(now)
-
-    def lead(self, exchange: Exchange, flight: Flight, now: float) -> None:
-        """Go on to the upstream for those who wait."""
-        grace = exchange.grace
-        if grace is not None:
-            grace.waits = None
-            grace.leads = flight
-            exchange.queued_at = now
-            exchange.arrived_at = now
-            exchange.enter(now)
-
-    def look_again(self, exchange: Exchange, now: float) -> None:
-        """An answer was stored: is it the one that this request selects? If not, it may wait once more, no more."""
+    def go_on(self, exchange: Exchange, leads: Flight | None, now: float) -> None:
+        """The wait is over without an answer: on to the upstream, alone, or for those who still wait."""
         grace = exchange.grace
         if grace is None:
             return
         grace.waits = None
-        grace.alone = grace.collapsed
-        grace.collapsed = True
-        if self._answer(exchange, grace, now):
-            if grace.waits is None:
-                self.collapsed += 1
-            return
+        grace.leads = leads
+        grace.alone = leads is None
         exchange.queued_at = now
         exchange.arrived_at = now
         exchange.enter(now)
+
+    def look_again(self, exchange: Exchange, now: float) -> None:
+        """An answer was stored: is it the one that this request selects? If not, it may wait once more, no more."""
+        grace = exchange.grace
+        if grace is None or grace.wish is None:
+            return
+        grace.waits = None
+        grace.alone = grace.collapsed
+        grace.collapsed = True
+        if self._answer(exchange, grace, grace.wish, now):
+            if grace.waits is None:
+                self.collapsed += 1
+            return
+        self.go_on(exchange, grace.leads, now)
+
+    def use_stale(self, exchange: Exchange, now: float) -> None:
+        """The upstream has failed another one, who got what is stored: this one, too, if it may."""
+        grace = exchange.grace
+        if grace is None:
+            return
+        grace.waits = None
+        if not grace.serve_stale(exchange, now):
+            self.go_on(exchange, None, now)
 
     # -- an answer ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +194,8 @@ class RouteCache:
         """The head of an answer is on its way to the client: collect its body if it may be stored."""
         wall = time()
         wish = grace.wish
+        if wish is None:
+            return
         delay_s = now - exchange.sent_at
         fields = fields_of(answer.forward)
         judgement = judge(answer.status, fields, wish.credentials, wish.cookie, self.settings, wall, delay_s)
@@ -202,7 +204,6 @@ class RouteCache:
                 judgement.refusal = "no-length"  # whether it came to its end cannot be told (RFC 9111 3.3)
             elif kind == LENGTH and answer.content_length > self.settings.max_object:
                 judgement.refusal = "too-large"
-        grace.judgement = judgement
         if judgement.refusal:
             return
         collector = Collector(
@@ -249,17 +250,13 @@ class RouteCache:
     def freshen(self, exchange: Exchange, grace: Grace, answer: ResponseHead, now: float) -> Entry | None:
         """A 304 to our own conditions. Returns: the entry as it has updated it; None if it is about another one."""
         old = grace.entry
-        if old is None or not agrees(old, fields_of(answer.forward)):
-            return None
         wish = grace.wish
-        entry, judgement = freshened(
-            old, wish, answer.forward, self.settings, time(), now - exchange.sent_at, now
-        )
-        grace.judgement = judgement
+        if old is None or wish is None or not agrees(old, fields_of(answer.forward)):
+            return None
+        entry, judgement = freshened(old, wish, answer.forward, self.settings, time(), now - exchange.sent_at, now)
         self.revalidated += 1
-        if judgement.refusal:
-            self.store.remove(old)
-        elif old.is_stored or self.store.resource(grace.key) is None:
+        # Not in place of nothing: it may have been dropped meanwhile because its resource was changed.
+        if self.store.remove(old) and not judgement.refusal:
             self.store.put(entry)
         return entry
 
@@ -315,7 +312,7 @@ class RouteCache:
 
 
 def _same_origin(reference: bytes, host: bytes) -> bytes:
-    """The target that a Location names, if it is one of the same authority; nothing for others, and for relative paths."""
+    """The target that a Location names, if it is of the same authority; nothing for others, and for relative paths."""
     if reference.startswith(b"/") and not reference.startswith(b"//"):
         return reference.partition(b"#")[0]
     scheme, colon, rest = reference.partition(b"://")

@@ -49,7 +49,7 @@ def parse_directives(value: bytes) -> Directives:
     """Args: value of all Cache-Control lines, joined by commas. Raises: nothing; anything may have been sent."""
     said = Directives()
     for part in split_list(value):
-        name, equals, argument = part.partition(b"=")
+        name, _, argument = part.partition(b"=")
         name = name.strip(b" \t").lower()
         if name == b"no-store":
             said.no_store = True

@@ -9,9 +9,9 @@ from edgeq.cache.fields import fields_of, parse_date
 from edgeq.cache.rules import CacheSettings, Judgement, judge
 from edgeq.cache.wish import Wish
 
-OVERHEAD_BYTES: Final = 1400
+OVERHEAD_BYTES: Final = 1100
 """Of an entry beside its key, head and body: the object, its numbers, its places in two dictionaries. Measured with
-tracemalloc on CPython 3.11, interpreted (compiled it is less): see tests/cache/test_store.py."""
+tracemalloc on CPython 3.11 as 900 bytes, interpreted: see tests/cache/test_store.py."""
 
 _NOT_STORED: Final = frozenset((b"age", b"content-length", b"trailer"))
 """Made anew for each answer, or about the message that came and not about what it holds."""

@@ -57,7 +57,4 @@ def matches_any(condition: bytes, etag: bytes) -> bool:
     if not etag:
         return False
     opaque = etag.removeprefix(b"W/")
-    for one in split_list(condition):
-        if one.removeprefix(b"W/") == opaque:
-            return True
-    return False
+    return any(one.removeprefix(b"W/") == opaque for one in split_list(condition))

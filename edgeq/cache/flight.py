@@ -3,7 +3,8 @@
     leader's answer is stored         -> all that it fits are answered from the cache, the others look again
     leader's answer is not storable   -> each goes on its own, and for a while nobody waits for this key
     leader's client leaves            -> the one who waits longest leads on
-    leader fails                      -> the same, once; if that one fails too, each goes on its own
+    leader fails                      -> a stale answer for all, if there is one that may be used for that; else the one
+                                         who waits longest leads on, once; if that fails too, each goes on its own
     a wait is too long                -> that one goes on its own
 
 So nobody waits for more than two upstream requests of others one after the other (the "serialisation" that Varnish's
@@ -70,18 +71,23 @@ class Flight(Timed):
         for exchange in late:
             if exchange in self.joined:
                 del self.joined[exchange]
-                self.cache.go_alone(exchange, now)
+                self.cache.go_on(exchange, None, now)
 
     def landed(self, entry: Entry | None, now: float) -> None:
         """The leader's answer is there: as an entry, or as nothing that may be shared."""
-        waiting = self._close()
-        for exchange in waiting:
+        for exchange in self._close():
             if exchange.ended:
                 continue
             if entry is None:
-                self.cache.go_alone(exchange, now)
+                self.cache.go_on(exchange, None, now)
             else:
                 self.cache.look_again(exchange, now)
+
+    def landed_stale(self, now: float) -> None:
+        """The upstream has failed the leader, who got what is stored all the same."""
+        for exchange in self._close():
+            if not exchange.ended:
+                self.cache.use_stale(exchange, now)
 
     def lost(self, failed: bool, now: float) -> None:
         """The leader has ended without an answer: its client has left, or it has failed."""
@@ -92,7 +98,7 @@ class Flight(Timed):
         for exchange in self.joined:
             del self.joined[exchange]
             self.leader = exchange
-            self.cache.lead(exchange, self, now)
+            self.cache.go_on(exchange, self, now)
             return
         self._close()
 

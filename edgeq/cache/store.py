@@ -119,11 +119,13 @@ class Store:
             self._drop(entry)
         return True
 
-    def remove(self, entry: Entry) -> None:
-        """Drop one entry, if it is still stored."""
+    def remove(self, entry: Entry) -> bool:
+        """Drop one entry. Returns: was it still stored?"""
         resource = self._resources.get(entry.key)
-        if resource is not None and resource.variants.get(entry.variant) is entry:
-            self._drop(entry)
+        if resource is None or resource.variants.get(entry.variant) is not entry:
+            return False
+        self._drop(entry)
+        return True
 
     def clear(self) -> None:
         """Drop everything that is stored."""
@@ -133,7 +135,8 @@ class Store:
     def resize(self, max_bytes: int) -> None:
         """Another bound; who is too much goes at once."""
         self.max_bytes = max_bytes
-        self._make_room(0)
+        while self.size_bytes > max_bytes and self.entries:
+            self._evict()
 
     def collect(self, size_bytes: int) -> bool:
         """Take room for bytes of an answer that is not complete yet. Returns: False if there is none."""
@@ -153,16 +156,20 @@ class Store:
         if size_bytes + self._collecting > self.max_bytes:
             return False
         while self.size_bytes + size_bytes > self.max_bytes:
-            entry = self._hand or self._oldest
-            if entry is None:
-                return False
-            while entry.used:
-                entry.used = False
-                entry = entry.newer or self._oldest or entry
-            self._hand = entry.newer
-            self._drop(entry)
-            self.evicted += 1
+            self._evict()
         return True
+
+    def _evict(self) -> None:
+        """Let one entry go; there must be one."""
+        entry = self._hand or self._oldest
+        if entry is None:
+            return
+        while entry.used:
+            entry.used = False
+            entry = entry.newer or self._oldest or entry
+        self._hand = entry.newer
+        self._drop(entry)
+        self.evicted += 1
 
     def _drop(self, entry: Entry) -> None:
         if self._hand is entry:

@@ -20,8 +20,10 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from edgeq.listener.nobody import Nobody
 from edgeq.listener.reset_io import reset
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
+from edgeq.response.grace import Grace
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
 from edgeq.wire.chars import TOKEN
@@ -339,6 +341,8 @@ class Downstream(Timed):
             self._body_at = now + self.settings.body_timeout_s
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        if route.graceful:
+            exchange.grace = Grace(route.cache, route.fallback)
         terms = route.terms
         if terms is not None and not terms.accept(exchange, now):
             return
@@ -346,7 +350,31 @@ class Downstream(Timed):
             self._gone_at = now + self.settings.half_close_s
         shard.wheel.schedule(self, self._active_deadline())
         exchange.queued_at = now
+        grace = exchange.grace
+        if grace is not None and grace.answers(exchange, now):
+            return
         exchange.enter(now)
+
+    def expect_answer(self) -> None:
+        """The request goes on after all: its deadline holds."""
+        self.shard.wheel.schedule(self, self._active_deadline())
+
+    def shadow(self, exchange: Exchange, now: float) -> Exchange:
+        """A request like that of `exchange`, to go to the upstream; its answer goes to nobody."""
+        shard = self.shard
+        shard.in_flight += 1
+        twin = Downstream(shard, self.settings, self.peer, 0, None)
+        twin.transport = Nobody(twin)
+        twin.client_lines = self.client_lines
+        twin.state = ACTIVE
+        made = Exchange(twin, exchange.head, exchange.route, now)
+        made.tenant = exchange.tenant
+        made.weight = exchange.weight
+        made.priority = exchange.priority
+        made.queued_at = now
+        twin.exchange = made
+        twin.expect_answer()
+        return made
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""

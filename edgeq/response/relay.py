@@ -33,6 +33,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.policy.retry import RetryPolicy
+    from edgeq.response.grace import Grace
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -87,6 +88,7 @@ class Exchange(Ticket):
         "ended_at",
         "endpoint",
         "first_byte_at",
+        "grace",
         "head",
         "keep_alive",
         "pending",
@@ -152,6 +154,8 @@ class Exchange(Ticket):
         self._interim: int = 0
         self.tries: Tries | None = None
         """None until something has failed."""
+        self.grace: Grace | None = None
+        """None unless its route has a cache or a fallback."""
         self.sticky = b""
         """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
         self.keep_alive: bool = False
@@ -280,6 +284,9 @@ class Exchange(Ticket):
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
+        grace = self.grace
+        if grace is not None:
+            prefix = grace.prefix(prefix)
         lines = down.client_lines
         if forward.deadline is not None and self.deadline_at < NEVER:
             lines += forward.deadline.line(self.deadline_at - now)
@@ -352,6 +359,7 @@ class Exchange(Ticket):
         down = self.down
         if up is None:
             return
+        grace = self.grace
         if kind == LENGTH:
             size = len(data)
             remaining = self._answer_remaining
@@ -361,6 +369,8 @@ class Exchange(Ticket):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes += size
+            if grace is not None:
+                grace.body(self, data)
             down.transport.write(data)
             if size == remaining:
                 self._complete(now)
@@ -376,6 +386,8 @@ class Exchange(Ticket):
                 return
             self.answer_bytes = framer.payload_bytes
             if out:
+                if grace is not None:
+                    grace.body(self, out)
                 down.transport.write(out)
             if framer.done:
                 if framer.excess:
@@ -385,7 +397,7 @@ class Exchange(Ticket):
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        if not down.write_blocked:  # or it is the client who takes its time
+        if not down.write_blocked or self._is_collected():  # or it is the client who takes its time
             up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
     def _answer_head(self, data: bytes, now: float) -> None:
@@ -451,11 +463,14 @@ class Exchange(Ticket):
         if retry is not None and status in retry.statuses:
             if self._tries().after_answer(self, retry, answer, up, len(data) - end, now):
                 return
-        self.status = status
-        self.answer_started = True
         member = up.pool.member
         if member is not None:
             up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
+        grace = self.grace
+        if grace is not None and grace.replaces(self, up, answer, len(data) - end, now):
+            return
+        self.status = status
+        self.answer_started = True
         if status == 503 or status == 429:
             self.reason = "upstream_shed"
             self.resource = up.pool.resource
@@ -499,6 +514,8 @@ class Exchange(Ticket):
             extra += b"connection: keep-alive\r\n"
         if self.answer_lines:
             extra += self.answer_lines
+        if grace is not None:
+            extra += grace.passes(self, answer, kind, now)
         request_id = self.request_id
         transport = down.transport
         if kind == NO_BODY:
@@ -515,6 +532,8 @@ class Exchange(Ticket):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes = size
+            if grace is not None:
+                grace.body(self, data[end:])
             if size <= _BIG:
                 transport.write(
                     b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n", data[end:]))
@@ -542,6 +561,8 @@ class Exchange(Ticket):
                         self.fail("upstream_protocol_error", up.pool.resource, error.detail)
                         return
                     self.answer_bytes = framer.payload_bytes
+                    if grace is not None:
+                        grace.body(self, out)
                 else:
                     self.answer_bytes = len(rest)
                     out = chunk(rest) if self._answer_chunks else rest
@@ -551,7 +572,7 @@ class Exchange(Ticket):
                     up.reusable = False
                 self._complete(now)
                 return
-        if not down.write_blocked:
+        if not down.write_blocked or self._is_collected():
             up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
@@ -618,6 +639,9 @@ class Exchange(Ticket):
                 if down.write_blocked:  # this client's fault, not the next one's
                     up.transport.resume_reading()
                 up.pool.release(up, now)
+        grace = self.grace
+        if grace is not None:
+            grace.whole = True
         self._end(now)  # now, so that who is let in next finds this connection
         down.exchange_done(self, now)
 
@@ -706,6 +730,49 @@ class Exchange(Ticket):
         self.up = None
         up.exchange = None
 
+    def put_back(self, up: UpstreamConnection, answer: ResponseHead, size: int, now: float) -> None:
+        """An answer is not passed on; `size` bytes of its body are here. Its connection is kept if those are all."""
+        self.let_go(up)
+        whole = size == (answer.content_length if answer.body_kind == LENGTH else 0)
+        if answer.body_kind > LENGTH and answer.status != 304:
+            whole = False
+        unsent: int = up.transport.get_write_buffer_size()
+        if whole and answer.keep_alive and self.request_done and not unsent and not self.down.write_blocked:
+            up.pool.release(up, now)
+        else:
+            up.discard()
+
+    def again(self) -> None:
+        """Ask the same upstream once more: its answer was to another question than the client's."""
+        self._tries()
+        self.first_byte_at = 0.0
+        self.queued_at = monotonic()
+        route = self.route
+        if route is not None:
+            route.upstream.submit(self)
+
+    def turn(self, route: Route, now: float) -> None:
+        """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
+        seen to it that the request may go there."""
+        self._give_back(now)
+        self.route = route
+        self.reason = ""
+        self.resource = ""
+        self.tries = None
+        self._upstream_next = False
+        self.arrived_at = now
+        self.queued_at = now
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s = 0.0
+        self.prefix = b""
+        down = self.down
+        upstream = route.upstream
+        if not upstream.hosts_differ:
+            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
+        down.expect_answer()
+        self.enter(now)
+
     def blame(self, pool: Pool, reason: str) -> None:
         """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
         member = pool.member
@@ -733,6 +800,15 @@ class Exchange(Ticket):
             self._end(monotonic())
             down.cut(False)
             return
+        grace = self.grace
+        if grace is not None:
+            if grace.instead(self, reason, resource, detail, retry_after_s):
+                return
+            if grace.first_reason:  # what was served instead has failed as well: the first one tells more
+                detail = f"{REASONS[grace.first_reason].hint}; its fallback failed, too: {reason}"
+                reason = grace.first_reason
+                resource = grace.first_resource
+                row = REASONS[reason]
         self.status = row.status
         second = "" if self.tries is None else self.tries.second_reason
         if second:
@@ -828,7 +904,7 @@ class Exchange(Ticket):
     def pause_answer(self) -> None:
         """The client does not take more: do not read the upstream."""
         up = self.up
-        if up is not None:
+        if up is not None and not self._is_collected():
             up.transport.pause_reading()
             up.expire_in(NEVER)
 
@@ -842,6 +918,15 @@ class Exchange(Ticket):
                 up.expire_in(upstream.tunnel_s)
             else:
                 up.expire_in(upstream.body_s if self.answer_started else self._first_byte_s(up))
+            return
+        grace = self.grace
+        if grace is not None:
+            grace.resume(self)
+
+    def _is_collected(self) -> bool:
+        """Is the answer read on for a cache although the client does not take it? What it holds is bounded there."""
+        grace = self.grace
+        return grace is not None and grace.collector is not None
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -854,20 +939,45 @@ class Exchange(Ticket):
         shard = down.shard
         shard.in_flight -= 1
         self.pending = b""
+        grace = self.grace
+        if grace is not None:
+            self._end_gracefully(grace, now)
+            return
         if shard.log_enabled:
-            self.ended_at = now
-            shard.ring.append(self)
-            if len(shard.ring) >= LOG_BATCH:
-                shard.flush_log()
+            self._record(now)
         if self.held is not None:
-            reason = self.reason
-            outcome = OK
-            if reason:
-                outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
-                route = self.route
-                if reason == "upstream_shed" and route is not None:
-                    route.upstream.bulkhead.refused_beyond()
-            self.release(now, outcome)
+            self._give_back(now)
+
+    def _record(self, now: float) -> None:
+        shard = self.down.shard
+        self.ended_at = now
+        shard.ring.append(self)
+        if len(shard.ring) >= LOG_BATCH:
+            shard.flush_log()
+
+    def _give_back(self, now: float) -> None:
+        """Release the permits, and tell the limits how it went."""
+        reason = self.reason
+        outcome = OK
+        if reason:
+            outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
+            route = self.route
+            if reason == "upstream_shed" and route is not None:
+                route.upstream.bulkhead.refused_beyond()
+        self.release(now, outcome)
+
+    def _end_gracefully(self, grace: Grace, now: float) -> None:
+        """The same, for what may have been answered by something else than its route's upstream."""
+        if self.held is not None:
+            self._give_back(now)
+        if grace.first_reason:
+            if self.reason:
+                self._tries().second_reason = self.reason
+            self.reason = grace.first_reason
+            self.resource = grace.first_resource
+        if self.down.shard.log_enabled and not grace.silent:
+            self._record(now)
+        grace.end(self, now)
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

@@ -14,8 +14,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeq.wire.framing import LENGTH, NO_BODY
-
 if TYPE_CHECKING:
     from edgeq.policy.retry import RetryPolicy
     from edgeq.response.relay import Exchange
@@ -84,13 +82,7 @@ class Tries:
                 exchange.reason = self.second_reason  # nothing else was wrong here
                 exchange.resource = route.resource + ":retry"
             return False
-        whole = answer.content_length == size and answer.body_kind in (NO_BODY, LENGTH)
-        exchange.let_go(up)
-        unsent: int = up.transport.get_write_buffer_size()
-        if whole and answer.keep_alive and exchange.request_done and not unsent and not exchange.down.write_blocked:
-            up.pool.release(up, now)
-        else:
-            up.discard()
+        exchange.put_back(up, answer, size, now)
         self._go_on(exchange, up.pool)
         return True
 
