@@ -19,7 +19,6 @@ from edgeq.worker.wheel import NEVER, Timed, Wheel
 
 if TYPE_CHECKING:
     from edgeq.cache.cache import RouteCache
-    from edgeq.cache.entry import Entry
     from edgeq.response.relay import Exchange
 
 MAX_JOINED: Final = 4096
@@ -73,15 +72,15 @@ class Flight(Timed):
                 del self.joined[exchange]
                 self.cache.go_on(exchange, None, now)
 
-    def landed(self, entry: Entry | None, now: float) -> None:
-        """The leader's answer is there: as an entry, or as nothing that may be shared."""
+    def landed(self, is_stored: bool, now: float) -> None:
+        """The leader's answer is there: stored and fresh, or nothing that may be shared."""
         for exchange in self._close():
             if exchange.ended:
                 continue
-            if entry is None:
-                self.cache.go_on(exchange, None, now)
-            else:
+            if is_stored:
                 self.cache.look_again(exchange, now)
+            else:
+                self.cache.go_on(exchange, None, now)
 
     def landed_stale(self, now: float) -> None:
         """The upstream has failed the leader, who got what is stored all the same."""
@@ -92,7 +91,7 @@ class Flight(Timed):
     def lost(self, failed: bool, now: float) -> None:
         """The leader has ended without an answer: its client has left, or it has failed."""
         if failed and self.taken_over:
-            self.landed(None, now)
+            self.landed(False, now)
             return
         self.taken_over = self.taken_over or failed
         for exchange in self.joined:

@@ -215,7 +215,7 @@ class Grace:
             flight.lost(True, now)
             return
         cache.mark(self.key, now)
-        flight.landed(None, now)
+        flight.landed(False, now)
 
     # -- from the cache -----------------------------------------------------------------------------------------------
 
@@ -320,18 +320,20 @@ class Grace:
             cache.release(collector)
         elif self.how == REVALIDATED:
             entry = self._served
+        is_fresh = entry is not None and entry.is_fresh(now)
+        if is_fresh:
+            cache.unmark(self.key)
         flight = self.leads
         if flight is None:
             return
         self.leads = None
-        if entry is not None and entry.is_fresh(now):
-            cache.unmark(self.key)
-            flight.landed(entry, now)
+        if is_fresh:
+            flight.landed(True, now)
         elif self.how == STALE_IF_ERROR:
             flight.landed_stale(now)
         elif entry is not None or self.whole:
             cache.mark(self.key, now)
-            flight.landed(None, now)
+            flight.landed(False, now)
         else:
             flight.lost(exchange.reason not in _ABANDONED, now)
 
