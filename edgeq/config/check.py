@@ -227,7 +227,7 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
 
 def _cache(cache: RouteCache, path: Path, findings: Findings) -> None:
     _positive(cache, ("max_bytes", "max_object"), path, findings)
-    if cache.max_object > cache.max_bytes // COLLECTING_SHARE:
+    if cache.max_bytes and cache.max_object > cache.max_bytes // COLLECTING_SHARE:
         findings.add(
             (*path, "max_object"),
             f"may be 1/{COLLECTING_SHARE} of max_bytes at most: so much may be taken by answers that are on their way",
