@@ -28,10 +28,8 @@ from tests.support.supervised import wait_for
 CACHED = answer(b"hello", b"200 OK", b"Cache-Control: max-age=3600", b'ETag: "a"')
 
 
-def with_cache(workers: int = 1, **cache: Value) -> Settings:
-    return Settings(
-        workers=workers, extra={"route": [{"name": "r", "upstream": "u", "cache": {"stale_if_error": "1h", **cache}}]}
-    )
+def with_cache(**cache: Value) -> Settings:
+    return Settings(extra={"route": [{"name": "r", "upstream": "u", "cache": {"stale_if_error": "1h", **cache}}]})
 
 
 @contextlib.contextmanager
@@ -222,11 +220,10 @@ def test_a_slow_leader_does_not_hold_up_who_joined() -> None:
 @contextlib.contextmanager
 def dead_after(first: bytes, **cache: Value) -> Iterator[tuple[Gateway, ScriptedUpstream]]:
     """A gateway whose upstream has answered one request and then died."""
-    with upstream(serve(reply(first))) as backend:
-        with gateway.running(backend.port, with_cache(**cache)) as edge:
-            ask(edge.address)
-            backend.stop()
-            yield edge, backend
+    with upstream(serve(reply(first))) as backend, gateway.running(backend.port, with_cache(**cache)) as edge:
+        ask(edge.address)
+        backend.stop()
+        yield edge, backend
 
 
 def test_stale_if_error_when_the_upstream_is_dead() -> None:
