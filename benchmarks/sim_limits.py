@@ -23,9 +23,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgeq.admission.adaptive import Adaptive
+from edgeq.admission.bulkhead import UNHEARD_S
 from edgeq.admission.limits import Aimd, Fixed, Gradient2, Learner, Limit, Totals
 
 QUEUE_MAX: Final = 256
+HALF_WAIT_S: Final = 0.5
+"""Of a queue's time-out of 1 s; see Bulkhead.starves."""
+KNOWN: Final = 8
+"""Answers; see Service.known."""
 BIMODAL_RATIO: Final = 11.0
 SHAPES: Final = ("constant", "exponential", "bimodal")
 LOADS: Final = (0.8, 2.0, 4.0)
@@ -141,6 +146,7 @@ def simulate(
     # (end, start, arrival, 1 good, 0 lost, or requests in flight at a refusal)
     queue: deque[float] = deque()  # instants of arrival
     last_empty = 0.0
+    finished_at = -1.0
     in_flight = 0
     counted_at = 0.0
     next_arrival = arrivals.expovariate(rate)
@@ -163,11 +169,13 @@ def simulate(
             counted_at = now
             _, start, arrival, good = pop(done)
             in_flight -= 1
+            finished_at = now
             if good > 1:
                 totals.busy += 1
                 totals.busy_beside += good
             elif good:
                 totals.service_s += now - start
+                totals.service_s2 += (now - start) ** 2
                 totals.ok += 1
                 if bound:
                     totals.bound_ok += 1
@@ -222,6 +230,10 @@ def simulate(
                 heapq.heapify(free)
                 slots = new
             value = learner.tick(now, totals)
+            waited_s = now - queue[0] if queue and totals.ok < KNOWN and finished_at <= queue[0] else 0.0
+            if waited_s > HALF_WAIT_S or (waited_s > UNHEARD_S and finished_at < 0 and len(queue) >= in_flight):
+                limit.nudge()
+                value = limit.value
             if value != allowed:
                 allowed = value
                 outcome.timeline.append((now, value))

@@ -6,11 +6,15 @@ these the likelihood of each knee (`knee.Knee`). Then
     the limit is most likely above the knee        below it costs answers, above it only latency
     now and then it is twice as high               has the capacity grown? costs a little latency
     seldom, within a budget, it is lower           could it be lower? costs a few answers if not
+    in the beginning it doubles                    see start.py
+
+It never holds back less than `SLACK_S` of work. At an upstream that answers 15,000 a second one in flight may be all
+that its knee asks for; but 75 at once wait 5 ms there, and save it, and this gateway, a turn of the loop each.
 
 It never refuses in order to probe. Only time in which the limit binds teaches anything, so an upstream with little to
 do is never found to be small. A good answer is one in time: where more in flight makes answers late, the good ones
 become fewer, and the limit stays below. Three things are not left to the likelihood: an upstream that refuses for load
-itself (`Ceiling`), most requests lost (down by half), and many fewer answers than usual at the same limit (try at once
+itself (ceiling.py), most requests lost (down by half), and many fewer answers than usual at the same limit (try at once
 where the knee would be if slots were gone).
 
 What was learned on the way, each found by simulation (`benchmarks/sim_limits.py`): windows of few answers favour what
@@ -25,98 +29,10 @@ from __future__ import annotations
 from math import exp, sqrt
 from typing import Final
 
+from edgeq.admission.ceiling import Ceiling
 from edgeq.admission.knee import LADDER, Knee, rung_at
 from edgeq.admission.limits import Limit, Window
-
-
-class Ceiling:
-    """Stay below the number in flight at which the upstream itself refuses.
-
-    How many were in flight beside a refusal says it exactly. But an upstream may refuse for other reasons (a broken
-    endpoint, a quota): if answers become fewer with the limit, its refusals are not heeded for a while.
-    """
-
-    HEED: Final = 0.02
-    """Share of refusals that are heeded, at least two."""
-    HOLD_S: Final = 5.0
-    HOLD_MAX_S: Final = 60.0
-    """How long nothing is tried above; doubles when the next trial is refused too."""
-    DEAF_S: Final = 30.0
-    FEWER: Final = 0.75
-    ENOUGH: Final = 24
-    """Good answers from which on it is judged whether there are fewer than this share of those before."""
-
-    __slots__ = (
-        "_after_ok",
-        "_after_s",
-        "_before_ok",
-        "_before_s",
-        "_deaf_until",
-        "_from",
-        "_hold_s",
-        "_last",
-        "_maximum",
-        "_until",
-        "value",
-    )
-
-    def __init__(self, maximum: int) -> None:
-        self.value: int = maximum
-        """The limit must not be above this now."""
-        self._maximum: int = maximum
-        self._last: int = maximum
-        self._until: float = 0.0
-        self._hold_s: float = self.HOLD_S
-        self._deaf_until: float = 0.0
-        # The limit before it was lowered, perhaps in steps, 0 otherwise; good answers and seconds then, and since.
-        self._from: int = 0
-        self._before_ok: int = 0
-        self._before_s: float = 0.0
-        self._after_ok: int = 0
-        self._after_s: float = 0.0
-
-    def update(self, window: Window, limit: int) -> int:
-        """The limit that follows from a window's refusals; 0 if none does."""
-        now = window.now
-        if self._from > limit:
-            self._after_ok += window.ok
-            self._after_s += window.duration_s
-            if self._is_for_another_reason(window):
-                before = self._from
-                self._from = 0
-                self._deaf_until = now + self.DEAF_S
-                self.value = self._maximum
-                return before
-        if window.busy < 2 or window.busy < self.HEED * window.finished or now < self._deaf_until:
-            if limit > self._last:
-                self._hold_s = self.HOLD_S
-                self._last = self._maximum
-            if now >= self._until:
-                self._from = 0
-                self.value = self._maximum
-            return 0
-        if self._from == 0:
-            # Once is no proof: requests that clients have left may hold a slot for a moment.
-            self._from = limit
-            self._before_ok = window.ok
-            self._before_s = window.duration_s
-            return 0
-        if self._from == limit:
-            self._before_ok += window.ok
-            self._before_s += window.duration_s
-        self._after_ok = 0
-        self._after_s = 0.0
-        self.value = max(1, min(limit - 1, round(window.busy_beside / window.busy) - 1))
-        self._last = self.value
-        self._until = now + self._hold_s
-        self._hold_s = min(2 * self._hold_s, self.HOLD_MAX_S)
-        return self.value
-
-    def _is_for_another_reason(self, window: Window) -> bool:
-        """Whether a lower limit has only cost answers."""
-        if self._after_ok < self.ENOUGH or window.bound_s < 0.5 * window.duration_s:
-            return False
-        return self._after_ok * self._before_s < self.FEWER * self._before_ok * self._after_s
+from edgeq.admission.start import Start
 
 
 class Adaptive(Limit):
@@ -139,10 +55,6 @@ class Adaptive(Limit):
     """A window has so many answers, and so many for each request in flight..."""
     LONG_S: Final = 1.0
     """...or this length, if the upstream refuses."""
-    GENERATIONS_START: Final = 2.0
-    LATER: Final = 1.3
-    """In the beginning the limit doubles, until answers neither follow nor come within this multiple of the latency
-    before."""
     MEMORY: Final = 200.0
     WINDOWS: Final = 30
     """Evidence fades over this multiple of the answers that it takes to tell a limit from the next step, but over no
@@ -159,6 +71,10 @@ class Adaptive(Limit):
     """Answers that are the present; at least four windows."""
     BINDS: Final = 0.05
     """Share of a window; one in which the limit bound for less says nothing."""
+    SLACK_S: Final = 0.005
+    """The limit is at least what the upstream answers in this time (as the target of a queue's wait, congestion.py)."""
+    PACE: Final = 0.3
+    """How far the pace follows a slower window."""
     NUDGED: Final = 256
     """No further than this without evidence: an upstream that hangs must not get everything."""
     FLED: Final = 20
@@ -171,12 +87,11 @@ class Adaptive(Limit):
         "_fled",
         "_fled_for",
         "_harm",
+        "_pace",
         "_recent",
         "_recent_s",
         "_rung",
-        "_start_latency_s",
-        "_start_limit",
-        "_start_rate",
+        "_start",
         "_starting",
         "_top",
         "_tried",
@@ -206,11 +121,10 @@ class Adaptive(Limit):
         self._fled: int = 0
         self._fled_for: int = 0
         self._ceiling: Ceiling = Ceiling(maximum)
-        # The beginning: the limit before, its answers per second and their latency.
+        # Answers per second that it has shown to be able to give.
+        self._pace: float = 0.0
         self._starting: bool = True
-        self._start_limit: int = 0
-        self._start_rate: float = 0.0
-        self._start_latency_s: float = 0.0
+        self._start: Start = Start()
 
     @property
     def settled(self) -> int:
@@ -221,12 +135,14 @@ class Adaptive(Limit):
         """Enough answers to be compared, and every request in flight replaced more than once."""
         if window.busy and window.duration_s >= self.LONG_S:
             return True
-        generations = self.GENERATIONS_START if self._starting else self.GENERATIONS
-        return window.ok + window.dropped >= max(float(self.LEAST), generations * window.in_flight)
+        if self._starting:
+            return self._start.due(window)
+        return window.ok + window.dropped >= max(float(self.LEAST), self.GENERATIONS * window.in_flight)
 
     def update(self, window: Window) -> None:
         """Move the limit by what the window has shown."""
         self._count_costs(window)
+        self._keep_pace(window)
         refused = self._ceiling.update(window, self.value)
         if refused:
             self._starting = False
@@ -235,21 +151,44 @@ class Adaptive(Limit):
         elif self._flee(window) or window.bound_s <= self.BINDS * window.duration_s:
             pass
         elif self._starting:
-            self._start(window)
+            self._begin(window)
         elif self._rung > self._base and self._follows(window):
             pass
         elif self._rung != self._base or not self._is_changed(window):
             self._learn(window)
             self._choose(window)
 
+    def _keep_pace(self, window: Window) -> None:
+        """Learn how much can be answered; less than before is no news where nobody had to wait."""
+        bound = window.bound_s > self.BINDS * window.duration_s
+        pace = window.bound_ok / window.bound_s if bound else window.ok / window.duration_s
+        if pace > self._pace:
+            self._pace = pace
+        elif bound:
+            self._pace += self.PACE * (pace - self._pace)
+
+    def _least(self) -> int:
+        """The lowest rung that is worth holding anybody back at."""
+        return rung_at(max(float(self.minimum), self._pace * self.SLACK_S))
+
     def nudge(self) -> None:
-        """One step up without evidence: requests that wait would be refused before anything has come back to learn
-        from. What is known stays known, so it is taken back once it has shown to be too high."""
+        """Up without evidence: requests wait, and nothing has come back to learn from.
+
+        By half as much again as long as nothing ever has, later by one step. What is known stays known, so it is taken
+        back once it has shown to be too high.
+        """
         rung = self._rung
-        if LADDER[rung] < min(self.NUDGED, self.maximum):
+        limit = LADDER[rung]
+        if LADDER[rung + 1] > self.NUDGED or not self._starting:
+            return
+        start = self._start
+        if start.is_unheard:
+            start.is_guess = True
+            self._go(max(rung + 1, rung_at(1.5 * limit)))
+        else:
             self._go(rung + 1)
-            self._base = self._rung
-            self._top = max(self._top, 2 * LADDER[self._rung])
+        self._base = self._rung
+        self._top = max(self._top, 2 * LADDER[self._rung])
 
     def _learn(self, window: Window) -> None:
         """The usual case: one window more of evidence."""
@@ -268,7 +207,8 @@ class Adaptive(Limit):
         reach = max(2.0 * LADDER[knee.enough()], 1.25 * LADDER[knee.tried[-1]])
         knee.weigh(min(reach, float(self._top)))
         bound = window.bound_s > 0.9 * window.duration_s
-        base = knee.quantile(self.SURE if bound else self.SURE_UNBOUND)
+        least = self._least()
+        base = max(least, knee.quantile(self.SURE if bound else self.SURE_UNBOUND))
         highest = rung_at(min(self.maximum, self._ceiling.value))
         self._top = 2 * LADDER[base]
         if self._fled_for > 0:
@@ -280,7 +220,7 @@ class Adaptive(Limit):
         if base != self._base:
             self._recent = self._recent_s = 0.0
             self._base = base
-        lower = max(knee.quantile(self.LOWER), rung_at(LADDER[base] / 2), rung_at(self.minimum))
+        lower = max(knee.quantile(self.LOWER), rung_at(LADDER[base] / 2), min(base, least))
         times = self.HIGHER_AFTER_HARM if self._harm else self.HIGHER
         higher = min(highest, max(base + 1, rung_at(LADDER[base] * times)))
         if stays and lower < base and self._down_s > (1 - LADDER[lower] / LADDER[base]) * window.duration_s:
@@ -314,24 +254,25 @@ class Adaptive(Limit):
             cost = (LADDER[rung] / LADDER[base] - 1) * (1 + 5 * loss)
             self._up_s = max(self._up_s - cost * span, -span * (1 << self._harm))
 
-    def _start(self, window: Window) -> None:
-        """Double the limit as long as answers follow, or come hardly later than before."""
-        rung = self._rung
+    def _begin(self, window: Window) -> None:
+        """Double the limit as long as that is good; then begin where the knee seems to be."""
+        start, rung = self._start, self._rung
         limit = LADDER[rung]
-        self.knee.add(rung, window.bound_s, float(window.bound_ok))
+        if start.is_first(window, limit):
+            return
         rate = window.bound_ok / window.bound_s
-        latency_s = window.service_s / max(1, window.ok)
-        # At least half of what a limit below the knee would gain.
-        follows = rate >= self._start_rate * (1 + limit / max(1, self._start_limit)) / 2
-        if self._start_limit == 0 or follows or 0 < latency_s <= self.LATER * self._start_latency_s:
-            self._start_limit, self._start_rate, self._start_latency_s = limit, rate, latency_s
-            self._go(rung_at(2 * limit))
+        self.knee.add(rung, window.bound_s, float(window.bound_ok))
+        if start.goes_on(window, limit, rate):
+            self._go(max(rung_at(2 * limit), self._least()))
             self._base = self._rung
             self._top = 2 * LADDER[self._rung]
-        else:
-            self._starting = False
-            self._down_s = 2 * window.duration_s
-            self._choose(window)
+            return
+        self._starting = False
+        self._down_s = 2 * window.duration_s
+        self._top = limit
+        needed = max(limit / 4, self.MARGIN * start.needed(rate))
+        self._go(max(self._least(), rung_at(min(float(limit), needed))))
+        self._base = self._rung
 
     def _follows(self, window: Window) -> bool:
         """After a window at a higher limit: whether to stay there, because the answers follow.
@@ -378,7 +319,7 @@ class Adaptive(Limit):
         # Fewer slots, or each slower? If it is slots, this is where the knee is now.
         self._top = limit
         self._down_s = max(self._down_s, 2 * window.duration_s)
-        self._go(rung_at(max(1.0, limit * max(ratio * 1.1, 0.5))))
+        self._go(max(self._least(), rung_at(max(1.0, limit * max(ratio * 1.1, 0.5)))))
         return True
 
     def _flee(self, window: Window) -> bool:
@@ -392,11 +333,14 @@ class Adaptive(Limit):
         for rung in self.knee.tried:
             if rung < self._rung and self.knee.answers[rung] > self.LEAST / 2 and self.knee.rate(rung) < 0.75 * rate:
                 return False  # it is worse below: they are lost for another reason
+        starting = self._starting
         self._starting = False
+        self._pace = rate
         self._fled = limit
         self._fled_for = self.FLED
         self.knee.add(self._rung, window.duration_s, float(window.ok))
         # Half, or what the good answers needed; less only by looking again.
         needed = round(window.service_s / window.duration_s)
-        self._go(rung_at(max(1, min(limit - 1, max(limit // 2, needed)))))
+        half = 1 if starting and self._start.is_guess else limit // 2  # of a guess nothing need be kept
+        self._go(rung_at(max(1, min(limit - 1, max(half, needed)))))
         return True

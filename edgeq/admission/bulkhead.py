@@ -37,6 +37,8 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+UNHEARD_S: Final = 0.05
+"""While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
 
 
 class Cohort:
@@ -86,6 +88,7 @@ class Bulkhead:
         "max_stuck",
         "ok",
         "ok_held_s",
+        "ok_held_s2",
         "queue",
         "refusals",
         "repairs",
@@ -131,6 +134,7 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
+        self.ok_held_s2: float = 0.0
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
         self.busy_beside: int = 0
@@ -260,6 +264,7 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
+            self.ok_held_s2 += held_s * held_s
             if self._bound:
                 self.bound_ok += 1
         elif outcome == DROPPED:
@@ -292,6 +297,7 @@ class Bulkhead:
         totals.busy = self.busy
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
+        totals.service_s2 = self.ok_held_s2
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
@@ -450,12 +456,17 @@ class Bulkhead:
                 self._idle_place = False
 
     def starves(self, now: float) -> bool:
-        """Has the oldest waiter had half of its wait, and has no place come free since it arrived? With a limit that is
-        a guess, it is better let in than refused."""
+        """Has the oldest waiter waited long, and has no place come free since it arrived? While little is known of the
+        service, and the limit is a guess, it is better let in than refused."""
         oldest = self.queue.oldest
-        if oldest is None or self.service.finished_at > oldest.arrived_at:
+        service = self.service
+        if oldest is None or service.known or service.finished_at > oldest.arrived_at:
             return False
-        return now - oldest.arrived_at > self.queue.max_wait_s / 2
+        waited_s = now - oldest.arrived_at
+        if waited_s > self.queue.max_wait_s / 2:
+            return True
+        # Few arrivals can wait for the first answer; an upstream of one slot would be busy with them for long.
+        return waited_s > UNHEARD_S and not service.finished_at and self.queue.queued >= self.in_flight
 
     def _find_stuck(self, now: float) -> None:
         cohort = self._cohort

@@ -130,7 +130,7 @@ class Knee:
         """
         tried = self.tried
         self.first = rung_at(LADDER[tried[0]] / 2)
-        last = rung_at(reach)
+        last = max(self.first, rung_at(reach))
         total = 0.0
         for rung in tried:
             total += self.answers[rung]

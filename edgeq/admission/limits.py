@@ -25,12 +25,23 @@ class Totals:
     busy          requests that the upstream itself refused for load (429, 503)
     busy_beside   sum over these of the requests in flight at that moment, each including the refused one
     service_s     time in flight of the `ok` ones, summed
+    service_s2    the same squared, summed
     in_flight_s   requests in flight, integrated over time
     bound_s       time during which the limit was reached (in flight >= limit)
     bound_ok      answers in time that came while it was
     """
 
-    __slots__ = ("bound_ok", "bound_s", "busy", "busy_beside", "dropped", "in_flight_s", "ok", "service_s")
+    __slots__ = (
+        "bound_ok",
+        "bound_s",
+        "busy",
+        "busy_beside",
+        "dropped",
+        "in_flight_s",
+        "ok",
+        "service_s",
+        "service_s2",
+    )
 
     def __init__(self) -> None:
         self.ok: int = 0
@@ -38,6 +49,7 @@ class Totals:
         self.busy: int = 0
         self.busy_beside: int = 0
         self.service_s: float = 0.0
+        self.service_s2: float = 0.0
         self.in_flight_s: float = 0.0
         self.bound_s: float = 0.0
         self.bound_ok: int = 0
@@ -63,6 +75,7 @@ class Window:
         "now",
         "ok",
         "service_s",
+        "service_s2",
     )
 
     def __init__(self, now: float) -> None:
@@ -75,6 +88,7 @@ class Window:
         self.busy_beside: int = 0
         self.finished: int = 0
         self.service_s: float = 0.0
+        self.service_s2: float = 0.0
         self.in_flight: float = 0.0
         """Requests in flight, averaged over time."""
         self.bound_s: float = 0.0
@@ -102,6 +116,9 @@ class Limit:
     def update(self, window: Window) -> None:
         """Move `value` by what a window that is due has shown."""
         raise NotImplementedError
+
+    def nudge(self) -> None:
+        """Requests wait, and nothing has come back since they came: go up, if it is a guess (`Bulkhead.starves`)."""
 
 
 class Fixed(Limit):
@@ -236,6 +253,7 @@ class Learner:
         then.busy = totals.busy
         then.busy_beside = totals.busy_beside
         then.service_s = totals.service_s
+        then.service_s2 = totals.service_s2
         then.in_flight_s = totals.in_flight_s
         then.bound_s = totals.bound_s
         then.bound_ok = totals.bound_ok
@@ -250,6 +268,7 @@ class Learner:
         window.busy_beside = totals.busy_beside - then.busy_beside
         window.finished = totals.finished - then.finished
         window.service_s = totals.service_s - then.service_s
+        window.service_s2 = totals.service_s2 - then.service_s2
         window.in_flight = (totals.in_flight_s - then.in_flight_s) / window.duration_s
         window.bound_s = totals.bound_s - then.bound_s
         window.bound_ok = totals.bound_ok - then.bound_ok

@@ -278,8 +278,9 @@ class Upstream(Table, frozen=True):
     health: Health | None = None
     eject: Eject = Eject()
     breaker: Breaker | None = None
-    limit: Literal["adaptive"] | int = 0
-    """Requests in flight: a number, or learned, per worker. 0: no limit."""
+    limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = "adaptive"
+    """Requests in flight: learned, or a number, per worker; 0: no limit. observe: none, but what would be learned is
+    shown."""
     queue: Queue = Queue()
     host: str = "preserve"
     """Host header to the upstream: "preserve" (the client's), "upstream" (the endpoint's), or a literal name."""

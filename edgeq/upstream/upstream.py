@@ -14,8 +14,8 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.adaptive import Adaptive
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
@@ -54,6 +54,7 @@ class Upstream:
         "_key_kind",
         "_key_name",
         "_learner",
+        "_observes",
         "_panic_threshold",
         "_ramp_s",
         "_seed",
@@ -127,6 +128,8 @@ class Upstream:
         """Is there a limit? If not the bulkhead is passed by, and who has passed it so is not counted."""
         self._learner: Learner | None = None
         """Of the bulkhead's limit, unless it is configured."""
+        self._observes: bool = False
+        """What is learned is only shown."""
         self._totals: Totals = Totals()
         self._config: UpstreamConfig | None = None
         self.configure(UpstreamConfig(endpoints=()), 1)
@@ -148,16 +151,17 @@ class Upstream:
         queue = config.queue
         self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
         now = monotonic()
-        self.limited = config.limit != 0
-        if config.limit != "adaptive":
+        limit = config.limit
+        self.limited = limit != 0
+        if isinstance(limit, int):
             self._learner = None
-            self.bulkhead.resize(config.limit or NO_LIMIT, now)
-        elif self._learner is None:
-            limit = Adaptive()
+            self.bulkhead.resize(limit or NO_LIMIT, now)
+        elif self._learner is None or self._config is None or self._config.limit != limit:
             self.bulkhead.totals(now, self._totals)
-            self._learner = Learner(limit, now, self._totals)
-            self.bulkhead.resize(limit.value, now)
-        self._configure_choice(config, monotonic())
+            self._learner = Learner(learned(limit), now, self._totals)
+            self._observes = limit == "observe"
+            self._follow(now)
+        self._configure_choice(config, now)
 
     def learn(self, now: float) -> None:
         """Move the limit, and look after those who wait for it; called on each tick."""
@@ -167,10 +171,15 @@ class Upstream:
         if learner is not None:
             bulkhead.totals(now, self._totals)
             learner.tick(now, self._totals)
-            limit = learner.limit
-            if isinstance(limit, Adaptive) and bulkhead.starves(now):
-                limit.nudge()
-            bulkhead.resize(limit.value, now)
+            if bulkhead.starves(now):
+                learner.limit.nudge()
+            self._follow(now)
+
+    def _follow(self, now: float) -> None:
+        """Set the limit that was learned."""
+        learner = self._learner
+        if learner is not None:
+            self.bulkhead.resize(NO_LIMIT if self._observes else learner.limit.value, now)
 
     def _configure_choice(self, config: UpstreamConfig, now: float) -> None:
         """What endpoints are chosen by. What is known of them stays known."""
@@ -444,6 +453,7 @@ class Upstream:
             "in_use": len(self.balancer.members) if self.members else len(self.pools),
             "panic": self.panics,
             "breaker": breaker.snapshot(now) if breaker is not None else None,
+            "learned_limit": self._learner.limit.value if self._learner is not None else None,
         }
 
 

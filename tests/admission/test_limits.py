@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.admission.adaptive import Adaptive, Ceiling
+from edgeq.admission.adaptive import Adaptive
+from edgeq.admission.ceiling import Ceiling
 from edgeq.admission.knee import LADDER, Knee, rung_at
+from edgeq.admission.learned import learned
 from edgeq.admission.limits import MAX_LIMIT, Aimd, Fixed, Gradient2, Learner, Totals, Window
+from edgeq.admission.observer import Observer
 
 
 def window(
@@ -30,6 +34,7 @@ def window(
     one.busy_beside = busy * beside
     one.finished = ok + dropped + busy
     one.service_s = ok * latency_s
+    one.service_s2 = ok * latency_s * latency_s
     one.in_flight = in_flight
     one.bound_s = duration_s * bound
     one.bound_ok = int(ok * bound)
@@ -104,14 +109,16 @@ def test_a_learner_leaves_out_what_was_in_flight_at_a_change() -> None:
         totals.in_flight_s += seconds * learner.limit.value
         totals.service_s += 0.5 * count
 
-    answers(16, 1.0)
+    answers(7, 0.9)
+    assert learner.tick(0.9, totals) == 8  # not yet one for each in flight
+    answers(1, 0.1)
     assert learner.tick(1.0, totals) == 16
     answers(7, 0.5)
     learner.tick(1.5, totals)
     answers(1, 0.1)
     learner.tick(1.6, totals)  # the eight from before are through, and the next window begins
-    answers(31, 1.0)
-    assert learner.tick(2.6, totals) == 16  # not yet two for each in flight
+    answers(15, 1.0)
+    assert learner.tick(2.6, totals) == 16
     answers(1, 0.1)
     assert learner.tick(2.7, totals) == 32
 
@@ -201,6 +208,74 @@ def test_a_start_doubles_while_the_answers_follow() -> None:
     assert 200 < limit.value <= 256
 
 
+def test_a_fast_upstream_is_not_made_to_wait_for_single_requests() -> None:
+    """One that answers 20,000 a second, one after the other: 5 ms of it are let in, whatever its knee."""
+    limit = Adaptive()
+    for _ in range(20):
+        in_flight = float(limit.value)
+        limit.update(window(ok=20_000, in_flight=in_flight, latency_s=in_flight / 20_000))
+    assert 95 <= limit.settled <= 120
+
+
+def test_those_who_wait_for_the_very_first_answer_are_let_in() -> None:
+    """A model takes 30 s for it; within a second there is room for more than a hundred."""
+    limit = Adaptive()
+    for _ in range(16):
+        limit.nudge()
+    assert 150 <= limit.value
+    for _ in range(100):
+        limit.nudge()
+    assert limit.value <= 1.5 * Adaptive.NUDGED
+
+
+def test_a_guess_is_taken_back_once_answers_are_late() -> None:
+    """Let in before the first answer: 40. The first took 0.5 s, later ones 1.25 s, 32 a second: that is 16, or 20."""
+    limit = Adaptive()
+    while limit.value < 40:
+        limit.nudge()
+    before = limit.value
+    limit.update(window(duration_s=0.6, ok=12, in_flight=13.0, latency_s=0.5))
+    assert limit.value == before
+    limit.update(window(duration_s=1.25, ok=40, in_flight=40.0, latency_s=1.25))
+    assert 16 <= limit.value <= 22
+    known = limit.value
+    limit.nudge()  # something is known now
+    assert limit.value == known
+
+
+def test_first_answers_that_differ_are_the_short_ones() -> None:
+    """Nine in flight for 0.6 s, four have come back, after 0.05 to 0.5 s: the mean is not 0.25 s but rather more."""
+    limit = Adaptive()
+    while limit.value < 9:
+        limit.nudge()
+    first = window(duration_s=0.6, ok=4, in_flight=8.0)
+    first.service_s, first.service_s2 = 1.0, 0.36
+    limit.update(first)
+    limit.update(window(duration_s=0.6, ok=9, in_flight=9.0, latency_s=0.6))
+    assert limit.value == 18
+
+
+def test_an_observer_finds_the_knee_without_a_limit() -> None:
+    """Twelve slots: answers follow to 12 in flight, and not beyond. Before that is seen, it may be anywhere above."""
+    limit = Observer()
+    for _ in range(10):
+        for in_flight in (2, 4, 8):
+            limit.update(window(ok=20 * in_flight, in_flight=float(in_flight), bound=0.0))
+    assert limit.value >= 14
+    for _ in range(10):
+        for in_flight in (8, 10, 14, 20):
+            limit.update(window(ok=20 * min(12, in_flight), in_flight=float(in_flight), bound=0.0))
+    assert 12 <= limit.value <= 14
+
+
+def test_limits_are_made_by_the_names_of_the_configuration() -> None:
+    """And an unknown name is an error."""
+    for name in ("adaptive", "aimd", "gradient2", "observe"):
+        assert learned(name).value >= 1
+    with pytest.raises(ValueError, match="vegas"):
+        learned("vegas")
+
+
 def test_losing_most_halves_the_limit() -> None:
     """An upstream that has become a hundred times slower answers nobody in time."""
     limit = Adaptive(initial=64)
@@ -218,6 +293,7 @@ def test_losing_most_halves_the_limit() -> None:
             st.integers(0, 1_000),
             st.floats(0.001, 100.0),
             st.sampled_from([0.0, 0.04, 0.5, 0.95, 1.0]),
+            st.booleans(),
         ),
         max_size=60,
     ),
@@ -225,15 +301,17 @@ def test_losing_most_halves_the_limit() -> None:
     st.integers(0, 300),
 )
 def test_no_windows_whatever_lead_out_of_the_bounds(
-    windows: list[tuple[int, int, int, float, float]], minimum: int, more: int
+    windows: list[tuple[int, int, int, float, float, bool]], minimum: int, more: int
 ) -> None:
     """Any sequence, possible or not: the number stays within its bounds, and so does what is shown."""
     limit = Adaptive(initial=minimum, minimum=minimum, maximum=minimum + more)
     now = 0.0
-    for ok, dropped, busy, duration_s, bound in windows:
+    for ok, dropped, busy, duration_s, bound, nudged in windows:
         now += duration_s
         one = window(now, duration_s, ok, dropped, busy, limit.value, float(limit.value), 0.01, bound)
         if one.finished:
             limit.update(one)
+        if nudged:
+            limit.nudge()
         assert minimum <= limit.value <= minimum + more
         assert minimum <= limit.settled <= minimum + more

@@ -46,3 +46,11 @@ def test_a_slow_upstream_survives_a_cold_start() -> None:
     upstream = Upstream(1, 0.5, "constant")
     outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 20.0)
     assert outcome.good_between(0.0, 20.0) >= 0.8 * 20 * upstream.capacity
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_wide_and_slow_upstream_is_in_use_soon_after_a_cold_start(shape: str) -> None:
+    """64 at once, half a second each: nobody can know; most of it is used within some generations of answers."""
+    upstream = Upstream(64, 0.5, shape)
+    outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 10.0)
+    assert outcome.good_between(5.0, 10.0) >= 0.7 * 5 * upstream.capacity
