@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 UNSHARED_S: Final = 120.0
 """How long a key is remembered for which waiting was in vain; Varnish's builtin.vcl has the same for hit-for-miss."""
-_MARKS: Final = 4096
+_MARKS: Final = 1024
 
 
 class RouteCache:
@@ -120,6 +120,7 @@ class RouteCache:
                 grace.leads = flight
         elif not wish.directives.no_cache and flight.join(exchange, now):
             grace.waits = flight
+            exchange.queued_at = now
             return True
         return False
 

@@ -19,10 +19,14 @@ from typing import Final
 
 from edgeq.cache.directives import UNSAID, Directives, parse_directives, seconds, split_list
 from edgeq.cache.fields import NO_DATE, parse_date
+from edgeq.wire.fields import KINDS
 
 STORABLE: Final = frozenset((200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501))
 HEURISTIC: Final = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
 """Of those, the ones for which a default lifetime may be used (RFC 9110 15.1)."""
+WRITTEN: Final = frozenset(KINDS) - frozenset(b"host user-agent referer x-forwarded-host x-forwarded-proto".split())
+"""Fields that are not forwarded as they came: an answer that varies by one of those is for one request only. Of those
+that are taken out here, user-agent and referer are forwarded, and the others belong to the key."""
 
 
 class CacheSettings:
@@ -38,6 +42,7 @@ class CacheSettings:
         "stale_while_revalidate_s",
         "strip_cookies",
         "tenant_field",
+        "written",
     )
 
     def __init__(
@@ -51,6 +56,7 @@ class CacheSettings:
         strip_cookies: bool = False,
         obey_requests: bool = True,
         tenant_field: bytes = b"",
+        written: frozenset[bytes] = frozenset(),
     ) -> None:
         self.max_bytes: int = max_bytes
         self.max_object: int = max_object
@@ -60,6 +66,8 @@ class CacheSettings:
         self.join_s: float = join_s
         self.strip_cookies: bool = strip_cookies
         self.obey_requests: bool = obey_requests
+        self.written: frozenset[bytes] = written
+        """Names, in lower case, of fields that the configuration lets this gateway write itself."""
         self.tenant_field = tenant_field
         """The name, in lower case, of the field that says who asks; empty: there is none."""
 
@@ -121,7 +129,7 @@ def judge(
         judgement.refusal = "status"
     elif said.no_store or said.private:
         judgement.refusal = "no-store" if said.no_store else "private"
-    elif b"*" in split_list(fields.get(b"vary", b"")):
+    elif _is_for_one_request(fields.get(b"vary", b""), settings):
         judgement.refusal = "vary"
     elif b"set-cookie" in fields and not settings.strip_cookies:
         judgement.refusal = "set-cookie"
@@ -134,6 +142,11 @@ def judge(
     if not judgement.refusal and not is_of_use(judgement, fields):
         judgement.refusal = "stale"
     return judgement
+
+
+def _is_for_one_request(vary: bytes, settings: CacheSettings) -> bool:
+    names = frozenset(split_list(vary.lower()))
+    return b"*" in names or not names.isdisjoint(WRITTEN) or not names.isdisjoint(settings.written)
 
 
 def _stale_use(judgement: Judgement, settings: CacheSettings) -> None:

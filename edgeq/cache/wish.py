@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SAFE: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))  # RFC 9110 9.2.1
 CREDENTIALS: Final = frozenset(PRIVATE - {b"cookie", b"set-cookie"})
-_PASSING: Final = (b"range", b"if-match", b"if-unmodified-since", b"if-range", b"upgrade", b"expect")
+_PASSING: Final = (b"range", b"if-match", b"if-unmodified-since", b"if-range")
 """A request with one of these is the upstream's to answer."""
 
 
@@ -41,11 +41,13 @@ class Wish:
         self.tenant_field = tenant_field
         self.unsafe: bool = method not in SAFE
         self.is_get: bool = method == b"GET"
-        fields = fields_of(head.raw[head.fields_at :])
+        # Only what is forwarded: Connection may name a field to be removed, and then the answer does not depend on it.
+        fields = fields_of(head.kept)
         self.fields: dict[bytes, bytes] = fields
         self.passes: bool = (
             method not in (b"GET", b"HEAD")
             or head.fields.body_kind != NO_BODY
+            or len(head.fields.upgrade) > 0
             or any(name in fields for name in _PASSING)
         )
         self.credentials: bool = any(name in fields for name in CREDENTIALS) or tenant_field in fields

@@ -349,10 +349,10 @@ class Downstream(Timed):
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
         shard.wheel.schedule(self, self._active_deadline())
-        exchange.queued_at = now
         grace = exchange.grace
         if grace is not None and grace.answers(exchange, now):
             return
+        exchange.queued_at = now
         exchange.enter(now)
 
     def expect_answer(self) -> None:

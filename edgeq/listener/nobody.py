@@ -14,7 +14,7 @@ class Nobody:
     __slots__ = ("_down",)
 
     def __init__(self, down: Downstream) -> None:
-        self._down: Downstream = down
+        self._down: Downstream | None = down
 
     def write(self, data: Any) -> None:
         """Bytes for nobody."""
@@ -37,11 +37,11 @@ class Nobody:
     def resume_reading(self) -> None:
         """The same."""
 
-    def is_closing(self) -> bool:
-        return self._down.closing
-
     def close(self) -> None:
-        self._down.connection_lost(None)
+        down = self._down
+        if down is not None:
+            self._down = None  # or the two would keep each other
+            down.connection_lost(None)
 
     def abort(self) -> None:
-        self._down.connection_lost(None)
+        self.close()

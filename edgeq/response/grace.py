@@ -129,8 +129,9 @@ class Grace:
             return prefix
         prefix = without(without(prefix, b"if-none-match"), b"if-modified-since")
         entry = self.entry
-        self._asked = entry is not None
-        return prefix if entry is None else prefix + entry.conditions()
+        conditions = entry.conditions() if entry is not None else b""
+        self._asked = len(conditions) > 0
+        return prefix + conditions
 
     # -- the answer ---------------------------------------------------------------------------------------------------
 
@@ -228,6 +229,7 @@ class Grace:
             # Many pipelined requests must not fill the memory with answers that nobody reads.
             self._held = entry
             exchange.release(now, IGNORED)
+            self._land(exchange, entry if how == REVALIDATED else None, now)
             return
         exchange.keep_alive = down.may_keep(exchange)
         wish = self.wish
@@ -303,10 +305,7 @@ class Grace:
         """The exchange has ended."""
         if self.silent:
             exchange.keep_alive = False
-        waits = self.waits
-        if waits is not None:
-            self.waits = None
-            waits.leave(exchange)
+        self._stop_waiting(exchange)
         self._held = None
         cache = self.cache
         if cache is None:
@@ -320,6 +319,19 @@ class Grace:
             cache.release(collector)
         elif self.how == REVALIDATED:
             entry = self._served
+        self._land(exchange, entry, now)
+
+    def _stop_waiting(self, exchange: Exchange) -> None:
+        waits = self.waits
+        if waits is not None:
+            self.waits = None
+            waits.leave(exchange)
+
+    def _land(self, exchange: Exchange, entry: Entry | None, now: float) -> None:
+        """Tell those who wait how it went. `entry`: what is stored now, if anything."""
+        cache = self.cache
+        if cache is None:
+            return
         is_fresh = entry is not None and entry.is_fresh(now)
         if is_fresh:
             cache.unmark(self.key)
@@ -344,6 +356,7 @@ class Grace:
         will get, something better. Arguments are those of `rescue.refusal`."""
         if self.silent:
             return False
+        self._stop_waiting(exchange)
         now = monotonic()
         if reason != "draining" and REASONS[reason].fault != "C" and self.serve_stale(exchange, now):
             return True

@@ -397,7 +397,7 @@ class Exchange(Ticket):
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        if not down.write_blocked or self._is_collected():  # or it is the client who takes its time
+        if not down.write_blocked or self._is_wanted():  # or it is the client who takes its time
             up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
     def _answer_head(self, data: bytes, now: float) -> None:
@@ -516,6 +516,8 @@ class Exchange(Ticket):
             extra += self.answer_lines
         if grace is not None:
             extra += grace.passes(self, answer, kind, now)
+            if down.write_blocked:
+                self.pause_answer()
         request_id = self.request_id
         transport = down.transport
         if kind == NO_BODY:
@@ -572,7 +574,7 @@ class Exchange(Ticket):
                     up.reusable = False
                 self._complete(now)
                 return
-        if not down.write_blocked or self._is_collected():
+        if not down.write_blocked or self._is_wanted():
             up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
@@ -904,7 +906,7 @@ class Exchange(Ticket):
     def pause_answer(self) -> None:
         """The client does not take more: do not read the upstream."""
         up = self.up
-        if up is not None and not self._is_collected():
+        if up is not None and not self._is_wanted():
             up.transport.pause_reading()
             up.expire_in(NEVER)
 
@@ -923,10 +925,10 @@ class Exchange(Ticket):
         if grace is not None:
             grace.resume(self)
 
-    def _is_collected(self) -> bool:
-        """Is the answer read on for a cache although the client does not take it? What it holds is bounded there."""
+    def _is_wanted(self) -> bool:
+        """Is the answer read on for a cache, although the client does not take it? What it holds is bounded there."""
         grace = self.grace
-        return grace is not None and grace.collector is not None
+        return grace is not None and (grace.collector is not None or (grace.fetches and not self.answer_started))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -959,7 +961,7 @@ class Exchange(Ticket):
         """Release the permits, and tell the limits how it went."""
         reason = self.reason
         outcome = OK
-        if reason:
+        if reason and reason != "upstream_failed":
             outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
             route = self.route
             if reason == "upstream_shed" and route is not None:

@@ -234,7 +234,10 @@ class App:
         if config.cache is None:
             return None
         tenant = self._tenant
-        settings = _cache_settings(config.cache, tenant.name if tenant is not None and tenant.kind == HEADER else b"")
+        forward = self._config.forward
+        written = frozenset(name.lower().encode() for name in (forward.deadline, forward.priority) if name)
+        named = tenant.name if tenant is not None and tenant.kind == HEADER else b""
+        settings = _cache_settings(config.cache, named, written)
         source = (config.upstream, config.match, config.rewrite)
         known = self._caches.get(config.name)
         if known is not None and known[0] == source:
@@ -535,7 +538,7 @@ def _forward_policy(config: Forward) -> ForwardPolicy:
     )
 
 
-def _cache_settings(config: CacheConfig, tenant_field: bytes) -> CacheSettings:
+def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset[bytes]) -> CacheSettings:
     return CacheSettings(
         int(config.max_bytes),
         int(config.max_object),
@@ -546,6 +549,7 @@ def _cache_settings(config: CacheConfig, tenant_field: bytes) -> CacheSettings:
         config.set_cookie == "strip",
         config.obey_requests,
         tenant_field,
+        written,
     )
 
 

@@ -289,6 +289,53 @@ def test_the_field_that_names_tenants_is_a_credential() -> None:
     quiet(made)
 
 
+def test_a_field_that_is_not_forwarded_chooses_no_variant() -> None:
+    """Connection may name a field to be removed: the answer is that to a request without it (cache poisoning)."""
+    made = world()
+    _, sent = fetch(made, ok(b"none", b"Vary: X-Kind"), get(b"X-Kind: 1", b"Connection: X-Kind"))
+    assert b"x-kind" not in sent.lower()
+    assert hit(made, get()).body == b"none"
+    got, _ = fetch(made, ok(b"one", b"Vary: X-Kind"), get(b"X-Kind: 1"))
+    assert got.body == b"one"
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-For", b"forwarded", b"X-Request-Id", b"traceparent", b"Grpc-Timeout"])
+def test_what_this_gateway_writes_itself_chooses_no_variant(name: bytes) -> None:
+    """It differs from request to request: such an answer is for one client."""
+    made = world()
+    cache_of(made).settings.written = frozenset((b"grpc-timeout",))
+    fetch(made, ok(b"hello", b"Vary: Accept, " + name))
+    assert cache_of(made).store.entries == 0
+    fetch(made, ok(b"hello", b"Vary: User-Agent, X-Forwarded-Host, Host"))
+    assert cache_of(made).store.entries == 1
+    quiet(made)
+
+
+def test_a_slow_client_that_led_keeps_nobody_waiting() -> None:
+    """What is stored is good again, but its client has not read the answer before: the others have theirs at once."""
+    made = World()
+    route = made.shard.routes.routes[0]
+    route.cache = RouteCache(CacheSettings(4 << 20, 512 * 1024))
+    route.graceful = True
+    big = get(target=b"/big")
+    fetch(made, ok(b"x" * (HIGH_WATER * 2)), big)
+    stale(made, b'ETag: "a"')
+    fetch(made, ok(b"x" * (HIGH_WATER * 2)), big)
+    leader = made.connect()
+    leader.block()
+    leader.data(big + GET)
+    made.loop.run()
+    joined = ask(made)
+    (server,) = [one for one in made.servers if one.protocol.exchange is not None]
+    server.data(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+    made.loop.run()
+    assert Got(joined.take()).body == b"old"
+    leader.drain()
+    made.loop.run()
+    assert leader.take().endswith(b"old")
+    quiet(made)
+
+
 def test_cookies_are_not_stored() -> None:
     """An answer that sets one is not stored, or without it."""
     made = world()
