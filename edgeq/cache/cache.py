@@ -301,6 +301,7 @@ class RouteCache:
         """What is held, who waits, and how it went."""
         return {
             **self.store.snapshot(),
+            "collecting": len(self._collectors),
             "hits": self.hits,
             "stale": self.stale,
             "misses": self.misses,

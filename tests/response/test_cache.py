@@ -118,7 +118,8 @@ def quiet(made: World) -> None:
     made.check_settled()
     cache = cache_of(made)
     assert not cache.flights
-    assert cache.store.snapshot()["collecting_bytes"] == 0
+    snapshot = cache.snapshot(CLOCK.now_s)
+    assert (snapshot["collecting"], snapshot["collecting_bytes"]) == (0, 0)
 
 
 # -- stored, and used again -------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.response.test_cache import WALL, Got, get, ok
 from tests.response.test_fallback import PREPARED, Backed
 from tests.support.fake_transport import CLOCK, FakeTransport, frozen_time
 
+CACHE: Any = edgeq.cache.cache
 TARGETS = [b"/a", b"/b"]
 CREDENTIALS = [b"", b"", b"", b"red", b"blue"]
 CODINGS = [b"", b"gzip"]
@@ -33,8 +34,8 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self._time = frozen_time()
         self._time.__enter__()
-        self._known_time = edgeq.cache.cache.time
-        edgeq.cache.cache.time = lambda: WALL + CLOCK.now_s  # type: ignore[assignment]
+        self._known_time = CACHE.time
+        CACHE.time = lambda: WALL + CLOCK.now_s
         self.made = Backed(answer=PREPARED, on=("shed", "failed", "500"))
         self.cache = RouteCache(CacheSettings(20_000, 4000, stale_if_error_s=30.0, join_s=4.0))
         self.made.route.cache = self.cache
@@ -186,11 +187,12 @@ class Model(RuleBasedStateMachine):
                 self.answer(server, "plain", b"max-age=60", 1, False, 0)
             self.made.quiet()
             assert not self.cache.flights
-            assert self.cache.store.snapshot()["collecting_bytes"] == 0
+            snapshot = self.cache.snapshot(CLOCK.now_s)
+            assert (snapshot["collecting"], snapshot["collecting_bytes"]) == (0, 0)
             for client, *_rest in self.clients:
                 assert client in self.served or client.take() or client.closing
         finally:
-            edgeq.cache.cache.time = self._known_time
+            CACHE.time = self._known_time
             self._time.__exit__(None, None, None)
 
 
