@@ -37,6 +37,8 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+_LEAST_PATIENT_S: Final = 1.0
+_MOST_PATIENT_S: Final = 30.0
 UNHEARD_S: Final = 0.05
 """While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
 
@@ -70,6 +72,7 @@ class Bulkhead:
         "_shared",
         "_told_area_s",
         "_told_waited_s",
+        "_waits_by_service",
         "admitted",
         "area_at",
         "area_s",
@@ -82,6 +85,7 @@ class Bulkhead:
         "held_s",
         "ignored",
         "in_flight",
+        "is_learned",
         "last_refusal",
         "limit",
         "max_in_flight",
@@ -101,6 +105,8 @@ class Bulkhead:
         self.resource = resource
         """As refusals name it, without the part: ``upstream/api``."""
         self.limit: int = limit
+        self.is_learned: bool = False
+        """The limit is not a number of the configuration."""
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
@@ -113,6 +119,7 @@ class Bulkhead:
         self._cohort: Cohort = Cohort(now)
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
+        self._waits_by_service: bool = False
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
@@ -152,13 +159,22 @@ class Bulkhead:
     def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float) -> None:
         """Set the queue's bounds; who waits already is measured by the new ones at the next occasion.
 
+        max_wait_s 0.0: twice as long as an answer takes, 1 s at least and 30 s at most.
         Raises: KeyError for an unknown discipline.
         """
+        self._waits_by_service = max_wait_s == 0.0
+        if self._waits_by_service:
+            max_wait_s = self._patience_s()
         queue = self.queue
         queue.discipline = DISCIPLINES[discipline]
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s
+
+    def _patience_s(self) -> float:
+        """The longest wait that makes sense: who asks for what takes 10 s does not mind one more, and near capacity
+        many would be refused after it that there is a place for soon."""
+        return min(_MOST_PATIENT_S, max(_LEAST_PATIENT_S, 2.0 * self.service.median_s()))
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
@@ -180,6 +196,8 @@ class Bulkhead:
         queue.sweep(now)
         reason = queue.push(ticket, now, self.counted)
         if reason:
+            if self.is_learned and queue.max_queued < 1 and reason == "queue_full":
+                reason = "adaptive_limit"  # there is no queue
             queue.shed.append((ticket, reason))
         self.dispatch(now)
 
@@ -438,6 +456,8 @@ class Bulkhead:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
         self._find_stuck(now)
         queue = self.queue
+        if self._waits_by_service:
+            queue.max_wait_s = self._patience_s()
         self.advance(now)
         shared = self._shared
         shared.add(IN_FLIGHT_US, int((self.area_s - self._told_area_s) * 1e6))

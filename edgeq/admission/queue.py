@@ -42,6 +42,8 @@ DISCIPLINES: Final = {"fifo": FIFO, "lifo": LIFO, "adaptive": ADAPTIVE}
 LEVELS: Final = 3
 DECK: Final = 64
 HAND: Final = 4
+_TOO_MUCH: Final = 1.5
+"""Times the mean of the flows: of two, three quarters of the queue. About that much each is nobody's fault."""
 _USUAL_S: Final = 0.01
 """What a request is charged with while nothing is known."""
 _MAX_CORRECTION: Final = 10.0
@@ -123,6 +125,16 @@ class Level:
             if crowd(flow) > crowd(best):
                 best = flow
         return best
+
+    def exceeds(self, flow: Flow) -> bool:
+        """Whether this flow, beside others, takes far more than its share: it is the cause that the queue is full."""
+        active = self.active
+        if len(active) < 2 or flow.mixed:
+            return False
+        total = 0.0
+        for one in active:
+            total += crowd(one)
+        return crowd(flow) * len(active) > _TOO_MUCH * total
 
     def activate(self, flow: Flow, now: float) -> None:
         """It was empty."""
@@ -267,9 +279,15 @@ class FairQueue:
         while full:
             victim = self._victim(ticket, level, flow)
             if victim is None:
-                return "queue_full"
+                if level.size == 0:
+                    return "priority_shed"
+                return "fair_share_exceeded" if ticket.tenant and level.exceeds(flow) else "queue_full"
+            reason = "priority_shed" if victim.priority > ticket.priority else "queue_displaced"
+            crowded = victim.flow
+            if victim.priority == ticket.priority and victim.tenant and crowded is not None and level.exceeds(crowded):
+                reason = "fair_share_exceeded"
             self.remove(victim, now)
-            self.shed.append((victim, "queue_displaced"))
+            self.shed.append((victim, reason))
             full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)

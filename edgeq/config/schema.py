@@ -180,8 +180,8 @@ class Queue(Table, frozen=True):
     """Requests, per worker; more are refused, or displace less important ones."""
     max_bytes: Size = Size(16 * 1024 * 1024)
     """Memory that they hold, per worker."""
-    timeout: Duration = Duration(1)
-    """The longest wait."""
+    timeout: Duration = Duration(0)
+    """The longest wait. 0: twice the median of the answers' times, 1 s at least and 30 s at most."""
     discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
     """adaptive: the oldest first until the queue has not been empty for a while, then the newest."""
 

@@ -153,6 +153,7 @@ class Upstream:
         now = monotonic()
         limit = config.limit
         self.limited = limit != 0
+        self.bulkhead.is_learned = not isinstance(limit, int)
         if isinstance(limit, int):
             self._learner = None
             self.bulkhead.resize(limit or NO_LIMIT, now)

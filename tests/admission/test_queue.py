@@ -191,13 +191,32 @@ def test_a_full_queue_displaces_who_has_less_claim() -> None:
     book.enter(bulkhead, book.ticket(2, 0.0, b"a", DEFAULT), 0.0)
     book.enter(bulkhead, book.ticket(3, 0.0, b"a", DEFAULT), 0.0)
     book.enter(bulkhead, book.ticket(4, 0.0, b"a", CRITICAL), 0.0)
-    assert book.refused == [(1, "queue_displaced")]
+    assert book.refused == [(1, "priority_shed")]
     book.enter(bulkhead, book.ticket(5, 0.0, b"a", SHEDDABLE), 0.0)
-    assert book.refused[1:] == [(5, "queue_full")]
+    assert book.refused[1:] == [(5, "priority_shed")]
     book.enter(bulkhead, book.ticket(6, 0.0, b"b", DEFAULT), 0.0)
     assert book.refused[2:] == [(3, "queue_displaced")]
     book.enter(bulkhead, book.ticket(7, 0.0, b"b", DEFAULT), 0.0)
     assert book.refused[3:] == [(7, "queue_full")]
+
+
+def test_a_tenant_that_fills_the_queue_is_told_so() -> None:
+    """Nine of ten are its own: what it sends beyond them is its own doing (429); with a fifth each it is nobody's."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 10, 1 << 20, 60.0)
+    book.enter(bulkhead, book.ticket(1, 0.0, b"polite"), 0.0)
+    for number in range(2, 12):
+        book.enter(bulkhead, book.ticket(number, 0.0, b"noisy"), 0.0)
+    assert book.refused == [(11, "fair_share_exceeded")]
+    book.enter(bulkhead, book.ticket(12, 0.0, b"polite"), 0.0)
+    assert book.refused[1:] == [(10, "fair_share_exceeded")]
+    even = Book()
+    bulkhead = full(even, 1, 0.0)
+    bulkhead.configure("fifo", 10, 1 << 20, 60.0)
+    for number in range(1, 12):
+        even.enter(bulkhead, even.ticket(number, 0.0, b"tenant %d" % (number % 5)), 0.0)
+    assert even.refused == [(11, "queue_full")]
 
 
 def test_bytes_are_bounded() -> None:
@@ -208,7 +227,7 @@ def test_bytes_are_bounded() -> None:
     for number in range(1, 4):
         book.enter(bulkhead, book.ticket(number, 0.0, priority=SHEDDABLE, size_bytes=300), 0.0)
     book.enter(bulkhead, book.ticket(4, 0.0, size_bytes=600), 0.0)
-    assert book.refused == [(3, "queue_displaced"), (2, "queue_displaced")]
+    assert book.refused == [(3, "priority_shed"), (2, "priority_shed")]
     assert bulkhead.queue.queued_bytes == 900
     book.enter(bulkhead, book.ticket(5, 0.0, priority=CRITICAL, size_bytes=1001), 0.0)
     assert book.refused[2:] == [(5, "queue_full")]
@@ -221,6 +240,9 @@ def test_a_queue_of_none_refuses_at_once() -> None:
     bulkhead.configure("adaptive", 0, 1000, 60.0)
     book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
     assert book.refused == [(1, "queue_full")]
+    bulkhead.is_learned = True
+    book.enter(bulkhead, book.ticket(2, 0.0), 0.0)
+    assert book.refused[1:] == [(2, "adaptive_limit")]
 
 
 def test_only_what_waits_elsewhere_counts_from_its_grant() -> None:
