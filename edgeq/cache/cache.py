@@ -59,6 +59,7 @@ class RouteCache:
         self._marks: list[int] = [0] * _MARKS
         self._marks_until: list[float] = [0.0] * _MARKS
         self.hits: int = 0
+        """Answered fresh, `collapsed` after waiting for it; `misses` went on to the upstream."""
         self.stale: int = 0
         self.misses: int = 0
         self.collapsed: int = 0
@@ -82,7 +83,10 @@ class RouteCache:
         if wish.passes:
             grace.forwarded_for = "bypass"
             return False
-        return self._answer(exchange, grace, wish, now)
+        if self._answer(exchange, grace, wish, now):
+            return True
+        self.misses += 1
+        return False
 
     def _answer(self, exchange: Exchange, grace: Grace, wish: Wish, now: float) -> bool:
         entry = self.store.find(grace.key, wish)
@@ -104,7 +108,6 @@ class RouteCache:
                 grace.serve(exchange, entry, "stale", now)
                 return True
             grace.forwarded_for = "stale" if pleases else "request"
-        self.misses += 1
         grace.entry = entry
         if not wish.is_get or (wish.directives.no_store and self.settings.obey_requests):
             return False
@@ -162,6 +165,7 @@ class RouteCache:
         grace.waits = None
         grace.leads = leads
         grace.alone = leads is None
+        self.misses += 1
         exchange.queued_at = now
         exchange.arrived_at = now
         exchange.enter(now)

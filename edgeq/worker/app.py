@@ -508,6 +508,9 @@ class App:
             "rate_refused": sum(rate.refused for rate in self._rates.values()),
             "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
+            "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
+            "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
+            "cache_bytes": sum(cache.store.size_bytes for _, cache in self._caches.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
         }
 

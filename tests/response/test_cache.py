@@ -646,7 +646,8 @@ def test_identical_requests_join() -> None:
     assert [one.body for one in got] == [b"hello", b"hello", b"hello", b""]
     assert got[1].cache == b"fwd=uri-miss; collapsed"
     assert [one.grace.how for one in made.log if one.grace is not None] == ["miss", "joined", "joined", "joined"]
-    assert cache_of(made).collapsed == 3
+    counts = cache_of(made).snapshot(CLOCK.now_s)
+    assert (counts["misses"], counts["hits"], counts["collapsed"], counts["stored"]) == (1, 3, 3, 1)
     quiet(made)
 
 
