@@ -20,6 +20,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from edgeq.admission.ticket import SHEDDABLE
 from edgeq.listener.nobody import Nobody
 from edgeq.listener.reset_io import reset
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
@@ -370,7 +371,7 @@ class Downstream(Timed):
         made = Exchange(twin, exchange.head, exchange.route, now)
         made.tenant = exchange.tenant
         made.weight = exchange.weight
-        made.priority = exchange.priority
+        made.priority = SHEDDABLE  # nobody waits for it
         made.queued_at = now
         twin.exchange = made
         twin.expect_answer()

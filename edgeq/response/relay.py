@@ -756,7 +756,8 @@ class Exchange(Ticket):
     def turn(self, route: Route, now: float) -> None:
         """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
         seen to it that the request may go there."""
-        self._give_back(now)
+        if self.held is not None:
+            self._give_back(now)
         self.route = route
         self.reason = ""
         self.resource = ""
@@ -806,9 +807,10 @@ class Exchange(Ticket):
         if grace is not None:
             if grace.instead(self, reason, resource, detail, retry_after_s):
                 return
-            if grace.first_reason:  # what was served instead has failed as well: the first one tells more
-                detail = f"{REASONS[grace.first_reason].hint}; its fallback failed, too: {reason}"
-                reason = grace.first_reason
+            first = grace.first_reason
+            if first and REASONS[first].status:  # the fallback has failed as well: the first reason tells more
+                detail = f"{REASONS[first].hint}; its fallback failed, too: {reason}"
+                reason = first
                 resource = grace.first_resource
                 row = REASONS[reason]
         self.status = row.status

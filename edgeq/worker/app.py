@@ -36,7 +36,7 @@ from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
-from edgeq.policy.fallback import CHOICES, Fallback, PreparedAnswer
+from edgeq.policy.fallback import GROUPS, QUOTA, STATUSES, Fallback, PreparedAnswer
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
 from edgeq.policy.rate import (
     HEADERS_BOTH,
@@ -272,7 +272,8 @@ class App:
                 route.any_reading,
             )
             if answer is not None:
-                other.fallback = Fallback(CHOICES, None, answer)
+                statuses = [one for one in fallback.on if one in STATUSES]
+                other.fallback = Fallback((*GROUPS, *QUOTA, *statuses), None, answer)
         return Fallback(fallback.on, other, answer)
 
     def _retry(self, config: RouteConfig) -> RetryPolicy | None:

@@ -248,6 +248,22 @@ def test_an_upstreams_own_failure(status: bytes) -> None:
         made.quiet()
 
 
+def test_an_upstreams_own_failure_and_a_dead_backup() -> None:
+    """Nothing is left of the answer that was put away: the other upstream's failure is told."""
+    made = Backed(on=("500", "503"))
+    for status, reason in ((b"500 No", b"upstream_failed"), (b"503 No", b"upstream_shed")):
+        client, server = made.request(GET)
+        server.data(ok(b"no", control=b"", status=status))
+        made.loop.run()
+        made.dial_failed()
+        got = Got(client.take())
+        assert got.status == 502
+        assert b"edgeq-reason=upstream_connect_refused" in got.fields[b"proxy-status"]
+        assert b'"edgeq.reason":"%b"' % reason in line_of(made)
+        assert b'"edgeq.second_reason":"upstream_connect_refused"' in line_of(made)
+    made.quiet()
+
+
 def test_an_upstreams_own_failure_to_a_request_that_may_not_be_repeated() -> None:
     """It is passed on if there is nothing but another upstream."""
     made = Backed(on=("500",))
