@@ -273,6 +273,21 @@ def test_stale_while_revalidate() -> None:
         assert len(running.upstream.requests) == 2
 
 
+def test_a_refresh_does_not_hold_up_a_stop() -> None:
+    """Nobody waits for its answer, so the gateway does not either."""
+    with bench(with_cache()) as running:
+        lines = (b"Cache-Control: max-age=60, stale-while-revalidate=600", b"Age: 70")
+        running.handle(reply(answer(b"old", b"200 OK", *lines)))
+        address = running.gateway.address
+        ask(address)
+        running.upstream.drop_idle()
+        running.upstream.script = UpstreamConnection.stall
+        assert ask(address).body == b"old"
+        running.upstream.wait_for(lambda: len(running.upstream.connections) == 2, what="the refresh")
+        assert running.gateway.stop() == 0
+        assert not running.gateway.events("drain_timeout")
+
+
 def test_a_reload_keeps_what_is_stored() -> None:
     """Unless the route leads elsewhere now, or has no cache any more."""
     with cached() as running:
