@@ -100,6 +100,8 @@ class RouteCache:
             pleases = not self.settings.obey_requests or wish.accepts(age_s, entry.lifetime_s)
             if pleases and entry.is_fresh(now):
                 self.hits += 1
+                if grace.collapsed:
+                    self.collapsed += 1
                 grace.serve(exchange, entry, "hit", now)
                 return True
             if pleases and not entry.no_cache and entry.may_refresh_behind(now):
@@ -178,11 +180,8 @@ class RouteCache:
         grace.waits = None
         grace.alone = grace.collapsed
         grace.collapsed = True
-        if self._answer(exchange, grace, grace.wish, now):
-            if grace.waits is None:
-                self.collapsed += 1
-            return
-        self.go_on(exchange, grace.leads, now)
+        if not self._answer(exchange, grace, grace.wish, now):
+            self.go_on(exchange, grace.leads, now)
 
     def use_stale(self, exchange: Exchange, now: float) -> None:
         """The upstream has failed another one, who got what is stored: this one, too, if it may."""
