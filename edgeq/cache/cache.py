@@ -209,6 +209,9 @@ class RouteCache:
             elif kind == LENGTH and answer.content_length > self.settings.max_object:
                 judgement.refusal = "too-large"
         if judgement.refusal:
+            old = grace.entry
+            if old is not None and answer.status < 500:
+                self.store.remove(old)  # it is not what the upstream says now
             return
         collector = Collector(
             self.store,

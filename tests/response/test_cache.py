@@ -477,6 +477,17 @@ def test_stale_and_another_one_now() -> None:
     assert cache_of(made).store.entries == 1
 
 
+@pytest.mark.parametrize(("status", "control", "kept"), [("404", b"", 0), ("200", b"private", 0), ("500", b"", 1)])
+def test_what_cannot_be_stored_takes_the_place_of_what_was(status: str, control: bytes, kept: int) -> None:
+    """What is stored is not what the upstream says now; only a failure leaves it, to stand in for others."""
+    made = world()
+    stale(made, b'ETag: "a"')
+    got, _ = fetch(made, ok(b"now", control=control, status=status.encode() + b" X"))
+    assert got.body == b"now"
+    assert cache_of(made).store.entries == kept
+    quiet(made)
+
+
 def test_a_304_about_something_else_is_no_answer() -> None:
     """RFC 9111 4.3.4: it is asked once more, without conditions."""
     made = world()
