@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from edgeq.admission.limits import Totals
+from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
@@ -92,13 +92,14 @@ class Bulkhead:
         "max_stuck",
         "ok",
         "ok_held_s",
-        "ok_held_s2",
         "queue",
         "refusals",
         "repairs",
         "resource",
         "service",
         "stuck",
+        "times",
+        "wants_times",
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
@@ -141,7 +142,9 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
-        self.ok_held_s2: float = 0.0
+        self.wants_times: bool = False
+        """Keep the times of single answers for who learns the limit."""
+        self.times: list[float] = []
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
         self.busy_beside: int = 0
@@ -180,14 +183,18 @@ class Bulkhead:
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Take a place if one is free and nobody waits for it."""
+        if not self.has_place():
+            return False
+        self._grant(ticket, now)
+        self._shared.admitted(0.0)
+        return True
+
+    def has_place(self) -> bool:
+        """Would `try_acquire` take a place?"""
         if self.queue.queued or self._settling:
             return False
         shared = self._shared
-        if self.counted + shared.others_in_flight() >= self.limit or shared.others_wait():
-            return False
-        self._grant(ticket, now)
-        shared.admitted(0.0)
-        return True
+        return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
@@ -210,14 +217,8 @@ class Bulkhead:
         self.dispatch(now)
 
     def _grant(self, ticket: Ticket, now: float) -> None:
-        held = ticket.held
-        if held is not None:
-            outer = ticket.outer
-            if outer is None:
-                ticket.outer = [Held(ticket, held)]
-            else:
-                outer.append(Held(ticket, held))
-            ticket.charged_flow = None
+        if ticket.held is not None:
+            ticket.cover()
         cohort = self._cohort
         cohort.count += 1
         ticket.held = self
@@ -282,7 +283,8 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
-            self.ok_held_s2 += held_s * held_s
+            if self.wants_times and len(self.times) < TIMES:
+                self.times.append(held_s)
             if self._bound:
                 self.bound_ok += 1
         elif outcome == DROPPED:
@@ -315,7 +317,7 @@ class Bulkhead:
         totals.busy = self.busy
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
-        totals.service_s2 = self.ok_held_s2
+        totals.times = self.times
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
@@ -421,6 +423,11 @@ class Bulkhead:
         """When this worker's turn is among the workers: by class, then by the oldest."""
         oldest = self.queue.oldest
         return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
+
+    def refuse_all(self, reason: str, now: float) -> None:
+        """Nobody is to wait any longer, for this reason (a token of edgeq.reasons)."""
+        self.queue.turn_all_away(reason, now)
+        self.dispatch(now)
 
     def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
         """Tell one that it is turned away."""

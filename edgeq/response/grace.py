@@ -21,7 +21,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeq.admission.ticket import IGNORED
 from edgeq.policy.headers import without
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import UNKNOWN, prepared, proxy_status_line, pseudonym
@@ -228,7 +227,7 @@ class Grace:
         if down.write_blocked:
             # Many pipelined requests must not fill the memory with answers that nobody reads.
             self._held = entry
-            exchange.release(now, IGNORED)
+            exchange.give_up(now)
             self._land(exchange, entry if how == REVALIDATED else None, now)
             return
         exchange.keep_alive = down.may_keep(exchange)

@@ -9,7 +9,7 @@ from edgeq.admission.pressure import Pressure
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
 from edgeq.wire.head import RequestHead
-from edgeq.worker.wheel import Timed, Wheel
+from edgeq.worker.wheel import FineWheel, Timed, Wheel
 
 TICK_S: Final = 0.1
 _BUCKETS: Final = 1024
@@ -22,6 +22,7 @@ class Shard:
         "call_soon",
         "downstreams",
         "draining",
+        "fine_wheel",
         "flush_log",
         "forward",
         "generation",
@@ -40,8 +41,12 @@ class Shard:
         "wheel",
     )
 
-    def __init__(self, forward: ForwardPolicy, ring: list[Any], log: Any, call_soon: Any) -> None:
+    def __init__(
+        self, forward: ForwardPolicy, ring: list[Any], log: Any, call_soon: Any, call_later: Any = None
+    ) -> None:
+        """Args: call_soon and call_later are the loop's; without the latter nothing can be tried again."""
         self.wheel: Wheel = Wheel(monotonic(), TICK_S, _BUCKETS)
+        self.fine_wheel: FineWheel = FineWheel(_now, call_later)
         self.routes: RouteTable = RouteTable(())
         self.forward: ForwardPolicy = forward
         self.ids: RequestIds = RequestIds()
@@ -65,3 +70,7 @@ class Shard:
         """Refusals for when there is no time to write one, by reason and whether the connection is kept."""
         self.requests: int = 0
         self.in_flight: int = 0
+
+
+def _now() -> float:
+    return monotonic()
