@@ -10,6 +10,7 @@ import pytest
 import edgeq.cache.cache
 from edgeq.cache.cache import RouteCache
 from edgeq.cache.rules import CacheSettings
+from tests.response.test_hedge import hedging, two
 from tests.support.fake_transport import CLOCK, HIGH_WATER, FakeTransport, World, frozen_time
 
 WALL = 1_800_000_000.0
@@ -908,4 +909,36 @@ def test_http_1_0_gets_its_own_framing() -> None:
     assert client.fin_sent
     client = ask(made, get(b"Connection: keep-alive", minor=0))
     assert Got(client.take()).fields[b"connection"] == b"keep-alive"
+    quiet(made)
+
+
+# -- with tries beside and after each other ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["new", "304", "500"])
+@pytest.mark.parametrize("second_wins", [True, False])
+def test_hedges(kind: str, second_wins: bool) -> None:
+    """Whichever try answers: it is stored, or tells that what is stored is good, or that it must do."""
+    made = hedging()
+    route = made.shard.routes.routes[0]
+    route.cache = RouteCache(CacheSettings(1 << 20, 1 << 16, stale_if_error_s=60.0))
+    route.graceful = True
+    stale(made, b'ETag: "a"')
+    client, first, second = two(made, GET)
+    joined = ask(made)
+    assert b'if-none-match: "a"' in first.sent
+    assert first.sent == second.sent
+    server = second if second_wins else first
+    if kind == "new":
+        server.data(ok(b"new"))
+    elif kind == "304":
+        server.data(b"HTTP/1.1 304 Not Modified\r\n\r\n")
+    else:
+        for one in (second, first) if second_wins else (first, second):
+            one.data(ok(b"no", control=b"", status=b"500 No"))
+    made.loop.run()
+    want = {"new": b"new", "304": b"old", "500": b"old"}[kind]
+    assert [Got(one.take()).body for one in (client, joined)] == [want, want]
+    assert made.upstream.bulkhead.in_flight == 0
+    assert not cache_of(made).flights
     quiet(made)
