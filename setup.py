@@ -46,6 +46,7 @@ HOT = [
     "edgeq/listener/reception_io.py",
     "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
+    "edgeq/listener/tcp_info_io.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",
     "edgeq/upstream/attempt.py",

@@ -893,6 +893,7 @@ def test_a_client_that_stops_reading_is_cut_off() -> None:
     client.block()
     client.data(GET + GET)
     made.loop.run()
+    made.advance(2)
     made.advance(11)
     assert client.lost
     assert [one.reason for one in made.log] == ["", "", "client_stalled"]
