@@ -46,6 +46,7 @@ from edgeq.listener.open_io import MakeProtocol
 from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
 from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, Reception
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe.refusals import Refusals
 
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
@@ -96,6 +97,7 @@ class Acceptor:
         refusal: Callable[[str, str], bytes],
         tls: TlsContexts | None,
         log: EventLog,
+        refusals: Refusals,
         lag_s: Callable[[], float] = _no_lag,
         pressure: Pressure | None = None,
     ) -> None:
@@ -133,6 +135,7 @@ class Acceptor:
             refusal,
             tls,
             log,
+            refusals,
             self._tell_if_empty,
         )
 

@@ -853,6 +853,8 @@ class Exchange(Ticket):
         down = self.down
         shard = down.shard
         shard.in_flight -= 1
+        if self.reason:
+            self._count()
         self.pending = b""
         if shard.log_enabled:
             self.ended_at = now
@@ -868,6 +870,15 @@ class Exchange(Ticket):
                 if reason == "upstream_shed" and route is not None:
                     route.upstream.bulkhead.refused_beyond()
             self.release(now, outcome)
+
+    def _count(self) -> None:
+        """The request was refused or has failed."""
+        refusals = self.down.shard.refusals
+        refusals.count(self.reason, self.resource)
+        second = "" if self.tries is None else self.tries.second_reason
+        route = self.route
+        if second and second != self.reason and route is not None:
+            refusals.count(second, route.resource + ":retry")
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any, Final
 
 from edgeq.admission.pressure import Pressure
+from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
 from edgeq.wire.head import RequestHead
@@ -33,6 +34,7 @@ class Shard:
         "node",
         "prepared",
         "pressure",
+        "refusals",
         "requests",
         "ring",
         "routes",
@@ -63,5 +65,6 @@ class Shard:
         self.pressure: Pressure = Pressure(0.0, 0.0, 0.0)
         self.prepared: dict[str, bytes] = {}
         """Refusals for when there is no time to write one, by reason and whether the connection is kept."""
+        self.refusals: Refusals = Refusals()
         self.requests: int = 0
         self.in_flight: int = 0
