@@ -280,7 +280,7 @@ class Upstream:
                 self._tell_circuit()
             if not admitted:
                 wait_s = breaker.retry_after_s(now)
-                exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s")
+                exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
                 return
         if self._cookie:
             self._stick(exchange, now).pool.submit(exchange, False)
