@@ -738,7 +738,8 @@ class Exchange(Ticket):
         if second:
             detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
-        self.keep_alive = down.may_keep(self) and (row.fault != "C" or row.status == 429)
+        is_orderly = row.fault != "C" or row.status == 429
+        self.keep_alive = down.may_keep(self) and is_orderly and reason != "internal_error"
         text = refusal(
             reason,
             resource,
@@ -755,6 +756,16 @@ class Exchange(Ticket):
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self._end(monotonic())
         down.exchange_done(self, monotonic())
+
+    def end_by_defect(self, error: Exception) -> None:
+        """Something of ours has failed with the answer: this client is told, the others notice nothing."""
+        down = self.down
+        resource = down.settings.resource
+        down.shard.tell_defect(error, resource)
+        if self.ended:
+            down.abort()  # what is left undone is not known
+        else:
+            self.fail("internal_error", resource, "")
 
     def shed(self, reason: str) -> None:
         """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""

@@ -59,7 +59,10 @@ class UpstreamConnection(Timed):
         if exchange is None:
             self.discard()
             return
-        exchange.answer_data(data)
+        try:
+            exchange.answer_data(data)
+        except Exception as error:  # of our own: an answer that is no good comes as Refused
+            exchange.end_by_defect(error)
 
     def eof_received(self) -> bool:
         exchange = self.exchange

@@ -136,7 +136,7 @@ def config_error(stage: Stage) -> Seen:
     return Seen("upstream/config_error", got)
 
 
-@provokes("internal_error", missing="the connection is dropped")
+@provokes("internal_error")
 def internal_error(stage: Stage) -> Seen:
     """A head that is read by h11, in which there is a defect."""
     return Seen("listener/main", stage.ask(b"\r\n" + get("any", "", "X-Defect: 1")))
