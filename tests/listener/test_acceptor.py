@@ -732,3 +732,25 @@ def test_short_of_descriptors() -> None:
     assert snapshot["refused"] == {"fd_exhausted": refused}
     assert snapshot["shortages"] >= 1
     assert refused >= 1
+
+
+def test_what_the_kernel_drops_is_counted() -> None:
+    """Five clients, and room for two in the accept queue: the others are dropped without a word, and then told of."""
+
+    async def scenario() -> None:
+        site = Site(Listener(address="test", name="front"), backlog=1)
+        clients = [socket.socket() for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(site.address)
+        site.acceptor.tick()
+        assert site.refusals.snapshot() == {"accept_backlog_overflow": {"listener/front:accept": 3}}
+        site.acceptor.tick()  # there is nothing new
+        told = [(level, fields["count"]) for level, event, fields in site.log.events if event == "accept_overflow"]
+        assert told == [("warning", 3)]
+        for client in clients:
+            client.close()
+        site.acceptor.close()
+        site.acceptor.tick()
+
+    run(scenario)
