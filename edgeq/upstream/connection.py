@@ -89,7 +89,7 @@ class UpstreamConnection(Timed):
             unread = self.pool.unread
             data: bytes = unread(self.transport) if unread is not None else b""
             if data:
-                exchange.answer_data(data)
+                self.data_received(data)
                 exchange = self.exchange
         if exchange is not None:
             # Without a FIN before it this is no proper end, also if TLS calls it none (RFC 9112 9.8: no closing alert).
