@@ -114,6 +114,7 @@ class Comparison:
             routes=variant.routes,
             streaming=row.streaming,
             bulk=row.bulk,
+            limits=row.limits,
         )
         plan = PLANS[proxy](scenario, self.programs)
         if not plan.command[0]:
@@ -390,7 +391,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             comparison.note(f"only {allowed} open files are allowed; rows with 10,000 connections may fail")
         try:
             for row in rows:
-                proxies = named or [name for name in PLANS if name not in ONLY_WHERE_NAMED or name in row.also]
+                usual = [name for name in PLANS if name not in ONLY_WHERE_NAMED or name in row.also]
+                proxies = named or [name for name in usual if name not in row.without]
                 comparison.run(row, proxies)
                 table = report.lines(row, comparison.measurements)
                 if table:

@@ -35,6 +35,8 @@ class Scenario:
     streaming: bool = False
     bulk: bool = False
     """Bodies are large."""
+    limits: bool = False
+    """Limits of rates and of requests in flight are on, by client address, and high enough to refuse nothing."""
 
     @property
     def log_path(self) -> str:
@@ -86,6 +88,13 @@ def nginx_plan(scenario: Scenario, programs: Programs) -> Plan:
         "proxy_max_temp_file_size 0;",
         f"proxy_buffering {'off' if scenario.streaming else 'on'};",
     ]
+    zones = ""
+    if scenario.limits:
+        zones = (
+            "limit_req_zone $binary_remote_addr zone=rates:10m rate=1000000r/s;"
+            " limit_conn_zone $binary_remote_addr zone=places:10m;"
+        )
+        location += ["limit_req zone=rates burst=100000 nodelay;", "limit_conn places 10000;"]
     if scenario.bulk:
         location += ["proxy_buffer_size 16k;", "proxy_buffers 16 16k;", "client_body_buffer_size 256k;"]
     body = " ".join(location)
@@ -136,6 +145,7 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout {IDLE_TIMEOUT_S}s;
   }}
+  {zones}
   {tls}
   {servers}
 }}
@@ -165,6 +175,14 @@ def haproxy_plan(scenario: Scenario, programs: Programs) -> Plan:
             f"{route_host(host)}/{prefix}/ api\n" for host in scenario.route_hosts() for prefix in ROUTE_PREFIXES
         )
         choose = f"use_backend %[base,map_beg({table})]"
+    rates, places = "", "pool-max-conn 1024 pool-purge-delay 3600s"
+    if scenario.limits:
+        rates = (
+            "stick-table type ip size 100k expire 30s store http_req_rate(10s),conn_cur\n"
+            "  http-request track-sc0 src\n"
+            "  http-request deny deny_status 429 if { sc_http_req_rate(0) gt 10000000 } or { sc_conn_cur(0) gt 10000 }"
+        )
+        places += " maxconn 10000"
     text = f"""
 global
   nbthread 1
@@ -198,9 +216,10 @@ frontend in
   http-response set-header X-Request-Id %[unique-id]
   option forwardfor
   http-request set-header X-Forwarded-Proto {"https" if scenario.certificate else "http"}
+  {rates}
   {choose}
 backend api
-  server one 127.0.0.1:{scenario.upstream_port} pool-max-conn 1024 pool-purge-delay 3600s
+  server one 127.0.0.1:{scenario.upstream_port} {places}
 """
     path = scenario.path("haproxy.cfg")
     files[path] = text
@@ -310,7 +329,11 @@ def envoy_plan(scenario: Scenario, programs: Programs) -> Plan:
 
 
 def edgeq_plan(scenario: Scenario, python: str) -> Plan:
-    """edgeq: Via and traceparent, which the others do not add, are off; it adds X-Forwarded-Host beyond them."""
+    """edgeq: Via and traceparent, which the others do not add, are off; it adds X-Forwarded-Host beyond them.
+
+    Where limits are on it has more of them than the others: the learned limit of its upstream, one of its route, fair
+    queues between tenants, a deadline, retries, a breaker, checks; and it tells clients what is left of their rate.
+    """
 
     def text(value: str) -> str:
         return json.dumps(value)
@@ -337,6 +360,23 @@ def edgeq_plan(scenario: Scenario, python: str) -> Plan:
         "[log]",
         'level = "warning"',
     ]
+    if scenario.limits:
+        lines += [
+            "[upstream.api.breaker]",
+            "[upstream.api.health]",
+            "[tenant]",
+            'key = "client-address"',
+            "[[rate]]",
+            'name = "rates"',
+            'by = "tenant"',
+            'limits = ["1000000/s burst 1000000"]',
+            "[[route]]",
+            'name = "all"',
+            'upstream = "api"',
+            'timeout = "60s"',
+            "limit = 10000",
+            'retry = { on = ["reset", "timeout", "503"] }',
+        ]
     if scenario.routes > 1:
         for host in scenario.route_hosts():
             for prefix in ROUTE_PREFIXES:

@@ -101,6 +101,10 @@ class Row:
     """Bodies are large: proxies that have buffers to choose get larger ones."""
     also: tuple[str, ...] = ()
     """Proxies that take part in this row beyond the usual ones."""
+    without: tuple[str, ...] = ()
+    """Proxies that do not, unless they are named."""
+    limits: bool = False
+    """Everything that limits and protects is switched on, and never refuses anything."""
 
 
 def _versus_nginx(limit: float) -> tuple[Target, ...]:
@@ -119,6 +123,15 @@ ROWS: tuple[Row, ...] = (
             Target("edgeq-pure", "nginx", 1.35),
         ),
         also=("edgeq-pure",),
+    ),
+    Row(
+        "limits",
+        "the first row with limits on: of rates and of requests in flight, by client address (edgeq: all that it has)",
+        WrkLoad("same", 32),
+        KIB,
+        _versus_nginx(1.05),
+        without=("envoy",),
+        limits=True,
     ),
     Row(
         "small-varied",

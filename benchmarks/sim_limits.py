@@ -24,7 +24,7 @@ from typing import Final
 
 from edgeq.admission.adaptive import Adaptive
 from edgeq.admission.bulkhead import UNHEARD_S
-from edgeq.admission.limits import Aimd, Fixed, Gradient2, Learner, Limit, Totals
+from edgeq.admission.limits import TIMES, Aimd, Fixed, Gradient2, Learner, Limit, Totals
 
 QUEUE_MAX: Final = 256
 HALF_WAIT_S: Final = 0.5
@@ -32,6 +32,7 @@ HALF_WAIT_S: Final = 0.5
 KNOWN: Final = 8
 """Answers; see Service.known."""
 BIMODAL_RATIO: Final = 11.0
+RARE_RATIO: Final = 160.0
 SHAPES: Final = ("constant", "exponential", "bimodal")
 LOADS: Final = (0.8, 2.0, 4.0)
 SERVICE_S: Final = (0.001, 0.02, 0.5)
@@ -39,7 +40,8 @@ SERVICE_S: Final = (0.001, 0.02, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """`slots` at work at once, `service_s` on average; `shape`: constant, exponential or bimodal (90 % short ones)."""
+    """`slots` at work at once, `service_s` on average; `shape`: constant, exponential, bimodal (90 % short ones), or
+    rare (3 % take 160 times as long)."""
 
     slots: int
     service_s: float
@@ -73,6 +75,9 @@ def service_times(upstream: Upstream, rng: random.Random) -> Callable[[], float]
     if upstream.shape == "exponential":
         rate = 1 / mean
         return lambda: rng.expovariate(rate)
+    if upstream.shape == "rare":
+        usual = mean / (0.97 + 0.03 * RARE_RATIO)
+        return lambda: usual if rng.random() < 0.97 else usual * RARE_RATIO
     short = mean / (0.9 + 0.1 * BIMODAL_RATIO)
     draw = rng.random
     return lambda: short if draw() < 0.9 else short * BIMODAL_RATIO
@@ -175,7 +180,8 @@ def simulate(
                 totals.busy_beside += good
             elif good:
                 totals.service_s += now - start
-                totals.service_s2 += (now - start) ** 2
+                if limit.wants_times and len(totals.times) < TIMES:
+                    totals.times.append(now - start)
                 totals.ok += 1
                 if bound:
                     totals.bound_ok += 1

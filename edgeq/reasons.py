@@ -118,6 +118,21 @@ REASONS: Final[dict[str, Reason]] = {row.token: row for row in _ROWS}
 INDEX: Final[dict[str, int]] = {row.token: number for number, row in enumerate(_ROWS)}
 """The place of a reason in arrays of counters; holds within one version of edgeq."""
 
+OVERLOAD: Final = frozenset(
+    (
+        "upstream_timeout",
+        "upstream_reset",
+        "upstream_truncated",
+        "upstream_connect_timeout",
+        "upstream_backlog_full",
+        "upstream_saturated",
+        "upstream_shed",
+        "deadline_expired",
+        "client_gone",
+    )
+)
+"""What may come of too many requests at an upstream, once it has them; other failures say nothing about its limit."""
+
 _INTRODUCTION: Final = """\
 # Reasons
 

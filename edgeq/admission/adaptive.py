@@ -103,6 +103,7 @@ class Adaptive(Limit):
     def __init__(self, initial: int = 1, minimum: int = 1, maximum: int = 4096) -> None:
         super().__init__(initial, minimum, maximum)
         self.settles = True
+        self.wants_times = True
         self.knee: Knee = Knee()
         self._rung: int = rung_at(initial)
         # Where the limit is now, and where it is while nothing is tried.
@@ -145,7 +146,7 @@ class Adaptive(Limit):
         self._keep_pace(window)
         refused = self._ceiling.update(window, self.value)
         if refused:
-            self._starting = False
+            self._starting = self.wants_times = False
             self._go(rung_at(refused))
             self._base = self._rung
         elif self._flee(window) or window.bound_s <= self.BINDS * window.duration_s:
@@ -267,10 +268,10 @@ class Adaptive(Limit):
             self._base = self._rung
             self._top = 2 * LADDER[self._rung]
             return
-        self._starting = False
+        self._starting = self.wants_times = False
         self._down_s = 2 * window.duration_s
         self._top = limit
-        needed = max(limit / 4, self.MARGIN * start.needed(rate))
+        needed = max(limit / 4, self.MARGIN * limit / start.ratio(window))
         self._go(max(self._least(), rung_at(min(float(limit), needed))))
         self._base = self._rung
 
@@ -334,7 +335,7 @@ class Adaptive(Limit):
             if rung < self._rung and self.knee.answers[rung] > self.LEAST / 2 and self.knee.rate(rung) < 0.75 * rate:
                 return False  # it is worse below: they are lost for another reason
         starting = self._starting
-        self._starting = False
+        self._starting = self.wants_times = False
         self._pace = rate
         self._fled = limit
         self._fled_for = self.FLED

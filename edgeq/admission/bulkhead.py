@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from edgeq.admission.limits import Totals
+from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
@@ -37,6 +37,8 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+_LEAST_PATIENT_S: Final = 1.0
+_MOST_PATIENT_S: Final = 30.0
 UNHEARD_S: Final = 0.05
 """While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
 
@@ -70,6 +72,7 @@ class Bulkhead:
         "_shared",
         "_told_area_s",
         "_told_waited_s",
+        "_waits_by_service",
         "admitted",
         "area_at",
         "area_s",
@@ -89,13 +92,14 @@ class Bulkhead:
         "max_stuck",
         "ok",
         "ok_held_s",
-        "ok_held_s2",
         "queue",
         "refusals",
         "repairs",
         "resource",
         "service",
         "stuck",
+        "times",
+        "wants_times",
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
@@ -116,6 +120,7 @@ class Bulkhead:
         self._cohort: Cohort = Cohort(now)
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
+        self._waits_by_service: bool = False
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
@@ -137,7 +142,9 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
-        self.ok_held_s2: float = 0.0
+        self.wants_times: bool = False
+        """Keep the times of single answers for who learns the limit."""
+        self.times: list[float] = []
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
         self.busy_beside: int = 0
@@ -155,26 +162,39 @@ class Bulkhead:
     def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float) -> None:
         """Set the queue's bounds; who waits already is measured by the new ones at the next occasion.
 
+        max_wait_s 0.0: twice as long as an answer takes, 1 s at least and 30 s at most.
         Raises: KeyError for an unknown discipline.
         """
+        self._waits_by_service = max_wait_s == 0.0
+        if self._waits_by_service:
+            max_wait_s = self._patience_s()
         queue = self.queue
         queue.discipline = DISCIPLINES[discipline]
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s
 
+    def _patience_s(self) -> float:
+        """The longest wait that makes sense: who asks for what takes 10 s does not mind one more, and near capacity
+        many would be refused after it that there is a place for soon."""
+        return min(_MOST_PATIENT_S, max(_LEAST_PATIENT_S, 2.0 * self.service.median_s()))
+
     # -- in -----------------------------------------------------------------------------------------------------------
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Take a place if one is free and nobody waits for it."""
+        if not self.has_place():
+            return False
+        self._grant(ticket, now)
+        self._shared.admitted(0.0)
+        return True
+
+    def has_place(self) -> bool:
+        """Would `try_acquire` take a place?"""
         if self.queue.queued or self._settling:
             return False
         shared = self._shared
-        if self.counted + shared.others_in_flight() >= self.limit or shared.others_wait():
-            return False
-        self._grant(ticket, now)
-        shared.admitted(0.0)
-        return True
+        return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
@@ -197,14 +217,8 @@ class Bulkhead:
         self.dispatch(now)
 
     def _grant(self, ticket: Ticket, now: float) -> None:
-        held = ticket.held
-        if held is not None:
-            outer = ticket.outer
-            if outer is None:
-                ticket.outer = [Held(ticket, held)]
-            else:
-                outer.append(Held(ticket, held))
-            ticket.charged_flow = None
+        if ticket.held is not None:
+            ticket.cover()
         cohort = self._cohort
         cohort.count += 1
         ticket.held = self
@@ -269,7 +283,8 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
-            self.ok_held_s2 += held_s * held_s
+            if self.wants_times and len(self.times) < TIMES:
+                self.times.append(held_s)
             if self._bound:
                 self.bound_ok += 1
         elif outcome == DROPPED:
@@ -302,7 +317,7 @@ class Bulkhead:
         totals.busy = self.busy
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
-        totals.service_s2 = self.ok_held_s2
+        totals.times = self.times
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
@@ -409,6 +424,11 @@ class Bulkhead:
         oldest = self.queue.oldest
         return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
 
+    def refuse_all(self, reason: str, now: float) -> None:
+        """Nobody is to wait any longer, for this reason (a token of edgeq.reasons)."""
+        self.queue.turn_all_away(reason, now)
+        self.dispatch(now)
+
     def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
         """Tell one that it is turned away."""
         queue = self.queue
@@ -443,6 +463,8 @@ class Bulkhead:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
         self._find_stuck(now)
         queue = self.queue
+        if self._waits_by_service:
+            queue.max_wait_s = self._patience_s()
         self.advance(now)
         shared = self._shared
         shared.add(IN_FLIGHT_US, int((self.area_s - self._told_area_s) * 1e6))

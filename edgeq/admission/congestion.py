@@ -21,7 +21,8 @@ way back looks at the time the queue is empty: below capacity it mostly is, abov
 refusals keep it.
 
 The newest of a flow is not refused by age while there are no more flows than places: it is next at its flow's turn.
-With two places or fewer nobody is: between two places coming free the whole queue would grow too old.
+With two places or fewer CoDel is off: between two places coming free the whole queue would grow too old. There who has
+been passed by for ten services is refused, which is hopeless rather than too old, and sooner than the time-out.
 Sources: Nichols and Jacobson, RFC 8289; Maurer, Fail at Scale, 2015; reference overload.md 2.2 for the simulations.
 """
 
@@ -35,6 +36,7 @@ TARGET_S: Final = 0.005
 INTERVAL_TARGETS: Final = 20.0
 _EMPTY_SHARE: Final = 0.2
 _FEW: Final = 2
+_HOPELESS: Final = 10.0
 
 
 class Congestion:
@@ -111,5 +113,9 @@ def turn_s(hold_s: float, slots: int, max_wait_s: float) -> float:
 
 
 def too_old_s(hold_s: float, slots: int) -> float:
-    """The age at which a waiting request is refused under congestion; NEVER where that does not help."""
-    return NEVER if slots <= _FEW or hold_s == 0.0 else 2.0 * target_s(hold_s, slots)
+    """The age at which a waiting request is refused under congestion; NEVER where nothing is known."""
+    if hold_s == 0.0:
+        return NEVER
+    if slots <= _FEW:
+        return max(INTERVAL_TARGETS * TARGET_S, _HOPELESS * hold_s)
+    return 2.0 * target_s(hold_s, slots)

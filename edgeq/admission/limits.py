@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Final
 
 MAX_LIMIT: Final = 16_384
+TIMES: Final = 64
 
 
 class Totals:
@@ -25,7 +26,8 @@ class Totals:
     busy          requests that the upstream itself refused for load (429, 503)
     busy_beside   sum over these of the requests in flight at that moment, each including the refused one
     service_s     time in flight of the `ok` ones, summed
-    service_s2    the same squared, summed
+    times         how long single ones of them took, in seconds: at most `TIMES` since the window began, and only
+                  while the limit wants to know; of this worker alone
     in_flight_s   requests in flight, integrated over time
     bound_s       time during which the limit was reached (in flight >= limit)
     bound_ok      answers in time that came while it was
@@ -40,7 +42,7 @@ class Totals:
         "in_flight_s",
         "ok",
         "service_s",
-        "service_s2",
+        "times",
     )
 
     def __init__(self) -> None:
@@ -49,7 +51,7 @@ class Totals:
         self.busy: int = 0
         self.busy_beside: int = 0
         self.service_s: float = 0.0
-        self.service_s2: float = 0.0
+        self.times: list[float] = []
         self.in_flight_s: float = 0.0
         self.bound_s: float = 0.0
         self.bound_ok: int = 0
@@ -75,7 +77,7 @@ class Window:
         "now",
         "ok",
         "service_s",
-        "service_s2",
+        "times",
     )
 
     def __init__(self, now: float) -> None:
@@ -88,7 +90,7 @@ class Window:
         self.busy_beside: int = 0
         self.finished: int = 0
         self.service_s: float = 0.0
-        self.service_s2: float = 0.0
+        self.times: list[float] = []
         self.in_flight: float = 0.0
         """Requests in flight, averaged over time."""
         self.bound_s: float = 0.0
@@ -98,7 +100,7 @@ class Window:
 class Limit:
     """A number that moves. `value`: requests in flight at once, at least 1."""
 
-    __slots__ = ("maximum", "minimum", "settles", "value")
+    __slots__ = ("maximum", "minimum", "settles", "value", "wants_times")
 
     def __init__(self, initial: int, minimum: int, maximum: int) -> None:
         if not 1 <= minimum <= initial <= maximum <= MAX_LIMIT:
@@ -108,6 +110,8 @@ class Limit:
         self.maximum: int = maximum
         self.settles: bool = False
         """Whether what was already in flight at a change is left out of the next window."""
+        self.wants_times: bool = False
+        """Whether it looks at the times of single answers."""
 
     def due(self, window: Window) -> bool:
         """Whether the window that has begun says enough to be looked at."""
@@ -253,7 +257,7 @@ class Learner:
         then.busy = totals.busy
         then.busy_beside = totals.busy_beside
         then.service_s = totals.service_s
-        then.service_s2 = totals.service_s2
+        totals.times.clear()
         then.in_flight_s = totals.in_flight_s
         then.bound_s = totals.bound_s
         then.bound_ok = totals.bound_ok
@@ -268,7 +272,7 @@ class Learner:
         window.busy_beside = totals.busy_beside - then.busy_beside
         window.finished = totals.finished - then.finished
         window.service_s = totals.service_s - then.service_s
-        window.service_s2 = totals.service_s2 - then.service_s2
+        window.times = list(totals.times)
         window.in_flight = (totals.in_flight_s - then.in_flight_s) / window.duration_s
         window.bound_s = totals.bound_s - then.bound_s
         window.bound_ok = totals.bound_ok - then.bound_ok

@@ -468,6 +468,11 @@ class FairQueue:
                     self._turn_away(first, "queue_codel_drop", now)
                     first = flow.first
 
+    def turn_all_away(self, reason: str, now: float) -> None:
+        """Turn away everybody."""
+        while self.oldest is not None:
+            self._turn_away(self.oldest, reason, now)
+
     def _turn_away(self, ticket: Ticket, reason: str, now: float) -> None:
         self.remove(ticket, now)
         self.shed.append((ticket, "deadline_expired" if ticket.deadline_at <= now else reason))

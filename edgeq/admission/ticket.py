@@ -93,6 +93,26 @@ class Ticket:
         """It was turned away, by a token of `edgeq.reasons`; it waits no more and holds what it held before."""
         raise NotImplementedError
 
+    def cover(self) -> None:
+        """Another permit is about to be taken: keep what is known of the last one."""
+        held = self.held
+        if held is not None:
+            if self.outer is None:
+                self.outer = []
+            self.outer.append(Held(self, held))
+            self.charged_flow = None
+
+    def take_over(self, other: Ticket) -> None:
+        """Hold the permit that `other` has taken last, instead of it; nothing if it has none."""
+        if other.held is not None:
+            self.cover()
+            self.held = other.held
+            self.granted_at = other.granted_at
+            self.cohort = other.cohort
+            self.charged_flow = other.charged_flow
+            self.charged_s = other.charged_s
+            other.held = None
+
     def release(self, now: float, outcome: int) -> None:
         """Give back all permits, the last one first. Calling it again does nothing."""
         while self.held is not None:

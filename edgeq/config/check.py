@@ -23,7 +23,8 @@ from edgeq.config.address import (
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, Upstream
-from edgeq.config.units import parse_rate
+from edgeq.config.units import parse_duration, parse_rate
+from edgeq.policy.hedge import LEAST_S as HEDGE_LEAST_S
 from edgeq.policy.tenant import TenantKey
 from edgeq.route.path import normalized
 from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
@@ -162,6 +163,7 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
+    _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
     _positive(upstream.eject, ("time", "interval", "max_time"), (*path, "eject"), findings)
     if upstream.breaker is not None:
         where = (*path, "breaker")
@@ -203,8 +205,23 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
     _positive(route, ("cost",), path, findings)
     if route.retry.body > MAX_REPLAY:
         findings.add((*path, "retry", "body"), "may be 1MiB at most: every request in flight may hold so much")
-    if route.retry.attempts < 2 and route.retry.on:
+    if route.retry.attempts < 2 and (route.retry.on or route.retry.hedge != "off"):
         findings.add((*path, "retry", "attempts"), "the first try counts: must be 2 at least")
+    if route.retry.max_backoff < route.retry.backoff:
+        findings.add((*path, "retry", "max_backoff"), "must be retry.backoff at least")
+    _hedge(route.retry.hedge, (*path, "retry", "hedge"), findings)
+
+
+def _hedge(hedge: str, path: Path, findings: Findings) -> None:
+    if hedge in ("off", "p95"):
+        return
+    try:
+        after_s = float(parse_duration(hedge))
+    except ValueError:
+        findings.add(path, 'expected "off", "p95" or a duration such as "150ms"')
+        return
+    if after_s < HEDGE_LEAST_S:
+        findings.add(path, "must be 1ms at least")
 
 
 def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:

@@ -165,12 +165,16 @@ class UpstreamPool(Table, frozen=True):
 
 
 class UpstreamRetryBudget(Table, frozen=True):
-    """[upstream.NAME.retry_budget]: retries of all routes over the last ten seconds, machine-wide."""
+    """[upstream.NAME.retry_budget]: retries (and hedges) of all routes, machine-wide; a worker takes its share."""
 
     share: float = 0.2
-    """Of the requests."""
+    """Of the requests of the last ten seconds."""
     reserve: float = 3.0
     """Retries a second beyond that."""
+    concurrent: float = 0.2
+    """Of the requests in flight, so many may be retries."""
+    concurrent_min: int = 3
+    """So many may be at once, however few there are in flight."""
 
 
 class Queue(Table, frozen=True):
@@ -180,8 +184,8 @@ class Queue(Table, frozen=True):
     """Requests, per worker; more are refused, or displace less important ones."""
     max_bytes: Size = Size(16 * 1024 * 1024)
     """Memory that they hold, per worker."""
-    timeout: Duration = Duration(1)
-    """The longest wait."""
+    timeout: Duration = Duration(0)
+    """The longest wait. 0: twice the median of the answers' times, 1 s at least and 30 s at most."""
     discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
     """adaptive: the oldest first until the queue has not been empty for a while, then the newest."""
 
@@ -319,6 +323,12 @@ class RouteRetry(Table, frozen=True):
     """Tries of one request, the first included."""
     per_try_timeout: Duration = Duration(0)
     """Until the answer to a try must begin; 0: the upstream's first_byte."""
+    backoff: Duration = Duration(0.025)
+    """The longest pause before the second try, drawn at random from 0; twice that before the next one. 0: none."""
+    max_backoff: Duration = Duration(0.25)
+    hedge: str = "off"
+    """When a second try begins beside the first, at another endpoint: after a time ("150ms"), or at the 95th percentile
+    of what the route's answers take ("p95")."""
     body: Size = Size(64 * 1024)
     """Requests with a longer body are not tried again."""
 

@@ -47,8 +47,10 @@ class ArrivalTable(Protocol):
         """The time of a key (1 to 2^62 - 1), but no later one than that; 0, or any time that has passed, if nothing is
         known of it."""
 
-    def set(self, key: int, at_ns: int) -> None:
-        """Keep a time, at least until it has passed."""
+    def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
+        """Move a key's time on by `cost_ns`, from now if it has passed. Returns the new time, which is kept at least
+        until it has passed."""
+        ...
 
 
 class LocalArrivals:
@@ -64,16 +66,22 @@ class LocalArrivals:
         """See `ArrivalTable`."""
         return min(self._times.get(key, 0), latest_ns)
 
-    def set(self, key: int, at_ns: int) -> None:
+    def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
         """See `ArrivalTable`; a full table forgets the earlier half of its times, and most of those have passed."""
         times = self._times
         if len(times) >= self.max_keys and key not in times:
             middle = sorted(times.values())[len(times) // 2]
             self._times = times = {one: at for one, at in times.items() if at > middle}
+        at_ns = max(times.get(key, 0), now_ns) + cost_ns
         times[key] = at_ns
+        return at_ns
 
     def __len__(self) -> int:
         return len(self._times)
+
+
+_SMALLS: Final = 1000
+_SMALL: Final = tuple(b"%d" % number for number in range(_SMALLS))
 
 
 class Window:
@@ -85,6 +93,7 @@ class Window:
         "burst_ns",
         "count",
         "each_ns",
+        "item_start",
         "key",
         "policy",
         "policy_item",
@@ -106,6 +115,7 @@ class Window:
         self.burst_ns: int = self.burst * self.each_ns
         whole_s = max(1, ceil(self.burst_ns / _NS))
         self.policy_item = f'"{policy}";q={self.burst};w={whole_s}'
+        self.item_start = f'"{policy}";r='.encode()
         self._salt: int = key_of(policy.encode())
         # The outcome of the last `ask`. Nothing comes between it and its `charge`, so no request needs an object.
         self.key: int = 0
@@ -133,9 +143,9 @@ class Window:
         self.tat_ns = before if wait_ns else after
         return wait_ns
 
-    def charge(self, table: ArrivalTable) -> None:
+    def charge(self, table: ArrivalTable, cost: int, now_ns: int) -> None:
         """Write down what was asked last."""
-        table.set(self.key, self.tat_ns)
+        self.tat_ns = table.charge(self.key, cost * self.each_ns, now_ns)
 
     def look(self, now_ns: int) -> None:
         """Find out what is left after what was asked last: `remaining` and `reset_s`."""
@@ -174,10 +184,10 @@ class Rate:
                 longest = wait_ns
         return longest
 
-    def charge(self, table: ArrivalTable) -> None:
+    def charge(self, table: ArrivalTable, cost: int, now_ns: int) -> None:
         """Charge each window for what was asked last."""
         for window in self.windows:
-            window.charge(table)
+            window.charge(table, cost, now_ns)
 
     def detail(self) -> str:
         """What was passed by what was asked last, for people."""
@@ -219,9 +229,10 @@ class RateSet:
         self._told: bool = bool(told)
         self._ietf: list[Window] = [window for rate in told if rate.headers != HEADERS_X for window in rate.windows]
         self._x: list[Window] = [window for rate in told if rate.headers != HEADERS_IETF for window in rate.windows]
-        self._policy_line = ""
+        self._policy_line = b""
         if self._ietf:
-            self._policy_line = "ratelimit-policy: " + ", ".join(w.policy_item for w in self._ietf) + "\r\n"
+            items = ", ".join(w.policy_item for w in self._ietf)
+            self._policy_line = f"ratelimit-policy: {items}\r\n".encode()
 
     def admit(self, subjects: list[int], now: float) -> Rate | None:
         """Charge one request, or say which rate refuses it.
@@ -245,7 +256,7 @@ class RateSet:
             if not rate.enforce and any_waits(rate):
                 rate.would_refuse += 1
             else:
-                rate.charge(table)
+                rate.charge(table, self._cost, now_ns)
         return None
 
     def header_lines(self, now: float, refused: bool) -> bytes:
@@ -256,27 +267,36 @@ class RateSet:
         if not self._told:
             return b""
         now_ns = int(now * 1e9)
-        text = self._policy_line
-        if self._ietf:
-            items: list[str] = []
-            for window in self._ietf:
-                if refused and not window.wait_ns:
-                    continue
-                window.look(now_ns)
-                items.append(f'"{window.policy}";r={window.remaining};t={window.reset_s}')
-            if items:
-                text += "ratelimit: " + ", ".join(items) + "\r\n"
+        parts = [self._policy_line]
+        separator = b"ratelimit: "
+        for window in self._ietf:
+            if refused and not window.wait_ns:
+                continue
+            window.look(now_ns)
+            parts.append(separator)
+            parts.append(window.item_start)
+            parts.append(_digits(window.remaining))
+            parts.append(b";t=")
+            parts.append(_digits(window.reset_s))
+            separator = b", "
+        if len(parts) > 1:
+            parts.append(b"\r\n")
         if self._x:
             least = self._x[0]
             for window in self._x:
                 window.look(now_ns)
                 if window.wait_ns > least.wait_ns or (not refused and window.remaining < least.remaining):
                     least = window
-            text += (
+            text = (
                 f"x-ratelimit-limit: {least.burst}\r\nx-ratelimit-remaining: {least.remaining}\r\n"
                 f"x-ratelimit-reset: {least.reset_s}\r\n"
             )
-        return text.encode()
+            parts.append(text.encode())
+        return b"".join(parts)
+
+
+def _digits(number: int) -> bytes:
+    return _SMALL[number] if number < _SMALLS else str(number).encode()
 
 
 def any_waits(rate: Rate) -> bool:

@@ -6,17 +6,25 @@ that could not be opened, a kept one that was closed meanwhile) is no try: `rela
 this, and nothing of it is counted.
 
 Never tried again is what a gateway has shed, this one or another edgeq behind it: it was refused so that there be less
-work. And an upstream that says when to come again (Retry-After) is believed, unless there is another endpoint to ask.
+work. And an upstream that says when to come again (Retry-After) is believed: another endpoint is asked, or if there is
+none, this one at that moment.
 
 The budget follows Finagle's RetryBudget: over the last ten seconds at most `share` of the requests plus `reserve` a
 second may have been retries (hedged requests count as such). When a whole upstream fails, retries so add a fifth to its
-load, and not three times as much; the reserve lets an upstream with little traffic have any.
+load, and not three times as much; the reserve lets an upstream with little traffic have any. And at no moment may more
+than `concurrent` of the requests in flight be retries, but `concurrent_min` always may (Envoy's retry budget): when
+answers take long, ten seconds are not short enough.
+
+Between two tries there is a pause, drawn at random from nothing to `backoff` (full jitter: Envoy's retries; AWS,
+"Exponential Backoff And Jitter"), the next time to twice as much, to `max_backoff` at most: those who failed together
+do not come back together.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
+from edgeq.policy.hedge import HedgePolicy
 from edgeq.reasons import REASONS
 from edgeq.wire.head import ResponseHead
 
@@ -40,12 +48,37 @@ class OtherBudgets(Protocol):
 class RetryBudget:
     """How many requests of an upstream may be sent once more. Times are monotonic seconds."""
 
-    __slots__ = ("_others", "_requests", "_retries", "_second", "refused", "requests", "reserve", "retries", "share")
+    __slots__ = (
+        "_others",
+        "_requests",
+        "_retries",
+        "_second",
+        "concurrent",
+        "concurrent_min",
+        "refused",
+        "requests",
+        "reserve",
+        "retries",
+        "running",
+        "share",
+    )
 
-    def __init__(self, share: float, reserve: float, others: OtherBudgets | None = None) -> None:
-        """Args: share of the requests, reserve in retries a second; others: None for a worker that is alone."""
+    def __init__(
+        self,
+        share: float,
+        reserve: float,
+        others: OtherBudgets | None = None,
+        concurrent: float = 0.2,
+        concurrent_min: int = 3,
+    ) -> None:
+        """Args: share of the requests, reserve in retries a second; others: None for a worker that is alone; concurrent
+        is a share of the requests in flight, concurrent_min a number of them."""
         self.share: float = share
         self.reserve: float = reserve
+        self.concurrent: float = concurrent
+        self.concurrent_min: int = concurrent_min
+        self.running: int = 0
+        """Retries that are under way: each is to be given back by `ended`."""
         self._others: OtherBudgets | None = others
         self._second: int = 0
         # One cell for each of the last ten seconds, and their sums.
@@ -63,8 +96,11 @@ class RetryBudget:
         self._requests[second % WINDOW_S] += 1
         self.requests += 1
 
-    def take(self, now: float) -> bool:
-        """May one be sent again? If so, it counts from now on."""
+    def take(self, now: float, in_flight: int) -> bool:
+        """May one be sent again, beside so many requests in flight? If so, it counts from now on, and until `ended`."""
+        if self.running >= self.concurrent_min and self.running + 1 > self.concurrent * in_flight:
+            self.refused += 1
+            return False
         second = int(now)
         if second != self._second:
             self._advance(second)
@@ -79,9 +115,14 @@ class RetryBudget:
             return False
         self._retries[second % WINDOW_S] += 1
         self.retries += 1
+        self.running += 1
         if others is not None:
             others.publish(self.requests, self.retries)
         return True
+
+    def ended(self) -> None:
+        """One that was taken is over, whatever has become of it."""
+        self.running -= 1
 
     def tick(self, now: float) -> None:
         """Forget what is too old, and tell the other workers; called now and then."""
@@ -106,6 +147,7 @@ class RetryBudget:
         return {
             "requests": self.requests,
             "retries": self.retries,
+            "running": self.running,
             "allowed": self.share * self.requests + self.reserve * WINDOW_S,
             "refused": self.refused,
         }
@@ -114,7 +156,18 @@ class RetryBudget:
 class RetryPolicy:
     """When a request of a route is tried again."""
 
-    __slots__ = ("attempts", "body_bytes", "budget", "on_reset", "on_timeout", "per_try_s", "statuses")
+    __slots__ = (
+        "attempts",
+        "backoff_s",
+        "body_bytes",
+        "budget",
+        "hedge",
+        "max_backoff_s",
+        "on_reset",
+        "on_timeout",
+        "per_try_s",
+        "statuses",
+    )
 
     def __init__(
         self,
@@ -125,9 +178,12 @@ class RetryPolicy:
         per_try_s: float,
         body_bytes: int,
         budget: RetryBudget,
+        backoff_s: float = 0.0,
+        max_backoff_s: float = 0.0,
+        hedge: HedgePolicy | None = None,
     ) -> None:
         """Args: attempts counts the first one; per_try_s is until the answer begins, 0 for the upstream's own time;
-        body_bytes is what may be kept of a body."""
+        body_bytes is what may be kept of a body; backoff_s is the longest pause before the second try."""
         self.on_reset: bool = on_reset
         self.on_timeout: bool = on_timeout
         self.statuses: frozenset[int] = statuses
@@ -135,18 +191,27 @@ class RetryPolicy:
         self.per_try_s: float = per_try_s
         self.body_bytes: int = body_bytes
         self.budget: RetryBudget = budget
+        self.backoff_s: float = backoff_s
+        self.max_backoff_s: float = max_backoff_s
+        self.hedge: HedgePolicy | None = hedge
+        """None: there is never a second try beside the first."""
 
-    def is_safe_after(self, answer: ResponseHead, endpoints: int) -> bool:
-        """May the request go again after this answer, as far as that says? `endpoints`: how many the upstream has."""
+    def pause_s(self, tries: int, draw: float) -> float:
+        """The pause before the next try, after so many (at least 1). `draw`: a random number, 0 <= draw < 1."""
+        longest = self.backoff_s * (1 << min(tries - 1, 16))
+        return draw * min(longest, self.max_backoff_s)
+
+    def is_safe_after(self, answer: ResponseHead) -> bool:
+        """May the request go again after this answer, as far as that says?"""
         if answer.status not in self.statuses:
             return False
         lines = answer.forward.lower()
         at = lines.find(_REASON)
         if at >= 0:
             known = REASONS.get(_token(lines[at + len(_REASON) : at + len(_REASON) + 64]))
-            if known is None or known.fault != "U":
+            if known is None or known.fault != "U" or known.token == "upstream_saturated":
                 return False
-        return endpoints > 1 or b"\r\nretry-after:" not in lines
+        return True
 
 
 def _token(text: bytes) -> str:

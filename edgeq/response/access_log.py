@@ -13,7 +13,8 @@ Invariants
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
 several; `edgeq.connect_ms` is how long that connection took to open if one was opened for this request, and lies within
 it. `edgeq.accept_ms` is the wait of the client's connection for a place because the listener was full; only its first
-request tells it. `edgeq.second_reason` says why nothing more was done about the first one.
+request tells it. `edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what
+became of the second try of a request that had two at once.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
@@ -28,6 +29,8 @@ from __future__ import annotations
 import time
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final
+
+from edgeq.response.tries import HEDGE_WON
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
@@ -262,7 +265,8 @@ def _render_who(down: Downstream) -> bytes:
 
 def _add_how(parts: list[bytes], exchange: Exchange) -> None:
     """How it went: few different values, because they come from the configuration and the reasons."""
-    if exchange.reason or exchange.resource:
+    tries = exchange.tries
+    if exchange.reason or exchange.resource or (tries is not None and tries.hedged):
         parts.append(_render_outcome(exchange))
     else:
         outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
@@ -297,8 +301,11 @@ def _render_outcome(exchange: Exchange) -> bytes:
         reason = encode_basestring_ascii(exchange.reason)
         text += f'"error.type":{reason},"edgeq.reason":{reason},'
     tries = exchange.tries
-    if tries is not None and tries.second_reason:
-        text += f'"edgeq.second_reason":{encode_basestring_ascii(tries.second_reason)},'
+    if tries is not None:
+        if tries.second_reason:
+            text += f'"edgeq.second_reason":{encode_basestring_ascii(tries.second_reason)},'
+        if tries.hedged:
+            text += f'"edgeq.hedge":"{"won" if tries.hedged == HEDGE_WON else "lost"}",'
     if exchange.resource:
         text += f'"edgeq.resource":{encode_basestring_ascii(exchange.resource)},'
     return text.encode("ascii")

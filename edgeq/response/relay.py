@@ -20,11 +20,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.ticket import DROPPED, IGNORED, OK, Ticket
+from edgeq.admission.ticket import DROPPED, IGNORED, OK
 from edgeq.policy.headers import TRACE_BEGIN, forward_prefix, trace_lines
-from edgeq.reasons import REASONS
+from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
 from edgeq.response.tries import Tries
+from edgeq.upstream.attempt import Attempt
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
 from edgeq.wire.h1_response import find_response_end, parse_response
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
+    from edgeq.upstream.upstream import Upstream
     from edgeq.wire.head import RequestHead, ResponseHead
 
 MAX_PENDING: Final = 64 * 1024
@@ -46,23 +48,7 @@ _MAX_INTERIM: Final = 100
 _BIG: Final = 16 * 1024
 
 
-_OVERLOAD: Final = frozenset(
-    (
-        "upstream_timeout",
-        "upstream_reset",
-        "upstream_truncated",
-        "upstream_connect_timeout",
-        "upstream_backlog_full",
-        "upstream_saturated",
-        "upstream_shed",
-        "deadline_expired",
-        "client_gone",
-    )
-)
-"""What may come of too many requests at an upstream, once it has them; other failures say nothing about its limit."""
-
-
-class Exchange(Ticket):
+class Exchange(Attempt):
     """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come."""
 
     __slots__ = (
@@ -78,45 +64,30 @@ class Exchange(Ticket):
         "_upstream_next",
         "answer_bytes",
         "answer_lines",
-        "answer_started",
-        "attempts",
         "begun_at",
-        "connect_s",
-        "down",
         "ended",
         "ended_at",
         "endpoint",
         "first_byte_at",
-        "head",
         "keep_alive",
         "pending",
         "prefix",
         "queued_at",
         "reason",
         "request_bytes",
-        "request_done",
         "request_id",
         "resource",
         "reused",
         "route",
-        "sent_at",
         "status",
-        "sticky",
         "trace_id",
-        "tries",
-        "tunnel",
-        "up",
-        "waiting_in",
     )
 
     def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
-        super().__init__(now)
-        self.down: Downstream = down
-        self.head: RequestHead = head
+        super().__init__(down, head, now)
         self.route: Route | None = route
         # Taken now: the head may be shared, and meanwhile be settled for another client or configuration.
         self.prefix: bytes = head.prefix
-        self.up: UpstreamConnection | None = None
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
         self.begun_at: float = now
@@ -125,23 +96,16 @@ class Exchange(Ticket):
         if route is not None and route.timeout_s:
             self.deadline_at = now + route.timeout_s
         self.queued_at: float = 0.0
-        self.sent_at: float = 0.0
         self.first_byte_at: float = 0.0
-        self.connect_s: float = 0.0
-        self.attempts: int = 0
         self.reused: bool = False
         self.endpoint = ""
-        self.waiting_in: Pool | None = None
-        """The pool in whose queue this stands."""
         self.pending = b""
         """Request body bytes that no upstream connection has got yet, or all of them if they may have to go again."""
-        self.request_done: bool = True
         self.request_bytes: int = 0
         self._request_remaining: int = 0
         self._request_framer: ChunkedFramer | None = None
         self._sent_all: bool = False
         """`pending` has all body bytes so far, and they are sent."""
-        self.answer_started: bool = False
         self.answer_lines = b""
         """Header lines for the answer that are not the upstream's, each with its CRLF."""
         self.answer_bytes: int = 0
@@ -150,17 +114,12 @@ class Exchange(Ticket):
         self._answer_framer: ChunkedFramer | None = None
         self._answer_chunks: bool = False
         self._interim: int = 0
-        self.tries: Tries | None = None
-        """None until something has failed."""
-        self.sticky = b""
-        """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
         self.resource = ""
         self.ended: bool = False
         self.ended_at: float = 0.0
-        self.tunnel: bool = False
         self._upstream_half_closed: bool = False
         fields = head.fields
         kind = fields.body_kind
@@ -178,15 +137,17 @@ class Exchange(Ticket):
         route = self.route
         if route is None:
             return
+        upstream = route.upstream
+        if upstream.breaker is not None and upstream.is_down(self, now):
+            return
         bulkhead = route.bulkhead
         if bulkhead is None or self._upstream_next:
-            upstream = route.upstream
             if not upstream.limited:
                 self.granted_at = now
-                upstream.submit(self)
+                self._submit(upstream)
                 return
             if upstream.bulkhead.try_acquire(self, now):
-                upstream.submit(self)
+                self._submit(upstream)
                 return
             bulkhead = upstream.bulkhead
         else:
@@ -201,13 +162,24 @@ class Exchange(Ticket):
         """The wait is over."""
         route = self.route
         if route is not None and bulkhead is route.upstream.bulkhead:
-            route.upstream.submit(self)
+            self._submit(route.upstream)
         else:
             self.enter(now)
 
+    def _submit(self, upstream: Upstream) -> None:
+        tries = self.tries
+        if tries is None:
+            upstream.submit(self)
+        else:
+            upstream.submit_again(self, tries.failed)
+
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
         """Turned away by a limit or its queue."""
-        self.fail(reason, resource, detail, retry_after_s)
+        route = self.route
+        if reason == "circuit_open" and route is not None:
+            route.upstream.refuse_circuit(self, monotonic())
+        else:
+            self.fail(reason, resource, detail, retry_after_s)
 
     # -- the request's side -------------------------------------------------------------------------------------------
 
@@ -255,7 +227,7 @@ class Exchange(Ticket):
                     self._sent_all = False
                     self.pending = b""
                 up.transport.write(data)
-                up.expire_in(self._first_byte_s(up))
+                up.expire_in(self.first_byte_s(up))
             else:
                 self.pending = self.pending + data if self.pending else data
                 if len(self.pending) > MAX_PENDING:
@@ -265,22 +237,45 @@ class Exchange(Ticket):
     def begin(self, up: UpstreamConnection, now: float) -> None:
         """Send the request on `up`, which belongs to this exchange from here on."""
         down = self.down
-        shard = down.shard
         self.up = up
         self.waiting_in = None
         self.attempts += 1
         self.sent_at = now
         self.reused = up.requests > 1
         self.endpoint = up.pool.name
+        self.send(up, now)
+        self._sent_all = self.request_done
+        retry = self._policy()
+        if retry is not None:
+            self._sent_all = self.request_done or len(self.pending) <= retry.body_bytes
+            if self.attempts == 1:
+                retry.budget.request(now)
+                if (
+                    retry.hedge is not None
+                    and self.request_done
+                    and self.is_replayable()
+                    and not self.head.fields.upgrade
+                ):
+                    self._tries().plan_hedge(self, retry.hedge, now)
+        if not self._sent_all:
+            self.pending = b""
+        if not self.request_done:
+            down.resume_reading()
+        up.expire_after(now, self.first_byte_s(up))
+        if down.write_blocked:  # by the end of the last answer
+            self.pause_answer()
+
+    def send(self, up: UpstreamConnection, now: float) -> None:
+        """Write the head, and what there is of the body."""
+        shard = self.down.shard
         head = self.head
         forward = shard.forward
         request_id = self.request_id
         fields = head.fields
-        pending = self.pending
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
-        lines = down.client_lines
+        lines = self.down.client_lines
         if forward.deadline is not None and self.deadline_at < NEVER:
             lines += forward.deadline.line(self.deadline_at - now)
         if forward.trace == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
@@ -296,30 +291,17 @@ class Exchange(Ticket):
                 b"-",
                 request_id[16:],
                 b"-01\r\n\r\n",
-                pending,
+                self.pending,
             )
             up.transport.write(b"".join(out))
         else:
             trace = trace_lines(head, forward, shard.ids.make())
             self.trace_id = trace[16:48]
             up.transport.write(
-                b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", pending))
+                b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", self.pending))
             )
-        self._sent_all = self.request_done
-        retry = self._policy()
-        if retry is not None:
-            if self.attempts == 1:
-                retry.budget.request(now)
-            self._sent_all = self.request_done or len(pending) <= retry.body_bytes
-        if not self._sent_all:
-            self.pending = b""
-        if not self.request_done:
-            down.resume_reading()
-        up.expire_after(now, self._first_byte_s(up))
-        if down.write_blocked:  # by the end of the last answer
-            self.pause_answer()
 
-    def _first_byte_s(self, up: UpstreamConnection) -> float:
+    def first_byte_s(self, up: UpstreamConnection) -> float:
         """How long the answer to this try may take to begin; 0: any time."""
         retry = self._policy()
         if retry is not None and retry.per_try_s:
@@ -447,15 +429,17 @@ class Exchange(Ticket):
             up.discard()
             up.pool.submit(self, True)
             return
+        member = up.pool.member
+        if member is not None:
+            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
         retry = self._policy()
         if retry is not None and status in retry.statuses:
             if self._tries().after_answer(self, retry, answer, up, len(data) - end, now):
                 return
+        if self.tries is not None:
+            self.tries.answered(self, now)
         self.status = status
         self.answer_started = True
-        member = up.pool.member
-        if member is not None:
-            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
         if status == 503 or status == 429:
             self.reason = "upstream_shed"
             self.resource = up.pool.resource
@@ -688,7 +672,7 @@ class Exchange(Ticket):
     def _tries(self) -> Tries:
         tries = self.tries
         if tries is None:
-            tries = self.tries = Tries()
+            tries = self.tries = Tries(self)
         return tries
 
     def is_replayable(self) -> bool:
@@ -705,6 +689,41 @@ class Exchange(Ticket):
         """A try is over; its connection belongs to nobody."""
         self.up = None
         up.exchange = None
+
+    def end_try(self, outcome: int, now: float) -> None:
+        """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
+        of its own: a limit that is learned must not take the sum for one."""
+        route = self.route
+        if route is not None and self.held is route.upstream.bulkhead:
+            self.held.release(self, now, outcome)
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s = 0.0
+
+    def go_on_with(self, other: Attempt) -> None:
+        """Another try of this request has become the only one: take over its connection and its place."""
+        up = other.up
+        if up is None:
+            return
+        other.up = None
+        self.take_over(other)
+        self.up = up
+        up.exchange = self
+        self.sent_at = other.sent_at
+        self.connect_s = other.connect_s
+        self.reused = up.requests > 1
+        self.endpoint = up.pool.name
+        if self.down.write_blocked:
+            self.pause_answer()
+
+    def outcome(self, reason: str) -> int:
+        """What a limit learns from a try."""
+        if not reason:
+            return OK
+        route = self.route
+        if reason == "upstream_shed" and route is not None:
+            route.upstream.bulkhead.refused_beyond()
+        return DROPPED if self.sent_at and reason in OVERLOAD else IGNORED
 
     def blame(self, pool: Pool, reason: str) -> None:
         """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
@@ -758,14 +777,10 @@ class Exchange(Ticket):
         down.exchange_done(self, monotonic())
 
     def end_by_defect(self, error: Exception) -> None:
-        """Something of ours has failed with the answer: this client is told, the others notice nothing."""
-        down = self.down
-        resource = down.settings.resource
-        down.shard.tell_defect(error, resource)
-        if self.ended:
-            down.abort()  # what is left undone is not known
-        else:
-            self.fail("internal_error", resource, "")
+        is_over = self.ended
+        super().end_by_defect(error)
+        if is_over:
+            self.down.abort()  # what is left undone is not known
 
     def shed(self, reason: str) -> None:
         """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""
@@ -795,6 +810,8 @@ class Exchange(Ticket):
             when = "while the upstream worked on it"
         elif self.waiting_in is not None:
             when = "while it waited for a connection"
+        elif self.attempts:
+            when = "before it was tried again"
         else:
             when = "before it came here"
         self.fail("deadline_expired", route.resource if route is not None else "", f"its time ran out {when}")
@@ -852,7 +869,7 @@ class Exchange(Ticket):
             if self.tunnel:
                 up.expire_in(upstream.tunnel_s)
             else:
-                up.expire_in(upstream.body_s if self.answer_started else self._first_byte_s(up))
+                up.expire_in(upstream.body_s if self.answer_started else self.first_byte_s(up))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -872,15 +889,10 @@ class Exchange(Ticket):
             shard.ring.append(self)
             if len(shard.ring) >= LOG_BATCH:
                 shard.flush_log()
+        if self.tries is not None:
+            self.tries.end(self, now)
         if self.held is not None:
-            reason = self.reason
-            outcome = OK
-            if reason:
-                outcome = DROPPED if self.sent_at and reason in _OVERLOAD else IGNORED
-                route = self.route
-                if reason == "upstream_shed" and route is not None:
-                    route.upstream.bulkhead.refused_beyond()
-            self.release(now, outcome)
+            self.release(now, self.outcome(self.reason) if self.reason else OK)
 
     def _count(self) -> None:
         """The request was refused or has failed."""

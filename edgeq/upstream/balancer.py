@@ -50,6 +50,8 @@ class Balancer:
         """The member for the next request. `key` matters to consistent-hash only; empty: no key."""
         draw = self._draw
         count = len(draw)
+        if count == 1:
+            return draw[0]
         first = draw[self._below(count)]
         second = first
         for _ in range(4):  # equal shares: at most rarely in vain
@@ -99,10 +101,11 @@ class Balancer:
         return self.members[index if index < len(self.members) else 0]
 
     def _below(self, count: int) -> int:
-        """A number from 0 to count - 1. A congruential generator (ANSI C's): its upper bits are good enough to draw,
-        and cost a tenth of a call into `random`."""
-        self._random = (self._random * 1103515245 + 12345) & 0x7FFFFFFF
-        return (self._random >> 8) % count
+        """A number from 0 to count - 1. A congruential generator (Marsaglia's 69069, modulo 2^30: compiled, products of
+        larger factors are Python objects): its upper bits are good enough to draw, and cost a twentieth of a call into
+        `random`."""
+        self._random = (self._random * 69069 + 1) & 0x3FFFFFFF
+        return (self._random >> 10) % count
 
 
 class LeastRequests(Balancer):

@@ -105,6 +105,12 @@ class Breaker:
         self._probes_left -= 1
         return True
 
+    def is_shut(self, now: float) -> bool:
+        """Would `admit` say no? Takes nobody's turn as a probe: that is for who is sent."""
+        if self.state == OPEN:
+            return now < self.changed_at + self._length()
+        return self.state == HALF_OPEN and self._probes_left <= 0 and now < self._probes_until
+
     def succeeded(self, begun_at: float, now: float) -> bool:
         """A good answer to a request that was sent at `begun_at`. Returns: whether the state has changed by that."""
         if self.state == CLOSED:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.worker.wheel import NEVER, Timed
 
 if TYPE_CHECKING:
-    from edgeq.response.relay import Exchange
+    from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.pool import Pool
 
 
@@ -40,7 +40,7 @@ class UpstreamConnection(Timed):
         super().__init__()
         self.pool: Pool = pool
         self.transport: Any = None
-        self.exchange: Exchange | None = None
+        self.exchange: Attempt | None = None
         self.buffer = b""
         """Bytes of an incomplete answer head."""
         self.requests: int = 0

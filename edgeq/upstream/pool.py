@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.wire.head import ResponseHead
 
 if TYPE_CHECKING:
-    from edgeq.response.relay import Exchange
+    from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.member import Member
     from edgeq.upstream.upstream import Upstream
@@ -62,7 +62,7 @@ class Pool:
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0
-        self.waiting: dict[Exchange, float] = {}
+        self.waiting: dict[Attempt, float] = {}
         """Since when, the longest first. The connections that are being opened are for the first `connecting` of them:
         each dial's end, good or bad, concerns the first."""
         self.memo: ResponseHead | None = None
@@ -72,7 +72,7 @@ class Pool:
         self.retired: bool = False
         """Its address is no longer in use: connections close as they become idle."""
 
-    def submit(self, exchange: Exchange, fresh: bool) -> None:
+    def submit(self, exchange: Attempt, fresh: bool) -> None:
         """Let a request begin on a connection, or wait for one. `fresh`: not on one that was idle."""
         idle = self.idle
         if not fresh:
@@ -86,14 +86,19 @@ class Pool:
                     return
                 connection.discard()
         # Who gets a connection that is being opened does not count: only those who wait for others to finish.
-        waiting = len(self.waiting)
-        if waiting - self.connecting >= self.upstream.max_waiting and not self._may_open():
-            exchange.fail("queue_full", self.resource + ":pool", f"{waiting} requests wait for a connection")
+        if len(self.waiting) - self.connecting >= self.upstream.max_waiting and not self._may_open():
+            self.upstream.submit_beside(exchange, self)
             return
         # Not queued_at: what another endpoint has cost it (a dial that timed out) is no time in this queue.
         self.waiting[exchange] = monotonic()
         exchange.waiting_in = self
         self._open_more()
+
+    def has_place(self) -> bool:
+        """Is there a connection for one more request, or a place in the queue?"""
+        if self.idle or self._may_open():
+            return True
+        return len(self.waiting) - self.connecting < self.upstream.max_waiting
 
     def _may_open(self) -> bool:
         upstream = self.upstream
@@ -104,7 +109,7 @@ class Pool:
             self.connecting += 1
             self.dial(self)
 
-    def leave(self, exchange: Exchange) -> None:
+    def leave(self, exchange: Attempt) -> None:
         """A waiting request is no longer wanted."""
         exchange.waiting_in = None
         self.waiting.pop(exchange, None)
@@ -207,7 +212,7 @@ class Pool:
         if not timeout_s or len(self.waiting) <= self.connecting:
             return
         dialed_for = self.connecting
-        late: list[Exchange] = []
+        late: list[Attempt] = []
         for exchange, since in self.waiting.items():
             if dialed_for:
                 dialed_for -= 1

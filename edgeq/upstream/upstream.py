@@ -1,7 +1,11 @@
 """A named service: a limit on requests in flight with its queue, its endpoints' pools, and who gets a request.
 
-    request --> limit, or its queue (admission.bulkhead)
-            --> breaker --> sticky cookie, or the balancer's choice among the endpoints in use --> pool
+    request --> is the circuit open? --> limit, or its queue (admission.bulkhead)
+            --> breaker, again --> sticky cookie, or the balancer's choice among the endpoints in use --> pool
+
+The breaker is asked twice, because nobody should wait for an upstream that is known to be down, and what has waited
+must not be sent to one that has gone down meanwhile; only who is sent is a probe. Those in the queue are told when the
+circuit opens.
 
 An endpoint is in use unless it is ejected (outlier.py) or its checks are bad (health.py); if fewer than the panic
 threshold are, all of them are. An upstream that has a single endpoint, and neither checks nor a breaker, has nothing to
@@ -20,7 +24,7 @@ from edgeq.admission.limits import Learner, Totals
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
 from edgeq.upstream.balancer import Balancer, make_balancer
-from edgeq.upstream.breaker import CLOSED, NAMES, Breaker
+from edgeq.upstream.breaker import CLOSED, NAMES, OPEN, Breaker
 from edgeq.upstream.health import adopt_health
 from edgeq.upstream.member import Member
 from edgeq.upstream.outlier import Ejector
@@ -28,7 +32,7 @@ from edgeq.upstream.shared import ANSWERED, BAD, FAILED, UNKNOWN, LocalCells, Sh
 from edgeq.wire.head import find_cookie, find_field, retry_after_s
 
 if TYPE_CHECKING:
-    from edgeq.response.relay import Exchange
+    from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.pool import Pool
     from edgeq.wire.head import ResponseHead
     from edgeq.worker.wheel import Wheel
@@ -161,6 +165,7 @@ class Upstream:
             self.bulkhead.totals(now, self._totals)
             self._learner = Learner(learned(limit), now, self._totals)
             self._observes = limit == "observe"
+            self.bulkhead.wants_times = self._learner.limit.wants_times
             self._follow(now)
         self._configure_choice(config, now)
 
@@ -174,6 +179,7 @@ class Upstream:
             learner.tick(now, self._totals)
             if bulkhead.starves(now):
                 learner.limit.nudge()
+            bulkhead.wants_times = learner.limit.wants_times
             self._follow(now)
 
     def _follow(self, now: float) -> None:
@@ -255,15 +261,64 @@ class Upstream:
 
     # -- a request ----------------------------------------------------------------------------------------------------
 
-    def submit(self, exchange: Exchange) -> None:
+    def submit(self, exchange: Attempt) -> None:
         """Give a request to the endpoint that should have it."""
         only = self.only
         if only is not None:
             only.submit(exchange, False)
             return
-        self._choose(exchange)
+        if self._admits(exchange):
+            self._choose(exchange)
 
-    def _choose(self, exchange: Exchange) -> None:
+    def submit_again(self, exchange: Attempt, failed: list[Pool]) -> None:
+        """The same for one that `failed` have failed: to another endpoint, or if there is none the list is emptied."""
+        only = self.only
+        if only is not None:
+            failed.clear()
+            only.submit(exchange, False)
+        elif self._admits(exchange) and not self.submit_other(exchange, failed):
+            failed.clear()
+            self._choose(exchange)
+
+    def has_other(self, failed: list[Pool]) -> bool:
+        """Is an endpoint in use that is none of these?"""
+        if self.members:
+            for member in self.balancer.members:  # not any(): a generator is an object for mypyc
+                if member.pool not in failed:
+                    return True
+        return False
+
+    def spare(self, exchange: Attempt, tried: list[Pool]) -> Pool | None:
+        """An endpoint with room that is none of these, for a try beside another one; never for a client that sticks."""
+        breaker = self.breaker
+        if not self.members or self._cookie or (breaker is not None and breaker.state != CLOSED):
+            return None
+        key = self._key(exchange) if self._key_kind else b""
+        member = self.balancer.choose_other(tried, key, monotonic())
+        return member.pool if member is not None and member.has_room() else None
+
+    def in_flight(self) -> int:
+        """Requests of this worker that run or wait here. Counted anew: for what is rare."""
+        count = self.bulkhead.queue.queued
+        for pool in self.pools:
+            count += pool.opened - len(pool.idle) + len(pool.waiting)
+        return count
+
+    def _admits(self, exchange: Attempt) -> bool:
+        """Does the breaker let it through? If not it has been refused."""
+        breaker = self.breaker
+        if breaker is None or breaker.state == CLOSED:
+            return True
+        now = monotonic()
+        state = breaker.state
+        admitted = breaker.admit(now)
+        if breaker.state != state:
+            self._tell_circuit()
+        if not admitted:
+            self.refuse_circuit(exchange, now)
+        return admitted
+
+    def _choose(self, exchange: Attempt) -> None:
         balancer = self.balancer
         if not self.members:
             exchange.fail(self.unresolved, self.resource, "")
@@ -272,23 +327,47 @@ class Upstream:
             exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected or fail their checks")
             return
         now = monotonic()
-        breaker = self.breaker
-        if breaker is not None and breaker.state != CLOSED:
-            state = breaker.state
-            admitted = breaker.admit(now)
-            if breaker.state != state:
-                self._tell_circuit()
-            if not admitted:
-                wait_s = breaker.retry_after_s(now)
-                exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
-                return
         if self._cookie:
             self._stick(exchange, now).pool.submit(exchange, False)
             return
         key = self._key(exchange) if self._key_kind else b""
         balancer.choose(key, now).pool.submit(exchange, False)
 
-    def submit_other(self, exchange: Exchange, tried: list[Pool]) -> bool:
+    def is_down(self, exchange: Attempt, now: float) -> bool:
+        """Need `exchange` not wait for a place, as the circuit is open? Then it has been refused."""
+        breaker = self.breaker
+        if breaker is None or not breaker.is_shut(now):
+            return False
+        breaker.refused += 1
+        self.refuse_circuit(exchange, now)
+        return True
+
+    def refuse_circuit(self, exchange: Attempt, now: float) -> None:
+        """Tell when the circuit is tried again."""
+        breaker = self.breaker
+        wait_s = 0.0 if breaker is None else breaker.retry_after_s(now)
+        exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
+
+    def submit_beside(self, exchange: Attempt, full: Pool) -> None:
+        """`full` has neither a connection nor a place in its queue: another endpoint may. Not for one that sticks."""
+        now = monotonic()
+        best: Member | None = None
+        if not self._cookie:
+            for member in self.balancer.members:
+                if member.pool.has_place() and (best is None or member.load(now) < best.load(now)):
+                    best = member
+        if best is not None:
+            best.pool.submit(exchange, False)
+        elif self._cookie or len(self.members) < 2:
+            exchange.fail("queue_full", full.resource + ":pool", f"{len(full.waiting)} requests wait for a connection")
+        else:
+            count = len(self.balancer.members)
+            detail = (
+                f"{count} of {len(self.members)} endpoints are in use, each with all its connections and a full queue"
+            )
+            exchange.fail("upstream_saturated", self.resource + ":pool", detail)
+
+    def submit_other(self, exchange: Attempt, tried: list[Pool]) -> bool:
         """Give a request to the best endpoint that is none of `tried`. Returns: is there one?"""
         if not self.members:
             return False  # the only endpoint was tried
@@ -302,7 +381,7 @@ class Upstream:
         member.pool.submit(exchange, False)
         return True
 
-    def _key(self, exchange: Exchange) -> bytes:
+    def _key(self, exchange: Attempt) -> bytes:
         """What a consistent hash is made of; empty: the request has no such thing."""
         kind = self._key_kind
         if kind == _KEY_CLIENT:
@@ -314,7 +393,7 @@ class Upstream:
             return find_field(head, self._key_name)
         return find_cookie(head, self._key_name)
 
-    def _stick(self, exchange: Exchange, now: float) -> Member:
+    def _stick(self, exchange: Attempt, now: float) -> Member:
         """The endpoint that the client's cookie names, if it is in use; else another one, and a new cookie."""
         token = find_cookie(exchange.head, self._cookie)
         member = self._tokens.get(token) if token else None
@@ -324,7 +403,7 @@ class Upstream:
         exchange.sticky = self._set_cookie(exchange, member)
         return member
 
-    def _set_cookie(self, exchange: Exchange, member: Member) -> bytes:
+    def _set_cookie(self, exchange: Attempt, member: Member) -> bytes:
         secure = b"; Secure" if exchange.down.peer.tls else b""
         token = _token(self.name, member.name)
         return b"set-cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (self._cookie, token, secure)
@@ -386,8 +465,11 @@ class Upstream:
         """Look after ejections, slow starts, and what other workers have found out."""
         members = self.members
         breaker = self.breaker
-        if breaker is not None and breaker.adopt():
-            self._tell_circuit()
+        if breaker is not None:
+            if breaker.adopt():
+                self._tell_circuit()
+            if breaker.state == OPEN and self.bulkhead.queue.queued:
+                self.bulkhead.refuse_all("circuit_open", now)
         if not members:
             return
         ejector = self._ejector

@@ -5,6 +5,7 @@ What was parsed does not change, so a head may serve many requests: a connection
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 from edgeq.wire.fields import FieldLine
@@ -218,11 +219,19 @@ def find_cookie(head: RequestHead, name: bytes) -> bytes:
 
 
 def retry_after_s(head: ResponseHead) -> float:
-    """What Retry-After of an answer says (RFC 9110 10.2.3), in seconds; 0 for a date, as clocks differ; -1: nothing."""
+    """What Retry-After of an answer says (RFC 9110 10.2.3), in seconds; -1: nothing. A date is compared with the
+    answer's own, which is by the same clock; 0 for what cannot be read, or compared."""
     value = _value_after(head.forward, b"\r\nretry-after:", 0)
     if not value:
         return -1.0
-    return float(int(value)) if value.isdigit() and len(value) < 10 else 0.0
+    if value.isdigit():
+        return float(int(value)) if len(value) < 10 else 0.0
+    try:
+        moment = parsedate_to_datetime(value.decode("latin-1"))
+        sent = parsedate_to_datetime(_value_after(head.forward, b"\r\ndate:", 0).decode("latin-1"))
+        return max(0.0, (moment - sent).total_seconds())
+    except (ValueError, TypeError):  # TypeError: only one of them names its zone
+        return 0.0
 
 
 def _value_after(data: bytes, start: bytes, at: int) -> bytes:

@@ -24,7 +24,7 @@ from edgeq.config.schema import Config, Forward, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
-from edgeq.config.units import parse_rate
+from edgeq.config.units import parse_duration, parse_rate
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
@@ -34,6 +34,7 @@ from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
+from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.rate import (
     HEADERS_BOTH,
     HEADERS_IETF,
@@ -114,6 +115,8 @@ class App:
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
+        self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
+        """Of routes, each with the word that it is made from."""
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
         self._leaving: list[_Door] = []
@@ -132,7 +135,9 @@ class App:
         """Begin to accept."""
         self._loop = loop
         config = self._config
-        self._shard = Shard(_forward_policy(config.forward), self._access.ring, self._log, loop.call_soon)
+        self._shard = Shard(
+            _forward_policy(config.forward), self._access.ring, self._log, loop.call_soon, loop.call_later
+        )
         self._shard.flush_log = self._access.flush
         self._resolver = Resolver(loop, config.dns, self._log)
         self._configure(self._generation, config)
@@ -179,9 +184,13 @@ class App:
             budget = self._budgets.setdefault(name, RetryBudget(0.0, 0.0))
             budget.share = float(upstream.retry_budget.share)
             budget.reserve = float(upstream.retry_budget.reserve) / self._workers
+            budget.concurrent = float(upstream.retry_budget.concurrent)
+            budget.concurrent_min = -(-upstream.retry_budget.concurrent_min // self._workers)
         self._budgets = {name: self._budgets[name] for name in config.upstream}
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
+        hedged = {route.name for route in config.route if route.retry.hedge != "off"}
+        self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
         limited = {route.name for route in config.route if route.limit}
         for name in [name for name in self._bulkheads if name not in limited]:
             self._bulkheads.pop(name).resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
@@ -220,7 +229,7 @@ class App:
     def _retry(self, config: RouteConfig) -> RetryPolicy | None:
         """When a request of a route is tried again; None if never."""
         retry = config.retry
-        if not retry.on:
+        if not retry.on and retry.hedge == "off":
             return None
         statuses = frozenset(int(one) for one in retry.on if one.isdigit())
         return RetryPolicy(
@@ -231,7 +240,21 @@ class App:
             float(retry.per_try_timeout),
             int(retry.body),
             self._budgets[config.upstream],
+            float(retry.backoff),
+            float(retry.max_backoff),
+            self._hedge(config),
         )
+
+    def _hedge(self, config: RouteConfig) -> HedgePolicy | None:
+        """When a request of a route gets a second try. What is measured stays while the policy does."""
+        hedge = config.retry.hedge
+        if hedge == "off":
+            return None
+        known = self._hedges.get(config.name)
+        if known is None or known[0] != hedge:
+            after_s = 0.0 if hedge == "p95" else float(parse_duration(hedge))
+            known = self._hedges[config.name] = (hedge, HedgePolicy(after_s))
+        return known[1]
 
     def _route_bulkhead(self, config: RouteConfig) -> Bulkhead | None:
         """A route's own limit; it stays the same over reloads, with who is in it."""
@@ -453,6 +476,8 @@ class App:
             "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
+            "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
+            "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
 
     def refusals(self) -> dict[str, dict[str, int]]:

@@ -11,7 +11,7 @@ from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
 from edgeq.wire.head import RequestHead
-from edgeq.worker.wheel import Timed, Wheel
+from edgeq.worker.wheel import FineWheel, Timed, Wheel
 
 TICK_S: Final = 0.1
 _BUCKETS: Final = 1024
@@ -25,6 +25,7 @@ class Shard:
         "call_soon",
         "downstreams",
         "draining",
+        "fine_wheel",
         "flush_log",
         "forward",
         "generation",
@@ -44,8 +45,12 @@ class Shard:
         "wheel",
     )
 
-    def __init__(self, forward: ForwardPolicy, ring: list[Any], log: Any, call_soon: Any) -> None:
+    def __init__(
+        self, forward: ForwardPolicy, ring: list[Any], log: Any, call_soon: Any, call_later: Any = None
+    ) -> None:
+        """Args: call_soon and call_later are the loop's; without the latter nothing can be tried again."""
         self.wheel: Wheel = Wheel(monotonic(), TICK_S, _BUCKETS)
+        self.fine_wheel: FineWheel = FineWheel(_now, call_later)
         self.routes: RouteTable = RouteTable(())
         self.forward: ForwardPolicy = forward
         self.ids: RequestIds = RequestIds()
@@ -77,3 +82,7 @@ class Shard:
         left_out = self._pace.allow("internal_error", monotonic())
         if left_out >= 0:
             self.log.error("internal_error", resource=resource, exc_info=error, left_out=left_out)
+
+
+def _now() -> float:
+    return monotonic()

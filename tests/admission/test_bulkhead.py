@@ -270,3 +270,19 @@ def test_priority_goes_first() -> None:
     for number, priority in ((1, SHEDDABLE), (2, 1), (3, CRITICAL), (4, CRITICAL)):
         book.enter(bulkhead, book.ticket(number, 0.0, priority=priority), 0.0)
     assert [free_one(book, bulkhead, 0.01) for _ in range(4)] == [3, 4, 2, 1]
+
+
+def test_a_wait_without_a_time_out_of_its_own_goes_by_the_service() -> None:
+    """A second at first; of an upstream that takes 10 s for its answers 20 s; never more than 30 s."""
+    book = Book()
+    bulkhead = Bulkhead("upstream/model", 4, 0.0)
+    bulkhead.configure("adaptive", 16, 1 << 20, 0.0)
+    assert bulkhead.queue.max_wait_s == 1.0
+    now = 0.0
+    for held_s, patience_s in ((10.0, 20.0), (100.0, 30.0), (0.01, 1.0)):
+        for number in range(100):
+            book.enter(bulkhead, book.ticket(number, now), now)
+            now += held_s
+            book.tickets.pop(number).release(now, OK)
+        bulkhead.tick(now)
+        assert bulkhead.queue.max_wait_s == patience_s

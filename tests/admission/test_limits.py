@@ -34,7 +34,7 @@ def window(
     one.busy_beside = busy * beside
     one.finished = ok + dropped + busy
     one.service_s = ok * latency_s
-    one.service_s2 = ok * latency_s * latency_s
+    one.times = [latency_s] * min(ok, 64)
     one.in_flight = in_flight
     one.bound_s = duration_s * bound
     one.bound_ok = int(ok * bound)
@@ -244,15 +244,25 @@ def test_a_guess_is_taken_back_once_answers_are_late() -> None:
 
 
 def test_first_answers_that_differ_are_the_short_ones() -> None:
-    """Nine in flight for 0.6 s, four have come back, after 0.05 to 0.5 s: the mean is not 0.25 s but rather more."""
+    """Nine in flight for 0.6 s, four have come back, after 0.05 to 0.5 s: the usual time is not 0.2 s but more."""
     limit = Adaptive()
     while limit.value < 9:
         limit.nudge()
     first = window(duration_s=0.6, ok=4, in_flight=8.0)
-    first.service_s, first.service_s2 = 1.0, 0.36
+    first.times = [0.05, 0.15, 0.25, 0.5]
     limit.update(first)
     limit.update(window(duration_s=0.6, ok=9, in_flight=9.0, latency_s=0.6))
     assert limit.value == 18
+
+
+def test_a_rare_answer_that_takes_long_is_no_sign_of_a_queue() -> None:
+    """One of a second among those of 5 ms: a start goes on."""
+    limit = Adaptive()
+    limit.update(window(ok=4, duration_s=0.02, in_flight=1.0, latency_s=0.005))
+    second = window(ok=4, duration_s=0.51, in_flight=2.0, latency_s=0.005)
+    second.times[3] = 1.0
+    limit.update(second)
+    assert limit.value == 4
 
 
 def test_an_observer_finds_the_knee_without_a_limit() -> None:

@@ -54,3 +54,12 @@ def test_a_wide_and_slow_upstream_is_in_use_soon_after_a_cold_start(shape: str) 
     upstream = Upstream(64, 0.5, shape)
     outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 10.0)
     assert outcome.good_between(5.0, 10.0) >= 0.7 * 5 * upstream.capacity
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rare_answers_that_take_long_cost_the_others_nothing(seed: int) -> None:
+    """From the start on: 64 slots, a twentieth and a fifth of them in use, 3 of 100 answers take 160 times as long."""
+    upstream = Upstream(64, 0.03, "rare")
+    for load in (0.05, 0.2):
+        outcome = simulate(upstream, Adaptive(), load * upstream.capacity, 12.0, seed=seed)
+        assert outcome.good >= 0.995 * outcome.offered

@@ -49,7 +49,8 @@ def test_targets_scale_with_service() -> None:
     for slots in (3, 4, 5, 6, 100):
         assert 2 * target_s(1.0, slots) * slots >= 3.0
     assert [turn_s(0.02, 16, 1.0), turn_s(0.02, 4, 1.0), turn_s(0.5, 16, 1.0)] == pytest.approx([0.1, 0.4, 0.75])
-    assert too_old_s(0.02, 2) == NEVER
+    assert too_old_s(0.02, 2) == 0.2
+    assert too_old_s(0.001, 1) == 0.1
     assert too_old_s(0.0, 16) == NEVER
     assert too_old_s(0.02, 16) == 0.01
 

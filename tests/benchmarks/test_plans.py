@@ -49,6 +49,21 @@ def test_envoy_file_is_json(tmp_path: Path) -> None:
     assert len(manager["route_config"]["virtual_hosts"]) == 500
 
 
+@pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("nginx", ("limit_req zone", "limit_conn places")),
+        ("haproxy", ("track-sc0", "maxconn 10000")),
+        ("edgeq", ("[[rate]]", "[tenant]", "breaker")),
+    ],
+)
+def test_limits_are_on_where_a_row_wants_them(proxy: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    """And off everywhere else."""
+    for limits in (False, True):
+        text = "\n".join(plan(proxy, tmp_path, limits=limits).files.values())
+        assert [word in text for word in words] == [limits] * len(words)
+
+
 def test_only_large_bodies_give_nginx_large_buffers(tmp_path: Path) -> None:
     """nginx-defaults keeps nginx's own buffers in the same scenario."""
     (tuned,) = plan("nginx", tmp_path, bulk=True).files.values()

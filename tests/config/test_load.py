@@ -393,6 +393,26 @@ _POLICY = [
         '[[route]]\nname = "a"\nupstream = "api"\nretry = { on = ["reset"], attempts = 1 }',
         "route[0].retry.attempts: the first try counts: must be 2 at least",
     ),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry = { hedge = "50ms", attempts = 1 }',
+        "route[0].retry.attempts: the first try counts: must be 2 at least",
+    ),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = "p99"',
+        'route[0].retry.hedge: expected "off", "p95" or a duration such as "150ms"',
+    ),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = "0s"', "route[0].retry.hedge: must be 1ms at least"),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.hedge = 0.15', "route[0].retry.hedge: expected a string"),
+    ('[[route]]\nname = "a"\nupstream = "api"\nretry.backoff = "x"', "route[0].retry.backoff: expected a duration"),
+    (
+        '[[route]]\nname = "a"\nupstream = "api"\nretry.backoff = "1s"',
+        "route[0].retry.max_backoff: must be retry.backoff at least",
+    ),
+    ("[upstream.api.retry_budget]\nconcurrent = 2", "upstream.api.retry_budget.concurrent: a share is from 0 to 1"),
+    (
+        "[upstream.api.retry_budget]\nconcurrent_min = -1",
+        "upstream.api.retry_budget.concurrent_min: must not be negative",
+    ),
     ('[[route]]\nname = "a"\nupstream = "api"\nretry.on = ["404"]', "route[0].retry.on[0]: expected one of"),
     ('[[route]]\nname = "a"\nupstream = "api"\ncost = 0', "route[0].cost: must be more than 0"),
     ('[tenant]\nkey = "cookie"', 'tenant.key: expected "header:NAME", "key", "client-address" or "route"'),

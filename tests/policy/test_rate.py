@@ -146,8 +146,8 @@ def test_a_full_table_forgets_the_earliest() -> None:
     """The table is bounded, and what it forgets is what will have passed soonest."""
     table = LocalArrivals(4)
     for key in range(1, 5):
-        table.set(key, key * 100)
-    table.set(9, 900)
+        table.charge(key, 100, (key - 1) * 100)
+    table.charge(9, 100, 800)
     assert len(table) <= 4
     assert [table.get(key, 1000) for key in (4, 9, 1)] == [400, 900, 0]
 

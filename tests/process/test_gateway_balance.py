@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.gateway import Gateway, Settings, Value, running
 from tests.support.kernel import select_pause
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import Asked, RawClient
 from tests.support.scripted_upstream import Handler, ScriptedUpstream, SeenRequest, UpstreamConnection, answer, serve
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -73,8 +75,8 @@ def says(data: bytes) -> Handler:
 
 
 @contextlib.contextmanager
-def farm(*handlers: Handler, **upstream: Value) -> Iterator[Farm]:
-    """So many endpoints, behind one gateway with these keys of its upstream."""
+def farm(*handlers: Handler, retry: Value = (), **upstream: Value) -> Iterator[Farm]:
+    """So many endpoints, behind one gateway with these keys of its upstream, and perhaps a route that tries again."""
     with contextlib.ExitStack() as stack:
         served = [0] * len(handlers)
         current = list(handlers)
@@ -91,7 +93,10 @@ def farm(*handlers: Handler, **upstream: Value) -> Iterator[Farm]:
 
         endpoints = [stack.enter_context(ScriptedUpstream(serve(counted(i)))) for i in range(len(handlers))]
         keys: dict[str, Value] = {"endpoints": [one.url for one in endpoints], **upstream}
-        gateway = stack.enter_context(running(endpoints[0].port, Settings(extra={"upstream": {"u": keys}})))
+        extra: dict[str, Value] = {"upstream": {"u": keys}}
+        if retry:
+            extra["route"] = [{"name": "r", "upstream": "u", "retry": retry}]
+        gateway = stack.enter_context(running(endpoints[0].port, Settings(extra=extra)))
         yield Farm(gateway, endpoints, current, served)
 
 
@@ -111,6 +116,16 @@ def test_who_fails_fast_attracts_nobody(eject: dict[str, Value]) -> None:
         assert four.share(2) < 0.02, four.served
         others = [count for index, count in enumerate(four.served) if index != 2]
         assert min(others) > 0.5 * max(others)
+
+
+def test_who_fails_fast_attracts_nobody_when_others_repair_it() -> None:
+    """What is tried again at another endpoint is a failure of the first all the same: no client sees one, and the one
+    that fails is asked no more than without retries."""
+    retry: dict[str, Value] = {"on": ["500"], "backoff": 0}
+    none: dict[str, Value] = {"failures": 0, "deviations": 0}
+    with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=none, retry=retry) as four:
+        assert four.load(8, lambda: sum(four.served) >= 400)[1] == 0
+        assert 1 <= four.served[2] <= 12, four.served
 
 
 def test_who_is_slow_gets_its_share_by_speed() -> None:
@@ -210,6 +225,72 @@ def test_the_breaker_opens_and_closes() -> None:
             select_pause(0.01)
         assert 500 not in statuses
         one.gateway.wait_event("circuit_closed")
+
+
+def test_who_waits_is_told_when_the_circuit_opens() -> None:
+    """The queue would last for a minute; those in it are refused as soon as the two before them have failed, with the
+    moment of the next probe."""
+    go = threading.Event()
+
+    def held(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.wait(go)
+        connection.send(ERROR)
+
+    upstream: dict[str, Value] = {
+        "limit": 1,
+        "queue": {"timeout": "60s", "discipline": "fifo"},
+        "breaker": {"min_requests": 2, "open": "30s"},
+    }
+    with farm(held, **upstream) as one, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(one.gateway.address)) for _ in range(6)]
+        for client in clients:
+            client.send(GET)
+        one.endpoints[0].wait_for(lambda: len(one.endpoints[0].requests) == 1, what="the first has the place")
+        go.set()
+        answers = [client.read_answers([Asked()])[0] for client in clients]
+        assert sorted(got.status for got in answers) == [500] * 2 + [503] * 4
+        for got in answers:
+            if got.status == 503:
+                told = json.loads(got.body)
+                assert (told["reason"], told["resource"]) == ("circuit_open", "upstream/u:breaker")
+                assert 20_000 < told["retry_after_ms"] <= 30_000
+                assert int(got.get(b"retry-after") or 0) == -(-told["retry_after_ms"] // 1000)
+        assert one.served == [2]
+
+
+@pytest.mark.parametrize("balance", ["p2c-ewma", "round-robin"])
+def test_every_endpoint_is_full_and_none_is_dead(balance: str) -> None:
+    """Two endpoints take a request each and keep one waiting: of five requests one is refused, as saturated, and four
+    are served once the endpoints answer."""
+    go = threading.Event()
+
+    def held(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.wait(go)
+        connection.send(answer(b"ok"))
+
+    upstream: dict[str, Value] = {
+        "balance": balance,
+        "pool": {"max_connections": 1, "queue": 1, "queue_timeout": "60s"},
+        "eject": {"failures": 1},
+        "breaker": {"min_requests": 1},
+    }
+    with farm(held, held, **upstream) as two, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(two.gateway.address)) for _ in range(5)]
+        for client in clients:
+            client.send(GET)
+        readable = select.select([client.socket for client in clients], [], [], 10)[0]
+        (refused,) = [client for client in clients if client.socket in readable]
+        (got,) = refused.read_answers([Asked()])
+        told = json.loads(got.body)
+        assert (got.status, told["reason"], told["resource"]) == (503, "upstream_saturated", "upstream/u:pool")
+        assert got.get(b"retry-after")
+        go.set()
+        for client in clients:
+            if client is not refused:
+                assert client.read_answers([Asked()])[0].status == 200
+        assert two.served == [2, 2]
+        assert not two.gateway.events("endpoint_ejected")
+        assert not two.gateway.events("circuit_open")
 
 
 def test_busy_is_not_dead() -> None:

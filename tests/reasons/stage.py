@@ -114,6 +114,7 @@ class Stage:
         self.directory = directory
         self.closing = closing
         self.server = closing.enter_context(ScriptedUpstream(serve(self.act)))
+        self.second_server = closing.enter_context(ScriptedUpstream(serve(self.act)))
         self.dns = closing.enter_context(DnsServer())
         self.dns.fail("silent.test", "SILENCE")
         self.certificate = certificates.make(directory, "served", "gateway.test")

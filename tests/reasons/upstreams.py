@@ -23,12 +23,12 @@ def circuit_open(stage: Stage) -> Seen:
 
 
 def _full_endpoints(stage: Stage) -> Tables:
-    """Two names of one server, each with room for one request and for one that waits."""
+    """Two, each with room for one request and for one that waits."""
     pool: Tables = {"max_connections": 1, "queue": 1, "queue_timeout": PATIENCE}
-    return {"endpoints": [stage.server.url, stage.server.url.replace("127.0.0.1", "127.0.0.2")], "pool": pool}
+    return {"endpoints": [stage.server.url, stage.second_server.url], "pool": pool}
 
 
-@provokes("upstream_saturated", upstream=_full_endpoints, missing="an endpoint that is full is not passed by yet")
+@provokes("upstream_saturated", upstream=_full_endpoints)
 def upstream_saturated(stage: Stage) -> Seen:
     with stage.holding():
         asked = [stage.send(get("upstream_saturated", "hold")) for _ in range(5)]

@@ -85,9 +85,20 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._later: list[tuple[float, Callable[[], object]]] = []
 
     def call_soon(self, call: Callable[..., object], *args: Any) -> None:
         self._calls.append((call, args))
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        self._later.append((CLOCK.now_s + seconds, call))
+
+    def run_due(self) -> None:
+        """Those for later whose time has come."""
+        due = [call for at, call in self._later if at <= CLOCK.now_s]
+        self._later = [(at, call) for at, call in self._later if at > CLOCK.now_s]
+        for call in due:
+            call()
 
     def run(self) -> None:
         """Until nothing waits."""
@@ -315,7 +326,7 @@ class World:
         self.flushes = 0
         policy = forward or ForwardPolicy(X_FORWARDED, True, b"gw", TRACE_OFF)
         self.events = StrictLog()
-        self.shard = Shard(policy, self.ring, self.events, self.loop.call_soon)
+        self.shard = Shard(policy, self.ring, self.events, self.loop.call_soon, self.loop.call_later)
         self.shard.flush_log = self._flush_log
         self.wheel = self.shard.wheel
         self.config = ListenerConfig(
@@ -392,6 +403,7 @@ class World:
         """Let time pass for the wheel."""
         CLOCK.now_s += seconds
         self.wheel.advance(CLOCK.now_s)
+        self.loop.run_due()
         self.loop.run()
 
     def request(self, data: bytes, client: FakeTransport | None = None) -> tuple[FakeTransport, FakeTransport]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.worker.wheel import NEVER, Alarm, Wheel
+from edgeq.worker.wheel import FINE_TICK_S, NEVER, Alarm, FineWheel, Wheel
 
 TICK = 0.1
 
@@ -109,3 +112,64 @@ def test_against_a_plain_reference(script: list[tuple[str, int, float]]) -> None
                 assert due.pop(which)[0] <= now
             for which, (_, at_last) in due.items():
                 assert at_last > now - 2 * TICK, (which, at_last, now)
+
+
+class Loop:
+    """Time, and the one timer that a fine wheel may have."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.due: list[tuple[float, Callable[[], object]]] = []
+        self.wheel = FineWheel(self.clock, self.call_later)
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def call_later(self, seconds: float, call: Callable[[], object]) -> None:
+        assert not self.due, "two timers"
+        self.due.append((self.now_s + seconds, call))
+
+    def advance(self, seconds: float) -> None:
+        """As a loop that is never late."""
+        end = self.now_s + seconds
+        while self.due and self.due[0][0] <= end:
+            self.now_s, call = self.due.pop()
+            call()
+        self.now_s = end
+
+
+def test_a_fine_wheel_runs_only_while_something_is_in_it() -> None:
+    """One timer, however many wait; none once the last has expired or was removed, also after an hour of nothing."""
+    loop = Loop()
+    fired: list[float] = []
+    for _ in range(2):
+        alarms = [Alarm(fired.append) for _ in range(3)]
+        for number, alarm in enumerate(alarms):
+            loop.wheel.schedule(alarm, loop.now_s + 0.025 * (number + 1))
+        begun_at = loop.now_s
+        loop.wheel.remove(alarms[2])
+        loop.advance(0.1)
+        assert loop.wheel.is_idle()
+        assert not loop.due
+        assert len(fired) == 2
+        for number, at in enumerate(fired):
+            assert 0 <= at - begun_at - 0.025 * (number + 1) <= 2 * FINE_TICK_S
+        fired.clear()
+        loop.advance(3600.0)
+
+
+def test_a_fine_wheel_goes_on_after_a_defect() -> None:
+    """What one of them raises is told to the loop, and the others have their time."""
+    loop = Loop()
+    fired: list[float] = []
+
+    def defect(_: float) -> None:
+        raise ZeroDivisionError
+
+    loop.wheel.schedule(Alarm(defect), loop.now_s + 0.01)
+    loop.wheel.schedule(Alarm(fired.append), loop.now_s + 0.03)
+    with pytest.raises(ZeroDivisionError):
+        loop.advance(0.02)
+    loop.advance(0.1)
+    assert len(fired) == 1
+    assert loop.wheel.is_idle()
