@@ -744,10 +744,13 @@ def test_what_the_kernel_drops_is_counted() -> None:
             client.setblocking(False)
             client.connect_ex(site.address)
         site.acceptor.tick()
-        assert site.refusals.snapshot() == {"accept_backlog_overflow": {"listener/front:accept": 3}}
-        site.acceptor.tick()  # there is nothing new
-        told = [(level, fields["count"]) for level, event, fields in site.log.events if event == "accept_overflow"]
-        assert told == [("warning", 3)]
+        site.acceptor.tick()
+        counts = site.refusals.snapshot()
+        dropped = counts["accept_backlog_overflow"]["listener/front:accept"]
+        assert dropped >= 3  # more, if they have had the time to try again
+        assert list(counts) == ["accept_backlog_overflow"]
+        told = [fields["count"] for _, event, fields in site.log.events if event == "accept_overflow"]
+        assert sum(told) == dropped
         for client in clients:
             client.close()
         site.acceptor.close()

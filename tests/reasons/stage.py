@@ -119,7 +119,9 @@ class Stage:
         self.dns.fail("silent.test", "SILENCE")
         self.certificate = certificates.make(directory, "served", "gateway.test")
         self.counts: Counter[tuple[str, str]] = Counter()
-        """Of gateways that have ended: reason and resource."""
+        """Of gateways that have ended, by reason and resource."""
+        self.logged: Counter[tuple[str, str]] = Counter()
+        """Lines of their access logs, likewise."""
         self._ports: dict[str, int] = {}
         self._go = threading.Event()
         self._go.set()
@@ -196,6 +198,8 @@ class Stage:
         for event in started.events("refusals_of_worker"):
             for reason, resources in event["refused"].items():
                 self.counts.update({(reason, resource): count for resource, count in resources.items()})
+        lines = [json.loads(line) for line in started.log_lines()]
+        self.logged.update((line["edgeq.reason"], line["edgeq.resource"]) for line in lines if "edgeq.reason" in line)
 
     def end(self) -> None:
         """Stop all; `counts` is complete."""
@@ -258,6 +262,10 @@ class Stage:
         client = self.connect()
         client.send(request)
         return client
+
+    def settle(self) -> None:
+        """What was sent before has been read: a request that comes after it is answered."""
+        assert self.ask(get("nowhere")).status == 404
 
     def first_answer(self, asked: list[RawClient]) -> Answer:
         """Of these the one that is answered first; it leaves the list."""

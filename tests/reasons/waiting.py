@@ -73,8 +73,9 @@ def fair_share_exceeded(stage: Stage) -> Seen:
     """One tenant has four of five places in the queue, another one the fifth, and the first wants one more."""
     with stage.holding():
         _take(stage, "fair_share_exceeded", 1, "X-Tenant: greedy")
-        tenants = ["modest", *["greedy"] * 5]
-        asked = [stage.send(get("fair_share_exceeded", "", f"X-Tenant: {one}")) for one in tenants]
+        stage.send(get("fair_share_exceeded", "", "X-Tenant: modest"))
+        stage.settle()
+        asked = [stage.send(get("fair_share_exceeded", "", "X-Tenant: greedy")) for _ in range(5)]
         return Seen("upstream/fair_share_exceeded:queue", stage.first_answer(asked))
 
 
