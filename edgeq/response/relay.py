@@ -161,10 +161,13 @@ class Exchange(Attempt):
     def granted(self, bulkhead: Bulkhead, now: float) -> None:
         """The wait is over."""
         route = self.route
-        if route is not None and bulkhead is route.upstream.bulkhead:
-            self._submit(route.upstream)
-        else:
-            self.enter(now)
+        try:
+            if route is not None and bulkhead is route.upstream.bulkhead:
+                self._submit(route.upstream)
+            else:
+                self.enter(now)
+        except Exception as error:  # of our own; whoever made room for this one has no part in it
+            self.end_by_defect(error)
 
     def _submit(self, upstream: Upstream) -> None:
         tries = self.tries

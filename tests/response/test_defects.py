@@ -108,3 +108,26 @@ def test_in_an_answer_that_had_not_begun() -> None:
     world.loop.run()
     check_refused(world, client.take())
     assert server.aborted
+
+
+def test_of_one_who_was_let_in_by_another() -> None:
+    """Whose place came free by an answer to somebody else: that one is not to suffer for it."""
+    world = World()
+    world.events.defects = []
+    world.upstream.bulkhead.resize(1, world.now)
+    first, server = world.request(GET)
+    second = world.connect()
+    second.data(GET)
+    fail_once(server)
+    server.data(OK)
+    world.loop.run()
+    assert first.take().endswith(b"ok")
+    assert not first.closing
+    assert second.take().startswith(b"HTTP/1.1 500 ")
+    assert [one.reason for one in world.log] == ["", "internal_error"]
+    assert server.aborted
+    first.data(GET)
+    world.loop.run()
+    world.dial_ok().data(OK)
+    assert first.take().endswith(b"ok")
+    world.check_settled()
