@@ -44,6 +44,7 @@ HOT = [
     "edgeq/listener/reception_io.py",
     "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
+    "edgeq/listener/tcp_info_io.py",
     "edgeq/observe/refusals.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",

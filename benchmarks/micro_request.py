@@ -81,7 +81,7 @@ def build() -> tuple[Shard, Downstream, UpstreamConnection]:
     pool.connecting += 1
     pool.dialed(connection, 0.0)
     settings = ListenerSettings(Listener(address="127.0.0.1:8080"))
-    down = Downstream(shard, settings, Peer("127.0.0.1", 5000, "127.0.0.1", 8080, False, False, ""), 0, None)
+    down = Downstream(shard, settings, Peer("127.0.0.1", 5000, "127.0.0.1", 8080, False, False, ""), None)
     down.connection_made(NullTransport())
     return shard, down, connection
 

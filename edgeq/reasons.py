@@ -61,10 +61,10 @@ _ROWS: Final = (
     Reason("expectation_unknown", "C", 417, "none", "http_request_error", BLANK, "Expectation failed", "only 100-continue is known"),
     Reason("transfer_coding_unknown", "C", 501, "none", "http_request_error", BLANK, "Transfer coding not implemented", "only chunked is known"),
     Reason("version_unsupported", "C", 505, "none", "http_request_error", BLANK, "HTTP version not supported", "only HTTP/1.0 and HTTP/1.1 are served"),
-    Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head"),
-    Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body"),
+    Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head, or limits.min_head_rate"),
+    Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body, or limits.min_body_rate"),
     Reason("client_gone", "C", 0, "none", "", BLANK, "Client left", "left before its answer was complete (499 in the log)"),
-    Reason("client_stalled", "C", 0, "none", "", BLANK, "Client stopped reading", "timeouts.write"),
+    Reason("client_stalled", "C", 0, "none", "", BLANK, "Client reads too slowly", "timeouts.write, or limits.min_answer_rate"),
     Reason("handshake_failed", "C", 0, "none", "", BLANK, "TLS handshake failed", "protocol version, name or certificate"),
     Reason("proxy_header_invalid", "C", 0, "none", "", BLANK, "PROXY header missing or invalid", "proxy_protocol_from lists a peer that sends none"),
     # the client's quota

@@ -11,7 +11,7 @@ meanwhile is in `shed`, as pairs of ticket and reason, for the caller to tell on
 Invariants
 - Each waiting ticket is linked twice: in its flow and in the order of arrival of all. push, take and remove are a
   handful of stores, whatever the length, and a look at each active flow (at most 65 of a class; one where there is one
-  tenant).
+  tenant). Only who has lain in the kernel before it came here walks past those who came after it.
 - queued = sum of the levels = sum of the flows; queued_bytes likewise. A ticket that left has no links.
 
 Fair queueing between tenants, as Kubernetes' priority and fairness has it (reference overload.md 2.2, KA), in its
@@ -291,35 +291,53 @@ class FairQueue:
             full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
-        # in its flow
-        last = flow.last
-        ticket.flow = flow
-        ticket.flow_older = last
-        if last is None:
-            flow.first = ticket
+        if flow.size == 0:
             flow.tenant = ticket.tenant
             flow.mixed = False
             level.activate(flow, now)
-        else:
-            last.flow_newer = ticket
-            if flow.tenant != ticket.tenant:
-                flow.mixed = True
-        flow.last = ticket
+        elif flow.tenant != ticket.tenant:
+            flow.mixed = True
+        self._link(ticket, flow)
         flow.size += 1
         level.size += 1
-        # in the order of arrival
-        before = self.newest_arrival
-        ticket.elder = before
-        if before is None:
-            self.oldest = ticket
-        else:
-            before.younger = ticket
-        self.newest_arrival = ticket
         self.queued += 1
         self.queued_bytes += size
         if has_deadline:
             self._deadlines += 1
         return ""
+
+    def _link(self, ticket: Ticket, flow: Flow) -> None:
+        """Into its flow and the order of all, each behind who came before it."""
+        arrived_at = ticket.arrived_at
+        older = flow.last
+        while older is not None and older.arrived_at > arrived_at:
+            older = older.flow_older
+        newer = flow.first if older is None else older.flow_newer
+        ticket.flow = flow
+        ticket.flow_older = older
+        ticket.flow_newer = newer
+        if older is None:
+            flow.first = ticket
+        else:
+            older.flow_newer = ticket
+        if newer is None:
+            flow.last = ticket
+        else:
+            newer.flow_older = ticket
+        elder = self.newest_arrival
+        while elder is not None and elder.arrived_at > arrived_at:
+            elder = elder.elder
+        younger = self.oldest if elder is None else elder.younger
+        ticket.elder = elder
+        ticket.younger = younger
+        if elder is None:
+            self.oldest = ticket
+        else:
+            elder.younger = ticket
+        if younger is None:
+            self.newest_arrival = ticket
+        else:
+            younger.elder = ticket
 
     def _fill(self, now: float) -> None:
         self.filled_at = now

@@ -27,7 +27,26 @@ PROBE: Final = 16
 _MASK: Final = RATES - 1
 
 
-class GcraTable:
+class ArrivalTable:
+    """Theoretical arrival times by key, in monotonic nanoseconds; of the whole machine if it stands on the board.
+
+    A base class, not a protocol: compiled, a call through it is a call, and not a search by name.
+    """
+
+    __slots__ = ()
+
+    def get(self, key: int, latest_ns: int) -> int:
+        """The time of a key (1 to 2^62 - 1), but no later one than that; 0, or any time that has passed, if nothing is
+        known of it."""
+        raise NotImplementedError
+
+    def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
+        """Move a key's time on by `cost_ns`, from now if it has passed. Returns the new time, which is kept at least
+        until it has passed."""
+        raise NotImplementedError
+
+
+class GcraTable(ArrivalTable):
     """The one table of a board; every worker has an object of this class over the same cells."""
 
     __slots__ = ("_at", "_cells", "_key")

@@ -39,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, then hand over to the supervisor."""
+    import signal
+
+    # A file that is changed while we load it must not be missed, nor end us: the supervisor unblocks what it handles.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
     try:
         if args.demo:
             return _run_demo(args)
@@ -88,12 +92,17 @@ def _run_demo(args: argparse.Namespace) -> int:
         where = parse_listen(listen)
         host = f"[{where.host}]" if where.family == "ipv6" else where.host
         curl = f"--unix-socket {where.path} http://demo/" if where.path else f"http://{host}:{where.port}/"
-        print(f"demo upstream at {url}; now try:\n  curl -i {curl}", file=sys.stderr, flush=True)
-        return _serve(config, reload, args.pidfile)
+
+        def serving() -> None:
+            print(f"demo upstream at {url}; now try:\n  curl -i {curl}", file=sys.stderr, flush=True)
+
+        return _serve(config, reload, args.pidfile, serving)
 
 
-def _serve(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
+def _serve(
+    config: Config, reload: Callable[[], Config], pidfile: str | None, serving: Callable[[], None] | None = None
+) -> int:
     # Imported last: everything else must have been found right before a server is loaded.
     from edgeq.supervisor import run_io
 
-    return run_io.serve(config, reload, pidfile)
+    return run_io.serve(config, reload, pidfile, serving=serving)

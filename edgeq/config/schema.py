@@ -67,11 +67,11 @@ class ListenerTimeouts(Table, frozen=True):
     handshake: Duration = Duration(10)
     """TLS handshake."""
     head: Duration = Duration(10)
-    """From the first byte of a request head (or from accept) to its end."""
+    """From the first byte of a request head (or from accept) to its end, or the window of `limits.min_head_rate`."""
     body: Duration = Duration(30)
-    """Between two reads of a request body."""
+    """Between two reads of a request body; also the window of `limits.min_body_rate`."""
     write: Duration = Duration(60)
-    """Between two moments of progress while a client reads its answer."""
+    """Between two moments of progress while a client reads its answer; also the window of `limits.min_answer_rate`."""
     keepalive: Duration = Duration(75)
     """Between an answer and the next request."""
     half_close: Duration = Duration(1)
@@ -79,7 +79,12 @@ class ListenerTimeouts(Table, frozen=True):
 
 
 class ListenerLimits(Table, frozen=True):
-    """[listener.limits]: what a client may send."""
+    """[listener.limits]: what a client may send, and how slowly.
+
+    A rate is bytes a second over a whole time-out (`timeouts.head`, `body`, `write`), and is not looked at where that
+    is 0; only the time counts in which the client could send, or had something to take. 240: IIS (minBytesPerSecond)
+    and Kestrel, for bodies and answers; Apache's mod_reqtimeout asks for 500.
+    """
 
     request_line: Size = Size(8 * 1024)
     header_bytes: Size = Size(32 * 1024)
@@ -88,6 +93,12 @@ class ListenerLimits(Table, frozen=True):
     body_bytes: Size = Size(1024**3)
     """0: no limit."""
     trailer_bytes: Size = Size(8 * 1024)
+    min_head_rate: Size = Size(0)
+    """A head that comes this fast may take longer than `timeouts.head`. 0: none may, which is the strictest."""
+    min_body_rate: Size = Size(240)
+    """0: any."""
+    min_answer_rate: Size = Size(240)
+    """Of an answer that waits for its client. 0: any, as long as there is progress."""
 
 
 class AcceptQueue(Table, frozen=True):
@@ -272,7 +283,8 @@ class Upstream(Table, frozen=True):
     { url = "...", weight = 2 }."""
     balance: Literal["p2c-ewma", "least-requests", "round-robin", "consistent-hash", "sticky"] = "p2c-ewma"
     hash_key: str = "client-address"
-    """For consistent-hash: "client-address", "path" (without the query), "header:NAME" or "cookie:NAME"."""
+    """For consistent-hash: "client-address", "path" (without the query), "header:NAME" or "cookie:NAME". A header that
+    comes twice is none, as for `tenant.key`."""
     sticky_cookie: str = "edgeq"
     """For sticky: the cookie that names a client's endpoint."""
     slow_start: Duration = Duration(0)
@@ -402,7 +414,7 @@ class Forward(Table, frozen=True):
 
 
 class AccessLog(Table, frozen=True):
-    """[access_log]."""
+    """[access_log]: one line for each request. Only these are written to stdout, in this format also on a terminal."""
 
     target: str = "stdout"
     """"stdout", "off" or a file's path (opened again on SIGUSR1)."""
@@ -414,7 +426,7 @@ class EventLog(Table, frozen=True):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
-    """auto: console on a terminal, JSON elsewhere."""
+    """auto: console on a terminal, JSON elsewhere. Colours are for terminals only, and not with NO_COLOR."""
 
 
 class Dns(Table, frozen=True):

@@ -11,6 +11,11 @@ bytes, or gets bytes after the close, resets its connection, and that can destro
 (RFC 9112 9.6). So whenever it is us who end a connection after an answer, it lingers; who has asked for the end, or is
 silent between two requests, sends nothing more.
 
+A slow client holds what others wait for. Each of its time-outs is also a window in which a number of bytes must come
+(or be taken): time-out x limits.min_*_rate. It is counted only while the client has the word: not while we do not read
+a body because its upstream is slow, and only what the client's own kernel has acknowledged of an answer. The first
+window is the grace; nothing is computed for each read.
+
 A client that resets is gone at once. A FIN may be a half-close whose answer is wanted: the answer gets a short,
 configured time to begin before the request is cancelled.
 """
@@ -21,6 +26,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.listener.reset_io import reset
+from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
@@ -51,6 +57,10 @@ LINGER_BYTES: Final = 16 << 20
 """More than is on its way when our answer is written: what both kernels hold of it (tcp_wmem and tcp_rmem allow 4 and
 6 MiB). At 1 MiB one of seven uploads by curl over loopback lost its early answer to the reset."""
 
+_LOOK_S: Final = 1.0
+"""A client that takes no more is looked at so long after: most have gone on by then, and cost no question."""
+_NOT_SEEN: Final = -2
+
 MAX_WHOLE_HEAD: Final = 8 * 1024
 """More bytes than this are looked through for the end of a head first: they may be a thousand pipelined requests, and
 to split them all into lines for each of them would take the square of the time."""
@@ -72,8 +82,9 @@ class Downstream(Timed):
         "_memo",
         "_received",
         "_stall_at",
+        "_taken",
+        "_window_at",
         "_write_left",
-        "accept_us",
         "buffer",
         "client_lines",
         "closed",
@@ -90,16 +101,17 @@ class Downstream(Timed):
         "state",
         "transport",
         "trusted",
+        "waited",
         "write_blocked",
     )
 
-    def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, accept_us: int, closed: Any) -> None:
+    def __init__(self, shard: Shard, settings: ListenerSettings, peer: Peer, closed: Any) -> None:
         super().__init__()
         self.shard: Shard = shard
         self.settings: ListenerSettings = settings
         self.peer: Peer = peer
-        self.accept_us: int = accept_us
-        """How long this connection has waited for a place; 0 if it has not, or once it has been logged."""
+        self.waited: bool = peer.waited_us > 0 or peer.kernel_us > 0
+        """`peer` says how long, and nobody has logged it."""
         self.closed: Any = closed
         """Called with the peer once the connection is gone."""
         self.transport: Any = None
@@ -122,14 +134,19 @@ class Downstream(Timed):
         self.write_blocked: bool = False
         """The client has not taken what was written: nothing more is read for it."""
         self._write_left: int = 0
+        self._taken: int = _NOT_SEEN
+        """What the client had taken when the present window began."""
         self._stall_at: float = 0.0
         """While write_blocked: when the client must have taken something."""
         self._body_at: float = 0.0
         """While a request's body comes: when more of it must have come."""
+        self._window_at: float = NEVER
+        """When enough of the body must have come since the present window began."""
         self._gone_at: float = 0.0
         """While half_closed: when the answer must have begun."""
         self._idle_since: float = 0.0
         self._received: int = 0
+        """READING, ACTIVE: bytes of the head or body when the present window began. LINGERING: bytes thrown away."""
 
     def _introduce(self) -> None:
         """Settle how this client is named to upstreams, and whether it is believed."""
@@ -234,8 +251,8 @@ class Downstream(Timed):
         if exchange is not None:
             exchange.pause_answer()
         timeout_s = self.settings.write_timeout_s
-        self._write_left = self.transport.get_write_buffer_size()
-        self._stall_at = monotonic() + timeout_s if timeout_s else NEVER
+        self._taken = _NOT_SEEN
+        self._stall_at = monotonic() + min(_LOOK_S, timeout_s / 2) if timeout_s else NEVER
         if self._stall_at < self.expire_at:
             self.shard.wheel.schedule(self, self._stall_at)
 
@@ -287,6 +304,7 @@ class Downstream(Timed):
                         if self.state == IDLE:
                             self.shard.wheel.schedule(self, monotonic() + self.settings.head_timeout_s)
                         self.state = READING
+                        self._received = 0
                     return
                 head = parse_request(data[:end], memo, limits)
             except Refused as error:
@@ -352,8 +370,11 @@ class Downstream(Timed):
                 exchange.fail("body_too_large", route.resource, f"the request body is larger than {limit} bytes")
                 return
             self._body_at = now + self.settings.body_timeout_s
+            self._window_at = NEVER
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        if self.waited and not self._count_wait(exchange, now):
+            return
         terms = route.terms
         if terms is not None and not terms.accept(exchange, now):
             return
@@ -362,6 +383,22 @@ class Downstream(Timed):
         shard.wheel.schedule(self, self._active_deadline())
         exchange.queued_at = now
         exchange.enter(now)
+
+    def _count_wait(self, exchange: Exchange, now: float) -> bool:
+        """The first request counts from when it came, not from when this worker had time for it, or a place.
+
+        Returns: False if its time is over.
+        """
+        if self.requests > 1:
+            return True
+        wait_s = self.peer.kernel_us * 1e-6
+        exchange.arrived_at = now - wait_s
+        if exchange.deadline_at < NEVER:
+            exchange.deadline_at -= wait_s
+            if now >= exchange.deadline_at:
+                exchange.deadline_passed()
+                return False
+        return True
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
@@ -384,8 +421,18 @@ class Downstream(Timed):
                 self.pause_reading()
             return
         if self._body(exchange, data):
-            self._body_at = monotonic() + self.settings.body_timeout_s
+            now = monotonic()
+            self._body_at = now + self.settings.body_timeout_s
+            if self._window_at == NEVER:
+                # Not before the first bytes: until the upstream says 100 the client may wait.
+                self._begin_window(exchange, now)
             self.shard.wheel.schedule(self, self._active_deadline())
+
+    def _begin_window(self, exchange: Exchange, now: float) -> None:
+        """From now on enough of the body must come, if that is asked for."""
+        settings = self.settings
+        self._window_at = now + settings.body_timeout_s if settings.least_body_bytes else NEVER
+        self._received = exchange.request_bytes
 
     def _body(self, exchange: Exchange, data: bytes) -> bool:
         """Give body bytes to the exchange. Returns: False if that ended it."""
@@ -532,6 +579,8 @@ class Downstream(Timed):
         """
         left = self.transport.get_write_buffer_size()
         self._write_left = left
+        if left:
+            self._taken = taken_bytes(self.transport)
         wait_s = self.settings.write_timeout_s if left else least_s
         if wait_s:
             self.shard.wheel.schedule(self, monotonic() + wait_s)
@@ -594,6 +643,7 @@ class Downstream(Timed):
             self.transport.resume_reading()
             if self.state == ACTIVE:
                 self._body_at = monotonic() + self.settings.body_timeout_s
+                self._window_at = NEVER
                 self.shard.wheel.schedule(self, self._active_deadline())
 
     # -- time ---------------------------------------------------------------------------------------------------------
@@ -604,8 +654,11 @@ class Downstream(Timed):
         expire_at = NEVER
         if exchange is not None:
             expire_at = exchange.deadline_at
-            if not exchange.request_done and self._waits_for_body() and self._body_at < expire_at:
-                expire_at = self._body_at
+            if not exchange.request_done and self._waits_for_body():
+                if self._body_at < expire_at:
+                    expire_at = self._body_at
+                if self._window_at < expire_at:
+                    expire_at = self._window_at
             if self.half_closed and not exchange.answer_started and self._gone_at < expire_at:
                 expire_at = self._gone_at
         if self.write_blocked and self._stall_at < expire_at:
@@ -631,11 +684,22 @@ class Downstream(Timed):
             self._active_expired(now)
         elif state in (NEW, READING):
             if self.buffer.strip(b"\r\n"):
-                self._refuse_unread(self.buffer, "head_timeout", "")
+                self._head_expired(now)
             else:
                 self.close()  # nothing but an empty line or two after a body (RFC 9112 2.2)
         elif state == TUNNEL:
             self.shard.wheel.schedule(self, self._stall_at if self.write_blocked else NEVER)
+
+    def _head_expired(self, now: float) -> None:
+        settings = self.settings
+        least = settings.least_head_bytes
+        if not least:
+            self._refuse_unread(self.buffer, "head_timeout", "")
+        elif len(self.buffer) - self._received < least:
+            self._refuse_unread(self.buffer, "head_timeout", "slower than limits.min_head_rate")
+        else:  # limits.header_bytes is the end of it
+            self._received = len(self.buffer)
+            self.shard.wheel.schedule(self, now + settings.head_timeout_s)
 
     def _idle_expired(self, now: float) -> None:
         keepalive_s = self.shard.pressure.idle_s(self.settings.keepalive_s)
@@ -657,20 +721,38 @@ class Downstream(Timed):
             exchange.deadline_passed()
         elif self.half_closed and not exchange.answer_started and now >= self._gone_at:
             self.leave()
-        elif not exchange.request_done and self._waits_for_body() and now >= self._body_at:
-            exchange.fail("body_timeout", self.settings.resource, "")
+        elif not exchange.request_done and self._waits_for_body() and now >= min(self._body_at, self._window_at):
+            self._body_expired(exchange, now)
         else:
             self.shard.wheel.schedule(self, self._active_deadline())
 
+    def _body_expired(self, exchange: Exchange, now: float) -> None:
+        settings = self.settings
+        if now >= self._body_at:
+            exchange.fail("body_timeout", settings.resource, "nothing came within timeouts.body")
+        elif exchange.request_bytes - self._received < settings.least_body_bytes:
+            exchange.fail("body_timeout", settings.resource, "slower than limits.min_body_rate")
+        else:
+            self._begin_window(exchange, now)
+            self.shard.wheel.schedule(self, self._active_deadline())
+
     def _has_progress(self, now: float) -> bool:
-        """Has the client taken something since this was last asked, and is something left for it?"""
+        """Has the client taken enough since this was last asked, and is something left for it?"""
         left = self.transport.get_write_buffer_size()
-        if not 0 < left < self._write_left:
+        if left == 0:
             return False
+        taken = taken_bytes(self.transport)
+        if self._taken == _NOT_SEEN:
+            enough = True  # the window begins
+        elif taken >= 0 and self._taken >= 0:
+            enough = taken - self._taken >= self.settings.least_answer_bytes
+        else:
+            enough = left < self._write_left
+        self._taken = taken
         self._write_left = left
         timeout_s = self.settings.write_timeout_s
         self._stall_at = now + timeout_s if timeout_s else NEVER
-        return True
+        return enough
 
     def _stalled(self) -> None:
         exchange = self.exchange
@@ -708,4 +790,4 @@ class DownstreamFactory:
 
     def make(self, peer: Peer) -> Downstream:
         """The protocol of a new connection."""
-        return Downstream(self._shard, self._settings, peer, peer.waited_us, self.released)
+        return Downstream(self._shard, self._settings, peer, self.released)

@@ -32,6 +32,7 @@ from edgeq.listener.connection import Downstream
 from edgeq.listener.descriptor_io import socket_of
 from edgeq.listener.early_io import EarlyTransport, Handover
 from edgeq.listener.peer import Peer
+from edgeq.listener.tcp_info_io import data_wait_us
 from edgeq.listener.tls_io import DESCRIPTOR, NamedSSLObject
 
 _SHUTDOWN_S: Final = 5.0
@@ -143,6 +144,10 @@ class Opener:
             except OSError:
                 data = b""  # it has not come yet, or the client is gone: the loop will tell
             if data:
+                peer = protocol.peer
+                if peer.late:
+                    peer.kernel_us = data_wait_us(sock)
+                    protocol.waited = protocol.waited or peer.kernel_us > 0
                 self._serve_early(sock, protocol, data)
             else:
                 sock.detach()

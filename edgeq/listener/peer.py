@@ -19,7 +19,18 @@ class Peer:
     A plain class: a frozen dataclass costs two microseconds for each connection.
     """
 
-    __slots__ = ("client_host", "client_port", "local_host", "local_port", "proxied", "server_name", "tls", "waited_us")
+    __slots__ = (
+        "client_host",
+        "client_port",
+        "kernel_us",
+        "late",
+        "local_host",
+        "local_port",
+        "proxied",
+        "server_name",
+        "tls",
+        "waited_us",
+    )
 
     def __init__(
         self,
@@ -44,6 +55,10 @@ class Peer:
         """What the client asked for by SNI, in lower case; empty when it asked for nothing."""
         self.waited_us: int = 0
         """In our backlog, because the listener was full; no part of who this is, so peers are equal without it."""
+        self.late: bool = False
+        """It may have waited in the kernel's accept queue. Neither this nor what follows is part of who this is."""
+        self.kernel_us: int = 0
+        """How long its first bytes lay in the kernel, where that was asked for."""
 
     def named(self, server_name: str) -> Peer:
         """The same peer, which has asked for `server_name`."""

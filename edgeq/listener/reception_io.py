@@ -188,14 +188,15 @@ class Reception:
             "certificates": self._tls.snapshot() if self._tls is not None else [],
         }
 
-    def receive(self, fd: int, address: Any) -> None:
-        """A connection was accepted; `address` is accept's own."""
+    def receive(self, fd: int, address: Any, late: bool = False) -> None:
+        """A connection was accepted; `address` is accept's own. `late`: it may have waited for that."""
         if self._local is not None and self._local[0] == UNIX_HOST:
             peer = Peer(UNIX_HOST, 0, UNIX_HOST, 0, self._tls is not None, False, "")
         else:
             local_host, local_port = self._local or own_address(fd, self._family)
             host = plain_host(address[0])
             peer = Peer(host, address[1], local_host, local_port, self._tls is not None, False, "")
+            peer.late = late
         if self._proxies is not None and peer.client_host in self._proxies:
             if len(self._prefaces) >= _MAX_PREFACES:
                 self.refuse(fd, peer.client_host, FULL)
@@ -212,7 +213,9 @@ class Reception:
             if outcome.source is not None and outcome.destination is not None:
                 client_host, client_port = outcome.source
                 local_host, local_port = outcome.destination
+                late = peer.late
                 peer = Peer(client_host, client_port, local_host, local_port, peer.tls, True, "")
+                peer.late = late
             self._enter(reader.connection.detach(), peer)
         else:
             reader.connection.close()
@@ -273,6 +276,7 @@ class Reception:
             if refusal is None:
                 self._waited += 1
                 peer.waited_us = int((self._loop.time() - ticket.since) * 1e6)
+                peer.late = True
                 self._open(fd, peer)
             else:
                 self.refuse(fd, peer.client_host, refusal)

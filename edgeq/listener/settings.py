@@ -22,6 +22,9 @@ class ListenerSettings:
         "head_timeout_s",
         "ipv6_client_prefix",
         "keepalive_s",
+        "least_answer_bytes",
+        "least_body_bytes",
+        "least_head_bytes",
         "limits",
         "max_requests",
         "name",
@@ -49,6 +52,10 @@ class ListenerSettings:
         self.head_timeout_s: float = float(timeouts.head)
         self.body_timeout_s: float = float(timeouts.body)
         self.write_timeout_s: float = float(timeouts.write)
+        # What must come within each time-out; at least one byte of an answer must be taken, however slow it may be.
+        self.least_head_bytes: int = int(limits.min_head_rate * self.head_timeout_s)
+        self.least_body_bytes: int = int(limits.min_body_rate * self.body_timeout_s)
+        self.least_answer_bytes: int = max(1, int(limits.min_answer_rate * self.write_timeout_s))
         self.keepalive_s: float = float(timeouts.keepalive)
         self.trim_s: float = min(TRIM_S, self.keepalive_s) if self.keepalive_s else TRIM_S
         self.half_close_s: float = float(timeouts.half_close)

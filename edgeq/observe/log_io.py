@@ -1,5 +1,9 @@
 """Events of edgeq itself: structlog, one line for each event, to stderr.
 
+On a terminal they are for people, so they come as console lines in colour, unless NO_COLOR is set (no-color.org). The
+access log on stdout is data: it has the format that is configured, whatever stdout is, and nothing else is written
+there. So who has both on one terminal tells them apart, and `edgeq serve 2>/dev/null | jq` gets only JSON.
+
 Invariants
 - Writing an event never raises and never ends a request: what stderr does not take is counted and gone.
 - One event is one line, in JSON whatever it holds; an exception is its whole traceback in one string.
@@ -92,11 +96,12 @@ def configure(log: schema.EventLog) -> None:
     """
     set_level(log.level)
     is_terminal = os.isatty(sink.fd)
+    in_colour = is_terminal and not os.environ.get("NO_COLOR")
     console = log.format == "console" or (log.format == "auto" and is_terminal)
     _processors[:] = [_filter, _envelope, structlog.processors.format_exc_info]
     if console:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=is_terminal, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=in_colour, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )
         _processors.extend((_printable, renderer, _encode))
     else:

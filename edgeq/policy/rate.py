@@ -21,8 +21,9 @@ once nothing is left, when one more request will be admitted: so Retry-After nev
 from __future__ import annotations
 
 from math import ceil
-from typing import Final, Protocol
+from typing import Final
 
+from edgeq.board.gcra_table import ArrivalTable
 from edgeq.policy.tenant import key_of
 
 BY_CLIENT: Final = 0
@@ -40,20 +41,7 @@ HEADERS_BOTH: Final = 3
 _NS: Final = 1_000_000_000
 
 
-class ArrivalTable(Protocol):
-    """Theoretical arrival times by key, in monotonic nanoseconds; of the whole machine if it stands on the board."""
-
-    def get(self, key: int, latest_ns: int) -> int:
-        """The time of a key (1 to 2^62 - 1), but no later one than that; 0, or any time that has passed, if nothing is
-        known of it."""
-
-    def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
-        """Move a key's time on by `cost_ns`, from now if it has passed. Returns the new time, which is kept at least
-        until it has passed."""
-        ...
-
-
-class LocalArrivals:
+class LocalArrivals(ArrivalTable):
     """An `ArrivalTable` of one process, for tests and for a single worker."""
 
     __slots__ = ("_times", "max_keys")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.listener.peer import client_key, plain_host
 from edgeq.wire.fields import PRIVATE
+from edgeq.wire.head import field_value
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
@@ -112,40 +113,6 @@ class TenantKey:
             if value:
                 return self.called(value)
         return ANONYMOUS
-
-
-def field_value(head: RequestHead, name: bytes) -> bytes:
-    """The value of the field called `name` (in lower case); nothing if there is none, or more than one line of it."""
-    fields = head.fields
-    raw = head.raw
-    if not fields.lines:  # one of h11's, which are not to be recognised: rare
-        raw = raw.lower()
-        start = b"\r\n" + name + b":"
-        if raw.count(start) != 1:
-            return b""
-    else:
-        if fields.asked_for != name:
-            fields.asked_start = _start_of(fields, name)
-            fields.asked_for = name
-        start = fields.asked_start
-        if not start:
-            return b""
-    at = raw.find(start)
-    if at < 0:
-        return b""
-    at += len(start)
-    return head.raw[at : head.raw.find(b"\r\n", at)].strip(b" \t")
-
-
-def _start_of(fields: RequestFields, name: bytes) -> bytes:
-    """How the only line of this name begins, with the CRLF before it; nothing if there is no such line, or several."""
-    start = b""
-    for line in fields.lines:
-        if line.name == name:
-            if start:
-                return b""
-            start = b"\r\n" + line.start
-    return start
 
 
 def client_of(down: Downstream, fields: RequestFields) -> bytes:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeq.policy.rate import BY_CLIENT, BY_TENANT, RateSet, wait_s
-from edgeq.policy.tenant import CLIENT, CREDENTIAL, HEADER, ROUTE, TenantKey, client_of, field_value, key_of
+from edgeq.policy.tenant import CLIENT, CREDENTIAL, HEADER, ROUTE, TenantKey, client_of, key_of
+from edgeq.wire.head import field_value
 
 if TYPE_CHECKING:
     from edgeq.policy.headers import ForwardPolicy
@@ -56,7 +57,7 @@ class Terms:
                 exchange.weight = key.weights.get(tenant, 1.0)
         exchange.priority = self._priority
         if down.trusted:
-            self._believe(exchange, down.shard.forward, now)
+            self._believe(exchange, down.shard.forward)
             if exchange.deadline_at <= now:
                 exchange.deadline_passed()
                 return False
@@ -77,12 +78,13 @@ class Terms:
         exchange.fail(reason, rate.resource, rate.detail(), wait_s(rate), rate.violated())
         return False
 
-    def _believe(self, exchange: Exchange, forward: ForwardPolicy, now: float) -> None:
+    def _believe(self, exchange: Exchange, forward: ForwardPolicy) -> None:
         """What a trusted peer says of its request: it may shorten the time, and choose another class."""
         deadline = forward.deadline
         if deadline is not None:
             left_s = deadline.read(field_value(exchange.head, deadline.name))
-            if left_s >= 0.0 and now + left_s < exchange.deadline_at:
-                exchange.deadline_at = now + left_s
+            deadline_at = exchange.arrived_at + left_s
+            if left_s >= 0.0 and deadline_at < exchange.deadline_at:
+                exchange.deadline_at = deadline_at
         if forward.priority:
             exchange.priority = PRIORITIES.get(field_value(exchange.head, forward.priority).lower(), self._priority)

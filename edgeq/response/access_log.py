@@ -12,9 +12,11 @@ Invariants
 
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
 several; `edgeq.connect_ms` is how long that connection took to open if one was opened for this request, and lies within
-it. `edgeq.accept_ms` is the wait of the client's connection for a place because the listener was full; only its first
-request tells it. `edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what
-became of the second try of a request that had two at once.
+it. `edgeq.kernel_ms` is how long the first request of a connection lay in the kernel until it was read, where that may
+have been 5 ms or more: until this worker accepted the connection, and then had a place for it, for which
+`edgeq.accept_ms` is the wait because the listener was full. Only the first request tells them, and `edgeq.total_ms`
+begins after both. `edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what became
+of the second try of a request that had two at once.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
@@ -139,10 +141,15 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
         elif exchange.queued_at:
             parts.append(b',"edgeq.queue_ms":')
             parts.append(_milliseconds(ended_at - exchange.queued_at))
-        if down.accept_us:
-            parts.append(b',"edgeq.accept_ms":')
-            parts.append(_milliseconds(down.accept_us * 1e-6))
-            down.accept_us = 0
+        if down.waited:
+            down.waited = False
+            peer = down.peer
+            if peer.kernel_us:
+                parts.append(b',"edgeq.kernel_ms":')
+                parts.append(_milliseconds(peer.kernel_us * 1e-6))
+            if peer.waited_us:
+                parts.append(b',"edgeq.accept_ms":')
+                parts.append(_milliseconds(peer.waited_us * 1e-6))
         parts.append(b',"edgeq.total_ms":')
         parts.append(_milliseconds(ended_at - exchange.begun_at))
         parts.append(b"}\n")

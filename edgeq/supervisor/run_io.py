@@ -20,10 +20,12 @@ def serve(
     reload: Callable[[], Config],
     pidfile: str | None = None,
     launch: Launch | None = None,
+    serving: Callable[[], None] | None = None,
 ) -> int:
     """Run the supervisor until a signal ends it. Returns the exit code.
 
-    `reload` reads the configuration again; it may raise ConfigError. Raises StartError if the gateway cannot start.
+    `reload` reads the configuration again; it may raise ConfigError. `serving()` is called once the workers serve.
+    Raises StartError if the gateway cannot start.
     """
     configure_log(config)
     process_io.set_name("edgeq")
@@ -31,16 +33,27 @@ def serve(
     process_io.raise_descriptor_limit()
     loop = uvloop.new_event_loop()
     try:
-        return loop.run_until_complete(_run(config, reload, pidfile, launch or Launch()))
+        return loop.run_until_complete(_run(config, reload, pidfile, launch or Launch(), serving))
     finally:
         loop.close()
 
 
-async def _run(config: Config, reload: Callable[[], Config], pidfile: str | None, launch: Launch) -> int:
+async def _run(
+    config: Config,
+    reload: Callable[[], Config],
+    pidfile: str | None,
+    launch: Launch,
+    serving: Callable[[], None] | None,
+) -> int:
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(loop, config, reload, pidfile, launch)
-    loop.add_signal_handler(signal.SIGTERM, supervisor.on_stop_signal)
-    loop.add_signal_handler(signal.SIGINT, supervisor.on_stop_signal)
-    loop.add_signal_handler(signal.SIGHUP, supervisor.on_reload_signal)
-    loop.add_signal_handler(signal.SIGUSR1, supervisor.on_reopen_signal)
+    supervisor = Supervisor(loop, config, reload, pidfile, launch, serving)
+    handlers = {
+        signal.SIGTERM: supervisor.on_stop_signal,
+        signal.SIGINT: supervisor.on_stop_signal,
+        signal.SIGHUP: supervisor.on_reload_signal,
+        signal.SIGUSR1: supervisor.on_reopen_signal,
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, handlers)  # what came since `edgeq serve` blocked it
     return await supervisor.run()

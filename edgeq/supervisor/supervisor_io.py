@@ -53,11 +53,14 @@ class Supervisor:
         load: Callable[[], Config],
         pidfile: str | None,
         launch: Launch,
+        serving: Callable[[], None] | None = None,
     ) -> None:
+        """`serving()` is called once, when the workers serve."""
         self._config = config
         self._load = load
         self._pidfile = Path(pidfile) if pidfile else None
         self._launch = launch
+        self._serving = serving
         self._board = Board.create(MAX_WORKERS)
         self._listeners = Listeners()
         self._fleet = Fleet(loop, self._listeners, self._board, launch)
@@ -91,6 +94,10 @@ class Supervisor:
         return EXIT_OK
 
     async def _start(self) -> None:
+        async with self._reloading:  # a signal that comes now is for a file that we may have read before it
+            await self._bring_up()
+
+    async def _bring_up(self) -> None:
         plan = self._prepare(self._config)
         if self._config.server.admin:
             self._admin = AdminServer(self._config.server.admin, self)
@@ -108,6 +115,8 @@ class Supervisor:
         self._started = True
         self._notifier.ready()
         _log.info("serving", workers=len(self._fleet.table.active()), version=__version__)
+        if self._serving is not None:
+            self._serving()
 
     async def _status_until_stopped(self) -> None:
         while not self._stop.is_set():
@@ -198,7 +207,7 @@ class Supervisor:
         """Load, compare, apply. Reloads follow one another."""
         async with self._reloading:
             if self._stop.is_set() or not self._started:
-                return Reloaded(False, self._generation, "not serving: starting or stopping")
+                return Reloaded(False, self._generation, "not serving")
             self._notifier.reloading()
             error = await self._reload()
             self._notifier.ready()

@@ -29,7 +29,7 @@ from edgeq.upstream.health import adopt_health
 from edgeq.upstream.member import Member
 from edgeq.upstream.outlier import Ejector
 from edgeq.upstream.shared import ANSWERED, BAD, FAILED, UNKNOWN, LocalCells, SharedCells
-from edgeq.wire.head import find_cookie, find_field, retry_after_s
+from edgeq.wire.head import field_value, find_cookie, retry_after_s
 
 if TYPE_CHECKING:
     from edgeq.upstream.attempt import Attempt
@@ -390,7 +390,7 @@ class Upstream:
         if kind == _KEY_PATH:
             return head.path
         if kind == _KEY_HEADER:
-            return find_field(head, self._key_name)
+            return field_value(head, self._key_name)
         return find_cookie(head, self._key_name)
 
     def _stick(self, exchange: Attempt, now: float) -> Member:

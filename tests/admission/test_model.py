@@ -8,10 +8,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.room import Room
-from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket
+from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket, Ticket
 from edgeq.worker.wheel import NEVER
 
 WAITING, HOLDING, GONE = "waiting", "holding", "gone"
+MAX_WAIT_S = 1.0
 
 
 class Workers(RuleBasedStateMachine):
@@ -32,7 +33,7 @@ class Workers(RuleBasedStateMachine):
         for index in range(count):
             share = room.join(lambda index=index: self.workers[index].dispatch(self.now))  # type: ignore[misc]
             bulkhead = Bulkhead("upstream/api", limit, self.now, share)
-            bulkhead.configure(discipline, max_queued, max_bytes, 1.0)
+            bulkhead.configure(discipline, max_queued, max_bytes, MAX_WAIT_S)
             self.workers.append(bulkhead)
         self.state: dict[CallbackTicket, str] = {}
         self.home: dict[CallbackTicket, Bulkhead] = {}
@@ -61,9 +62,16 @@ class Workers(RuleBasedStateMachine):
         ticket.release(self.now, outcome)
 
     def _enter(
-        self, bulkhead: Bulkhead, number: int, tenant: bytes, priority: int, deadline_at: float, size: int
+        self,
+        bulkhead: Bulkhead,
+        number: int,
+        tenant: bytes,
+        priority: int,
+        deadline_at: float,
+        size: int,
+        late_s: float = 0.0,
     ) -> None:
-        ticket = CallbackTicket(self.now, self._granted, self._refused, number)
+        ticket = CallbackTicket(self.now - late_s, self._granted, self._refused, number)
         ticket.tenant, ticket.priority, ticket.deadline_at, ticket.size_bytes = tenant, priority, deadline_at, size
         self.home[ticket] = bulkhead
         self.answers[ticket] = 0
@@ -81,15 +89,23 @@ class Workers(RuleBasedStateMachine):
         deadline_s=st.sampled_from([NEVER, NEVER, 0.0, 0.05, 0.5]),
         size=st.integers(0, 9),
         copies=st.integers(1, 4),
+        late_s=st.sampled_from([0.0, 0.0, 0.01, 0.3, 2.0]),
     )
     def enter(
-        self, worker: int, number: int, tenant: bytes, priority: int, deadline_s: float, size: int, copies: int
+        self,
+        worker: int,
+        number: int,
+        tenant: bytes,
+        priority: int,
+        deadline_s: float,
+        size: int,
+        copies: int,
+        late_s: float,
     ) -> None:
-        """Requests arrive."""
+        """Requests arrive; some have lain in the kernel."""
+        home = self.workers[worker % len(self.workers)]
         for copy in range(copies):
-            self._enter(
-                self.workers[worker % len(self.workers)], number + copy, tenant, priority, self.now + deadline_s, size
-            )
+            self._enter(home, number + copy, tenant, priority, self.now + deadline_s, size, late_s)
 
     def _some(self, state: str, pick: int) -> CallbackTicket | None:
         found = [ticket for ticket, at in self.state.items() if at == state]
@@ -122,6 +138,30 @@ class Workers(RuleBasedStateMachine):
         self.now += seconds
         for worker in self.workers:
             worker.tick(self.now)
+        for ticket, state in self.state.items():
+            assert state != WAITING or self.now - ticket.arrived_at < MAX_WAIT_S
+
+    @invariant()
+    def in_the_order_of_arrival(self) -> None:
+        """All, and each flow, forwards and backwards."""
+        for worker in getattr(self, "workers", []):
+            forwards: list[Ticket] = []
+            ticket = worker.queue.oldest
+            while ticket is not None:
+                forwards.append(ticket)
+                if ticket.flow_newer is not None:
+                    assert ticket.flow_newer.flow_older is ticket
+                    assert ticket.flow_newer.flow is ticket.flow
+                    assert ticket.flow_newer.arrived_at >= ticket.arrived_at
+                ticket = ticket.younger
+            backwards: list[Ticket] = []
+            ticket = worker.queue.newest_arrival
+            while ticket is not None:
+                backwards.append(ticket)
+                ticket = ticket.elder
+            assert backwards[::-1] == forwards
+            assert len(forwards) == worker.queue.queued
+            assert forwards == sorted(forwards, key=lambda one: one.arrived_at)
 
     @invariant()
     def sums(self) -> None:

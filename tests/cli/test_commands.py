@@ -113,6 +113,13 @@ class TestCheck:
 class TestServe:
     """edgeq serve, up to the supervisor."""
 
+    @pytest.fixture(autouse=True)
+    def _signals_stay(self) -> Iterator[None]:
+        """What the supervisor would have unblocked."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        yield
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     @pytest.fixture
     def served(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Callable[[], Config], str | None]]:
         """What the supervisor would have been given."""
@@ -170,19 +177,32 @@ class TestServe:
         """--demo starts an upstream that answers while edgeq serves, and is gone afterwards."""
         answers: list[bytes] = []
 
-        def ask(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
+        def ask(config: Config, reload: Callable[[], Config], pidfile: str | None, serving: Callable[[], None]) -> int:
             assert reload() == config
             host, port = next(iter(config.upstream["default"].weights())).removeprefix("http://").split(":")
             connection = http.client.HTTPConnection(host, int(port), timeout=60)
             connection.request("GET", "/")
             answers.append(connection.getresponse().read())
             connection.close()
+            assert capsys.readouterr().err == ""
+            serving()
             return 0
 
         monkeypatch.setattr(serve, "_serve", ask)
         assert main(["serve", "--demo", "--listen", "127.0.0.1:18080"]) == 0
         assert answers[0].startswith(b"GET / HTTP/1.1\n")
         assert "curl -i http://127.0.0.1:18080/" in capsys.readouterr().err
+
+    def test_demo_whose_port_is_taken(self, tmp_path: Path) -> None:
+        """Nobody is invited to ask it, and it is said once what is wrong."""
+        with socket.create_server(("127.0.0.1", 0)) as holder:
+            command = [sys.executable, "-m", "edgeq", "serve", "--demo"]
+            command += ["--listen", f"127.0.0.1:{holder.getsockname()[1]}"]
+            ended = subprocess.run(command, capture_output=True, timeout=60, check=False)
+        assert ended.returncode == 1
+        assert b"the port is in use" in ended.stderr
+        assert b"curl" not in ended.stderr
+        assert ended.stdout == b""
 
 
 class TestReload:

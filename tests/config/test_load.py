@@ -129,6 +129,18 @@ def test_a_typo_is_recognised() -> None:
             '[[listener]]\naddress = "[::]:1"\nname = "127.0.0.1:8080"',
             'edgeq.toml:8: listener[1].name: listener[0] has the name "127.0.0.1:8080" already',
         ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nmin_body_rate = "240/s"',
+            "edgeq.toml:9: listener[1].limits.min_body_rate: ",
+        ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nmin_answer_rate = -1',
+            "edgeq.toml:9: listener[1].limits.min_answer_rate: must not be negative",
+        ),
+        (
+            '[[listener]]\naddress = "[::]:1"\n[listener.limits]\nhead_rate = 1',
+            "edgeq.toml:9: listener[1].limits.head_rate: unknown key (did you mean min_head_rate?)",
+        ),
         ('[upstream."a b"]\nendpoints = ["http://a"]', 'edgeq.toml:6: upstream."a b": a name has at most 64 letters'),
         ("[upstream.b]\nendpoints = []", "edgeq.toml:7: upstream.b.endpoints: an upstream needs an endpoint at least"),
         ('[upstream.b]\nendpoints = "http://a"', "edgeq.toml:7: upstream.b.endpoints: expected an array, got a string"),

@@ -94,6 +94,27 @@ def test_body_stalls(quick: Bench) -> None:
     server.wait_for(lambda: all(c.ended.is_set() for c in server.connections), what="the upstream request is cancelled")
 
 
+def test_body_trickles() -> None:
+    """A body that never stops, but is slower than limits.min_body_rate, is answered 408 and named so in the log; a
+    reload takes the rate away, and the same body is served."""
+    limits = {"min_body_rate": "1GiB"}  # nobody is that fast
+    with bench(Settings(body_s=0.5, extra={"listener": {"limits": limits}})) as running:
+        server = running.handle()
+        with running.connect() as client:
+            client.send(head("POST", "/p", "Content-Length: 1000000000"))
+            while client.send_pieces([b"b"]) and not client.read_some(0.01):
+                pass
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert got.status == 408
+        assert b"limits.min_body_rate" in got.body
+        assert not any(request.complete for request in server.requests)
+        running.gateway.reload({"listener": {"limits": {"min_body_rate": 0}}}, body_s=30)
+        with running.connect() as client:
+            client.send_pieces([POST[:-5], POST[-5:-2], POST[-2:]])
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert (got.status, got.body) == (200, BODY)
+
+
 @pytest.mark.parametrize("count", [1, 3, 17, 30, len(POST) - len(BODY) - 1])
 def test_reset_within_head(patient: Bench, count: int) -> None:
     """A client that resets within its head leaves nothing behind."""

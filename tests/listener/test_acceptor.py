@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 
 from edgeq.config.schema import AcceptQueue, Duration, Listener, ListenerTimeouts, Size
+from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer, plain_host
 from tests.listener.harness import TIMEOUT_S, Client, Echo, LocalGate, Site, refusal, run, soon
 from tests.listener.test_proxy_protocol import INVALID, V4, VALID, v2
+from tests.support import kernel
+from tests.support.fake_transport import World, frozen_time
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +48,82 @@ def test_serves_and_names_both_ends() -> None:
         site.acceptor.close()
 
     run(scenario)
+
+
+def route_waits(world: World) -> list[float]:
+    """How much of the 60 s that its route gives each request had used up when it began."""
+    exchanges = [down.exchange for down in world.shard.downstreams if isinstance(down, Downstream)]
+    return [one.begun_at + 60 - one.deadline_at for one in exchanges if one is not None]
+
+
+def leave(site: Site, *clients: Client) -> None:
+    """Clients reset, and this is noticed: two ticks later the loop watches also who is served early."""
+    for _ in range(2):
+        site.acceptor.tick()
+    for client in clients:
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_what_waited_in_the_kernel_counts(proxied: bool) -> None:
+    """A listening socket that is inherited full: the request that lies there counts from when it came. Who has sent
+    nothing yet is not late, and his request counts from when it comes."""
+    with frozen_time():
+        world = World(route_timeout_s=60)
+
+        async def scenario() -> None:
+            site = Site(
+                config(**PROXY) if proxied else config(),
+                make=lambda site, peer: Downstream(world.shard, world.settings, peer, site.acceptor.released),  # type: ignore[return-value,arg-type]
+            )
+            head = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" if proxied else b""
+            early, silent = site.client(), site.client()
+            await early.send(head + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            kernel.wait_until_sent_ms(early.socket, 30)
+            site.acceptor.start()
+            await soon(lambda: len(world.dials) == 1)
+            await silent.send(head + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: len(world.dials) == 2)
+            prompt_s, waited_s = sorted(route_waits(world))
+            assert prompt_s == 0
+            assert 0.030 - kernel.TICK_MS / 1000 <= waited_s < 30
+            leave(site, early, silent)
+            await soon(lambda: not world.shard.downstreams)
+            site.acceptor.close()
+
+        run(scenario)
+
+
+def test_who_waited_for_a_place_counts_as_well() -> None:
+    """The listener was full, and the request lay in the kernel meanwhile."""
+    with frozen_time():
+        world = World(route_timeout_s=60)
+
+        async def scenario() -> None:
+            gate = LocalGate(max_connections=1)
+            site = Site(
+                config(queue=AcceptQueue(max=10, timeout=Duration(60))),
+                gate,
+                make=lambda site, peer: Downstream(world.shard, world.settings, peer, site.acceptor.released),  # type: ignore[return-value,arg-type]
+            )
+            site.acceptor.start()
+            first = site.client()
+            await first.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: len(world.dials) == 1)
+            second = site.client()
+            await second.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await soon(lambda: site.acceptor.snapshot()["waiting"] == 1)
+            kernel.wait_until_sent_ms(second.socket, 30)
+            leave(site, first)
+            await soon(lambda: site.acceptor.snapshot()["waited"] == 1 and len(world.shard.downstreams) == 1)
+            await soon(lambda: len(route_waits(world)) == 1)
+            assert route_waits(world)[0] >= 0.030 - kernel.TICK_MS / 1000
+            leave(site, second)
+            await soon(lambda: not world.shard.downstreams)
+            site.acceptor.close()
+
+        run(scenario)
 
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "::"])

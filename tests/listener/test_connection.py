@@ -491,3 +491,57 @@ def test_what_a_stopping_worker_cuts_is_told(part: bytes) -> None:
     assert status_of(client.take()) == (200 if part else 503)
     world.loop.run()
     world.check_settled()
+
+
+# -- what was before accept --------------------------------------------------------------------------------------------
+
+
+def test_the_first_request_counts_from_when_it_came() -> None:
+    """What it has waited in the kernel belongs to its deadline."""
+    world = World(route_timeout_s=10)
+    world.peer.kernel_us = 250_000
+    client = world.connect()
+    for number in range(2):
+        _, server = world.request(GET, client)
+        exchange = server.protocol.exchange
+        late_s = 0.25 if number == 0 else 0.0
+        assert exchange.deadline_at == pytest.approx(world.now + 10 - late_s)
+        assert exchange.begun_at == world.now
+        server.data(OK)
+    world.check_settled()
+
+
+def test_whose_time_was_over_before_accept_is_not_served() -> None:
+    """Nor does it cost its upstream anything; the connection goes on."""
+    world = World(route_timeout_s=2)
+    world.peer.kernel_us = 3_000_000
+    client = world.connect()
+    client.data(GET)
+    world.loop.run()
+    assert not world.dials
+    got = client.take()
+    assert status_of(got) == 504
+    assert b"deadline_expired" in got
+    _, server = world.request(GET, client)
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    world.check_settled()
+
+
+def test_the_wait_before_accept_is_a_part_of_the_wait_in_a_queue() -> None:
+    """Of a second that a request may wait for the limit, what it lay in the kernel is gone."""
+    world = World()
+    bulkhead = world.upstream.bulkhead
+    bulkhead.configure("fifo", 8, 1 << 20, 1.0)
+    bulkhead.resize(1, world.now)
+    world.request(GET)
+    prompt = world.connect()
+    world.peer.kernel_us = 900_000
+    late = world.connect()
+    prompt.data(GET)
+    late.data(GET)
+    for refused in (late, prompt):
+        assert not refused.take()
+        world.advance(1.0 if refused is prompt else 0.2)
+        bulkhead.tick(world.now)
+        assert b"queue_timeout" in refused.take()

@@ -16,6 +16,7 @@ import pytest
 
 from edgeq.config.schema import AcceptQueue, Certificate, Duration, Listener, ListenerTimeouts, ListenerTls
 from edgeq.listener.peer import Peer
+from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.listener.tls_io import TlsContexts, TlsError
 from tests.listener.certificates import RSA, Made, make
 from tests.listener.harness import TIMEOUT_S, LocalGate, Site, run, soon, trusting
@@ -79,6 +80,25 @@ def no_name(certificate: Made) -> ssl.SSLContext:
     context = trusting(certificate.path)
     context.check_hostname = False
     return context
+
+
+def test_what_a_client_has_taken_is_known_through_tls(made: Certificates) -> None:
+    """Its kernel's acknowledgements, of encrypted bytes: what limits.min_answer_rate is measured by."""
+
+    async def scenario() -> None:
+        site = Site(listener(), tls=contexts(made.first))
+        site.acceptor.start()
+        async with connected(site, trusting(made.first.path), "first.example") as (reader, writer):
+            transport = site.connected[-1].transport
+            before = taken_bytes(transport)
+            assert before > 0
+            writer.write(b"x" * 10_000)
+            assert await reader.readexactly(10_000) == b"x" * 10_000
+            await soon(lambda: taken_bytes(transport) >= before + 10_000)
+        await site.until(lambda: len(site.lost) == 1)
+        site.acceptor.close()
+
+    run(scenario)
 
 
 def test_sni_chooses_the_certificate(made: Certificates) -> None:

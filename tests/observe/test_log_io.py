@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -92,6 +93,28 @@ def test_level_changes_reach_bound_loggers(output: Callable[[], bytes]) -> None:
     log_io.configure(EventLog(format="console", level="info"))
     logger.info("five")
     assert b"[info" in output()
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [(None, True), ("", True), ("1", False)])
+def test_colour_is_for_terminals(no_color: str | None, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of people who have not asked for none."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_color is not None:
+        monkeypatch.setenv("NO_COLOR", no_color)
+    master, slave = pty.openpty()
+    before, log_io.sink.fd = log_io.sink.fd, slave
+    try:
+        log_io.configure(EventLog())
+        log_io.get_logger().info("one")
+        line = os.read(master, 4096)
+    finally:
+        log_io.sink.fd = before
+        log_io.configure(EventLog())
+        os.close(master)
+        os.close(slave)
+    assert b"one" in line
+    assert (b"\x1b[" in line) is coloured
+    assert not line.startswith(b"{")
 
 
 def test_unknown_level() -> None:

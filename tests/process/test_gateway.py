@@ -6,8 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +20,7 @@ import pytest
 
 from tests.support import gateway, kernel
 from tests.support.clients import Closed, begin, exchange, finish, load, server_pid, to
-from tests.support.gateway import Gateway, Settings, Value
+from tests.support.gateway import ROOT, Gateway, Settings, Value
 from tests.support.scripted_upstream import (
     ScriptedUpstream,
     SeenRequest,
@@ -346,3 +350,71 @@ def test_ambiguous_paths_are_refused_until_their_route_lets_them_pass(backend: B
             assert exchange(sock, "/projects/a/issues")[0] == 200
             started.reload({"route": [{**project, "ambiguous_paths": "pass"}, rest]})
             assert exchange(sock, path)[2] == path.encode()
+
+
+def test_a_reload_signal_during_the_start_is_not_lost(backend: Backend, tmp_path: Path) -> None:
+    """From the moment that the process does not die of it any more: the file that was changed before it is applied."""
+    made = settings(1)
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(4):
+            port, directory = gateway.free_port(), tmp_path / str(number)
+            directory.mkdir()
+            config = directory / "edgeq.toml"
+            config.write_text(gateway.edgeq_config(port, backend.server.port, directory, made))
+            with (directory / "stderr").open("wb") as stderr:
+                command = [sys.executable, "-m", "edgeq", "serve", "--config", str(config)]
+                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+            started.append(process)
+            starting = Gateway("edgeq", ("127.0.0.1", port), process, directory, made, backend.server.port)
+            wait_for("signals", lambda pid=process.pid: kernel.heeds(pid, signal.SIGHUP))  # type: ignore[misc]
+            starting.reconfigure({"forward": {"node": "changed"}})
+            process.send_signal(signal.SIGHUP)
+            starting.wait_event("configuration applied")
+            with socket.create_connection(starting.address, timeout=30) as sock:
+                assert exchange(sock, "/after", close=True)[0] == 200
+            assert backend.server.requests[-1].get(b"via") == b"1.1 changed"
+            assert starting.stop() == 0
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_terminal_gets_data_and_events_apart(backend: Backend) -> None:
+    """On a terminal, too, standard output has access lines in JSON and nothing else; events are for people there."""
+    port = gateway.free_port()
+    upstream_url = f"http://127.0.0.1:{backend.server.port}"
+    command = [sys.executable, "-m", "edgeq", "serve", "--listen", f"127.0.0.1:{port}", "--upstream", upstream_url]
+    terminals = [pty.openpty(), pty.openpty()]
+    said = [b"", b""]
+
+    def has_said(stream: int, text: bytes) -> bool:
+        while select.select([terminals[stream][0]], [], [], 0)[0]:
+            said[stream] += os.read(terminals[stream][0], 65536)
+        return text in said[stream]
+
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=terminals[0][1],
+        stderr=terminals[1][1],
+        env=environment,
+    )
+    try:
+        wait_for("serving", lambda: has_said(1, b"serving"))
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+            assert exchange(sock, "/seen", close=True)[0] == 200
+        wait_for("its line", lambda: has_said(0, b"/seen"))
+        process.terminate()
+        wait_for("the end", lambda: has_said(1, b"stopped"))
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for descriptor in (*terminals[0], *terminals[1]):
+            os.close(descriptor)
+    assert [json.loads(line)["url.path"] for line in said[0].splitlines()] == ["/seen"]
+    assert b"\x1b[" in said[1]

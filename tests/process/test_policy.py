@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
-from tests.support import gateway
+from tests.support import gateway, kernel
 from tests.support.gateway import Settings, Value
-from tests.support.raw_client import Answer, RawClient
+from tests.support.raw_client import Answer, Asked, RawClient
 from tests.support.scripted_upstream import echo, reply, reply_then, serve, upstream
 
 
@@ -42,6 +44,40 @@ def test_rates_by_tenant_and_what_a_reload_does_to_them() -> None:
         lines = [json.loads(line) for line in edge.log_lines()]
         assert {line["edgeq.tenant"][:4] for line in lines} == {"key-"}
         assert len({line["edgeq.tenant"] for line in lines}) == 2
+
+
+def test_the_wait_for_a_busy_worker_counts() -> None:
+    """A request whose connection nobody accepts counts from when it came: its upstream is told what is left, its log
+    line how long that was, and whose time is over is not sent there. So do not later ones of the connection."""
+    extra: dict[str, Value] = {
+        "listener": {"trusted": ["127.0.0.0/8"]},
+        "forward": {"deadline": "grpc-timeout"},
+        "route": [
+            {"name": "long", "upstream": "u", "timeout": 60},
+            {"name": "short", "upstream": "u", "timeout": 0.1, "match": {"path": "/short"}},
+        ],
+    }
+    with upstream(serve(echo)) as backend, gateway.running(backend.port, Settings(extra=extra)) as edge:
+        with edge.asleep(), RawClient(edge.address) as late, RawClient(edge.address) as told:
+            late.send(b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n")
+            told.send(b"GET /told HTTP/1.1\r\nHost: a\r\nGrpc-Timeout: 50S\r\n\r\n")
+            for client in (late, told):
+                kernel.wait_until_sent_ms(client.socket, 200)
+            for pid in edge.workers:
+                os.kill(pid, signal.SIGCONT)
+            (refused,) = late.read_answers([Asked()])
+            (served,) = told.read_answers([Asked()])
+            again = told.ask(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (refused.status, served.status, again.status) == (504, 200, 200)
+        assert json.loads(refused.body)["reason"] == "deadline_expired"
+        left = {one.target: int((one.get(b"grpc-timeout") or b"").removesuffix(b"m")) for one in backend.requests}
+        assert left.keys() == {b"/told", b"/again"}
+        assert left[b"/told"] <= 50_000 - 200 + kernel.TICK_MS
+        assert left[b"/again"] > 50_000
+        edge.stop()
+        waits = {line["url.path"]: line.get("edgeq.kernel_ms", 0) for line in map(json.loads, edge.log_lines())}
+        assert waits.pop("/again") == 0
+        assert min(waits.values()) >= 200 - kernel.TICK_MS
 
 
 def test_a_deadline_reaches_the_upstream() -> None:

@@ -57,6 +57,7 @@ def test_json_names_and_values() -> None:
         "server.port": 8080,
         "client.address": "203.0.113.7",
         "client.port": 40001,
+        "edgeq.kernel_ms": 9,
         "network.protocol.version": "1.1",
         "http.response.status_code": 200,
         "http.request.body.size": 5,
@@ -195,6 +196,7 @@ entries_of_any_kind = st.fixed_dictionaries(
         "total_us": durations,
         "queue_us": durations,
         "accept_us": durations,
+        "kernel_us": durations,
         "connect_us": durations,
         "upstream_us": durations,
         "first_byte_us": durations,
@@ -276,6 +278,7 @@ def check_numbers(fields: dict[str, Any], entry: dict[str, Any]) -> None:
     is_sent = entry["upstream_us"] > 0
     for phase, duration_us in (
         ("accept", entry["accept_us"]),
+        ("kernel", entry["kernel_us"]),
         ("queue", entry["queue_us"]),
         ("connect", entry["connect_us"] if is_sent and entry["queue_us"] else 0),
         ("first_byte", entry["first_byte_us"] if is_sent else 0),
@@ -333,7 +336,7 @@ def test_combined_cannot_be_injected(entries: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("log_format", ["json", "combined"])
 def test_a_batch_is_its_lines(log_format: str) -> None:
     """Batches that cross seconds, also backwards, render each exchange as alone."""
-    batch = [exchange(end_us=END_US + step * 400_000, accept_us=0) for step in (0, 1, 2, 3, 2, 0, 9)]
+    batch = [exchange(end_us=END_US + step * 400_000, accept_us=0, kernel_us=0) for step in (0, 1, 2, 3, 2, 0, 9)]
     assert render(batch, log_format) == b"".join(render([one], log_format) for one in batch)
     assert render([], log_format) == b""
 
@@ -341,7 +344,7 @@ def test_a_batch_is_its_lines(log_format: str) -> None:
 @pytest.mark.parametrize("log_format", ["json", "combined"])
 def test_what_is_shared_is_not_mixed_up(log_format: str) -> None:
     """Exchanges that share connection, head and route, in any combination, have the lines that they have alone."""
-    plain = FIELDS | {"accept_us": 0}
+    plain = FIELDS | {"accept_us": 0, "kernel_us": 0}
     fields = [plain, plain | {"client_host": "::1", "host": b"b.example", "target": b"/b", "route": "other"}]
     downs = [downstream(each) for each in fields]
     heads = [request_head(each) for each in fields]
@@ -369,8 +372,8 @@ def test_what_is_shared_is_not_mixed_up(log_format: str) -> None:
 
 
 def test_a_connections_wait_is_told_once() -> None:
-    """Only the first line of a connection says how long it waited for a place, in one batch as in many."""
-    fields = FIELDS | {"accept_us": 1_500_250}
+    """Only the first line of a connection says how long it waited for a worker and a place, in one batch as in many."""
+    fields = FIELDS | {"accept_us": 1_500_250, "kernel_us": 7000}
     for size in (1, 3):
         down = downstream(fields)
         head = request_head(fields)
@@ -378,6 +381,7 @@ def test_a_connections_wait_is_told_once() -> None:
         batches = [render(done[at : at + size], "json") for at in range(0, 3, size)]
         lines = [json.loads(line) for line in b"".join(batches).splitlines()]
         assert [line.get("edgeq.accept_ms") for line in lines] == [1500.25, None, None]
+        assert [line.get("edgeq.kernel_ms") for line in lines] == [7, None, None]
 
 
 def test_caches_stay_bounded() -> None:

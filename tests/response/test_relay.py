@@ -266,6 +266,7 @@ def test_however_a_close_delimited_answer_is_cut_it_is_reset(how: str) -> None:
         client.block()
     server.data(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * HIGH_WATER * 2)
     if how == "stalled":
+        world.advance(2)
         world.advance(11)
     elif how == "cut request":
         client.eof()
@@ -875,6 +876,7 @@ def test_a_client_that_stops_reading_is_cut() -> None:
     client, server = world.request(GET)
     client.block()
     server.data(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n" + b"x" * HIGH_WATER * 2)
+    world.advance(2)
     world.advance(61)
     assert client.lost
     assert server.closing

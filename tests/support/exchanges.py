@@ -41,6 +41,7 @@ FIELDS: Final[dict[str, Any]] = {
     "total_us": 12_034,
     "queue_us": 301,
     "accept_us": 20,
+    "kernel_us": 9000,
     "connect_us": 300,
     "upstream_us": 11_000,
     "first_byte_us": 999,
@@ -72,7 +73,9 @@ def downstream(fields: dict[str, Any]) -> Downstream:
     settings = ListenerSettings(Listener(address="127.0.0.1:8080"))
     settings.name = fields["listener"]
     peer = Peer(fields["client_host"], fields["client_port"], "127.0.0.1", 8080, fields["tls"], False, "")
-    return Downstream(shard, settings, peer, fields["accept_us"], None)
+    peer.waited_us = fields["accept_us"]
+    peer.kernel_us = fields["kernel_us"]
+    return Downstream(shard, settings, peer, None)
 
 
 def request_head(fields: dict[str, Any]) -> RequestHead:

@@ -108,10 +108,13 @@ class FakeLoop:
 
 
 class FakeSocket:
-    """What a transport gives out as its socket: notes whether closing is to reset."""
+    """What a transport gives out as its socket: notes whether closing is to reset, and has no descriptor to ask."""
 
     def __init__(self) -> None:
         self.options: list[tuple[Any, ...]] = []
+
+    def fileno(self) -> int:
+        return -1
 
     def setsockopt(self, *args: Any) -> None:
         self.options.append(args)
@@ -374,7 +377,7 @@ class World:
 
     def connect(self) -> FakeTransport:
         """A client's connection; its protocol is a Downstream."""
-        down = Downstream(self.shard, self.settings, self.peer, 0, self.gone.append)
+        down = Downstream(self.shard, self.settings, self.peer, self.gone.append)
         transport = FakeTransport(self.loop, down, half_close=not self.tls)
         self.clients.append(transport)
         return transport

@@ -22,6 +22,29 @@ _NO_COOKIE = b"\xff" * 8
 _SPIN = 200
 
 
+TICK_MS = 20
+"""What a kernel's clock of ticks may be behind at most, when two of its readings are compared (HZ=100: 10 ms each)."""
+_LAST_DATA_SENT_AT = 44
+"""In struct tcp_info (linux/tcp.h)."""
+
+
+def wait_until_sent_ms(sock: socket.socket, least_ms: int) -> None:
+    """Wait until the kernel says that the last data was sent so many milliseconds ago."""
+    deadline = time.monotonic() + 30
+    while True:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_SENT_AT + 4)
+        if struct.unpack_from("=I", info, _LAST_DATA_SENT_AT)[0] >= least_ms:
+            return
+        assert time.monotonic() < deadline, "the kernel's clock stands still"
+        select_pause(0.005)
+
+
+def heeds(pid: int, number: signal.Signals) -> bool:
+    """Is the signal caught or blocked by a process (proc(5): SigCgt, SigBlk), so that it does not die of it?"""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool((int(lines["SigCgt"], 16) | int(lines["SigBlk"], 16)) >> (number - 1) & 1)
+
+
 class UnreadProbe:
     """Asks the kernel how many bytes wait unread at the far end of a loopback IPv4 connection."""
 
