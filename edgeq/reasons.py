@@ -108,6 +108,7 @@ _ROWS: Final = (
     Reason("upstream_truncated", "U", 502, "none", "http_response_incomplete", BLANK, "Upstream's answer was cut", "it closed within the body"),
     Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
     Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
+    Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
     Reason("retry_budget_exhausted", "S", 0, "none", "", BLANK, "Not tried again", "retries are at their share of the traffic; the answer is that of the last try"),
     Reason("dns_error", "U", 502, "none", "dns_error", BLANK, "Upstream's name does not resolve", "check the name and [dns]"),
     Reason("dns_timeout", "U", 504, "none", "dns_timeout", BLANK, "Name lookup timed out", "check [dns] nameservers"),

@@ -345,6 +345,48 @@ class RouteRetry(Table, frozen=True):
     """Requests with a longer body are not tried again."""
 
 
+class RouteCache(Table, frozen=True):
+    """[route.cache]: answers that may be used again (RFC 9111), in the memory of each worker. `cache = {}` switches it
+    on with these defaults."""
+
+    max_bytes: Size = Size(64 * 1024 * 1024)
+    """Memory of all that is stored, per worker."""
+    max_object: Size = Size(1024 * 1024)
+    """Answers with a longer body are only passed on."""
+    default_ttl: Duration = Duration(0)
+    """How long an answer may be used that does not say so itself, and whose request had no cookie. 0: not at all."""
+    stale_while_revalidate: Duration = Duration(0)
+    """How long after its time an answer is used while it is asked for again; unless it says so itself (RFC 5861)."""
+    stale_if_error: Duration = Duration(0)
+    """How long after its time an answer may replace a failure or a refusal; unless it says so itself (RFC 5861)."""
+    join: Duration = Duration(5)
+    """How long a request waits for the answer to an identical one that is on its way; 0: it does not."""
+    set_cookie: Literal["refuse", "strip"] = "refuse"
+    """Answers that set a cookie: do not store them, or store them without it."""
+    obey_requests: bool = True
+    """Whether a request's own Cache-Control (no-cache, no-store, max-age, min-fresh) counts."""
+
+
+class PreparedAnswer(Table, frozen=True):
+    """[route.fallback.answer]: an answer from this file."""
+
+    status: int = 503
+    content_type: str = "text/plain; charset=utf-8"
+    body: str = ""
+
+
+class RouteFallback(Table, frozen=True):
+    """[route.fallback]: what is served in place of a refusal or a failure: the other upstream's answer if the request
+    may be sent there, else the prepared one. What a cache has for that (stale_if_error) goes before both."""
+
+    on: tuple[str, ...] = ("shed", "failed")
+    """Groups ("shed": no room here; "failed": the upstream does not answer), reasons ("queue_full"), or statuses of the
+    upstream's own answers ("429", "500", "502", "503", "504")."""
+    upstream: str = ""
+    """Name of another upstream, which has limits of its own; empty: none."""
+    answer: PreparedAnswer | None = None
+
+
 class Route(Table, frozen=True):
     """[[route]]: the most specific match wins, then the order in the file."""
 
@@ -365,6 +407,8 @@ class Route(Table, frozen=True):
     cost: int = 1
     """What one request counts in the rates."""
     retry: RouteRetry = RouteRetry()
+    cache: RouteCache | None = None
+    fallback: RouteFallback | None = None
     ambiguous_paths: Literal["reject", "pass"] = "reject"
     """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
 

@@ -25,9 +25,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from edgeq.admission.ticket import SHEDDABLE
+from edgeq.listener.nobody import Nobody
 from edgeq.listener.reset_io import reset
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
+from edgeq.response.grace import Grace
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
 from edgeq.wire.chars import TOKEN
@@ -373,6 +376,8 @@ class Downstream(Timed):
             self._window_at = NEVER
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        if route.graceful:
+            exchange.grace = Grace(route.cache, route.fallback)
         if self.waited and not self._count_wait(exchange, now):
             return
         terms = route.terms
@@ -381,6 +386,9 @@ class Downstream(Timed):
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
         shard.wheel.schedule(self, self._active_deadline())
+        grace = exchange.grace
+        if grace is not None and grace.answers(exchange, now):
+            return
         exchange.queued_at = now
         exchange.enter(now)
 
@@ -399,6 +407,27 @@ class Downstream(Timed):
                 exchange.deadline_passed()
                 return False
         return True
+
+    def expect_answer(self) -> None:
+        """The request goes on after all: its deadline holds."""
+        self.shard.wheel.schedule(self, self._active_deadline())
+
+    def shadow(self, exchange: Exchange, now: float) -> Exchange:
+        """A request like that of `exchange`, to go to the upstream; its answer goes to nobody."""
+        shard = self.shard
+        shard.in_flight += 1
+        twin = Downstream(shard, self.settings, self.peer, None)
+        twin.transport = Nobody(twin)
+        twin.client_lines = self.client_lines
+        twin.state = ACTIVE
+        made = Exchange(twin, exchange.head, exchange.route, now)
+        made.tenant = exchange.tenant
+        made.weight = exchange.weight
+        made.priority = SHEDDABLE  # nobody waits for it
+        made.queued_at = now
+        twin.exchange = made
+        twin.expect_answer()
+        return made
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""

@@ -34,6 +34,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.policy.retry import RetryPolicy
+    from edgeq.response.grace import Grace
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -69,6 +70,7 @@ class Exchange(Attempt):
         "ended_at",
         "endpoint",
         "first_byte_at",
+        "grace",
         "keep_alive",
         "pending",
         "prefix",
@@ -114,6 +116,8 @@ class Exchange(Attempt):
         self._answer_framer: ChunkedFramer | None = None
         self._answer_chunks: bool = False
         self._interim: int = 0
+        self.grace: Grace | None = None
+        """None unless its route has a cache or a fallback."""
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
@@ -278,6 +282,9 @@ class Exchange(Attempt):
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
+        grace = self.grace
+        if grace is not None:
+            prefix = grace.prefix(prefix)
         lines = self.down.client_lines
         if forward.deadline is not None and self.deadline_at < NEVER:
             lines += forward.deadline.line(self.deadline_at - now)
@@ -337,6 +344,7 @@ class Exchange(Attempt):
         down = self.down
         if up is None:
             return
+        grace = self.grace
         if kind == LENGTH:
             size = len(data)
             remaining = self._answer_remaining
@@ -346,6 +354,8 @@ class Exchange(Attempt):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes += size
+            if grace is not None:
+                grace.body(self, data)
             down.transport.write(data)
             if size == remaining:
                 self._complete(now)
@@ -361,6 +371,8 @@ class Exchange(Attempt):
                 return
             self.answer_bytes = framer.payload_bytes
             if out:
+                if grace is not None:
+                    grace.body(self, out)
                 down.transport.write(out)
             if framer.done:
                 if framer.excess:
@@ -370,7 +382,7 @@ class Exchange(Attempt):
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        if not down.write_blocked:  # or it is the client who takes its time
+        if not down.write_blocked or self._is_wanted():  # or it is the client who takes its time
             up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
     def _answer_head(self, data: bytes, now: float) -> None:
@@ -441,6 +453,9 @@ class Exchange(Attempt):
                 return
         if self.tries is not None:
             self.tries.answered(self, now)
+        grace = self.grace
+        if grace is not None and grace.replaces(self, up, answer, len(data) - end, now):
+            return
         self.status = status
         self.answer_started = True
         if status == 503 or status == 429:
@@ -486,6 +501,10 @@ class Exchange(Attempt):
             extra += b"connection: keep-alive\r\n"
         if self.answer_lines:
             extra += self.answer_lines
+        if grace is not None:
+            extra += grace.passes(self, answer, kind, now)
+            if down.write_blocked:
+                self.pause_answer()
         request_id = self.request_id
         transport = down.transport
         if kind == NO_BODY:
@@ -502,6 +521,8 @@ class Exchange(Attempt):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes = size
+            if grace is not None:
+                grace.body(self, data[end:])
             if size <= _BIG:
                 transport.write(
                     b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n", data[end:]))
@@ -529,6 +550,8 @@ class Exchange(Attempt):
                         self.fail("upstream_protocol_error", up.pool.resource, error.detail)
                         return
                     self.answer_bytes = framer.payload_bytes
+                    if grace is not None:
+                        grace.body(self, out)
                 else:
                     self.answer_bytes = len(rest)
                     out = chunk(rest) if self._answer_chunks else rest
@@ -538,7 +561,7 @@ class Exchange(Attempt):
                     up.reusable = False
                 self._complete(now)
                 return
-        if not down.write_blocked:
+        if not down.write_blocked or self._is_wanted():
             up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
@@ -605,6 +628,9 @@ class Exchange(Attempt):
                 if down.write_blocked:  # this client's fault, not the next one's
                     up.transport.resume_reading()
                 up.pool.release(up, now)
+        grace = self.grace
+        if grace is not None:
+            grace.whole = True
         self._end(now)  # now, so that who is let in next finds this connection
         down.exchange_done(self, now)
 
@@ -693,6 +719,56 @@ class Exchange(Attempt):
         self.up = None
         up.exchange = None
 
+    def put_back(self, up: UpstreamConnection, answer: ResponseHead, size: int, now: float) -> None:
+        """An answer is not passed on; `size` bytes of its body are here. Its connection is kept if those are all."""
+        self.let_go(up)
+        whole = size == (answer.content_length if answer.body_kind == LENGTH else 0)
+        if answer.body_kind > LENGTH and answer.status != 304:
+            whole = False
+        unsent: int = up.transport.get_write_buffer_size()
+        if whole and answer.keep_alive and self.request_done and not unsent and not self.down.write_blocked:
+            up.pool.release(up, now)
+        else:
+            up.discard()
+
+    def again(self) -> None:
+        """Ask the same upstream once more: its answer was to another question than the client's."""
+        self._tries()
+        self.first_byte_at = 0.0
+        self.queued_at = monotonic()
+        route = self.route
+        if route is not None:
+            route.upstream.submit(self)
+
+    def turn(self, route: Route, now: float) -> None:
+        """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
+        seen to it that the request may go there."""
+        self.give_up(now)
+        self.tries = None
+        self.route = route
+        self.reason = ""
+        self.resource = ""
+        self._upstream_next = False
+        self.arrived_at = now
+        self.queued_at = now
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s = 0.0
+        self.prefix = b""
+        down = self.down
+        upstream = route.upstream
+        if not upstream.hosts_differ:
+            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
+        down.expect_answer()
+        self.enter(now)
+
+    def give_up(self, now: float) -> None:
+        """Nothing more is expected of this upstream: no other try is of use, and its places are free."""
+        if self.tries is not None:
+            self.tries.end(self, now)
+        if self.held is not None:
+            self.release(now, self.outcome(self.reason) if self.reason else OK)
+
     def end_try(self, outcome: int, now: float) -> None:
         """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
         of its own: a limit that is learned must not take the sum for one."""
@@ -721,7 +797,7 @@ class Exchange(Attempt):
 
     def outcome(self, reason: str) -> int:
         """What a limit learns from a try."""
-        if not reason:
+        if not reason or reason == "upstream_failed":
             return OK
         route = self.route
         if reason == "upstream_shed" and route is not None:
@@ -755,13 +831,23 @@ class Exchange(Attempt):
             self._end(monotonic())
             down.cut(False)
             return
+        grace = self.grace
+        if grace is not None:
+            if grace.instead(self, reason, resource, detail, retry_after_s):
+                return
+            first = grace.first_reason
+            if first and REASONS[first].status:  # the fallback has failed as well: the first reason tells more
+                detail = f"{REASONS[first].hint}; its fallback failed, too: {reason}"
+                reason = first
+                resource = grace.first_resource
+                row = REASONS[reason]
         self.status = row.status
         second = "" if self.tries is None else self.tries.second_reason
         if second:
             detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
         is_orderly = row.fault != "C" or row.status == 429
-        self.keep_alive = down.may_keep(self) and is_orderly and reason != "internal_error"
+        self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"
         text = refusal(
             reason,
             resource,
@@ -859,7 +945,7 @@ class Exchange(Attempt):
     def pause_answer(self) -> None:
         """The client does not take more: do not read the upstream."""
         up = self.up
-        if up is not None:
+        if up is not None and not self._is_wanted():
             up.transport.pause_reading()
             up.expire_in(NEVER)
 
@@ -873,6 +959,15 @@ class Exchange(Attempt):
                 up.expire_in(upstream.tunnel_s)
             else:
                 up.expire_in(upstream.body_s if self.answer_started else self.first_byte_s(up))
+            return
+        grace = self.grace
+        if grace is not None:
+            grace.resume(self)
+
+    def _is_wanted(self) -> bool:
+        """Is the answer read on for a cache, although the client does not take it? What it holds is bounded there."""
+        grace = self.grace
+        return grace is not None and (grace.collector is not None or (grace.fetches and not self.answer_started))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -884,18 +979,40 @@ class Exchange(Attempt):
         down = self.down
         shard = down.shard
         shard.in_flight -= 1
+        self.pending = b""
+        grace = self.grace
+        if grace is not None:
+            self._end_gracefully(grace, now)
+            return
         if self.reason:
             self._count()
-        self.pending = b""
         if shard.log_enabled:
-            self.ended_at = now
-            shard.ring.append(self)
-            if len(shard.ring) >= LOG_BATCH:
-                shard.flush_log()
-        if self.tries is not None:
-            self.tries.end(self, now)
-        if self.held is not None:
-            self.release(now, self.outcome(self.reason) if self.reason else OK)
+            self._record(now)
+        if self.tries is not None or self.held is not None:
+            self.give_up(now)
+
+    def _record(self, now: float) -> None:
+        shard = self.down.shard
+        self.ended_at = now
+        shard.ring.append(self)
+        if len(shard.ring) >= LOG_BATCH:
+            shard.flush_log()
+
+    def _end_gracefully(self, grace: Grace, now: float) -> None:
+        """The same, for what may have been answered by something else than its route's upstream."""
+        shard = self.down.shard
+        if self.reason and not grace.silent:
+            self._count()
+        if grace.first_reason and self.reason:
+            self._tries().second_reason = self.reason
+        self.give_up(now)
+        if grace.first_reason:
+            self.reason = grace.first_reason
+            self.resource = grace.first_resource
+            shard.refusals.count(self.reason, self.resource)
+        if shard.log_enabled and not grace.silent:
+            self._record(now)
+        grace.end(self, now)
 
     def _count(self) -> None:
         """The request was refused or has failed."""

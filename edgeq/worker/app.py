@@ -20,10 +20,13 @@ from edgeq.admission.pressure import IDLE_FROM
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
+from edgeq.cache.cache import RouteCache
+from edgeq.cache.rules import CacheSettings
 from edgeq.config.schema import Config, Forward, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
+from edgeq.config.schema import RouteCache as CacheConfig
 from edgeq.config.units import parse_duration, parse_rate
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream, DownstreamFactory
@@ -33,6 +36,7 @@ from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
+from edgeq.policy.fallback import GROUPS, QUOTA, STATUSES, Fallback, PreparedAnswer
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
 from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.rate import (
@@ -46,7 +50,7 @@ from edgeq.policy.rate import (
     Window,
 )
 from edgeq.policy.retry import RetryBudget, RetryPolicy
-from edgeq.policy.tenant import TenantKey
+from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
@@ -109,6 +113,8 @@ class App:
         self._services: dict[str, UpstreamService] = {}
         self._bulkheads: dict[str, Bulkhead] = {}
         """Of routes that have a limit of their own."""
+        self._caches: dict[str, tuple[object, RouteCache]] = {}
+        """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
@@ -194,6 +200,8 @@ class App:
         limited = {route.name for route in config.route if route.limit}
         for name in [name for name in self._bulkheads if name not in limited]:
             self._bulkheads.pop(name).resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
+        cached = {route.name for route in config.route if route.cache is not None}
+        self._caches = {name: known for name, known in self._caches.items() if name in cached}
         for name in [name for name in self._services if name not in config.upstream]:
             service = self._services.pop(name)
             service.retire()
@@ -224,7 +232,58 @@ class App:
         route.terms = self._terms(config)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
+        route.cache = self._cache(config)
+        route.fallback = self._fallback(config, route)
+        route.graceful = route.cache is not None or route.fallback is not None
         return route
+
+    def _cache(self, config: RouteConfig) -> RouteCache | None:
+        """A route's cache. It stays the same over reloads, with what it holds, unless that may be about something
+        else now."""
+        if config.cache is None:
+            return None
+        tenant = self._tenant
+        forward = self._config.forward
+        written = frozenset(name.lower().encode() for name in (forward.deadline, forward.priority) if name)
+        named = tenant.name if tenant is not None and tenant.kind == HEADER else b""
+        settings = _cache_settings(config.cache, named, written)
+        source = (config.upstream, config.match, config.rewrite)
+        known = self._caches.get(config.name)
+        if known is not None and known[0] == source:
+            cache = known[1]
+            cache.configure(settings)
+        else:
+            cache = RouteCache(settings)
+        self._caches[config.name] = (source, cache)
+        return cache
+
+    def _fallback(self, config: RouteConfig, route: Route) -> Fallback | None:
+        """What a route serves in place of a refusal. The other upstream is reached by a route of its own, which is the
+        same but for its terms: the request has met them."""
+        fallback = config.fallback
+        if fallback is None:
+            return None
+        answer = None
+        if fallback.answer is not None:
+            body = fallback.answer.body.encode()
+            answer = PreparedAnswer(fallback.answer.status, fallback.answer.content_type, body)
+        other = None
+        if fallback.upstream:
+            other = Route(
+                route.name,
+                route.host,
+                route.path,
+                self._services[fallback.upstream].upstream,
+                route.rewrite,
+                route.timeout_s,
+                route.body_bytes,
+                route.generation,
+                route.any_reading,
+            )
+            if answer is not None:
+                statuses = [one for one in fallback.on if one in STATUSES]
+                other.fallback = Fallback((*GROUPS, *QUOTA, *statuses), None, answer)
+        return Fallback(fallback.on, other, answer)
 
     def _retry(self, config: RouteConfig) -> RetryPolicy | None:
         """When a request of a route is tried again; None if never."""
@@ -475,6 +534,9 @@ class App:
             "rate_refused": sum(rate.refused for rate in self._rates.values()),
             "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
+            "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
+            "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
+            "cache_bytes": sum(cache.store.size_bytes for _, cache in self._caches.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
@@ -511,6 +573,21 @@ def _forward_policy(config: Forward) -> ForwardPolicy:
         _TRACES[config.trace],
         deadline,
         config.priority.lower().encode(),
+    )
+
+
+def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset[bytes]) -> CacheSettings:
+    return CacheSettings(
+        int(config.max_bytes),
+        int(config.max_object),
+        float(config.default_ttl),
+        float(config.stale_while_revalidate),
+        float(config.stale_if_error),
+        float(config.join),
+        config.set_cookie == "strip",
+        config.obey_requests,
+        tenant_field,
+        written,
     )
 
 

@@ -137,6 +137,18 @@ def upstream_protocol_error(stage: Stage) -> Seen:
     return Seen(stage.endpoint("upstream_protocol_error"), stage.ask(get("upstream_protocol_error", "garbage")))
 
 
+@provokes(
+    "upstream_failed",
+    upstream={},
+    route={"fallback": {"on": ["500"], "answer": {"status": 200, "body": "instead"}}},
+)
+def upstream_failed(stage: Stage) -> Seen:
+    got = stage.ask(get("upstream_failed", "fail"))
+    assert (got.status, got.body) == (200, b"instead")
+    assert b"edgeq-reason=upstream_failed" in (got.get(b"proxy-status") or b"")
+    return Seen(stage.endpoint("upstream_failed"), status=200)
+
+
 @provokes("upstream_shed", upstream={})
 def upstream_shed(stage: Stage) -> Seen:
     got = stage.ask(get("upstream_shed", "busy"))

@@ -9,6 +9,8 @@ from typing import Any
 import h11
 import pytest
 
+from edgeq.observe.refusals import Refusals
+from tests.response import test_cache
 from tests.support.fake_transport import World, frozen_time
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -131,3 +133,20 @@ def test_of_one_who_was_let_in_by_another() -> None:
     world.dial_ok().data(OK)
     assert first.take().endswith(b"ok")
     world.check_settled()
+
+
+def test_nothing_is_served_instead() -> None:
+    """Not even what is in the cache: what is left undone is not known, so the connection is to end."""
+    made = test_cache.world(stale_if_error_s=30.0)
+    test_cache.stale(made, b'ETag: "a"')
+    made.shard.requests = 0
+    made.ring.clear()
+    made.clients.clear()
+    refusals = made.shard.refusals = Refusals()
+    made.events.defects = []
+    client, server = made.request(test_cache.GET)
+    fail_once(client)
+    server.data(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    made.loop.run()
+    assert refusals.total() == 1
+    check_refused(made, client.take())

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import edgeq.listener.connection
+import edgeq.response.grace
 import edgeq.response.relay
 import edgeq.response.tries
 import edgeq.upstream.connection
@@ -54,6 +55,7 @@ class Clock:
 CLOCK: Final = Clock()
 _MODULES: Final[tuple[Any, ...]] = (
     edgeq.listener.connection,
+    edgeq.response.grace,
     edgeq.response.relay,
     edgeq.response.tries,
     edgeq.upstream.connection,
