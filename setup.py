@@ -47,6 +47,7 @@ HOT = [
     "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
     "edgeq/listener/tcp_info_io.py",
+    "edgeq/observe/refusals.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",
     "edgeq/upstream/attempt.py",

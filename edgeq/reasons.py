@@ -15,6 +15,7 @@ draft-ietf-httpapi-ratelimit-headers-10, section 6.
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Literal, NamedTuple
 
 Fault = Literal["C", "S", "U", "K"]
@@ -132,3 +133,39 @@ OVERLOAD: Final = frozenset(
     )
 )
 """What may come of too many requests at an upstream, once it has them; other failures say nothing about its limit."""
+
+_INTRODUCTION: Final = """\
+# Reasons
+
+Made by `python -m edgeq.reasons > docs/reasons.md`.
+
+Every request that edgeq refuses, or that fails, has exactly one reason, and a resource: what it was refused by, such as
+`upstream/api:queue`, `route/checkout`, `listener/0.0.0.0:8080`, `rate/plan`, `worker:loop_lag`. Both are in the answer
+(`application/problem+json`, and `Proxy-Status`), in the access log (`edgeq.reason`, `edgeq.resource`), and in what a
+worker counts; of a connection that never became a request the event log tells.
+
+429 means that the caller's own quota is the cause, 503 that shared capacity is; 504 that time ran out, 502 that the
+upstream misbehaved. Without a status edgeq makes no answer: nobody could read it, or there is one already. An answer
+that has begun when something fails is cut, so that the client sees that it is incomplete; the access log has the status
+that was sent.
+
+Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains, 60 s at most; *soon*, another
+process takes over at once.
+
+"""
+_WHO: Final = {"C": "client", "S": "edgeq", "U": "upstream", "K": "kernel"}
+_WAITS: Final = {"none": "", "exact": "exact", "adaptive": "estimated", "soon": "soon"}
+
+
+def document() -> str:
+    """The table for people, in Markdown: docs/reasons.md."""
+    lines = ["| reason | status | Retry-After | whose doing | what | what to look at |", "|---|---|---|---|---|---|"]
+    for row in _ROWS:
+        status = str(row.status) if row.status else ""
+        cells = (f"`{row.token}`", status, _WAITS[row.retry_after], _WHO[row.fault], row.title, row.hint)
+        lines.append("| " + " | ".join(cells) + " |")
+    return _INTRODUCTION + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

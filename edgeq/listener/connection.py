@@ -171,18 +171,33 @@ class Downstream(Timed):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state in (IDLE, NEW, READING):
-            self._read_head(data)
-        elif state == ACTIVE:
-            self._active_data(data)
-        elif state == TUNNEL:
-            exchange = self.exchange
-            if exchange is not None:
-                exchange.tunnel_data(data)
-        elif state == LINGERING:
-            self._received += len(data)
-            if self._received > LINGER_BYTES:
-                self.abort()
+        try:
+            if state in (IDLE, NEW, READING):
+                self._read_head(data)
+            elif state == ACTIVE:
+                self._active_data(data)
+            elif state == TUNNEL:
+                exchange = self.exchange
+                if exchange is not None:
+                    exchange.tunnel_data(data)
+            elif state == LINGERING:
+                self._received += len(data)
+                if self._received > LINGER_BYTES:
+                    self.abort()
+        except Exception as error:  # of our own: what is refused comes as a value, or as Refused
+            self._end_by_defect(data, error)
+
+    def _end_by_defect(self, data: bytes, error: Exception) -> None:
+        """Something of ours has failed with these bytes: this client is told, the others notice nothing."""
+        resource = self.settings.resource
+        self.shard.tell_defect(error, resource)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.fail("internal_error", resource, "")
+        elif self.state in (IDLE, NEW, READING):
+            self._refuse_unread(data, "internal_error", "")
+        if self.state not in (LINGERING, CLOSED):
+            self.abort()
 
     def awaits_client(self) -> bool:
         """Is more to come from the client before an answer can?"""
@@ -539,7 +554,7 @@ class Downstream(Timed):
         if self.state == IDLE and self.buffer:
             data = self.buffer
             self.buffer = b""
-            self._read_head(data)
+            self.data_received(data)
 
     def _close_after_answer(self, exchange: Exchange) -> None:
         """End the connection so that what has been answered arrives, whatever the client still sends."""

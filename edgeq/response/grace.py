@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
 _ERRORS: Final = frozenset((500, 502, 503, 504))
 """For which a stale answer may be used (RFC 5861 4)."""
-_ABANDONED: Final = frozenset(("client_gone", "client_stalled", "draining"))
+_ABANDONED: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error"))
 """Ends of a leader that say nothing about the upstream."""
+_FINAL: Final = frozenset(("draining", "internal_error"))
+"""After which the connection is to end, so nothing else is served."""
 _BIG: Final = 16 * 1024
 
 HIT: Final = "hit"
@@ -357,7 +359,7 @@ class Grace:
             return False
         self._stop_waiting(exchange)
         now = monotonic()
-        if reason != "draining" and REASONS[reason].fault != "C" and self.serve_stale(exchange, now):
+        if reason not in _FINAL and REASONS[reason].fault != "C" and self.serve_stale(exchange, now):
             return True
         fallback = self._fallback
         if fallback is None or reason not in fallback.reasons or self._held is not None:

@@ -179,10 +179,13 @@ class Exchange(Attempt):
     def granted(self, bulkhead: Bulkhead, now: float) -> None:
         """The wait is over."""
         route = self.route
-        if route is not None and bulkhead is route.upstream.bulkhead:
-            self._submit(route.upstream)
-        else:
-            self.enter(now)
+        try:
+            if route is not None and bulkhead is route.upstream.bulkhead:
+                self._submit(route.upstream)
+            else:
+                self.enter(now)
+        except Exception as error:  # of our own; whoever made room for this one has no part in it
+            self.end_by_defect(error)
 
     def _submit(self, upstream: Upstream) -> None:
         tries = self.tries
@@ -857,7 +860,8 @@ class Exchange(Attempt):
         if second:
             detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
-        self.keep_alive = down.may_keep(self) and (row.fault != "C" or row.status == 429)
+        is_orderly = row.fault != "C" or row.status == 429
+        self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"
         text = refusal(
             reason,
             resource,
@@ -874,6 +878,12 @@ class Exchange(Attempt):
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self._end(monotonic())
         down.exchange_done(self, monotonic())
+
+    def end_by_defect(self, error: Exception) -> None:
+        is_over = self.ended
+        super().end_by_defect(error)
+        if is_over:
+            self.down.abort()  # what is left undone is not known
 
     def shed(self, reason: str) -> None:
         """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""
@@ -988,6 +998,8 @@ class Exchange(Attempt):
         if grace is not None:
             self._end_gracefully(grace, now)
             return
+        if self.reason:
+            self._count()
         if shard.log_enabled:
             self._record(now)
         if self.tries is not None or self.held is not None:
@@ -1002,15 +1014,28 @@ class Exchange(Attempt):
 
     def _end_gracefully(self, grace: Grace, now: float) -> None:
         """The same, for what may have been answered by something else than its route's upstream."""
+        shard = self.down.shard
+        if self.reason and not grace.silent:
+            self._count()
         if grace.first_reason and self.reason:
             self._tries().second_reason = self.reason
         self.give_up(now)
         if grace.first_reason:
             self.reason = grace.first_reason
             self.resource = grace.first_resource
-        if self.down.shard.log_enabled and not grace.silent:
+            shard.refusals.count(self.reason, self.resource)
+        if shard.log_enabled and not grace.silent:
             self._record(now)
         grace.end(self, now)
+
+    def _count(self) -> None:
+        """The request was refused or has failed."""
+        refusals = self.down.shard.refusals
+        refusals.count(self.reason, self.resource)
+        second = "" if self.tries is None else self.tries.second_reason
+        route = self.route
+        if second and second != self.reason and route is not None:
+            refusals.count(second, route.resource + ":retry")
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

@@ -422,6 +422,7 @@ class App:
             self._refusal,
             tls,
             self._log,
+            self._shard.refusals,
             lambda: self._loop.lag_s,
             self._shard.pressure,
         )
@@ -606,6 +607,7 @@ class App:
             "requests": self._shard.requests,
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
+            "refused": self._shard.refusals.total(),
             "rate_refused": sum(rate.refused for rate in self._rates.values()),
             "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
@@ -617,6 +619,10 @@ class App:
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
 
+    def refusals(self) -> dict[str, dict[str, int]]:
+        """How often something was refused or has failed here: reason to resource to count."""
+        return self._shard.refusals.snapshot()
+
     def close(self) -> None:
         """Cut what is left and write out the log."""
         self._doorbell.close()
@@ -626,6 +632,9 @@ class App:
         for service in (*self._services.values(), *self._retired):
             service.close()
         self._resolver.close()
+        refused = self.refusals()
+        if refused:  # or nobody would ever know: they end with this worker
+            self._log.info("refusals_of_worker", refused=refused)
         self._access.flush()
         self._access.close()
         if self._old_access is not None:

@@ -339,3 +339,33 @@ def test_the_groups() -> None:
         assert REASONS[token].fault in "SU"
         assert REASONS[token].status
     assert not {"draining", "loop_lag", "no_route", "config_error", "request_malformed"} & set(CHOICES)
+
+
+def test_each_refusal_is_counted_once() -> None:
+    """Why the fallback was asked, whether it serves or not, and that it has failed."""
+    made = Backed()
+    client = ask(made)
+    made.dial_failed()
+    made.dial_ok().data(ok(b"from backup"))
+    made.loop.run()
+    first = {"upstream_connect_refused": {"upstream/up#10.0.0.1:80": 1}}
+    assert made.shard.refusals.snapshot() == first
+    ask(made, GET, client)
+    made.dial_failed()
+    server = next(one for one in made.servers if one.protocol.exchange is not None)
+    server.data(b"nonsense\r\n\r\n")
+    made.loop.run()
+    assert made.shard.refusals.snapshot() == {
+        "upstream_connect_refused": {"upstream/up#10.0.0.1:80": 2},
+        "upstream_protocol_error": {"upstream/backup#10.9.9.9:80": 1},
+    }
+    made.quiet()
+
+
+def test_a_prepared_answer_is_counted_as_what_it_replaces() -> None:
+    """It is no less a refusal."""
+    made = Backed(backup=False, answer=PREPARED)
+    ask(made)
+    made.dial_failed()
+    assert made.shard.refusals.snapshot() == {"upstream_connect_refused": {"upstream/up#10.0.0.1:80": 1}}
+    made.quiet()
