@@ -102,7 +102,7 @@ def deadline_expired(stage: Stage) -> Seen:
     return Seen("route/deadline_expired", stage.ask(get("deadline_expired", "stall")))
 
 
-@provokes("concurrency_limit_client", missing="tenant.limit is no key yet")
+@provokes("concurrency_limit_client")
 def concurrency_limit_client(stage: Stage) -> Seen:
     tenant: Tables = {"key": "header:x-tenant", "limit": 1, "queue": {"max": 0}}
     started = stage.start(Settings(extra={"tenant": tenant}))
