@@ -82,7 +82,7 @@ _ROWS: Final = (
     Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress"),
     # route and configuration
     Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path"),
-    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "see the event log"),
+    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "a file that the configuration names could not be read by a worker that was started again: see upstream_unusable in the event log"),
     Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
     # waiting
     Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),

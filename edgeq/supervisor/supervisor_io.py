@@ -113,6 +113,7 @@ class Supervisor:
             except OSError as error:
                 raise StartError(f"cannot write the pid file {self._pidfile}: {error.strerror}") from error
         self._started = True
+        self._board.set_started()
         self._notifier.ready()
         _log.info("serving", workers=len(self._fleet.table.active()), version=__version__)
         if self._serving is not None:

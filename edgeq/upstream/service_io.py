@@ -57,9 +57,10 @@ class UpstreamService:
         self._leaving: list[Pool] = []
         self._is_retired = False
 
-    def apply(self, config: UpstreamConfig, workers: int) -> None:
+    def apply(self, config: UpstreamConfig, workers: int, lenient: bool = False) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
+        lenient: certificates that cannot be used are no error; requests of this upstream alone get one.
         Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
@@ -70,12 +71,19 @@ class UpstreamService:
             try:
                 context = upstream_context(config.tls)
             except ValueError as error:
-                raise StartError(f"upstream.{self.upstream.name}.{error}") from None
+                text = f"upstream.{self.upstream.name}.{error}"
+                if not lenient:
+                    raise StartError(text) from None
+                self._log.error("upstream_unusable", upstream=self.upstream.name, detail=text)
+                self.upstream.configure(config, workers)
+                self.upstream.unresolved = "config_error"
+                return
             dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config
         self._is_retired = False
         self.upstream.configure(config, workers)
+        self.upstream.unresolved = "upstream_none_healthy"
         if old is not None and old.tls != config.tls:
             self._retire(self._pools.values())
             self._pools = {}
@@ -150,7 +158,7 @@ class UpstreamService:
             self._leaving = [pool for pool in self._leaving if pool.waiting]
         if self._is_retired:
             self._let_pools_go()
-        elif not upstream.pools:
+        elif self._config is not None and not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
 

@@ -125,7 +125,7 @@ class Upstream:
         self.events: list[tuple[str, dict[str, Any]]] = []
         """What the operator should read, for the shell to log."""
         self.unresolved = "upstream_none_healthy"
-        """Why there are no pools: dns_error, dns_timeout or upstream_none_healthy."""
+        """Why there are no pools: dns_error, dns_timeout, config_error or upstream_none_healthy."""
         self.host = b""
         """Host header instead of the client's; empty: the client's."""
         self.hosts_differ: bool = False

@@ -105,6 +105,7 @@ class App:
         self._config = config
         self._ticket_secret = ticket_secret
         self._sockets = dict(sockets)
+        self._board = board
         self._row = board.row(slot)
         self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
@@ -157,7 +158,8 @@ class App:
         )
         self._shard.flush_log = self._access.flush
         self._resolver = Resolver(loop, config.dns, self._log)
-        self._configure(self._generation, config)
+        # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
+        self._configure(self._generation, config, self._board.started)
         self._row.set_state(STATE_SERVING)
         loop.on_tick(self._tick)
         self._doorbell.start(loop, self._look)
@@ -183,14 +185,14 @@ class App:
         self._shard.forward = _forward_policy(config.forward)
         self._configure(generation, config)
 
-    def _configure(self, generation: int, config: Config) -> None:
+    def _configure(self, generation: int, config: Config, lenient: bool = False) -> None:
         shard = self._shard
         shard.log_enabled = config.access_log.target != "off"
         self._protect(config.protect)
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
             service = self._service(name)
-            service.apply(upstream, self._workers)
+            service.apply(upstream, self._workers, lenient)
             service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
         self._generation = generation
         tenant = config.tenant

@@ -114,7 +114,7 @@ def no_route(stage: Stage) -> Seen:
     return Seen("listener/main", stage.ask(NOWHERE))
 
 
-@provokes("config_error", missing="a worker does not start while a file of an upstream cannot be read")
+@provokes("config_error")
 def config_error(stage: Stage) -> Seen:
     """The CA of one upstream is gone when a worker is started again; the other upstream is served."""
     authority = Path(stage.directory) / "authority.pem"
