@@ -1,0 +1,179 @@
+"""Restarts, reloads and kills of the supervisor while clients come without a pause: none is refused, none is reset.
+
+The real gateway under a manager that keeps its sockets; half of the clients make a connection for each request, half
+keep theirs until an answer says that it ends. A request is either answered with 200, whole, or counted as lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import ROOT, Settings, edgeq_config, free_port
+from tests.support.manager import Manager, managing
+from tests.support.supervised import wait_for
+
+RESTARTS = 20
+RELOADS = 50
+KILLS = 20
+WORKERS = 2
+
+
+class Client(threading.Thread):
+    """Asks, as often as it can, until it is told to stop. Failures are kept with what was being done."""
+
+    def __init__(self, port: int, keeps: bool, stop: threading.Event) -> None:
+        super().__init__()
+        self._port = port
+        self.keeps = keeps
+        self._stop_event = stop
+        self.answered = 0
+        self.connections = 0
+        self.lost: list[str] = []
+
+    def run(self) -> None:
+        while not self._stop_event.is_set():
+            doing = "connecting"
+            try:
+                with socket.create_connection(("127.0.0.1", self._port), timeout=30) as sock:
+                    self.connections += 1
+                    doing = "asking"
+                    while self._ask(sock) and not self._stop_event.is_set():
+                        pass
+            except OSError as error:
+                self.lost.append(f"{doing} {self.connections}: {error!r}")
+
+    def _ask(self, sock: socket.socket) -> bool:
+        """Returns whether the connection stays. Raises OSError if the answer is none."""
+        fields = b"Host: a\r\n" if self.keeps else b"Host: a\r\nConnection: close\r\n"
+        sock.sendall(b"GET /slow?ms=5 HTTP/1.1\r\n" + fields + b"\r\n")
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += self._more(sock, data)
+        head, _, body = data.partition(b"\r\n\r\n")
+        status, *lines = head.lower().split(b"\r\n")
+        if not status.startswith(b"http/1.1 200"):
+            raise OSError(f"answer {head!r}")
+        length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
+        while len(body) < length:
+            body += self._more(sock, body)
+        self.answered += 1
+        return self.keeps and b"connection: close" not in lines
+
+    def _more(self, sock: socket.socket, so_far: bytes) -> bytes:
+        more = sock.recv(65536)
+        if not more:
+            raise OSError(f"closed after {len(so_far)} bytes of an answer")
+        return more
+
+
+@contextlib.contextmanager
+def demo_upstream() -> Iterator[int]:
+    """A process of its own."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeq", "demo", "--listen", f"127.0.0.1:{port}"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def accepts() -> bool:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return True
+        return False
+
+    try:
+        wait_for("the upstream", accepts)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Load:
+    """A gateway under a manager, and its clients."""
+
+    def __init__(self, directory: Path, manager: Manager, port: int, upstream: int) -> None:
+        self.manager = manager
+        self._file = directory / "edgeq.toml"
+        self._directory = directory
+        self._ports = port, upstream
+        self._stop = threading.Event()
+        self.clients = [Client(port, number % 2 == 0, self._stop) for number in range(6)]
+
+    @property
+    def answered(self) -> int:
+        return sum(client.answered for client in self.clients)
+
+    def write(self, first_byte_s: float = 30) -> None:
+        """The configuration."""
+        settings = Settings(workers=WORKERS, first_byte_s=first_byte_s, access_log=False)
+        self._file.write_text(edgeq_config(*self._ports, self._directory, settings))
+
+    def wait_answers(self, count: int) -> None:
+        """Until so many more have come, so that each change meets clients that are in the midst of it."""
+        before = self.answered
+        wait_for(f"{count} answers", lambda: self.answered >= before + count)
+
+    def stop(self) -> None:
+        """Let the clients end their requests."""
+        self._stop.set()
+        for client in self.clients:
+            client.join()
+
+
+@contextlib.contextmanager
+def under_load(directory: Path) -> Iterator[Load]:
+    """Clients ask meanwhile; at the end it fails if one of them lost anything."""
+    with demo_upstream() as upstream:
+        command = [sys.executable, "-m", "edgeq", "serve", "--config", str(directory / "edgeq.toml")]
+        with managing(Manager(directory, command)) as manager:
+            load = Load(directory, manager, free_port(), upstream)
+            load.write()
+            manager.start_ready()
+            for client in load.clients:
+                client.start()
+            try:
+                load.wait_answers(100)
+                yield load
+                load.wait_answers(100)
+            finally:
+                load.stop()
+            assert [lost for client in load.clients for lost in client.lost] == []
+            assert manager.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("number", "times"), [(signal.SIGTERM, RESTARTS), (signal.SIGKILL, KILLS)], ids=["restart", "kill"]
+)
+def test_restarts_lose_nobody(tmp_path: Path, number: signal.Signals, times: int) -> None:
+    """The sockets wait in the store; what runs is finished by the old workers, in a restart before it ends."""
+    with under_load(tmp_path) as load:
+        for _ in range(times):
+            assert load.manager.stop(number) == (0 if number == signal.SIGTERM else -number)
+            load.manager.start_ready()
+            load.wait_answers(100)
+        # Those who keep their connection had to make a new one, and were told so.
+        assert all(client.connections > times // 2 for client in load.clients)
+
+
+def test_reloads_lose_nobody(tmp_path: Path) -> None:
+    """Each changes something, and READY=1 says that it holds in every worker; kept connections stay."""
+    with under_load(tmp_path) as load:
+        for reload in range(RELOADS):
+            load.write(31 + reload)
+            load.manager.process.send_signal(signal.SIGHUP)
+            load.manager.wait_told("READY=1", 2 + reload)
+            load.wait_answers(20)
+        assert [client.connections for client in load.clients if client.keeps] == [1, 1, 1]
