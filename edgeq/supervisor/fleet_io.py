@@ -192,7 +192,7 @@ class Fleet:
 
         `on_board`: they write into this board, so their slots are taken meanwhile.
         """
-        for mate in mates:
+        for mate in (mate for mate in mates if mate.slot < self._table.capacity):
             pidfd = open_survivor(mate.pid, mate.started)
             if pidfd is not None:
                 self._survivors[mate] = pidfd

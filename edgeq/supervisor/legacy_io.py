@@ -33,10 +33,11 @@ from edgeq.supervisor.shards import ShardOrder
 from edgeq.supervisor.systemd_io import Notifier, Received
 
 _log = log_io.get_logger()
-_PREFIX: Final = "edgeq-"
-_BOARD: Final = "edgeq-board"
-_NOTES: Final = "edgeq-notes"
-_SOCKET: Final = "edgeq-socket."
+_PREFIX: Final = "edgeq/"
+"""No unit's name has a slash, and a unit's name is what its sockets are called unless they are named."""
+_BOARD: Final = "edgeq/board"
+_NOTES: Final = "edgeq/notes"
+_SOCKET: Final = "edgeq/socket/"
 _MAX_NOTES_BYTES: Final = 1 << 20
 
 

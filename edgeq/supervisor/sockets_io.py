@@ -466,21 +466,22 @@ class Listeners:
             self._groups[one.address] = GivenGroup(one, where, self._given[where])
             return False
         inherited = self._inherited.pop(where, ())
-        kind = UnixGroup if where.family == "unix" else TcpGroup
-        self._groups[one.address] = kind(one, where, inherited)
+        self._groups[one.address] = _group(one, where, inherited)
         if inherited:
             _log.info("listener taken over", address=one.address, shards=len(inherited))
         return not inherited
+
+    def _take_the_rest(self) -> None:
+        """What a predecessor listened on and the configuration does not name any more, so that it can be retired."""
+        while self._inherited:
+            where, socks = self._inherited.popitem()
+            address = where.text()
+            self._groups[address] = _group(Listener(address=address, name=address), where, socks)
 
     @property
     def unnamed(self) -> list[str]:
         """Where a .socket unit listens, and no listener does."""
         return [where.text() for where in self._given if not any(where == one.where for one in self._groups.values())]
-
-    def _take_the_rest(self) -> None:
-        """What a predecessor listened on and the configuration does not name any more, so that it can be retired."""
-        for where in tuple(self._inherited):
-            self._add(Listener(address=where.text(), name=where.text()))
 
     def _note(self) -> None:
         if self._legacy is not None:
@@ -549,6 +550,10 @@ class Listeners:
                 group.leave()
             else:
                 group.close()
+
+
+def _group(one: Listener, where: ListenAddress, inherited: Sequence[socket.socket]) -> Group:
+    return (UnixGroup if where.family == "unix" else TcpGroup)(one, where, inherited)
 
 
 def peer(sock: socket.socket) -> tuple[int, int, int]:

@@ -97,7 +97,7 @@ def test_a_socket_that_was_just_closed_is_numbered_right(store: Store, is_kept: 
     first, board, _ = begin(store, Inheritance())
     first.ensure([one], [0, 1, 2, 3])
     sock = first.sockets_of(1, [one.address])[0]
-    name = f"edgeq-socket.{os.fstat(sock.fileno()).st_ino}"
+    name = f"edgeq/socket/{os.fstat(sock.fileno()).st_ino}"
     sock.shutdown(socket.SHUT_RDWR)
     first.close()
     board.close()

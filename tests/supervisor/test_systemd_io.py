@@ -49,7 +49,7 @@ def test_without_a_manager_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
     assert Notifier.from_environment().store_size == 0
     notifier = Notifier("/nowhere", 1.0, 7)
     notifier.ready()
-    assert not notifier.store("edgeq-x", 0)
+    assert not notifier.store("edgeq/x", 0)
 
 
 def test_a_descriptor_goes_with_its_name(tmp_path: Path) -> None:
@@ -58,10 +58,10 @@ def test_a_descriptor_goes_with_its_name(tmp_path: Path) -> None:
         manager.bind(str(tmp_path / "notify"))
         notifier = Notifier(str(tmp_path / "notify"), 0.0, 7)
         with open(os.devnull, "rb") as file:
-            assert notifier.store("edgeq-x", file.fileno())
+            assert notifier.store("edgeq/x", file.fileno())
             inode = os.fstat(file.fileno()).st_ino
         data, fds, _, _ = socket.recv_fds(manager, 1024, 4)
-        assert data == b"FDSTORE=1\nFDNAME=edgeq-x"
+        assert data == b"FDSTORE=1\nFDNAME=edgeq/x"
         assert [os.fstat(fd).st_ino for fd in fds] == [inode]
         os.close(fds[0])
         notifier.status("one")

@@ -26,7 +26,7 @@ drain_timeout = "1s"
 [[listener]]
 address = "0.0.0.0:80"
 [upstream.demo]
-endpoints = ["http://127.0.0.1:9000"]
+endpoints = ["http://localhost:9000"]
 timeouts = { first_byte = FIRST_BYTE }
 """
 DROP_IN = "/etc/systemd/system/edgeq.service.d/test.conf"

@@ -60,7 +60,7 @@ def workers(manager: Manager) -> list[int]:
 
 def kinds(manager: Manager) -> dict[str, int]:
     """How many of each kind are in the store."""
-    kind = [name.partition(".")[0] for name in manager.names()]
+    kind = ["/".join(name.split("/")[:2]) for name in manager.names()]
     return {one: kind.count(one) for one in set(kind)}
 
 
@@ -68,7 +68,7 @@ def test_what_is_told_and_in_which_order(tmp_path: Path, address: str) -> None:
     """Everything is in the store before READY; a reload is framed; the end is announced with its time."""
     with service(tmp_path, addresses=[address], workers=2) as manager:
         manager.start_ready()
-        assert kinds(manager) == {"edgeq-board": 1, "edgeq-notes": 1, "edgeq-socket": 2}
+        assert kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1, "edgeq/socket": 2}
         manager.process.send_signal(signal.SIGHUP)
         manager.wait_told("READY=1", 2)
         assert manager.stop() == 0
@@ -80,7 +80,7 @@ def test_what_is_told_and_in_which_order(tmp_path: Path, address: str) -> None:
         assert "EXTEND_TIMEOUT_USEC=" in manager.told[-1]
         assert "STATUS=2/2 workers, 0 connections, 0 requests in flight" in manager.told
         # It has gone, and its sockets have not.
-        assert kinds(manager)["edgeq-socket"] == 2
+        assert kinds(manager)["edgeq/socket"] == 2
 
 
 def test_without_a_store_nothing_is_left(tmp_path: Path, address: str) -> None:
@@ -110,7 +110,7 @@ def test_what_waits_during_a_restart_is_served(tmp_path: Path, address: str) -> 
             sock.close()
         assert first.isdisjoint(who.pid for who in answers)
         assert len({who.pid for who in answers}) == 2
-        assert kinds(manager) == {"edgeq-board": 1, "edgeq-notes": 1, "edgeq-socket": 3}
+        assert kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1, "edgeq/socket": 3}
         assert len(events(manager, "listener taken over")) == 2
 
 
@@ -176,7 +176,7 @@ def test_fewer_workers_and_listeners_after_a_restart(tmp_path: Path, address: st
             sock.close()
         assert b" 503 " in left.recv(65536).partition(b"\r\n")[0]
         left.close()
-        wait_for("the store", lambda: kinds(manager).get("edgeq-socket") == 1)
+        wait_for("the store", lambda: kinds(manager).get("edgeq/socket") == 1)
         with pytest.raises(ConnectionRefusedError):
             connect(gone)
         assert [ask(address).slot for _ in range(8)] == [0] * 8
@@ -189,7 +189,7 @@ def test_more_workers_after_a_crash(tmp_path: Path, address: str) -> None:
         manager.stop(signal.SIGKILL)
         configure(tmp_path, addresses=[address], workers=4)
         manager.start_ready()
-        assert kinds(manager)["edgeq-socket"] == 4
+        assert kinds(manager)["edgeq/socket"] == 4
         seen: set[int] = set()
         wait_for("an answer of every worker", lambda: len(seen.add(ask(address).pid) or seen) == 4)  # type: ignore[func-returns-value]
 
@@ -220,7 +220,7 @@ def test_socket_activation(tmp_path: Path, address: str) -> None:
         manager.start_ready()
         read_who(first)
         first.close()
-        assert kinds(manager) == {"edgeq-board": 1, "edgeq-notes": 1}
+        assert kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1}
         for number in (signal.SIGTERM, signal.SIGKILL):
             manager.stop(number)
             waiting = connect(address)
@@ -322,7 +322,7 @@ def test_a_predecessor_of_another_version_is_not_understood_and_does_no_harm(tmp
     with service(tmp_path, addresses=[address], workers=2) as manager:
         manager.start_ready()
         assert manager.stop() == 0
-        for name in ("edgeq-board", "edgeq-notes"):
+        for name in ("edgeq/board", "edgeq/notes"):
             fd = next(fd for one, fd in manager.store if one == name)
             os.pwrite(fd, b"\xff" * 64, 0)
         waiting = [connect(address) for _ in range(6)]
@@ -334,4 +334,4 @@ def test_a_predecessor_of_another_version_is_not_understood_and_does_no_harm(tmp
             sock.close()
         assert events(manager, "board of the last run not taken over")
         assert events(manager, "notes of the last run not understood")
-        assert kinds(manager) == {"edgeq-board": 1, "edgeq-notes": 1, "edgeq-socket": 2}
+        assert kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1, "edgeq/socket": 2}
