@@ -61,12 +61,15 @@ bench-overload:
 
 # The package and what it needs go into a directory of their own; nothing of this machine's Python is changed. Paths are
 # those without DESTDIR, which is for those who make packages. The configuration stays, whoever comes or goes.
-install: $(BIN)/pip
-	rm -rf "$(DESTDIR)$(LIB)"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-warn-script-location --target "$(DESTDIR)$(LIB)" .
-	rm -rf "$(DESTDIR)$(LIB)/bin"
+INSTALLER := build/installer
+
+install:
+	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)"
+	$(PYTHON) -m venv "$(INSTALLER)"
+	"$(INSTALLER)/bin/pip" install --quiet --disable-pip-version-check --target "$(DESTDIR)$(LIB)" .
+	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)/bin"
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(UNITS)"
-	printf '%s\n' "#!$$($(BIN)/python -c 'import os, sys; print(os.path.realpath(sys.executable))') -P" 'import sys' \
+	printf '%s\n' "#!$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))') -P" 'import sys' \
 	'sys.path.insert(0, "$(LIB)")' 'from edgeq.cli import main' 'sys.exit(main())' > "$(DESTDIR)$(PREFIX)/bin/edgeq"
 	chmod 755 "$(DESTDIR)$(PREFIX)/bin/edgeq"
 	sed 's,/usr/bin/env edgeq,$(PREFIX)/bin/edgeq,' systemd/edgeq.service > "$(DESTDIR)$(UNITS)/edgeq.service"
@@ -78,6 +81,9 @@ install: $(BIN)/pip
 	install -D -m 644 systemd/example.conf "$(DESTDIR)$(DOC)/example.conf"
 	install -D -m 644 edgeq.toml.example "$(DESTDIR)$(DOC)/edgeq.toml.example"
 	[ -e "$(DESTDIR)/etc/edgeq/edgeq.toml" ] || install -D -m 644 edgeq.toml.example "$(DESTDIR)/etc/edgeq/edgeq.toml"
+	cd / && PYTHONPATH="$(DESTDIR)$(LIB)" $(PYTHON) -P -m edgeq version
+	@head -1 "$(DESTDIR)$(PREFIX)/bin/edgeq" | grep -Eq '^#!/(root|home)/' && echo "the service cannot see this Python," \
+	"which is below a home directory: install with another one, PYTHON=/usr/bin/python3" || true
 	@echo "now: systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload"
 	@echo "then, with /etc/edgeq/edgeq.toml as it should be: systemctl enable --now edgeq"
 

@@ -104,7 +104,7 @@ def boot(directory: Path) -> Iterator[Machine]:
 
 def make(target: str, directory: Path, root: Path) -> None:
     """`make install` or `make uninstall` into the machine, interpreted: it is about the service, not its speed."""
-    variables = {"PYTHON": python(), "VENV": str(directory / "venv"), "DESTDIR": str(root)}
+    variables = {"PYTHON": python(), "INSTALLER": str(directory / "installer"), "DESTDIR": str(root)}
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("EDGEQ_", "PYTHON"))}
     done = subprocess.run(
         ["make", "-C", str(ROOT), target, "EDGEQ_PURE=1", *(f"{key}={value}" for key, value in variables.items())],

@@ -234,8 +234,7 @@ def test_stopped_means_gone(machine: Machine) -> None:
 
 
 def test_uninstalled_leaves_only_the_configuration(machine: Machine, tmp_path: Path) -> None:
-    """`make uninstall` takes what `make install` brought, and no more."""
+    """`make uninstall` takes what `make install` brought, and no more. The last test: there is no service after it."""
     make("uninstall", tmp_path, machine.root)
     found = machine.must("find", "/usr/local", "/etc/edgeq", "-name", "*edgeq*").split()
     assert found == ["/etc/edgeq", "/etc/edgeq/edgeq.toml"]
-    make("install", tmp_path, machine.root)

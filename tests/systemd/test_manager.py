@@ -158,6 +158,47 @@ def running_requests(manager: Manager) -> list[str]:
     return [str(row["slot"]) for row in rows if row["in_flight"]]
 
 
+def test_killed_at_any_moment(tmp_path: Path, address: str) -> None:
+    """Killed after the first words to the manager, at the start and in a reload, while the number of workers changes:
+    whoever waits is served in the end, and no more is kept than is in use."""
+    unix = f"unix:{tmp_path}/http.sock"
+    waiting: list[socket.socket] = []
+
+    def killed_after(manager: Manager, words: int) -> None:
+        before = len(manager.told)
+        manager.start()
+        wait_for("words", lambda: "READY=1" in manager.told[before:] or len(manager.told) >= before + words)
+        if words > 2:  # what comes after READY: surplus sockets are let go
+            wait_for("words", lambda: len(manager.told) >= before + words)
+        manager.stop(signal.SIGKILL)
+        for sock in (connect(address), connect(unix)):
+            sock.sendall(b"who\n")
+            waiting.append(sock)
+
+    with service(tmp_path, addresses=[address, unix], workers=3) as manager:
+        manager.start_ready()
+        manager.stop(signal.SIGKILL)
+        for words, workers in ((1, 5), (1, 2), (2, 5), (1, 2), (3, 5), (4, 2), (2, 5), (2, 2)):
+            configure(tmp_path, addresses=[address, unix], workers=workers)
+            killed_after(manager, words)
+        for workers in (4, 1, 4, 2):
+            manager.start_ready()
+            configure(tmp_path, addresses=[address, unix], workers=workers)
+            before = len(manager.told)
+            manager.process.send_signal(signal.SIGHUP)
+            wait_for("a word", lambda before=before: len(manager.told) > before)  # type: ignore[misc]
+            manager.stop(signal.SIGKILL)
+            waiting.append(connect(address))
+            waiting[-1].sendall(b"who\n")
+        configure(tmp_path, addresses=[address, unix], workers=2)
+        manager.start_ready()
+        for sock in waiting:
+            read_who(sock)
+            sock.close()
+        wait_for("the store", lambda: kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1, "edgeq/socket": 3})
+        assert len({ask(address).pid for _ in range(40)}) == 2
+
+
 def test_fewer_workers_and_listeners_after_a_restart(tmp_path: Path, address: str) -> None:
     """What the new configuration has no place for is emptied, closed, and taken out of the store."""
     gone = f"127.0.0.1:{free_port()}"

@@ -103,7 +103,7 @@ def under_load(directory: Path) -> Iterator[Load]:
                 load.wait_answers(100)
             finally:
                 load.stop()
-            assert [lost for client in load.clients for lost in client.lost] == []
+            assert [lost for client in load.clients for lost in client.lost][:20] == []
             assert manager.process.poll() is None
 
 
