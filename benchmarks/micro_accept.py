@@ -30,6 +30,7 @@ import uvloop
 from edgeq.config.schema import Listener
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.peer import Peer
+from edgeq.observe.refusals import Refusals
 
 CONCURRENT = 32
 Way = Callable[["Bench"], Awaitable[None]]
@@ -249,7 +250,8 @@ async def acceptor(bench: Bench) -> None:
         return greeter
 
     config = Listener(address="127.0.0.1:0")
-    accepting = Acceptor(bench.loop, config, bench.sock.dup(), make, OpenGate(), lambda *_: b"", None, NoLog())
+    sock = bench.sock.dup()
+    accepting = Acceptor(bench.loop, config, sock, make, OpenGate(), lambda *_: b"", None, NoLog(), Refusals())
     accepting.start()
     await bench.serve()
     accepting.close()

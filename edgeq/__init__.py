@@ -7,6 +7,7 @@ The path of a request, and the rooms of this package in that order::
     1 listener   someone connects: accept, PROXY preface, TLS, read a request
     2 route      where does it go: host and path to a route
     3 policy     on what terms: forwarding headers, trust, limits
+    3b cache     has it been asked before: stored answers, identical requests on their way
     4 upstream   through a pool to an endpoint
     5 response   and back: relay, refusals, access log
 

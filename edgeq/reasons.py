@@ -15,6 +15,7 @@ draft-ietf-httpapi-ratelimit-headers-10, section 6.
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Literal, NamedTuple
 
 Fault = Literal["C", "S", "U", "K"]
@@ -81,7 +82,7 @@ _ROWS: Final = (
     Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress"),
     # route and configuration
     Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path"),
-    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "see the event log"),
+    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "a file that the configuration names could not be read by a worker that was started again: see upstream_unusable in the event log"),
     Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
     # waiting
     Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),
@@ -107,6 +108,7 @@ _ROWS: Final = (
     Reason("upstream_truncated", "U", 502, "none", "http_response_incomplete", BLANK, "Upstream's answer was cut", "it closed within the body"),
     Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
     Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
+    Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
     Reason("retry_budget_exhausted", "S", 0, "none", "", BLANK, "Not tried again", "retries are at their share of the traffic; the answer is that of the last try"),
     Reason("dns_error", "U", 502, "none", "dns_error", BLANK, "Upstream's name does not resolve", "check the name and [dns]"),
     Reason("dns_timeout", "U", 504, "none", "dns_timeout", BLANK, "Name lookup timed out", "check [dns] nameservers"),
@@ -131,3 +133,39 @@ OVERLOAD: Final = frozenset(
     )
 )
 """What may come of too many requests at an upstream, once it has them; other failures say nothing about its limit."""
+
+_INTRODUCTION: Final = """\
+# Reasons
+
+Made by `python -m edgeq.reasons > docs/reasons.md`.
+
+Every request that edgeq refuses, or that fails, has exactly one reason, and a resource: what it was refused by, such as
+`upstream/api:queue`, `route/checkout`, `listener/0.0.0.0:8080`, `rate/plan`, `worker:loop_lag`. Both are in the answer
+(`application/problem+json`, and `Proxy-Status`), in the access log (`edgeq.reason`, `edgeq.resource`), and in what a
+worker counts; of a connection that never became a request the event log tells.
+
+429 means that the caller's own quota is the cause, 503 that shared capacity is; 504 that time ran out, 502 that the
+upstream misbehaved. Without a status edgeq makes no answer: nobody could read it, or there is one already. An answer
+that has begun when something fails is cut, so that the client sees that it is incomplete; the access log has the status
+that was sent.
+
+Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains, 60 s at most; *soon*, another
+process takes over at once.
+
+"""
+_WHO: Final = {"C": "client", "S": "edgeq", "U": "upstream", "K": "kernel"}
+_WAITS: Final = {"none": "", "exact": "exact", "adaptive": "estimated", "soon": "soon"}
+
+
+def document() -> str:
+    """The table for people, in Markdown: docs/reasons.md."""
+    lines = ["| reason | status | Retry-After | whose doing | what | what to look at |", "|---|---|---|---|---|---|"]
+    for row in _ROWS:
+        status = str(row.status) if row.status else ""
+        cells = (f"`{row.token}`", status, _WAITS[row.retry_after], _WHO[row.fault], row.title, row.hint)
+        lines.append("| " + " | ".join(cells) + " |")
+    return _INTRODUCTION + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

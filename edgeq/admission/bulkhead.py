@@ -13,7 +13,9 @@ Invariants
 - The callbacks of tickets may call anything here. They are called once the state is whole, one after the other.
 
 The stuck, requests in flight for far longer than the rest (max(1 s, 10 x 95th percentile of answers)), do not count
-against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. They are
+against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. Both are the
+machine's, whatever the number of workers. The queue's bounds are the machine's, too; but each worker has its share of
+them in any case, for a crowd at another worker is nothing that it could make room in. The stuck are
 told apart by cohort: a permit belongs to the cohort that was open when it was granted, so neither granting nor
 releasing costs more than a counter, and a tick moves whole cohorts.
 """
@@ -28,9 +30,20 @@ from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
 from edgeq.admission.ticket import DROPPED, OK, Held, Ticket
-from edgeq.board.resources import BINDING_US, IN_FLIGHT_US, LAST, MachineWide, turn_of
+from edgeq.board.resources import (
+    BINDING_US,
+    BOUND_OK,
+    BOUND_US,
+    BUSY,
+    BUSY_BESIDE,
+    IN_FLIGHT_US,
+    LAST,
+    MachineWide,
+    turn_of,
+)
 from edgeq.worker.wheel import NEVER
 
+NO_LIMIT: Final = 1 << 30
 MAX_STUCK: Final = 128
 _STUCK_S: Final = 1.0
 _STUCK_TIMES: Final = 10.0
@@ -69,8 +82,7 @@ class Bulkhead:
         "_idle_place",
         "_retry_after",
         "_settling",
-        "_shared",
-        "_told_area_s",
+        "_told",
         "_told_waited_s",
         "_waits_by_service",
         "admitted",
@@ -82,9 +94,11 @@ class Bulkhead:
         "busy_beside",
         "counted",
         "dropped",
+        "excused",
         "held_s",
         "ignored",
         "in_flight",
+        "is_callers_own",
         "is_learned",
         "last_refusal",
         "limit",
@@ -97,6 +111,7 @@ class Bulkhead:
         "repairs",
         "resource",
         "service",
+        "shared",
         "stuck",
         "times",
         "wants_times",
@@ -106,16 +121,20 @@ class Bulkhead:
         self.resource = resource
         """As refusals name it, without the part: ``upstream/api``."""
         self.limit: int = limit
+        self.is_callers_own: bool = False
+        """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
         self.is_learned: bool = False
         """The limit is not a number of the configuration."""
         self.max_stuck: int = MAX_STUCK
         self.in_flight: int = 0
         self.stuck: int = 0
+        self.excused: int = 0
+        """Those of the stuck that do not count against the limit."""
         self.counted: int = 0
-        """What of in_flight counts against the limit."""
+        """What of in_flight counts against the limit: all but the excused."""
         self.service: Service = Service()
         self.queue: FairQueue = FairQueue(self.service, limit)
-        self._shared: MachineWide = MachineWide() if shared is None else shared
+        self.shared: MachineWide = MachineWide() if shared is None else shared
         self._retry_after: RetryAfter = RetryAfter(seed)
         self._cohort: Cohort = Cohort(now)
         self._cohorts: deque[Cohort] = deque()
@@ -124,7 +143,8 @@ class Bulkhead:
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
-        self._told_area_s: float = 0.0
+        # What the board has been told of the sums.
+        self._told: Totals = Totals()
         self._told_waited_s: float = 0.0
         self._idle_place: bool = False
         """The last tick left a waiter beside a free place, for another worker."""
@@ -159,8 +179,9 @@ class Bulkhead:
         self.repairs: int = 0
         self.last_refusal = ""
 
-    def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float) -> None:
-        """Set the queue's bounds; who waits already is measured by the new ones at the next occasion.
+    def configure(self, discipline: str, max_queued: int, max_bytes: int, max_wait_s: float, workers: int = 1) -> None:
+        """Set the queue's bounds, those of the machine; who waits already is measured by the new ones at the next
+        occasion.
 
         max_wait_s 0.0: twice as long as an answer takes, 1 s at least and 30 s at most.
         Raises: KeyError for an unknown discipline.
@@ -173,6 +194,7 @@ class Bulkhead:
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s
+        queue.workers = workers
 
     def _patience_s(self) -> float:
         """The longest wait that makes sense: who asks for what takes 10 s does not mind one more, and near capacity
@@ -186,27 +208,32 @@ class Bulkhead:
         if not self.has_place():
             return False
         self._grant(ticket, now)
-        self._shared.admitted(0.0)
+        self.shared.admitted(0.0)
         return True
 
     def has_place(self) -> bool:
         """Would `try_acquire` take a place?"""
         if self.queue.queued or self._settling:
             return False
-        shared = self._shared
+        shared = self.shared
         return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
         ticket.waits_in = self
         queue = self.queue
+        shared = self.shared
         queue.sweep(now)
-        reason = queue.push(ticket, now, self.counted)
+        queue.elsewhere = shared.others_queued()
+        queue.elsewhere_bytes = shared.others_queued_bytes()
+        reason = queue.push(ticket, now, self._places(1))
         if reason:
             if self.is_learned and queue.max_queued < 1 and reason == "queue_full":
                 reason = "adaptive_limit"  # there is no queue
             queue.shed.append((ticket, reason))
         self.dispatch(now)
+        if not self._bound:
+            self._look_at_bound(now)
 
     def cancel(self, ticket: Ticket, now: float) -> None:
         """The ticket waits no more (its client has left)."""
@@ -237,7 +264,7 @@ class Bulkhead:
         if not self._bound and not self._has_room():
             self._bound = True
             self._bound_at = now
-        shared = self._shared
+        shared = self.shared
         shared.set_in_flight(self.counted, self.in_flight)
 
     # -- out ----------------------------------------------------------------------------------------------------------
@@ -274,11 +301,9 @@ class Bulkhead:
         self.in_flight = in_flight
         if cohort.stuck:
             self.stuck -= 1
-            self._count()
+            self._excuse()
         else:
             self.counted -= 1
-            if self.stuck > self.max_stuck:
-                self._count()
             self.service.finished(held_s, outcome == OK, now)
         if outcome == OK:
             self.ok += 1
@@ -292,25 +317,25 @@ class Bulkhead:
         else:
             self.ignored += 1
         self.held_s += held_s
-        shared = self._shared
+        shared = self.shared
         shared.finished(held_s, outcome)
         shared.set_in_flight(self.counted, self.in_flight)
         if self.queue.queued or shared.others_wait():
             self.dispatch(now)
-        if self._bound and self._has_room():
+        if self._bound and not self._is_reached():
             self._leave_bound(now)
 
     def refused_beyond(self) -> None:
         """The upstream itself has refused one of those in flight for load; to be called before its release."""
         self.busy += 1
-        self.busy_beside += self.in_flight
+        self.busy_beside += self.in_flight + self.shared.others_in_flight()
 
     def _leave_bound(self, now: float) -> None:
         self._bound = False
         self.bound_s += now - self._bound_at
 
     def totals(self, now: float, totals: Totals) -> None:
-        """Fill in what a limit is learned from."""
+        """Fill in what a limit is learned from, of this worker."""
         self.advance(now)
         totals.ok = self.ok
         totals.dropped = self.dropped - self.busy
@@ -345,13 +370,26 @@ class Bulkhead:
                 return held
         return None
 
-    def _count(self) -> None:
-        """Whatever the stuck have beyond their own cap counts again."""
-        excused = min(self.max_stuck, self.stuck)
-        self.counted = self.in_flight - excused
+    def _excuse(self) -> None:
+        """Find out how many of the stuck do not count: all, as long as there are not too many in the machine. Who is
+        excused stays so, or two workers that have too many at the same moment would both take them back."""
+        room = self.max_stuck - self.shared.others_excused()
+        self.excused = min(self.stuck, max(self.excused, room))
+        self.counted = self.in_flight - self.excused
 
     def _has_room(self) -> bool:
-        return self.counted + self._shared.others_in_flight() < self.limit
+        return self.counted + self.shared.others_in_flight() < self.limit
+
+    def _places(self, more: int) -> float:
+        """How many of the machine's places serve those who wait here and `more`: the part of it that they are of all
+        who wait, since places go by arrival."""
+        shared = self.shared
+        if shared.alone:
+            return float(self.counted)
+        here = self.queue.queued + more
+        everywhere = here + shared.others_queued()
+        places = self.counted + shared.others_in_flight()
+        return places * here / everywhere if everywhere else float(places)
 
     # -- who is next --------------------------------------------------------------------------------------------------
 
@@ -370,7 +408,7 @@ class Bulkhead:
         self._settling = True
         failed: Exception | None = None
         queue = self.queue
-        shared = self._shared
+        shared = self.shared
         while True:
             queue.sweep(now)
             if queue.shed:
@@ -415,9 +453,9 @@ class Bulkhead:
         queue = self.queue
         oldest = queue.oldest
         if oldest is None:
-            self._shared.set_waiting(0, 0, NEVER)
+            self.shared.set_waiting(0, 0, NEVER)
         else:
-            self._shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
+            self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
 
     def _turn(self) -> int:
         """When this worker's turn is among the workers: by class, then by the oldest."""
@@ -433,13 +471,16 @@ class Bulkhead:
         """Tell one that it is turned away."""
         queue = self.queue
         ticket.waits_in = None
+        if self.is_callers_own and not reason.startswith("deadline_"):
+            reason = "concurrency_limit_client"
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
-        self._shared.refused(reason)
+        self.shared.refused(reason)
         resource = self.resource + ":queue"
         waited_ms = int((now - ticket.arrived_at) * 1000)
-        detail = f"{queue.queued} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
+        waiting = queue.queued + self.shared.others_queued()
+        detail = f"{waiting} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
-        retry_s = self._retry_after.refused(now, queue.drain_s(now, self.counted))
+        retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
         ticket.refused(reason, resource, detail, retry_s)
 
     # -- now and then -------------------------------------------------------------------------------------------------
@@ -452,12 +493,21 @@ class Bulkhead:
         self.limit = limit
         self.queue.slots = limit
         self.dispatch(now)
-        room = self._has_room()
-        if self._bound and room:
+        self._look_at_bound(now)
+
+    def _look_at_bound(self, now: float) -> None:
+        """Is the limit reached? Others may have reached or left it."""
+        reached = self._is_reached()
+        if self._bound and not reached:
             self._leave_bound(now)
-        elif not self._bound and not room:
+        elif reached and not self._bound:
             self._bound = True
             self._bound_at = now
+
+    def _is_reached(self) -> bool:
+        """Does the limit keep anybody from being in flight? A place that is free because it has been handed over, and
+        whose new owner has not come yet, is as good as taken."""
+        return self.queue.queued > 0 or not self._has_room() or self.shared.others_wait()
 
     def tick(self, now: float) -> None:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
@@ -465,12 +515,10 @@ class Bulkhead:
         queue = self.queue
         if self._waits_by_service:
             queue.max_wait_s = self._patience_s()
-        self.advance(now)
-        shared = self._shared
-        shared.add(IN_FLIGHT_US, int((self.area_s - self._told_area_s) * 1e6))
-        shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
-        self._told_area_s = self.area_s
-        self._told_waited_s = queue.busy_s
+        shared = self.shared
+        self.tell(now)
+        if not shared.alone:
+            self._look_at_bound(now)
         if queue.queued or queue.shed or shared.others_wait():
             queue.expire(now)
             self._settle(now, True)
@@ -482,18 +530,47 @@ class Bulkhead:
             else:
                 self._idle_place = False
 
-    def starves(self, now: float) -> bool:
-        """Has the oldest waiter waited long, and has no place come free since it arrived? While little is known of the
-        service, and the limit is a guess, it is better let in than refused."""
-        oldest = self.queue.oldest
-        service = self.service
-        if oldest is None or service.known or service.finished_at > oldest.arrived_at:
+    def tell(self, now: float) -> None:
+        """Count by what the sums have grown, for the board."""
+        self.advance(now)
+        queue = self.queue
+        shared = self.shared
+        told = self._told
+        shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
+        self._told_waited_s = queue.busy_s
+        bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
+        shared.add(IN_FLIGHT_US, int((self.area_s - told.in_flight_s) * 1e6))
+        shared.add(BOUND_US, int((bound_s - told.bound_s) * 1e6))
+        shared.add(BOUND_OK, self.bound_ok - told.bound_ok)
+        shared.add(BUSY, self.busy - told.busy)
+        shared.add(BUSY_BESIDE, self.busy_beside - told.busy_beside)
+        told.in_flight_s = self.area_s
+        told.bound_s = bound_s
+        told.bound_ok = self.bound_ok
+        told.busy = self.busy
+        told.busy_beside = self.busy_beside
+
+    def starves(self, now: float, finished_elsewhere_at: float = 0.0, known_elsewhere: bool = False) -> bool:
+        """Has the oldest waiter of the machine waited long, and has no place come free since it arrived? While little
+        is known of the service, and the limit is a guess, it is better let in than refused."""
+        queue = self.queue
+        shared = self.shared
+        oldest = queue.oldest
+        oldest_at = shared.others_oldest_at()
+        if oldest is not None and oldest.arrived_at < oldest_at:
+            oldest_at = oldest.arrived_at
+        if oldest_at >= NEVER or self.service.known or known_elsewhere:
             return False
-        waited_s = now - oldest.arrived_at
-        if waited_s > self.queue.max_wait_s / 2:
+        finished_at = max(self.service.finished_at, finished_elsewhere_at)
+        if finished_at > oldest_at:
+            return False
+        waited_s = now - oldest_at
+        if waited_s > queue.max_wait_s / 2:
             return True
         # Few arrivals can wait for the first answer; an upstream of one slot would be busy with them for long.
-        return waited_s > UNHEARD_S and not service.finished_at and self.queue.queued >= self.in_flight
+        if waited_s <= UNHEARD_S or finished_at:
+            return False
+        return queue.queued + shared.others_queued() >= self.in_flight + shared.others_in_flight()
 
     def _find_stuck(self, now: float) -> None:
         cohort = self._cohort
@@ -506,7 +583,7 @@ class Bulkhead:
             cohort.began_at = now
         while cohorts and cohorts[0].count == 0:
             cohorts.popleft()
-        if not cohorts:
+        if not cohorts and self.stuck == self.excused:
             return
         service = self.service
         if service.known:
@@ -519,11 +596,11 @@ class Bulkhead:
             stuck = cohorts.popleft()
             stuck.stuck = True
             self.stuck += stuck.count
-        if self.stuck:
+        if self.stuck > self.excused:
             before = self.counted
-            self._count()
+            self._excuse()
             if self.counted != before:
-                self._shared.set_in_flight(self.counted, self.in_flight)
+                self.shared.set_in_flight(self.counted, self.in_flight)
                 self.dispatch(now)
 
     def advance(self, now: float, restart: bool = False) -> None:
@@ -551,7 +628,7 @@ class Bulkhead:
             "oldest_wait_s": 0.0 if oldest is None else now - oldest.arrived_at,
             "congested_flows": queue.congested_flows(),
             "congested_times": queue.turns,
-            "drain_s": queue.drain_s(now, self.counted),
+            "drain_s": queue.drain_s(now, self._places(0)),
             "service_mean_s": service.mean_s,
             "service_median_s": service.median_s(),
             "service_p95_s": service.p95_s(),

@@ -31,7 +31,6 @@ LEAST_IDLE_S: Final = 1.0
 LAG: Final = "loop_lag"
 MEMORY: Final = "memory_pressure"
 DESCRIPTORS: Final = "fd_exhausted"
-ACCEPT: Final = "accept_backlog_overflow"
 
 
 def scaled(value: float, calm: float, full: float) -> float:

@@ -191,8 +191,13 @@ def crowd(flow: Flow) -> float:
 
 
 class FairQueue:
-    """A bounded queue. `slots` is the limit of the bulkhead behind it; `busy` in calls: how many of its places this
-    worker has taken, which is all of them while anybody waits here, or those that other workers left."""
+    """A bounded queue. `slots` is the limit of the bulkhead behind it; `busy` in calls: how many of its places serve
+    those who wait here.
+
+    Its bounds are those of the machine, of which `elsewhere` wait at other workers. Each worker has its share of them
+    in any case, so they can be passed: by less than themselves, when the queue of one worker has taken all of them and
+    then those of the others grow as well.
+    """
 
     __slots__ = (
         "_busy_at",
@@ -202,6 +207,8 @@ class FairQueue:
         "_turned",
         "busy_s",
         "discipline",
+        "elsewhere",
+        "elsewhere_bytes",
         "filled_at",
         "max_bytes",
         "max_queued",
@@ -212,7 +219,9 @@ class FairQueue:
         "queued_bytes",
         "shed",
         "slots",
+        "tenant_share",
         "turns",
+        "workers",
     )
 
     def __init__(self, service: Service, slots: int) -> None:
@@ -222,6 +231,14 @@ class FairQueue:
         self.max_queued: int = 256
         self.max_bytes: int = 16 * 1024 * 1024
         self.max_wait_s: float = 1.0
+        self.workers: int = 1
+        """Who share the bounds."""
+        self.tenant_share: float = 1.0
+        """The part of `max_queued` that one tenant may fill in a class, each worker counting its own part of that; 1.0:
+        all of it."""
+        self.elsewhere: int = 0
+        self.elsewhere_bytes: int = 0
+        """Requests that wait at other workers, and their memory; to be set before `push`."""
         self.queued: int = 0
         self.queued_bytes: int = 0
         self.filled_at: float = 0.0
@@ -245,18 +262,33 @@ class FairQueue:
         discipline = self.discipline
         return discipline == LIFO or (discipline == ADAPTIVE and flow.congestion.congested)
 
-    def drain_s(self, now: float, busy: int) -> float:
+    def _is_full(self, size: int) -> bool:
+        """Is there no room for one of `size` bytes?"""
+        queued = self.queued
+        queued_bytes = self.queued_bytes + size
+        if queued + self.elsewhere < self.max_queued and queued_bytes + self.elsewhere_bytes <= self.max_bytes:
+            return False
+        workers = self.workers
+        return queued * workers >= self.max_queued or queued_bytes * workers > self.max_bytes
+
+    def _has_its_share(self, ticket: Ticket, flow: Flow) -> bool:
+        """Does the tenant fill its part of the queue? Where several share a flow, none of them is blamed."""
+        if flow.mixed or flow.tenant != ticket.tenant:
+            return False
+        return flow.size >= max(1.0, self.tenant_share * self.max_queued / self.workers)
+
+    def drain_s(self, now: float, busy: float) -> float:
         """How long those who wait will take to be served; 0.0: unknown."""
-        return self.queued * self._service.hold_s(now, self.filled_at) / (busy if busy > 0 else 1)
+        return self.queued * self._service.hold_s(now, self.filled_at) / (busy if busy > 0 else 1.0)
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
-    def push(self, ticket: Ticket, now: float, busy: int) -> str:
+    def push(self, ticket: Ticket, now: float, busy: float) -> str:
         """Let `ticket` wait. Returns: empty, or the reason why it may not. Others may go to `shed` for it."""
         level = self._levels[ticket.priority]
         flow = level.flow_for(ticket.tenant)
         hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)
-        place_s = hold_s / (busy if busy > 0 else 1)
+        place_s = hold_s / (busy if busy > 0 else 1.0)
         has_deadline = ticket.deadline_at < NEVER
         if has_deadline:
             if ticket.deadline_at <= now:
@@ -266,7 +298,9 @@ class FairQueue:
         size = ticket.size_bytes
         if size > self.max_bytes or self.max_queued < 1:
             return "queue_full"
-        full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
+        if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
+            return "fair_share_exceeded"
+        full = self._is_full(size)
         if self.queued == 0:
             self._fill(now)
         if self.discipline == ADAPTIVE:
@@ -288,7 +322,7 @@ class FairQueue:
                 reason = "fair_share_exceeded"
             self.remove(victim, now)
             self.shed.append((victim, reason))
-            full = self.queued >= self.max_queued or self.queued_bytes + size > self.max_bytes
+            full = self._is_full(size)
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
         if flow.size == 0:

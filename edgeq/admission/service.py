@@ -14,7 +14,7 @@ _MEAN_OVER: Final = 32
 _RECENT: Final = 64
 """Answers kept for the percentiles: the 95th is then the fourth of the longest."""
 _SORT_EVERY: Final = 16
-_KNOWN: Final = 8
+KNOWN: Final = 8
 """So many answers before anything is concluded from them."""
 
 
@@ -49,7 +49,7 @@ class Service:
         recent = self._recent
         if len(recent) < _RECENT:
             recent.append(held_s)
-            if len(recent) >= _KNOWN:
+            if len(recent) >= KNOWN:
                 self.known = True
             return
         recent[self._next] = held_s

@@ -65,6 +65,11 @@ class Neighbours:
         self._ring(slot)
         return True
 
+    def wake(self) -> None:
+        """Make all others look, for what they would else see on their tick only."""
+        for slot in self.others():
+            self._ring(slot)
+
     def answer(self, now_ns: int) -> None:
         """This worker was rung. To be called before it looks at its queues, not after: what changes in between would
         be taken for seen."""

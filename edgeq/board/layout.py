@@ -33,7 +33,7 @@ from typing import Final
 from edgeq.board.keyed import KeyedCounts
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 2
+VERSION: Final = 3
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -59,6 +59,7 @@ _H_SLOTS: Final = 2
 _H_ROWS_USED: Final = 3
 _H_DEAD_CONNECTIONS: Final = 4
 _H_DEAD_REQUESTS: Final = 5
+_H_STARTED: Final = 6
 _H_LISTENERS: Final = 64
 _H_RESOURCES: Final = _H_LISTENERS + LISTENERS
 _H_LIMITS: Final = _H_RESOURCES + RESOURCES
@@ -288,6 +289,15 @@ class Board:
         with contextlib.suppress(BufferError):  # objects bound to single cells keep the mapping as long as they live
             self._map.close()
         os.close(self.fd)
+
+    @property
+    def started(self) -> bool:
+        """Has the gateway served already? Then a worker that starts replaces one, and does what it can."""
+        return bool(self._cells[_H_STARTED])
+
+    def set_started(self, started: bool) -> None:
+        """For the supervisor: all workers of its first configuration serve, or, on a predecessor's board, not yet."""
+        self._cells[_H_STARTED] = int(started)
 
     def row(self, slot: int) -> Row:
         """A worker's row."""

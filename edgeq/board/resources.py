@@ -7,7 +7,8 @@ A resource ("upstream/api", "route/checkout") has an index for life and a block 
     counters    admitted, finished by outcome, sums of time, refusals by reason, histograms of wait and of service
 
 Gauges are written at once: limits of the machine are sums of them. Counters are kept here and written by `flush` on
-the tick, because a cell costs 50 to 70 ns and an element of a list 15; kill -9 loses those of one tick.
+the tick, because a cell costs 50 to 70 ns and an element of a list 15; kill -9 loses those of one tick. So are the
+gauges of a worker that is alone, since nobody decides by them.
 
 `MachineWide` is what a bulkhead needs of all this, however its resource is known: by an index (`ResourceCells`) or by
 the hash of a key (`TenantCells`). How a worker uses it:
@@ -66,8 +67,16 @@ IN_FLIGHT_US: Final = 6
 """Requests in flight x time: divided by the time it is their average."""
 BINDING_US: Final = 7
 """Time in which the limit kept somebody waiting."""
-_SCALARS: Final = 8
-_MAX_REASONS: Final = 80
+BUSY: Final = 8
+"""Of the dropped ones, those that the upstream itself refused for load."""
+BUSY_BESIDE: Final = 9
+"""Sum over these of the machine's requests in flight at that moment."""
+BOUND_US: Final = 10
+"""Time in which the limit was reached."""
+BOUND_OK: Final = 11
+"""OK ones that came meanwhile."""
+_SCALARS: Final = 12
+_MAX_REASONS: Final = 76
 _OTHER: Final = _MAX_REASONS - 1
 _WAIT: Final = _SCALARS + _MAX_REASONS
 _SERVICE: Final = _WAIT + BUCKETS
@@ -87,8 +96,9 @@ _REASON_NAMES: Final = {**{index: token for token, index in _REASON_INDEX.items(
 def turn_of(priority: int, arrived_ns: int, newest_first: bool = False) -> int:
     """A turn by class (0 critical .. 2 sheddable), then by arrival; `newest_first` for a queue that serves so.
 
-    For fair queues, whose next one is not the oldest, take as `arrived_ns` the moment at which this worker's queue was
-    last served (or began): then workers take turns, and each divides its own fairly.
+    The order between workers is by class and then by the oldest waiter, whatever the discipline, although a queue that
+    serves its newest or another tenant first does not give the place to that one. It is the simplest order in which no
+    worker starves: the oldest of a queue that it does not serve is turned away when its time is over.
     """
     order = (1 << _CLASS_BITS) - 1 - arrived_ns if newest_first else arrived_ns
     return (priority << _CLASS_BITS) | order
@@ -101,10 +111,11 @@ class MachineWide:
     without a board, and for tests.
     """
 
-    __slots__ = ("_neighbours", "_slots", "alone")
+    __slots__ = ("_learned", "_neighbours", "_slots", "alone")
 
     def __init__(self, neighbours: Neighbours | None = None) -> None:
         self._neighbours: Neighbours | None = neighbours
+        self._learned: int = 0
         self._slots: list[int] = [] if neighbours is None else neighbours.others()
         self.alone: bool = not self._slots
         """No other row is in use."""
@@ -135,7 +146,46 @@ class MachineWide:
     def add(self, counter: int, count: int) -> None:
         """More of a counter, such as IN_FLIGHT_US."""
 
+    def flush(self) -> None:
+        """Show the others what was counted."""
+
+    def publish_limit(self, limit: int) -> None:
+        """For the one that leads: the limit that it has learned, of the machine; 0: none. The others are woken."""
+        self._learned = limit
+
     # What it wants to know.
+
+    def leads(self, now: float) -> bool:
+        """Does this worker decide for all, such as on a learned limit?"""
+        return True
+
+    def learned_limit(self) -> int:
+        """What the one that leads has learned, 0 if nothing yet."""
+        return self._learned
+
+    def counters_of(self, slot: int) -> list[int]:
+        """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
+        return [0] * _SCALARS
+
+    def others(self) -> list[int]:
+        """The slots of the other workers."""
+        return self._slots
+
+    def others_excused(self) -> int:
+        """Permits of the other workers that do not count against the limit."""
+        return 0
+
+    def others_queued(self) -> int:
+        """Who waits at the other workers."""
+        return 0
+
+    def others_queued_bytes(self) -> int:
+        """Memory that these hold."""
+        return 0
+
+    def others_oldest_at(self) -> float:
+        """Arrival of the oldest of these, NEVER if nobody waits there."""
+        return NEVER
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
@@ -195,6 +245,13 @@ class ResourceCells(MachineWide):
         "_dirty",
         "_high",
         "_in_flight",
+        "_late",
+        "_late_bytes",
+        "_late_counted",
+        "_late_in_flight",
+        "_late_oldest_at",
+        "_late_queued",
+        "_late_turn",
         "_others_in_flight",
         "_others_queued",
         "_others_turns",
@@ -219,6 +276,14 @@ class ResourceCells(MachineWide):
         self._counted: memoryview = gauges[COUNTED : COUNTED + 1]
         self._queued: memoryview = gauges[QUEUED : QUEUED_HIGH + 1]
         self._high: int = 0
+        # Gauges of a worker that is alone, until the tick; `_late`: they differ from the board.
+        self._late: bool = False
+        self._late_counted: int = 0
+        self._late_in_flight: int = 0
+        self._late_queued: int = 0
+        self._late_bytes: int = 0
+        self._late_oldest_at: float = NEVER
+        self._late_turn: int = 0
         self._others_in_flight: list[memoryview] = []
         self._others_queued: list[memoryview] = []
         self._others_turns: list[memoryview] = []
@@ -232,6 +297,8 @@ class ResourceCells(MachineWide):
             self.alone = True
             return
         super().meet()
+        if self._late:
+            self._catch_up()
         blocks = [self._board.resource_block(slot, self.index) for slot in self._slots]
         self._others_in_flight = [block[COUNTED : COUNTED + 1] for block in blocks]
         self._others_queued = [block[QUEUED : QUEUED + 1] for block in blocks]
@@ -241,22 +308,46 @@ class ResourceCells(MachineWide):
 
     def set_in_flight(self, counted: int, in_flight: int) -> None:
         """Permits that this worker holds now: those that count against the limit, and all."""
+        if self.alone:
+            self._late = True
+            self._late_counted = counted
+            self._late_in_flight = in_flight
+            return
         self._counted[0] = counted
         self._in_flight[0] = in_flight
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
         """Who waits here; `oldest_at` NEVER for nobody. `turn`: of who is next, if it does not go by `oldest_at`."""
+        if self.alone:
+            self._late = True
+            self._late_queued = queued
+            self._late_bytes = queued_bytes
+            self._late_oldest_at = oldest_at
+            self._late_turn = turn
+            if queued > self._high:
+                self._high = queued
+            return
+        self._show_waiting(queued, queued_bytes, oldest_at, turn)
+        queued += self.others_queued()
+        if queued > self._high:
+            self._high = queued
+            self._queued[4] = queued
+
+    def _show_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int) -> None:
         oldest_ns = 0 if oldest_at >= NEVER else int(oldest_at * 1e9)
         cells = self._queued
         cells[0] = queued
         cells[1] = queued_bytes
         cells[2] = oldest_ns
         cells[3] = turn or oldest_ns
-        if queued > self._high or not self.alone:
-            queued += self.others_queued()
-            if queued > self._high:
-                self._high = queued
-                cells[4] = queued
+
+    def _catch_up(self) -> None:
+        """Bring the gauges of a worker that was alone to the board."""
+        self._late = False
+        self._counted[0] = self._late_counted
+        self._in_flight[0] = self._late_in_flight
+        self._show_waiting(self._late_queued, self._late_bytes, self._late_oldest_at, self._late_turn)
+        self._queued[4] = self._high
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
@@ -281,10 +372,31 @@ class ResourceCells(MachineWide):
             total += cell[0]
         return total
 
+    def others_queued_bytes(self) -> int:
+        """Memory that these hold."""
+        return 0 if self.alone else sum([block[QUEUED_BYTES] for block in self._others_blocks()])
+
+    def others_oldest_at(self) -> float:
+        """Arrival of the oldest of these, NEVER if nobody waits there."""
+        if self.alone:
+            return NEVER
+        found = [block[OLDEST_NS] for block in self._others_blocks()]
+        return min([arrived_ns / 1e9 for arrived_ns in found if arrived_ns], default=NEVER)
+
+    def others_excused(self) -> int:
+        """Permits of the other workers that do not count against the limit."""
+        return 0 if self.alone else sum([max(0, block[IN_FLIGHT] - block[COUNTED]) for block in self._others_blocks()])
+
+    def _others_blocks(self) -> list[memoryview]:
+        """For what is asked seldom."""
+        return [self._board.resource_block(slot, self.index) for slot in self._slots]
+
     # Counters.
 
     def add(self, counter: int, count: int) -> None:
         """More of a counter; count >= 0."""
+        if count == 0:
+            return
         pending = self._pending
         before = pending[counter]
         if before == 0:
@@ -316,6 +428,8 @@ class ResourceCells(MachineWide):
 
     def flush(self) -> None:
         """On each tick: what was counted since the last one goes to the board."""
+        if self._late:
+            self._catch_up()
         if self._dirty:
             block, pending = self._block, self._pending
             for counter in self._dirty:
@@ -324,16 +438,33 @@ class ResourceCells(MachineWide):
                 pending[counter] = 0
             self._dirty.clear()
 
+    def counters_of(self, slot: int) -> list[int]:
+        """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
+        block = self._board.resource_block(slot, self.index)
+        return block[RESOURCE_GAUGES : RESOURCE_GAUGES + _SCALARS].tolist()
+
     # The limit that the leader has learned.
 
+    def leads(self, now: float) -> bool:
+        """Does this worker decide for all, such as on a learned limit?"""
+        neighbours = self._neighbours
+        return self.alone or neighbours is None or self._board.leader(int(now * 1e9)) == neighbours.slot
+
     def learned_limit(self) -> int:
-        """Of the machine, 0 if there is none yet."""
-        return 0 if self.is_apart else self._board.learned_limit(self.index)
+        """What the one that leads has learned, 0 if nothing yet."""
+        return self._learned if self.is_apart else self._board.learned_limit(self.index)
 
     def publish_limit(self, limit: int) -> None:
-        """For the leader (`Board.leader`)."""
-        if not self.is_apart:
-            self._board.set_learned_limit(self.index, limit)
+        """For the one that leads: the limit that it has learned, of the machine; 0: none. The others are woken."""
+        if self.is_apart:
+            self._learned = limit
+            return
+        if limit == self._board.learned_limit(self.index):
+            return
+        self._board.set_learned_limit(self.index, limit)
+        neighbours = self._neighbours
+        if neighbours is not None and not self.alone:
+            neighbours.wake()
 
 
 class TenantCells(MachineWide):
@@ -392,6 +523,10 @@ class EndpointCells:
         """The sum over all workers."""
         return self.entry.total(cell)
 
+    def others_total(self, cell: int) -> int:
+        """The sum over the other workers."""
+        return self.entry.others_total(cell)
+
     def leads(self) -> bool:
         """Does this worker do what one must do for all, such as active checks?"""
         return self._board.leader(monotonic_ns()) == self._slot
@@ -428,11 +563,11 @@ class Resources:
         self._named[name] = cells
         return cells
 
-    def forget(self, name: str) -> None:
+    def forget(self, cells: MachineWide) -> None:
         """A resource left the configuration and nothing of it runs any more."""
-        cells = self._named.pop(name, None)
-        if cells is not None:
+        if isinstance(cells, ResourceCells) and self._named.get(cells.name) is cells:
             cells.flush()
+            del self._named[cells.name]
 
     def bind_tenant(self, resource: str, tenant: bytes) -> TenantCells:
         """The cells of one tenant of a resource (or of "tenant" for limits that hold everywhere); shared by its users.
@@ -472,6 +607,10 @@ class Resources:
         """Write counters, look who has come; now in monotonic seconds. After it the worker looks at all its queues."""
         if self.neighbours.tick(int(now * 1e9)):
             self._meet()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write counters."""
         for cells in self._named.values():
             cells.flush()
 

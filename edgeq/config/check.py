@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from edgeq.cache.store import COLLECTING_SHARE
 from edgeq.config.address import (
     check_host_header,
     check_match_host,
@@ -22,8 +23,18 @@ from edgeq.config.address import (
 )
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, Upstream
+from edgeq.config.schema import (
+    Config,
+    Endpoint,
+    Listener,
+    Rate,
+    Route,
+    RouteCache,
+    RouteFallback,
+    Upstream,
+)
 from edgeq.config.units import parse_duration, parse_rate
+from edgeq.policy.fallback import CHOICES, STATUSES
 from edgeq.policy.hedge import LEAST_S as HEDGE_LEAST_S
 from edgeq.policy.tenant import TenantKey
 from edgeq.route.path import normalized
@@ -33,6 +44,9 @@ from edgeq.wire.fields import KINDS
 MAX_WORKERS: Final = 1024
 MAX_REPLAY: Final = 1 << 20
 MAX_WEIGHT: Final = 1000
+MAX_PREPARED: Final = 64 * 1024
+"""Bytes of an answer in the configuration file."""
+_CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,255}", re.ASCII)
 
 T = TypeVar("T")
 
@@ -210,6 +224,10 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
     if route.retry.max_backoff < route.retry.backoff:
         findings.add((*path, "retry", "max_backoff"), "must be retry.backoff at least")
     _hedge(route.retry.hedge, (*path, "retry", "hedge"), findings)
+    if route.cache is not None:
+        _cache(route.cache, (*path, "cache"), findings)
+    if route.fallback is not None:
+        _fallback(route, route.fallback, (*path, "fallback"), config, findings)
 
 
 def _hedge(hedge: str, path: Path, findings: Findings) -> None:
@@ -222,6 +240,45 @@ def _hedge(hedge: str, path: Path, findings: Findings) -> None:
         return
     if after_s < HEDGE_LEAST_S:
         findings.add(path, "must be 1ms at least")
+
+
+def _cache(cache: RouteCache, path: Path, findings: Findings) -> None:
+    _positive(cache, ("max_bytes", "max_object"), path, findings)
+    if cache.max_bytes and cache.max_object > cache.max_bytes // COLLECTING_SHARE:
+        findings.add(
+            (*path, "max_object"),
+            f"may be 1/{COLLECTING_SHARE} of max_bytes at most: so much may be taken by answers that are on their way",
+        )
+
+
+def _fallback(route: Route, fallback: RouteFallback, path: Path, config: Config, findings: Findings) -> None:
+    for number, one in enumerate(fallback.on):
+        if one not in CHOICES:
+            hint = did_you_mean(one, list(CHOICES))
+            findings.add(
+                (*path, "on", number),
+                f'"{one}" is neither "shed", "failed", a reason that can be replaced, nor '
+                f"one of {', '.join(sorted(STATUSES))}{hint}",
+            )
+    if not fallback.on:
+        findings.add((*path, "on"), "an empty list: it would replace nothing")
+    if not fallback.upstream and fallback.answer is None:
+        findings.add(path, "says what to replace, but not by what: upstream or answer is missing")
+    if fallback.upstream == route.upstream:
+        findings.add((*path, "upstream"), "the upstream of the route itself")
+    elif fallback.upstream and fallback.upstream not in config.upstream:
+        hint = did_you_mean(fallback.upstream, list(config.upstream))
+        findings.add((*path, "upstream"), f'there is no upstream "{fallback.upstream}"{hint}')
+    answer = fallback.answer
+    if answer is None:
+        return
+    where = (*path, "answer")
+    if not 200 <= answer.status <= 599 or answer.status in (204, 205, 206, 304):
+        findings.add((*where, "status"), "must be from 200 to 599, and one whose answer may have a body")
+    if not _CONTENT_TYPE.fullmatch(answer.content_type):
+        findings.add((*where, "content_type"), "a media type, in visible ASCII characters")
+    if len(answer.body.encode()) > MAX_PREPARED:
+        findings.add((*where, "body"), f"may be {MAX_PREPARED // 1024}KiB at most")
 
 
 def _distinct_routes(routes: tuple[Route, ...], findings: Findings) -> None:
@@ -244,6 +301,11 @@ def _tenant(config: Config, findings: Findings) -> None:
         key = _try(TenantKey, tenant.key, ("tenant", "key"), findings)
         if key is not None and tenant.key.startswith("header:"):
             _header_name(key.name.decode(), ("tenant", "key"), findings)
+    else:
+        for name, is_used in (("limit", tenant.limit > 0), ("queue_share", tenant.queue_share < 1.0)):
+            if is_used:
+                findings.add(("tenant", name), "nothing says who a tenant is: tenant.key is missing")
+    _share(tenant, "queue_share", ("tenant",), findings)
     for name, weight in tenant.weights.items():
         if weight < 1:
             findings.add(("tenant", "weights", name), "must be more than 0")

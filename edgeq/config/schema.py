@@ -177,25 +177,26 @@ class UpstreamPool(Table, frozen=True):
 
 
 class UpstreamRetryBudget(Table, frozen=True):
-    """[upstream.NAME.retry_budget]: retries (and hedges) of all routes, machine-wide; a worker takes its share."""
+    """[upstream.NAME.retry_budget]: retries (and hedges) of all routes, machine-wide."""
 
     share: float = 0.2
     """Of the requests of the last ten seconds."""
     reserve: float = 3.0
     """Retries a second beyond that."""
     concurrent: float = 0.2
-    """Of the requests in flight, so many may be retries."""
+    """Of the requests in flight at a worker, so many may be retries."""
     concurrent_min: int = 3
-    """So many may be at once, however few there are in flight."""
+    """So many may be at once, however few there are in flight; a worker takes its share, rounded up."""
 
 
 class Queue(Table, frozen=True):
     """Requests that wait because a limit is reached: of an upstream, or of a route."""
 
     max: int = 256
-    """Requests, per worker; more are refused, or displace less important ones."""
+    """Requests, machine-wide; more are refused, or displace less important ones of the same worker. A worker has its
+    share of this number in any case, even if the others' waiters use all of it."""
     max_bytes: Size = Size(16 * 1024 * 1024)
-    """Memory that they hold, per worker."""
+    """Memory that they hold, machine-wide in the same way."""
     timeout: Duration = Duration(0)
     """The longest wait. 0: twice the median of the answers' times, 1 s at least and 30 s at most."""
     discipline: Literal["adaptive", "fifo", "lifo"] = "adaptive"
@@ -296,7 +297,7 @@ class Upstream(Table, frozen=True):
     eject: Eject = Eject()
     breaker: Breaker | None = None
     limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = "adaptive"
-    """Requests in flight: learned, or a number, per worker; 0: no limit. observe: none, but what would be learned is
+    """Requests in flight, machine-wide: learned, or a number; 0: no limit. observe: none, but what would be learned is
     shown."""
     queue: Queue = Queue()
     host: str = "preserve"
@@ -346,6 +347,48 @@ class RouteRetry(Table, frozen=True):
     """Requests with a longer body are not tried again."""
 
 
+class RouteCache(Table, frozen=True):
+    """[route.cache]: answers that may be used again (RFC 9111), in the memory of each worker. `cache = {}` switches it
+    on with these defaults."""
+
+    max_bytes: Size = Size(64 * 1024 * 1024)
+    """Memory of all that is stored, per worker."""
+    max_object: Size = Size(1024 * 1024)
+    """Answers with a longer body are only passed on."""
+    default_ttl: Duration = Duration(0)
+    """How long an answer may be used that does not say so itself, and whose request had no cookie. 0: not at all."""
+    stale_while_revalidate: Duration = Duration(0)
+    """How long after its time an answer is used while it is asked for again; unless it says so itself (RFC 5861)."""
+    stale_if_error: Duration = Duration(0)
+    """How long after its time an answer may replace a failure or a refusal; unless it says so itself (RFC 5861)."""
+    join: Duration = Duration(5)
+    """How long a request waits for the answer to an identical one that is on its way; 0: it does not."""
+    set_cookie: Literal["refuse", "strip"] = "refuse"
+    """Answers that set a cookie: do not store them, or store them without it."""
+    obey_requests: bool = True
+    """Whether a request's own Cache-Control (no-cache, no-store, max-age, min-fresh) counts."""
+
+
+class PreparedAnswer(Table, frozen=True):
+    """[route.fallback.answer]: an answer from this file."""
+
+    status: int = 503
+    content_type: str = "text/plain; charset=utf-8"
+    body: str = ""
+
+
+class RouteFallback(Table, frozen=True):
+    """[route.fallback]: what is served in place of a refusal or a failure: the other upstream's answer if the request
+    may be sent there, else the prepared one. What a cache has for that (stale_if_error) goes before both."""
+
+    on: tuple[str, ...] = ("shed", "failed")
+    """Groups ("shed": no room here; "failed": the upstream does not answer), reasons ("queue_full"), or statuses of the
+    upstream's own answers ("429", "500", "502", "503", "504")."""
+    upstream: str = ""
+    """Name of another upstream, which has limits of its own; empty: none."""
+    answer: PreparedAnswer | None = None
+
+
 class Route(Table, frozen=True):
     """[[route]]: the most specific match wins, then the order in the file."""
 
@@ -359,15 +402,25 @@ class Route(Table, frozen=True):
     body_bytes: Size = Size(-1)
     """Overrides the listener's limit; -1: does not."""
     limit: int = 0
-    """Requests in flight, per worker. 0: no limit."""
+    """Requests in flight, machine-wide. 0: no limit."""
     queue: Queue = Queue()
     priority: Literal["critical", "default", "sheddable"] = "default"
     """What is served first when not all can be."""
     cost: int = 1
     """What one request counts in the rates."""
     retry: RouteRetry = RouteRetry()
+    cache: RouteCache | None = None
+    fallback: RouteFallback | None = None
     ambiguous_paths: Literal["reject", "pass"] = "reject"
     """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
+
+
+class TenantQueue(Table, frozen=True):
+    """[tenant.queue]: requests of one tenant that wait because he has reached his limit, machine-wide."""
+
+    max: int = 16
+    timeout: Duration = Duration(1)
+    """The longest wait. 0: as in [upstream.NAME.queue]."""
 
 
 class Tenant(Table, frozen=True):
@@ -378,6 +431,13 @@ class Tenant(Table, frozen=True):
     "route"; empty: all requests are one tenant's."""
     weights: dict[str, int] = {}
     """Shares of a queue by tenant, as `key` finds it (a credential is written as it is sent); others weigh 1."""
+    limit: int = 0
+    """Requests in flight of each tenant, machine-wide; who has more, and more than wait in his queue, gets 429. All who
+    do not say who they are count as one. 0: no limit."""
+    queue: TenantQueue = TenantQueue()
+    queue_share: float = 1.0
+    """Part of the queue of an upstream or route that one tenant may fill in each class; who would fill more gets 429.
+    Each worker counts its own part of it. 1: all of it."""
 
 
 class Rate(Table, frozen=True):

@@ -45,15 +45,17 @@ from typing import Final
 from edgeq.admission.pressure import Pressure
 from edgeq.config.schema import Listener
 from edgeq.listener.accept_policy import AcceptPolicy, Event, LogPace, State, Verdict, verdict
-from edgeq.listener.descriptor_io import bound_address, descriptor_accept, open_spare
+from edgeq.listener.descriptor_io import bound_address, descriptor_accept, drops_of, open_spare
 from edgeq.listener.open_io import MakeProtocol
 from edgeq.listener.peer import UNIX_HOST, Peer, plain_host
 from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, Reception
 from edgeq.listener.tcp_info_io import queue_fill
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe.refusals import Refusals
 
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
+OVERFLOW: Final = "accept_backlog_overflow"
 _TCP_NOTSENT_LOWAT: Final = 25
 """linux/tcp.h; the socket module has no name for it in Python 3.11."""
 
@@ -73,6 +75,7 @@ class Acceptor:
         "_accept",
         "_accepted",
         "_config",
+        "_drops",
         "_emptied_at",
         "_is_unix",
         "_lag_s",
@@ -84,6 +87,7 @@ class Acceptor:
         "_policy",
         "_pressure",
         "_reception",
+        "_refusals",
         "_rest_timer",
         "_skipped",
         "_sock",
@@ -101,6 +105,7 @@ class Acceptor:
         refusal: Callable[[str, str], bytes],
         tls: TlsContexts | None,
         log: EventLog,
+        refusals: Refusals,
         lag_s: Callable[[], float] = _no_lag,
         pressure: Pressure | None = None,
     ) -> None:
@@ -114,6 +119,7 @@ class Acceptor:
         self._name = config.name or config.address
         self._sock = sock
         self._log = log
+        self._refusals = refusals
         self._lag_s = lag_s
         self._pressure = pressure
         self._is_unix = sock.family == socket.AF_UNIX
@@ -126,6 +132,7 @@ class Acceptor:
         self._on_empty: Callable[[], None] | None = None
         self._accepted = 0
         self._skipped = 0
+        self._drops: int = drops_of(sock)
         self._emptied_at: float = 0.0
         """When the queue was last found empty, or a moment before: it may be inherited full."""
         sock.setblocking(False)
@@ -140,6 +147,7 @@ class Acceptor:
             refusal,
             tls,
             log,
+            refusals,
             self._tell_if_empty,
         )
 
@@ -200,6 +208,18 @@ class Acceptor:
     def tick(self) -> None:
         """Called by the worker now and then."""
         self._reception.tick()
+        if self._policy.state is not State.CLOSED:
+            drops = drops_of(self._sock)
+            if drops != self._drops:
+                self._tell_drops((drops - self._drops) & 0xFFFF_FFFF)
+                self._drops = drops
+
+    def _tell_drops(self, count: int) -> None:
+        """The kernel had no room for connections: their clients try again, and see nothing but a delay."""
+        resource = f"listener/{self._name}:accept"
+        self._refusals.count(OVERFLOW, resource, count)
+        if (left_out := self._pace.allow(OVERFLOW, self._loop.time())) >= 0:
+            self._log.warning("accept_overflow", reason=OVERFLOW, resource=resource, count=count, left_out=left_out)
 
     def fill(self) -> float:
         """How full the kernel's accept queue is, as a share of its limit (0 for Unix sockets, which do not tell)."""

@@ -25,9 +25,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from edgeq.admission.ticket import SHEDDABLE
+from edgeq.listener.nobody import Nobody
 from edgeq.listener.reset_io import reset
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
+from edgeq.response.grace import Grace
 from edgeq.response.relay import MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
 from edgeq.wire.chars import TOKEN
@@ -168,18 +171,33 @@ class Downstream(Timed):
 
     def data_received(self, data: bytes) -> None:
         state = self.state
-        if state in (IDLE, NEW, READING):
-            self._read_head(data)
-        elif state == ACTIVE:
-            self._active_data(data)
-        elif state == TUNNEL:
-            exchange = self.exchange
-            if exchange is not None:
-                exchange.tunnel_data(data)
-        elif state == LINGERING:
-            self._received += len(data)
-            if self._received > LINGER_BYTES:
-                self.abort()
+        try:
+            if state in (IDLE, NEW, READING):
+                self._read_head(data)
+            elif state == ACTIVE:
+                self._active_data(data)
+            elif state == TUNNEL:
+                exchange = self.exchange
+                if exchange is not None:
+                    exchange.tunnel_data(data)
+            elif state == LINGERING:
+                self._received += len(data)
+                if self._received > LINGER_BYTES:
+                    self.abort()
+        except Exception as error:  # of our own: what is refused comes as a value, or as Refused
+            self._end_by_defect(data, error)
+
+    def _end_by_defect(self, data: bytes, error: Exception) -> None:
+        """Something of ours has failed with these bytes: this client is told, the others notice nothing."""
+        resource = self.settings.resource
+        self.shard.tell_defect(error, resource)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.fail("internal_error", resource, "")
+        elif self.state in (IDLE, NEW, READING):
+            self._refuse_unread(data, "internal_error", "")
+        if self.state not in (LINGERING, CLOSED):
+            self.abort()
 
     def awaits_client(self) -> bool:
         """Is more to come from the client before an answer can?"""
@@ -358,6 +376,8 @@ class Downstream(Timed):
             self._window_at = NEVER
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
+        if route.graceful:
+            exchange.grace = Grace(route.cache, route.fallback)
         if self.waited and not self._count_wait(exchange, now):
             return
         terms = route.terms
@@ -366,6 +386,9 @@ class Downstream(Timed):
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
         shard.wheel.schedule(self, self._active_deadline())
+        grace = exchange.grace
+        if grace is not None and grace.answers(exchange, now):
+            return
         exchange.queued_at = now
         exchange.enter(now)
 
@@ -384,6 +407,27 @@ class Downstream(Timed):
                 exchange.deadline_passed()
                 return False
         return True
+
+    def expect_answer(self) -> None:
+        """The request goes on after all: its deadline holds."""
+        self.shard.wheel.schedule(self, self._active_deadline())
+
+    def shadow(self, exchange: Exchange, now: float) -> Exchange:
+        """A request like that of `exchange`, to go to the upstream; its answer goes to nobody."""
+        shard = self.shard
+        shard.in_flight += 1
+        twin = Downstream(shard, self.settings, self.peer, None)
+        twin.transport = Nobody(twin)
+        twin.client_lines = self.client_lines
+        twin.state = ACTIVE
+        made = Exchange(twin, exchange.head, exchange.route, now)
+        made.tenant = exchange.tenant
+        made.weight = exchange.weight
+        made.priority = SHEDDABLE  # nobody waits for it
+        made.queued_at = now
+        twin.exchange = made
+        twin.expect_answer()
+        return made
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""
@@ -510,7 +554,7 @@ class Downstream(Timed):
         if self.state == IDLE and self.buffer:
             data = self.buffer
             self.buffer = b""
-            self._read_head(data)
+            self.data_received(data)
 
     def _close_after_answer(self, exchange: Exchange) -> None:
         """End the connection so that what has been answered arrives, whatever the client still sends."""

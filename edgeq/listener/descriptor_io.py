@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from edgeq.listener.peer import UNIX_HOST, plain_host
+
+_SO_MEMINFO: Final = 55
+"""asm-generic/socket.h, since Linux 4.12; the socket module has no name for it."""
+_MEMINFO: Final = struct.Struct("=9I")
+_DROPS: Final = 8
+"""SK_MEMINFO_DROPS (linux/sock_diag.h): sk_drops of a socket, which of a listening one are tcp_listendrop's."""
 
 
 def descriptor_accept(sock: socket.socket) -> Callable[[], tuple[int, Any]]:
@@ -61,6 +68,21 @@ def has_left(fd: int) -> bool:
         return True
     finally:
         connection.detach()
+
+
+def drops_of(listening: socket.socket) -> int:
+    """How often the kernel has dropped a connection that should have come into this socket's accept queue.
+
+    A 32-bit counter of attempts: a client that is not let in tries again, every second or so, and each time counts. It
+    is full in nearly all cases; a shortage of memory counts as well. Of a Unix socket always 0: its clients are told.
+    So is the answer of a kernel that does not know.
+    """
+    try:
+        numbers = listening.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    except OSError:
+        return 0
+    drops: int = _MEMINFO.unpack(numbers)[_DROPS]
+    return drops
 
 
 def open_spare() -> int:

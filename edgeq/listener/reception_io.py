@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -27,6 +26,7 @@ from edgeq.listener.preface_io import Outcome, PrefaceReader
 from edgeq.listener.proxy_protocol import Header
 from edgeq.listener.refuse_io import Refuser, discard_received
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe.refusals import Refusals
 from edgeq.policy.trust import Networks
 
 FD_EXHAUSTED: Final = "fd_exhausted"
@@ -87,7 +87,7 @@ class Reception:
         "_pace",
         "_prefaces",
         "_proxies",
-        "_refused",
+        "_refusals",
         "_refuser",
         "_settled",
         "_ticking",
@@ -106,6 +106,7 @@ class Reception:
         refusal: Callable[[str, str], bytes],
         tls: TlsContexts | None,
         log: EventLog,
+        refusals: Refusals,
         settled: Callable[[], None],
     ) -> None:
         """`local`: the address of this end, None if each connection has its own (a wildcard)."""
@@ -128,7 +129,7 @@ class Reception:
         self._ticking: asyncio.TimerHandle | None = None
         self._waited = 0
         self._abandoned = 0
-        self._refused: Counter[str] = Counter()
+        self._refusals = refusals
         self._last_refusal = ""
         self.update(config, tls)
 
@@ -175,7 +176,6 @@ class Reception:
     def snapshot(self) -> dict[str, object]:
         """Who waits, since when, and why the last one was refused."""
         return {
-            "refused": dict(self._refused),
             "last_refusal": self._last_refusal,
             "waiting": len(self._backlog),
             "waiting_max": self._backlog.max_waiting,
@@ -306,7 +306,8 @@ class Reception:
         self._count_refusal(reason, client_host, "", resource)
 
     def _count_refusal(self, reason: str, client_host: str, why: str, resource: str = "") -> None:
-        self._refused[reason] += 1
+        resource = resource or f"listener/{self._name}"
+        self._refusals.count(reason, resource)
         self._last_refusal = reason
         left_out = self._pace.allow(reason, self._loop.time())
         if left_out < 0:
@@ -314,7 +315,7 @@ class Reception:
         self._log.info(
             "connection_refused",
             reason=reason,
-            resource=resource or f"listener/{self._name}",
+            resource=resource,
             client=client_host,
             why=why,
             left_out=left_out,

@@ -67,9 +67,9 @@ def forward_prefix(
     host = upstream_host or head.host or route.upstream.default_host
     kept = head.kept
     if policy.deadline is not None:
-        kept = _without(kept, policy.deadline.name)  # written anew for each request
+        kept = without(kept, policy.deadline.name)  # written anew for each request
     if policy.priority and not trusted:
-        kept = _without(kept, policy.priority)
+        kept = without(kept, policy.priority)
     parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", kept]
     if fields.body_kind == CHUNKED:
         parts.append(b"transfer-encoding: chunked\r\n")
@@ -89,7 +89,7 @@ def forward_prefix(
     return b"".join(parts)
 
 
-def _without(kept: bytes, name: bytes) -> bytes:
+def without(kept: bytes, name: bytes) -> bytes:
     """Field lines without those of one name, which is in lower case."""
     start = name + b":"
     if start not in kept.lower():

@@ -18,6 +18,9 @@ have been 5 ms or more: until this worker accepted the connection, and then had 
 begins after both. `edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what became
 of the second try of a request that had two at once.
 
+`edgeq.cache` is what the route's cache did: hit, stale, joined, revalidated, stale-if-error, miss, bypass.
+`edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.
+
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
 came: what is secret does not belong into a URL (RFC 9110 17.9), and which parameter would be cannot be known here.
@@ -36,6 +39,7 @@ from edgeq.response.tries import HEDGE_WON
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
+    from edgeq.response.grace import Grace
     from edgeq.response.relay import Exchange
     from edgeq.route.table import Route
     from edgeq.wire.head import RequestHead
@@ -284,6 +288,9 @@ def _add_how(parts: list[bytes], exchange: Exchange) -> None:
                 _outcomes.clear()
             _outcomes[outcome] = known
         parts.append(known)
+    grace = exchange.grace
+    if grace is not None:
+        parts.append(_render_grace(grace))
     route = exchange.route
     if route is None:
         parts.append(b'"edgeq.generation":%d,' % exchange.down.shard.generation)
@@ -291,6 +298,14 @@ def _add_how(parts: list[bytes], exchange: Exchange) -> None:
     if not route.log_text:
         route.log_text = _render_route(route)
     parts.append(route.log_text)
+
+
+def _render_grace(grace: Grace) -> bytes:
+    """What the cache had to do with it, and what was served in place of a refusal."""
+    text = f'"edgeq.cache":"{grace.how}",' if grace.how else ""
+    if grace.served:
+        text += f'"edgeq.fallback":{encode_basestring_ascii(grace.served)},'
+    return text.encode("ascii")
 
 
 def _render_route(route: Route) -> bytes:

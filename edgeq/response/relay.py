@@ -34,6 +34,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.policy.retry import RetryPolicy
+    from edgeq.response.grace import Grace
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -57,11 +58,11 @@ class Exchange(Attempt):
         "_answer_kind",
         "_answer_remaining",
         "_interim",
+        "_passed",
         "_request_framer",
         "_request_remaining",
         "_sent_all",
         "_upstream_half_closed",
-        "_upstream_next",
         "answer_bytes",
         "answer_lines",
         "begun_at",
@@ -69,6 +70,7 @@ class Exchange(Attempt):
         "ended_at",
         "endpoint",
         "first_byte_at",
+        "grace",
         "keep_alive",
         "pending",
         "prefix",
@@ -91,8 +93,8 @@ class Exchange(Attempt):
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
         self.begun_at: float = now
-        self._upstream_next: bool = False
-        """Past the route's own limit."""
+        self._passed: int = 0
+        """Past the limit of its tenant: 1; past that of the route as well: 2."""
         if route is not None and route.timeout_s:
             self.deadline_at = now + route.timeout_s
         self.queued_at: float = 0.0
@@ -114,6 +116,8 @@ class Exchange(Attempt):
         self._answer_framer: ChunkedFramer | None = None
         self._answer_chunks: bool = False
         self._interim: int = 0
+        self.grace: Grace | None = None
+        """None unless its route has a cache or a fallback."""
         self.keep_alive: bool = False
         self.status: int = 0
         self.reason = ""
@@ -133,38 +137,55 @@ class Exchange(Attempt):
     # -- through the limits -------------------------------------------------------------------------------------------
 
     def enter(self, now: float) -> None:
-        """Past the limit of the route, if it has one, then that of its upstream; it may have to wait before each."""
+        """Past the limits of its tenant and of the route, if they have one, then that of its upstream; it may have to
+        wait before each."""
         route = self.route
         if route is None:
             return
         upstream = route.upstream
         if upstream.breaker is not None and upstream.is_down(self, now):
             return
-        bulkhead = route.bulkhead
-        if bulkhead is None or self._upstream_next:
+        full: Bulkhead | None = None
+        if route.tenants is not None or route.bulkhead is not None:
+            full = self._pass(route, now)
+        if full is None:
             if not upstream.limited:
                 self.granted_at = now
                 self._submit(upstream)
                 return
-            if upstream.bulkhead.try_acquire(self, now):
+            full = upstream.bulkhead
+            if full.try_acquire(self, now):
                 self._submit(upstream)
                 return
-            bulkhead = upstream.bulkhead
-        else:
-            self._upstream_next = True
-            if bulkhead.try_acquire(self, now):
-                self.enter(now)
-                return
         self.size_bytes = len(self.head.raw) + len(self.pending)
-        bulkhead.offer(self, now)
+        full.offer(self, now)
+
+    def _pass(self, route: Route, now: float) -> Bulkhead | None:
+        """Take the permits of tenant and route. Returns: the limit before which it has to wait, if there is one."""
+        if self._passed == 0:
+            self._passed = 1
+            tenants = route.tenants
+            if tenants is not None:
+                bulkhead = tenants.bulkhead_of(self.tenant, now)
+                if not bulkhead.try_acquire(self, now):
+                    return bulkhead
+        if self._passed == 1:
+            self._passed = 2
+            own = route.bulkhead
+            if own is not None and not own.try_acquire(self, now):
+                return own
+        return None
 
     def granted(self, bulkhead: Bulkhead, now: float) -> None:
         """The wait is over."""
         route = self.route
-        if route is not None and bulkhead is route.upstream.bulkhead:
-            self._submit(route.upstream)
-        else:
-            self.enter(now)
+        try:
+            if route is not None and bulkhead is route.upstream.bulkhead:
+                self._submit(route.upstream)
+            else:
+                self.enter(now)
+        except Exception as error:  # of our own; whoever made room for this one has no part in it
+            self.end_by_defect(error)
 
     def _submit(self, upstream: Upstream) -> None:
         tries = self.tries
@@ -275,6 +296,9 @@ class Exchange(Attempt):
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
+        grace = self.grace
+        if grace is not None:
+            prefix = grace.prefix(prefix)
         lines = self.down.client_lines
         if forward.deadline is not None and self.deadline_at < NEVER:
             lines += forward.deadline.line(self.deadline_at - now)
@@ -334,6 +358,7 @@ class Exchange(Attempt):
         down = self.down
         if up is None:
             return
+        grace = self.grace
         if kind == LENGTH:
             size = len(data)
             remaining = self._answer_remaining
@@ -343,6 +368,8 @@ class Exchange(Attempt):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes += size
+            if grace is not None:
+                grace.body(self, data)
             down.transport.write(data)
             if size == remaining:
                 self._complete(now)
@@ -358,6 +385,8 @@ class Exchange(Attempt):
                 return
             self.answer_bytes = framer.payload_bytes
             if out:
+                if grace is not None:
+                    grace.body(self, out)
                 down.transport.write(out)
             if framer.done:
                 if framer.excess:
@@ -367,7 +396,7 @@ class Exchange(Attempt):
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
-        if not down.write_blocked:  # or it is the client who takes its time
+        if not down.write_blocked or self._is_wanted():  # or it is the client who takes its time
             up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
     def _answer_head(self, data: bytes, now: float) -> None:
@@ -438,6 +467,9 @@ class Exchange(Attempt):
                 return
         if self.tries is not None:
             self.tries.answered(self, now)
+        grace = self.grace
+        if grace is not None and grace.replaces(self, up, answer, len(data) - end, now):
+            return
         self.status = status
         self.answer_started = True
         if status == 503 or status == 429:
@@ -483,6 +515,10 @@ class Exchange(Attempt):
             extra += b"connection: keep-alive\r\n"
         if self.answer_lines:
             extra += self.answer_lines
+        if grace is not None:
+            extra += grace.passes(self, answer, kind, now)
+            if down.write_blocked:
+                self.pause_answer()
         request_id = self.request_id
         transport = down.transport
         if kind == NO_BODY:
@@ -499,6 +535,8 @@ class Exchange(Attempt):
                 up.reusable = False
             self._answer_remaining = remaining - size
             self.answer_bytes = size
+            if grace is not None:
+                grace.body(self, data[end:])
             if size <= _BIG:
                 transport.write(
                     b"".join((answer.forward, extra, b"x-request-id: ", request_id, b"\r\n\r\n", data[end:]))
@@ -526,6 +564,8 @@ class Exchange(Attempt):
                         self.fail("upstream_protocol_error", up.pool.resource, error.detail)
                         return
                     self.answer_bytes = framer.payload_bytes
+                    if grace is not None:
+                        grace.body(self, out)
                 else:
                     self.answer_bytes = len(rest)
                     out = chunk(rest) if self._answer_chunks else rest
@@ -535,7 +575,7 @@ class Exchange(Attempt):
                     up.reusable = False
                 self._complete(now)
                 return
-        if not down.write_blocked:
+        if not down.write_blocked or self._is_wanted():
             up.expire_after(now, up.pool.upstream.body_s)
 
     def _begin_tunnel(self, answer: ResponseHead, rest: bytes) -> None:
@@ -602,6 +642,9 @@ class Exchange(Attempt):
                 if down.write_blocked:  # this client's fault, not the next one's
                     up.transport.resume_reading()
                 up.pool.release(up, now)
+        grace = self.grace
+        if grace is not None:
+            grace.whole = True
         self._end(now)  # now, so that who is let in next finds this connection
         down.exchange_done(self, now)
 
@@ -690,6 +733,56 @@ class Exchange(Attempt):
         self.up = None
         up.exchange = None
 
+    def put_back(self, up: UpstreamConnection, answer: ResponseHead, size: int, now: float) -> None:
+        """An answer is not passed on; `size` bytes of its body are here. Its connection is kept if those are all."""
+        self.let_go(up)
+        whole = size == (answer.content_length if answer.body_kind == LENGTH else 0)
+        if answer.body_kind > LENGTH and answer.status != 304:
+            whole = False
+        unsent: int = up.transport.get_write_buffer_size()
+        if whole and answer.keep_alive and self.request_done and not unsent and not self.down.write_blocked:
+            up.pool.release(up, now)
+        else:
+            up.discard()
+
+    def again(self) -> None:
+        """Ask the same upstream once more: its answer was to another question than the client's."""
+        self._tries()
+        self.first_byte_at = 0.0
+        self.queued_at = monotonic()
+        route = self.route
+        if route is not None:
+            route.upstream.submit(self)
+
+    def turn(self, route: Route, now: float) -> None:
+        """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
+        seen to it that the request may go there."""
+        self.give_up(now)
+        self.tries = None
+        self.route = route
+        self.reason = ""
+        self.resource = ""
+        self._passed = 0
+        self.arrived_at = now
+        self.queued_at = now
+        self.sent_at = 0.0
+        self.first_byte_at = 0.0
+        self.connect_s = 0.0
+        self.prefix = b""
+        down = self.down
+        upstream = route.upstream
+        if not upstream.hosts_differ:
+            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
+        down.expect_answer()
+        self.enter(now)
+
+    def give_up(self, now: float) -> None:
+        """Nothing more is expected of this upstream: no other try is of use, and its places are free."""
+        if self.tries is not None:
+            self.tries.end(self, now)
+        if self.held is not None:
+            self.release(now, self.outcome(self.reason) if self.reason else OK)
+
     def end_try(self, outcome: int, now: float) -> None:
         """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
         of its own: a limit that is learned must not take the sum for one."""
@@ -718,7 +811,7 @@ class Exchange(Attempt):
 
     def outcome(self, reason: str) -> int:
         """What a limit learns from a try."""
-        if not reason:
+        if not reason or reason == "upstream_failed":
             return OK
         route = self.route
         if reason == "upstream_shed" and route is not None:
@@ -752,12 +845,23 @@ class Exchange(Attempt):
             self._end(monotonic())
             down.cut(False)
             return
+        grace = self.grace
+        if grace is not None:
+            if grace.instead(self, reason, resource, detail, retry_after_s):
+                return
+            first = grace.first_reason
+            if first and REASONS[first].status:  # the fallback has failed as well: the first reason tells more
+                detail = f"{REASONS[first].hint}; its fallback failed, too: {reason}"
+                reason = first
+                resource = grace.first_resource
+                row = REASONS[reason]
         self.status = row.status
         second = "" if self.tries is None else self.tries.second_reason
         if second:
             detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
-        self.keep_alive = down.may_keep(self) and (row.fault != "C" or row.status == 429)
+        is_orderly = row.fault != "C" or row.status == 429
+        self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"
         text = refusal(
             reason,
             resource,
@@ -774,6 +878,12 @@ class Exchange(Attempt):
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self._end(monotonic())
         down.exchange_done(self, monotonic())
+
+    def end_by_defect(self, error: Exception) -> None:
+        is_over = self.ended
+        super().end_by_defect(error)
+        if is_over:
+            self.down.abort()  # what is left undone is not known
 
     def shed(self, reason: str) -> None:
         """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""
@@ -849,7 +959,7 @@ class Exchange(Attempt):
     def pause_answer(self) -> None:
         """The client does not take more: do not read the upstream."""
         up = self.up
-        if up is not None:
+        if up is not None and not self._is_wanted():
             up.transport.pause_reading()
             up.expire_in(NEVER)
 
@@ -863,6 +973,15 @@ class Exchange(Attempt):
                 up.expire_in(upstream.tunnel_s)
             else:
                 up.expire_in(upstream.body_s if self.answer_started else self.first_byte_s(up))
+            return
+        grace = self.grace
+        if grace is not None:
+            grace.resume(self)
+
+    def _is_wanted(self) -> bool:
+        """Is the answer read on for a cache, although the client does not take it? What it holds is bounded there."""
+        grace = self.grace
+        return grace is not None and (grace.collector is not None or (grace.fetches and not self.answer_started))
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -875,15 +994,48 @@ class Exchange(Attempt):
         shard = down.shard
         shard.in_flight -= 1
         self.pending = b""
+        grace = self.grace
+        if grace is not None:
+            self._end_gracefully(grace, now)
+            return
+        if self.reason:
+            self._count()
         if shard.log_enabled:
-            self.ended_at = now
-            shard.ring.append(self)
-            if len(shard.ring) >= LOG_BATCH:
-                shard.flush_log()
-        if self.tries is not None:
-            self.tries.end(self, now)
-        if self.held is not None:
-            self.release(now, self.outcome(self.reason) if self.reason else OK)
+            self._record(now)
+        if self.tries is not None or self.held is not None:
+            self.give_up(now)
+
+    def _record(self, now: float) -> None:
+        shard = self.down.shard
+        self.ended_at = now
+        shard.ring.append(self)
+        if len(shard.ring) >= LOG_BATCH:
+            shard.flush_log()
+
+    def _end_gracefully(self, grace: Grace, now: float) -> None:
+        """The same, for what may have been answered by something else than its route's upstream."""
+        shard = self.down.shard
+        if self.reason and not grace.silent:
+            self._count()
+        if grace.first_reason and self.reason:
+            self._tries().second_reason = self.reason
+        self.give_up(now)
+        if grace.first_reason:
+            self.reason = grace.first_reason
+            self.resource = grace.first_resource
+            shard.refusals.count(self.reason, self.resource)
+        if shard.log_enabled and not grace.silent:
+            self._record(now)
+        grace.end(self, now)
+
+    def _count(self) -> None:
+        """The request was refused or has failed."""
+        refusals = self.down.shard.refusals
+        refusals.count(self.reason, self.resource)
+        second = "" if self.tries is None else self.tries.second_reason
+        route = self.route
+        if second and second != self.reason and route is not None:
+            refusals.count(second, route.resource + ":retry")
 
     def finish_here(self) -> None:
         """The answer came from this gateway itself."""

@@ -12,9 +12,12 @@ from __future__ import annotations
 import time
 from json.encoder import encode_basestring_ascii
 from math import ceil
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeq.reasons import REASONS
+
+if TYPE_CHECKING:
+    from edgeq.policy.fallback import PreparedAnswer
 
 _PHRASES: Final[dict[int, str]] = {
     200: "OK",
@@ -91,7 +94,7 @@ def refusal(
     head = (
         f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{_date()}"
         f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-        f"proxy-status: {_pseudonym(node)}; error={row.proxy_status}; details={_details(detail)}; "
+        f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail)}; "
         f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
     )
     if kind != "none":
@@ -102,6 +105,46 @@ def refusal(
         head += f"x-request-id: {identity}\r\n"
     last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
     return head.encode("latin-1") + extra + last + (b"" if head_only else body.encode("ascii"))
+
+
+def prepared(
+    answer: PreparedAnswer,
+    reason: str,
+    resource: str,
+    detail: str,
+    request_id: bytes,
+    node: bytes,
+    keep_alive: bool,
+    head_only: bool,
+    retry_after_s: float = UNKNOWN,
+    extra: bytes = b"",
+) -> bytes:
+    """The answer that a route has prepared for a refusal; it says in its head what it stands for. Arguments are those
+    of `refusal`."""
+    row = REASONS[reason]
+    status = answer.status
+    error = f"; error={row.proxy_status}" if row.proxy_status else ""
+    head = (
+        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{_date()}"
+        f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\ncache-control: no-store\r\n"
+        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
+        f'edgeq-resource={_details(resource)}; edgeq-fallback="answer"\r\n'
+    )
+    if row.retry_after != "none" and status in (429, 503):
+        head += f"retry-after: {_wait_s(row.retry_after, retry_after_s)}\r\n"
+    if request_id:
+        head += f"x-request-id: {request_id.decode('latin-1')}\r\n"
+    last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
+    return head.encode("latin-1") + extra + last + (b"" if head_only else answer.body)
+
+
+def proxy_status_line(node: bytes, reason: str, resource: str, served: str) -> bytes:
+    """The field line that tells, on a good answer, why it is not the one that was asked for. Without `error`: that is
+    for answers which a gateway has made because of one (RFC 9209 2.1.1)."""
+    return (
+        f"proxy-status: {pseudonym(node)}; edgeq-reason={reason}; edgeq-resource={_details(resource)}; "
+        f"edgeq-fallback={_details(served)}\r\n"
+    ).encode("latin-1")
 
 
 def _wait_s(kind: str, retry_after_s: float) -> int:
@@ -124,7 +167,7 @@ def _date() -> str:
     return line
 
 
-def _pseudonym(node: bytes) -> str:
+def pseudonym(node: bytes) -> str:
     """A structured field's token begins with a letter (RFC 8941 3.3.4), a container's name may not."""
     name = node.decode("latin-1")
     return name if name[:1].isalpha() else f'"{name}"'

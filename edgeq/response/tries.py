@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.ticket import IGNORED, OK
 from edgeq.response.hedge import Hedge
-from edgeq.wire.framing import LENGTH, NO_BODY
 from edgeq.wire.head import retry_after_s
 from edgeq.worker.wheel import Timed
 
@@ -142,13 +141,7 @@ class Tries(Timed):
                 exchange.reason = self.second_reason  # nothing else was wrong here
                 exchange.resource = route.resource + ":retry"
             return False
-        whole = answer.content_length == size and answer.body_kind in (NO_BODY, LENGTH)
-        exchange.let_go(up)
-        unsent: int = up.transport.get_write_buffer_size()
-        if whole and answer.keep_alive and exchange.request_done and not unsent and not exchange.down.write_blocked:
-            up.pool.release(up, now)
-        else:
-            up.discard()
+        exchange.put_back(up, answer, size, now)
         outcome = exchange.outcome("upstream_shed") if is_busy else OK
         if hedge is not None:
             return self._leave_to_hedge(exchange, up.pool, outcome, now)

@@ -19,6 +19,9 @@ from edgeq.route.path import has_one_reading, is_usual, normalized, plain, readi
 
 if TYPE_CHECKING:
     from edgeq.admission.bulkhead import Bulkhead
+    from edgeq.admission.tenants import Tenants
+    from edgeq.cache.cache import RouteCache
+    from edgeq.policy.fallback import Fallback
     from edgeq.policy.retry import RetryPolicy
     from edgeq.policy.terms import Terms
     from edgeq.upstream.upstream import Upstream
@@ -32,7 +35,10 @@ class Route:
         "any_reading",
         "body_bytes",
         "bulkhead",
+        "cache",
+        "fallback",
         "generation",
+        "graceful",
         "host",
         "log_text",
         "name",
@@ -41,6 +47,7 @@ class Route:
         "resource",
         "retry",
         "rewrite",
+        "tenants",
         "terms",
         "timeout_s",
         "upstream",
@@ -66,6 +73,8 @@ class Route:
         self.rewrite = rewrite
         self.bulkhead: Bulkhead | None = None
         """The route's own limit, if it has one."""
+        self.tenants: Tenants | None = None
+        """The limits of tenants, if they have one."""
         self.timeout_s: float = timeout_s
         """Whole request; 0: no limit."""
         self.body_bytes: int = body_bytes
@@ -80,6 +89,11 @@ class Route:
         """Who asks, how urgent it is, how often: nothing to settle if there are none."""
         self.retry: RetryPolicy | None = None
         """When a request is tried again that has reached an upstream; None: never."""
+        self.cache: RouteCache | None = None
+        self.fallback: Fallback | None = None
+        """What is served in place of refusals; None: nothing."""
+        self.graceful: bool = False
+        """It has a cache or a fallback."""
         self._below: list[bytes] = readings(rewrite) if rewrite else []
         self.log_text = b""
         """This route's part of an access-log line, once it has been rendered."""

@@ -37,7 +37,7 @@ from edgeq.supervisor.changes_io import Changes
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.launch import Launch
-from edgeq.supervisor.leftover_io import refuse_waiting
+from edgeq.supervisor.leftover_io import DRAINING, refuse_waiting, resource_of
 from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
     Applied,
@@ -395,7 +395,14 @@ class Fleet:
         assert self._target is not None
         node = self._target.config.forward.node or socket.gethostname() or "gateway"
         count = await refuse_waiting(queue.sock, queue.listener, node.encode())
-        _log.warning("refused what waited for a worker", address=queue.listener.address, connections=count)
+        listener = queue.listener
+        _log.warning(
+            "refused what waited for a worker",
+            reason=DRAINING,
+            resource=resource_of(listener),
+            address=listener.address,
+            connections=count,
+        )
 
     def _drain(self, worker: Worker, timeout_s: float) -> None:
         worker.send(Drain(timeout_s))

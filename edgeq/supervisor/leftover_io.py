@@ -14,6 +14,7 @@ from edgeq.config.schema import Listener
 from edgeq.listener.refuse_io import Refuser
 from edgeq.response.rescue import refusal
 
+DRAINING: Final = "draining"
 _LINGER_S: Final = 0.3
 """A little longer than the refuser leaves connections open for what may still come."""
 
@@ -35,7 +36,7 @@ async def refuse_waiting(sock: socket.socket, listener: Listener, node: bytes) -
         except OSError:  # this one has left; or descriptors are short, and then it cannot be helped
             count += 1
             continue
-        refuser.refuse(connection, "draining", "")
+        refuser.refuse(connection, DRAINING, resource_of(listener))
         count += 1
     if len(refuser):
         await asyncio.sleep(_LINGER_S)
@@ -43,5 +44,10 @@ async def refuse_waiting(sock: socket.socket, listener: Listener, node: bytes) -
     return count
 
 
+def resource_of(listener: Listener) -> str:
+    """As refusals name it."""
+    return f"listener/{listener.name or listener.address}"
+
+
 def _answer(listener: Listener, node: bytes) -> bytes:
-    return refusal("draining", f"listener/{listener.name or listener.address}", "", b"", node, False, False)
+    return refusal(DRAINING, resource_of(listener), "", b"", node, False, False)

@@ -72,6 +72,7 @@ class Supervisor:
         inheritance = inherit(take_descriptors())
         inherited_board = inheritance.take_board(MAX_WORKERS)
         self._board = inherited_board or Board.create(MAX_WORKERS)
+        self._board.set_started(False)
         legacy = Legacy(self._notifier)
         legacy.begin(inheritance, self._board)
         self._listeners = Listeners(inheritance, legacy)
@@ -130,6 +131,7 @@ class Supervisor:
             except OSError as error:
                 raise StartError(f"cannot write the pid file {self._pidfile}: {error.strerror}") from error
         self._started = True
+        self._board.set_started(True)
         self._notifier.ready()
         self._look_for_progress()
         _log.info("serving", workers=len(self._fleet.table.active()), version=__version__)

@@ -87,3 +87,8 @@ class Attempt(Ticket):
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = -1.0, policy: str = "") -> None:
         """It cannot go on, by a token of `edgeq.reasons`."""
         raise NotImplementedError
+
+    def end_by_defect(self, error: Exception) -> None:
+        """Something of ours has failed with its answer: it is over, and the others notice nothing."""
+        self.down.shard.tell_defect(error, self.down.settings.resource)
+        self.fail("internal_error", self.down.settings.resource, "")

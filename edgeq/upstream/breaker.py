@@ -8,10 +8,10 @@
         |
         +--a failure--> OPEN, twice as long as before (at most `MAX_LONGER` times as long as at first)
 
-Decides whether a request may go to the upstream at all. Invariants: in HALF_OPEN at most `probes` requests are let
-through in each `open` time, whatever becomes of them (a probe whose client leaves, or that is refused further on, tells
-nothing, and must not keep the breaker half-open for ever); answers to requests that began before the last transition
-are not taken for those of probes; "busy" answers count as neither good nor bad.
+Decides whether a request may go to the upstream at all. Invariants: in HALF_OPEN a worker lets through at most `probes`
+requests in each `open` time, whatever becomes of them (a probe whose client leaves, or that is refused further on,
+tells nothing, and must not keep the breaker half-open for ever); answers to requests that began before the last
+transition are not taken for those of probes; "busy" answers count as neither good nor bad.
 
 A transition of any worker is taken over by the others (`shared.CIRCUIT`). They count on their own: a failure rate that
 opens one worker's breaker is seen by each in its share of the traffic.

@@ -59,7 +59,10 @@ class UpstreamConnection(Timed):
         if exchange is None:
             self.discard()
             return
-        exchange.answer_data(data)
+        try:
+            exchange.answer_data(data)
+        except Exception as error:  # of our own: an answer that is no good comes as Refused
+            exchange.end_by_defect(error)
 
     def eof_received(self) -> bool:
         exchange = self.exchange
@@ -86,7 +89,7 @@ class UpstreamConnection(Timed):
             unread = self.pool.unread
             data: bytes = unread(self.transport) if unread is not None else b""
             if data:
-                exchange.answer_data(data)
+                self.data_received(data)
                 exchange = self.exchange
         if exchange is not None:
             # Without a FIN before it this is no proper end, also if TLS calls it none (RFC 9112 9.8: no closing alert).

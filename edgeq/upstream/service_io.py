@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
+from edgeq.board.resources import Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.errors import StartError
 from edgeq.upstream.check_io import HealthChecks
@@ -17,7 +18,6 @@ from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
-from edgeq.upstream.shared import SharedCells
 from edgeq.upstream.tls_io import upstream_context
 from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
@@ -36,10 +36,10 @@ class UpstreamService:
         wheel: Wheel,
         resolver: Resolver,
         log: Any,
-        make_cells: Callable[[str], SharedCells] | None = None,
+        resources: Resources | None = None,
     ) -> None:
         # Each worker draws other numbers, or all would draw the same endpoint at the same time.
-        self.upstream = Upstream(name, wheel, random.getrandbits(31), make_cells)
+        self.upstream = Upstream(name, wheel, random.getrandbits(31), resources)
         self._checks = HealthChecks(self.upstream)
         self._loop = loop
         self._resolver = resolver
@@ -55,10 +55,12 @@ class UpstreamService:
         self._troubles = Troubles()
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
+        self._is_retired = False
 
-    def apply(self, config: UpstreamConfig, workers: int) -> None:
+    def apply(self, config: UpstreamConfig, workers: int, lenient: bool = False) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
+        lenient: certificates that cannot be used are no error; requests of this upstream alone get one.
         Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
@@ -69,11 +71,19 @@ class UpstreamService:
             try:
                 context = upstream_context(config.tls)
             except ValueError as error:
-                raise StartError(f"upstream.{self.upstream.name}.{error}") from None
+                text = f"upstream.{self.upstream.name}.{error}"
+                if not lenient:
+                    raise StartError(text) from None
+                self._log.error("upstream_unusable", upstream=self.upstream.name, detail=text)
+                self.upstream.configure(config, workers)
+                self.upstream.unresolved = "config_error"
+                return
             dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config
+        self._is_retired = False
         self.upstream.configure(config, workers)
+        self.upstream.unresolved = "upstream_none_healthy"
         if old is not None and old.tls != config.tls:
             self._retire(self._pools.values())
             self._pools = {}
@@ -146,7 +156,9 @@ class UpstreamService:
             for pool in self._leaving:
                 pool.expire_waiting(now)
             self._leaving = [pool for pool in self._leaving if pool.waiting]
-        if not upstream.pools:
+        if self._is_retired:
+            self._let_pools_go()
+        elif self._config is not None and not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
 
@@ -205,25 +217,35 @@ class UpstreamService:
     def retire(self) -> None:
         """Not in the configuration any more: let go of everything but the requests that run or wait.
 
-        Those who wait get the connections that are being dialed for them; to be ticked until `is_settled`.
+        Those who wait for a place keep the pools, those who wait for a connection get the ones that are being dialed
+        for them; to be ticked until `is_settled`. Should it come back before, `apply` goes on with it.
         """
         for watch in self._watches.values():
             watch.close()
-        self._retire(self._pools.values())
         self._checks.close()
         self._watches = {}
-        self._pools = {}
-        self.upstream.set_pools([], {}, monotonic())
+        self._specs = {}
+        self._addresses = {}
+        self._is_retired = True
+        self._let_pools_go()
+
+    def _let_pools_go(self) -> None:
+        """Retired: once nobody waits for a place, nobody comes any more."""
+        if self._pools and not self.upstream.bulkhead.queue.queued:
+            self._retire(self._pools.values())
+            self._pools = {}
+            self.upstream.set_pools([], {}, monotonic())
 
     def is_settled(self) -> bool:
         """Retired, and nobody waits."""
-        if self._watches or self.upstream.bulkhead.in_flight or self.upstream.bulkhead.queue.queued:
+        if self._watches or self._pools or self.upstream.bulkhead.in_flight:
             return False
         return not any(pool.waiting for pool in self._leaving)
 
     def close(self) -> None:
         """Let go of everything."""
         self.retire()
+        self._retire(self._pools.values())
         for dial in list(self._dials):
             dial.cancel()
 

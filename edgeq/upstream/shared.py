@@ -27,6 +27,11 @@ FAILED: Final = 4
 """Counter; failures of an endpoint."""
 CELLS: Final = 5
 
+REQUESTS: Final = 0
+"""Of a retry budget, which has cells of its own; requests of the last ten seconds."""
+RETRIES: Final = 1
+"""The same of retries."""
+
 UNKNOWN: Final = 0
 GOOD: Final = 1
 BAD: Final = 2
@@ -43,6 +48,9 @@ class SharedCells(Protocol):
 
     def total(self, cell: int) -> int:
         """The sum over all workers."""
+
+    def others_total(self, cell: int) -> int:
+        """The sum over the other workers."""
 
     def leads(self) -> bool:
         """Does this worker do what one must do for all, such as active checks?"""
@@ -65,8 +73,33 @@ class LocalCells:
     def total(self, cell: int) -> int:
         return self._own[cell]
 
+    def others_total(self, cell: int) -> int:
+        return 0
+
     def leads(self) -> bool:
         return True
+
+
+class SharedBudget:
+    """The counts of a retry budget in the other workers (`policy.retry.OtherBudgets`)."""
+
+    __slots__ = ("cells",)
+
+    def __init__(self, cells: SharedCells) -> None:
+        self.cells: SharedCells = cells
+
+    def publish(self, requests: int, retries: int) -> None:
+        """Write down this worker's own."""
+        self.cells.put(REQUESTS, requests)
+        self.cells.put(RETRIES, retries)
+
+    def requests(self) -> int:
+        """The sum of the others' requests."""
+        return self.cells.others_total(REQUESTS)
+
+    def retries(self) -> int:
+        """The sum of the others' retries."""
+        return self.cells.others_total(RETRIES)
 
 
 def stamp(now: float, value: int) -> int:

@@ -18,9 +18,11 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
+from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
+from edgeq.board.resources import MachineWide, Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
 from edgeq.upstream.balancer import Balancer, make_balancer
@@ -44,21 +46,19 @@ _KEY_HEADER: Final = 3
 _KEY_COOKIE: Final = 4
 
 
-NO_LIMIT: Final = 1 << 30
-
-
 class Upstream:
-    """Limits are this worker's share of the machine's; time-outs are seconds, 0 for none."""
+    """Its limit is the machine's, those of pools are this worker's share; time-outs are seconds, 0 for none."""
 
     __slots__ = (
         "_checked",
         "_config",
         "_cookie",
         "_ejector",
+        "_elsewhere",
         "_key_kind",
         "_key_name",
+        "_kind",
         "_learner",
-        "_observes",
         "_panic_threshold",
         "_ramp_s",
         "_seed",
@@ -72,6 +72,7 @@ class Upstream:
         "default_host",
         "events",
         "first_byte_s",
+        "forget_cells",
         "host",
         "hosts_differ",
         "idle_s",
@@ -89,12 +90,14 @@ class Upstream:
         "pools",
         "queue_timeout_s",
         "resource",
+        "shared",
         "tunnel_s",
         "unresolved",
         "wheel",
     )
 
-    def __init__(self, name: str, wheel: Wheel, seed: int = 1, make_cells: Any = None) -> None:
+    def __init__(self, name: str, wheel: Wheel, seed: int = 1, resources: Resources | None = None) -> None:
+        """`resources`: by which workers know of each other. None: this one is alone."""
         self.name = name
         self.resource = f"upstream/{name}"
         self.wheel: Wheel = wheel
@@ -104,8 +107,10 @@ class Upstream:
         """The pool of every request, if there is nothing to choose and nothing to remember."""
         self.members: list[Member] = []
         """One for each pool, in the same order; none if there is an `only` one."""
-        self.make_cells: Any = make_cells
+        self.make_cells: Any = None if resources is None else resources.bind_endpoint
         """Called with a resource's name: the `SharedCells` of it. None: this worker is alone."""
+        self.forget_cells: Any = None if resources is None else resources.forget_endpoint
+        """Called with `SharedCells` that are not needed any more."""
         self._seed: int = seed
         self.balancer: Balancer = Balancer(seed)
         self.breaker: Breaker | None = None
@@ -120,20 +125,22 @@ class Upstream:
         self.events: list[tuple[str, dict[str, Any]]] = []
         """What the operator should read, for the shell to log."""
         self.unresolved = "upstream_none_healthy"
-        """Why there are no pools: dns_error, dns_timeout or upstream_none_healthy."""
+        """Why there are no pools: dns_error, dns_timeout, config_error or upstream_none_healthy."""
         self.host = b""
         """Host header instead of the client's; empty: the client's."""
         self.hosts_differ: bool = False
         """Each endpoint gets a Host of its own (`Pool.host`): what is sent is settled when the endpoint is."""
         self.default_host = b""
         """Host header for HTTP/1.0 requests that have none."""
-        self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic())
+        self.shared: MachineWide = MachineWide() if resources is None else resources.bind(self.resource)
+        self.bulkhead: Bulkhead = Bulkhead(self.resource, 1, monotonic(), self.shared)
         self.limited: bool = False
         """Is there a limit? If not the bulkhead is passed by, and who has passed it so is not counted."""
+        self._kind = ""
+        """Of the limit, if it is learned: its name in the configuration."""
         self._learner: Learner | None = None
-        """Of the bulkhead's limit, unless it is configured."""
-        self._observes: bool = False
-        """What is learned is only shown."""
+        """Of that limit, in the worker that learns it for all."""
+        self._elsewhere: Elsewhere = Elsewhere(self.shared)
         self._totals: Totals = Totals()
         self._config: UpstreamConfig | None = None
         self.configure(UpstreamConfig(endpoints=()), 1)
@@ -153,40 +160,84 @@ class Upstream:
         self.max_lifetime_s: float = float(pool.max_lifetime)
         self.queue_timeout_s: float = float(pool.queue_timeout)
         queue = config.queue
-        self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        self.bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), workers)
         now = monotonic()
         limit = config.limit
         self.limited = limit != 0
-        self.bulkhead.is_learned = not isinstance(limit, int)
-        if isinstance(limit, int):
+        kind = "" if isinstance(limit, int) else limit
+        self.bulkhead.is_learned = kind != ""
+        if kind != self._kind:
+            if self._kind:  # what another kind has learned means nothing to this one
+                self.shared.publish_limit(0)
+            self._kind = kind
             self._learner = None
+        if isinstance(limit, int):
             self.bulkhead.resize(limit or NO_LIMIT, now)
-        elif self._learner is None or self._config is None or self._config.limit != limit:
-            self.bulkhead.totals(now, self._totals)
-            self._learner = Learner(learned(limit), now, self._totals)
-            self._observes = limit == "observe"
-            self.bulkhead.wants_times = self._learner.limit.wants_times
+        else:
             self._follow(now)
         self._configure_choice(config, now)
 
     def learn(self, now: float) -> None:
         """Move the limit, and look after those who wait for it; called on each tick."""
-        bulkhead = self.bulkhead
-        bulkhead.tick(now)
+        self.bulkhead.tick(now)
+        if not self._kind:
+            return
+        if self.shared.leads(now):
+            self._lead(now)
+        else:
+            self._learner = None
+            self.bulkhead.wants_times = False
+        self._follow(now)
+
+    def _lead(self, now: float) -> None:
+        """Learn for the machine, and publish. Who takes over goes on from what was published."""
+        shared = self.shared
         learner = self._learner
-        if learner is not None:
-            bulkhead.totals(now, self._totals)
+        published = shared.learned_limit()
+        # Another limit than ours: somebody else has led meanwhile.
+        if learner is None or (published and published != learner.limit.value):
+            self._elsewhere = Elsewhere(shared)
+            self._count(now)
+            learner = Learner(learned(self._kind, published), now, self._totals)
+            self._learner = learner
+        else:
+            self._count(now)
             learner.tick(now, self._totals)
-            if bulkhead.starves(now):
-                learner.limit.nudge()
-            bulkhead.wants_times = learner.limit.wants_times
-            self._follow(now)
+        elsewhere = self._elsewhere
+        if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
+            learner.limit.nudge()
+        self.bulkhead.wants_times = learner.limit.wants_times
+        shared.publish_limit(learner.limit.value)
+
+    def _count(self, now: float) -> None:
+        """Bring the machine's totals up to now."""
+        self.bulkhead.totals(now, self._totals)
+        self._elsewhere.add_to(self._totals, now)
 
     def _follow(self, now: float) -> None:
-        """Set the limit that was learned."""
-        learner = self._learner
-        if learner is not None:
-            self.bulkhead.resize(NO_LIMIT if self._observes else learner.limit.value, now)
+        """Set the limit that was learned, here or in another worker."""
+        if self._kind == "observe":
+            self.bulkhead.resize(NO_LIMIT, now)
+        else:
+            self.bulkhead.resize(self.shared.learned_limit() or learned(self._kind).value, now)
+
+    def look(self, now: float) -> None:
+        """Another worker has left a place to one who waits here, or has moved the limit."""
+        if not self.limited:
+            return
+        bulkhead = self.bulkhead
+        if self._kind and self._learner is None:
+            limit = bulkhead.limit
+            self._follow(now)
+            if bulkhead.limit != limit:  # what was counted until now is not of the new one
+                bulkhead.tell(now)
+                self.shared.flush()
+        bulkhead.dispatch(now)
+
+    def leave(self) -> None:
+        """Nothing of it is in use any more."""
+        if self.cells is not None and self.forget_cells is not None:
+            self.forget_cells(self.cells)
 
     def _configure_choice(self, config: UpstreamConfig, now: float) -> None:
         """What endpoints are chosen by. What is known of them stays known."""
@@ -228,6 +279,7 @@ class Upstream:
             self.members = []
             self._tokens = {}
             self.only = pools[0] if pools else None
+            self._forget(old)
             return
         self.only = None
         members: list[Member] = []
@@ -250,8 +302,20 @@ class Upstream:
             pool.member = member
             members.append(member)
         self.members = members
+        self._forget(old)
         self._tokens = {_token(self.name, member.name): member for member in members} if self._cookie else {}
         self.review(now)
+
+    def _forget(self, old: dict[Pool, Member]) -> None:
+        """Give back the cells of those that are no members any more."""
+        forget = self.forget_cells
+        if forget is None:
+            return
+        kept = [member.cells for member in self.members]
+        for member in old.values():
+            # Two pools of one address, by two names, have the same cells.
+            if not any(cells is member.cells for cells in kept):
+                forget(member.cells)
 
     def _cells_of(self, resource: str) -> SharedCells:
         if self.make_cells is None:

@@ -12,6 +12,7 @@ from edgeq.wire.fields import FieldLine
 from edgeq.wire.framing import NO_BODY
 
 if TYPE_CHECKING:
+    from edgeq.cache.wish import Wish
     from edgeq.policy.tenant import TenantKey
     from edgeq.route.table import Route
 
@@ -120,6 +121,7 @@ class RequestHead:
         "tenant",
         "tenant_key",
         "version",
+        "wish",
     )
 
     def __init__(
@@ -156,6 +158,8 @@ class RequestHead:
         self.tenant = b""
         self.tenant_key: TenantKey | None = None
         """Whom this head names, once somebody has asked, and by which key."""
+        self.wish: Wish | None = None
+        """What this head asks of a cache, once one has asked."""
         self.limits: HeadLimits | None = None
         """Under which it was accepted, if it is remembered for other connections."""
         self.log_text = b""

@@ -15,15 +15,21 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
+from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
+from edgeq.board.handover_io import Doorbell
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
+from edgeq.board.resources import EndpointCells, Resources
+from edgeq.cache.cache import RouteCache
+from edgeq.cache.rules import CacheSettings
 from edgeq.config.schema import Config, Forward, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
+from edgeq.config.schema import RouteCache as CacheConfig
 from edgeq.config.units import parse_duration, parse_rate
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream, DownstreamFactory
@@ -33,6 +39,7 @@ from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
+from edgeq.policy.fallback import GROUPS, QUOTA, STATUSES, Fallback, PreparedAnswer
 from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
 from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.rate import (
@@ -46,19 +53,19 @@ from edgeq.policy.rate import (
     Window,
 )
 from edgeq.policy.retry import RetryBudget, RetryPolicy
-from edgeq.policy.tenant import TenantKey
+from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
+from edgeq.upstream.shared import SharedBudget
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
-_NO_LIMIT = 1 << 31
 _SWEEP_S = 1.0
 """Under pressure: between two looks for idle connections."""
 _RATE_HEADERS = {"off": HEADERS_OFF, "ratelimit": HEADERS_IETF, "x-ratelimit": HEADERS_X, "both": HEADERS_BOTH}
@@ -98,6 +105,7 @@ class App:
         self._config = config
         self._ticket_secret = ticket_secret
         self._sockets = dict(sockets)
+        self._board = board
         self._row = board.row(slot)
         self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
@@ -107,14 +115,24 @@ class App:
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
+        self._doorbell = Doorbell(board, slot)
+        self._resources = Resources(board, self._doorbell.neighbours)
+        """By which limits, breakers and so on hold for all workers together."""
         self._bulkheads: dict[str, Bulkhead] = {}
-        """Of routes that have a limit of their own."""
+        """Of routes that have a limit of their own, or had one until a reload and still have requests under it."""
+        self._limited: set[str] = set()
+        """The former."""
+        self._tenants = Tenants(self._resources)
+        self._caches: dict[str, tuple[object, RouteCache]] = {}
+        """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
+        self._budget_cells: dict[str, EndpointCells] = {}
+        """What they have on the board."""
         self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
         """Of routes, each with the word that it is made from."""
         self._retired: list[UpstreamService] = []
@@ -140,9 +158,11 @@ class App:
         )
         self._shard.flush_log = self._access.flush
         self._resolver = Resolver(loop, config.dns, self._log)
-        self._configure(self._generation, config)
+        # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
+        self._configure(self._generation, config, self._board.started)
         self._row.set_state(STATE_SERVING)
         loop.on_tick(self._tick)
+        self._doorbell.start(loop, self._look)
         # Requests make no cycles, so collections only look in vain; what the rare paths leave is found all the same.
         gc.set_threshold(20_000, 50, 100)
 
@@ -165,35 +185,40 @@ class App:
         self._shard.forward = _forward_policy(config.forward)
         self._configure(generation, config)
 
-    def _configure(self, generation: int, config: Config) -> None:
+    def _configure(self, generation: int, config: Config, lenient: bool = False) -> None:
         shard = self._shard
         shard.log_enabled = config.access_log.target != "off"
         self._protect(config.protect)
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
-            service = self._services.get(name)
-            if service is None:
-                service = UpstreamService(name, self._loop, shard.wheel, self._resolver, self._log)
-                self._services[name] = service
-            service.apply(upstream, self._workers)
+            service = self._service(name)
+            service.apply(upstream, self._workers, lenient)
+            service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
         self._generation = generation
-        self._tenant = TenantKey(config.tenant.key, config.tenant.weights) if config.tenant.key else None
+        tenant = config.tenant
+        self._tenant = TenantKey(tenant.key, tenant.weights) if tenant.key else None
+        self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
         for name, upstream in config.upstream.items():
-            budget = self._budgets.setdefault(name, RetryBudget(0.0, 0.0))
+            budget = self._budget(name)
             budget.share = float(upstream.retry_budget.share)
-            budget.reserve = float(upstream.retry_budget.reserve) / self._workers
+            budget.reserve = float(upstream.retry_budget.reserve)
             budget.concurrent = float(upstream.retry_budget.concurrent)
             budget.concurrent_min = -(-upstream.retry_budget.concurrent_min // self._workers)
-        self._budgets = {name: self._budgets[name] for name in config.upstream}
+        for name in [name for name in self._budgets if name not in config.upstream]:
+            del self._budgets[name]
+            self._resources.forget_endpoint(self._budget_cells.pop(name))
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
         hedged = {route.name for route in config.route if route.retry.hedge != "off"}
         self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
-        limited = {route.name for route in config.route if route.limit}
-        for name in [name for name in self._bulkheads if name not in limited]:
-            self._bulkheads.pop(name).resize(_NO_LIMIT, monotonic())  # who waits goes on to its upstream
+        self._limited = {route.name for route in config.route if route.limit}
+        for name, bulkhead in self._bulkheads.items():
+            if name not in self._limited:
+                bulkhead.resize(NO_LIMIT, monotonic())  # who waits goes on to its upstream
+        cached = {route.name for route in config.route if route.cache is not None}
+        self._caches = {name: known for name, known in self._caches.items() if name in cached}
         for name in [name for name in self._services if name not in config.upstream]:
             service = self._services.pop(name)
             service.retire()
@@ -201,6 +226,32 @@ class App:
         for listener in config.listener:
             self._open(listener)
         self._row.set_generation(generation)
+
+    def _service(self, name: str) -> UpstreamService:
+        """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
+        its cells of the board are in use."""
+        service = self._services.get(name)
+        if service is not None:
+            return service
+        shared = self._resources.bind(f"upstream/{name}")
+        for service in self._retired:
+            if service.upstream.shared is shared:
+                self._retired.remove(service)
+                break
+        else:
+            log = self._log
+            service = UpstreamService(name, self._loop, self._shard.wheel, self._resolver, log, self._resources)
+        self._services[name] = service
+        return service
+
+    def _budget(self, name: str) -> RetryBudget:
+        """An upstream's, of which a part may be used up by the other workers."""
+        budget = self._budgets.get(name)
+        if budget is None:
+            cells = self._resources.bind_endpoint(f"upstream/{name}:retries")
+            budget = self._budgets[name] = RetryBudget(0.0, 0.0, SharedBudget(cells))
+            self._budget_cells[name] = cells
+        return budget
 
     def _protect(self, config: Protect) -> None:
         pressure = self._shard.pressure
@@ -224,7 +275,61 @@ class App:
         route.terms = self._terms(config)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
+        if self._config.tenant.limit:
+            route.tenants = self._tenants
+        route.cache = self._cache(config)
+        route.fallback = self._fallback(config, route)
+        route.graceful = route.cache is not None or route.fallback is not None
         return route
+
+    def _cache(self, config: RouteConfig) -> RouteCache | None:
+        """A route's cache. It stays the same over reloads, with what it holds, unless that may be about something
+        else now."""
+        if config.cache is None:
+            return None
+        tenant = self._tenant
+        forward = self._config.forward
+        written = frozenset(name.lower().encode() for name in (forward.deadline, forward.priority) if name)
+        named = tenant.name if tenant is not None and tenant.kind == HEADER else b""
+        settings = _cache_settings(config.cache, named, written)
+        source = (config.upstream, config.match, config.rewrite)
+        known = self._caches.get(config.name)
+        if known is not None and known[0] == source:
+            cache = known[1]
+            cache.configure(settings)
+        else:
+            cache = RouteCache(settings)
+        self._caches[config.name] = (source, cache)
+        return cache
+
+    def _fallback(self, config: RouteConfig, route: Route) -> Fallback | None:
+        """What a route serves in place of a refusal. The other upstream is reached by a route of its own, which is the
+        same but for its terms: the request has met them."""
+        fallback = config.fallback
+        if fallback is None:
+            return None
+        answer = None
+        if fallback.answer is not None:
+            body = fallback.answer.body.encode()
+            answer = PreparedAnswer(fallback.answer.status, fallback.answer.content_type, body)
+        other = None
+        if fallback.upstream:
+            other = Route(
+                route.name,
+                route.host,
+                route.path,
+                self._services[fallback.upstream].upstream,
+                route.rewrite,
+                route.timeout_s,
+                route.body_bytes,
+                route.generation,
+                route.any_reading,
+            )
+            other.tenants = route.tenants
+            if answer is not None:
+                statuses = [one for one in fallback.on if one in STATUSES]
+                other.fallback = Fallback((*GROUPS, *QUOTA, *statuses), None, answer)
+        return Fallback(fallback.on, other, answer)
 
     def _retry(self, config: RouteConfig) -> RetryPolicy | None:
         """When a request of a route is tried again; None if never."""
@@ -263,9 +368,12 @@ class App:
         bulkhead = self._bulkheads.get(config.name)
         now = monotonic()
         if bulkhead is None:
-            bulkhead = self._bulkheads[config.name] = Bulkhead(f"route/{config.name}", config.limit, now)
+            name = f"route/{config.name}"
+            bulkhead = Bulkhead(name, config.limit, now, self._resources.bind(name))
+            self._bulkheads[config.name] = bulkhead
         queue = config.queue
-        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout))
+        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), self._workers)
+        bulkhead.queue.tenant_share = self._config.tenant.queue_share
         bulkhead.resize(config.limit, now)
         return bulkhead
 
@@ -316,6 +424,7 @@ class App:
             self._refusal,
             tls,
             self._log,
+            self._shard.refusals,
             lambda: self._loop.lag_s,
             self._shard.pressure,
         )
@@ -345,14 +454,18 @@ class App:
         shard = self._shard
 
         shard.wheel.advance(now)
+        self._resources.tick(now)
         for door in self._doors.values():
             if door.acceptor is not None:
                 door.acceptor.tick()
         self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
+        self._tenants.tick(now)
         for bulkhead in self._bulkheads.values():
             bulkhead.tick(now)
+        if len(self._bulkheads) > len(self._limited):
+            self._forget_bulkheads()
         for service in self._services.values():
             service.tick(now)
         for budget in self._budgets.values():
@@ -360,7 +473,8 @@ class App:
         if self._retired:
             for service in self._retired:
                 service.tick(now)
-            self._retired = [service for service in self._retired if not service.is_settled()]
+            self._forget_services()
+        self._resources.flush()
         self._access.flush()
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
@@ -368,6 +482,31 @@ class App:
             self._leave_step(now)
         if self._drain_done is not None:
             self._drain_step(now)
+
+    def _look(self) -> None:
+        """Another worker has left a place to one who waits here, or has moved a learned limit."""
+        now = monotonic()
+        self._tenants.look(now)
+        for bulkhead in self._bulkheads.values():
+            bulkhead.dispatch(now)
+        for service in (*self._services.values(), *self._retired):
+            service.upstream.look(now)
+
+    def _forget_services(self) -> None:
+        """Let go of upstreams that have left the configuration, once nobody waits there."""
+        for service in [service for service in self._retired if service.is_settled()]:
+            self._retired.remove(service)
+            upstream = service.upstream
+            upstream.leave()
+            self._resources.forget(upstream.shared)
+
+    def _forget_bulkheads(self) -> None:
+        """Let go of routes' limits that have left the configuration, once nobody is under them."""
+        for name in [name for name in self._bulkheads if name not in self._limited]:
+            bulkhead = self._bulkheads[name]
+            if not bulkhead.in_flight and not bulkhead.queue.queued:
+                del self._bulkheads[name]
+                self._resources.forget(bulkhead.shared)
 
     def _feel(self, now: float) -> None:
         """Read how hard this worker is pressed, and close who has been idle for too long for that."""
@@ -470,22 +609,34 @@ class App:
             "requests": self._shard.requests,
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
+            "refused": self._shard.refusals.total(),
             "rate_refused": sum(rate.refused for rate in self._rates.values()),
             "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
+            "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
+            "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
+            "cache_bytes": sum(cache.store.size_bytes for _, cache in self._caches.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
 
+    def refusals(self) -> dict[str, dict[str, int]]:
+        """How often something was refused or has failed here: reason to resource to count."""
+        return self._shard.refusals.snapshot()
+
     def close(self) -> None:
         """Cut what is left and write out the log."""
+        self._doorbell.close()
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.stop()
         for service in (*self._services.values(), *self._retired):
             service.close()
         self._resolver.close()
+        refused = self.refusals()
+        if refused:  # or nobody would ever know: they end with this worker
+            self._log.info("refusals_of_worker", refused=refused)
         self._access.flush()
         self._access.close()
         if self._old_access is not None:
@@ -502,6 +653,21 @@ def _forward_policy(config: Forward) -> ForwardPolicy:
         _TRACES[config.trace],
         deadline,
         config.priority.lower().encode(),
+    )
+
+
+def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset[bytes]) -> CacheSettings:
+    return CacheSettings(
+        int(config.max_bytes),
+        int(config.max_object),
+        float(config.default_ttl),
+        float(config.stale_while_revalidate),
+        float(config.stale_if_error),
+        float(config.join),
+        config.set_cookie == "strip",
+        config.obey_requests,
+        tenant_field,
+        written,
     )
 
 

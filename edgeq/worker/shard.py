@@ -6,6 +6,8 @@ from time import monotonic
 from typing import Any, Final
 
 from edgeq.admission.pressure import Pressure
+from edgeq.listener.accept_policy import LogPace
+from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
 from edgeq.wire.head import RequestHead
@@ -19,6 +21,7 @@ class Shard:
     """One worker's share of the gateway."""
 
     __slots__ = (
+        "_pace",
         "call_soon",
         "downstreams",
         "draining",
@@ -34,6 +37,7 @@ class Shard:
         "node",
         "prepared",
         "pressure",
+        "refusals",
         "requests",
         "ring",
         "routes",
@@ -68,8 +72,16 @@ class Shard:
         self.pressure: Pressure = Pressure(0.0, 0.0, 0.0)
         self.prepared: dict[str, bytes] = {}
         """Refusals for when there is no time to write one, by reason and whether the connection is kept."""
+        self.refusals: Refusals = Refusals()
         self.requests: int = 0
         self.in_flight: int = 0
+        self._pace: LogPace = LogPace()
+
+    def tell_defect(self, error: Exception, resource: str) -> None:
+        """For the event log, with the traceback; not each of many."""
+        left_out = self._pace.allow("internal_error", monotonic())
+        if left_out >= 0:
+            self.log.error("internal_error", resource=resource, exc_info=error, left_out=left_out)
 
 
 def _now() -> float:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket, Ticket
+from edgeq.board.handover import Neighbours
+from edgeq.board.layout import Board
+from edgeq.board.resources import MachineWide, Resources, read
 from edgeq.worker.wheel import NEVER
 
 WAITING, HOLDING, GONE = "waiting", "holding", "gone"
@@ -28,16 +31,24 @@ class Workers(RuleBasedStateMachine):
     def begin(self, count: int, limit: int, discipline: str, max_queued: int, max_bytes: int) -> None:
         """A machine."""
         self.now = 100.0
-        room = Room()
         self.workers: list[Bulkhead] = []
-        for index in range(count):
-            share = room.join(lambda index=index: self.workers[index].dispatch(self.now))  # type: ignore[misc]
-            bulkhead = Bulkhead("upstream/api", limit, self.now, share)
-            bulkhead.configure(discipline, max_queued, max_bytes, MAX_WAIT_S)
-            self.workers.append(bulkhead)
+        self.configured = (discipline, max_queued, max_bytes, MAX_WAIT_S, count)
+        for share in self.shares(count):
+            self.workers.append(self.worker(share, limit))
         self.state: dict[CallbackTicket, str] = {}
         self.home: dict[CallbackTicket, Bulkhead] = {}
         self.answers: dict[CallbackTicket, int] = {}
+
+    def shares(self, count: int) -> list[MachineWide]:
+        """By which the workers know of each other."""
+        room = Room()
+        return [room.join(lambda index=index: self.workers[index].dispatch(self.now)) for index in range(count)]  # type: ignore[misc]
+
+    def worker(self, share: MachineWide, limit: int) -> Bulkhead:
+        """A new one."""
+        bulkhead = Bulkhead("upstream/api", limit, self.now, share)
+        bulkhead.configure(*self.configured)
+        return bulkhead
 
     def _granted(self, ticket: CallbackTicket, now: float) -> None:
         assert self.state[ticket] == WAITING
@@ -136,6 +147,10 @@ class Workers(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         """Time passes, and the workers tick."""
         self.now += seconds
+        self.tick()
+
+    def tick(self) -> None:
+        """Of all workers."""
         for worker in self.workers:
             worker.tick(self.now)
         for ticket, state in self.state.items():
@@ -167,7 +182,7 @@ class Workers(RuleBasedStateMachine):
     def sums(self) -> None:
         """Each worker counts what is there."""
         for worker in getattr(self, "workers", []):
-            mine = [ticket for ticket in self.state if self.home[ticket] is worker]
+            mine = [ticket for ticket, home in self.home.items() if home is worker]
             waiting = [ticket for ticket in mine if self.state[ticket] == WAITING]
             assert worker.in_flight == sum(self.state[ticket] == HOLDING for ticket in mine)
             assert worker.counted == worker.in_flight - worker.stuck
@@ -210,3 +225,74 @@ TestWorkers = Workers.TestCase
 TestWorkers.settings = settings(
     max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+class WorkersOnABoard(Workers):
+    """The same over the cells of a real board; bells are heard at once, and workers die."""
+
+    board: Board
+
+    def shares(self, count: int) -> list[MachineWide]:
+        """By which the workers know of each other."""
+        self.board = Board.create(count)
+        self.board.assign_resources(["upstream/api"])
+        for slot in range(count):
+            self.board.use(slot)
+        self.resources = [self.resources_of(slot) for slot in range(count)]
+        return [one.bind("upstream/api") for one in self.resources]
+
+    def resources_of(self, slot: int) -> Resources:
+        """Of a new worker."""
+        return Resources(self.board, Neighbours(self.board, slot, self.ring))
+
+    def ring(self, slot: int) -> None:
+        """A worker looks, unless it is about to be made."""
+        if slot < len(self.workers):
+            self.resources[slot].neighbours.answer(int(self.now * 1e9))
+            self.workers[slot].dispatch(self.now)
+
+    def tick(self) -> None:
+        """Of all workers."""
+        for resources, worker in zip(self.resources, self.workers, strict=True):
+            resources.tick(self.now)
+            worker.tick(self.now)
+
+    @precondition(lambda self: len(self.workers) > 1)
+    @rule(worker=st.integers(0, 2))
+    def die(self, worker: int) -> None:
+        """kill -9: its requests are gone without a word, a new worker takes its row, the others tick."""
+        slot = worker % len(self.workers)
+        dead = self.workers[slot]
+        for ticket in [ticket for ticket, home in self.home.items() if home is dead]:
+            self.state[ticket] = GONE
+            del self.home[ticket]
+        self.board.bury(slot)
+        self.resources[slot] = self.resources_of(slot)
+        self.workers[slot] = self.worker(self.resources[slot].bind("upstream/api"), dead.limit)
+        self.tick()
+
+    @invariant()
+    def the_board_says_so(self) -> None:
+        """Its sums are those of the workers, at once if there are several; and never above limit and bounds."""
+        workers = getattr(self, "workers", [])
+        if len(workers) > 1:
+            reading = read(self.board, 0, False)
+            assert reading.in_flight == sum(worker.in_flight for worker in workers)
+            assert reading.counted == sum(worker.counted for worker in workers)
+            assert reading.queued == sum(worker.queue.queued for worker in workers)
+            assert reading.queued_bytes == sum(worker.queue.queued_bytes for worker in workers)
+            assert reading.queued < 2 * max(1, self.configured[1]) + len(workers)
+
+    def teardown(self) -> None:
+        """Everything ends, and the board is empty."""
+        super().teardown()
+        if hasattr(self, "workers"):
+            for resources in self.resources:
+                resources.tick(self.now)
+            reading = read(self.board, 0, False)
+            assert (reading.in_flight, reading.counted, reading.queued, reading.oldest_ns) == (0, 0, 0, 0)
+            self.board.close()
+
+
+TestWorkersOnABoard = WorkersOnABoard.TestCase
+TestWorkersOnABoard.settings = TestWorkers.settings

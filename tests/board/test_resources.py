@@ -310,7 +310,8 @@ def test_resources_beyond_the_last_index_are_counted_together_and_limited_alone(
     for cells in (*ones, *twos):
         cells.refused("queue_full")
         cells.publish_limit(4)
-        assert cells.learned_limit() == 0
+        assert cells.learned_limit() == 4  # its own
+    assert machine.board.learned_limit(RESOURCES - 1) == 0
     machine.tick()
     assert read(machine.board, RESOURCES - 1).refusals() == {"queue_full": 4}
     machine.board.close()
@@ -322,7 +323,7 @@ def test_bound_once_by_name(two: Machine) -> None:
     cells = worker.bind(API)
     cells.finished(1e-06, OK)
     assert worker.bind(API) is cells
-    worker.forget(API)
+    worker.forget(worker.bind(API))
     assert worker.bind(API) is not cells
     assert read(two.board, cells.index).counters[OK] == 1
 

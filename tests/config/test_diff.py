@@ -110,3 +110,12 @@ def test_rates_and_tenants() -> None:
         'tenant.key: "" -> "route"',
         "tenant.weights: {} -> {a = 2}",
     )
+
+
+def test_caches_and_fallbacks() -> None:
+    """They come, change and go with their routes."""
+    old = OLD.replace('name = "a"', 'name = "a"\ncache = { join = "1s" }')
+    new = OLD.replace('name = "a"', 'name = "a"\ncache = { join = "2s" }\nfallback.answer.status = 200')
+    changes = diff(load_text(old, "old").config, load_text(new, "new").config)
+    assert changes.routes_changed
+    assert changes.summary == ("route.a.cache.join: 1s -> 2s", "route.a.fallback: added")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.load import NO_OVERRIDES, Overrides, admin_path, load_file, load_text, quickstart
-from edgeq.config.schema import Duration, Size
+from edgeq.config.schema import Duration, PreparedAnswer, RouteCache, RouteFallback, Size
 from edgeq.errors import EXIT_CONFIG, ConfigError
 
 GOOD = """
@@ -422,6 +422,7 @@ class TestCertificates:
         return problems(text + (f'key = "{folder}/{key}"\n' if key else ""), "f")
 
 
+_ROUTE = '[[route]]\nname = "a"\nupstream = "api"\n'
 _POLICY = [
     ('[[route]]\nname = "a"\nupstream = "api"\nretry.body = "2MiB"', "route[0].retry.body: may be 1MiB at most"),
     (
@@ -450,10 +451,35 @@ _POLICY = [
     ),
     ('[[route]]\nname = "a"\nupstream = "api"\nretry.on = ["404"]', "route[0].retry.on[0]: expected one of"),
     ('[[route]]\nname = "a"\nupstream = "api"\ncost = 0', "route[0].cost: must be more than 0"),
+    (f"{_ROUTE}cache.max_bytes = 0", "route[0].cache.max_bytes: must be more than 0"),
+    (f'{_ROUTE}cache.max_object = "32MiB"', "route[0].cache.max_object: may be 1/4 of max_bytes at most"),
+    (f'{_ROUTE}cache.join = "-1s"', "route[0].cache.join: must not be negative"),
+    (f'{_ROUTE}cache.set_cookie = "store"', "route[0].cache.set_cookie: expected one of"),
+    (f"{_ROUTE}cache = true", "route[0].cache: expected a table, got true"),
+    (f"{_ROUTE}cache.ttl = 5", "route[0].cache.ttl: unknown key"),
+    (f"{_ROUTE}fallback = {{ }}", "route[0].fallback: says what to replace, but not by what"),
+    (f'{_ROUTE}fallback = {{ upstream = "apj" }}', 'there is no upstream "apj" (did you mean api?)'),
+    (f'{_ROUTE}fallback = {{ upstream = "api" }}', "route[0].fallback.upstream: the upstream of the route itself"),
+    (f"{_ROUTE}fallback = {{ on = [], answer = {{ }} }}", "route[0].fallback.on: an empty list"),
+    (
+        f'{_ROUTE}fallback = {{ on = ["shed", "queue_ful"], answer = {{ }} }}',
+        'route[0].fallback.on[1]: "queue_ful" is neither "shed", "failed", a reason that can be replaced',
+    ),
+    (f'{_ROUTE}fallback = {{ on = ["request_malformed"], answer = {{ }} }}', "route[0].fallback.on[0]:"),
+    (f'{_ROUTE}fallback = {{ on = ["404"], answer = {{ }} }}', "route[0].fallback.on[0]:"),
+    (f"{_ROUTE}fallback.answer.status = 204", "route[0].fallback.answer.status: must be from 200 to 599"),
+    (f'{_ROUTE}fallback.answer.content_type = "a\\nb"', "route[0].fallback.answer.content_type: "),
+    (f'{_ROUTE}fallback.answer.body = "{"x" * 65537}"', "route[0].fallback.answer.body: may be 64KiB at most"),
     ('[tenant]\nkey = "cookie"', 'tenant.key: expected "header:NAME", "key", "client-address" or "route"'),
     ('[tenant]\nkey = "header:x y"', "tenant.key: not the name of a header field (RFC 9110 5.1)"),
     ('[tenant]\nkey = "header:content-length"', "tenant.key: content-length has another purpose"),
     ('[tenant]\nkey = "route"\nweights = { a = 0 }', "tenant.weights.a: must be more than 0"),
+    ("[tenant]\nlimit = 2", "tenant.limit: nothing says who a tenant is: tenant.key is missing"),
+    ("[tenant]\nqueue_share = 0.5", "tenant.queue_share: nothing says who a tenant is: tenant.key is missing"),
+    ('[tenant]\nkey = "route"\nqueue_share = 1.5', "tenant.queue_share: a share is from 0 to 1"),
+    ('[tenant]\nkey = "route"\nlimit = -1', "tenant.limit: must not be negative"),
+    ('[tenant]\nkey = "route"\nqueue = { size = 1 }', "tenant.queue.size: unknown key"),
+    ('[tenant]\nkey = "route"\nqueue.timeout = "x"', "tenant.queue.timeout: "),
     ('[forward]\ndeadline = "te"', "forward.deadline: te has another purpose"),
     ('[forward]\ndeadline = "A"\npriority = "a"', "forward.priority: the same header as forward.deadline"),
     ('[[rate]]\nname = "r"\nby = "tenant"\nlimits = ["1/s"]', "rate[0].by: nothing says who a tenant is"),
@@ -466,6 +492,13 @@ _POLICY = [
         "rate[0].limits[0]: admits nothing of a route whose cost is 5",
     ),
 ]
+
+
+def test_a_cache_with_its_defaults() -> None:
+    """`cache = {}` is enough."""
+    config = load_text(with_(f"{_ROUTE}cache = {{}}\nfallback.answer.status = 200"), "f").config
+    assert config.route[0].cache == RouteCache()
+    assert config.route[0].fallback == RouteFallback(answer=PreparedAnswer(status=200))
 
 
 @pytest.mark.parametrize(("text", "expected"), _POLICY, ids=[expected for _, expected in _POLICY])

@@ -20,6 +20,7 @@ from edgeq.config.schema import Listener
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.peer import Peer
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.observe.refusals import Refusals
 
 TIMEOUT_S = 20.0
 """For events that must happen: generous, because it is only reached by a failure."""
@@ -120,6 +121,7 @@ class Site:
         loop = asyncio.get_running_loop()
         self.gate = gate or LocalGate()
         self.log = RecordingLog()
+        self.refusals = Refusals()
         self.connected: list[Echo] = []
         self.lost: list[Echo] = []
         self.changed = asyncio.Event()
@@ -131,7 +133,16 @@ class Site:
         self.address: Any = self.sock.getsockname()
         self.family = family
         self.acceptor = Acceptor(
-            loop, config, self.sock, lambda peer: make(self, peer), self.gate, refusal, tls, self.log, lag_s
+            loop,
+            config,
+            self.sock,
+            lambda peer: make(self, peer),
+            self.gate,
+            refusal,
+            tls,
+            self.log,
+            self.refusals,
+            lag_s,
         )
 
     def client(self, host: str = "") -> Client:
@@ -151,9 +162,7 @@ class Site:
 
     def refused(self) -> dict[str, int]:
         """Counts by reason."""
-        counts = self.acceptor.snapshot()["refused"]
-        assert isinstance(counts, dict)
-        return counts
+        return {reason: sum(counts.values()) for reason, counts in self.refusals.snapshot().items()}
 
 
 class Client:

@@ -31,7 +31,7 @@ async def main(descriptors: int) -> None:
     sys.stdout.flush()
     await ended.wait()
     loop.remove_reader(sys.stdin.fileno())
-    sys.stdout.write(json.dumps(site.acceptor.snapshot()))
+    sys.stdout.write(json.dumps(site.acceptor.snapshot() | {"refused": site.refused()}))
     site.acceptor.close()
 
 

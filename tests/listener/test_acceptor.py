@@ -811,3 +811,28 @@ def test_short_of_descriptors() -> None:
     assert snapshot["refused"] == {"fd_exhausted": refused}
     assert snapshot["shortages"] >= 1
     assert refused >= 1
+
+
+def test_what_the_kernel_drops_is_counted() -> None:
+    """Five clients, and room for two in the accept queue: the others are dropped without a word, and then told of."""
+
+    async def scenario() -> None:
+        site = Site(Listener(address="test", name="front"), backlog=1)
+        clients = [socket.socket() for _ in range(5)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(site.address)
+        site.acceptor.tick()
+        site.acceptor.tick()
+        counts = site.refusals.snapshot()
+        dropped = counts["accept_backlog_overflow"]["listener/front:accept"]
+        assert dropped >= 3  # more, if they have had the time to try again
+        assert list(counts) == ["accept_backlog_overflow"]
+        told = [fields["count"] for _, event, fields in site.log.events if event == "accept_overflow"]
+        assert sum(told) == dropped
+        for client in clients:
+            client.close()
+        site.acceptor.close()
+        site.acceptor.tick()
+
+    run(scenario)

@@ -328,6 +328,9 @@ def test_sigterm_while_no_worker_is_alive(tmp_path: Path, address: str) -> None:
             assert (told["reason"], told["resource"]) == ("draining", f"listener/{listener}")
         assert running.wait_exit() == 0
         refused = running.events("refused what waited for a worker")
+        assert {(one["reason"], one["resource"]) for one in refused} == {
+            ("draining", f"listener/{listener}") for listener in (address, unix)
+        }
         assert {one["address"]: one["connections"] for one in refused} == {address: 24, unix: 24}
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import edgeq.listener.connection
+import edgeq.response.grace
 import edgeq.response.relay
 import edgeq.response.tries
 import edgeq.upstream.connection
@@ -54,6 +55,7 @@ class Clock:
 CLOCK: Final = Clock()
 _MODULES: Final[tuple[Any, ...]] = (
     edgeq.listener.connection,
+    edgeq.response.grace,
     edgeq.response.relay,
     edgeq.response.tries,
     edgeq.upstream.connection,
@@ -290,6 +292,18 @@ class FakeTransport:
             self.protocol.connection_lost(error)
 
 
+class StrictLog:
+    """Of events; a defect that would be logged is an error of the test, unless `defects` is a list that takes it."""
+
+    def __init__(self) -> None:
+        self.defects: list[Exception] | None = None
+
+    def error(self, event: str, *, exc_info: Exception, **fields: Any) -> None:
+        if self.defects is None:
+            raise exc_info
+        self.defects.append(exc_info)
+
+
 class World:
     """One worker: a listener, a route to one upstream with some endpoints. What is dialed waits in `dials`."""
 
@@ -316,7 +330,8 @@ class World:
         self.ring: list[Any] = []
         self.flushes = 0
         policy = forward or ForwardPolicy(X_FORWARDED, True, b"gw", TRACE_OFF)
-        self.shard = Shard(policy, self.ring, None, self.loop.call_soon, self.loop.call_later)
+        self.events = StrictLog()
+        self.shard = Shard(policy, self.ring, self.events, self.loop.call_soon, self.loop.call_later)
         self.shard.flush_log = self._flush_log
         self.wheel = self.shard.wheel
         self.config = ListenerConfig(

@@ -48,6 +48,10 @@ class Settings:
     limit: int | str = 1 << 20
     """What is not about limits does not wait for its turn."""
     access_log: bool = True
+    listeners: Sequence[Mapping[str, Value]] = ()
+    """More of them, beside the one that these settings describe."""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """On top of the test's own."""
     extra: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
 
@@ -203,7 +207,7 @@ def edgeq_config(port: int, upstream_port: int, directory: Path, settings: Setti
     }
     tables: dict[str, Value] = {
         "server": {"workers": settings.workers, "drain_timeout": 2},
-        "listener": [listener],
+        "listener": [listener, *settings.listeners],
         "upstream": {"u": upstream},
         "access_log": {"target": target},
     }
@@ -236,7 +240,10 @@ def start(upstream_port: int, settings: Settings, directory: Path, kind: str = "
     else:
         command = proxies.command(kind, port, upstream_port, directory, settings)
     with (directory / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+        environment = os.environ | settings.environment
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+        )
     gateway = Gateway(kind, ("127.0.0.1", port), process, directory, settings, upstream_port)
     deadline = time.monotonic() + 15
     while True:

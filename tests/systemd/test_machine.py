@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.asking import Client
-from tests.support.machine import Machine, NoMachineError, boot, make
+from tests.support.nspawn import Machine, NoMachineError, boot, make
 from tests.support.supervised import wait_for
 
 CONFIG = """\

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.board.layout import Board
 from tests.support import kernel
 from tests.support.gateway import ROOT, free_port
 from tests.support.manager import Manager, managing
@@ -156,6 +157,26 @@ def running_requests(manager: Manager) -> list[str]:
             data += more
     rows = json.loads(data.partition(b"\r\n\r\n")[2])
     return [str(row["slot"]) for row in rows if row["in_flight"]]
+
+
+def test_a_start_that_fails_loses_nobody(tmp_path: Path, address: str) -> None:
+    """Workers that cannot start are no successors of dead ones, whatever the board of the last run says; what waits
+    is there for the next try."""
+    with service(tmp_path, addresses=[address], workers=2) as manager:
+        manager.start_ready()
+        assert manager.stop() == 0
+        waiting = connect(address)
+        waiting.sendall(b"who\n")
+        configure(tmp_path, addresses=[address], workers=2, node="unborn")
+        manager.start()
+        assert manager.process.wait(30) == 1
+        board = Board.attach(os.dup(next(fd for name, fd in manager.store if name == "edgeq/board")))
+        assert not board.started
+        board.close()
+        configure(tmp_path, addresses=[address], workers=2)
+        manager.start_ready()
+        read_who(waiting)
+        waiting.close()
 
 
 def test_killed_at_any_moment(tmp_path: Path, address: str) -> None:
