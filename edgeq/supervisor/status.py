@@ -20,7 +20,12 @@ class Facts:
     survivors: int = 0
     """Workers of a predecessor that finish what they had begun."""
     worst_queue: str = ""
-    """In words, such as "upstream/api queue 200 of 256"; empty: nothing to tell."""
+    """As `queue_words` has it; empty: nobody waits."""
+
+
+def queue_words(resource: str, queued: int, oldest_s: float) -> str:
+    """A queue in a few words."""
+    return f"{queued} wait at {resource}, the oldest for {oldest_s:.1f} s"
 
 
 def status_line(facts: Facts) -> str:

@@ -27,6 +27,7 @@ from edgeq import __version__
 from edgeq.admin.commands import Record, Reloaded
 from edgeq.admin.server_io import AdminServer
 from edgeq.board.layout import Board
+from edgeq.board.resources import read
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
@@ -39,7 +40,7 @@ from edgeq.supervisor.legacy_io import Legacy, inherit
 from edgeq.supervisor.progress import LOOKS_PER_TIMEOUT, Progress
 from edgeq.supervisor.slots import Resize
 from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
-from edgeq.supervisor.status import Facts, status_line
+from edgeq.supervisor.status import Facts, queue_words, status_line
 from edgeq.supervisor.systemd_io import Notifier, take_descriptors
 from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 
@@ -311,9 +312,7 @@ class Supervisor:
         """Have all workers run a configuration. Returns what went wrong."""
         self._generation += 1
         self._board.assign_listeners([one.address for one in config.listener])
-        # Upstreams first: they always have a limit, routes seldom.
-        upstreams = [f"upstream/{name}" for name in config.upstream]
-        self._board.assign_resources([*upstreams, *(f"route/{route.name}" for route in config.route)])
+        self._board.assign_resources(_resources(config))
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
         credentials = process_io.credentials_of(config.server.user)
         self._fleet.aim(Target.of(self._generation, len(staying), config, credentials), plan.start)
@@ -337,5 +336,22 @@ class Supervisor:
                 in_flight=sum(row.in_flight for row in rows),
                 stuck=self._stuck,
                 survivors=self._fleet.survivors,
+                worst_queue=self._worst_queue(),
             )
         )
+
+    def _worst_queue(self) -> str:
+        """Where somebody has waited longest, in words."""
+        readings = [
+            (read(self._board, self._board.resource_index(name), False), name) for name in _resources(self._config)
+        ]
+        waiting = [(one.oldest_ns, one.queued, name) for one, name in readings if one.queued and one.oldest_ns]
+        if not waiting:
+            return ""
+        oldest_ns, queued, name = min(waiting)
+        return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+
+
+def _resources(config: Config) -> list[str]:
+    """What has a block of its own on the board. Upstreams first: they always have a limit, routes seldom."""
+    return [*(f"upstream/{name}" for name in config.upstream), *(f"route/{route.name}" for route in config.route)]

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.asking import Client
-from tests.support.gateway import ROOT, Settings, edgeq_config, free_port
+from tests.support.gateway import ROOT, Settings, Value, edgeq_config, free_port
 from tests.support.manager import Manager, managing
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer, serve, upstream
 from tests.support.supervised import wait_for
 
 RESTARTS = 20
@@ -57,11 +58,11 @@ def demo_upstream() -> Iterator[int]:
 class Load:
     """A gateway under a manager, and its clients."""
 
-    def __init__(self, directory: Path, manager: Manager, port: int, upstream: int) -> None:
+    def __init__(self, directory: Path, manager: Manager, port: int, demo_port: int) -> None:
         self.manager = manager
         self._file = directory / "edgeq.toml"
         self._directory = directory
-        self._ports = port, upstream
+        self._ports = port, demo_port
         self._stop = threading.Event()
         self.clients = [Client(port, number % 2 == 0, self._stop) for number in range(6)]
 
@@ -89,10 +90,10 @@ class Load:
 @contextlib.contextmanager
 def under_load(directory: Path) -> Iterator[Load]:
     """Clients ask meanwhile; at the end it fails if one of them lost anything."""
-    with demo_upstream() as upstream:
+    with demo_upstream() as demo_port:
         command = [sys.executable, "-m", "edgeq", "serve", "--config", str(directory / "edgeq.toml")]
         with managing(Manager(directory, command)) as manager:
-            load = Load(directory, manager, free_port(), upstream)
+            load = Load(directory, manager, free_port(), demo_port)
             load.write()
             manager.start_ready()
             for client in load.clients:
@@ -130,3 +131,32 @@ def test_reloads_lose_nobody(tmp_path: Path) -> None:
             load.manager.wait_told("READY=1", 2 + reload)
             load.wait_answers(20)
         assert [client.connections for client in load.clients if client.keeps] == [1, 1, 1]
+
+
+def test_the_status_names_the_worst_queue(tmp_path: Path) -> None:
+    """In words, for `systemctl status`: how many wait where, and since when; nothing once nobody waits."""
+    go = threading.Event()
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.wait(go)
+        connection.send(answer(request.target))
+
+    def told(words: str, manager: Manager) -> bool:
+        return any(one.startswith("STATUS=1/1 workers, " + words) for one in manager.told)
+
+    with upstream(serve(handler)) as held:
+        port = free_port()
+        queue: dict[str, Value] = {"max": 10, "timeout": "60s", "discipline": "fifo"}
+        settings = Settings(workers=1, limit=1, access_log=False, extra={"upstream": {"u": {"queue": queue}}})
+        (tmp_path / "edgeq.toml").write_text(edgeq_config(port, held.port, tmp_path, settings))
+        command = [sys.executable, "-m", "edgeq", "serve", "--config", str(tmp_path / "edgeq.toml")]
+        with managing(Manager(tmp_path, command)) as manager, contextlib.ExitStack() as stack:
+            manager.start_ready()
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+            for client in clients:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            wait_for("the status", lambda: told("2 wait at upstream/u, the oldest for ", manager))
+            go.set()
+            for client in clients:
+                client.settimeout(30)
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
