@@ -391,6 +391,10 @@ class Board:
             self._cells[_H_ROWS_USED] = slot + 1
         return row
 
+    def shrink(self, rows: int) -> None:
+        """Take the rows from there on out of the sums, which every request pays for; they are buried."""
+        self._cells[_H_ROWS_USED] = rows
+
     def bury(self, slot: int) -> None:
         """Forget a dead worker's gauges, keep its counters."""
         row = self.row(slot)

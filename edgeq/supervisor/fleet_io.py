@@ -204,6 +204,7 @@ class Fleet:
         for slot in range(self._board.rows_used):
             if slot not in occupied:
                 self._board.bury(slot)
+        self._board.shrink(max(occupied, default=-1) + 1)
         if self._survivors:
             _log.warning("workers of the last run finish", worker_pids=[mate.pid for mate in self._survivors])
         self._note_workers()

@@ -65,6 +65,16 @@ def kinds(manager: Manager) -> dict[str, int]:
     return {one: kind.count(one) for one in set(kind)}
 
 
+@contextlib.contextmanager
+def kept_board(manager: Manager) -> Iterator[Board]:
+    """The one in the store."""
+    board = Board.attach(os.dup(next(fd for name, fd in manager.store if name == "edgeq/board")))
+    try:
+        yield board
+    finally:
+        board.close()
+
+
 def test_what_is_told_and_in_which_order(tmp_path: Path, address: str) -> None:
     """Everything is in the store before READY; a reload is framed; the end is announced with its time."""
     with service(tmp_path, addresses=[address], workers=2) as manager:
@@ -143,6 +153,12 @@ def test_kill_9_of_the_supervisor_loses_nothing(tmp_path: Path, address: str) ->
             assert ask(address).pid not in old
             for sock in waiting:
                 sock.close()
+        with kept_board(manager) as board:
+            # They had their rows to themselves, as long as they were there; a request pays for each row.
+            assert board.rows_used == 4
+            assert manager.stop() == 0
+            manager.start_ready()
+            assert board.rows_used == 2
 
 
 def running_requests(manager: Manager) -> list[str]:
@@ -170,9 +186,8 @@ def test_a_start_that_fails_loses_nobody(tmp_path: Path, address: str) -> None:
         configure(tmp_path, addresses=[address], workers=2, node="unborn")
         manager.start()
         assert manager.process.wait(30) == 1
-        board = Board.attach(os.dup(next(fd for name, fd in manager.store if name == "edgeq/board")))
-        assert not board.started
-        board.close()
+        with kept_board(manager) as board:
+            assert not board.started
         configure(tmp_path, addresses=[address], workers=2)
         manager.start_ready()
         read_who(waiting)
