@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ import pytest
 from tests.support.asking import Client
 from tests.support.nspawn import Machine, NoMachineError, boot, make
 from tests.support.supervised import wait_for
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("EDGEQ_INSTALLED")) and not os.environ.get("EDGEQ_PURE"),
+    reason="it installs the interpreted build: once is enough, with `make test-pure`",
+)
 
 CONFIG = """\
 [server]
