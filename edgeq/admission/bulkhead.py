@@ -12,7 +12,7 @@ Invariants
 - A permit is released once, by the ticket that holds it; a second release does nothing.
 - The callbacks of tickets may call anything here. They are called once the state is whole, one after the other.
 
-The stuck, requests in flight for far longer than the rest (max(1 s, 10 x 95th percentile of answers)), do not count
+The stuck, requests in flight for far longer than the rest (3 x 95th percentile of answers, at least 60 ms), do not count
 against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. Both are the
 machine's, whatever the number of workers. The queue's bounds are the machine's, too; but each worker has its share of
 them in any case, for a crowd at another worker is nothing that it could make room in. The stuck are
@@ -45,11 +45,13 @@ from edgeq.worker.wheel import NEVER
 
 NO_LIMIT: Final = 1 << 30
 MAX_STUCK: Final = 128
-_STUCK_S: Final = 1.0
-_STUCK_TIMES: Final = 10.0
+_STUCK_S: Final = 0.06
+_STUCK_TIMES: Final = 3.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
-_COHORT_S: Final = 0.1
+_COHORT_S: Final = 0.02
+_COHORTS: Final = 10.0
+"""So many of them, or more, until one is stuck."""
 ENOUGH: Final = 4
 _LEAST_PATIENT_S: Final = 1.0
 _MOST_PATIENT_S: Final = 30.0
@@ -89,6 +91,8 @@ class Bulkhead:
         "_bound",
         "_bound_at",
         "_cohort",
+        "_cohort_s",
+        "_cohort_until",
         "_cohorts",
         "_idle_place",
         "_retry_after",
@@ -136,7 +140,8 @@ class Bulkhead:
         """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
         self.is_learned: bool = False
         """The limit is not a number of the configuration."""
-        self.max_stuck: int = MAX_STUCK
+        self.max_stuck: int = 0
+        """A number of the configuration means what it says; a learned limit has `MAX_STUCK`."""
         self.in_flight: int = 0
         self.stuck: int = 0
         self.excused: int = 0
@@ -148,6 +153,8 @@ class Bulkhead:
         self.shared: MachineWide = MachineWide() if shared is None else shared
         self._retry_after: RetryAfter = RetryAfter(seed)
         self._cohort: Cohort = Cohort(now)
+        self._cohort_s: float = _COHORT_S
+        self._cohort_until: float = now + _COHORT_S
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
         self._waits_by_service: bool = False
@@ -258,6 +265,8 @@ class Bulkhead:
         if ticket.held is not None:
             ticket.cover()
         cohort = self._cohort
+        if now >= self._cohort_until:
+            cohort = self._next_cohort(now)
         cohort.count += 1
         ticket.held = self
         ticket.granted_at = now
@@ -598,26 +607,31 @@ class Bulkhead:
             return False
         return queue.queued + shared.others_queued() >= self.in_flight + shared.others_in_flight()
 
-    def _find_stuck(self, now: float) -> None:
+    def _next_cohort(self, now: float) -> Cohort:
+        """Those who come from now on belong to another one than those before."""
         cohort = self._cohort
-        cohorts = self._cohorts
-        if cohort.count and now - cohort.began_at >= _COHORT_S:
+        self._cohort_until = now + self._cohort_s
+        if cohort.count:
             cohort.ended_at = now
-            cohorts.append(cohort)
-            self._cohort = Cohort(now)
-        elif cohort.count == 0:
+            self._cohorts.append(cohort)
+            cohort = self._cohort = Cohort(now)
+        else:
             cohort.began_at = now
+        return cohort
+
+    def _find_stuck(self, now: float) -> None:
+        if now >= self._cohort_until:
+            self._next_cohort(now)
+        cohorts = self._cohorts
         while cohorts and cohorts[0].count == 0:
             cohorts.popleft()
         if not cohorts and self.stuck == self.excused:
             return
         service = self.service
+        after_s = _STUCK_UNKNOWN_S
         if service.known:
-            after_s = _STUCK_TIMES * service.p95_s()
-            if after_s < _STUCK_S:
-                after_s = _STUCK_S
-        else:
-            after_s = _STUCK_UNKNOWN_S
+            after_s = max(_STUCK_S, _STUCK_TIMES * service.p95_s())
+        self._cohort_s = max(_COHORT_S, after_s / _COHORTS)
         while cohorts and now - cohorts[0].ended_at >= after_s:
             stuck = cohorts.popleft()
             stuck.stuck = True

@@ -55,7 +55,6 @@ class Tenants:
             shared = MachineWide() if resources is None else resources.bind_tenant(RESOURCE, tenant)
             bulkhead = Bulkhead(RESOURCE, self._limit, now, shared)
             bulkhead.is_callers_own = True
-            bulkhead.max_stuck = 0
             self._configure(bulkhead)
             self._bulkheads[tenant] = bulkhead
         return bulkhead

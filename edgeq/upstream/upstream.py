@@ -18,7 +18,7 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead, Watcher
+from edgeq.admission.bulkhead import MAX_STUCK, NO_LIMIT, Bulkhead, Watcher
 from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
@@ -166,6 +166,7 @@ class Upstream(Watcher):
         self.limited = limit != 0
         kind = "" if isinstance(limit, int) else limit
         self.bulkhead.is_learned = kind != ""
+        self.bulkhead.max_stuck = MAX_STUCK if kind else 0
         if kind != self._kind:
             if self._kind:  # what another kind has learned means nothing to this one
                 self.shared.publish_limit(0)

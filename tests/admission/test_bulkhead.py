@@ -164,19 +164,17 @@ def test_a_request_that_missed_its_time_is_not_dispatched() -> None:
 
 
 def test_the_stuck_do_not_take_the_places_of_others() -> None:
-    """Requests in flight for ten times the usual do not count, up to a cap."""
+    """Requests in flight for three times the usual do not count, up to a cap."""
     book = Book()
     bulkhead = full(book, 4, 0.0)
     bulkhead.max_stuck = 3
     book.enter(bulkhead, book.ticket(1, 0.0), 0.0)
-    for tenth in range(1, 10):
-        bulkhead.tick(tenth / 10)
+    bulkhead.tick(0.05)
     assert (bulkhead.stuck, book.granted) == (0, [])
-    bulkhead.cancel(book.tickets[1], 0.95)
-    waiting = book.ticket(2, 1.0)
-    book.enter(bulkhead, waiting, 1.0)
-    for tenth in range(10, 14):
-        bulkhead.tick(tenth / 10)
+    bulkhead.cancel(book.tickets[1], 0.055)
+    book.enter(bulkhead, book.ticket(2, 0.055), 0.055)
+    for twentieth in range(2, 5):
+        bulkhead.tick(twentieth / 20)
     assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (4, 5, 2)
     assert book.granted == [2]
     for number in range(4):

@@ -143,7 +143,6 @@ def test_few_places_refuse_nobody_by_age() -> None:
     """With two places or fewer the order turns, but waiting lasts until the time-out."""
     book = Book()
     bulkhead = full(book, 2, 0.0, service_s=0.2)
-    bulkhead.max_stuck = 0
     for number in range(1, 10):
         book.enter(bulkhead, book.ticket(number, number / 12), number / 12)
     assert book.refused == []
@@ -249,7 +248,6 @@ def test_only_what_waits_elsewhere_counts_from_its_grant() -> None:
     """The wait in the queue of a route is not held against a request in the queue of its upstream."""
     book = Book()
     upstream = full(Book(), 1, 0.0)
-    upstream.max_stuck = 0
     route = full(book, 1, 0.0)
     ticket = book.ticket(7, 0.0)
     book.enter(route, ticket, 0.0)
