@@ -317,6 +317,10 @@ class Adaptive(Limit):
         if ratio > 1:
             self._choose(window)
             return True
+        if window.stuck:
+            # It is those who hang that take its places, until they are told from the others: not less, then.
+            self._choose(window)
+            return True
         # Fewer slots, or each slower? If it is slots, this is where the knee is now.
         self._top = limit
         self._down_s = max(self._down_s, 2 * window.duration_s)

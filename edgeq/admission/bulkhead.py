@@ -12,7 +12,7 @@ Invariants
 - A permit is released once, by the ticket that holds it; a second release does nothing.
 - The callbacks of tickets may call anything here. They are called once the state is whole, one after the other.
 
-The stuck, requests in flight for far longer than the rest (3 x 95th percentile of answers, at least 60 ms), do not count
+The stuck, requests in flight for longer than nearly all (2 x 95th percentile of answers, 40 ms or more), do not count
 against the limit, up to `max_stuck`: a path that hangs must not take the places of healthy ones beside it. Both are the
 machine's, whatever the number of workers. The queue's bounds are the machine's, too; but each worker has its share of
 them in any case, for a crowd at another worker is nothing that it could make room in. The stuck are
@@ -45,11 +45,11 @@ from edgeq.worker.wheel import NEVER
 
 NO_LIMIT: Final = 1 << 30
 MAX_STUCK: Final = 128
-_STUCK_S: Final = 0.06
-_STUCK_TIMES: Final = 3.0
+_STUCK_S: Final = 0.04
+_STUCK_TIMES: Final = 2.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
-_COHORT_S: Final = 0.02
+_COHORT_S: Final = 0.01
 _COHORTS: Final = 10.0
 """So many of them, or more, until one is stuck."""
 ENOUGH: Final = 4
@@ -378,6 +378,7 @@ class Bulkhead:
         totals.busy_beside = self.busy_beside
         totals.service_s = self.ok_held_s
         totals.times = self.times
+        totals.stuck = self.stuck
         totals.in_flight_s = self.area_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok

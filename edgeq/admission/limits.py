@@ -26,6 +26,7 @@ class Totals:
     busy          requests that the upstream itself refused for load (429, 503)
     busy_beside   sum over these of the requests in flight at that moment, each including the refused one
     service_s     time in flight of the `ok` ones, summed
+    stuck         of those in flight now, the ones that hang; of this worker alone
     times         how long single ones of them took, in seconds: at most `TIMES` since the window began, and only
                   while the limit wants to know; of this worker alone
     in_flight_s   requests in flight, integrated over time
@@ -42,6 +43,7 @@ class Totals:
         "in_flight_s",
         "ok",
         "service_s",
+        "stuck",
         "times",
     )
 
@@ -51,6 +53,7 @@ class Totals:
         self.busy: int = 0
         self.busy_beside: int = 0
         self.service_s: float = 0.0
+        self.stuck: int = 0
         self.times: list[float] = []
         self.in_flight_s: float = 0.0
         self.bound_s: float = 0.0
@@ -77,6 +80,7 @@ class Window:
         "now",
         "ok",
         "service_s",
+        "stuck",
         "times",
     )
 
@@ -90,6 +94,7 @@ class Window:
         self.busy_beside: int = 0
         self.finished: int = 0
         self.service_s: float = 0.0
+        self.stuck: int = 0
         self.times: list[float] = []
         self.in_flight: float = 0.0
         """Requests in flight, averaged over time."""
@@ -272,6 +277,7 @@ class Learner:
         window.busy_beside = totals.busy_beside - then.busy_beside
         window.finished = totals.finished - then.finished
         window.service_s = totals.service_s - then.service_s
+        window.stuck = totals.stuck
         window.times = list(totals.times)
         window.in_flight = (totals.in_flight_s - then.in_flight_s) / window.duration_s
         window.bound_s = totals.bound_s - then.bound_s

@@ -265,6 +265,21 @@ def test_a_rare_answer_that_takes_long_is_no_sign_of_a_queue() -> None:
     assert limit.value == 4
 
 
+def test_fewer_answers_beside_hanging_ones_do_not_lower_the_limit() -> None:
+    """Half of the answers at the same limit: half of the slots are gone, unless somebody hangs in them."""
+    for stuck in (0, 50):
+        limit = Adaptive(initial=16)
+        for _ in range(60):
+            value = limit.value
+            limit.update(window(ok=50 * min(16, value), in_flight=float(value), latency_s=max(16, value) / 800))
+        settled = limit.settled
+        for _ in range(3):
+            fewer = window(ok=400, in_flight=float(limit.value), latency_s=0.02)
+            fewer.stuck = stuck
+            limit.update(fewer)
+        assert (limit.settled < settled) == (stuck == 0)
+
+
 def test_an_observer_finds_the_knee_without_a_limit() -> None:
     """Twelve slots: answers follow to 12 in flight, and not beyond. Before that is seen, it may be anywhere above."""
     limit = Observer()
