@@ -20,7 +20,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,6 +151,8 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
+        self.before_bury: Callable[[int], None] = _nothing
+        """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self._tickets = TicketSecret.make()
         self.spawner = SpawnerClient(loop, launch, self)
 
@@ -501,6 +503,7 @@ class Fleet:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
             worker.pidfd = -1
+        self.before_bury(worker.slot)
         self._board.bury(worker.slot)
         wait_s = self._table.died(worker.slot, self._loop.time())
         ended = describe_status(status)
@@ -544,3 +547,7 @@ class Fleet:
         for worker in tuple(self._workers.values()):
             if worker.pid == pid:
                 self._gone(worker, status)
+
+
+def _nothing(_slot: int) -> None:
+    """Nobody wants to know."""
