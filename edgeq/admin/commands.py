@@ -200,7 +200,6 @@ COMMANDS: Final = (
             Column("depth", "", _N),
             Column("limit", "", _N),
             Column("oldest_ms", "oldest", "ms"),
-            Column("wait_ms.p50", "p50", "ms"),
             Column("wait_ms.p99", "p99", "ms"),
             Column("arrival_per_s", "in/s", "rate"),
             Column("drain_per_s", "out/s", "rate"),

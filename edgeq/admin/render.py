@@ -15,7 +15,6 @@ Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
 
 WIDTH: Final = 80
-_GAP: Final = "  "
 _LEAST: Final = 12
 """A column that gives way keeps so much."""
 
@@ -47,7 +46,8 @@ def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) 
 def _squeeze(widths: list[int], columns: Sequence[Column], width: int) -> None:
     """Take from the columns that give way, the widest first, until the table fits or they have no more to give."""
     flexible = [at for at, column in enumerate(columns) if column.gives_way]
-    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+    gaps = sum(len(_gap(column)) for column in columns[1:])
+    while sum(widths) + gaps > width:
         widest = max(flexible, key=lambda at: widths[at], default=-1)
         if widest < 0 or widths[widest] <= _LEAST:
             return
@@ -55,11 +55,17 @@ def _squeeze(widths: list[int], columns: Sequence[Column], width: int) -> None:
 
 
 def _line(row: list[str], widths: list[int], columns: Sequence[Column]) -> str:
-    cells = [
-        _cut(cell, width).ljust(width) if column.form == "text" else cell.rjust(width)
-        for cell, width, column in zip(row, widths, columns, strict=True)
-    ]
-    return _GAP.join(cells).rstrip() + "\n"
+    text = ""
+    for cell, width, column in zip(row, widths, columns, strict=True):
+        if text:
+            text += _gap(column)
+        text += _cut(cell, width).ljust(width) if column.form == "text" else cell.rjust(width)
+    return text.rstrip() + "\n"
+
+
+def _gap(column: Column) -> str:
+    """Before a column: numbers stand to the right of theirs."""
+    return "  " if column.form == "text" else " "
 
 
 def _cut(text: str, width: int) -> str:

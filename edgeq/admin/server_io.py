@@ -151,7 +151,11 @@ class Service:
         command = found.command
         if refusal := self._refusal(command, writer):
             return Answer(403, {"ok": False, "error": refusal})
-        answer = await command.run(self._control, found.arguments, accept)
+        try:
+            answer = await command.run(self._control, found.arguments, accept)
+        except Exception:  # the client is told that it is not its mistake
+            _log.exception("admin command failed", command=command.words)
+            return Answer(500, {"ok": False, "error": "a defect of edgeq: see the event log"})
         if answer.stream is not None and self._streams >= _MAX_STREAMS:
             return Answer(503, {"ok": False, "error": f"{_MAX_STREAMS} streams are open already"})
         return answer

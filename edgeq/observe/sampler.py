@@ -69,6 +69,8 @@ class Sampler:
         self._series: dict[str, Series] = {}
         self._marks: dict[str, deque[Reading]] = {}
         self._high: dict[str, int] = {}
+        self._moments: deque[float] = deque(maxlen=WINDOW + 1)
+        """Of the last samples: what was not there then was 0."""
         self._turn = 0
 
     def sample(self, now_s: float, names: Sequence[str], counters: dict[str, tuple[int, ...]]) -> None:
@@ -85,6 +87,7 @@ class Sampler:
                 self._marks.setdefault(name, deque(maxlen=2)).append(reading)
         for key, counts in counters.items():
             self._note(key, now_s, counts)
+        self._moments.append(now_s)
 
     def rates(self, name: str, now_s: float, reading: Reading) -> Rates:
         """Of a resource."""
@@ -92,8 +95,7 @@ class Sampler:
 
     def counter_rates(self, key: str, now_s: float, counts: tuple[int, ...]) -> tuple[float, ...]:
         """Of other counters."""
-        series = self._series.get(key)
-        return series.rates(now_s, counts) if series is not None else (0.0,) * len(counts)
+        return (self._series.get(key) or self._begun(len(counts))).rates(now_s, counts)
 
     def recent(self, name: str, reading: Reading) -> Reading:
         """What a reading with histograms has counted in the last ten to twenty seconds."""
@@ -108,7 +110,17 @@ class Sampler:
         return most
 
     def _note(self, key: str, now_s: float, counts: tuple[int, ...]) -> None:
-        self._series.setdefault(key, Series()).note(now_s, counts)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = self._begun(len(counts))
+        series.note(now_s, counts)
+
+    def _begun(self, size: int) -> Series:
+        """Of counters that were not there before: a refusal that happens for the first time has happened just now."""
+        series = Series()
+        if self._moments:
+            series.note(self._moments[0], (0,) * size)
+        return series
 
 
 def _counts(reading: Reading) -> tuple[int, int, int]:

@@ -152,10 +152,10 @@ def test_values_for_people() -> None:
         {"t": 120_000, "w": {"p99": None}, "n": 0},
     ]
     assert render_text(rows, columns) == (
-        "  time   p99  n\n"
-        "     0  1.2s  -\n"
-        "0.25ms  12ms  7\n"
-        "  2.0m     -  0\n"
+        "  time  p99 n\n"
+        "     0 1.2s -\n"
+        "0.25ms 12ms 7\n"
+        "  2.0m    - 0\n"
     )  # fmt: skip
 
 
