@@ -319,7 +319,7 @@ COMMANDS: Final = (
             Column("requests", "", _N),
             Column("requests_per_s", "req/s", "rate"),
             Column("lag_us", "lag", "us"),
-            Column("max_lag_us", "max lag", "us"),
+            Column("max_lag_us", "worst", "us"),
             Column("beat_age_ms", "beat", "ms"),
             Column("memory_bytes", "mem", "bytes"),
         ),

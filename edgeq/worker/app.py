@@ -146,6 +146,7 @@ class App:
         self._drain_deadline = 0.0
         self._readings = Readings(workers)
         self._sweep_at = 0.0
+        self._told = report.RefusalsTold()
         self._loop: WorkerLoop
         self._shard: Shard
         self._resolver: Resolver
@@ -627,7 +628,7 @@ class App:
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
         return {
-            "refusals": report.refusals(self._shard.refusals),
+            "refusals": self._told.of(self._shard.refusals),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams([service.upstream for service in self._services.values()], now),
             "queues": report.queues(

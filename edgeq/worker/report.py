@@ -45,18 +45,32 @@ def encode(document: dict[str, Any], max_bytes: int) -> bytes:
     return text
 
 
-def refusals(counted: Refusals) -> dict[str, dict[str, int]]:
-    """Reason to resource to count. MAX_REFUSALS pairs by age, the rest of each reason as OTHER."""
-    room = MAX_REFUSALS
-    told: dict[str, dict[str, int]] = {}
-    for reason, resources in counted.snapshot().items():
-        kept = dict(list(resources.items())[: max(0, room)])
-        room -= len(kept)
-        rest = sum(resources.values()) - sum(kept.values())
-        if rest:
-            kept[OTHER] = kept.get(OTHER, 0) + rest
-        told[reason] = kept
-    return told
+class RefusalsTold:
+    """Refusals by reason and resource, as they are told: MAX_REFUSALS pairs, the rest of each reason as OTHER.
+
+    Resources of a reason keep their order, and so what was told once is a number of the first ones.
+    """
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+
+    def of(self, counted: Refusals) -> dict[str, dict[str, int]]:
+        """Reason to resource to count."""
+        room = MAX_REFUSALS - sum(self._told.values())
+        document: dict[str, dict[str, int]] = {}
+        for reason, resources in counted.snapshot().items():
+            known = self._told.get(reason, 0)
+            more = min(room, len(resources) - known)
+            room -= more
+            self._told[reason] = known + more
+            kept = dict(list(resources.items())[: known + more])
+            rest = sum(resources.values()) - sum(kept.values())
+            if rest:
+                kept[OTHER] = kept.get(OTHER, 0) + rest
+            document[reason] = kept
+        return document
 
 
 def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:

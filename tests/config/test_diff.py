@@ -134,3 +134,10 @@ def test_credentials_are_not_shown() -> None:
             assert changes.tables_changed == ("tenant",)
             assert changes.summary
             assert "sk-" not in str(changes.summary)
+
+
+def test_admin_rights_change_in_place() -> None:
+    """Mode and group of the admin socket follow a reload; its path and the address of metrics need a start."""
+    changes = change(("[server]", '[server]\nadmin = "/x"\nadmin_mode = "0600"\nmetrics = "127.0.0.1:9"'))
+    assert changes.restart == ("server.admin", "server.metrics")
+    assert 'server.admin_mode: "0660" -> "0600"' in changes.summary
