@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgeq.admission.adaptive import Adaptive
-from edgeq.admission.bulkhead import UNHEARD_S
+from edgeq.admission.bulkhead import ENOUGH, UNHEARD_S
 from edgeq.admission.limits import TIMES, Aimd, Fixed, Gradient2, Learner, Limit, Totals
 
 QUEUE_MAX: Final = 256
@@ -191,6 +191,11 @@ def simulate(
                     ends.append(now)
             else:
                 totals.dropped += 1
+            if limit.wants_times and len(totals.times) >= ENOUGH:
+                value = learner.tick(now, totals)
+                if value != allowed:
+                    allowed = value
+                    outcome.timeline.append((now, value))
         elif next_arrival <= next_tick:
             now = next_arrival
             if now >= duration_s:

@@ -50,6 +50,7 @@ _STUCK_TIMES: Final = 10.0
 _STUCK_UNKNOWN_S: Final = 30.0
 """While nothing has been answered, slow is not told from stuck: a model may take its time for the first answer."""
 _COHORT_S: Final = 0.1
+ENOUGH: Final = 4
 _LEAST_PATIENT_S: Final = 1.0
 _MOST_PATIENT_S: Final = 30.0
 UNHEARD_S: Final = 0.05
@@ -68,6 +69,16 @@ class Cohort:
         self.count: int = 0
         """Of them, those still held."""
         self.stuck: bool = False
+
+
+class Watcher:
+    """Who learns a limit."""
+
+    __slots__ = ()
+
+    def enough(self, now: float) -> None:
+        """Some answers have come since the last look."""
+        raise NotImplementedError
 
 
 class Bulkhead:
@@ -114,7 +125,7 @@ class Bulkhead:
         "shared",
         "stuck",
         "times",
-        "wants_times",
+        "watcher",
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
@@ -162,8 +173,8 @@ class Bulkhead:
         """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
-        self.wants_times: bool = False
-        """Keep the times of single answers for who learns the limit."""
+        self.watcher: Watcher | None = None
+        """See `watch`."""
         self.times: list[float] = []
         self.busy: int = 0
         """Of the dropped ones, those that the upstream itself refused for load; see `refused_beyond`."""
@@ -308,7 +319,7 @@ class Bulkhead:
         if outcome == OK:
             self.ok += 1
             self.ok_held_s += held_s
-            if self.wants_times and len(self.times) < TIMES:
+            if self.watcher is not None and len(self.times) < TIMES:
                 self.times.append(held_s)
             if self._bound:
                 self.bound_ok += 1
@@ -324,6 +335,17 @@ class Bulkhead:
             self.dispatch(now)
         if self._bound and not self._is_reached():
             self._leave_bound(now)
+        watcher = self.watcher
+        if watcher is not None and len(self.times) >= ENOUGH:
+            watcher.enough(now)
+
+    def watch(self, watcher: Watcher | None) -> None:
+        """The limit is a guess, and this is who wants to know the times of single answers at once; None: not any more.
+
+        As long as it is a guess, who waits keeps his turn: nobody is refused by age for what may be our mistake.
+        """
+        self.watcher = watcher
+        self.queue.is_patient = watcher is not None
 
     def refused_beyond(self) -> None:
         """The upstream itself has refused one of those in flight for load; to be called before its release."""

@@ -10,7 +10,7 @@ Later means the median: one answer of a second among many of 5 ms is no sign of 
 
 from __future__ import annotations
 
-from math import inf, log, sqrt
+from math import hypot, inf, log, sqrt
 from typing import Final
 
 from edgeq.admission.limits import Window
@@ -19,7 +19,7 @@ from edgeq.admission.limits import Window
 class Start:
     """What the first answers have shown."""
 
-    LEAST: Final = 4
+    LEAST: Final = 5
     """Answers of a window; one for each request in flight at least."""
     LEAST_FIRST: Final = 12
     LATER: Final = 1.3
@@ -63,7 +63,9 @@ class Start:
         median = _quantile(sorted(times), 0.5)
         exposed = log(2) * window.in_flight * window.duration_s / window.ok
         if exposed > median > 0.0:
-            longer = 1 + min(1.0, _spread(times) / _EXPONENTIAL) * (exposed / median - 1)
+            # As far as they differ like exponential ones.
+            differ = min(1.0, _wobble(times) * sqrt(len(times)) / _EXPONENTIAL)
+            longer = 1 + differ * (exposed / median - 1)
             times = [longer * one for one in times]
         self._pool = list(times)
         self._limit, self._rate = limit, inf
@@ -74,7 +76,9 @@ class Start:
         ratio = self.ratio(window)
         # At least half of what a limit below the knee would gain.
         follows = rate >= self._rate * (1 + limit / max(1, self._limit)) / 2
-        if not follows and ratio > self.LATER + self._noise(window):
+        # Two on one slot are too many by as much as sixteen on eight, and cost an upstream of slow answers more.
+        noise = self._noise(window) * min(1.0, (limit - 1) / self.LEAST)
+        if not follows and ratio > self.LATER + noise:
             return False
         if ratio <= self.LATER and len(self._pool) < self.POOL:
             self._pool += window.times
@@ -91,29 +95,29 @@ class Start:
         return _quantile(sorted(window.times), 0.5) / usual if usual > 0.0 else 1.0
 
     def _noise(self, window: Window) -> float:
-        """What chance may do to that ratio, by how much the first answers differ from each other."""
-        count, many = len(window.times), len(self._pool)
-        if count == 0 or many == 0:
+        """What chance may do to that ratio: one standard deviation."""
+        if not window.times or not self._pool:
             return 0.0
-        return _DEVIATION * _spread(self._pool) * sqrt(1 / count + 1 / many)
+        return hypot(_wobble(self._pool), _wobble(window.times))
 
 
-_EXPONENTIAL: Final = 1.58
-"""The distance of the quartiles of exponential times, over their median: log(3) / log(2)."""
-_DEVIATION: Final = 0.93
-"""Standard deviation of a median of n, times the root of n, over that distance (of normal times)."""
+_EXPONENTIAL: Final = 1.44
+"""Standard deviation of the median of n exponential times, over the median, times the root of n: 1 / ln 2."""
 
 
-def _spread(times: list[float]) -> float:
-    """The distance of the quartiles over the median.
+def _wobble(times: list[float]) -> float:
+    """The standard deviation of the median, over the median: by the times beside it in order, root of n / 2 away.
 
-    A few that happen to be alike prove nothing: two more are added that differ as exponential ones do.
+    A few that happen to be alike prove nothing: they are taken together with two exponential ones.
     """
     ordered = sorted(times)
-    median = _quantile(ordered, 0.5)
     count = len(ordered)
-    spread = (_quantile(ordered, 0.75) - _quantile(ordered, 0.25)) / median if median > 0.0 else 0.0
-    return (count * spread + 2 * _EXPONENTIAL) / (count + 2)
+    median = _quantile(ordered, 0.5)
+    if median <= 0.0:
+        return 0.0
+    beside = 0.5 / sqrt(count)
+    own = (_quantile(ordered, 0.5 + beside) - _quantile(ordered, 0.5 - beside)) / (2 * median)
+    return (count * own + 2 * _EXPONENTIAL / sqrt(count)) / (count + 2)
 
 
 def _quantile(ordered: list[float], share: float) -> float:

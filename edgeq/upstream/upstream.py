@@ -18,7 +18,7 @@ import hashlib
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
+from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead, Watcher
 from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
@@ -46,7 +46,7 @@ _KEY_HEADER: Final = 3
 _KEY_COOKIE: Final = 4
 
 
-class Upstream:
+class Upstream(Watcher):
     """Its limit is the machine's, those of pools are this worker's share; time-outs are seconds, 0 for none."""
 
     __slots__ = (
@@ -171,6 +171,7 @@ class Upstream:
                 self.shared.publish_limit(0)
             self._kind = kind
             self._learner = None
+            self.bulkhead.watch(self if kind and learned(kind).wants_times else None)
         if isinstance(limit, int):
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
@@ -186,7 +187,7 @@ class Upstream:
             self._lead(now)
         else:
             self._learner = None
-            self.bulkhead.wants_times = False
+            self.bulkhead.watch(None)
         self._follow(now)
 
     def _lead(self, now: float) -> None:
@@ -206,8 +207,14 @@ class Upstream:
         elsewhere = self._elsewhere
         if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
             learner.limit.nudge()
-        self.bulkhead.wants_times = learner.limit.wants_times
+        self.bulkhead.watch(self if learner.limit.wants_times else None)
         shared.publish_limit(learner.limit.value)
+
+    def enough(self, now: float) -> None:
+        """A limit that is a guess does not wait for the tick."""
+        if self._learner is not None:
+            self._lead(now)
+            self._follow(now)
 
     def _count(self, now: float) -> None:
         """Bring the machine's totals up to now."""
