@@ -21,8 +21,9 @@ Root and the user that edgeq runs as may change things, members of `server.admin
 id.
 
 Text answers have 80 columns; `json` as the last word gives all that is known, as HTTP does. Rates are of the last ten
-seconds, p50, p90 and p99 of the last ten to twenty, refusals and high-water since the start. A dash is what cannot be
-known.
+seconds, p50, p90 and p99 of the last ten to twenty, refusals and high-water since the start (of queues of the kernel
+and pools: as it was seen each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at
+most. A dash is what cannot be known.
 """
 
 

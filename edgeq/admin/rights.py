@@ -19,6 +19,8 @@ from edgeq.supervisor.sockets_io import peer
 Level = Literal["viewer", "admin"]
 
 _SO_PEERGROUPS: Final = 59
+_MAX_GROUPS: Final = 256
+"""As many as fit into what Python lets getsockopt return, 1024 bytes."""
 _OTHERS_MAY_WRITE: Final = 0o002
 """Connecting needs write permission (unix(7))."""
 
@@ -55,7 +57,7 @@ def peer_of(sock: socket.socket) -> Peer:
     """Who is at the other end of a Unix socket."""
     pid, uid, gid = peer(sock)
     try:
-        more = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 1024)
+        more = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * 4)
         groups = struct.unpack(f"{len(more) // 4}I", more)
     except OSError:  # more groups than that, or a kernel before 4.13: the main group must do
         groups = ()

@@ -20,7 +20,7 @@ import zlib
 from typing import Final, NamedTuple
 
 _TRIES: Final = 4
-"""Between two of its writes a worker does other things for a quarter of a second; a reader needs microseconds."""
+"""Between two of its writes a worker does other things for half a second; a reader needs microseconds."""
 
 
 class Page:

@@ -85,7 +85,7 @@ class Overview:
     # Now and then.
 
     def sample(self) -> None:
-        """Once a second: note the counters that become rates."""
+        """Once a second: note the counters that become rates, and the high-water of what keeps none itself."""
         counters: dict[str, tuple[int, ...]] = {
             f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
             for slot in self._fleet.pids()
@@ -97,6 +97,8 @@ class Overview:
             for resource, count in found.items():
                 counters[_refusal_key(reason, resource)] = (count,)
         self._sampler.sample(time.monotonic(), self._resources(), counters)
+        for _ in (*self._accept_queues(), *self._waits_of_workers()):
+            pass
 
     def bury(self, slot: int) -> None:
         """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.

@@ -290,8 +290,11 @@ class Supervisor:
         self._chronicle.look()
 
     def _before_bury(self, slot: int) -> None:
-        self._chronicle.bury(slot)
-        self._overview.bury(slot)
+        try:
+            self._chronicle.bury(slot)
+            self._overview.bury(slot)
+        except Exception:  # its successor matters more than what it has counted
+            _log.exception("what a dead worker has told is lost", slot=slot)
 
     # The steps of start and reload.
 

@@ -636,7 +636,6 @@ class App:
             ),
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
             "log": self._access.snapshot(),
-            "stats": self.stats(),
             "max_lag_us": self._max_lag_us(),
         }
 

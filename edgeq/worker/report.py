@@ -1,4 +1,4 @@
-"""What a worker tells of itself beside the numbers of its row: a JSON document on the board, some times a second.
+"""What a worker tells of itself beside the numbers of its row: a JSON document on the board, twice a second.
 
 Here are names and what only people look at: pools, endpoints in the eyes of the balancer, who waits for a connection,
 tenants, refusals by resource. What other workers decide by is in cells instead (board/resources.py).

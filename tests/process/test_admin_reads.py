@@ -325,14 +325,14 @@ def test_who_may_do_what(reachable: Path) -> None:
     """Another user reads if the mode lets him connect, and changes nothing; both is asked of the kernel."""
     path = reachable / "admin.sock"
 
-    def as_nobody(line: str) -> str:
-        """The answer to a command, or what went wrong."""
+    def as_nobody(line: str, *groups: int) -> str:
+        """The answer to a command, or what went wrong; `groups` are others than the main one."""
         seen, told = os.pipe()
         pid = os.fork()
         if pid == 0:
             try:
-                os.setgroups([])
-                os.setgid(65534)
+                os.setgroups(groups)
+                os.setgid(54321)
                 os.setuid(65534)
                 with connect(f"unix:{path}") as sock:
                     sock.sendall(line.encode() + b"\n")
@@ -357,5 +357,7 @@ def test_who_may_do_what(reachable: Path) -> None:
         refused = running.events("admin command")[-1]
         assert (refused["uid"], refused["allowed"], refused["command"]) == (65534, False, "reload")
         assert running.reload(admin_mode="0660", admin_group="nogroup")["ok"]
-        assert "version:" in as_nobody("show version")
+        assert "PermissionError" in as_nobody("show version")
+        assert "version:" in as_nobody("show version", 65534)
+        assert as_nobody("drain", 65534).startswith("error: user 65534 may only read")
         assert (os.stat(path).st_mode & 0o777, os.stat(path).st_gid) == (0o660, 65534)
