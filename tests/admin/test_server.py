@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgeq.admin.commands import Reloaded
 from edgeq.admin.render import Record
-from edgeq.admin.server_io import AdminServer
+from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.config.schema import Server
 from edgeq.errors import StartError
 
@@ -124,6 +125,59 @@ def test_several_requests_on_one_connection(tmp_path: Path) -> None:
     last = b"GET /v1/version HTTP/1.1\r\nHost: a\r\n\r\n"
     (answers,) = talk(tmp_path / "s", keep + keep + last + last)
     assert answers.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_client_that_polls(tmp_path: Path) -> None:
+    """The same bytes again and again, cut anywhere, mixed with others: each gets its own answer, in order."""
+    keep = "Host: a\r\nConnection: keep-alive\r\n\r\n"
+    ask = {name: f"GET /v1/{name} HTTP/1.1\r\n{keep}".encode() for name in ("workers", "version", "limits", "reasons")}
+    ask["metrics"] = f"GET /metrics HTTP/1.1\r\nAccept: x\r\n{keep}".encode()
+    wanted = {
+        "workers": b'[{"slot":0}]\n',
+        "version": b'{"version":"1"}\n',
+        "reasons": b'[{"slot":0}]\n',
+        "metrics": b"x",
+    }
+    order = ["workers"] * 3 + ["version"] * 2 + ["limits"] * 3 + ["metrics"] * 3 + ["workers", "reasons", "workers"]
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+
+        async def one() -> bytes:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            return await reader.readexactly(length)
+
+        answers = []
+        for name in order:
+            writer.write(ask[name])
+            answers.append(await one())
+        for cut in range(1, len(ask["workers"])):
+            writer.write(ask["workers"][:cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(ask["workers"][cut:])
+            answers.append(await one())
+        writer.write(ask["workers"] * 3 + ask["version"] * 2)
+        answers.extend([await one() for _ in range(5)])
+        writer.write(ask["workers"] + ask["version"])
+        answers.extend([await one() for _ in range(2)])
+        writer.close()
+        return answers
+
+    answers = serve(tmp_path / "s", poll)
+    expected = [wanted.get(name, b"") for name in order]
+    expected += [wanted["workers"]] * (len(ask["workers"]) - 1)
+    expected += [wanted[name] for name in ("workers",) * 3 + ("version",) * 2 + ("workers", "version")]
+    assert [one if b"a defect of edgeq" not in one else b"" for one in answers] == expected
+
+
+def test_metrics_address_in_use() -> None:
+    """Its start fails, and says which address it was."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartError, match=f"cannot serve metrics on {address}: "):
+            asyncio.run(MetricsServer(FakeControl()).start(address))
 
 
 def test_bodies_and_endless_heads_are_refused(tmp_path: Path) -> None:
