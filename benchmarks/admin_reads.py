@@ -1,11 +1,13 @@
-"""What reading the admin socket costs the gateway: windows with and without a thousand reads of `queues` a second.
+"""What a thousand reads of `queues` a second through the admin socket cost the gateway.
 
     python -m benchmarks.admin_reads [--python .venv/bin/python] [--rate 1000] [--rounds 10] [--seconds 3]
 
-The worker has processor 0 for itself; supervisor, load, upstream and reader share processor 1. So throughput says what
-the load could offer, and less of that when a reader takes its processor; what the reads cost the worker is in its
-processor time per request, and that is the figure. Windows alternate, a window with reads and its neighbour without
-make one ratio, and the median of them is printed with minimum and maximum. Needs wrk and taskset.
+The worker has processor 0 for itself; supervisor, load, upstream and reader share processor 1, so a reader takes from
+the load whatever it reads. Therefore it reads in every window, by turns from the gateway under load and from a second
+one that has nothing to do: all else is the same, and what differs is what the reads do to the workers. A window and its
+neighbour make one ratio, of throughput and of the worker's processor time per request; the median is printed with
+minimum and maximum. What the reads cost the supervisor is told as well: without a free processor that much is missing.
+Needs wrk and taskset.
 """
 
 from __future__ import annotations
@@ -72,13 +74,13 @@ def read_many(path: str, rate: float, seconds: float) -> Reads:
     return Reads(len(late_ms), time.monotonic() - begin, late_ms[len(late_ms) // 2], late_ms[len(late_ms) * 99 // 100])
 
 
-def plan(directory: str, port: int, upstream_port: int, python: str) -> Plan:
+def plan(admin: str, port: int, upstream_port: int, python: str) -> Plan:
     """edgeq with one worker and an admin socket."""
-    path = str(Path(directory, "edgeq.toml"))
+    path = f"{admin}.toml"
     text = f"""\
 [server]
 workers = 1
-admin = "{directory}/admin.sock"
+admin = "{admin}"
 [[listener]]
 address = "127.0.0.1:{port}"
 [upstream.u]
@@ -126,8 +128,12 @@ def main() -> int:
         load_core = processes_io.LOAD_CORE
         upstream = Plan({}, (sys.executable, "-m", "benchmarks.peer_upstream_io", str(upstream_port), "1", "1"))
         stack.enter_context(processes_io.running("upstream", upstream, load_core, directory, upstream_port))
-        gateway = plan(directory, port, upstream_port, options.python)
-        edgeq = stack.enter_context(processes_io.running("edgeq", gateway, load_core, directory, port))
+        idle_port = processes_io.free_port()
+        admin, idle_admin = f"{directory}/admin.sock", f"{directory}/idle.sock"
+        busy = plan(admin, port, upstream_port, options.python)
+        idle = plan(idle_admin, idle_port, upstream_port, options.python)
+        edgeq = stack.enter_context(processes_io.running("edgeq", busy, load_core, directory, port))
+        stack.enter_context(processes_io.running("idle", idle, load_core, directory, idle_port))
         (worker,) = _leaves(edgeq.pid)
         subprocess.run(["taskset", "-acp", str(_WORKER_CORE), str(worker)], check=True, stdout=subprocess.DEVNULL)
         measure(port, edgeq.pid, worker, options.seconds)  # not counted
@@ -136,18 +142,21 @@ def main() -> int:
         reads: list[Reads] = []
         for turn in range(options.rounds):
             pair: dict[bool, Window] = {}
-            for with_reads in (False, True) if turn % 2 else (True, False):
-                reader = _Reader(f"{directory}/admin.sock", options) if with_reads else None
-                pair[with_reads] = measure(port, edgeq.pid, worker, options.seconds)
-                if reader is not None:
-                    reads.append(reader.result())
+            for is_read in (False, True) if turn % 2 else (True, False):
+                reader = _Reader(admin if is_read else idle_admin, options)
+                pair[is_read] = measure(port, edgeq.pid, worker, options.seconds)
+                found = reader.result()
+                if is_read:
+                    reads.append(found)
             one, other = pair[True], pair[False]
             plain.append(other)
-            ratios.append(Window(one.per_s / other.per_s, one.worker_us / other.worker_us, one.supervisor_share))
-    print(f"without reads: {_figure([one.worker_us for one in plain])} us of the worker per request")
-    print(f"with reads, as a ratio: {_figure([one.worker_us for one in ratios])}")
-    print(f"throughput, as a ratio: {_figure([one.per_s for one in ratios])} (the reader takes the load's processor)")
-    print(f"supervisor: {_figure([one.supervisor_share for one in ratios])} of a processor")
+            share = one.supervisor_share - other.supervisor_share
+            ratios.append(Window(one.per_s / other.per_s, one.worker_us / other.worker_us, share))
+    print(f"requests a second, not read: {_figure([one.per_s for one in plain])}")
+    print(f"the same, read / not read: {_figure([one.per_s for one in ratios])}")
+    print(f"us of the worker per request, not read: {_figure([one.worker_us for one in plain])}")
+    print(f"the same, read / not read: {_figure([one.worker_us for one in ratios])}")
+    print(f"the reads take of a processor: {_figure([one.supervisor_share for one in ratios])}")
     print(f"reads a second: {_figure([one.answers / one.seconds for one in reads])}")
     print(f"answered after ms, p50: {_figure([one.p50_ms for one in reads])}")
     print(f"answered after ms, p99: {_figure([one.p99_ms for one in reads])}")
