@@ -247,10 +247,11 @@ class Overview:
 
     def _waits_of_workers(self) -> Iterator[dict[str, Any]]:
         """What only the reports tell: places at listeners, pools, tenants, logs."""
+        names = {one.address: one.name or one.address for one in self._config().listener}
         for slot, report in self._reports().items():
             for one in report.get("listeners", ()):
                 yield self._seen(
-                    f"listener/{one['address']}:places",
+                    f"listener/{names.get(one['address'], one['address'])}:places",
                     "places",
                     slot,
                     depth=one["waiting"],
