@@ -4,6 +4,8 @@
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
 ARGS ?=
+PREFIX ?= /usr/local
+DESTDIR ?=
 
 ifeq ($(filter-out 0,$(EDGEQ_PURE)),)
 VENV ?= .venv
@@ -14,7 +16,11 @@ endif
 BIN := $(VENV)/bin
 SOURCES := $(shell find edgeq -name '*.py') setup.py setup.cfg pyproject.toml
 
-.PHONY: run test test-pure check format lint types bench bench-overload clean help
+LIB := $(PREFIX)/lib/edgeq
+UNITS := $(PREFIX)/lib/systemd/system
+DOC := $(PREFIX)/share/doc/edgeq
+
+.PHONY: run test test-pure check format lint types bench bench-overload install uninstall clean help
 
 help:
 	@echo "make run        install, and serve a demo at http://$(LISTEN)/"
@@ -23,6 +29,7 @@ help:
 	@echo "make check      format, lint, types, tests"
 	@echo "make bench      compare with nginx, HAProxy and Envoy, side by side"
 	@echo "make bench-overload   the same gateways with more load than their upstream can take"
+	@echo "make install    for the whole machine, with systemd's units, below PREFIX=$(PREFIX); make uninstall"
 	@echo "make clean      remove what was built, but no environment"
 
 run: $(VENV)/.installed
@@ -51,6 +58,40 @@ bench:
 
 bench-overload:
 	$(PYTHON) -m benchmarks.overload --install $(ARGS)
+
+# The package and what it needs go into a directory of their own; nothing of this machine's Python is changed. Paths are
+# those without DESTDIR, which is for those who make packages. The configuration stays, whoever comes or goes.
+INSTALLER := build/installer
+
+install:
+	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)"
+	$(PYTHON) -m venv "$(INSTALLER)"
+	"$(INSTALLER)/bin/pip" install --quiet --disable-pip-version-check --target "$(DESTDIR)$(LIB)" .
+	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)/bin"
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(UNITS)"
+	printf '%s\n' "#!$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))') -P" 'import sys' \
+	'sys.path.insert(0, "$(LIB)")' 'from edgeq.cli import main' 'sys.exit(main())' > "$(DESTDIR)$(PREFIX)/bin/edgeq"
+	chmod 755 "$(DESTDIR)$(PREFIX)/bin/edgeq"
+	sed 's,/usr/bin/env edgeq,$(PREFIX)/bin/edgeq,' systemd/edgeq.service > "$(DESTDIR)$(UNITS)/edgeq.service"
+	chmod 644 "$(DESTDIR)$(UNITS)/edgeq.service"
+	install -m 644 systemd/edgeq.socket "$(DESTDIR)$(UNITS)/edgeq.socket"
+	install -D -m 644 systemd/edgeq.sysusers "$(DESTDIR)$(PREFIX)/lib/sysusers.d/edgeq.conf"
+	install -D -m 644 systemd/edgeq.tmpfiles "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/edgeq.conf"
+	install -D -m 644 systemd/edgeq.sysctl "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-edgeq.conf"
+	install -D -m 644 systemd/example.conf "$(DESTDIR)$(DOC)/example.conf"
+	install -D -m 644 edgeq.toml.example "$(DESTDIR)$(DOC)/edgeq.toml.example"
+	[ -e "$(DESTDIR)/etc/edgeq/edgeq.toml" ] || install -D -m 644 edgeq.toml.example "$(DESTDIR)/etc/edgeq/edgeq.toml"
+	cd / && PYTHONPATH="$(DESTDIR)$(LIB)" $(PYTHON) -P -m edgeq version
+	@head -1 "$(DESTDIR)$(PREFIX)/bin/edgeq" | grep -Eq '^#!/(root|home)/' && echo "the service cannot see this Python," \
+	"which is below a home directory: install with another one, PYTHON=/usr/bin/python3" || true
+	@echo "now: systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload"
+	@echo "then, with /etc/edgeq/edgeq.toml as it should be: systemctl enable --now edgeq"
+
+uninstall:
+	rm -rf "$(DESTDIR)$(LIB)" "$(DESTDIR)$(DOC)"
+	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/edgeq lib/systemd/system/edgeq.service lib/systemd/system/edgeq.socket \
+	lib/sysusers.d/edgeq.conf lib/tmpfiles.d/edgeq.conf lib/sysctl.d/60-edgeq.conf
+	@echo "left: $(DESTDIR)/etc/edgeq; a service that runs is not stopped"
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -339,13 +339,17 @@ class Bulkhead:
         if watcher is not None and len(self.times) >= ENOUGH:
             watcher.enough(now)
 
-    def watch(self, watcher: Watcher | None) -> None:
+    def watch(self, watcher: Watcher | None, now: float) -> None:
         """The limit is a guess, and this is who wants to know the times of single answers at once; None: not any more.
 
-        As long as it is a guess, who waits keeps his turn: nobody is refused by age for what may be our mistake.
+        As long as it is a guess, and for as long after it as the queue may still hold those who came then, who waits
+        keeps his turn: nobody is refused by age for what may be our mistake.
         """
+        if watcher is not None:
+            self.queue.patient_until = NEVER
+        elif self.watcher is not None:
+            self.queue.patient_until = now + self.queue.max_wait_s
         self.watcher = watcher
-        self.queue.is_patient = watcher is not None
 
     def refused_beyond(self) -> None:
         """The upstream itself has refused one of those in flight for load; to be called before its release."""

@@ -210,12 +210,12 @@ class FairQueue:
         "elsewhere",
         "elsewhere_bytes",
         "filled_at",
-        "is_patient",
         "max_bytes",
         "max_queued",
         "max_wait_s",
         "newest_arrival",
         "oldest",
+        "patient_until",
         "queued",
         "queued_bytes",
         "shed",
@@ -232,8 +232,8 @@ class FairQueue:
         self.max_queued: int = 256
         self.max_bytes: int = 16 * 1024 * 1024
         self.max_wait_s: float = 1.0
-        self.is_patient: bool = False
-        """No flow becomes congested: the limit is a guess."""
+        self.patient_until: float = 0.0
+        """No flow becomes congested before: the limit is a guess, or was one when those who wait came."""
         self.workers: int = 1
         """Who share the bounds."""
         self.tenant_share: float = 1.0
@@ -306,7 +306,7 @@ class FairQueue:
         full = self._is_full(size)
         if self.queued == 0:
             self._fill(now)
-        if self.discipline == ADAPTIVE and not self.is_patient:
+        if self.discipline == ADAPTIVE and now >= self.patient_until:
             delay_s = self._ahead(ticket, level, flow, False) * place_s
             is_cause = full and level.size > 0 and level.longest() is flow
             turn_s = congestion.turn_s(hold_s, self.slots, self.max_wait_s)

@@ -302,9 +302,9 @@ class Board:
         """Has the gateway served already? Then a worker that starts replaces one, and does what it can."""
         return bool(self._cells[_H_STARTED])
 
-    def set_started(self) -> None:
-        """For the supervisor: all workers of the first configuration serve."""
-        self._cells[_H_STARTED] = 1
+    def set_started(self, started: bool) -> None:
+        """For the supervisor: all workers of its first configuration serve, or, on a predecessor's board, not yet."""
+        self._cells[_H_STARTED] = int(started)
 
     def row(self, slot: int) -> Row:
         """A worker's row."""
@@ -406,6 +406,10 @@ class Board:
         if self._cells[_H_ROWS_USED] <= slot:
             self._cells[_H_ROWS_USED] = slot + 1
         return row
+
+    def shrink(self, rows: int) -> None:
+        """Take the rows from there on out of the sums, which every request pays for; they are buried."""
+        self._cells[_H_ROWS_USED] = rows
 
     def bury(self, slot: int) -> None:
         """Forget a dead worker's gauges, keep its counters."""

@@ -29,6 +29,12 @@ class ListenAddress:
     port: int
     path: str
 
+    def text(self) -> str:
+        """As `parse_listen` reads it."""
+        if self.family == "unix":
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if self.family == "ipv6" else f"{self.host}:{self.port}"
+
 
 def parse_listen(text: str) -> ListenAddress:
     """ "0.0.0.0:8080", "[::]:8080" or "unix:/run/edgeq/http.sock". Port 0 lets the kernel choose."""

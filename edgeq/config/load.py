@@ -4,7 +4,8 @@ Invariants of what is returned: every check has passed, every listener has a nam
 single upstream and no route, the catch-all "default"). Otherwise `ConfigError` names every problem at once; only a
 mistake of TOML's syntax hides those behind it.
 
-    text -> tomllib -> overrides -> convert.py (types, names) -> check.py (sense) -> files_io.py (files) -> Config
+    text -> tomllib -> overrides -> convert.py (types, names) -> credentials_io.py (names of files) -> check.py (sense)
+         -> files_io.py (files) -> Config
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from msgspec.structs import replace
 
 from edgeq.config.check import check
 from edgeq.config.convert import convert
+from edgeq.config.credentials_io import find_credentials
 from edgeq.config.files_io import check_files
 from edgeq.config.findings import Findings
 from edgeq.config.lines import Lines, Path, index
@@ -111,7 +113,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 def _build(document: dict[str, Any], lines: Lines, overrides: Overrides, labels: dict[Path, str]) -> Config:
     findings = Findings(lines, labels | _override(document, overrides))
-    config = convert(document, findings)
+    config = find_credentials(convert(document, findings), findings)
     check(config, findings)
     check_files(config, findings)
     problems = findings.problems()

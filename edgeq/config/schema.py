@@ -2,7 +2,8 @@
 
 Units: a `Duration` is seconds (written "250ms", "30s", "5m", "1h" or a number of seconds), a `Size` is bytes (written
 "64KiB", "1MiB", "1GiB", "10kB" or a number of bytes). Zero means "no limit" where a key says so.
-Paths of certificates are kept as written; `load.py` checks that they can be read.
+Paths of certificates and keys may be "credential:NAME", a file that systemd hands to the service (credentials_io.py);
+else they are kept as written. `load.py` checks that they can be read.
 """
 
 from __future__ import annotations

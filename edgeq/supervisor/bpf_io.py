@@ -16,6 +16,7 @@ from typing import Final
 from edgeq.supervisor.bpf import DROP_SYN, Instruction, steer
 
 SO_ATTACH_FILTER: Final = 26
+SO_DETACH_FILTER: Final = 27
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
 SO_DETACH_REUSEPORT_BPF: Final = 68
 _INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -43,3 +44,14 @@ def refuse_new(sock: socket.socket) -> None:
     """Let nothing new into a listening TCP socket. What waits in it stays, handshakes in flight complete."""
     if sock.family != socket.AF_UNIX:
         _attach(sock, SO_ATTACH_FILTER, DROP_SYN)
+
+
+def let_in(sock: socket.socket) -> None:
+    """Undo `refuse_new`."""
+    if sock.family == socket.AF_UNIX:
+        return
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 1)
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # nothing was attached
+            raise

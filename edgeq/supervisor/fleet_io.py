@@ -8,6 +8,9 @@ One rule decides who empties an accept queue before its socket closes: its worke
 back-off, or it was started with a configuration without this listener) another worker gets the socket; and what is left
 then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
 
+Workers whose supervisor was killed finish by themselves; its successor (`adopt`) leaves them their slots, whose rows
+they still write, and sees to it that they end.
+
 A worker is gone when its process is gone: the spawner says so with its status, or the pidfd does (the spawner may be
 dead), or its control socket ends before its pid was ever known (it was never forked).
 """
@@ -35,6 +38,7 @@ from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.leftover_io import DRAINING, refuse_waiting, resource_of
+from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
     Applied,
     Apply,
@@ -56,7 +60,7 @@ from edgeq.supervisor.messages import (
     encode_message,
     pack_config,
 )
-from edgeq.supervisor.process_io import describe_status
+from edgeq.supervisor.process_io import describe_status, open_survivor, start_time
 from edgeq.supervisor.slots import Phase, SlotTable
 from edgeq.supervisor.sockets_io import SHARED, Listeners, Queue
 from edgeq.supervisor.spawner_client_io import SpawnerClient
@@ -103,6 +107,7 @@ class Worker:
         "pidfd",
         "slot",
         "start_timer",
+        "started",
         "was_ready",
     )
 
@@ -116,6 +121,8 @@ class Worker:
         """Queues of others that it empties."""
         self.pid = 0
         self.pidfd = -1
+        self.started = 0
+        """The process, as Mate has it."""
         self.generation = 0
         """What it confirmed."""
         self.was_ready = False
@@ -129,21 +136,25 @@ class Worker:
     def kill(self) -> None:
         """Without a chance to finish."""
         if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            _kill(self.pidfd)
 
 
 class Fleet:
     """All workers of one supervisor."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listeners: Listeners, board: Board, launch: Launch) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listeners: Listeners, board: Board, launch: Launch, legacy: Legacy
+    ) -> None:
         self._loop = loop
         self._listeners = listeners
         self._board = board
         self._bells = Bells()
         self._launch = launch
         self._table = SlotTable(board.slots)
+        self._legacy = legacy
         self._workers: dict[int, Worker] = {}
+        self._survivors: dict[Mate, int] = {}
+        """Workers of an earlier supervisor, with their pidfds."""
         self._changes = Changes()
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[str] = []
@@ -162,15 +173,43 @@ class Fleet:
         return self._table
 
     @property
+    def survivors(self) -> int:
+        """Workers of an earlier supervisor that still finish."""
+        return len(self._survivors)
+
+    @property
     def worker_count(self) -> int:
         """Processes, the leaving ones included."""
         return len(self._workers)
 
     def pids(self) -> dict[int, int]:
-        """Slot to process id."""
-        return {slot: worker.pid for slot, worker in sorted(self._workers.items())}
+        """Slot to process id, of all who write on this board."""
+        leaving = {mate.slot: mate.pid for mate in self._survivors if self._table.phase(mate.slot) is Phase.LEAVING}
+        return dict(sorted((leaving | {slot: worker.pid for slot, worker in self._workers.items()}).items()))
 
     # What the supervisor wants.
+
+    def adopt(self, mates: Iterable[Mate], patience_s: float, on_board: bool) -> None:
+        """Watch the workers of an earlier supervisor until they are gone, and kill who is there after `patience_s`.
+
+        `on_board`: they write into this board, so their slots are taken meanwhile.
+        """
+        for mate in (mate for mate in mates if mate.slot < self._table.capacity):
+            pidfd = open_survivor(mate.pid, mate.started)
+            if pidfd is not None:
+                self._survivors[mate] = pidfd
+                self._loop.add_reader(pidfd, self._on_survivor_gone, mate)
+                self._loop.call_later(patience_s, self._kill_survivor, mate)
+        occupied = {mate.slot for mate in self._survivors} if on_board else set()
+        for slot in occupied:
+            self._table.occupied(slot)
+        for slot in range(self._board.rows_used):
+            if slot not in occupied:
+                self._bury(slot)
+        self._board.shrink(max(occupied, default=-1) + 1)
+        if self._survivors:
+            _log.warning("workers of the last run finish", worker_pids=[mate.pid for mate in self._survivors])
+        self._note_workers()
 
     async def start_spawner(self) -> bool:
         """Returns whether it came up."""
@@ -236,33 +275,46 @@ class Fleet:
             lambda: all(worker.was_ready or not self._is_there(worker) for worker in leaving),
             self._launch.retire_timeout_s,
         )
+        await self.retire_shards(slots)
+        for worker in leaving:
+            self._drain(worker, drain_timeout_s)
+
+    async def retire_shards(self, slots: Collection[int]) -> None:
+        """Close the shards of these slots without a reset; nothing new is steered there any more."""
+        if not slots:
+            return
         await asyncio.sleep(self._launch.handshake_grace_s)
         for slot in slots:
             self._listeners.refuse_slot(slot)
         await self._retire(slots, self._listeners.addresses)
         for slot in slots:
             self._listeners.remove_slot(slot)
-        for worker in leaving:
-            self._drain(worker, drain_timeout_s)
 
     async def stop(self, drain_timeout_s: float) -> None:
-        """Close all listeners without a reset, let all workers finish. Returns when the last one is gone."""
+        """Close all listeners without a reset, let all workers finish. Returns when the last one is gone.
+
+        Listeners that outlive us are left as they are: what comes after the workers' last look waits for our successor.
+        """
         self._stopping = True
         for slot in self._table.active():
             self._table.leave(slot)
         starting = tuple(self._workers.values())
-        addresses = self._listeners.addresses
-        self._listeners.refuse(addresses)
+        addresses, kept = self._listeners.addresses, self._listeners.kept
+        ending = [address for address in addresses if address not in kept]
+        self._listeners.refuse(ending)
         await self._changes.until(
             lambda: all(worker.was_ready or not self._is_there(worker) for worker in starting),
             self._launch.retire_timeout_s,
         )
-        await asyncio.sleep(self._launch.handshake_grace_s)
-        await self._retire(None, addresses)
+        if ending:
+            await asyncio.sleep(self._launch.handshake_grace_s)
+        await self._retire(None, addresses, kept)
         self._listeners.close()
         for worker in tuple(self._workers.values()):
             self._drain(worker, drain_timeout_s)
-        await self._changes.until(lambda: not self._workers)
+        for mate in self._survivors:
+            self._loop.call_later(drain_timeout_s + self._launch.kill_margin_s, self._kill_survivor, mate)
+        await self._changes.until(lambda: not self._workers and not self._survivors)
 
     def kill_all(self) -> None:
         """At once."""
@@ -273,6 +325,11 @@ class Fleet:
             worker.kill()
             worker.channel.close()
         self._bells.close()
+
+    def kill_survivors(self) -> None:
+        """Workers of an earlier supervisor, at once."""
+        for mate in tuple(self._survivors):
+            self._kill_survivor(mate)
 
     def reopen_logs(self) -> None:
         """Tell all workers."""
@@ -293,10 +350,12 @@ class Fleet:
         fds += self._bells.fds[worker.bells :]
         worker.bells = len(self._bells.fds)
         worker.addresses.update(new)
-        worker.send(Apply(target.generation, target.workers, new, target.packed), fds)
+        worker.send(Apply(target.generation, target.workers, new, target.packed, self._listeners.kept), fds)
 
-    async def _retire(self, slots: Collection[int] | None, addresses: Sequence[str]) -> None:
-        """Have the accept queues of these slots (None: of all) emptied."""
+    async def _retire(
+        self, slots: Collection[int] | None, addresses: Sequence[str], kept: Collection[str] = ()
+    ) -> None:
+        """Have the accept queues of these slots (None: of all) emptied; what then waits in those kept, waits on."""
         workers = [one for one in self._workers.values() if slots is None or one.slot in slots]
         asked = [self._have_emptied(queue) for queue in self._waiting(slots, addresses) if self._is_orphaned(queue)]
         for worker in workers:
@@ -311,7 +370,8 @@ class Fleet:
 
         if not await self._changes.until(lambda: not waiting(), self._launch.retire_timeout_s):
             _log.warning("accept queues were not emptied in time", slots=sorted(waiting()), addresses=addresses)
-        await asyncio.gather(*map(self._refuse, self._waiting(slots, addresses)))
+        ending = [address for address in addresses if address not in kept]
+        await asyncio.gather(*map(self._refuse, self._waiting(slots, ending)))
 
     def _waiting(self, slots: Collection[int] | None, addresses: Sequence[str]) -> list[Queue]:
         """Their accept queues that are not empty."""
@@ -410,6 +470,7 @@ class Fleet:
                 self._tickets,
                 target.credentials,
                 len(bells),
+                self._listeners.kept,
             )
             self.spawner.spawn(spawn, fds)
 
@@ -469,8 +530,9 @@ class Fleet:
     # How they end.
 
     def _watch(self, worker: Worker, pid: int, pidfd: int) -> None:
-        worker.pid, worker.pidfd = pid, pidfd
+        worker.pid, worker.pidfd, worker.started = pid, pidfd, start_time(pid)
         self._loop.add_reader(pidfd, self._on_pidfd, worker)
+        self._note_workers()
 
     def _on_pidfd(self, worker: Worker) -> None:
         self._loop.remove_reader(worker.pidfd)
@@ -503,8 +565,8 @@ class Fleet:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
             worker.pidfd = -1
-        self.before_bury(worker.slot)
-        self._board.bury(worker.slot)
+        self._bury(worker.slot)
+        self._note_workers()
         wait_s = self._table.died(worker.slot, self._loop.time())
         ended = describe_status(status)
         if wait_s is None:
@@ -517,6 +579,30 @@ class Fleet:
                     self._failures.append(f"worker {worker.slot} died before it was ready ({ended})")
         self._changed()
         self._start_due()
+
+    def _note_workers(self) -> None:
+        workers = [Mate(one.slot, one.pid, one.started) for one in self._workers.values() if one.pid]
+        self._legacy.note_workers([*workers, *self._survivors])
+
+    def _bury(self, slot: int) -> None:
+        self.before_bury(slot)
+        self._board.bury(slot)
+
+    def _on_survivor_gone(self, mate: Mate) -> None:
+        pidfd = self._survivors.pop(mate)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        _log.info("worker of the last run left", slot=mate.slot, worker_pid=mate.pid)
+        if self._table.phase(mate.slot) is Phase.LEAVING and mate.slot not in self._workers:
+            self._bury(mate.slot)
+            self._table.died(mate.slot, self._loop.time())
+        self._note_workers()
+        self._changed()
+
+    def _kill_survivor(self, mate: Mate) -> None:
+        if mate in self._survivors:
+            _log.warning("worker of the last run does not leave: killed", slot=mate.slot, worker_pid=mate.pid)
+            _kill(self._survivors[mate])
 
     # What the spawner says (SpawnerOwner).
 
@@ -551,3 +637,8 @@ class Fleet:
 
 def _nothing(_slot: int) -> None:
     """Nobody wants to know."""
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(OSError):  # gone, or of a user whom we may not touch
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)

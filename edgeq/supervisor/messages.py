@@ -57,6 +57,8 @@ class Spawn(Message, frozen=True):
     credentials: Credentials | None = None
     bells: int = 0
     """How many."""
+    kept: frozenset[str] = frozenset()
+    """Addresses whose sockets outlive the supervisor."""
 
 
 # spawner -> supervisor
@@ -100,6 +102,8 @@ class Apply(Message, frozen=True):
     workers: int
     addresses: tuple[str, ...]
     config: bytes
+    kept: frozenset[str] = frozenset()
+    """Addresses whose sockets outlive the supervisor."""
 
 
 class Retire(Message, frozen=True):

@@ -7,6 +7,7 @@ import os
 import pwd
 import resource
 import signal
+from pathlib import Path
 from typing import Final
 
 from edgeq.errors import EXIT_CONFIG, StartError
@@ -63,6 +64,27 @@ def become(credentials: Credentials) -> None:
     os.setgroups(list(credentials.groups))
     os.setresgid(credentials.gid, credentials.gid, credentials.gid)
     os.setresuid(credentials.uid, credentials.uid, credentials.uid)
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in ticks after the boot (proc(5)); 0 for none. Nobody else has both this and the pid."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def open_survivor(pid: int, started: int) -> int | None:
+    """A pidfd of a process that began then, None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if started and start_time(pid) == started:  # asked only now: this descriptor can mean no other process
+        return pidfd
+    os.close(pidfd)
+    return None
 
 
 def usable_cores() -> int:

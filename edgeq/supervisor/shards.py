@@ -32,6 +32,12 @@ class ShardOrder:
             raise ValueError(f"slot {slot} is in the group")
         self._slots.append(slot)
 
+    def renamed(self, old: int, new: int) -> None:
+        """A member's socket has got another slot; its index stays."""
+        if new in self._slots:
+            raise ValueError(f"slot {new} is in the group")
+        self._slots[self._slots.index(old)] = new
+
     def closed(self, slot: int) -> None:
         """A member left; the last one takes its index."""
         hole = self._slots.index(slot)

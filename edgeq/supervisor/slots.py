@@ -108,6 +108,11 @@ class SlotTable:
             )
         return Resize(tuple(empty[:missing]), ())
 
+    def occupied(self, slot: int) -> None:
+        """A worker of an earlier supervisor is still there, and leaves."""
+        self._require(slot, Phase.EMPTY)
+        self._phases[slot] = Phase.LEAVING
+
     def open(self, slots: Iterable[int], now_s: float) -> None:
         """Empty slots become due at once."""
         for slot in slots:

@@ -8,6 +8,9 @@ the shard, or `refuse` for a whole listener) -> handshakes in flight complete ->
 empty -> `remove`. Removing shuts the socket down, so that it is gone for every process at that moment and the numbering
 of its group is known.
 Binding is all or nothing: every socket of a change is bound before the first one listens.
+
+Sockets may outlive us: those of a .socket unit are the service manager's, and where it keeps descriptors, all others
+are left to our successor (legacy_io.py). When we end, nothing is steered, refused or shut there: what waits, waits on.
 Kernel facts: man 7 socket (SO_REUSEPORT, numbering), verified on Linux 6.18.
 """
 
@@ -30,6 +33,7 @@ from edgeq.config.schema import Listener
 from edgeq.errors import StartError
 from edgeq.observe import log_io
 from edgeq.supervisor import bpf_io, holder_io
+from edgeq.supervisor.legacy_io import Inheritance, Legacy
 from edgeq.supervisor.shards import ShardOrder
 
 _log = log_io.get_logger()
@@ -38,6 +42,8 @@ _PEERCRED: Final = struct.Struct("3i")
 
 SHARED: Final = -1
 """Instead of a slot, where all workers accept from one socket."""
+SPARE: Final = -2
+"""From here downwards: instead of a slot, for the shards of a predecessor that no slot has taken yet."""
 
 
 class Queue(NamedTuple):
@@ -56,6 +62,9 @@ class Group(ABC):
         self.listener = listener
         """As it was configured last."""
         self.where = where
+
+    is_given = False
+    """Are its sockets a .socket unit's?"""
 
     @property
     def complaint(self) -> str:
@@ -84,6 +93,10 @@ class Group(ABC):
         """All of them, by slot."""
 
     @abstractmethod
+    def in_order(self) -> list[socket.socket]:
+        """All that listen, in the kernel's order."""
+
+    @abstractmethod
     def steer(self, serving: Container[int]) -> None:
         """New connections go only to the shards of these slots."""
 
@@ -101,21 +114,34 @@ class Group(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close all."""
+        """Close all, for every process."""
+
+    def leave(self) -> None:
+        """Close our descriptors; whoever has others goes on."""
+        for sock in self.socks().values():
+            sock.close()
 
 
 class TcpGroup(Group):
     """A SO_REUSEPORT group: every slot has a queue of its own."""
 
-    def __init__(self, listener: Listener, where: ListenAddress) -> None:
+    def __init__(self, listener: Listener, where: ListenAddress, inherited: Sequence[socket.socket] = ()) -> None:
+        """`inherited`: a predecessor's, in the kernel's order."""
         super().__init__(listener, where)
         self.port = where.port
         self._socks: dict[int, socket.socket] = {}
         self._order = ShardOrder()
+        for at, sock in enumerate(inherited):
+            self._socks[SPARE - at] = sock
+            self._order.listened(SPARE - at)
 
     def bind(self, slots: Collection[int]) -> None:
         for slot in slots:
             if slot not in self._socks:
+                if spare := self.spare():
+                    self._socks[slot] = self._socks.pop(spare[0])
+                    self._order.renamed(spare[0], slot)
+                    continue
                 if not self._socks:
                     self._require_free()
                 self._socks[slot] = sock = self._bound(reuse_port=True)
@@ -142,6 +168,13 @@ class TcpGroup(Group):
 
     def socks(self) -> dict[int, socket.socket]:
         return self._socks
+
+    def spare(self) -> list[int]:
+        """Instead of slots, what stands for inherited shards that no slot has."""
+        return [slot for slot in self._order.slots if slot <= SPARE]
+
+    def in_order(self) -> list[socket.socket]:
+        return [self._socks[slot] for slot in self._order.slots]
 
     def steer(self, serving: Container[int]) -> None:
         if len(self._order):
@@ -219,14 +252,42 @@ class TcpGroup(Group):
         return error.strerror or str(error)
 
 
-class UnixGroup(Group):
+class SharedGroup(Group):
     """One socket that all workers accept from."""
 
-    def __init__(self, listener: Listener, where: ListenAddress) -> None:
+    _sock: socket.socket | None = None
+
+    def sock(self, slot: int) -> socket.socket:
+        assert self._sock is not None
+        return self._sock
+
+    def socks(self) -> dict[int, socket.socket]:
+        return {SHARED: self._sock} if self._sock is not None else {}
+
+    def steer(self, serving: Container[int]) -> None:
+        pass
+
+    def refuse_slot(self, slot: int) -> None:
+        pass
+
+    def remove_slot(self, slot: int, serving: Container[int]) -> None:
+        pass
+
+
+class UnixGroup(SharedGroup):
+    """A socket with a path."""
+
+    def __init__(self, listener: Listener, where: ListenAddress, inherited: Sequence[socket.socket] = ()) -> None:
         super().__init__(listener, where)
-        self._sock: socket.socket | None = None
         self._path = UnixPath(where.path, 0o666)
         self._listening = False
+        for sock in inherited:
+            # Without its path nobody reaches it any more.
+            if self._sock is None and self._path.adopt():
+                self._sock = sock
+                self._listening = True
+            else:
+                sock.close()
 
     def bind(self, slots: Collection[int]) -> None:
         if self._sock is None:
@@ -241,30 +302,46 @@ class UnixGroup(Group):
             self._sock.listen(backlog)
             self._listening = True
 
-    def sock(self, slot: int) -> socket.socket:
-        assert self._sock is not None
-        return self._sock
-
-    def socks(self) -> dict[int, socket.socket]:
-        return {SHARED: self._sock} if self._sock is not None else {}
-
-    def steer(self, serving: Container[int]) -> None:
-        pass
+    def in_order(self) -> list[socket.socket]:
+        return [self._sock] if self._sock is not None and self._listening else []
 
     def refuse(self) -> None:
         self._path.unlink()
-
-    def refuse_slot(self, slot: int) -> None:
-        pass
-
-    def remove_slot(self, slot: int, serving: Container[int]) -> None:
-        pass
 
     def close(self) -> None:
         self._path.unlink()
         if self._sock is not None:
             _shut(self._sock)
             self._sock = None
+
+
+class GivenGroup(SharedGroup):
+    """A socket of a .socket unit. It listens before us and after us, so here it is never closed, only let go."""
+
+    is_given = True
+
+    def __init__(self, listener: Listener, where: ListenAddress, given: socket.socket) -> None:
+        super().__init__(listener, where)
+        self._sock = given.dup()  # the configuration may let it go, and ask for it again
+
+    def bind(self, slots: Collection[int]) -> None:
+        pass
+
+    def unbind(self) -> None:
+        pass
+
+    def listen(self, backlog: int, serving: Container[int]) -> None:
+        self.sock(SHARED).listen(backlog)
+
+    def in_order(self) -> list[socket.socket]:
+        return []  # it is not ours to leave
+
+    def refuse(self) -> None:
+        pass
+
+    def close(self) -> None:
+        _log.warning("the .socket unit still listens where nobody accepts", address=self.name)
+        self.leave()
 
 
 class UnixPath:
@@ -288,6 +365,15 @@ class UnixPath:
             raise StartError(f"{failure}: {error.strerror}") from error
         self._made = (found.st_dev, found.st_ino)
         return sock
+
+    def adopt(self) -> bool:
+        """The socket is there already. Returns whether its path is, too."""
+        try:
+            found = os.lstat(self._path)
+        except OSError:
+            return False
+        self._made = (found.st_dev, found.st_ino)
+        return stat.S_ISSOCK(found.st_mode)
 
     def unlink(self) -> None:
         """Take the name away; the socket stays."""
@@ -323,26 +409,41 @@ class UnixPath:
 class Listeners:
     """All groups, by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, inheritance: Inheritance | None = None, legacy: Legacy | None = None) -> None:
+        """Without a legacy nothing but a .socket unit's sockets outlives us."""
         self._groups: dict[str, Group] = {}
         self._serving: Container[int] = frozenset()
+        self._inherited = dict(inheritance.sockets) if inheritance is not None else {}
+        self._given = dict(inheritance.given) if inheritance is not None else {}
+        self._legacy = legacy
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Everything that is bound, in the order it was first asked for."""
         return tuple(self._groups)
 
+    @property
+    def kept(self) -> frozenset[str]:
+        """Addresses whose sockets outlive us."""
+        keeps_all = self._legacy is not None and self._legacy.is_active
+        return frozenset(address for address, group in self._groups.items() if keeps_all or group.is_given)
+
+    @property
+    def spare(self) -> frozenset[int]:
+        """Instead of slots, what stands for a predecessor's shards that no slot has."""
+        return frozenset(slot for group in self._groups.values() for slot in group.socks() if slot <= SPARE)
+
     def ensure(self, wanted: Sequence[Listener], slots: Collection[int]) -> None:
         """Sockets for all these listeners and slots, listening. Raises StartError and leaves all as it was."""
         added: list[str] = []
         try:
             for one in wanted:
-                if one.address not in self._groups:
-                    where = parse_listen(one.address)
-                    kind = UnixGroup if where.family == "unix" else TcpGroup
-                    self._groups[one.address] = kind(one, where)
+                if one.address not in self._groups and self._add(one):
                     added.append(one.address)
                 self._groups[one.address].bind(slots)
+            if self._legacy is not None:
+                groups = [group for group in self._groups.values() if not group.is_given]
+                self._legacy.require(sum(len(group.socks()) for group in groups))
             for one in wanted:
                 self._listen(one)
         except StartError:
@@ -351,10 +452,40 @@ class Listeners:
             for address in added:
                 self._groups.pop(address).close()
             raise
+        self._take_the_rest()
+        self._note()
         for address in added:
             group = self._groups[address]
             port = group.port if isinstance(group, TcpGroup) else None
             _log.info("listening", address=address, port=port, shards=len(slots) if port is not None else 1)
+
+    def _add(self, one: Listener) -> bool:
+        """Make a group. Returns whether it is a new one: what was there before us is not taken back."""
+        where = parse_listen(one.address)
+        if where in self._given:
+            self._groups[one.address] = GivenGroup(one, where, self._given[where])
+            return False
+        inherited = self._inherited.pop(where, ())
+        self._groups[one.address] = _group(one, where, inherited)
+        if inherited:
+            _log.info("listener taken over", address=one.address, shards=len(inherited))
+        return not inherited
+
+    def _take_the_rest(self) -> None:
+        """What a predecessor listened on and the configuration does not name any more, so that it can be retired."""
+        while self._inherited:
+            where, socks = self._inherited.popitem()
+            address = where.text()
+            self._groups[address] = _group(Listener(address=address, name=address), where, socks)
+
+    @property
+    def unnamed(self) -> list[str]:
+        """Where a .socket unit listens, and no listener does."""
+        return [where.text() for where in self._given if not any(where == one.where for one in self._groups.values())]
+
+    def _note(self) -> None:
+        if self._legacy is not None:
+            self._legacy.update({address: group.in_order() for address, group in self._groups.items()})
 
     def _listen(self, one: Listener) -> None:
         try:
@@ -408,15 +539,26 @@ class Listeners:
         """Close a slot's shards; their queues are empty."""
         for group in self._groups.values():
             group.remove_slot(slot, self._serving)
+        self._note()
 
     def remove(self, address: str) -> None:
         """Close a whole listener; its queues are empty."""
         self._groups.pop(address).close()
+        self._note()
 
     def close(self) -> None:
-        """Close everything."""
-        for address in self.addresses:
-            self.remove(address)
+        """Close everything, but leave what is kept."""
+        kept = self.kept
+        while self._groups:
+            address, group = self._groups.popitem()
+            if address in kept:
+                group.leave()
+            else:
+                group.close()
+
+
+def _group(one: Listener, where: ListenAddress, inherited: Sequence[socket.socket]) -> Group:
+    return (UnixGroup if where.family == "unix" else TcpGroup)(one, where, inherited)
 
 
 def peer(sock: socket.socket) -> tuple[int, int, int]:

@@ -131,6 +131,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
             board_fd=board_fd,
             bells=bells,
             sockets=sockets,
+            kept=spawn.kept,
             make_app=load_part(app),
             make_loop=load_part(loop),
         )

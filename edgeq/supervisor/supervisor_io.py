@@ -8,6 +8,9 @@
 A reload is all or nothing. Sockets are bound first; then all workers, running and new, get the new configuration; only
 when each of them has confirmed it do surplus workers and listeners go. If one of them cannot run it, the old one is
 rolled out again, with a generation of its own, by the same steps.
+
+What the service manager has kept for us of the run before (legacy_io.py) comes first of all: then "bind everything"
+takes over what listens already, and what is surplus is retired once the workers serve.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -24,9 +28,10 @@ from edgeq.admin.commands import Reloaded
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
+from edgeq.board.resources import read
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
-from edgeq.errors import EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
@@ -35,10 +40,13 @@ from edgeq.observe.overview import Overview
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
+from edgeq.supervisor.legacy_io import Legacy, inherit
+from edgeq.supervisor.progress import LOOKS_PER_TIMEOUT, Progress
 from edgeq.supervisor.slots import Resize
 from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
-from edgeq.supervisor.systemd_io import Notifier
-from edgeq.worker.control_io import configure_log
+from edgeq.supervisor.status import Facts, queue_words, status_line
+from edgeq.supervisor.systemd_io import Notifier, take_descriptors
+from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
@@ -58,20 +66,30 @@ class Supervisor:
         launch: Launch,
         serving: Callable[[], None] | None = None,
     ) -> None:
-        """`serving()` is called once, when the workers serve."""
+        """`serving()` is called once, when the workers serve. Raises StartError for what the manager must not pass."""
         self._config = config
         self._load = load
         self._pidfile = Path(pidfile) if pidfile else None
         self._launch = launch
         self._serving = serving
-        self._board = Board.create(MAX_WORKERS)
-        self._listeners = Listeners()
-        self._fleet = Fleet(loop, self._listeners, self._board, launch)
+        self._loop = loop
         self._notifier = Notifier.from_environment()
+        inheritance = inherit(take_descriptors())
+        inherited_board = inheritance.take_board(MAX_WORKERS)
+        self._board = inherited_board or Board.create(MAX_WORKERS)
+        self._board.set_started(False)
+        legacy = Legacy(self._notifier)
+        legacy.begin(inheritance, self._board)
+        self._listeners = Listeners(inheritance, legacy)
+        self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
         self._chronicle = Chronicle(self._board)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
+        patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
+        self._fleet.adopt(inheritance.workers, patience_s, inherited_board is not None)
+        self._progress = Progress()
+        self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
@@ -110,6 +128,8 @@ class Supervisor:
 
     async def _bring_up(self) -> None:
         plan = self._prepare(self._config)
+        if unnamed := self._listeners.unnamed:
+            raise StartError(f"the .socket unit listens on {unnamed[0]}, and no listener does", EXIT_CONFIG)
         if self._config.server.admin:
             self._admin = AdminServer(self._config.server, self)
             await self._admin.start()
@@ -128,11 +148,26 @@ class Supervisor:
             except OSError as error:
                 raise StartError(f"cannot write the pid file {self._pidfile}: {error.strerror}") from error
         self._started = True
-        self._board.set_started()
+        self._board.set_started(True)
         self._notifier.ready()
+        self._look_for_progress()
         _log.info("serving", workers=len(self._fleet.table.active()), version=__version__)
         if self._serving is not None:
             self._serving()
+        await self._settle(self._config, plan)
+
+    def _look_for_progress(self) -> None:
+        """Tell the watchdog only if every worker that serves has moved on."""
+        if not self._notifier.watchdog_s:
+            return
+        self._loop.call_later(self._notifier.watchdog_s / LOOKS_PER_TIMEOUT, self._look_for_progress)
+        rows = [self._board.row(slot) for slot in self._fleet.table.serving()]
+        self._stuck = self._progress.look({row.slot: (row.pid, row.heartbeat_ns) for row in rows})
+        if self._stuck:
+            _log.warning("no progress: the watchdog is not told", slots=self._stuck)
+            self._notifier.status(self._status())
+        else:
+            self._notifier.progress()
 
     async def _status_until_stopped(self) -> None:
         while not self._stop.is_set():
@@ -153,6 +188,7 @@ class Supervisor:
         if not stop.done():
             _log.warning("stopping at once")
             self._fleet.kill_all()
+            self._fleet.kill_survivors()
             await asyncio.wait((stop,), timeout=_KILL_WAIT_S)
             stop.cancel()
         now.cancel()
@@ -327,9 +363,7 @@ class Supervisor:
         """Have all workers run a configuration. Returns what went wrong."""
         self._generation += 1
         self._board.assign_listeners([one.address for one in config.listener])
-        # Upstreams first: they always have a limit, routes seldom.
-        upstreams = [f"upstream/{name}" for name in config.upstream]
-        self._board.assign_resources([*upstreams, *(f"route/{route.name}" for route in config.route)])
+        self._board.assign_resources(_resources(config))
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
         credentials = process_io.credentials_of(config.server.user)
         self._fleet.aim(Target.of(self._generation, len(staying), config, credentials), plan.start)
@@ -340,11 +374,35 @@ class Supervisor:
         await self._fleet.retire_workers(plan.leave, float(config.server.drain_timeout))
         wanted = {one.address for one in config.listener}
         await self._fleet.retire_listeners([address for address in self._listeners.addresses if address not in wanted])
+        await self._fleet.retire_shards(self._listeners.spare)
 
     def _status(self) -> str:
-        active = len(self._fleet.table.active())
         rows = [self._board.row(slot) for slot in self._fleet.pids()]
-        in_flight = sum(row.in_flight for row in rows)
-        connections = sum(row.open_connections for row in rows)
-        serving = len(self._fleet.table.serving())
-        return f"{serving}/{active} workers, {connections} connections, {in_flight} requests in flight"
+        table = self._fleet.table
+        return status_line(
+            Facts(
+                serving=len(table.serving()),
+                workers=len(table.active()),
+                connections=sum(row.open_connections for row in rows),
+                in_flight=sum(row.in_flight for row in rows),
+                stuck=self._stuck,
+                survivors=self._fleet.survivors,
+                worst_queue=self._worst_queue(),
+            )
+        )
+
+    def _worst_queue(self) -> str:
+        """Where somebody has waited longest, in words."""
+        readings = [
+            (read(self._board, self._board.resource_index(name), False), name) for name in _resources(self._config)
+        ]
+        waiting = [(one.oldest_ns, one.queued, name) for one, name in readings if one.queued and one.oldest_ns]
+        if not waiting:
+            return ""
+        oldest_ns, queued, name = min(waiting)
+        return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+
+
+def _resources(config: Config) -> list[str]:
+    """What has a block of its own on the board. Upstreams first: they always have a limit, routes seldom."""
+    return [*(f"upstream/{name}" for name in config.upstream), *(f"route/{route.name}" for route in config.route)]

@@ -171,7 +171,7 @@ class Upstream(Watcher):
                 self.shared.publish_limit(0)
             self._kind = kind
             self._learner = None
-            self.bulkhead.watch(self if kind and learned(kind).wants_times else None)
+            self.bulkhead.watch(self if kind and learned(kind).wants_times else None, now)
         if isinstance(limit, int):
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
@@ -187,7 +187,7 @@ class Upstream(Watcher):
             self._lead(now)
         else:
             self._learner = None
-            self.bulkhead.watch(None)
+            self.bulkhead.watch(None, now)
         self._follow(now)
 
     def _lead(self, now: float) -> None:
@@ -207,7 +207,7 @@ class Upstream(Watcher):
         elsewhere = self._elsewhere
         if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
             learner.limit.nudge()
-        self.bulkhead.watch(self if learner.limit.wants_times else None)
+        self.bulkhead.watch(self if learner.limit.wants_times else None, now)
         shared.publish_limit(learner.limit.value)
 
     def enough(self, now: float) -> None:

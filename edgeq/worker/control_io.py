@@ -4,7 +4,7 @@
 
     SERVING --Retire (one per listener)--> SERVING --Drain--> DRAINING --nothing open--> exit
        |                                                          ^
-       +--the supervisor is gone: refuse, wait, retire all -------+
+       +--the supervisor is gone: refuse, wait, retire all -------+   (what is kept for its successor is not refused)
 
 Invariant: draining begins only when every accept queue is empty, so no accepted connection is forgotten at exit.
 """
@@ -132,6 +132,7 @@ class Control:
         "_config",
         "_drain_timeout_s",
         "_emptying",
+        "_kept",
         "_loop",
         "_row",
         "_sockets",
@@ -147,6 +148,7 @@ class Control:
         generation: int,
         config: Config,
         sockets: dict[str, socket.socket],
+        kept: frozenset[str],
         bells: list[int],
     ) -> None:
         self._loop = loop
@@ -156,6 +158,8 @@ class Control:
         self._row = row
         self._config = config
         self._sockets = dict(sockets)
+        self._kept = kept
+        """Listeners whose sockets a successor of the supervisor takes over."""
         self._drain_timeout_s: float | None = None
         self._emptying = 0
         """Queues of others that are being emptied."""
@@ -201,6 +205,7 @@ class Control:
             self._send(Applied(message.generation, why))
             return
         self._config = config
+        self._kept = message.kept
         self.generation = message.generation
         self._row.set_generation(message.generation)
         configure_log(config)
@@ -249,10 +254,12 @@ class Control:
 
     def _on_orphaned(self) -> None:
         _log.error("the supervisor is gone: draining")
-        for sock in self._sockets.values():
+        # What is kept has a future: the successor serves whoever comes from now on.
+        ending = [address for address in self._sockets if address not in self._kept]
+        for address in ending:
             with contextlib.suppress(OSError):  # one that is just being retired
-                refuse_new(sock)
-        self._loop.call_later(ORPHAN_GRACE_S, self._leave, tuple(self._sockets))
+                refuse_new(self._sockets[address])
+        self._loop.call_later(ORPHAN_GRACE_S if ending else 0, self._leave, tuple(self._sockets))
         # Nobody is left who could kill us if draining hangs.
         self._loop.call_later(float(self._config.server.drain_timeout) + ORPHAN_MARGIN_S, os._exit, 1)
 

@@ -72,6 +72,7 @@ def main(
     board_fd: int,
     bells: Sequence[int],
     sockets: dict[str, socket.socket],
+    kept: frozenset[str],
     make_app: MakeApp,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> int:
@@ -91,7 +92,7 @@ def main(
         why = log_failure("worker cannot start", error, config, slot=slot)
         send_blocking(control, encode_message(Failed(generation, why)))
         return 1
-    ends = Control(loop, control, app, row, generation, config, sockets, board.bells)
+    ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells)
     pulse = Pulse(loop, app, row, board.report(slot))
     pulse.beat()
     gc.collect()

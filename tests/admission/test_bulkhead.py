@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 import pytest
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
+from edgeq.upstream.upstream import Upstream
+from edgeq.worker.wheel import Wheel
 from tests.admission.support import Book, free_one, full, taught
 
 
@@ -286,3 +290,29 @@ def test_a_wait_without_a_time_out_of_its_own_goes_by_the_service() -> None:
             book.tickets.pop(number).release(now, OK)
         bulkhead.tick(now)
         assert bulkhead.queue.max_wait_s == patience_s
+
+
+def test_nobody_is_refused_by_age_while_the_limit_is_a_guess() -> None:
+    """It doubles without a tick; then it is known, and for a second those who have waited for it keep their turns."""
+    book = Book()
+    upstream = Upstream("api", Wheel(0.0, 0.05, 64))
+    start = now = monotonic() + 1.0
+    upstream.learn(now)
+    bulkhead = upstream.bulkhead
+    bulkhead.configure("adaptive", 1000, 1 << 20, 1.0)
+    for number in range(200):
+        book.enter(bulkhead, book.ticket(number, now), now)
+    while bulkhead.limit < 8:
+        now += 0.02
+        assert now < start + 0.5
+        for ticket in [ticket for ticket in book.tickets.values() if ticket.held is bulkhead]:
+            ticket.release(now, OK)
+    bulkhead.watch(None, now)
+    for number in range(200, 300):
+        book.enter(bulkhead, book.ticket(number, now), now)
+    bulkhead.dispatch(start + 0.99)
+    assert book.refused == []
+    for number in range(300, 700):
+        book.enter(bulkhead, book.ticket(number, now + 1.01), now + 1.01)
+    bulkhead.dispatch(now + 1.5)
+    assert {reason for _, reason in book.refused} >= {"queue_codel_drop"}

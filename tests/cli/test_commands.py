@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgeq
-from edgeq.cli import COMMANDS, main, serve
+from edgeq.cli import COMMANDS, machine_io, main, serve
+from edgeq.cli.machine import Machine
 
 if TYPE_CHECKING:
     from edgeq.config.schema import Config
@@ -79,6 +80,11 @@ class TestVersion:
 class TestCheck:
     """edgeq check."""
 
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One that grants everything."""
+        monkeypatch.setattr(machine_io, "read_machine", lambda: Machine(65535, 1 << 20, (1024, 65535), True, 2))
+
     def test_right(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """A line that counts what is there; nothing with --quiet."""
         assert main(["check", "--config", str(file)]) == 0
@@ -86,7 +92,48 @@ class TestCheck:
         assert main(["check", "--config", str(file), "--quiet"]) == 0
         assert capsys.readouterr().out == ""
         assert main(["check", "--config", str(file), "--format", "json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"ok": True, "file": str(file), "problems": []}
+        assert json.loads(capsys.readouterr().out) == {
+            "ok": True,
+            "file": str(file),
+            "problems": [],
+            "machine": [],
+        }
+
+    def test_short(self, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine that grants less: each key with its line, then the lines that cure it; a failure only if asked."""
+        monkeypatch.setattr(machine_io, "read_machine", lambda: Machine(128, 1024, (65000, 65535), False, 2))
+        assert main(["check", "-c", str(file)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert [line.split(": ")[1:3] for line in said[1:5]] == [
+            ["listener[0].backlog", "this machine"],
+            ["listener[0].max_connections", "this machine"],
+            ["upstream.a.pool.max_connections", "this machine"],
+            ["listener[0].address", "advice"],
+        ]
+        assert said[1].endswith("4096 connections shall wait, the kernel lets 128")
+        assert said[5:] == [
+            "in /etc/sysctl.d/60-edgeq.conf:",
+            "  net.core.somaxconn = 4096",
+            "  net.ipv4.ip_local_port_range = 64512 65535",
+            "  net.ipv4.tcp_migrate_req = 1",
+            "in /etc/systemd/system/edgeq.service.d/local.conf:",
+            "  [Service]",
+            "  LimitNOFILE=20576",
+        ]
+        assert main(["check", "-c", str(file), "--quiet"]) == 0
+        assert capsys.readouterr().out == ""
+        assert main(["check", "-c", str(file), "--strict", "--json"]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["ok"] is True
+        assert [one["setting"] for one in answer["machine"]] == [
+            "net.core.somaxconn",
+            "RLIMIT_NOFILE",
+            "net.ipv4.ip_local_port_range",
+            "net.ipv4.tcp_migrate_req",
+        ]
+        assert answer["machine"][0]["config_line"] == 3
+        assert answer["machine"][0]["key_path"] == "listener[0].backlog"
+        assert (answer["machine"][0]["needed"], answer["machine"][0]["granted"]) == (4096, 128)
 
     def test_wrong(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Exit code 78; text for people on standard error, JSON for programs on standard output."""

@@ -398,6 +398,29 @@ class TestCertificates:
         bad = with_(f'[upstream.api.tls]\nca = "{folder}/text"')
         assert problems(bad) == [f'edgeq.toml:7: upstream.api.tls.ca: "{folder}/text" holds no certificate in PEM form']
 
+    def test_credentials(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ "credential:NAME" is a file of the folder that systemd names, and nothing outside of it."""
+        text = with_('[upstream.api.tls]\nca = "credential:a.pem"\ncertificate = "credential:a.pem"')
+        text += 'key = "credential:a.key"\n[[listener]]\naddress = "[::]:1"\n[[listener.tls.certificates]]\n'
+        text += 'certificate = "credential:both.pem"\n'
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+        found = problems(text, "f")
+        assert [line.partition(": ")[0] for line in found] == ["f:7", "f:8", "f:9", "f:13"]
+        assert all("there are no credentials here ($CREDENTIALS_DIRECTORY is not set)" in line for line in found)
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        assert problems(text, "f") == []
+        tls = load_text(text, "f").config.upstream["api"].tls
+        assert (tls.ca, tls.certificate, tls.key) == (f"{folder}/a.pem", f"{folder}/a.pem", f"{folder}/a.key")
+        for name, says in (
+            ("none", 'there is no credential "none": LoadCredential=none:FILE in the unit'),
+            ("../a.key", '"../a.key" is no name of a credential'),
+            ("..", '".." is no name of a credential'),
+            ("", '"" is no name of a credential'),
+        ):
+            wrong = problems(text.replace("credential:a.key", f"credential:{name}"), "f")
+            assert len(wrong) == 1
+            assert wrong[0].startswith(f"f:9: upstream.api.tls.key: {says}")
+
     @staticmethod
     def found(folder: Path, certificate: str, key: str) -> list[str]:
         text = with_('[[listener]]\naddress = "[::]:1"\n[[listener.tls.certificates]]')

@@ -32,27 +32,32 @@ class Namespace:
 
     def call(self, function: Callable[[], T]) -> T:
         """Call it in a thread in the namespace; sockets that it makes, and threads that it starts, stay there."""
-        results: list[T] = []
-        errors: list[BaseException] = []
+        return call_in(f"/run/netns/{self.name}", function)
 
-        def enter() -> None:
+
+def call_in(path: str, function: Callable[[], T]) -> T:
+    """Call it in a thread in the network namespace that a file stands for (network_namespaces(7))."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                fd = os.open(f"/run/netns/{self.name}", os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), "setns")
-                finally:
-                    os.close(fd)
-                results.append(function())
-            except BaseException as error:
-                errors.append(error)
+                if ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            finally:
+                os.close(fd)
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
 
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join(30)
-        if errors:
-            raise errors[0]
-        return results[0]
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join(30)
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 @contextlib.contextmanager

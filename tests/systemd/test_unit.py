@@ -12,29 +12,70 @@ from edgeq.config.schema import Server
 from edgeq.errors import EXIT_CONFIG, EXIT_USAGE
 from edgeq.supervisor.launch import Launch
 
-UNIT = Path(__file__).resolve().parents[2] / "systemd" / "edgeq.service"
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
+UNIT = UNITS / "edgeq.service"
+SEVERAL = ("ExecReload", "SystemCallFilter")
+"""Keys that add up."""
 
 
 def settings() -> dict[str, str]:
-    """Keys of all sections; none comes twice."""
+    """Keys of all sections; none comes twice, but for those that add up."""
     found: dict[str, str] = {}
     for line in UNIT.read_text().splitlines():
         if line and not line.startswith(("#", "[")):
             key, _, value = line.partition("=")
-            assert key not in found
+            assert key not in found or key in SEVERAL
             found[key] = value
     return found
 
 
-def test_systemd_understands_it() -> None:
-    """`systemd-analyze verify` has nothing to say: no unknown key, no program that is not there."""
+def analyze(*words: str) -> subprocess.CompletedProcess[str]:
+    """systemd-analyze, where there is one."""
     command = shutil.which("systemd-analyze")
     if command is None:
         pytest.skip("systemd-analyze is not installed (Debian and Ubuntu: systemd)")
-    done = subprocess.run([command, "verify", "--man=no", str(UNIT)], capture_output=True, text=True, timeout=60)
+    return subprocess.run([command, *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("unit", ["edgeq.service", "edgeq.socket"])
+def test_systemd_understands_it(unit: str) -> None:
+    """`systemd-analyze verify` has nothing to say: no unknown key, no program that is not there."""
+    done = analyze("verify", "--man=no", str(UNITS / unit))
     about_us = [line for line in (done.stdout + done.stderr).splitlines() if "edgeq" in line]
     assert about_us == []
     assert done.returncode == 0, done.stderr
+
+
+def test_it_is_confined() -> None:
+    """1.5 or better, as systemd rates it (0 is best)."""
+    done = analyze("security", "--offline=yes", "--no-pager", "--threshold=15", str(UNIT))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_with_the_socket_unit_it_is_confined_further(tmp_path: Path) -> None:
+    """The example's part for edgeq.socket brings 1.2, and systemd understands every line of the example that it may."""
+    text = (UNITS / "example.conf").read_text()
+    part = text[text.index("# --- with edgeq.socket") :].partition("\n\n")[0]
+    lines = [line.removeprefix("#") for line in part.splitlines() if not line.startswith("# ")]
+    assert "[Service]" in lines
+    merged = UNIT.read_text().partition("[Install]")[0] + "\n".join(lines)
+    (tmp_path / "edgeq.service").write_text(merged + "\n")
+    done = analyze("security", "--offline=yes", "--no-pager", "--threshold=12", str(tmp_path / "edgeq.service"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_store_is_told_as_it_is() -> None:
+    """systemd 252 does not say how much it keeps, so the unit must, and with the same number."""
+    assert settings()["Environment"] == f"FDSTORE={settings()['FileDescriptorStoreMax']}"
+    # Paths of Unix sockets must outlive a restart as the sockets do, and workers a crash.
+    assert settings()["RuntimeDirectoryPreserve"] == "restart"
+    assert settings()["KillMode"] == "process"
+
+
+def test_the_user_is_made() -> None:
+    """Who the unit names, sysusers.d makes."""
+    made = [line.split()[1] for line in (UNITS / "edgeq.sysusers").read_text().splitlines() if line[:1] in ("u", "g")]
+    assert made == [settings()["User"], settings()["SupplementaryGroups"]]
 
 
 def test_it_waits_longer_than_a_drain() -> None:

@@ -1,0 +1,246 @@
+"""edgeq under a real systemd: installed, started, reloaded, restarted, killed, watched, confined, and taken away again.
+
+Where no machine can be booted these tests are skipped, and say why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.asking import Client
+from tests.support.nspawn import Machine, NoMachineError, boot, make
+from tests.support.supervised import wait_for
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("EDGEQ_INSTALLED")) and not os.environ.get("EDGEQ_PURE"),
+    reason="it installs the interpreted build: once is enough, with `make test-pure`",
+)
+
+CONFIG = """\
+[server]
+workers = 2
+admin = "/run/edgeq/admin.sock"
+drain_timeout = "1s"
+[[listener]]
+address = "0.0.0.0:80"
+[upstream.demo]
+endpoints = ["http://localhost:9000"]
+timeouts = { first_byte = FIRST_BYTE }
+"""
+DROP_IN = "/etc/systemd/system/edgeq.service.d/test.conf"
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """One for all tests here, with an upstream in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            booted = stack.enter_context(boot(tmp_path_factory.mktemp("machine")))
+        except NoMachineError as error:
+            pytest.skip(f"no machine with systemd can be booted here: {error}")
+        configure(booted)
+        booted.must("systemd-sysusers")
+        booted.must("systemd-tmpfiles", "--create", "edgeq.conf")
+        demo = "/usr/local/bin/edgeq demo --listen 127.0.0.1:9000"
+        booted.write("/etc/systemd/system/demo.service", f"[Service]\nExecStart={demo}\nUser=nobody\n")
+        booted.must("systemctl", "daemon-reload")
+        booted.must("systemctl", "start", "demo.service")
+        yield booted
+
+
+@pytest.fixture(autouse=True)
+def fresh(machine: Machine) -> Iterator[None]:
+    """Each test begins with a service that runs as it was installed."""
+    configure(machine)
+    machine.must("systemctl", "restart", "edgeq")
+    yield
+    if (machine.root / DROP_IN.lstrip("/")).exists():
+        (machine.root / DROP_IN.lstrip("/")).unlink()
+        machine.must("systemctl", "daemon-reload")
+
+
+def configure(machine: Machine, first_byte: str = "30", more: str = "") -> None:
+    """/etc/edgeq/edgeq.toml."""
+    machine.write("/etc/edgeq/edgeq.toml", CONFIG.replace("FIRST_BYTE", first_byte) + more)
+
+
+def drop_in(machine: Machine, text: str) -> None:
+    """Changes of the unit, from the next start on."""
+    machine.write(DROP_IN, text)
+    machine.must("systemctl", "daemon-reload")
+
+
+def workers(machine: Machine) -> list[int]:
+    """Their pids in the machine."""
+    return [row["pid"] for row in json.loads(show_workers(machine)) if row["state"] == "serving"]
+
+
+def show_workers(machine: Machine) -> str:
+    return machine.must("curl", "-sS", "--unix-socket", "/run/edgeq/admin.sock", "http://edgeq/v1/workers")
+
+
+def answers(machine: Machine) -> bool:
+    """Does a request get its answer?"""
+    return machine.run("curl", "-sSf", "-m", "20", "http://127.0.0.1:80/").returncode == 0
+
+
+class Asked:
+    """Clients in the machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._stop = threading.Event()
+        self.clients = [Client(80, number % 2 == 0, self._stop) for number in range(4)]
+        machine.call(self._start)
+
+    def _start(self) -> None:
+        for client in self.clients:
+            client.start()
+
+    def wait_answers(self, count: int) -> None:
+        """Until so many more have come."""
+        before = sum(client.answered for client in self.clients)
+        wait_for(f"{count} answers", lambda: sum(one.answered for one in self.clients) >= before + count, 60)
+
+    def lost(self) -> list[str]:
+        """Ends them."""
+        self._stop.set()
+        for client in self.clients:
+            client.join()
+        return [lost for client in self.clients for lost in client.lost]
+
+
+def test_started_means_that_it_serves(machine: Machine) -> None:
+    """READY, STATUS and the store as systemd has them; the admin socket belongs to the service."""
+    assert answers(machine)
+    assert machine.show("edgeq", "StatusText").startswith("2/2 workers, ")
+    assert machine.show("edgeq", "NFileDescriptorStore") == "4"
+    assert machine.show("edgeq", "WatchdogUSec") == "20s"
+    assert len(workers(machine)) == 2
+
+
+def test_the_hardening_is_in_force(machine: Machine) -> None:
+    """As systemd rates it, and as the kernel has it for a worker."""
+    rating = machine.must("systemd-analyze", "security", "--no-pager", "--threshold=15", "edgeq")
+    assert "Overall exposure level" in rating
+    pid = workers(machine)[0]
+    status = dict(line.split(":\t", 1) for line in machine.must("cat", f"/proc/{pid}/status").splitlines())
+    bind_service = f"{1 << 10:016x}"
+    assert {status[f"Cap{kind}"] for kind in ("Prm", "Eff", "Bnd", "Amb")} == {bind_service}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert status["Uid"].split()[0] == machine.must("id", "-u", "edgeq").strip()
+
+    def inside(*words: str) -> subprocess.CompletedProcess[str]:
+        return machine.run("nsenter", "-t", str(pid), "-m", *words)
+
+    assert "Read-only file system" in inside("touch", "/etc/edgeq/x").stderr
+    assert "Permission denied" in inside("setpriv", "--reuid=edgeq", "--clear-groups", "ls", "/root").stderr
+    assert inside("test", "-e", "/dev/kmsg").returncode != 0
+    assert inside("test", "-w", "/run/edgeq").returncode == 0
+
+
+def test_reload(machine: Machine) -> None:
+    """A right file is applied by the same process; a wrong one makes the reload fail, and changes nothing."""
+    pid = machine.show("edgeq", "MainPID")
+    configure(machine, first_byte="31")
+    machine.must("systemctl", "reload", "edgeq")
+    wait_for("the new configuration", lambda: "upstream.demo.timeouts.first_byte: 30s -> 31s" in machine.journal())
+    configure(machine, first_byte='"soon"')
+    assert machine.run("systemctl", "reload", "edgeq").returncode != 0
+    assert "edgeq.toml:9: upstream.demo.timeouts.first_byte" in machine.journal()
+    assert machine.show("edgeq", "MainPID") == pid
+    assert answers(machine)
+
+
+def test_restarts_and_kills_lose_nobody(machine: Machine) -> None:
+    """systemd keeps the sockets meanwhile; after kill -9 it starts edgeq again by itself."""
+    asked = Asked(machine)
+    for _ in range(5):
+        asked.wait_answers(50)
+        machine.must("systemctl", "restart", "edgeq")
+        assert machine.show("edgeq", "NFileDescriptorStore") == "4"
+    for _ in range(3):
+        asked.wait_answers(50)
+        pid = machine.show("edgeq", "MainPID")
+        machine.must("kill", "-9", pid)
+        wait_for("another start", lambda pid=pid: machine.show("edgeq", "MainPID") not in (pid, "0"))  # type: ignore[misc]
+        wait_for("its end", lambda: machine.show("edgeq", "ActiveState") == "active")
+    asked.wait_answers(50)
+    assert asked.lost() == []
+
+
+def test_the_watchdog(machine: Machine) -> None:
+    """A worker that stands still has all of it started again; what waits is served, and that worker ends."""
+    drop_in(machine, "[Service]\nWatchdogSec=2\n")
+    machine.must("systemctl", "restart", "edgeq")
+    restarts = machine.show("edgeq", "NRestarts")
+    victim = workers(machine)[0]
+    machine.must("kill", "-STOP", str(victim))
+    wait_for("a restart", lambda: machine.show("edgeq", "NRestarts") != restarts, 60)
+    wait_for("the service", lambda: machine.show("edgeq", "ActiveState") == "active", 60)
+    assert "Watchdog timeout" in machine.journal()
+    assert "no progress: the watchdog is not told" in machine.journal()
+    assert answers(machine)
+    wait_for("its end", lambda: machine.run("test", "-e", f"/proc/{victim}").returncode != 0, 60)
+
+
+def test_a_wrong_configuration_is_not_tried_again(machine: Machine) -> None:
+    """Exit code 78 ends the restarts; the journal has the line."""
+    configure(machine, first_byte='"soon"')
+    assert machine.run("systemctl", "restart", "edgeq").returncode != 0
+    assert machine.show("edgeq", "ActiveState") == "failed"
+    assert machine.show("edgeq", "ExecMainStatus") == "78"
+    assert "edgeq.toml:9: " in machine.journal()
+
+
+def test_sockets_and_credentials_from_systemd(machine: Machine) -> None:
+    """edgeq.socket listens before the service is there, which has no capability then; a key that only root can read."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 -subj /CN=localhost"
+    machine.must(*command.split(), "-keyout", "/root/key.pem", "-out", "/root/cert.pem")
+    drop_in(
+        machine,
+        "[Unit]\nRequires=edgeq.socket\nAfter=edgeq.socket\n[Service]\nAmbientCapabilities=\nCapabilityBoundingSet=\n"
+        "PrivateUsers=yes\nSocketBindDeny=any\nSocketBindAllow=tcp:8443\n"
+        "LoadCredential=cert.pem:/root/cert.pem\nLoadCredential=key.pem:/root/key.pem\n",
+    )
+    tls = (
+        '[[listener]]\naddress = "[::]:80"\n[[listener]]\naddress = "127.0.0.1:8443"\n[[listener.tls.certificates]]\n'
+        'certificate = "credential:cert.pem"\nkey = "credential:key.pem"\n'
+    )
+    configure(machine, more=tls)
+    machine.must("systemctl", "stop", "edgeq")
+    machine.must("systemctl", "start", "edgeq.socket")
+    try:
+        assert machine.show("edgeq", "ActiveState") == "inactive"
+        assert answers(machine)  # which starts it
+        assert machine.run("curl", "-sSf", "http://[::1]:80/").returncode == 0
+        assert machine.run("curl", "-sSfk", "https://127.0.0.1:8443/").returncode == 0
+        status = machine.must("cat", f"/proc/{workers(machine)[0]}/status")
+        assert "CapEff:\t0000000000000000" in status
+        machine.must("systemd-analyze", "security", "--no-pager", "--threshold=12", "edgeq")
+    finally:
+        machine.must("systemctl", "stop", "edgeq.socket", "edgeq")
+
+
+def test_stopped_means_gone(machine: Machine) -> None:
+    """No process, no socket, no descriptor is left."""
+    pids = workers(machine)
+    machine.must("systemctl", "stop", "edgeq")
+    assert machine.show("edgeq", "Result") == "success"
+    assert machine.show("edgeq", "NFileDescriptorStore") == "0"
+    assert all(machine.run("test", "-e", f"/proc/{pid}").returncode != 0 for pid in pids)
+    assert not answers(machine)
+
+
+def test_uninstalled_leaves_only_the_configuration(machine: Machine, tmp_path: Path) -> None:
+    """`make uninstall` takes what `make install` brought, and no more. The last test: there is no service after it."""
+    make("uninstall", tmp_path, machine.root)
+    found = machine.must("find", "/usr/local", "/etc/edgeq", "-name", "*edgeq*").split()
+    assert found == ["/etc/edgeq", "/etc/edgeq/edgeq.toml"]
