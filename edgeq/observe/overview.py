@@ -4,8 +4,8 @@ No worker is asked, so a worker that hangs is seen, not waited for. One list of 
 of a list has the same keys, and what cannot be known is None. Times are milliseconds, rates are of the last ten
 seconds, quantiles of the last ten to twenty (`sampler.py`).
 
-Made at most ten times a second, and in a tenth of the supervisor's time, however often somebody asks: a thousand
-readers cost as much as ten.
+Queues are in `queues.py`, what the workers report in `reports.py`. All is made at most ten times a second, and in a
+tenth of the supervisor's time, however often somebody asks (`fresh.py`).
 """
 
 from __future__ import annotations
@@ -13,50 +13,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
-
-import orjson
+from typing import Any, Final
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
 from edgeq.board.resources import Reading
 from edgeq.config.schema import Config
 from edgeq.config.shown import leaves
-from edgeq.listener.descriptor_io import drops_of
-from edgeq.listener.tcp_info_io import queue_length
-from edgeq.observe.refusals import OTHER
+from edgeq.observe.fresh import Fresh
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key
+from edgeq.observe.reports import Fleet, Records, Reports
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
-from edgeq.supervisor.sockets_io import SHARED, Queue, kernel_backlog_limit
+from edgeq.supervisor.sockets_io import kernel_backlog_limit
 
-Records = list[dict[str, Any]]
-T = TypeVar("T")
-
-MAX_REFUSALS: Final = 4096
-"""Pairs of reason and resource that are kept of dead workers."""
-MAX_TENANTS: Final = 64
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
-_FRESH_S: Final = 0.1
-_FRESH_TIMES: Final = 9.0
-"""What took longer to make holds for longer, so many times: 50 ms with 200 upstreams and 16 workers."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-class Fleet(Protocol):
-    """Which processes there are."""
-
-    def pids(self) -> dict[int, int]:
-        """Slot to process id."""
-
-
-class Sockets(Protocol):
-    """The listening sockets."""
-
-    def queues(self) -> list[Queue]:
-        """All accept queues."""
 
 
 class Overview:
@@ -65,11 +40,13 @@ class Overview:
     def __init__(self, board: Board, fleet: Fleet, sockets: Sockets, config: Callable[[], Config]) -> None:
         self._board = board
         self._fleet = fleet
-        self._sockets = sockets
         self._config = config
         self._sampler = Sampler(board)
-        self._made: dict[str, tuple[float, Any]] = {}
-        """By subject: until when it holds, and what was made."""
+        self._fresh = Fresh()
+        self._reports = Reports(board, fleet, self._fresh)
+        self._queues = Queues(sockets, self._reports, self._sampler, config, self.readings)
+        self.bury = self._reports.bury
+        """To be called before the row of a dead worker is cleared."""
         self.subjects: Final[Mapping[str, Callable[[], Records]]] = {
             one.__name__: one
             for one in (
@@ -94,62 +71,48 @@ class Overview:
             f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
             for slot in self._fleet.pids()
         }
-        for slot, report in self._reports().items():
+        for slot, report in self._reports.all().items():
             for one in report.get("listeners", ()):
-                counters[_accept_key(one["address"], slot)] = (one["accepted"],)
-        for reason, found in self._refusals().items():
+                counters[accept_key(one["address"], slot)] = (one["accepted"],)
+        for reason, found in self._reports.refusals().items():
             for resource, count in found.items():
                 counters[_refusal_key(reason, resource)] = (count,)
         self._sampler.sample(time.monotonic(), self._resources(), counters)
-        for _ in (*self._accept_queues(), *self._waits_of_workers()):
-            pass
-
-    def bury(self, slot: int) -> None:
-        """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.
-
-        MAX_REFUSALS pairs are kept; of more only the sum of each reason.
-        """
-        page = self._board.report(self._board.slots)
-        kept = _refusals_of(_decode(page.read()))
-        _add_refusals(kept, _refusals_of(_decode(self._board.report(slot).read())))
-        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_refusals(kept)) > page.max_bytes:
-            text = _encode_refusals({reason: {OTHER: sum(found.values())} for reason, found in kept.items()})
-        page.write(text)
-        self._made.clear()
+        self._queues.note_high_water()
 
     # Subjects.
 
     def queues(self) -> Records:
         """Every place where something can wait, in the order of a request's way."""
-        return self._fresh("queues", lambda: [*self._accept_queues(), *self._limited(), *self._waits_of_workers()])
+        return self._fresh.get("queues", self._queues.all)
 
     def upstreams(self) -> Records:
         """Each upstream with its limit, its breaker, and what its answers take."""
-        return self._fresh("upstreams", self._upstreams)
+        return self._fresh.get("upstreams", self._upstreams)
 
     def endpoints(self) -> Records:
         """Each endpoint with its connections, of all workers, and why it is left out."""
-        return self._fresh("endpoints", self._endpoints)
+        return self._fresh.get("endpoints", self._endpoints)
 
     def routes(self) -> Records:
         """Each route with its limit."""
-        return self._fresh("routes", self._routes)
+        return self._fresh.get("routes", self._routes)
 
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
-        return self._fresh("tenants", self._tenants)
+        return self._fresh.get("tenants", lambda: self._reports.tenants(self._config().tenant.limit))
 
     def limits(self) -> Records:
         """Everything that is a number in the configuration, and where its value comes from."""
-        return self._fresh("limits", self._limits)
+        return self._fresh.get("limits", self._limits)
 
     def workers(self) -> Records:
         """Each worker process."""
-        return self._fresh("workers", self._workers)
+        return self._fresh.get("workers", self._workers)
 
     def reasons(self) -> Records:
         """Refusals and failures by reason and resource, of all workers, the dead ones included."""
-        return self._fresh("reasons", self._reasons)
+        return self._fresh.get("reasons", self._reasons)
 
     def config(self) -> Records:
         """What runs now, with secrets masked."""
@@ -157,20 +120,9 @@ class Overview:
 
     def readings(self) -> dict[str, Reading]:
         """The numbers of all resources with histograms since the start, for the metrics."""
-        return self._fresh("readings", lambda: {name: self._reading(name) for name in self._resources()})
+        return self._fresh.get("readings", lambda: {name: self._reading(name) for name in self._resources()})
 
     # How it is done.
-
-    def _fresh(self, subject: str, make: Callable[[], T]) -> T:
-        begun_s = time.monotonic()
-        known = self._made.get(subject)
-        if known is not None and begun_s < known[0]:
-            found: T = known[1]
-            return found
-        found = make()
-        now_s = time.monotonic()
-        self._made[subject] = (now_s + max(_FRESH_S, _FRESH_TIMES * (now_s - begun_s)), found)
-        return found
 
     def _resources(self) -> list[str]:
         config = self._config()
@@ -180,154 +132,14 @@ class Overview:
     def _reading(self, name: str) -> Reading:
         return resources.read(self._board, self._board.resource_index(name))
 
-    def _reports(self) -> dict[int, dict[str, Any]]:
-        return self._fresh("reports", self._read_reports)
-
-    def _read_reports(self) -> dict[int, dict[str, Any]]:
-        return {slot: _decode(self._board.report(slot).read()) for slot in self._fleet.pids()}
-
-    def _refusals(self) -> dict[str, dict[str, int]]:
-        total = _refusals_of(_decode(self._board.report(self._board.slots).read()))
-        for report in self._reports().values():
-            _add_refusals(total, _refusals_of(report))
-        return total
-
-    def _accept_queues(self) -> Iterator[dict[str, Any]]:
-        now_s = time.monotonic()
-        reports = self._reports()
-        for listener, slot, sock in self._sockets.queues():
-            accepted = sum(
-                one["accepted"]
-                for worker, report in reports.items()
-                if slot in (worker, SHARED)
-                for one in report.get("listeners", ())
-                if one["address"] == listener.address
-            )
-            key = _accept_key(listener.address, slot)
-            (rate,) = self._sampler.counter_rates(key, now_s, (accepted,))
-            name = f"listener/{listener.name or listener.address}:accept"
-            if slot == SHARED:  # a Unix socket, which does not tell how many wait
-                yield _queue(name, "accept", depth=None, limit=listener.backlog, drain_per_s=rate)
-                continue
-            depth, limit = queue_length(sock)
-            drops = drops_of(sock)
-            high = self._sampler.high(key, depth)
-            refused = {"accept_backlog_overflow": drops} if drops else {}
-            yield _queue(
-                name, "accept", slot, depth=depth, limit=limit, drain_per_s=rate, refused=refused, high_water=high
-            )
-
-    def _limited(self) -> Iterator[dict[str, Any]]:
-        """The queues before the limits of routes and upstreams."""
-        now_s, now_ns = time.monotonic(), time.monotonic_ns()
-        config = self._config()
-        limits = {f"route/{route.name}": route.queue for route in config.route}
-        limits |= {f"upstream/{name}": upstream.queue for name, upstream in config.upstream.items()}
-        by_tenant: dict[str, dict[str, int]] = {}
-        for report in self._reports().values():
-            for one in report.get("queues", ()):
-                _add(by_tenant.setdefault(one["resource"], {}), one["by_tenant"])
-        for name, reading in self.readings().items():
-            rates = self._sampler.rates(name, now_s, reading)
-            waits = self._sampler.recent(name, reading).waits()
-            yield _queue(
-                f"{name}:queue",
-                "limit",
-                depth=reading.queued,
-                limit=limits[name].max,
-                oldest_ms=(now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
-                wait_ms={mark: waits.quantile(share) / 1000 for mark, share in _QUANTILES},
-                arrival_per_s=rates.arrivals,
-                drain_per_s=rates.departures,
-                refused_per_s=rates.refused,
-                refused=reading.refusals(),
-                high_water=reading.queued_high,
-                by_tenant=by_tenant.get(name, {}),
-            )
-
-    def _waits_of_workers(self) -> Iterator[dict[str, Any]]:
-        """What only the reports tell: places at listeners, pools, tenants, logs."""
-        names = {one.address: one.name or one.address for one in self._config().listener}
-        for slot, report in self._reports().items():
-            for one in report.get("listeners", ()):
-                yield self._seen(
-                    f"listener/{names.get(one['address'], one['address'])}:places",
-                    "places",
-                    slot,
-                    depth=one["waiting"],
-                    limit=one["waiting_max"],
-                    oldest_ms=one["oldest_wait_s"] * 1000,
-                )
-        for one in self._pools():
-            name = f"upstream/{one['upstream']}#{one['endpoint']}"
-            oldest_ms = one["oldest_ms"]
-            yield self._seen(
-                f"{name}:pool", "pool", depth=one["waiting"], limit=one["waiting_limit"], oldest_ms=oldest_ms
-            )
-            yield self._seen(f"{name}:connecting", "connecting", depth=one["connecting"], limit=one["connecting_limit"])
-        limit = self._config().tenant.queue.max
-        for one in self.tenants():
-            name, depth = f"tenant/{one['tenant']}", one["queued"]
-            yield _queue(name, "tenant", depth=depth, limit=limit, oldest_ms=one["oldest_ms"], refused=one["refused"])
-        for slot, report in self._reports().items():
-            if "log" in report:
-                yield self._seen("log", "log", slot, depth=report["log"]["waiting"])
-
-    def _seen(self, name: str, kind: str, worker: int | None = None, **values: Any) -> dict[str, Any]:
-        """A queue whose high-water is what was seen here."""
-        high = self._sampler.high(f"{name} {worker}", values["depth"])
-        return _queue(name, kind, worker, high_water=high, **values)
-
-    def _upstream_reports(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        for slot, report in self._reports().items():
-            for one in report.get("upstreams", ()):
-                yield slot, one
-
-    def _pools(self) -> Records:
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        now_ns = time.monotonic_ns()
-        for _slot, upstream in self._upstream_reports():
-            for seen in upstream["endpoints"]:
-                key = (upstream["upstream"], seen["endpoint"])
-                one = found.get(key)
-                if one is None:
-                    one = found[key] = {
-                        "upstream": key[0],
-                        "endpoint": key[1],
-                        "state": "in use",
-                        **dict.fromkeys(("active", "idle", "connecting", "waiting"), 0),
-                        "oldest_ms": 0.0,
-                        "cost_ms": None,
-                        "weight": seen.get("weight", 1.0),
-                        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
-                        "ejected_s": 0.0,
-                        "health": "unknown",
-                    }
-                for count in ("active", "idle", "connecting", "waiting"):
-                    one[count] += seen[count]
-                for count in ("answered", "failed"):
-                    one[count] += seen.get(count, 0)
-                one["waiting_limit"] += upstream["max_waiting"]
-                one["connecting_limit"] += upstream["max_connecting"]
-                if seen["oldest_ns"]:
-                    one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
-                if "cost_s" in seen:
-                    one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
-                one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
-                if seen.get("health", "unknown") != "unknown":
-                    one["health"] = seen["health"]
-                if one["ejected_s"] or one["health"] == "bad":
-                    one["state"] = "ejected" if one["ejected_s"] else "unhealthy"
-        return [found[key] for key in sorted(found)]
-
     def _endpoints(self) -> Records:
         left_out = ("waiting_limit", "connecting_limit")
-        return [{key: value for key, value in one.items() if key not in left_out} for one in self._pools()]
+        return [{key: value for key, value in one.items() if key not in left_out} for one in self._reports.pools()]
 
     def _upstreams(self) -> Records:
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
         states: dict[str, dict[str, Any]] = {}
-        for _slot, seen in self._upstream_reports():
+        for seen in self._reports.upstreams():
             # Workers agree on what is in use but for a moment; the breaker that is not closed is the one to be told.
             known = states.get(seen["upstream"])
             if known is None or (seen["breaker"] or {}).get("state", "closed") != "closed":
@@ -355,7 +167,7 @@ class Overview:
                     "in_use": state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
-                    "service_ms": {mark: service.quantile(share) / 1000 for mark, share in _QUANTILES},
+                    "service_ms": {mark: service.quantile(share) / 1000 for mark, share in QUANTILES},
                     "answers_per_s": rates.departures,
                     "refused_per_s": rates.refused,
                     "ok": reading.counters[resources.OK],
@@ -397,21 +209,6 @@ class Overview:
             )
         return found
 
-    def _tenants(self) -> Records:
-        found: dict[str, dict[str, Any]] = {}
-        for report in self._reports().values():
-            for seen in report.get("tenants", ()):
-                one = found.setdefault(
-                    seen["tenant"],
-                    {"tenant": seen["tenant"], "in_flight": 0, "limit": 0, "queued": 0, "oldest_ms": 0, "refused": {}},
-                )
-                one["in_flight"] += seen["in_flight"]
-                one["queued"] += seen["queued"]
-                one["oldest_ms"] = max(one["oldest_ms"], seen["oldest_ms"])
-                _add(one["refused"], seen["refused"])
-                one["limit"] = self._config().tenant.limit or None
-        return sorted(found.values(), key=lambda one: -(one["in_flight"] + one["queued"]))[:MAX_TENANTS]
-
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()
         found: Records = []
@@ -435,7 +232,7 @@ class Overview:
     def _workers(self) -> Records:
         """A worker that was never heard of has a beat age of -1."""
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
-        reports = self._reports()
+        reports = self._reports.all()
         found: Records = []
         for slot, pid in self._fleet.pids().items():
             row = self._board.row(slot)
@@ -460,7 +257,7 @@ class Overview:
     def _reasons(self) -> Records:
         now_s = time.monotonic()
         found: Records = []
-        for reason, counts in self._refusals().items():
+        for reason, counts in self._reports.refusals().items():
             known = REASONS.get(reason)
             for resource, count in counts.items():
                 (rate,) = self._sampler.counter_rates(_refusal_key(reason, resource), now_s, (count,))
@@ -477,76 +274,8 @@ class Overview:
         return sorted(found, key=lambda one: (-one["per_s"], -one["count"], one["reason"], one["resource"]))
 
 
-_QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-
-
-def _queue(
-    name: str,
-    kind: str,
-    worker: int | None = None,
-    *,
-    depth: int | None,
-    limit: int | None = None,
-    oldest_ms: float | None = None,
-    wait_ms: Mapping[str, float] | None = None,
-    arrival_per_s: float | None = None,
-    drain_per_s: float | None = None,
-    refused_per_s: float | None = None,
-    refused: Mapping[str, int] | None = None,
-    high_water: int | None = None,
-    by_tenant: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """One record of `queues`: `worker` None for one that all workers share."""
-    return {
-        "queue": name,
-        "kind": kind,
-        "worker": worker,
-        "depth": depth,
-        "limit": limit,
-        "fill": depth / limit if depth is not None and limit else None,
-        "oldest_ms": oldest_ms,
-        "wait_ms": wait_ms or dict.fromkeys(("p50", "p90", "p99")),
-        "arrival_per_s": arrival_per_s,
-        "drain_per_s": drain_per_s,
-        "refused_per_s": refused_per_s,
-        "refused": refused or {},
-        "high_water": high_water,
-        "by_tenant": by_tenant or {},
-    }
-
-
-def _accept_key(address: str, slot: int) -> str:
-    return f"accept/{address} {slot}"
-
-
 def _refusal_key(reason: str, resource: str) -> str:
     return f"refused/{reason} {resource}"
-
-
-def _decode(document: bytes) -> dict[str, Any]:
-    """A report; empty if there is none."""
-    if not document:
-        return {}
-    found = orjson.loads(document)
-    return found if isinstance(found, dict) else {}
-
-
-def _refusals_of(report: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    return {reason: dict(counts) for reason, counts in report.get("refusals", {}).items()}
-
-
-def _add_refusals(total: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
-    for reason, counts in more.items():
-        _add(total.setdefault(reason, {}), counts)
-
-
-def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for key, count in more.items():
-        total[key] = total.get(key, 0) + count
-
-
-def _encode_refusals(counts: Mapping[str, Mapping[str, int]]) -> bytes:
-    return orjson.dumps({"refusals": counts})
 
 
 def _memory_bytes(pid: int) -> int | None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config, Listener, Upstream
-from edgeq.observe.overview import MAX_REFUSALS, Overview
+from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
+from edgeq.observe.reports import MAX_REFUSALS
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import Queue
 from edgeq.worker import report
