@@ -1,51 +1,68 @@
-"""The admin socket: a Unix socket (mode 0660) that tells HTTP from text by the first line.
+"""The admin socket: a Unix socket that tells HTTP from text by the first line; and a TCP address for metrics only.
 
-One command per connection, then it closes: `echo "show workers" | nc -U PATH` ends by itself, as with HAProxy's socket.
-Plain coroutines: this is the control plane, where a few milliseconds do not matter.
+One command per connection, then it closes: `echo "show queues" | nc -U PATH` ends by itself, as with HAProxy's socket.
+A client that says "Connection: keep-alive" may send further requests. Plain coroutines: this is the control plane,
+where a few milliseconds do not matter.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
+import os
 import socket
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import h11
 import orjson
 
-from edgeq.admin.commands import Answer, Command, Control, find_http, find_text, render_text
+from edgeq.admin.commands import STREAM, Answer, Command, Control, Found, find_http, find_text
+from edgeq.admin.render import Body, Record, render_text
+from edgeq.admin.rights import Rights, peer_of
+from edgeq.config.address import parse_listen
+from edgeq.config.schema import Server
+from edgeq.errors import StartError
 from edgeq.observe import log_io
-from edgeq.supervisor.sockets_io import UnixPath, peer
+from edgeq.supervisor.sockets_io import UnixPath
 
 _log = log_io.get_logger()
 _MAX_LINE_BYTES: Final = 8 * 1024
 _MAX_REQUEST_BYTES: Final = 64 * 1024
-_REQUEST_TIMEOUT_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
+"""For a client to send its request, and to take its answer."""
 _BACKLOG: Final = 64
+_MAX_STREAMS: Final = 16
+_JSON: Final = "application/json"
+_NO_METRICS: Final = Answer(404, {"ok": False, "error": "only GET /metrics is here"})
 
 
-class AdminServer:
-    """Listens at one path."""
+class Request(NamedTuple):
+    """What of a request matters here."""
 
-    def __init__(self, path: str, control: Control) -> None:
-        self._path = UnixPath(path, 0o660)
+    method: str
+    target: str
+    accept: str
+    keep: bool
+    """The connection shall be kept."""
+    in_one_piece: bool
+    """It came whole in what had been read already."""
+
+
+class Service:
+    """Answers connections from the table of commands. Who may do what is a subclass's."""
+
+    def __init__(self, control: Control) -> None:
         self._control = control
-        self._sock: socket.socket | None = self._path.bind(f"cannot open the admin socket {path}")
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        """Begin to answer."""
-        sock, self._sock = self._sock, None
-        self._server = await asyncio.start_unix_server(self._handle, sock=sock, limit=_MAX_LINE_BYTES, backlog=_BACKLOG)
+        self._streams = 0
+        self._last: tuple[Body, bytes] = ((), b"")
 
     async def close(self) -> None:
-        """Take the path away and end what is open; answers that are ready get out first."""
-        self._path.unlink()
-        if self._sock is not None:
-            self._sock.close()
+        """End what is open; answers that are ready get out first."""
         if self._server is not None:
             self._server.close()
             if self._tasks:
@@ -53,29 +70,26 @@ class AdminServer:
             for task in self._tasks:
                 task.cancel()
 
+    def _find(self, method: str, target: str) -> Found | Answer:
+        """What a request asks for."""
+        return find_http(method, target)
+
+    def _refusal(self, command: Command, writer: asyncio.StreamWriter) -> str:
+        """Why the client may not use a command; empty if it may."""
+        raise NotImplementedError
+
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            async with asyncio.timeout(_REQUEST_TIMEOUT_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 line = await reader.readline()
-                request = await _read_http(line, reader) if b" HTTP/1." in line else None
-            if request is not None:
-                method, path = request
-                found = find_http(method, path)
-                answer = found if isinstance(found, Answer) else await self._run(found, writer)
-                writer.write(_http(answer))
+            if b" HTTP/1." in line:
+                await self._speak_http(line, reader, writer)
             elif line.strip():
-                text = find_text(line.decode(errors="replace"))
-                if isinstance(text, Command):
-                    text = render_text((await self._run(text, writer)).body)
-                    writer.write(text.encode())
-                else:
-                    writer.write(f"error: {text}\n".encode())
-            await writer.drain()
-        except h11.RemoteProtocolError as error:
-            writer.write(_http(Answer(error.error_status_hint, {"ok": False, "error": str(error)})))
+                await self._speak_text(line.decode(errors="replace"), writer)
+            await _flush(writer)
         except (OSError, ValueError, TimeoutError):
             pass  # the client left, or sent no end of its line: there is nobody to tell
         finally:
@@ -83,18 +97,189 @@ class AdminServer:
             with contextlib.suppress(OSError):
                 writer.close()
 
-    async def _run(self, command: Command, writer: asyncio.StreamWriter) -> Answer:
-        if command.level == "admin":
-            pid, uid, gid = peer(writer.get_extra_info("socket"))
-            _log.info("admin command", command=command.words, peer_pid=pid, uid=uid, gid=gid)
-        return await command.run(self._control)
+    async def _speak_text(self, line: str, writer: asyncio.StreamWriter) -> None:
+        found = find_text(line)
+        if isinstance(found, str):
+            writer.write(f"error: {found}\n".encode())
+            return
+        answer = await self._run(found, "", writer)
+        if answer.stream is not None:
+            async for text in self._lines(answer.stream):
+                writer.write(text)
+                await _flush(writer)
+        elif answer.text:
+            writer.write(answer.text)
+        elif isinstance(answer.body, Mapping) and answer.status >= 400 and "error" in answer.body:
+            writer.write(f"error: {answer.body['error']}\n".encode())
+        elif found.json:
+            writer.write(_as_json(answer))
+        else:
+            writer.write(render_text(answer.body, found.command.columns).encode())
+
+    async def _speak_http(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_REQUEST_BYTES)
+        connection.receive_data(line)
+        received = line
+        known: tuple[bytes, Request] | None = None
+        while True:
+            if not received and not connection.trailing_data[0]:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    received = await reader.read(_MAX_LINE_BYTES)
+                if known is not None and received == known[0]:
+                    # Whoever polls sends the same bytes each time. h11 takes 140 us to read them and to answer.
+                    writer.write(self._repeated(await self._answer(known[1], writer)))
+                    await _flush(writer)
+                    received = b""
+                    continue
+                connection.receive_data(received)
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    request = await _next_request(connection, reader)
+            except h11.RemoteProtocolError as error:
+                problem = Answer(error.error_status_hint, {"ok": False, "error": str(error)})
+                # Of a connection of its own: this one's state is that of an error.
+                writer.write(_http(h11.Connection(h11.SERVER), problem, False))
+                return
+            if request is None:
+                return
+            answer = await self._answer(request, writer)
+            if answer.stream is not None:
+                await self._stream(connection, answer.stream, writer)
+                return
+            writer.write(_http(connection, answer, request.keep))
+            await _flush(writer)
+            if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                return
+            connection.start_next_cycle()
+            if request.in_one_piece and received.startswith(b"GET ") and not connection.trailing_data[0]:
+                known = (received, request)
+            received = b""
+
+    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> Answer:
+        found = self._find(request.method, request.target)
+        return found if isinstance(found, Answer) else await self._run(found, request.accept, writer)
+
+    def _repeated(self, answer: Answer) -> bytes:
+        """What is written of an answer whose connection is kept; made once for the same records."""
+        body, written = self._last
+        if answer.text or answer.status != 200 or body is not answer.body:
+            written = _http(h11.Connection(h11.SERVER), answer, True)
+            self._last = (answer.body, written)
+        return written
+
+    async def _stream(
+        self, connection: h11.Connection, stream: AsyncIterator[Record], writer: asyncio.StreamWriter
+    ) -> None:
+        headers = [("content-type", STREAM), ("transfer-encoding", "chunked"), ("connection", "close")]
+        writer.write(connection.send(h11.Response(status_code=200, headers=headers, reason="OK")) or b"")
+        async for text in self._lines(stream):
+            writer.write(connection.send(h11.Data(data=text)) or b"")
+            await _flush(writer)
+
+    async def _lines(self, stream: AsyncIterator[Record]) -> AsyncIterator[bytes]:
+        """An empty record is an empty line: a sign of life, by which a client that has left is found out."""
+        self._streams += 1
+        try:
+            async for record in stream:
+                yield orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) if record else b"\n"
+        finally:
+            self._streams -= 1
+
+    async def _run(self, found: Found, accept: str, writer: asyncio.StreamWriter) -> Answer:
+        command = found.command
+        if refusal := self._refusal(command, writer):
+            return Answer(403, {"ok": False, "error": refusal})
+        try:
+            answer = await command.run(self._control, found.arguments, accept)
+        except Exception:  # the client is told that it is not its mistake
+            _log.exception("admin command failed", command=command.words)
+            return Answer(500, {"ok": False, "error": "a defect of edgeq: see the event log"})
+        if answer.stream is not None and self._streams >= _MAX_STREAMS:
+            return Answer(503, {"ok": False, "error": f"{_MAX_STREAMS} streams are open already"})
+        return answer
 
 
-async def _read_http(line: bytes, reader: asyncio.StreamReader) -> tuple[str, str]:
-    """Read one whole request. Returns method and path."""
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_REQUEST_BYTES)
-    connection.receive_data(line)
-    method, path = "", ""
+class AdminServer(Service):
+    """The Unix socket."""
+
+    def __init__(self, settings: Server, control: Control) -> None:
+        """Bind it. Raises StartError."""
+        super().__init__(control)
+        self._failure = f"cannot open the admin socket {settings.admin}"
+        # Closed to all until its group is right.
+        self._path = UnixPath(settings.admin, 0o600)
+        self._sock: socket.socket | None = self._path.bind(self._failure)
+        self._address = settings.admin
+        self._rights = Rights(os.geteuid(), os.getegid(), 0o600)
+        try:
+            self.configure(settings)
+        except StartError:
+            self._sock.close()
+            self._path.unlink()
+            raise
+
+    def configure(self, settings: Server) -> None:
+        """Take over mode and group, also of connections that are open. Raises StartError."""
+        mode = int(settings.admin_mode, 8)
+        try:
+            gid = grp.getgrnam(settings.admin_group).gr_gid if settings.admin_group else os.getegid()
+        except KeyError:
+            raise StartError(f"{self._failure}: there is no group {settings.admin_group!r}") from None
+        try:
+            os.chown(self._address, -1, gid)
+            os.chmod(self._address, mode)
+        except OSError as error:
+            raise StartError(f"{self._failure}: group or mode: {error.strerror}") from error
+        self._rights = Rights(os.geteuid(), gid, mode)
+
+    async def start(self) -> None:
+        """Begin to answer."""
+        sock, self._sock = self._sock, None
+        self._server = await asyncio.start_unix_server(self._handle, sock=sock, limit=_MAX_LINE_BYTES, backlog=_BACKLOG)
+
+    async def close(self) -> None:
+        """Take the path away, too."""
+        self._path.unlink()
+        if self._sock is not None:
+            self._sock.close()
+        await super().close()
+
+    def _refusal(self, command: Command, writer: asyncio.StreamWriter) -> str:
+        peer = peer_of(writer.get_extra_info("socket"))
+        refusal = self._rights.refusal(peer, command.level)
+        if refusal or command.level == "admin":
+            allowed = not refusal
+            _log.info("admin command", command=command.words, peer_pid=peer.pid, uid=peer.uid, allowed=allowed)
+        return refusal
+
+
+class MetricsServer(Service):
+    """A TCP address with /metrics and nothing else: it knows nobody's rights, and numbers are no secret."""
+
+    async def start(self, address: str) -> None:
+        """Begin to answer. Raises StartError."""
+        where = parse_listen(address)
+        try:
+            self._server = await asyncio.start_server(
+                self._handle, where.host, where.port, limit=_MAX_LINE_BYTES, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise StartError(f"cannot serve metrics on {address}: {error.strerror}") from error
+
+    def _find(self, method: str, target: str) -> Found | Answer:
+        found = super()._find(method, target)
+        return found if isinstance(found, Found) and found.command.path == "/metrics" else _NO_METRICS
+
+    async def _speak_text(self, line: str, writer: asyncio.StreamWriter) -> None:
+        """It speaks HTTP only."""
+
+    def _refusal(self, command: Command, writer: asyncio.StreamWriter) -> str:
+        return ""
+
+
+async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:
+    """Read one whole request. Returns None if the client has left."""
+    request: Request | None = None
     received = 0
     while True:
         event = connection.next_event()
@@ -107,17 +292,34 @@ async def _read_http(line: bytes, reader: asyncio.StreamReader) -> tuple[str, st
                 raise h11.RemoteProtocolError("no body is needed", error_status_hint=417)
             connection.receive_data(data)
         elif isinstance(event, h11.Request):
-            method, path = event.method.decode(), event.target.decode(errors="replace").partition("?")[0]
+            headers = dict(event.headers)
+            request = Request(
+                event.method.decode(),
+                event.target.decode(errors="replace"),
+                headers.get(b"accept", b"").decode("latin-1"),
+                headers.get(b"connection", b"").lower() == b"keep-alive",
+                False,
+            )
         elif isinstance(event, h11.EndOfMessage):
-            return method, path
+            assert request is not None
+            return request._replace(in_one_piece=received == 0)
         elif isinstance(event, h11.ConnectionClosed):
-            raise ConnectionResetError("the client left")
+            return None
 
 
-def _http(answer: Answer) -> bytes:
-    body = orjson.dumps(answer.body, option=orjson.OPT_APPEND_NEWLINE)
-    connection = h11.Connection(h11.SERVER)
-    headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+async def _flush(writer: asyncio.StreamWriter) -> None:
+    async with asyncio.timeout(_TIMEOUT_S):
+        await writer.drain()
+
+
+def _as_json(answer: Answer) -> bytes:
+    return orjson.dumps(answer.body, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _http(connection: h11.Connection, answer: Answer, keep: bool) -> bytes:
+    body = answer.text or _as_json(answer)
+    headers = [("content-type", answer.media or _JSON), ("content-length", str(len(body)))]
+    headers.append(("connection", "keep-alive" if keep else "close"))
     response = h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)
     parts = (connection.send(response), connection.send(h11.Data(data=body)), connection.send(h11.EndOfMessage()))
     return b"".join(part for part in parts if part)

@@ -78,5 +78,21 @@ class Tenants:
                 if resources is not None and isinstance(shared, TenantCells):
                     resources.forget_tenant(shared)
 
+    def busiest(self, most: int, now: float) -> list[dict[str, object]]:
+        """So many tenants, those with the most that run or wait first."""
+        found = sorted(self._bulkheads.items(), key=lambda item: item[1].in_flight + item[1].queue.queued, reverse=True)
+        return [_row(tenant, bulkhead, now) for tenant, bulkhead in found[:most]]
+
     def __len__(self) -> int:
         return len(self._bulkheads)
+
+
+def _row(tenant: bytes, bulkhead: Bulkhead, now: float) -> dict[str, object]:
+    oldest = bulkhead.queue.oldest
+    return {
+        "tenant": tenant.decode("latin-1"),
+        "in_flight": bulkhead.in_flight,
+        "queued": bulkhead.queue.queued,
+        "oldest_ms": 0 if oldest is None else int((now - oldest.arrived_at) * 1000),
+        "refused": dict(bulkhead.refusals),
+    }

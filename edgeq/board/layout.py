@@ -9,9 +9,9 @@ Invariants
   times of rates (everybody, see gcra_table.py), names of indices (the supervisor).
 
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
-    row x N   cells (below), open connections per listener index, tables of clients, tenants and endpoints, and a block
-              for each resource (resources.py): first gauges, then counters
-    row       of the dead: counters of all workers that are buried
+    row x N   cells (below), open connections per listener index, tables of clients, tenants and endpoints, a block for
+              each resource (resources.py): first gauges, then counters; a report and the last events (page.py)
+    row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times
 
 Clients, tenants and endpoints are found by keyed.py. A client that finds no room there is not counted (`untracked` says
@@ -31,9 +31,10 @@ from collections.abc import Container, Sequence
 from typing import Final
 
 from edgeq.board.keyed import KeyedCounts
+from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 3
+VERSION: Final = 4
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -45,6 +46,10 @@ TENANT_CELLS: Final = 4
 ENDPOINT_CELLS: Final = 8
 """Of an entry, its key and its references included."""
 RATES: Final = 65536
+REPORT_CELLS: Final = 32768
+"""Two halves of 128 KiB."""
+EVENT_CELLS: Final = 8192
+"""64 KiB."""
 
 RESOURCE_GAUGES: Final = 8
 RESOURCE_COUNTERS: Final = 1016
@@ -80,7 +85,9 @@ _R_TENANTS: Final = _R_CLIENTS + 2 * CLIENTS
 _R_ENDPOINTS: Final = _R_TENANTS + TENANT_CELLS * TENANTS
 _PAGE_CELLS: Final = 512
 _R_RESOURCES: Final = -(-(_R_ENDPOINTS + ENDPOINT_CELLS * ENDPOINTS) // _PAGE_CELLS) * _PAGE_CELLS
-_ROW: Final = _R_RESOURCES + _RESOURCE * RESOURCES
+_R_REPORT: Final = _R_RESOURCES + _RESOURCE * RESOURCES
+_R_EVENTS: Final = _R_REPORT + REPORT_CELLS
+_ROW: Final = _R_EVENTS + EVENT_CELLS
 _FRESH_NS: Final = 1_000_000_000
 """A worker whose last flush is older does not lead: four flushes are missing."""
 _MASK: Final = 2**64 - 1
@@ -256,7 +263,7 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Board:
-        """A new board with room for `slots` workers (2.4 MiB of address space each, resident only where touched)."""
+        """A new board with room for `slots` workers (2.7 MiB of address space each, resident only where touched)."""
         if slots < 1:
             raise ValueError(f"a board needs at least one slot, not {slots}")
         fd = os.memfd_create("edgeq-board", os.MFD_CLOEXEC)
@@ -312,6 +319,15 @@ class Board:
     def resource_block(self, slot: int, index: int) -> memoryview:
         """A resource's cells in a worker's row; in the row after the last one, those of the dead."""
         return self.cells(_HEADER + slot * _ROW + _R_RESOURCES + index * _RESOURCE, _RESOURCE)
+
+    def report(self, slot: int) -> Page:
+        """What a worker says of itself, as JSON (worker/report.py); in the row after the last one, what of it is kept
+        of the dead."""
+        return Page(self.cells(_HEADER + slot * _ROW + _R_REPORT, REPORT_CELLS))
+
+    def events(self, slot: int) -> Lines:
+        """A worker's last events, one JSON object each."""
+        return Lines(self.cells(_HEADER + slot * _ROW + _R_EVENTS, EVENT_CELLS))
 
     def rates(self) -> memoryview:
         """The cells of the table of arrival times: RATES pairs."""

@@ -2,7 +2,8 @@
 
 A module of a command has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its --help), `add_arguments(parser)` and
 `run(args) -> exit code`. Modules import what they need when they run, so that `edgeq version` does not pay for a
-server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable, 78 configuration wrong.
+server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable, 77 not allowed,
+78 configuration wrong.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from types import ModuleType
 from typing import Final
 
 from edgeq import __version__
-from edgeq.cli import check, demo, reload, serve, version
+from edgeq.cli import check, demo, reload, serve, show, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, ModuleType]] = {
     "serve": serve,
     "check": check,
     "reload": reload,
+    "show": show,
     "version": version,
     "demo": demo,
 }

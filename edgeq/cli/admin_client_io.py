@@ -24,15 +24,31 @@ def post(path: str, target: str, timeout_s: float) -> tuple[int, dict[str, Any]]
 
     Raises OSError if nobody listens there, the answer takes too long, or it is no HTTP with a JSON object.
     """
+    status, _media, text = _ask(path, "POST", target, timeout_s)
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise OSError("no admin socket of edgeq: the answer is no JSON") from error
+    if not isinstance(answer, dict):
+        raise OSError("no admin socket of edgeq: the answer is no JSON object")
+    return status, answer
+
+
+def get(path: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
+    """GET from the admin socket at `path`. Returns status, media type and content.
+
+    Raises OSError if nobody listens there, the answer takes too long, or it is no HTTP.
+    """
+    return _ask(path, "GET", target, timeout_s)
+
+
+def _ask(path: str, method: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     connection = _UnixConnection(path, timeout_s)
     try:
-        connection.request("POST", target, headers={"Content-Length": "0"})
+        connection.request(method, target, headers={"Content-Length": "0"} if method == "POST" else {})
         response = connection.getresponse()
-        answer = json.loads(response.read())
-    except (http.client.HTTPException, ValueError) as error:
+        return response.status, response.headers.get("Content-Type", ""), response.read()
+    except http.client.HTTPException as error:
         raise OSError(f"no admin socket of edgeq: {type(error).__name__}") from error
     finally:
         connection.close()
-    if not isinstance(answer, dict):
-        raise OSError("no admin socket of edgeq: the answer is no JSON object")
-    return response.status, answer

@@ -12,6 +12,9 @@ DEFAULT_FILES: Final = ("edgeq.toml", "/etc/edgeq/edgeq.toml")
 """Where to look if no file is named, in this order."""
 
 
+DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
+
+
 class UsageError(EdgeqError):
     """Arguments that do not go together; exit code 2, as argparse has it."""
 
@@ -23,6 +26,26 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--config", metavar="FILE", help="configuration file (default: {}, then {})".format(*DEFAULT_FILES)
     )
+
+
+def add_admin(way: argparse._ActionsContainer) -> None:
+    """--admin PATH and --config FILE, of which one may be given: two ways to name a running edgeq."""
+    way.add_argument("--admin", metavar="PATH", help=f"its admin socket (default: {DEFAULT_ADMIN})")
+    way.add_argument("-c", "--config", metavar="FILE", help="its configuration file, which names the admin socket")
+
+
+def admin_socket(args: argparse.Namespace, instead: str = "--admin PATH") -> str:
+    """The path of the admin socket. Raises UsageError, which says what to say `instead`, if the file names none."""
+    if args.admin is not None:
+        return str(args.admin)
+    if args.config is None:
+        return DEFAULT_ADMIN
+    from edgeq.config.load import admin_path
+
+    path = admin_path(args.config)
+    if not path:
+        raise UsageError(f"{args.config} names no admin socket ([server] admin); say {instead}")
+    return path
 
 
 def config_file(given: str | None) -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from edgeq.cli.arguments import UsageError
+from edgeq.cli.arguments import UsageError, add_admin, admin_socket
 from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
 
 SUMMARY: Final = "let a running edgeq read its configuration again"
@@ -23,15 +23,12 @@ examples:
 A wrong configuration is refused and the old one stays: exit code 1. Exit code 69: the admin socket is not reachable.
 """
 
-DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Three ways to name the process; --admin is the first choice."""
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--admin", metavar="PATH", help=f"its admin socket (default: {DEFAULT_ADMIN})")
+    add_admin(way)
     way.add_argument("--pid", metavar="N", type=int, help="its supervisor's process id: sends SIGHUP")
-    way.add_argument("-c", "--config", metavar="FILE", help="its configuration file, which names the admin socket")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
@@ -42,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         return _signal(args.pid)
     from edgeq.cli import admin_client_io
 
-    path = _admin(args)
+    path = admin_socket(args, "--admin PATH or --pid N")
     try:
         status, answer = admin_client_io.post(path, "/v1/reload", args.timeout)
     except OSError as error:
@@ -59,19 +56,6 @@ def run(args: argparse.Namespace) -> int:
             error_text = answer.get("error") or f"the admin socket answered with status {status}"
             print(f"edgeq reload: refused, the old configuration stays:\n{error_text}", file=sys.stderr)
     return EXIT_OK if ok else EXIT_FAILED
-
-
-def _admin(args: argparse.Namespace) -> str:
-    if args.admin is not None:
-        return str(args.admin)
-    if args.config is None:
-        return DEFAULT_ADMIN
-    from edgeq.config.load import admin_path
-
-    path = admin_path(args.config)
-    if not path:
-        raise UsageError(f"{args.config} names no admin socket ([server] admin); say --admin PATH or --pid N")
-    return path
 
 
 def _signal(pid: int) -> int:

@@ -53,6 +53,7 @@ T = TypeVar("T")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
+_MODE: Final = re.compile(r"0?[0-7]{3}", re.ASCII)
 _LISTENER_NAME: Final = re.compile(r"[!#-~]{1,128}", re.ASCII)
 
 
@@ -82,7 +83,14 @@ def check(config: Config, findings: Findings) -> None:
 def _server(config: Config, findings: Findings) -> None:
     if config.server.workers > MAX_WORKERS:
         findings.add(("server", "workers"), f"may be {MAX_WORKERS} at most")
-    _try(check_unix_path, config.server.admin, ("server", "admin"), findings)
+    server = config.server
+    _try(check_unix_path, server.admin, ("server", "admin"), findings)
+    if not _MODE.fullmatch(server.admin_mode):
+        findings.add(("server", "admin_mode"), 'a mode is written in octal: "0660"')
+    if server.metrics:
+        _try(parse_listen, server.metrics, ("server", "metrics"), findings)
+        if server.metrics.startswith("unix:"):
+            findings.add(("server", "metrics"), "the admin socket has /metrics: this is for a TCP address")
     for key in ("memory", "descriptors"):
         if not 0.0 <= getattr(config.protect, key) <= 1.0:
             findings.add(("protect", key), "is a share, from 0 (off) to 1")

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from edgeq.config.lines import Path, show_path
-from edgeq.config.schema import Config, Listener
+from edgeq.config.schema import Config, Listener, Tenant
+from edgeq.config.shown import masked_tenant
 from edgeq.config.units import show
 
 _SOCKET_KEYS = ("address", "backlog")
 """Keys of a listener that are properties of its sockets."""
-_RESTART_KEYS = ("admin", "user")
+_RESTART_KEYS = ("admin", "metrics", "user")
 """Keys of [server] that only a new start can change."""
 
 
@@ -89,7 +90,13 @@ def _summary(old: Config, new: Config) -> list[str]:
         lines.append("route: order changed")
     _named("rate", {one.name: one for one in old.rate}, {one.name: one for one in new.rate}, lines)
     for key in _TABLES:
-        _fields((key,), getattr(old, key), getattr(new, key), lines)
+        before, after = getattr(old, key), getattr(new, key)
+        if isinstance(before, Tenant) and before.weights != after.weights:
+            shown = (masked_tenant(before), masked_tenant(after))
+            if shown[0].weights == shown[1].weights:
+                lines.append("tenant.weights: changed")
+            before, after = shown  # these lines are logged
+        _fields((key,), before, after, lines)
     return lines
 
 

@@ -6,6 +6,7 @@ where the service would not; the message says what could not be read.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import ssl
@@ -34,6 +35,7 @@ def check_files(config: Config, findings: Findings) -> None:
     if config.access_log.target not in ("stdout", "off"):
         _check_log(config.access_log.target, findings)
     _check_user(config.server.user, findings)
+    _check_group(config.server.admin_group, findings)
 
 
 def _check_pair(certificate: str, key: str, path: Path, key_path: Path, findings: Findings) -> None:
@@ -122,3 +124,11 @@ def _check_user(user: str, findings: Findings) -> None:
             pwd.getpwnam(user)
         except KeyError:
             findings.add(("server", "user"), f'there is no user "{user}"')
+
+
+def _check_group(group: str, findings: Findings) -> None:
+    if group:
+        try:
+            grp.getgrnam(group)
+        except KeyError:
+            findings.add(("server", "admin_group"), f'there is no group "{group}"')

@@ -36,6 +36,12 @@ class Server(Table, frozen=True):
     """Worker processes; 0 means one per usable core."""
     admin: str = ""
     """Path of the admin socket; empty means none."""
+    admin_mode: str = "0660"
+    """Of that socket, in octal."""
+    admin_group: str = ""
+    """Its group, whose members may read; empty: the group that edgeq runs as."""
+    metrics: str = ""
+    """"127.0.0.1:9100": serve /metrics there as well; empty: only on the admin socket."""
     drain_timeout: Duration = Duration(30)
     """How long a stopping worker, or a listener that a reload has removed, may finish what runs."""
     drain_idle: Duration = Duration(1)

@@ -22,10 +22,16 @@ _ACKED_AT: Final = 120
 """tcpi_bytes_acked (since Linux 4.1)."""
 
 
-def queue_fill(listening: socket.socket) -> float:
-    """How full the accept queue of a listening TCP socket is, as a share of its limit."""
+def queue_length(listening: socket.socket) -> tuple[int, int]:
+    """How many connections wait in the accept queue of a listening TCP socket, and how many may."""
     info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE_AT + _QUEUE.size)
     waiting, most = _QUEUE.unpack_from(info, _QUEUE_AT)
+    return waiting, most
+
+
+def queue_fill(listening: socket.socket) -> float:
+    """How full that is, as a share of its limit."""
+    waiting, most = queue_length(listening)
     return waiting / most if most else 0.0
 
 

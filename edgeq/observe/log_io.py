@@ -9,6 +9,8 @@ Invariants
 - One event is one line, in JSON whatever it holds; an exception is its whole traceback in one string.
 - `set_level` and a second `configure` reach loggers that were bound long before, because the one list of processors is
   changed in place and the level is asked for each event.
+- Whoever has put a `tap` in gets each event that is written as a line of JSON, whatever the format is: the admin
+  socket shows events, those of the workers by way of the board.
 - Loggers carry what they were bound with (``get_logger(worker=3)``): no context variables, which would be copied for
   each callback of the loop. The process id is taken when the event happens, so that it is right after a fork.
 
@@ -23,7 +25,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, Final, Literal, cast
 
@@ -84,7 +86,16 @@ class _Threshold:
         self.rank = _RANK["info"]
 
 
+class _Tap:
+    __slots__ = ("max_bytes", "take")
+
+    def __init__(self) -> None:
+        self.take: Callable[[bytes], None] | None = None
+        self.max_bytes = 0
+
+
 _threshold: Final = _Threshold()
+_tap: Final = _Tap()
 sink: Final = Sink()
 """Where events go; `sink.lost` counts those that stderr did not take."""
 
@@ -98,7 +109,7 @@ def configure(log: schema.EventLog) -> None:
     is_terminal = os.isatty(sink.fd)
     in_colour = is_terminal and not os.environ.get("NO_COLOR")
     console = log.format == "console" or (log.format == "auto" and is_terminal)
-    _processors[:] = [_filter, _envelope, structlog.processors.format_exc_info]
+    _processors[:] = [_filter, _envelope, structlog.processors.format_exc_info, _copy]
     if console:
         renderer = structlog.dev.ConsoleRenderer(
             colors=in_colour, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
@@ -129,6 +140,13 @@ def set_level(level: Level) -> None:
     _threshold.rank = _RANK[level]
 
 
+def tap(take: Callable[[bytes], None] | None, max_bytes: int = 1 << 16) -> None:
+    """From now on give each event to `take` as well, as one line of JSON; one that is longer than `max_bytes` without
+    what it carries. None: to nobody."""
+    _tap.take = take
+    _tap.max_bytes = max_bytes
+
+
 def get_logger(**bound: object) -> Logger:
     """A logger; what it is bound with (worker=3) is in each of its events."""
     return cast(Logger, structlog.get_logger(**bound))
@@ -149,6 +167,19 @@ def _envelope(_logger: object, method: str, event: _Event) -> _Event:
         "pid": os.getpid(),
     }
     return head | dict(event)
+
+
+def _copy(logger: object, method: str, event: _Event) -> _Event:
+    if _tap.take is not None:
+        try:
+            line = _render_json(logger, method, event)
+            if len(line) > _tap.max_bytes:
+                short = {key: event[key] for key in ("timestamp", "level", "event", "pid")}
+                line = _render_json(logger, method, {**short, "event": str(event["event"])[:200], "cut": True})
+            _tap.take(line)
+        except Exception:  # as with stderr: whoever looks on must not break who wrote it
+            sink.lost += 1
+    return event
 
 
 def _render_json(_logger: object, _method: str, event: _Event) -> bytes:

@@ -23,7 +23,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -162,6 +162,8 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
+        self.before_bury: Callable[[int], None] = _nothing
+        """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self._tickets = TicketSecret.make()
         self.spawner = SpawnerClient(loop, launch, self)
 
@@ -203,7 +205,7 @@ class Fleet:
             self._table.occupied(slot)
         for slot in range(self._board.rows_used):
             if slot not in occupied:
-                self._board.bury(slot)
+                self._bury(slot)
         self._board.shrink(max(occupied, default=-1) + 1)
         if self._survivors:
             _log.warning("workers of the last run finish", worker_pids=[mate.pid for mate in self._survivors])
@@ -563,7 +565,7 @@ class Fleet:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
             worker.pidfd = -1
-        self._board.bury(worker.slot)
+        self._bury(worker.slot)
         self._note_workers()
         wait_s = self._table.died(worker.slot, self._loop.time())
         ended = describe_status(status)
@@ -582,13 +584,17 @@ class Fleet:
         workers = [Mate(one.slot, one.pid, one.started) for one in self._workers.values() if one.pid]
         self._legacy.note_workers([*workers, *self._survivors])
 
+    def _bury(self, slot: int) -> None:
+        self.before_bury(slot)
+        self._board.bury(slot)
+
     def _on_survivor_gone(self, mate: Mate) -> None:
         pidfd = self._survivors.pop(mate)
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
         _log.info("worker of the last run left", slot=mate.slot, worker_pid=mate.pid)
         if self._table.phase(mate.slot) is Phase.LEAVING and mate.slot not in self._workers:
-            self._board.bury(mate.slot)
+            self._bury(mate.slot)
             self._table.died(mate.slot, self._loop.time())
         self._note_workers()
         self._changed()
@@ -627,6 +633,10 @@ class Fleet:
         for worker in tuple(self._workers.values()):
             if worker.pid == pid:
                 self._gone(worker, status)
+
+
+def _nothing(_slot: int) -> None:
+    """Nobody wants to know."""
 
 
 def _kill(pidfd: int) -> None:

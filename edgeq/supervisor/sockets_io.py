@@ -510,6 +510,11 @@ class Listeners:
                     poll.register(sock, select.POLLIN)
         return [queues[fd] for fd, event in poll.poll(0) if event & select.POLLIN]
 
+    def queues(self) -> list[Queue]:
+        """All accept queues."""
+        groups = self._groups.values()
+        return [Queue(group.listener, slot, sock) for group in groups for slot, sock in group.socks().items()]
+
     def steer(self, serving: Collection[int]) -> None:
         """New connections go to these slots only (to any slot if there is none to choose)."""
         self._serving = serving

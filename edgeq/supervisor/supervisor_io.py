@@ -19,20 +19,24 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from edgeq import __version__
-from edgeq.admin.commands import Record, Reloaded
-from edgeq.admin.server_io import AdminServer
+from edgeq.admin.commands import Reloaded
+from edgeq.admin.render import Record
+from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
 from edgeq.board.resources import read
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
 from edgeq.listener import tickets_io
-from edgeq.observe import log_io
+from edgeq.observe import log_io, sampler
+from edgeq.observe.chronicle import Chronicle
+from edgeq.observe.metrics import Metrics
+from edgeq.observe.overview import Overview
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
@@ -78,11 +82,19 @@ class Supervisor:
         legacy.begin(inheritance, self._board)
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
+        self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._chronicle = Chronicle(self._board)
+        self._fleet.before_bury = self._before_bury
+        log_io.tap(self._chronicle.take)
         patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
         self._fleet.adopt(inheritance.workers, patience_s, inherited_board is not None)
         self._progress = Progress()
         self._stuck: list[int] = []
+        self._sampling: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
+        self._metrics: MetricsServer | None = None
+        self._reloaded = True
+        """The last reload went well."""
         self._generation = 0
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[Reloaded]] = set()
@@ -119,8 +131,12 @@ class Supervisor:
         if unnamed := self._listeners.unnamed:
             raise StartError(f"the .socket unit listens on {unnamed[0]}, and no listener does", EXIT_CONFIG)
         if self._config.server.admin:
-            self._admin = AdminServer(self._config.server.admin, self)
+            self._admin = AdminServer(self._config.server, self)
             await self._admin.start()
+        if self._config.server.metrics:
+            self._metrics = MetricsServer(self)
+            await self._metrics.start(self._config.server.metrics)
+        self._sample()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
         failures = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
@@ -188,8 +204,12 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
-        if self._admin is not None:
-            await self._admin.close()
+        if self._sampling is not None:
+            self._sampling.cancel()
+        for service in (self._metrics, self._admin):
+            if service is not None:
+                await service.close()
+        log_io.tap(None)
         if self._started and self._pidfile is not None:
             self._pidfile.unlink(missing_ok=True)
         if self._started or self._stop.is_set():  # a start that failed says so itself
@@ -217,15 +237,22 @@ class Supervisor:
 
     # Control, for the admin socket.
 
-    def workers(self) -> list[Record]:
+    def show(self, subject: str) -> Sequence[Record]:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
-        now_ns = time.monotonic_ns()
-        records: list[Record] = []
-        for slot, pid in self._fleet.pids().items():
-            row = self._board.row(slot)
-            beat_age_ms = (now_ns - row.heartbeat_ns) // 1_000_000 if row.heartbeat_ns else -1
-            records.append({**row.snapshot(), "pid": pid, "beat_age_ms": beat_age_ms})
-        return records
+        return self._overview.subjects[subject]()
+
+    def events(self, count: int) -> Sequence[Record]:
+        """Of all processes."""
+        return self._chronicle.last(count)
+
+    def follow_events(self) -> AsyncIterator[Record]:
+        """Of all processes, and an empty record now and then."""
+        return self._chronicle.follow()
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        """For Prometheus."""
+        build = {"version": __version__, "python": platform.python_version()}
+        return Metrics(self._board, self._overview, self._generation, self._reloaded, build).expose(accept)
 
     def version(self) -> Record:
         """Of edgeq and of what runs it."""
@@ -246,6 +273,7 @@ class Supervisor:
                 return Reloaded(False, self._generation, "not serving")
             self._notifier.reloading()
             error = await self._reload()
+            self._reloaded = not error
             self._notifier.ready()
         return Reloaded(not error, self._generation, error)
 
@@ -277,9 +305,32 @@ class Supervisor:
             return "\n".join(failures)
         self._config = config
         configure_log(config)
+        self._configure_admin(config)
         await self._settle(config, plan)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         return ""
+
+    def _configure_admin(self, config: Config) -> None:
+        if self._admin is not None:
+            try:
+                self._admin.configure(config.server)
+            except StartError as error:  # too late to refuse: the workers run it
+                _log.error("admin socket stays as it was", problem=str(error))
+
+    # Now and then.
+
+    def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sampling = loop.call_later(sampler.EVERY_S, self._sample)
+        self._overview.sample()
+        self._chronicle.look()
+
+    def _before_bury(self, slot: int) -> None:
+        try:
+            self._chronicle.bury(slot)
+            self._overview.bury(slot)
+        except Exception:  # its successor matters more than what it has counted
+            _log.exception("what a dead worker has told is lost", slot=slot)
 
     # The steps of start and reload.
 

@@ -60,6 +60,7 @@ from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
+from edgeq.worker import report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
@@ -145,6 +146,7 @@ class App:
         self._drain_deadline = 0.0
         self._readings = Readings(workers)
         self._sweep_at = 0.0
+        self._told = report.RefusalsTold()
         self._loop: WorkerLoop
         self._shard: Shard
         self._resolver: Resolver
@@ -620,6 +622,27 @@ class App:
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
+
+    def report(self) -> dict[str, Any]:
+        """What the operator is told of this worker (report.py)."""
+        now = monotonic()
+        acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
+        return {
+            "refusals": self._told.of(self._shard.refusals),
+            "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
+            "upstreams": report.upstreams([service.upstream for service in self._services.values()], now),
+            "queues": report.queues(
+                [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
+            ),
+            "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
+            "log": self._access.snapshot(),
+            "max_lag_us": self._max_lag_us(),
+        }
+
+    def _max_lag_us(self) -> int:
+        """The worst since the last report."""
+        lag_s, self._loop.max_lag_s = self._loop.max_lag_s, 0.0
+        return int(lag_s * 1e6)
 
     def refusals(self) -> dict[str, dict[str, int]]:
         """How often something was refused or has failed here: reason to resource to count."""

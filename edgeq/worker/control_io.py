@@ -17,7 +17,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
@@ -81,6 +81,9 @@ class App(Protocol):
 
     def stats(self) -> dict[str, int | float]:
         """Counters for the board: requests, in_flight."""
+
+    def report(self) -> dict[str, Any]:
+        """What `edgeq show` tells of this worker beside the numbers of its row (report.py), in JSON's types."""
 
     def close(self) -> None:
         """Let go of everything."""

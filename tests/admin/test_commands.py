@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edgeq.admin.commands import COMMANDS, Answer, Command, Record, Reloaded, find_http, find_text, render_text
+from edgeq.admin import reference
+from edgeq.admin.commands import COMMANDS, Answer, Found, Reloaded, find_http, find_text
+from edgeq.admin.render import Column, Record, render_text
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+WORKERS: list[Record] = [{"slot": 0, "state": "serving"}, {"slot": 10, "state": "draining"}]
 
 
 class FakeControl:
@@ -15,8 +24,19 @@ class FakeControl:
     def __init__(self) -> None:
         self.drained = False
 
-    def workers(self) -> list[Record]:
-        return [{"slot": 0, "state": "serving"}, {"slot": 10, "state": "draining"}]
+    def show(self, subject: str) -> Sequence[Record]:
+        if subject == "queues":
+            return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
+        return WORKERS
+
+    def events(self, count: int) -> Sequence[Record]:
+        return [{"event": str(number)} for number in range(count)]
+
+    async def follow_events(self) -> AsyncIterator[Record]:
+        yield {"event": "one"}
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        return f"text/plain; {accept}", b"numbers\n"
 
     def version(self) -> Record:
         return {"version": "1"}
@@ -33,13 +53,13 @@ class FakeControl:
 
 def run(words: str, control: FakeControl) -> Answer:
     """One command by its words."""
-    command = find_text(words)
-    assert isinstance(command, Command)
-    return asyncio.run(_run(command, control))
+    found = find_text(words)
+    assert isinstance(found, Found)
+    return asyncio.run(_run(found, control))
 
 
-async def _run(command: Command, control: FakeControl) -> Answer:
-    return await command.run(control)
+async def _run(found: Found, control: FakeControl) -> Answer:
+    return await found.command.run(control, found.arguments, "")
 
 
 def test_every_command_has_level_help_and_both_names() -> None:
@@ -48,8 +68,12 @@ def test_every_command_has_level_help_and_both_names() -> None:
     for command in COMMANDS:
         assert command.help
         assert (command.level == "admin") == (command.method == "POST")
-        assert find_text(f"  {command.words.upper()} ") is command
-        assert find_http(command.method, command.path) is command
+        assert find_text(f"  {command.words.upper()} ") == Found(command, {})
+        assert find_text(f"{command.words} json") == Found(command, {}, True)
+        assert find_http(command.method, command.path) == Found(command, {})
+        example = find_text(command.example or command.words)
+        assert isinstance(example, Found)
+        assert example.command is command
 
 
 def test_answers() -> None:
@@ -60,26 +84,107 @@ def test_answers() -> None:
     assert run("drain", control).status == 202
     assert run("ready", control).status == 503
     assert run("live", control).status == 200
+    assert run("show workers", control).body == WORKERS
+    assert run("show metrics", control) == Answer(200, (), b"numbers\n", "text/plain; ")
 
 
-@pytest.mark.parametrize(("words", "advice"), [("show worker", "did you mean 'show workers'"), ("zzz", "try 'help'")])
-def test_unknown_command_gets_advice(words: str, advice: str) -> None:
-    """The nearest command is named."""
+def test_arguments_by_place_and_by_name() -> None:
+    """A filter looks in names and kinds; a number is checked; both ways of asking take the same."""
+    control = FakeControl()
+    assert [one["queue"] for one in list(run("show queues upstream/api", control).body)] == ["upstream/api:queue"]  # type: ignore[index]
+    assert len(run("show events 7", control).body) == 7
+    found = find_http("GET", "/v1/queues?match=a%2Fb")
+    assert isinstance(found, Found)
+    assert found.arguments == {"match": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("show events many", "count: expected a number from 1 to 1000"),
+        ("show events 0", "count: expected"),
+        ("show events 1001", "count: expected"),
+        ("show queues a b", "too many words: show queues [MATCH]"),
+        ("show worker", "did you mean 'show workers'"),
+        ("zzz", "try 'help'"),
+        ("json", "unknown command 'json'"),
+    ],
+)
+def test_wrong_words(words: str, says: str) -> None:
+    """Each mistake is named, the nearest command, too."""
     found = find_text(words)
     assert isinstance(found, str)
-    assert advice in found
+    assert says in found
 
 
-def test_wrong_method_and_path() -> None:
-    """Two different refusals."""
-    assert find_http("GET", "/v1/reload") == Answer(405, {"ok": False, "error": "/v1/reload takes POST"})
-    answer = find_http("GET", "/x")
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/v1/reload", 405),
+        ("GET", "/x", 404),
+        ("GET", "/v1/queues?mach=a", 400),
+        ("GET", "/v1/events?count=x", 400),
+        ("POST", "/v1/queues", 405),
+    ],
+)
+def test_wrong_requests(method: str, target: str, status: int) -> None:
+    """Three different refusals, each with a text."""
+    answer = find_http(method, target)
     assert isinstance(answer, Answer)
-    assert answer.status == 404
+    assert answer.status == status
+    assert isinstance(answer.body, dict)
+    assert answer.body["error"]
 
 
 def test_text_is_aligned() -> None:
     """Records are a table, one record is lines."""
-    assert render_text(FakeControl().workers()) == "slot  state\n0     serving\n10    draining\n"
+    assert render_text(WORKERS) == "slot  state\n0     serving\n10    draining\n"
     assert render_text({"ok": True, "generation": 3}) == "ok: true\ngeneration: 3\n"
     assert render_text([]) == "(none)\n"
+
+
+def test_values_for_people() -> None:
+    """Times have their unit, what is unknown is a dash, and a value within a record is reached by its path."""
+    columns = (Column("t", "time", "ms"), Column("w.p99", "p99", "ms"), Column("n", "", "count"))
+    rows: list[Record] = [
+        {"t": 0.0, "w": {"p99": 1234.5}, "n": None},
+        {"t": 0.25, "w": {"p99": 12.3}, "n": 7},
+        {"t": 120_000, "w": {"p99": None}, "n": 0},
+    ]
+    assert render_text(rows, columns) == (
+        "  time  p99 n\n"
+        "     0 1.2s -\n"
+        "0.25ms 12ms 7\n"
+        "  2.0m    - 0\n"
+    )  # fmt: skip
+
+
+def test_names_cannot_move_the_cursor() -> None:
+    """A tenant's name is what a client has sent."""
+    assert "\x1b" not in render_text([{"tenant": "a\x1b[2Jb\nc"}])
+    assert render_text([{"tenant": "a\nb"}]).count("\n") == 2
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=200), st.text(max_size=200), st.integers(0, 10**6), st.floats(0, 10**5)), min_size=1
+    )
+)
+def test_a_table_fits_80_columns(values: list[tuple[str, str, int, float]]) -> None:
+    """Whatever the names: columns that may give way are cut in their middle."""
+    columns = (
+        Column("a", gives_way=True),
+        Column("b", gives_way=True),
+        Column("c", "", "count"),
+        Column("d", "", "ms"),
+    )
+    rows: list[Record] = [dict(zip("abcd", row, strict=True)) for row in values]
+    lines = render_text(rows, columns).split("\n")
+    assert len(lines) == len(rows) + 2
+    assert max(map(len, lines)) <= 80
+
+
+def test_pages_are_the_table() -> None:
+    """Whoever changes the table makes its pages anew."""
+    assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"
+    assert (DOCS / "edgeq-admin.7").read_text() == reference.man(), "python -m edgeq.admin.reference man > docs/.."

@@ -119,3 +119,25 @@ def test_caches_and_fallbacks() -> None:
     changes = diff(load_text(old, "old").config, load_text(new, "new").config)
     assert changes.routes_changed
     assert changes.summary == ("route.a.cache.join: 1s -> 2s", "route.a.fallback: added")
+
+
+def test_credentials_are_not_shown() -> None:
+    """Who has a weight by his credential is known by it; the summary goes to the log."""
+    text = '[tenant]\nkey = "{}"\nweights = {{ "{}" = {} }}\n[server]'
+    for key in ("key", "header:X-Api-Key", "header:authorization"):
+        for name, weight in (("sk-other", 2), ("sk-first", 3)):
+            old, new = text.format(key, "sk-first", 2), text.format(key, name, weight)
+            changes = diff(
+                load_text(OLD.replace("[server]", old), "old").config,
+                load_text(OLD.replace("[server]", new), "new").config,
+            )
+            assert changes.tables_changed == ("tenant",)
+            assert changes.summary
+            assert "sk-" not in str(changes.summary)
+
+
+def test_admin_rights_change_in_place() -> None:
+    """Mode and group of the admin socket follow a reload; its path and the address of metrics need a start."""
+    changes = change(("[server]", '[server]\nadmin = "/x"\nadmin_mode = "0600"\nmetrics = "127.0.0.1:9"'))
+    assert changes.restart == ("server.admin", "server.metrics")
+    assert 'server.admin_mode: "0660" -> "0600"' in changes.summary

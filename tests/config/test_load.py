@@ -111,6 +111,12 @@ def test_a_typo_is_recognised() -> None:
         ("[server]\nadmin = 1979-05-27", "edgeq.toml:7: server.admin: expected a string, got a date or time"),
         ('[server]\nadmin = "a\\u0000b"', "edgeq.toml:7: server.admin: contains a control character"),
         ('[server]\nuser = "no such user"', 'edgeq.toml:7: server.user: there is no user "no such user"'),
+        ('[server]\nadmin_mode = "rw"', 'edgeq.toml:7: server.admin_mode: a mode is written in octal: "0660"'),
+        ('[server]\nadmin_mode = "0999"', 'edgeq.toml:7: server.admin_mode: a mode is written in octal: "0660"'),
+        ("[server]\nadmin_mode = 660", "edgeq.toml:7: server.admin_mode: expected a string, got an integer"),
+        ('[server]\nadmin_group = "no such"', 'edgeq.toml:7: server.admin_group: there is no group "no such"'),
+        ('[server]\nmetrics = "9100"', "edgeq.toml:7: server.metrics: no port: write ADDRESS:PORT"),
+        ('[server]\nmetrics = "unix:/x"', "edgeq.toml:7: server.metrics: the admin socket has /metrics"),
         ("[[listener]]", "edgeq.toml:6: listener[1].address: missing"),
         (
             '[[listener]]\naddress = "x"',

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
@@ -93,6 +94,9 @@ class FakeApp:
 
     def stats(self) -> dict[str, int | float]:
         return {"connections": len(self.open), "requests": self.requests, "in_flight": len(self.held)}
+
+    def report(self) -> dict[str, Any]:
+        return {"refusals": {"client_gone": {"listener/fake": self.requests}}}
 
     def close(self) -> None:
         for sock in tuple(self.open):

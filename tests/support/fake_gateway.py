@@ -1,7 +1,7 @@
 """Run the real supervisor with `fake_app` in its workers: `python fake_gateway.py SETTINGS.json`.
 
-The settings are read again at each reload: addresses, workers, node, admin, drain_timeout, backlog; `problem` makes the
-configuration wrong. `ticket_life_s` is read once.
+The settings are read again at each reload: addresses, workers, node, admin, admin_mode, admin_group, drain_timeout,
+backlog; `problem` makes the configuration wrong. `ticket_life_s` is read once.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def load(path: Path) -> Config:
         server=Server(
             workers=settings.get("workers", 1),
             admin=settings.get("admin", ""),
+            admin_mode=settings.get("admin_mode", "0660"),
+            admin_group=settings.get("admin_group", ""),
             drain_timeout=Duration(settings.get("drain_timeout", 5)),
             user=settings.get("user", ""),
         ),

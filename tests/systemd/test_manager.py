@@ -18,7 +18,7 @@ from edgeq.board.layout import Board
 from tests.support import kernel
 from tests.support.gateway import ROOT, free_port
 from tests.support.manager import Manager, managing
-from tests.support.supervised import ask, connect, read_who, wait_for
+from tests.support.supervised import ask, connect, read_all, read_who, wait_for
 
 
 @pytest.fixture
@@ -412,3 +412,27 @@ def test_a_predecessor_of_another_version_is_not_understood_and_does_no_harm(tmp
         assert events(manager, "board of the last run not taken over")
         assert events(manager, "notes of the last run not understood")
         assert kinds(manager) == {"edgeq/board": 1, "edgeq/notes": 1, "edgeq/socket": 2}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_refusals_outlive_the_supervisor(tmp_path: Path, address: str, number: signal.Signals) -> None:
+    """What the workers of the last run have counted is told by the next one, however that run has ended, once."""
+
+    def refused() -> int:
+        with connect(f"unix:{tmp_path}/admin.sock") as sock:
+            sock.sendall(b"GET /v1/reasons HTTP/1.1\r\nHost: edgeq\r\n\r\n")
+            answer = read_all(sock)
+        return sum(int(one["count"]) for one in json.loads(answer.partition(b"\r\n\r\n")[2]))
+
+    with service(tmp_path, addresses=[address], workers=2) as manager:
+        manager.start_ready()
+        for _ in range(3):  # fake workers report each answer as a refusal
+            ask(address)
+        wait_for("the reports", lambda: refused() == 3)
+        old = workers(manager)
+        manager.stop(number)
+        manager.start_ready()
+        assert refused() == 3
+        wait_for("the old workers' end", lambda: not any(map(kernel.is_alive, old)))
+        ask(address)
+        wait_for("one more", lambda: refused() == 4)

@@ -1,0 +1,86 @@
+"""The reference page and the man page of the admin socket, from the table of commands.
+
+Made by `python -m edgeq.admin.reference page > docs/admin.md` and `.. man > docs/edgeq-admin.7`; a test compares them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from edgeq.admin.commands import COMMANDS, Command
+
+_SOCKET: Final = "/run/edgeq/admin.sock"
+
+_ABOUT: Final = """\
+The supervisor answers on the admin socket (`server.admin`), from memory that it shares with the workers: a worker that
+hangs is shown, and never waited for. The socket takes one line of text, or HTTP with JSON; `edgeq show` asks it, too.
+
+Root and the user that edgeq runs as may change things, members of `server.admin_group` may read; others may read if
+`server.admin_mode` lets them connect ("0666"). Changes, and what was refused, are in the event log with the peer's user
+id.
+
+Text answers have 80 columns; `json` as the last word gives all that is known, as HTTP does. Rates are of the last ten
+seconds, p50, p90 and p99 of the last ten to twenty, refusals and high-water since the start (of queues of the kernel
+and pools: as it was seen each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at
+most. A dash is what cannot be known.
+"""
+
+
+def page() -> str:
+    """In Markdown: docs/admin.md."""
+    lines = ["# The admin socket", "", "Made by `python -m edgeq.admin.reference page > docs/admin.md`.", ""]
+    lines += [_ABOUT]
+    lines += [
+        f'    echo "show queues" | socat - UNIX-CONNECT:{_SOCKET}',
+        f"    curl --unix-socket {_SOCKET} http://edgeq/v1/queues",
+        "    edgeq show queues --json",
+        "",
+        "| command | HTTP | who | what |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| `{one.usage}` | `{one.http}` | {_who(one)} | {one.help} |" for one in COMMANDS]
+    lines += ["", "## Arguments", ""]
+    for one in COMMANDS:
+        lines += [f"- `{one.words}`: {argument.name.upper()} {argument.help}" for argument in one.arguments]
+    lines += ["", "## Examples", ""]
+    lines += [f'    echo "{one.example}" | socat - UNIX-CONNECT:{_SOCKET}' for one in COMMANDS if one.example]
+    return "\n".join(lines) + "\n"
+
+
+def man() -> str:
+    """In roff: edgeq-admin(7)."""
+    lines = [
+        '.\\" Made by `python -m edgeq.admin.reference man > docs/edgeq-admin.7`.',
+        '.TH EDGEQ\\-ADMIN 7 "" edgeq "edgeq"',
+        ".SH NAME",
+        "edgeq\\-admin \\- the admin socket of edgeq",
+        ".SH SYNOPSIS",
+        f'.B echo "\\fICOMMAND\\fP" | socat \\- UNIX\\-CONNECT:{_roff(_SOCKET)}',
+        ".br",
+        f".B curl \\-\\-unix\\-socket {_roff(_SOCKET)} http://edgeq\\fIPATH\\fP",
+        ".SH DESCRIPTION",
+    ]
+    lines += [_roff(line) or ".PP" for line in _ABOUT.replace("`", "").rstrip().split("\n")]
+    lines += [".SH COMMANDS"]
+    for one in COMMANDS:
+        lines += [".TP", f".B {_roff(one.usage)}", _roff(f"{one.help[:1].upper()}{one.help[1:]}. {_who(one)}.")]
+        lines += [".br", _roff(f"HTTP: {one.http}")]
+        for argument in one.arguments:
+            lines += [".br", _roff(f"{argument.name.upper()}: {argument.help}")]
+    lines += [".SH SEE ALSO", ".BR edgeq (1)"]
+    return "\n".join(lines) + "\n"
+
+
+def _who(command: Command) -> str:
+    return "reads" if command.level == "viewer" else "changes"
+
+
+def _roff(text: str) -> str:
+    """A line of text that roff takes as it is."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\\&" + escaped if escaped.startswith((".", "'")) else escaped
+
+
+if __name__ == "__main__":
+    sys.stdout.write(man() if sys.argv[1:] == ["man"] else page())

@@ -1,0 +1,121 @@
+"""Answers for people: records as a table of 80 columns, one record as lines of "key: value".
+
+A table has the columns that its command names, or all keys; the one column that has no fixed width gives way, and what
+is cut there is cut in the middle, because names of queues differ at both ends. Numbers are rounded to what a person
+compares; JSON has all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+Form = Literal["text", "count", "ms", "us", "rate", "share", "bytes"]
+Record: TypeAlias = Mapping[str, Any]
+Body: TypeAlias = Record | Sequence[Record]
+
+WIDTH: Final = 80
+_LEAST: Final = 12
+"""A column that gives way keeps so much."""
+
+
+class Column(NamedTuple):
+    """One column: the record's key ("wait_ms.p99" is a key within a key), its head, and how its values are written."""
+
+    key: str
+    head: str = ""
+    form: Form = "text"
+    gives_way: bool = False
+
+
+def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) -> str:
+    """Lines of text, each with its end. `width` 0: as wide as it gets."""
+    if isinstance(body, Mapping):
+        return "".join(f"{key}: {_text(value)}\n" for key, value in body.items())
+    if not body:
+        return "(none)\n"
+    shown = columns or [Column(key) for key in body[0]]
+    rows = [[column.head or column.key for column in shown]]
+    rows.extend([_cell(_value(record, column.key), column.form) for column in shown] for record in body)
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    if width:
+        _squeeze(widths, shown, width)
+    return "".join(_line(row, widths, shown) for row in rows)
+
+
+def _squeeze(widths: list[int], columns: Sequence[Column], width: int) -> None:
+    """Take from the columns that give way, the widest first, until the table fits or they have no more to give."""
+    flexible = [at for at, column in enumerate(columns) if column.gives_way]
+    gaps = sum(len(_gap(column)) for column in columns[1:])
+    while sum(widths) + gaps > width:
+        widest = max(flexible, key=lambda at: widths[at], default=-1)
+        if widest < 0 or widths[widest] <= _LEAST:
+            return
+        widths[widest] -= 1
+
+
+def _line(row: list[str], widths: list[int], columns: Sequence[Column]) -> str:
+    text = ""
+    for cell, width, column in zip(row, widths, columns, strict=True):
+        if text:
+            text += _gap(column)
+        text += _cut(cell, width).ljust(width) if column.form == "text" else cell.rjust(width)
+    return text.rstrip() + "\n"
+
+
+def _gap(column: Column) -> str:
+    """Before a column: numbers stand to the right of theirs."""
+    return "  " if column.form == "text" else " "
+
+
+def _cut(text: str, width: int) -> str:
+    if len(text) <= width:
+        return text
+    kept = width - 2
+    return text[: kept - kept // 2] + ".." + text[len(text) - kept // 2 :]
+
+
+def _value(record: Record, key: str) -> Any:
+    value: Any = record
+    for step in key.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _cell(value: Any, form: Form) -> str:
+    """What is not known is a dash."""
+    if value is None:
+        return "-"
+    match form:
+        case "ms":
+            return _time(float(value))
+        case "us":
+            return _time(float(value) / 1000)
+        case "rate":
+            return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
+        case "share":
+            return f"{value:.0%}"
+        case "bytes":
+            return f"{value / 1048576:.1f}M"
+        case _:
+            return _text(value)
+
+
+def _time(ms: float) -> str:
+    if ms >= 60_000:
+        return f"{ms / 60_000:.1f}m"
+    if ms >= 1000:
+        return f"{ms / 1000:.1f}s"
+    return "0" if ms == 0 else f"{ms:.0f}ms" if ms >= 10 else f"{ms:.2g}ms"
+
+
+def _text(value: Any) -> str:
+    """Without anything that would move the cursor of a terminal: names come from clients, too."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return " ".join(f"{_text(key)}={_text(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    text = str(value)
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

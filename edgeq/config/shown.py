@@ -1,0 +1,76 @@
+"""A configuration for people: every value by its key, as the file would write it, without secrets.
+
+What is secret: the names in `tenant.weights` where tenants are known by a credential, since there they are written as
+they are sent. Private keys are files that are named, and a URL may have no password, so nothing else is.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from edgeq.config.lines import Path, show_path
+from edgeq.config.schema import Config, Tenant
+from edgeq.config.units import show
+from edgeq.wire.fields import PRIVATE
+
+MASK: Final = "***"
+_MAX_SHOWN: Final = 500
+"""Characters of one value: an answer's body may be a whole page."""
+
+
+class Leaf(NamedTuple):
+    """One value: its key, as the file writes it; whether it is the default; and as it is."""
+
+    key: str
+    value: str
+    is_default: bool
+    raw: Any
+
+
+def leaves(config: Config) -> list[Leaf]:
+    """All values that are not tables; elements of lists by their name, or by their number."""
+    found: list[Leaf] = []
+    _walk((), without_secrets(config), found)
+    return found
+
+
+def without_secrets(config: Config) -> Config:
+    """The same with each secret as `MASK`."""
+    tenant = config.tenant
+    return msgspec.structs.replace(config, tenant=masked_tenant(tenant)) if tenant.weights else config
+
+
+def masked_tenant(tenant: Tenant) -> Tenant:
+    """[tenant] with its credentials as `MASK`, MASK2..: they still differ."""
+    header = tenant.key.partition(":")[2].strip().lower().encode() if tenant.key.startswith("header:") else b""
+    if not tenant.weights or (tenant.key != "key" and header not in PRIVATE):
+        return tenant
+    masked = {f"{MASK}{number or ''}": weight for number, weight in enumerate(tenant.weights.values())}
+    return msgspec.structs.replace(tenant, weights=masked)
+
+
+@functools.cache
+def _fields(table: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """msgspec looks at a class anew each time, which takes a thousand times as long."""
+    return msgspec.structs.fields(table)
+
+
+def _walk(path: Path, value: Any, found: list[Leaf], default: Any = msgspec.NODEFAULT) -> None:
+    if isinstance(value, msgspec.Struct):
+        for field in _fields(type(value)):
+            same = getattr(default, field.name, field.default) if isinstance(default, msgspec.Struct) else field.default
+            _walk((*path, field.encode_name), getattr(value, field.name), found, same)
+    elif isinstance(value, dict) and any(isinstance(one, msgspec.Struct) for one in value.values()):
+        for name, one in value.items():
+            _walk((*path, name), one, found)
+    elif isinstance(value, tuple) and any(isinstance(one, msgspec.Struct) for one in value):
+        for number, one in enumerate(value):
+            name = getattr(one, "name", "") if isinstance(one, msgspec.Struct) else ""
+            _walk((*path, name or number), one, found)
+    else:
+        text = show(value)
+        text = text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + ".."
+        found.append(Leaf(show_path(path), text, value == default, value))

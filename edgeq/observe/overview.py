@@ -1,0 +1,285 @@
+"""What `edgeq show` and the metrics tell, made in the supervisor from the board, the sockets and the configuration.
+
+No worker is asked, so a worker that hangs is seen, not waited for. One list of records for each subject; every record
+of a list has the same keys, and what cannot be known is None. Times are milliseconds, rates are of the last ten
+seconds, quantiles of the last ten to twenty (`sampler.py`).
+
+Queues are in `queues.py`, what the workers report in `reports.py`. All is made at most ten times a second, and in a
+tenth of the supervisor's time, however often somebody asks (`fresh.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from edgeq.board import resources
+from edgeq.board.layout import Board
+from edgeq.board.resources import Reading
+from edgeq.config.schema import Config
+from edgeq.config.shown import leaves
+from edgeq.observe.fresh import Fresh
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key
+from edgeq.observe.reports import Fleet, Records, Reports
+from edgeq.observe.sampler import Sampler
+from edgeq.reasons import REASONS
+from edgeq.supervisor.sockets_io import kernel_backlog_limit
+
+STUCK_MS: Final = 2000
+"""A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Overview:
+    """All subjects, each a method that returns records."""
+
+    def __init__(self, board: Board, fleet: Fleet, sockets: Sockets, config: Callable[[], Config]) -> None:
+        self._board = board
+        self._fleet = fleet
+        self._config = config
+        self._sampler = Sampler(board)
+        self._fresh = Fresh()
+        self._reports = Reports(board, fleet, self._fresh)
+        self._queues = Queues(sockets, self._reports, self._sampler, config, self.readings)
+        self.bury = self._reports.bury
+        """To be called before the row of a dead worker is cleared."""
+        self.subjects: Final[Mapping[str, Callable[[], Records]]] = {
+            one.__name__: one
+            for one in (
+                self.queues,
+                self.upstreams,
+                self.endpoints,
+                self.routes,
+                self.tenants,
+                self.limits,
+                self.workers,
+                self.reasons,
+                self.config,
+            )
+        }
+        """By name, as commands call them."""
+
+    # Now and then.
+
+    def sample(self) -> None:
+        """Once a second: note the counters that become rates, and the high-water of what keeps none itself."""
+        counters: dict[str, tuple[int, ...]] = {
+            f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
+            for slot in self._fleet.pids()
+        }
+        for slot, report in self._reports.all().items():
+            for one in report.get("listeners", ()):
+                counters[accept_key(one["address"], slot)] = (one["accepted"],)
+        for reason, found in self._reports.refusals().items():
+            for resource, count in found.items():
+                counters[_refusal_key(reason, resource)] = (count,)
+        self._sampler.sample(time.monotonic(), self._resources(), counters)
+        self._queues.note_high_water()
+
+    # Subjects.
+
+    def queues(self) -> Records:
+        """Every place where something can wait, in the order of a request's way."""
+        return self._fresh.get("queues", self._queues.all)
+
+    def upstreams(self) -> Records:
+        """Each upstream with its limit, its breaker, and what its answers take."""
+        return self._fresh.get("upstreams", self._upstreams)
+
+    def endpoints(self) -> Records:
+        """Each endpoint with its connections, of all workers, and why it is left out."""
+        return self._fresh.get("endpoints", self._endpoints)
+
+    def routes(self) -> Records:
+        """Each route with its limit."""
+        return self._fresh.get("routes", self._routes)
+
+    def tenants(self) -> Records:
+        """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
+        return self._fresh.get("tenants", lambda: self._reports.tenants(self._config().tenant.limit))
+
+    def limits(self) -> Records:
+        """Everything that is a number in the configuration, and where its value comes from."""
+        return self._fresh.get("limits", self._limits)
+
+    def workers(self) -> Records:
+        """Each worker process."""
+        return self._fresh.get("workers", self._workers)
+
+    def reasons(self) -> Records:
+        """Refusals and failures by reason and resource, of all workers, the dead ones included."""
+        return self._fresh.get("reasons", self._reasons)
+
+    def config(self) -> Records:
+        """What runs now, with secrets masked."""
+        return [{"key": one.key, "value": one.value, "default": one.is_default} for one in leaves(self._config())]
+
+    def readings(self) -> dict[str, Reading]:
+        """The numbers of all resources with histograms since the start, for the metrics."""
+        return self._fresh.get("readings", lambda: {name: self._reading(name) for name in self._resources()})
+
+    # How it is done.
+
+    def _resources(self) -> list[str]:
+        config = self._config()
+        routes = [f"route/{route.name}" for route in config.route if route.limit]
+        return [*routes, *(f"upstream/{name}" for name in config.upstream)]
+
+    def _reading(self, name: str) -> Reading:
+        return resources.read(self._board, self._board.resource_index(name))
+
+    def _endpoints(self) -> Records:
+        left_out = ("waiting_limit", "connecting_limit")
+        return [{key: value for key, value in one.items() if key not in left_out} for one in self._reports.pools()]
+
+    def _upstreams(self) -> Records:
+        now_s, now_ns = time.monotonic(), time.monotonic_ns()
+        states: dict[str, dict[str, Any]] = {}
+        for seen in self._reports.upstreams():
+            # Workers agree on what is in use but for a moment; the breaker that is not closed is the one to be told.
+            known = states.get(seen["upstream"])
+            if known is None or (seen["breaker"] or {}).get("state", "closed") != "closed":
+                states[seen["upstream"]] = seen
+        readings = self.readings()
+        found: Records = []
+        for name, config in self._config().upstream.items():
+            reading = readings[f"upstream/{name}"]
+            recent = self._sampler.recent(f"upstream/{name}", reading)
+            rates = self._sampler.rates(f"upstream/{name}", now_s, reading)
+            state = states.get(name, {})
+            breaker = state.get("breaker")
+            limit, source = self._limit_of(f"upstream/{name}", config.limit)
+            service = recent.services()
+            found.append(
+                {
+                    "upstream": name,
+                    "in_flight": reading.in_flight,
+                    "limit": limit,
+                    "limit_source": source,
+                    "queued": reading.queued,
+                    "queue_limit": config.queue.max,
+                    "oldest_ms": (now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
+                    "endpoints": state.get("known", 0),
+                    "in_use": state.get("in_use", 0),
+                    "panic": state.get("panic", False),
+                    "breaker": breaker["state"] if breaker else None,
+                    "service_ms": {mark: service.quantile(share) / 1000 for mark, share in QUANTILES},
+                    "answers_per_s": rates.departures,
+                    "refused_per_s": rates.refused,
+                    "ok": reading.counters[resources.OK],
+                    "dropped": reading.counters[resources.DROPPED],
+                    "refused": reading.refusals(),
+                }
+            )
+        return found
+
+    def _limit_of(self, name: str, configured: int | str) -> tuple[int | None, str]:
+        """What holds now, None for no limit, and whose number it is."""
+        if isinstance(configured, int):
+            return configured or None, "file"
+        learned = self._board.learned_limit(self._board.resource_index(name)) or None
+        return (None, "observe") if configured == "observe" else (learned, "learned")
+
+    def _routes(self) -> Records:
+        now_s = time.monotonic()
+        readings = self.readings()
+        found: Records = []
+        for route in self._config().route:
+            name = f"route/{route.name}"
+            reading = readings.get(name)
+            rates = self._sampler.rates(name, now_s, reading) if reading is not None else None
+            found.append(
+                {
+                    "route": route.name,
+                    "host": route.match.host,
+                    "path": route.match.path,
+                    "upstream": route.upstream,
+                    "priority": route.priority,
+                    "in_flight": reading.in_flight if reading is not None else None,
+                    "limit": route.limit or None,
+                    "queued": reading.queued if reading is not None else None,
+                    "queue_limit": route.queue.max if route.limit else None,
+                    "answers_per_s": rates.departures if rates is not None else None,
+                    "refused_per_s": rates.refused if rates is not None else None,
+                }
+            )
+        return found
+
+    def _limits(self) -> Records:
+        somaxconn = kernel_backlog_limit()
+        found: Records = []
+        for leaf in leaves(self._config()):
+            is_number = isinstance(leaf.raw, int | float) and not isinstance(leaf.raw, bool)
+            step, _, last = leaf.key.rpartition(".")
+            is_learned = last == "limit" and step.startswith("upstream.") and not is_number
+            is_rate = last == "limits" and step.startswith("rate.")
+            if not is_number and not is_learned and not is_rate:
+                continue
+            value, source = leaf.value, "default" if leaf.is_default else "file"
+            if is_learned:
+                name = step.removeprefix("upstream.").strip('"')
+                limit, source = self._limit_of(f"upstream/{name}", str(leaf.raw))
+                value = "none" if limit is None else str(limit)
+            elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
+                value, source = str(somaxconn), "kernel"
+            found.append({"limit": leaf.key, "value": value, "source": source, "configured": leaf.value})
+        return found
+
+    def _workers(self) -> Records:
+        """A worker that was never heard of has a beat age of -1."""
+        now_s, now_ns = time.monotonic(), time.monotonic_ns()
+        reports = self._reports.all()
+        found: Records = []
+        for slot, pid in self._fleet.pids().items():
+            row = self._board.row(slot)
+            beat_age_ms = (now_ns - row.heartbeat_ns) // 1_000_000 if row.heartbeat_ns else -1
+            seen = row.snapshot()
+            counts = (row.requests, row.connections)
+            requests_per_s, accepts_per_s = self._sampler.counter_rates(f"worker/{slot}", now_s, counts)
+            found.append(
+                {
+                    **seen,
+                    "state": "stuck" if beat_age_ms > STUCK_MS else seen["state"],
+                    "pid": pid,
+                    "max_lag_us": reports.get(slot, {}).get("max_lag_us", 0),
+                    "beat_age_ms": beat_age_ms,
+                    "requests_per_s": requests_per_s,
+                    "accepts_per_s": accepts_per_s,
+                    "memory_bytes": _memory_bytes(pid),
+                }
+            )
+        return found
+
+    def _reasons(self) -> Records:
+        now_s = time.monotonic()
+        found: Records = []
+        for reason, counts in self._reports.refusals().items():
+            known = REASONS.get(reason)
+            for resource, count in counts.items():
+                (rate,) = self._sampler.counter_rates(_refusal_key(reason, resource), now_s, (count,))
+                found.append(
+                    {
+                        "reason": reason,
+                        "resource": resource,
+                        "count": count,
+                        "per_s": rate,
+                        "status": known.status if known is not None else 0,
+                        "hint": known.hint if known is not None else "",
+                    }
+                )
+        return sorted(found, key=lambda one: (-one["per_s"], -one["count"], one["reason"], one["resource"]))
+
+
+def _refusal_key(reason: str, resource: str) -> str:
+    return f"refused/{reason} {resource}"
+
+
+def _memory_bytes(pid: int) -> int | None:
+    """Resident, of any process that we may see."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * _PAGE_BYTES
+    return None

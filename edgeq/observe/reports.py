@@ -1,0 +1,153 @@
+"""The workers' reports (worker/report.py), read from the board and made one: of all workers, the dead ones included.
+
+Counters of refusals outlive their worker: before its row is cleared they are added to those of the other dead, which
+have a report of their own on the board. So they outlive the supervisor as well, if the board does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+
+from edgeq.board.layout import Board
+from edgeq.observe.fresh import Fresh
+from edgeq.observe.refusals import OTHER
+
+Report = dict[str, Any]
+Records = list[dict[str, Any]]
+
+MAX_REFUSALS: Final = 4096
+"""Pairs of reason and resource that are kept of dead workers."""
+MAX_TENANTS: Final = 64
+
+
+class Fleet(Protocol):
+    """Which processes there are."""
+
+    def pids(self) -> dict[int, int]:
+        """Slot to process id."""
+
+
+class Reports:
+    """Of one gateway. `fresh`: what is kept for a moment of all that is made from them."""
+
+    def __init__(self, board: Board, fleet: Fleet, fresh: Fresh) -> None:
+        self._board = board
+        self._fleet = fleet
+        self._fresh = fresh
+
+    def all(self) -> dict[int, Report]:
+        """By slot; empty ones of workers that have not reported yet."""
+        return self._fresh.get("reports", self._read)
+
+    def _read(self) -> dict[int, Report]:
+        return {slot: _decode(self._board.report(slot).read()) for slot in self._fleet.pids()}
+
+    def refusals(self) -> dict[str, dict[str, int]]:
+        """Reason to resource to count, since the start."""
+        total = _refusals_of(_decode(self._board.report(self._board.slots).read()))
+        for report in self.all().values():
+            _add_refusals(total, _refusals_of(report))
+        return total
+
+    def bury(self, slot: int) -> None:
+        """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.
+
+        MAX_REFUSALS pairs are kept; of more only the sum of each reason.
+        """
+        page = self._board.report(self._board.slots)
+        kept = _refusals_of(_decode(page.read()))
+        _add_refusals(kept, _refusals_of(_decode(self._board.report(slot).read())))
+        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_refusals(kept)) > page.max_bytes:
+            text = _encode_refusals({reason: {OTHER: sum(found.values())} for reason, found in kept.items()})
+        page.write(text)
+        self._fresh.forget()
+
+    def upstreams(self) -> Iterator[Report]:
+        """Each upstream as each worker sees it."""
+        for report in self.all().values():
+            yield from report.get("upstreams", ())
+
+    def pools(self) -> Records:
+        """Each endpoint's connections of all workers, and why it is left out."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        now_ns = time.monotonic_ns()
+        for upstream in self.upstreams():
+            for seen in upstream["endpoints"]:
+                key = (upstream["upstream"], seen["endpoint"])
+                one = found.get(key)
+                if one is None:
+                    one = found[key] = {
+                        "upstream": key[0],
+                        "endpoint": key[1],
+                        "state": "in use",
+                        **dict.fromkeys(("active", "idle", "connecting", "waiting"), 0),
+                        "oldest_ms": 0.0,
+                        "cost_ms": None,
+                        "weight": seen.get("weight", 1.0),
+                        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
+                        "ejected_s": 0.0,
+                        "health": "unknown",
+                    }
+                for count in ("active", "idle", "connecting", "waiting"):
+                    one[count] += seen[count]
+                for count in ("answered", "failed"):
+                    one[count] += seen.get(count, 0)
+                one["waiting_limit"] += upstream["max_waiting"]
+                one["connecting_limit"] += upstream["max_connecting"]
+                if seen["oldest_ns"]:
+                    one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
+                if "cost_s" in seen:
+                    one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
+                one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
+                if seen.get("health", "unknown") != "unknown":
+                    one["health"] = seen["health"]
+                if one["ejected_s"] or one["health"] == "bad":
+                    one["state"] = "ejected" if one["ejected_s"] else "unhealthy"
+        return [found[key] for key in sorted(found)]
+
+    def tenants(self, limit: int) -> Records:
+        """Those that have the most requests in flight or waiting; `limit` of each, 0 for none."""
+        found: dict[str, dict[str, Any]] = {}
+        for report in self.all().values():
+            for seen in report.get("tenants", ()):
+                one = found.setdefault(
+                    seen["tenant"],
+                    {"tenant": seen["tenant"], "in_flight": 0, "limit": 0, "queued": 0, "oldest_ms": 0, "refused": {}},
+                )
+                one["in_flight"] += seen["in_flight"]
+                one["queued"] += seen["queued"]
+                one["oldest_ms"] = max(one["oldest_ms"], seen["oldest_ms"])
+                add(one["refused"], seen["refused"])
+                one["limit"] = limit or None
+        return sorted(found.values(), key=lambda one: -(one["in_flight"] + one["queued"]))[:MAX_TENANTS]
+
+
+def _decode(document: bytes) -> dict[str, Any]:
+    """A report; empty if there is none."""
+    if not document:
+        return {}
+    found = orjson.loads(document)
+    return found if isinstance(found, dict) else {}
+
+
+def _refusals_of(report: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    return {reason: dict(counts) for reason, counts in report.get("refusals", {}).items()}
+
+
+def _add_refusals(total: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
+    for reason, counts in more.items():
+        add(total.setdefault(reason, {}), counts)
+
+
+def add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    """Count by count."""
+    for key, count in more.items():
+        total[key] = total.get(key, 0) + count
+
+
+def _encode_refusals(counts: Mapping[str, Mapping[str, int]]) -> bytes:
+    return orjson.dumps({"refusals": counts})

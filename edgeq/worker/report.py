@@ -1,0 +1,128 @@
+"""What a worker tells of itself beside the numbers of its row: a JSON document on the board, twice a second.
+
+Here are names and what only people look at: pools, endpoints in the eyes of the balancer, who waits for a connection,
+tenants, refusals by resource. What other workers decide by is in cells instead (board/resources.py).
+
+Invariants
+- Everything is bounded, so the document is, too: the newest names are left out, not the oldest, so that a counter that
+  was told once is told again, and grows. What is left out of the refusals is told as of one resource, `OTHER`.
+- Moments are told in monotonic nanoseconds, not ages: a reader may look at the report of a worker that hangs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from edgeq.admission.bulkhead import Bulkhead
+from edgeq.listener.accept_io import Acceptor
+from edgeq.observe.refusals import OTHER, Refusals
+from edgeq.upstream.pool import Pool
+from edgeq.upstream.upstream import Upstream
+
+MAX_REFUSALS: Final = 1024
+"""Pairs of a reason and a resource."""
+MAX_ENDPOINTS: Final = 256
+MAX_TENANTS: Final = 64
+"""Of a table; of a queue the half."""
+_SECTIONS: Final = ("tenants", "queues", "upstreams", "listeners")
+"""What may be left out, in this order."""
+
+
+def encode(document: dict[str, Any], max_bytes: int) -> bytes:
+    """As JSON. What does not fit is left out, and `left_out` says what: names of a configuration may be long."""
+    text = orjson.dumps(document)
+    left_out: list[str] = []
+    for section in _SECTIONS:
+        if len(text) <= max_bytes:
+            return text
+        left_out.append(section)
+        text = orjson.dumps({**document, **dict.fromkeys(left_out, ()), "left_out": left_out})
+    if len(text) > max_bytes:
+        totals = {reason: {OTHER: sum(counts.values())} for reason, counts in document["refusals"].items()}
+        text = orjson.dumps({"refusals": totals, "left_out": ["resources", *_SECTIONS]})
+    return text
+
+
+class RefusalsTold:
+    """Refusals by reason and resource, as they are told: MAX_REFUSALS pairs, the rest of each reason as OTHER.
+
+    Resources of a reason keep their order, and so what was told once is a number of the first ones.
+    """
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[str, int] = {}
+
+    def of(self, counted: Refusals) -> dict[str, dict[str, int]]:
+        """Reason to resource to count."""
+        room = MAX_REFUSALS - sum(self._told.values())
+        document: dict[str, dict[str, int]] = {}
+        for reason, resources in counted.snapshot().items():
+            known = self._told.get(reason, 0)
+            more = min(room, len(resources) - known)
+            room -= more
+            self._told[reason] = known + more
+            kept = dict(list(resources.items())[: known + more])
+            rest = sum(resources.values()) - sum(kept.values())
+            if rest:
+                kept[OTHER] = kept.get(OTHER, 0) + rest
+            document[reason] = kept
+        return document
+
+
+def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:
+    """Who waits for a place, because as many connections are open as there may be."""
+    seen = acceptor.snapshot()
+    kept = ("state", "accepted", "waiting", "waiting_max", "oldest_wait_s", "waited", "abandoned", "handshakes")
+    return {"address": address, **{key: seen[key] for key in kept}}
+
+
+def upstreams(all_of_them: list[Upstream], now: float) -> list[dict[str, Any]]:
+    """Each upstream with its breaker and its endpoints; the first MAX_ENDPOINTS of all together."""
+    room = MAX_ENDPOINTS
+    told: list[dict[str, Any]] = []
+    for one in all_of_them:
+        pools = one.pools[:room]
+        room -= len(pools)
+        told.append(
+            {
+                "upstream": one.name,
+                "endpoints": [_endpoint(pool, now) for pool in pools],
+                "known": len(one.pools),
+                "in_use": len(one.balancer.members) if one.members else len(one.pools),
+                "panic": one.panics,
+                "breaker": one.breaker.snapshot(now) if one.breaker is not None else None,
+                "max_connections": one.max_connections,
+                "max_connecting": one.max_connecting,
+                "max_waiting": one.max_waiting,
+            }
+        )
+    return told
+
+
+def _endpoint(pool: Pool, now: float) -> dict[str, Any]:
+    seen: dict[str, Any] = pool.snapshot()
+    oldest_s = seen.pop("oldest_wait_s")
+    if pool.member is not None:
+        seen |= pool.member.snapshot(now)
+    return {**seen, "oldest_ns": int((now - oldest_s) * 1e9) if pool.waiting else 0}
+
+
+def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:
+    """What the cells of a resource do not say: its waiters by tenant and class."""
+    told: list[dict[str, Any]] = []
+    for one in bulkheads:
+        queue = one.queue
+        if queue.queued:
+            waiting = sorted(queue.tenants().items(), key=lambda item: -item[1])[: MAX_TENANTS // 2]
+            told.append(
+                {
+                    "resource": one.resource,
+                    "by_tenant": {tenant.decode("latin-1"): count for tenant, count in waiting},
+                    "by_class": queue.by_class(),
+                }
+            )
+    return told

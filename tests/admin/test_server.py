@@ -1,0 +1,210 @@
+"""The admin socket against clients of all kinds; a fake supervisor behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeq.admin.commands import Reloaded
+from edgeq.admin.render import Record
+from edgeq.admin.server_io import AdminServer, MetricsServer
+from edgeq.config.schema import Server
+from edgeq.errors import StartError
+
+
+class FakeControl:
+    """Has one worker and one event."""
+
+    def show(self, subject: str) -> list[Record]:
+        if subject == "limits":
+            raise RuntimeError("a defect")
+        return [{"slot": 0}]
+
+    def events(self, count: int) -> list[Record]:
+        return [{"event": "x" * 100}] * count
+
+    async def follow_events(self) -> AsyncIterator[Record]:
+        yield {"event": "one"}
+        yield {}
+        yield {"event": "two"}
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        return "text/plain", accept.encode()
+
+    def version(self) -> Record:
+        return {"version": "1"}
+
+    def is_ready(self) -> bool:
+        return True
+
+    async def reload(self) -> Reloaded:
+        return Reloaded(True, 1, "")
+
+    def drain(self) -> None:
+        pass
+
+
+def talk(path: Path, *messages: bytes) -> list[bytes]:
+    """The answers to messages on connections of their own, all open at the same time."""
+
+    async def ask(message: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(message)
+        writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(), 60)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+    async def all_of_them() -> list[bytes]:
+        return list(await asyncio.gather(*map(ask, messages)))
+
+    return serve(path, all_of_them)
+
+
+def serve(path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]]) -> list[bytes]:
+    async def run() -> list[bytes]:
+        server = AdminServer(Server(admin=str(path)), FakeControl())
+        await server.start()
+        try:
+            return await client()
+        finally:
+            await server.close()
+
+    return asyncio.run(run())
+
+
+def test_both_languages(tmp_path: Path) -> None:
+    """Text, text as JSON, HTTP; mistakes in either get a text; a defect is no silence."""
+    answers = talk(
+        tmp_path / "s",
+        b"show workers\n",
+        b"show workers json\n",
+        b"show wrkers\n",
+        b"GET /v1/workers HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: me\r\n\r\n",
+        b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /v1/workers HTTP/1.1\r\n\r\n",
+        b"show limits\n",
+        b"GET /v1/limits HTTP/1.0\r\n\r\n",
+        b"\n",
+    )
+    assert answers[0].startswith(b"slot")
+    assert answers[1] == b'[{"slot":0}]\n'
+    assert answers[2].startswith(b"error: unknown command 'show wrkers'; did you mean 'show workers'")
+    assert answers[3].endswith(b'\r\n\r\n[{"slot":0}]\n')
+    assert answers[4].endswith(b"\r\n\r\nme")
+    assert answers[5].startswith(b"HTTP/1.1 404 ")
+    assert answers[6].startswith(b"HTTP/1.1 400 ")
+    assert answers[7] == b"error: a defect of edgeq: see the event log\n"
+    assert answers[8].startswith(b"HTTP/1.1 500 ")
+    assert answers[9] == b""
+
+
+def test_streams(tmp_path: Path) -> None:
+    """Records as they come, an empty one as an empty line."""
+    text, http = talk(tmp_path / "s", b"follow events\n", b"GET /v1/events/follow HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert text == b'{"event":"one"}\n\n{"event":"two"}\n'
+    assert b"transfer-encoding: chunked" in http.lower()
+    assert b'{"event":"two"}\n' in http
+
+
+def test_several_requests_on_one_connection(tmp_path: Path) -> None:
+    """Also sent at once; the one that does not ask for more ends it."""
+    keep = b"GET /v1/version HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+    last = b"GET /v1/version HTTP/1.1\r\nHost: a\r\n\r\n"
+    (answers,) = talk(tmp_path / "s", keep + keep + last + last)
+    assert answers.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_client_that_polls(tmp_path: Path) -> None:
+    """The same bytes again and again, cut anywhere, mixed with others: each gets its own answer, in order."""
+    keep = "Host: a\r\nConnection: keep-alive\r\n\r\n"
+    ask = {name: f"GET /v1/{name} HTTP/1.1\r\n{keep}".encode() for name in ("workers", "version", "limits", "reasons")}
+    ask["metrics"] = f"GET /metrics HTTP/1.1\r\nAccept: x\r\n{keep}".encode()
+    wanted = {
+        "workers": b'[{"slot":0}]\n',
+        "version": b'{"version":"1"}\n',
+        "reasons": b'[{"slot":0}]\n',
+        "metrics": b"x",
+    }
+    order = ["workers"] * 3 + ["version"] * 2 + ["limits"] * 3 + ["metrics"] * 3 + ["workers", "reasons", "workers"]
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+
+        async def one() -> bytes:
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            return await reader.readexactly(length)
+
+        answers = []
+        for name in order:
+            writer.write(ask[name])
+            answers.append(await one())
+        for cut in range(1, len(ask["workers"])):
+            writer.write(ask["workers"][:cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+            writer.write(ask["workers"][cut:])
+            answers.append(await one())
+        writer.write(ask["workers"] * 3 + ask["version"] * 2)
+        answers.extend([await one() for _ in range(5)])
+        writer.write(ask["workers"] + ask["version"])
+        answers.extend([await one() for _ in range(2)])
+        writer.close()
+        return answers
+
+    answers = serve(tmp_path / "s", poll)
+    expected = [wanted.get(name, b"") for name in order]
+    expected += [wanted["workers"]] * (len(ask["workers"]) - 1)
+    expected += [wanted[name] for name in ("workers",) * 3 + ("version",) * 2 + ("workers", "version")]
+    assert [one if b"a defect of edgeq" not in one else b"" for one in answers] == expected
+
+
+def test_metrics_address_in_use() -> None:
+    """Its start fails, and says which address it was."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartError, match=f"cannot serve metrics on {address}: "):
+            asyncio.run(MetricsServer(FakeControl()).start(address))
+
+
+def test_bodies_and_endless_heads_are_refused(tmp_path: Path) -> None:
+    """There is no command that needs one, and no client may fill the memory."""
+    head = b"POST /v1/reload HTTP/1.1\r\nHost: a\r\n"
+    large, long = talk(
+        tmp_path / "s",
+        head + b"Content-Length: 1000000\r\n\r\n" + bytes(100_000),
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    )
+    assert large.startswith(b"HTTP/1.1 413 ") or large == b""
+    assert long.startswith(b"HTTP/1.1 431 ") or long == b""
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.binary(max_size=300), st.text(max_size=100).map(str.encode)), min_size=1, max_size=8))
+def test_whatever_comes_the_next_client_is_served(tmp_path: Path, garbage: list[bytes]) -> None:
+    """No bytes of one client stop the service for another."""
+    assert talk(tmp_path / "s", *garbage, b"show version\n")[-1] == b"version: 1\n"
+
+
+def test_mode_from_the_first_moment(tmp_path: Path) -> None:
+    """Nobody connects before the group is right, and a group that is gone is an error with its name."""
+    path = tmp_path / "s"
+    server = AdminServer(Server(admin=str(path), admin_mode="0640"), FakeControl())
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+    asyncio.run(server.close())
+    with pytest.raises(StartError, match="no group 'no such'"):
+        AdminServer(Server(admin=str(path), admin_group="no such"), FakeControl())
+    assert not path.exists()

@@ -1,0 +1,201 @@
+"""What is told is bounded, sums what the workers report, and does not lose what the dead have counted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.admin.commands import COMMANDS
+from edgeq.board.layout import Board
+from edgeq.config.schema import Config, Listener, Upstream
+from edgeq.observe.overview import Overview
+from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
+from edgeq.observe.reports import MAX_REFUSALS
+from edgeq.reasons import REASONS
+from edgeq.supervisor.sockets_io import Queue
+from edgeq.worker import report
+
+CONFIG = Config(
+    listener=(Listener(address="127.0.0.1:1"),), upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit=3)}
+)
+
+
+class Processes:
+    """This process in some slots; no sockets."""
+
+    def __init__(self, slots: list[int]) -> None:
+        self.slots = slots
+
+    def pids(self) -> dict[int, int]:
+        return dict.fromkeys(self.slots, os.getpid())
+
+    def queues(self) -> list[Queue]:
+        return []
+
+
+class Bench:
+    """A board of three workers that report what a test says."""
+
+    def __init__(self) -> None:
+        self.board = Board.create(3)
+        for slot in range(3):
+            self.board.use(slot)
+        self.board.assign_resources(["upstream/u"])
+        self.processes = Processes([0, 1, 2])
+        self.overview = Overview(self.board, self.processes, self.processes, lambda: CONFIG)
+
+    def tell(self, slot: int, **document: Any) -> None:
+        self.board.report(slot).write(orjson.dumps(document))
+
+    def bury(self, slot: int) -> None:
+        """As the supervisor does it."""
+        self.processes.slots.remove(slot)
+        self.overview.bury(slot)
+        self.board.bury(slot)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        # Anew, however often it is asked.
+        fresh = Overview(self.board, self.processes, self.processes, lambda: CONFIG)
+        return {(one["reason"], one["resource"]): one["count"] for one in fresh.reasons()}
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.board.close()
+
+
+def endpoint(name: str, **values: Any) -> dict[str, Any]:
+    zeros = {"active": 0, "idle": 0, "connecting": 0, "waiting": 0, "oldest_ns": 0}
+    return {"endpoint": name, **zeros, **values}
+
+
+def upstream(*endpoints: dict[str, Any], breaker: dict[str, Any] | None = None) -> dict[str, Any]:
+    most = {"max_connections": 10, "max_connecting": 2, "max_waiting": 5}
+    return {
+        "upstream": "u",
+        "endpoints": endpoints,
+        "known": 2,
+        "in_use": 2,
+        "panic": False,
+        "breaker": breaker,
+        **most,
+    }
+
+
+def test_every_show_command_has_a_subject(bench: Bench) -> None:
+    """Each answers on a board on which nobody has said anything yet, too."""
+    wanted = {one.words.removeprefix("show ") for one in COMMANDS if one.words.startswith("show ")}
+    assert set(bench.overview.subjects) == wanted - {"events", "metrics", "version"}
+    for subject in bench.overview.subjects.values():
+        assert isinstance(subject(), list)
+
+
+def test_columns_are_keys(bench: Bench) -> None:
+    """A table never has a column that no record has; unknown is a dash, a misspelt key would be, too."""
+    for slot in range(3):
+        bench.tell(
+            slot,
+            refusals={"queue_full": {"upstream/u:queue": 1}},
+            upstreams=[upstream(endpoint("a:1"))],
+            tenants=[{"tenant": "t", "in_flight": 1, "queued": 0, "oldest_ms": 0, "refused": {}}],
+        )
+    for command in COMMANDS:
+        records = bench.overview.subjects.get(command.words.removeprefix("show "), list)()
+        for column in command.columns if records else ():
+            value: Any = records[0]
+            for step in column.key.split("."):
+                assert step in value, (command.words, column.key)
+                value = value[step]
+
+
+def test_workers_are_summed(bench: Bench) -> None:
+    """Connections of an endpoint, of all workers; whoever has ejected it, it is ejected; the open breaker is told."""
+    bench.tell(0, upstreams=[upstream(endpoint("a:1", active=1, waiting=2, oldest_ns=1), endpoint("b:1", idle=1))])
+    bench.tell(1, upstreams=[upstream(endpoint("a:1", active=3, ejected_s=4.5, failed=7), breaker={"state": "open"})])
+    one, other = bench.overview.endpoints()
+    assert (one["active"], one["waiting"], one["failed"], one["state"], one["ejected_s"]) == (4, 2, 7, "ejected", 4.5)
+    assert one["oldest_ms"] > 0
+    assert (other["endpoint"], other["idle"], other["state"]) == ("b:1", 1, "in use")
+    (pool,) = [one for one in bench.overview.queues() if one["queue"] == "upstream/u#a:1:pool"]
+    assert (pool["depth"], pool["limit"]) == (2, 10)
+    assert bench.overview.upstreams()[0]["breaker"] == "open"
+
+
+_REASONS = st.sampled_from(["queue_full", "client_gone"])
+_STEPS = st.lists(st.tuples(st.integers(0, 2), _REASONS, st.sampled_from(["a", "b", "c"]), st.booleans()))
+
+
+@settings(max_examples=30, deadline=None)
+@given(_STEPS)
+def test_refusals_are_never_lost(steps: list[tuple[int, str, str, bool]]) -> None:
+    """Workers count, report, die and are replaced in any order: the machine's counts are all that was reported."""
+    bench = Bench()
+    workers = [Refusals() for _ in range(3)]
+    told = report.RefusalsTold()
+    expected: dict[tuple[str, str], int] = {}
+    try:
+        for slot, reason, resource, dies in steps:
+            workers[slot].count(reason, resource)
+            expected[reason, resource] = expected.get((reason, resource), 0) + 1
+            bench.tell(slot, refusals=told.of(workers[slot]))
+            if dies:
+                bench.bury(slot)
+                assert bench.counts() == expected
+                workers[slot] = Refusals()
+                bench.processes.slots.append(slot)
+        assert bench.counts() == expected
+    finally:
+        bench.board.close()
+
+
+def test_refusals_of_the_dead_are_bounded(bench: Bench) -> None:
+    """Resources may be new for ever, such as names of endpoints: then the reason's sum is kept."""
+    for number in range(MAX_REFUSALS // 1000 + 2):
+        bench.tell(0, refusals={"upstream_reset": {f"upstream/u#{number}-{at}": 1 for at in range(1000)}})
+        bench.bury(0)
+        bench.processes.slots.append(0)
+    counts = bench.counts()
+    assert len(counts) <= MAX_REFUSALS
+    assert sum(counts.values()) == 1000 * (MAX_REFUSALS // 1000 + 2)
+
+
+def test_a_report_fits_its_page(bench: Bench) -> None:
+    """As many names as there may be, each as long as it may be: what is left out is told, no count is lost."""
+    counted = Refusals()
+    for reason in REASONS:
+        for at in range(MAX_RESOURCES + 5):
+            counted.count(reason, f"{'x' * 200}{at}")
+    told = report.RefusalsTold().of(counted)
+    assert sum(map(len, told.values())) <= report.MAX_REFUSALS + len(REASONS)
+    assert sum(sum(one.values()) for one in told.values()) == counted.total()
+    assert OTHER in told["dns_error"]
+    page = bench.board.report(0)
+    page.write(report.encode({"refusals": told, "upstreams": [upstream()] * 1000}, page.max_bytes))
+    assert sum(bench.counts().values()) == counted.total()
+    document = {"refusals": {}, "upstreams": [upstream()], "tenants": ["t" * page.max_bytes]}
+    shortened = orjson.loads(report.encode(document, page.max_bytes))
+    assert shortened["left_out"] == ["tenants"]
+    assert shortened["upstreams"]
+
+
+def test_counts_never_go_back_because_a_name_is_new() -> None:
+    """Who was told once is told again, however many names come after it."""
+    counted = Refusals()
+    telling = report.RefusalsTold()
+    before: dict[str, dict[str, int]] = {}
+    for number in range(2000):
+        counted.count(list(REASONS)[number % 20], f"r{number}")
+        if number % 100 == 0:
+            now = telling.of(counted)
+            for reason, counts in before.items():
+                for resource, count in counts.items():
+                    assert now[reason].get(resource, 0) >= count
+            before = now
