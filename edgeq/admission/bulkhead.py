@@ -621,18 +621,16 @@ class Bulkhead:
         return cohort
 
     def _find_stuck(self, now: float) -> None:
-        if now >= self._cohort_until:
-            self._next_cohort(now)
-        cohorts = self._cohorts
-        while cohorts and cohorts[0].count == 0:
-            cohorts.popleft()
-        if not cohorts and self.stuck == self.excused:
-            return
         service = self.service
         after_s = _STUCK_UNKNOWN_S
         if service.known:
             after_s = max(_STUCK_S, _STUCK_TIMES * service.p95_s())
         self._cohort_s = max(_COHORT_S, after_s / _COHORTS)
+        if now >= min(self._cohort_until, self._cohort.began_at + self._cohort_s):
+            self._next_cohort(now)
+        cohorts = self._cohorts
+        while cohorts and cohorts[0].count == 0:
+            cohorts.popleft()
         while cohorts and now - cohorts[0].ended_at >= after_s:
             stuck = cohorts.popleft()
             stuck.stuck = True
