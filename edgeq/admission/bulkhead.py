@@ -45,8 +45,8 @@ from edgeq.worker.wheel import NEVER
 
 NO_LIMIT: Final = 1 << 30
 MAX_STUCK: Final = 512
-"""A path that hangs and is asked 100 times a second has 200 in flight: clients that give up after 1 s may only have half
-closed, and stay for another second."""
+"""A path that hangs and is asked 100 times a second has 200 in flight, if its clients give up after 1 s and may only
+have half closed, so that they stay for another second."""
 _STUCK_S: Final = 0.04
 _STUCK_TIMES: Final = 2.0
 _STUCK_UNKNOWN_S: Final = 30.0
