@@ -107,8 +107,12 @@ class Overview:
         return self._fresh.get("limits", self._limits)
 
     def workers(self) -> Records:
-        """Each worker process."""
-        return self._fresh.get("workers", self._workers)
+        """Each worker process, as it is at this moment: who asks may have just changed that."""
+        return self._workers()
+
+    def forget(self) -> None:
+        """Something has changed: the next reader gets new numbers."""
+        self._fresh.forget()
 
     def reasons(self) -> Records:
         """Refusals and failures by reason and resource, of all workers, the dead ones included."""

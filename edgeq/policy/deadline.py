@@ -62,7 +62,7 @@ class DeadlineHeader:
 
         A millisecond at least: 0 means "no time limit" to some.
         """
-        left_ms = int(left_s * 1000.0 + 1e-3)  # 0.7 - 1 ulp s are 700 ms all the same
+        left_ms = int(left_s * 1000.0 + 1e-6)  # 0.7 - 1 ulp s are 700 ms all the same
         if left_ms < 1:
             left_ms = 1
         form = self._form

@@ -273,6 +273,7 @@ class Supervisor:
                 return Reloaded(False, self._generation, "not serving")
             self._notifier.reloading()
             error = await self._reload()
+            self._overview.forget()
             self._reloaded = not error
             self._notifier.ready()
         return Reloaded(not error, self._generation, error)

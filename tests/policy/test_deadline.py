@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeq.policy.deadline import NONE, DeadlineHeader
@@ -43,6 +43,7 @@ def test_anything_can_be_read(name: bytes, value: bytes) -> None:
     assert left_s == NONE or 0 <= left_s <= 86_400
 
 
+@example(b"x-deadline", 1.0999992431534338)
 @given(st.sampled_from(NAMES), st.floats(-1, 86_000))
 def test_what_is_written_can_be_read(name: bytes, left_s: float) -> None:
     """The next hop reads what was meant, rounded down, a millisecond at least."""
