@@ -174,6 +174,7 @@ class Upstream(Watcher):
             self._learner = None
             self.bulkhead.watch(self if kind and learned(kind).wants_times else None, now)
         if isinstance(limit, int):
+            self.bulkhead.queue.patient_until = 0.0  # a number is no guess
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
             self._follow(now)
