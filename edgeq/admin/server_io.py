@@ -226,7 +226,8 @@ class AdminServer(Service):
         except KeyError:
             raise StartError(f"{self._failure}: there is no group {settings.admin_group!r}") from None
         try:
-            os.chown(self._address, -1, gid)
+            if os.stat(self._address).st_gid != gid:  # the unit for systemd allows no chown(2)
+                os.chown(self._address, -1, gid)
             os.chmod(self._address, mode)
         except OSError as error:
             raise StartError(f"{self._failure}: group or mode: {error.strerror}") from error
