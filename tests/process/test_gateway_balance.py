@@ -120,10 +120,11 @@ def test_who_fails_fast_attracts_nobody(eject: dict[str, Value]) -> None:
 
 def test_who_fails_fast_attracts_nobody_when_others_repair_it() -> None:
     """What is tried again at another endpoint is a failure of the first all the same: no client sees one, and the one
-    that fails is asked no more than without retries."""
+    that fails is asked no more than without retries. The budget is none that eight first requests can use up."""
     retry: dict[str, Value] = {"on": ["500"], "backoff": 0}
     none: dict[str, Value] = {"failures": 0, "deviations": 0}
-    with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=none, retry=retry) as four:
+    budget: dict[str, Value] = {"reserve": 100, "concurrent_min": 16}
+    with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=none, retry=retry, retry_budget=budget) as four:
         assert four.load(8, lambda: sum(four.served) >= 400)[1] == 0
         assert 1 <= four.served[2] <= 12, four.served
 
