@@ -180,7 +180,7 @@ def simulate(
                 totals.busy_beside += good
             elif good:
                 totals.service_s += now - start
-                if limit.wants_times and len(totals.times) < TIMES:
+                if limit.is_starting and len(totals.times) < TIMES:
                     totals.times.append(now - start)
                 totals.ok += 1
                 if bound:
@@ -191,7 +191,7 @@ def simulate(
                     ends.append(now)
             else:
                 totals.dropped += 1
-            if limit.wants_times and len(totals.times) >= ENOUGH:
+            if limit.is_starting and len(totals.times) >= ENOUGH:
                 value = learner.tick(now, totals)
                 if value != allowed:
                     allowed = value

@@ -17,40 +17,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from benchmarks.slots import Service, service_time
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.ticket import IGNORED, OK, CallbackTicket
 
 TICK_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """An upstream. `service_s` is the mean."""
-
-    slots: int
-    service_s: float
-    kind: str = "constant"
-
-    @property
-    def capacity(self) -> float:
-        """Requests in a second."""
-        return self.slots / self.service_s
-
-    @property
-    def deadline_s(self) -> float:
-        """When its clients leave."""
-        return max(1.0, 4.0 * self.service_s)
-
-    def draw(self, random: Random) -> float:
-        """The service time of one request."""
-        if self.kind == "exponential":
-            return random.expovariate(1.0 / self.service_s)
-        if self.kind == "bimodal":  # 90 % short, 10 % eleven times as long
-            return self.service_s / 2.0 * (11.0 if random.random() < 0.1 else 1.0)
-        return self.service_s
-
-    def __str__(self) -> str:
-        return f"{self.slots} x {self.service_s * 1000:g} ms {self.kind}"
+def deadline_s(service: Service) -> float:
+    """When its clients leave."""
+    return max(1.0, 4.0 * service.mean_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +89,7 @@ def quantile(values: list[float], share: float) -> float:
 class Simulation:
     """One upstream behind one bulkhead."""
 
-    def __init__(self, shape: Shape, policy: Policy, seed: int) -> None:
+    def __init__(self, shape: Service, policy: Policy, seed: int) -> None:
         self.shape = shape
         self.random = Random(seed)
         self.now = 0.0
@@ -137,7 +113,7 @@ class Simulation:
         tallies = {load.tenant: Tally() for load in loads}
         for load in loads:
             self._arrive_next(load, tallies[load.tenant], seconds)
-        self.at(TICK_S, lambda: self._tick(seconds + self.shape.deadline_s + 1.0))
+        self.at(TICK_S, lambda: self._tick(seconds + deadline_s(self.shape) + 1.0))
         while self.events:
             self.now, _, call = heapq.heappop(self.events)
             call()
@@ -168,13 +144,13 @@ class Simulation:
         else:
             self.bulkhead.offer(request.ticket, self.now)
         if not request.ended:
-            self.at(self.now + self.shape.deadline_s, request.leave)
+            self.at(self.now + deadline_s(self.shape), request.leave)
 
     def work(self, request: Request) -> None:
         """The upstream gets a request."""
         if self.free:
             self.free -= 1
-            service_s = self.shape.draw(self.random)
+            service_s = service_time(self.shape, self.random)
             self.drawn_s += service_s
             self.drawn += 1
             self.at(self.now + service_s, lambda: self._worked(request))
@@ -202,7 +178,7 @@ class Request:
         ticket.tenant = load.tenant
         ticket.priority = load.priority
         if load.is_deadline_known:
-            ticket.deadline_at = simulation.now + simulation.shape.deadline_s
+            ticket.deadline_at = simulation.now + deadline_s(simulation.shape)
         self.ticket = ticket
 
     def granted(self, ticket: CallbackTicket, now: float) -> None:
@@ -234,12 +210,12 @@ class Request:
             self.ticket.release(self.simulation.now, IGNORED)
 
 
-def run(shape: Shape, policy: Policy, loads: list[Load], seconds: float, seed: int) -> dict[bytes, Tally]:
+def run(shape: Service, policy: Policy, loads: list[Load], seconds: float, seed: int) -> dict[bytes, Tally]:
     """One simulation."""
     return Simulation(shape, policy, seed).run(loads, seconds)
 
 
-def merged(shape: Shape, policy: Policy, loads: list[Load], seconds: float, seeds: int) -> dict[bytes, Tally]:
+def merged(shape: Service, policy: Policy, loads: list[Load], seconds: float, seeds: int) -> dict[bytes, Tally]:
     """Several seeds, added up."""
     total = {load.tenant: Tally() for load in loads}
     for seed in range(seeds):
@@ -261,11 +237,11 @@ HEADER = (
 )
 
 
-def row(shape: Shape, policy: Policy, load: str, tally: Tally, of: float) -> str:
+def row(shape: Service, policy: Policy, load: str, tally: Tally, of: float) -> str:
     """One line of the table. `of`: how many could have been answered."""
     reasons = ", ".join(f"{name} {count / tally.offered:.2%}" for name, count in tally.reasons.most_common(3))
     cells = (
-        str(shape),
+        shape.title,
         policy.name,
         load,
         f"{tally.share(of):.3f}",
@@ -279,7 +255,7 @@ def row(shape: Shape, policy: Policy, load: str, tally: Tally, of: float) -> str
     return f"| {' | '.join(cells)} |"
 
 
-def steady(shape: Shape, policy: Policy, factor: float, seconds: float, seeds: int, is_deadline_known: bool) -> str:
+def steady(shape: Service, policy: Policy, factor: float, seconds: float, seeds: int, is_deadline_known: bool) -> str:
     """A load of `factor` times the capacity."""
     load = Load(b"", shape.capacity * factor, is_deadline_known=is_deadline_known)
     tally = merged(shape, policy, [load], seconds, seeds)[b""]
@@ -287,7 +263,7 @@ def steady(shape: Shape, policy: Policy, factor: float, seconds: float, seeds: i
     return row(shape, policy, name, tally, min(tally.offered, tally.capacity))
 
 
-def recovery(shape: Shape, policy: Policy, seeds: int) -> str:
+def recovery(shape: Service, policy: Policy, seeds: int) -> str:
     """0.8 of the capacity, five times of that for three seconds: how long until all are answered again?"""
     end = 8.0
     load = Load(b"", shape.capacity * 0.8, (5.0, end, 5.0))
@@ -305,7 +281,7 @@ def recovery(shape: Shape, policy: Policy, seeds: int) -> str:
     return row(shape, policy, f"0.8x, burst of 5x for 3 s: all well after {worst:.2f} s", total, could)
 
 
-def neighbours(shape: Shape, policy: Policy, seconds: float, seeds: int) -> list[str]:
+def neighbours(shape: Service, policy: Policy, seconds: float, seeds: int) -> list[str]:
     """A polite tenant of a tenth of the capacity beside a noisy one of three times the capacity."""
     loads = [Load(b"polite", shape.capacity * 0.1), Load(b"noisy", shape.capacity * 3.0)]
     tallies = merged(shape, policy, loads, seconds, seeds)
@@ -316,7 +292,7 @@ def neighbours(shape: Shape, policy: Policy, seconds: float, seeds: int) -> list
     ]
 
 
-def classes(shape: Shape, policy: Policy, seconds: float, seeds: int) -> list[str]:
+def classes(shape: Service, policy: Policy, seconds: float, seeds: int) -> list[str]:
     """Critical 0.5x and default 0.4x beside sheddable 3x."""
     loads = [
         Load(b"critical", shape.capacity * 0.5, priority=0),
@@ -335,15 +311,15 @@ def classes(shape: Shape, policy: Policy, seconds: float, seeds: int) -> list[st
 
 
 SHAPES = (
-    Shape(16, 0.020),
-    Shape(16, 0.020, "exponential"),
-    Shape(16, 0.020, "bimodal"),
-    Shape(16, 0.001),
-    Shape(16, 0.500, "exponential"),
-    Shape(4, 0.050, "exponential"),
-    Shape(2, 0.500, "exponential"),
-    Shape(1, 0.200),
-    Shape(256, 0.020, "exponential"),
+    Service(16, 0.020),
+    Service(16, 0.020, "exponential"),
+    Service(16, 0.020, "bimodal"),
+    Service(16, 0.001),
+    Service(16, 0.500, "exponential"),
+    Service(4, 0.050, "exponential"),
+    Service(2, 0.500, "exponential"),
+    Service(1, 0.200),
+    Service(256, 0.020, "exponential"),
 )
 
 
@@ -357,7 +333,7 @@ def main() -> None:
     seconds, seeds = args.seconds, args.seeds
     print(HEADER)
     for shape in SHAPES:
-        if args.only not in str(shape):
+        if args.only not in shape.title:
             continue
         # As many requests as twenty seconds of the first shape have, in no less than these seconds.
         span = max(min(seconds, seconds * 800.0 / shape.capacity), 2.0)
@@ -370,7 +346,7 @@ def main() -> None:
         for line in neighbours(shape, ADAPTIVE, span, seeds):
             print(line, flush=True)
     shape = SHAPES[1]
-    if args.only in str(shape):
+    if args.only in shape.title:
         for line in classes(shape, ADAPTIVE, seconds, seeds):
             print(line)
         for policy in POLICIES[:-1]:

@@ -92,7 +92,6 @@ class Adaptive(Limit):
         "_recent_s",
         "_rung",
         "_start",
-        "_starting",
         "_top",
         "_tried",
         "_tried_s",
@@ -103,7 +102,7 @@ class Adaptive(Limit):
     def __init__(self, initial: int = 1, minimum: int = 1, maximum: int = 4096) -> None:
         super().__init__(initial, minimum, maximum)
         self.settles = True
-        self.wants_times = True
+        self.is_starting = True
         self.knee: Knee = Knee()
         self._rung: int = rung_at(initial)
         # Where the limit is now, and where it is while nothing is tried.
@@ -124,7 +123,6 @@ class Adaptive(Limit):
         self._ceiling: Ceiling = Ceiling(maximum)
         # Answers per second that it has shown to be able to give.
         self._pace: float = 0.0
-        self._starting: bool = True
         self._start: Start = Start()
 
     @property
@@ -136,7 +134,7 @@ class Adaptive(Limit):
         """Enough answers to be compared, and every request in flight replaced more than once."""
         if window.busy and window.duration_s >= self.LONG_S:
             return True
-        if self._starting:
+        if self.is_starting:
             return self._start.due(window)
         return window.ok + window.dropped >= max(float(self.LEAST), self.GENERATIONS * window.in_flight)
 
@@ -146,12 +144,12 @@ class Adaptive(Limit):
         self._keep_pace(window)
         refused = self._ceiling.update(window, self.value)
         if refused:
-            self._starting = self.wants_times = False
+            self.is_starting = False
             self._go(rung_at(refused))
             self._base = self._rung
         elif self._flee(window) or window.bound_s <= self.BINDS * window.duration_s:
             pass
-        elif self._starting:
+        elif self.is_starting:
             self._begin(window)
         elif self._rung > self._base and self._follows(window):
             pass
@@ -180,7 +178,7 @@ class Adaptive(Limit):
         """
         rung = self._rung
         limit = LADDER[rung]
-        if LADDER[rung + 1] > self.NUDGED or not self._starting:
+        if LADDER[rung + 1] > self.NUDGED or not self.is_starting:
             return
         start = self._start
         if start.is_unheard:
@@ -268,7 +266,7 @@ class Adaptive(Limit):
             self._base = self._rung
             self._top = 2 * LADDER[self._rung]
             return
-        self._starting = self.wants_times = False
+        self.is_starting = False
         self._down_s = 2 * window.duration_s
         self._top = limit
         needed = max(limit / 4, self.MARGIN * limit / start.ratio(window))
@@ -338,8 +336,8 @@ class Adaptive(Limit):
         for rung in self.knee.tried:
             if rung < self._rung and self.knee.answers[rung] > self.LEAST / 2 and self.knee.rate(rung) < 0.75 * rate:
                 return False  # it is worse below: they are lost for another reason
-        starting = self._starting
-        self._starting = self.wants_times = False
+        starting = self.is_starting
+        self.is_starting = False
         self._pace = rate
         self._fled = limit
         self._fled_for = self.FLED

@@ -105,7 +105,7 @@ class Window:
 class Limit:
     """A number that moves. `value`: requests in flight at once, at least 1."""
 
-    __slots__ = ("maximum", "minimum", "settles", "value", "wants_times")
+    __slots__ = ("is_starting", "maximum", "minimum", "settles", "value")
 
     def __init__(self, initial: int, minimum: int, maximum: int) -> None:
         if not 1 <= minimum <= initial <= maximum <= MAX_LIMIT:
@@ -115,8 +115,8 @@ class Limit:
         self.maximum: int = maximum
         self.settles: bool = False
         """Whether what was already in flight at a change is left out of the next window."""
-        self.wants_times: bool = False
-        """Whether it looks at the times of single answers."""
+        self.is_starting: bool = False
+        """Nothing is known yet: it is a guess, and looks at the times of single answers."""
 
     def due(self, window: Window) -> bool:
         """Whether the window that has begun says enough to be looked at."""

@@ -139,14 +139,7 @@ class Hedge(Attempt):
         self._leave(now, IGNORED)
 
     def _leave(self, now: float, outcome: int) -> None:
-        up = self.up
-        if up is not None:
-            self.up = None
-            up.exchange = None
-            up.discard()
-        pool = self.waiting_in
-        if pool is not None:
-            pool.leave(self)
+        self.leave_upstream()
         self.release(now, outcome)
 
     def _exchange(self) -> Exchange:

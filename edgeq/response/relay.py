@@ -942,14 +942,7 @@ class Exchange(Attempt):
         self._end(monotonic())
 
     def _drop_upstream(self) -> None:
-        up = self.up
-        if up is not None:
-            self.up = None
-            up.exchange = None
-            up.discard()
-        pool = self.waiting_in
-        if pool is not None:
-            pool.leave(self)
+        self.leave_upstream()
         bulkhead = self.waits_in
         if bulkhead is not None:
             bulkhead.cancel(self, monotonic())

@@ -60,6 +60,17 @@ class Attempt(Ticket):
         self.sticky = b""
         """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
 
+    def leave_upstream(self) -> None:
+        """Its connection is cut, its wait for one is over."""
+        up = self.up
+        if up is not None:
+            self.up = None
+            up.exchange = None
+            up.discard()
+        pool = self.waiting_in
+        if pool is not None:
+            pool.leave(self)
+
     def begin(self, up: UpstreamConnection, now: float) -> None:
         """`up` is its own from here on: send the request."""
         raise NotImplementedError

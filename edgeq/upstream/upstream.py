@@ -172,7 +172,7 @@ class Upstream(Watcher):
                 self.shared.publish_limit(0)
             self._kind = kind
             self._learner = None
-            self.bulkhead.watch(self if kind and learned(kind).wants_times else None, now)
+            self.bulkhead.watch(self if kind and learned(kind).is_starting else None, now)
         if isinstance(limit, int):
             self.bulkhead.queue.patient_until = 0.0  # a number is no guess
             self.bulkhead.resize(limit or NO_LIMIT, now)
@@ -209,7 +209,7 @@ class Upstream(Watcher):
         elsewhere = self._elsewhere
         if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
             learner.limit.nudge()
-        self.bulkhead.watch(self if learner.limit.wants_times else None, now)
+        self.bulkhead.watch(self if learner.limit.is_starting else None, now)
         shared.publish_limit(learner.limit.value)
 
     def enough(self, now: float) -> None:

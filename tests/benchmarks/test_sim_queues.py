@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.sim_queues import ADAPTIVE, Load, Policy, Shape, merged, quantile, run
+from benchmarks.sim_queues import ADAPTIVE, Load, Policy, merged, quantile, run
+from benchmarks.slots import Service, Shape
 
-SIXTEEN = Shape(16, 0.020)
+SIXTEEN = Service(16, 0.020)
 
 
 @pytest.mark.parametrize("factor", [2.0, 4.0])
 @pytest.mark.parametrize("kind", ["constant", "exponential", "bimodal"])
-def test_overload_serves_the_capacity_quickly(kind: str, factor: float) -> None:
+def test_overload_serves_the_capacity_quickly(kind: Shape, factor: float) -> None:
     """Twice and four times the capacity: it is served in full, as quickly as without load, refusals at once."""
-    shape = Shape(16, 0.020, kind)
+    shape = Service(16, 0.020, kind)
     tally = run(shape, ADAPTIVE, [Load(b"", shape.capacity * factor)], 4.0, 1)[b""]
     assert tally.share(tally.capacity) >= 0.98
     assert quantile(tally.good, 0.5) <= 0.045
@@ -22,9 +23,9 @@ def test_overload_serves_the_capacity_quickly(kind: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["constant", "exponential"])
-def test_below_capacity_nothing_is_refused(kind: str) -> None:
+def test_below_capacity_nothing_is_refused(kind: Shape) -> None:
     """0.8 of the capacity, with the chance that Poisson arrivals have."""
-    shape = Shape(16, 0.020, kind)
+    shape = Service(16, 0.020, kind)
     tally = run(shape, ADAPTIVE, [Load(b"", shape.capacity * 0.8)], 6.0, 2)[b""]
     assert len(tally.good) == tally.offered
 
@@ -47,7 +48,7 @@ def test_a_burst_is_over_when_it_is_over() -> None:
 
 def test_few_slow_places() -> None:
     """One place of 200 ms and two of half a second: close to what they can do."""
-    for shape in (Shape(1, 0.2), Shape(2, 0.5)):
+    for shape in (Service(1, 0.2), Service(2, 0.5)):
         tally = merged(shape, ADAPTIVE, [Load(b"", shape.capacity * 2.0)], 60.0, 2)[b""]
         assert tally.share(tally.capacity) >= 0.93
 
