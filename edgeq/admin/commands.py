@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
-from edgeq.admin.render import Body, Column, Record
+from edgeq.admin.render import WIDTH, Body, Column, Record, render_text
 from edgeq.admin.rights import Level
+from edgeq.explain import verdict
 
 Arguments: TypeAlias = Mapping[str, str]
 
@@ -50,6 +51,9 @@ class Control(Protocol):
 
     def version(self) -> Record:
         """Of this program."""
+
+    def explain(self, what: str) -> Record | None:
+        """Why something is short, or a request was refused or slow; None if there is no such resource or request."""
 
     def is_ready(self) -> bool:
         """New connections are served."""
@@ -100,6 +104,14 @@ class Command:
     """For people; empty: all keys."""
     example: str = ""
     """As it is typed; empty: the words."""
+    render: Callable[[Record], str] | None = None
+    """For people, if not as a table."""
+
+    def text(self, body: Body, width: int = WIDTH) -> str:
+        """An answer for people; `width` 0: as wide as it gets."""
+        if self.render is not None and isinstance(body, Mapping):
+            return self.render(body)
+        return render_text(body, self.columns, width)
 
     @property
     def usage(self) -> str:
@@ -145,6 +157,14 @@ async def _follow_events(control: Control, _arguments: Arguments, _accept: str) 
 async def _metrics(control: Control, _arguments: Arguments, accept: str) -> Answer:
     media, text = control.metrics(accept)
     return Answer(200, (), text, media)
+
+
+async def _explain(control: Control, arguments: Arguments, _accept: str) -> Answer:
+    what = arguments.get("what", "")
+    found = control.explain(what)
+    if found is None:
+        return Answer(404, {"ok": False, "error": f"no resource and no remembered request is called {what[:200]!r}"})
+    return Answer(200, found)
 
 
 async def _version(control: Control, _arguments: Arguments, _accept: str) -> Answer:
@@ -378,6 +398,18 @@ COMMANDS: Final = (
         "viewer",
         "all numbers as text for Prometheus, or OpenMetrics when Accept asks for it",
         _metrics,
+    ),
+    Command(
+        "explain",
+        "GET",
+        "/v1/explain",
+        "viewer",
+        "the one thing that is short now: why, since when, the evidence, and what to do next (docs/explain.md)",
+        _explain,
+        (Argument("what", "a resource (upstream/api, route/checkout, listener/:8080, worker/0) or a request's id"),),
+        (),
+        "explain upstream/api",
+        verdict.render,
     ),
     Command("show version", "GET", "/v1/version", "viewer", "version of the running program", _version),
     Command("reload", "POST", "/v1/reload", "admin", "read the configuration again and apply the difference", _reload),

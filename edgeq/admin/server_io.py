@@ -20,7 +20,7 @@ import h11
 import orjson
 
 from edgeq.admin.commands import STREAM, Answer, Command, Control, Found, find_http, find_text
-from edgeq.admin.render import Body, Record, render_text
+from edgeq.admin.render import Body, Record
 from edgeq.admin.rights import Rights, peer_of
 from edgeq.config.address import parse_listen
 from edgeq.config.schema import Server
@@ -114,7 +114,7 @@ class Service:
         elif found.json:
             writer.write(_as_json(answer))
         else:
-            writer.write(render_text(answer.body, found.command.columns).encode())
+            writer.write(found.command.text(answer.body).encode())
 
     async def _speak_http(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_REQUEST_BYTES)

@@ -10,7 +10,8 @@ Invariants
 
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
     row x N   cells (below), open connections per listener index, tables of clients, tenants and endpoints, a block for
-              each resource (resources.py): first gauges, then counters; a report and the last events (page.py)
+              each resource (resources.py): first gauges, then counters; a report, the last events, and the last
+              requests that were refused or slow (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times
 
@@ -34,7 +35,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 4
+VERSION: Final = 5
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -50,6 +51,8 @@ REPORT_CELLS: Final = 32768
 """Two halves of 128 KiB."""
 EVENT_CELLS: Final = 8192
 """64 KiB."""
+REQUEST_CELLS: Final = 32768
+"""256 KiB: some 500 requests."""
 
 RESOURCE_GAUGES: Final = 8
 RESOURCE_COUNTERS: Final = 1016
@@ -87,7 +90,8 @@ _PAGE_CELLS: Final = 512
 _R_RESOURCES: Final = -(-(_R_ENDPOINTS + ENDPOINT_CELLS * ENDPOINTS) // _PAGE_CELLS) * _PAGE_CELLS
 _R_REPORT: Final = _R_RESOURCES + _RESOURCE * RESOURCES
 _R_EVENTS: Final = _R_REPORT + REPORT_CELLS
-_ROW: Final = _R_EVENTS + EVENT_CELLS
+_R_REQUESTS: Final = _R_EVENTS + EVENT_CELLS
+_ROW: Final = _R_REQUESTS + REQUEST_CELLS
 _FRESH_NS: Final = 1_000_000_000
 """A worker whose last flush is older does not lead: four flushes are missing."""
 _MASK: Final = 2**64 - 1
@@ -263,7 +267,7 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Board:
-        """A new board with room for `slots` workers (2.7 MiB of address space each, resident only where touched)."""
+        """A new board with room for `slots` workers (3 MiB of address space each, resident only where touched)."""
         if slots < 1:
             raise ValueError(f"a board needs at least one slot, not {slots}")
         fd = os.memfd_create("edgeq-board", os.MFD_CLOEXEC)
@@ -328,6 +332,10 @@ class Board:
     def events(self, slot: int) -> Lines:
         """A worker's last events, one JSON object each."""
         return Lines(self.cells(_HEADER + slot * _ROW + _R_EVENTS, EVENT_CELLS))
+
+    def requests(self, slot: int) -> Lines:
+        """A worker's last requests that were refused or slow, one JSON object each (explain/keep.py)."""
+        return Lines(self.cells(_HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS))
 
     def rates(self) -> memoryview:
         """The cells of the table of arrival times: RATES pairs."""

@@ -6,11 +6,11 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
 
 from edgeq.admin.commands import COMMANDS, Command
-from edgeq.admin.render import render_text
 from edgeq.cli.arguments import UsageError, add_admin, admin_socket
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE
 
@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subject of the table of commands, and its arguments."""
     parser.add_argument("subject", metavar="SUBJECT", choices=list(_SUBJECTS), help="see below")
     parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="a text to look for, or a number of events")
+    add_asking(parser)
+
+
+def add_asking(parser: argparse.ArgumentParser) -> None:
+    """How to ask, for the commands that do."""
     add_admin(parser.add_mutually_exclusive_group())
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON, with all that is known")
@@ -40,12 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
+    return ask(_SUBJECTS[args.subject], args.arguments, args)
+
+
+def ask(command: Command, words: Sequence[str], args: argparse.Namespace) -> int:
+    """Ask by a command of the table with its arguments, and print the answer. Returns the exit code."""
     from edgeq.cli import admin_client_io
 
-    command = _SUBJECTS[args.subject]
-    if len(args.arguments) > len(command.arguments):
+    name = args.command
+    if len(words) > len(command.arguments):
         raise UsageError(f"too many words: edgeq {command.usage}")
-    values = {one.name: value for one, value in zip(command.arguments, args.arguments, strict=False)}
+    values = {one.name: value for one, value in zip(command.arguments, words, strict=False)}
     target = command.path + (f"?{urlencode(values)}" if values else "")
     path = admin_socket(args)
     try:
@@ -53,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
         body = json.loads(text) if media.startswith("application/json") else None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        print(f"edgeq show: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+        print(f"edgeq {name}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     if status != 200:
         said = body.get("error") if isinstance(body, dict) else None
-        print(f"edgeq show: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
+        print(f"edgeq {name}: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
         return EXIT_DENIED if status == 403 else EXIT_FAILED
     if body is None:
         sys.stdout.write(text.decode())
@@ -66,5 +76,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         # As wide as the terminal; what a program reads is not cut.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        sys.stdout.write(render_text(body, command.columns, width))
+        sys.stdout.write(command.text(body, width))
     return EXIT_OK

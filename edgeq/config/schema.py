@@ -519,6 +519,13 @@ class Protect(Table, frozen=True):
     """Share of the descriptors that a process may open."""
 
 
+class Explain(Table, frozen=True):
+    """[explain]: of which requests `edgeq explain REQUEST-ID` can tell: the last that were refused or slow."""
+
+    slow: Duration = Duration(1)
+    """From its first byte to that of its answer. 0: only what was refused or has failed."""
+
+
 class Config(Table, frozen=True):
     """The whole file."""
 
@@ -534,3 +541,4 @@ class Config(Table, frozen=True):
     log: EventLog = EventLog()
     dns: Dns = Dns()
     protect: Protect = Protect()
+    explain: Explain = Explain()

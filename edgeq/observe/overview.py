@@ -43,9 +43,9 @@ class Overview:
         self._config = config
         self._sampler = Sampler(board)
         self._fresh = Fresh()
-        self._reports = Reports(board, fleet, self._fresh)
-        self._queues = Queues(sockets, self._reports, self._sampler, config, self.readings)
-        self.bury = self._reports.bury
+        self.reports: Final = Reports(board, fleet, self._fresh)
+        self._queues = Queues(sockets, self.reports, self._sampler, config, self.readings)
+        self.bury = self.reports.bury
         """To be called before the row of a dead worker is cleared."""
         self.subjects: Final[Mapping[str, Callable[[], Records]]] = {
             one.__name__: one
@@ -71,10 +71,10 @@ class Overview:
             f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
             for slot in self._fleet.pids()
         }
-        for slot, report in self._reports.all().items():
+        for slot, report in self.reports.all().items():
             for one in report.get("listeners", ()):
                 counters[accept_key(one["address"], slot)] = (one["accepted"],)
-        for reason, found in self._reports.refusals().items():
+        for reason, found in self.reports.refusals().items():
             for resource, count in found.items():
                 counters[_refusal_key(reason, resource)] = (count,)
         self._sampler.sample(time.monotonic(), self._resources(), counters)
@@ -100,7 +100,7 @@ class Overview:
 
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
-        return self._fresh.get("tenants", lambda: self._reports.tenants(self._config().tenant.limit))
+        return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
 
     def limits(self) -> Records:
         """Everything that is a number in the configuration, and where its value comes from."""
@@ -138,12 +138,12 @@ class Overview:
 
     def _endpoints(self) -> Records:
         left_out = ("waiting_limit", "connecting_limit")
-        return [{key: value for key, value in one.items() if key not in left_out} for one in self._reports.pools()]
+        return [{key: value for key, value in one.items() if key not in left_out} for one in self.reports.pools()]
 
     def _upstreams(self) -> Records:
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
         states: dict[str, dict[str, Any]] = {}
-        for seen in self._reports.upstreams():
+        for seen in self.reports.upstreams():
             # Workers agree on what is in use but for a moment; the breaker that is not closed is the one to be told.
             known = states.get(seen["upstream"])
             if known is None or (seen["breaker"] or {}).get("state", "closed") != "closed":
@@ -236,7 +236,7 @@ class Overview:
     def _workers(self) -> Records:
         """A worker that was never heard of has a beat age of -1."""
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
-        reports = self._reports.all()
+        reports = self.reports.all()
         found: Records = []
         for slot, pid in self._fleet.pids().items():
             row = self._board.row(slot)
@@ -261,7 +261,7 @@ class Overview:
     def _reasons(self) -> Records:
         now_s = time.monotonic()
         found: Records = []
-        for reason, counts in self._reports.refusals().items():
+        for reason, counts in self.reports.refusals().items():
             known = REASONS.get(reason)
             for resource, count in counts.items():
                 (rate,) = self._sampler.counter_rates(_refusal_key(reason, resource), now_s, (count,))

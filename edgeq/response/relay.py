@@ -993,10 +993,16 @@ class Exchange(Attempt):
             return
         if self.reason:
             self._count()
+        if self.reason or (self.first_byte_at or now) - self.begun_at >= shard.slow_s:
+            self._keep(now)
         if shard.log_enabled:
             self._record(now)
         if self.tries is not None or self.held is not None:
             self.give_up(now)
+
+    def _keep(self, now: float) -> None:
+        self.ended_at = now
+        self.down.shard.keep(self)
 
     def _record(self, now: float) -> None:
         shard = self.down.shard
@@ -1017,8 +1023,11 @@ class Exchange(Attempt):
             self.reason = grace.first_reason
             self.resource = grace.first_resource
             shard.refusals.count(self.reason, self.resource)
-        if shard.log_enabled and not grace.silent:
-            self._record(now)
+        if not grace.silent:
+            if self.reason or (self.first_byte_at or now) - self.begun_at >= shard.slow_s:
+                self._keep(now)
+            if shard.log_enabled:
+                self._record(now)
         grace.end(self, now)
 
     def _count(self) -> None:

@@ -32,6 +32,9 @@ from edgeq.board.resources import read
 from edgeq.config.diff import diff
 from edgeq.config.schema import Config
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.explain import verdict, watch
+from edgeq.explain.gather import Gatherer
+from edgeq.explain.recall import Recall
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
@@ -84,6 +87,8 @@ class Supervisor:
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
         self._chronicle = Chronicle(self._board)
+        self._gatherer = Gatherer(self._board, self._fleet, self._listeners, self._overview, lambda: self._config)
+        self._recall = Recall(self._board, self._gatherer.watch)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
         patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
@@ -91,6 +96,7 @@ class Supervisor:
         self._progress = Progress()
         self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._reloaded = True
@@ -137,6 +143,7 @@ class Supervisor:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
         self._sample()
+        self._look()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
         failures = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
@@ -204,8 +211,9 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
-        if self._sampling is not None:
-            self._sampling.cancel()
+        for timer in (self._sampling, self._watching):
+            if timer is not None:
+                timer.cancel()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -248,6 +256,13 @@ class Supervisor:
     def follow_events(self) -> AsyncIterator[Record]:
         """Of all processes, and an empty record now and then."""
         return self._chronicle.follow()
+
+    def explain(self, what: str) -> Record | None:
+        """From the board as well. A name of a resource goes before an id, which clients may choose."""
+        facts = self._gatherer.facts()
+        if not what or verdict.is_known(facts, what):
+            return verdict.explain(facts, what)
+        return self._recall.explain(what)
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """For Prometheus."""
@@ -326,9 +341,14 @@ class Supervisor:
         self._overview.sample()
         self._chronicle.look()
 
+    def _look(self) -> None:
+        self._watching = self._loop.call_later(watch.EVERY_S, self._look)
+        self._gatherer.look()
+
     def _before_bury(self, slot: int) -> None:
         try:
             self._chronicle.bury(slot)
+            self._recall.bury(slot)
             self._overview.bury(slot)
         except Exception:  # its successor matters more than what it has counted
             _log.exception("what a dead worker has told is lost", slot=slot)

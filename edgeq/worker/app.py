@@ -12,7 +12,7 @@ from __future__ import annotations
 import gc
 import socket
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
@@ -31,6 +31,7 @@ from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.config.schema import RouteCache as CacheConfig
 from edgeq.config.units import parse_duration, parse_rate
+from edgeq.explain import keep
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
@@ -63,7 +64,7 @@ from edgeq.upstream.shared import SharedBudget
 from edgeq.worker import report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
-from edgeq.worker.shard import Shard
+from edgeq.worker.shard import NEVER_SLOW_S, Shard
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
@@ -190,6 +191,7 @@ class App:
     def _configure(self, generation: int, config: Config, lenient: bool = False) -> None:
         shard = self._shard
         shard.log_enabled = config.access_log.target != "off"
+        shard.slow_s = float(config.explain.slow) or NEVER_SLOW_S
         self._protect(config.protect)
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
@@ -478,6 +480,8 @@ class App:
             self._forget_services()
         self._resources.flush()
         self._access.flush()
+        if shard.kept:
+            keep.write(shard.kept, self._board.requests(self._slot), time() - monotonic())
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         if self._leaving and now >= self._leave_at:

@@ -15,6 +15,9 @@ from edgeq.worker.wheel import FineWheel, Timed, Wheel
 
 TICK_S: Final = 0.1
 _BUCKETS: Final = 1024
+NEVER_SLOW_S: Final = 1e18
+MAX_KEPT: Final = 64
+"""Of a tick."""
 
 
 class Shard:
@@ -32,6 +35,7 @@ class Shard:
         "heads",
         "ids",
         "in_flight",
+        "kept",
         "log",
         "log_enabled",
         "node",
@@ -41,6 +45,7 @@ class Shard:
         "requests",
         "ring",
         "routes",
+        "slow_s",
         "unpolled",
         "wheel",
     )
@@ -75,7 +80,18 @@ class Shard:
         self.refusals: Refusals = Refusals()
         self.requests: int = 0
         self.in_flight: int = 0
+        self.slow_s: float = NEVER_SLOW_S
+        """From when on an answer's beginning is late enough to be remembered."""
+        self.kept: list[Any] = []
+        """Requests since the last tick that were refused or slow."""
         self._pace: LogPace = LogPace()
+
+    def keep(self, exchange: Any) -> None:
+        """Remember a request that was refused or slow, for `edgeq explain`; of many the newest."""
+        kept = self.kept
+        kept.append(exchange)
+        if len(kept) >= 2 * MAX_KEPT:
+            del kept[:MAX_KEPT]
 
     def tell_defect(self, error: Exception, resource: str) -> None:
         """For the event log, with the traceback; not each of many."""

@@ -41,6 +41,9 @@ class FakeControl:
     def version(self) -> Record:
         return {"version": "1"}
 
+    def explain(self, what: str) -> Record | None:
+        return None if what == "nowhere" else {"verdict": "fine", "evidence": [], "next": "", "also": []}
+
     def is_ready(self) -> bool:
         return not self.drained
 

@@ -1,0 +1,209 @@
+"""The causes that `edgeq explain` tells apart: a table. Each is a function from facts to findings, and nothing else.
+
+What is found about one resource is one cause: the first of the table that holds for it, so what explains more comes
+first (a worker that hangs also fills queues, a dead upstream also makes answers late). Of several resources the one
+where more is lost comes first, then again the order of the table.
+
+Thresholds are ratios to what was before, never absolute speeds; a resource that nobody waits for is not saturated,
+however busy it is. docs/explain.md is made from the table: `python -m edgeq.explain.causes > docs/explain.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgeq.explain import machine, say, services
+from edgeq.explain.facts import Facts
+from edgeq.explain.finding import LOST, Finding
+from edgeq.explain.machine import BUSY, LAG_MS
+from edgeq.explain.services import DEAD, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
+from edgeq.reasons import REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One row. `told_by` and `next` are for the documentation."""
+
+    name: str
+    title: str
+    told_by: str
+    next: str
+    find: Callable[[Facts], Iterator[Finding]] = field(repr=False)
+
+
+def _other(facts: Facts) -> Iterator[Finding]:
+    """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours."""
+    for one in facts.refused:
+        row = REASONS.get(one.reason)
+        if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
+            yield Finding(
+                "other",
+                one.resource,
+                LOST,
+                one.since_s,
+                f"{row.title.lower()}: {row.hint}",
+                say.refusals([one]),
+                f"edgeq show reasons {one.reason}",
+            )
+
+
+CAUSES: Final = (
+    Cause(
+        "descriptors_exhausted",
+        "File descriptors are exhausted",
+        "refusals with `fd_exhausted`; how many each worker has open, and may open",
+        "raise LimitNOFILE; `edgeq check` says to what",
+        machine.descriptors,
+    ),
+    Cause(
+        "ports_exhausted",
+        "Local ports are exhausted",
+        "refusals with `upstream_port_exhausted`; the range of ports, sockets in TIME-WAIT",
+        "widen net.ipv4.ip_local_port_range, keep connections, or add addresses",
+        machine.ports,
+    ),
+    Cause(
+        "worker_stuck",
+        "A worker hangs",
+        "it has given no sign of life for two seconds; whether the others do; who waits in its accept queue",
+        "look at its stack, then kill it: its successor takes over who waits",
+        machine.stuck,
+    ),
+    Cause(
+        "worker_busy",
+        "A worker has no processor time left",
+        f"its loop's lag stands at {LAG_MS:g} ms or more while it runs, or waits for a processor, for {BUSY:.0%} of the"
+        " time; or refusals with `loop_lag`",
+        "more workers, or fewer other programs on the machine",
+        machine.cpu,
+    ),
+    Cause(
+        "somaxconn",
+        "The kernel cuts the backlog",
+        "the kernel drops connections at an accept queue that is shorter than the listener's `backlog`, while the loop"
+        " is idle",
+        "raise net.core.somaxconn, then reload",
+        machine.somaxconn,
+    ),
+    Cause(
+        "accept_overflow",
+        "The accept queue overflows while the loop idles",
+        "the kernel drops connections at an accept queue that is as long as it is configured, and no worker is short of"
+        " time",
+        "raise the listener's `backlog`",
+        machine.accept,
+    ),
+    Cause(
+        "endpoint_sick",
+        "One endpoint is sick",
+        f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests, or costs {SICK_COST:g} times"
+        " what the others do, and the others are well",
+        "drain it",
+        services.sick,
+    ),
+    Cause(
+        "upstream_shedding",
+        "The upstream sheds",
+        f"`upstream_shed`: {SHED_SHARE:.0%} of its answers or more are its own 429 or 503",
+        "send it fewer at once",
+        services.shedding,
+    ),
+    Cause(
+        "upstream_dead",
+        "The upstream is dead",
+        f"{SICK_SHARE:.0%} of the requests or more fail with: " + ", ".join(f"`{one}`" for one in DEAD),
+        "look which endpoints are left",
+        services.dead,
+    ),
+    Cause(
+        "upstream_slower",
+        "The upstream is slower",
+        f"an answer takes {SLOWER:g} times what it took before the queue began, while no more of them come than before;"
+        " or answers do not come in time, or at all",
+        "look which endpoints are slow",
+        services.slower,
+    ),
+    Cause(
+        "noisy_tenant",
+        "One tenant is noisy",
+        f"{NOISY:.0%} of those who wait are one tenant's, others wait as well; or refusals with `fair_share_exceeded`"
+        " or `concurrency_limit_client`",
+        "limit it (`tenant.limit`)",
+        services.noisy,
+    ),
+    Cause(
+        "more_traffic",
+        "There is more traffic",
+        f"{MORE:g} times the arrivals of before the queue began, and the same service time; or more than a learned"
+        " limit lets through",
+        "raise the limit if the upstream can take it; else limit the rate, or add endpoints",
+        services.more_traffic,
+    ),
+    Cause(
+        "limit_too_low",
+        "A limit is too low",
+        "somebody waits for a place below a configured limit, with the traffic and the service time of before",
+        "raise it to what arrivals times service time asks for",
+        services.limit_low,
+    ),
+    Cause(
+        "other",
+        "Something else is refused",
+        "refusals with any other reason that is not the client's doing",
+        "look the reason up: docs/reasons.md",
+        _other,
+    ),
+)
+"""In the order in which they explain each other."""
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """All of them, the one that matters most first; of one resource only one."""
+    found: list[tuple[int, int, Finding]] = []
+    explained: set[str] = set()
+    for order, cause in enumerate(CAUSES):
+        for one in cause.find(facts):
+            whole = whole_of(one.resource)
+            if whole in explained:
+                continue
+            explained.add(whole)
+            found.append((-one.harm, order, one))
+    return [one for _, _, one in sorted(found, key=lambda row: row[:2])]
+
+
+def whole_of(resource: str) -> str:
+    """The resource of a part: `upstream/api` of `upstream/api:queue` and of `upstream/api#10.0.0.7:9000`."""
+    if not resource.startswith(("upstream/", "route/")):
+        return resource
+    return resource.partition("#")[0].partition(":")[0]
+
+
+_ABOUT: Final = """\
+# What `edgeq explain` tells apart
+
+Made by `python -m edgeq.explain.causes > docs/explain.md`.
+
+`edgeq explain` names the one resource that is short now, why, since when, the evidence, and the next command.
+`edgeq explain RESOURCE` (`upstream/api`, `route/checkout`, `listener/:8080`, `worker/0`) does so for one resource,
+`edgeq explain REQUEST-ID` tells why a request was refused or slow (the last ones of each worker are remembered;
+`explain.slow` says what slow is). It is answered without the workers, so it works while all of them hang.
+
+"Now" is the last three seconds, "before" up to a minute in which nobody waited or was refused. Where several causes
+hold for one resource, the first of this table is the one that is told; of several resources, one where something is
+lost goes before one where somebody only waits.
+
+| cause | what | how it is told | what next |
+|---|---|---|---|
+"""
+
+
+def document() -> str:
+    """The table for people, in Markdown: docs/explain.md."""
+    return _ABOUT + "".join(f"| `{one.name}` | {one.title} | {one.told_by} | {one.next} |\n" for one in CAUSES)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

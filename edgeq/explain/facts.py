@@ -1,0 +1,168 @@
+"""What a verdict is made from: one record of everything that was seen, with nothing left to look up.
+
+Rates are a second, over the last `watch.NOW_S`; times have their unit in their names. A resource is named as everywhere
+(`upstream/api`, `listener/:8080`, `worker/0`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class Moment(NamedTuple):
+    """A limited resource at one moment; rates since the moment before."""
+
+    at_s: float
+    depth: int
+    limit: int
+    """Of requests in flight; 0: none."""
+    in_flight: int
+    arrivals_per_s: float
+    departures_per_s: float
+    refused_per_s: float
+    oldest_ms: float
+    service_ms: float
+    """Mean of what ended well since the moment before; 0: nothing did."""
+
+
+class History(Protocol):
+    """The last minutes of all limited resources."""
+
+    def history(self, resource: str, seconds: float) -> Sequence[Moment]:
+        """The last so many seconds, the oldest first; empty for a resource that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Of a resource over some moments."""
+
+    arrivals_per_s: float
+    departures_per_s: float
+    refused_per_s: float
+    service_ms: float | None
+    """None: nothing ended well."""
+    limit: int = 0
+    """At the end of it; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One reason at one resource, where it grows now."""
+
+    reason: str
+    resource: str
+    per_s: float
+    since_s: float
+    """For so long it has not paused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of an upstream."""
+
+    name: str
+    state: str
+    """"in use", "ejected" or "unhealthy"."""
+    cost_ms: float | None
+    answered_per_s: float
+    failed_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One upstream, or a route with a limit."""
+
+    resource: str
+    limit: int | None
+    limit_source: str
+    """"file", "learned" or "observe"."""
+    in_flight: int
+    queued: int
+    queue_max: int
+    oldest_ms: float
+    now: Pace
+    before: Pace | None
+    """While nobody waited or was refused; None: that is not known."""
+    pressed_s: float
+    """For so long somebody has waited or was refused; 0: nobody does."""
+    breaker: str | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    """Who waited lately: a sum over the last looks."""
+    routes: tuple[str, ...] = ()
+    """Which lead here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker process."""
+
+    slot: int
+    pid: int
+    stuck: bool
+    beat_age_ms: float
+    lag_ms: float
+    """Of the event loop, that stood: the least of the worst of the last looks."""
+    running: float
+    """Share of the time in which it ran on a processor."""
+    delayed: float
+    """Share of the time in which it could have run, and no processor was free."""
+    in_flight: int
+    descriptors: int | None = None
+    max_descriptors: int | None = None
+    """Of these two, None where nobody had to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The accept queue of one listening socket."""
+
+    resource: str
+    slot: int
+    depth: int
+    granted: int
+    """By the kernel."""
+    asked: int
+    """By the configuration."""
+    drops_per_s: float
+    dropping_s: float
+    """For so long."""
+    state: str = ""
+    """Of its acceptor: "accepting", or why it does not accept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the kernel grants to all."""
+
+    somaxconn: int | None = None
+    ports: tuple[int, int] | None = None
+    """Local ports for connections to upstreams, first and last."""
+    time_wait: int | None = None
+    """Sockets that hold a port although they are closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of it."""
+
+    loads: tuple[Load, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    doors: tuple[Door, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    machine: Machine = Machine()
+
+    def refused_at(self, resource: str, *reasons: str) -> list[Refused]:
+        """What grows at a resource and its parts (`upstream/api:queue`, `upstream/api#10.0.0.7:9000`), fastest first;
+        of these reasons, or of all."""
+        found = [
+            one for one in self.refused if is_at(one.resource, resource) and (not reasons or one.reason in reasons)
+        ]
+        return sorted(found, key=lambda one: -one.per_s)
+
+
+def is_at(part: str, resource: str) -> bool:
+    """Is it the resource, or a part of it?"""
+    return part == resource or part.startswith((f"{resource}:", f"{resource}#"))

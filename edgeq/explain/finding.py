@@ -1,0 +1,30 @@
+"""What a cause finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SIGN: Final = 0
+"""Nothing is lost, and nobody waits."""
+WAITS: Final = 1
+"""Somebody waits."""
+LOST: Final = 2
+"""Requests or connections are refused, or fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One cause at one resource."""
+
+    cause: str
+    resource: str
+    harm: int
+    since_s: float
+    """For so long; 0 where that is not known."""
+    says: str
+    """Why, as the end of "RESOURCE is short, because .."."""
+    evidence: Sequence[str] = ()
+    next: str = ""
+    """The command that comes next."""

@@ -1,0 +1,190 @@
+"""The facts of one gateway, gathered in the supervisor: from the board, the workers' reports, the sockets and /proc."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from edgeq.board import resources
+from edgeq.board.layout import Board
+from edgeq.config.schema import Config
+from edgeq.explain import proc_io
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Worker
+from edgeq.explain.watch import Watch
+from edgeq.listener.descriptor_io import drops_of
+from edgeq.listener.tcp_info_io import queue_length
+from edgeq.observe.overview import STUCK_MS, Overview
+from edgeq.observe.queues import Sockets
+from edgeq.observe.reports import Fleet
+from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
+
+_REFUSED: Final = "refused/"
+_FDS: Final = "fd_exhausted"
+
+
+class Gatherer:
+    """Notes what is needed to tell now from before (`look`), and says how things are (`facts`)."""
+
+    def __init__(
+        self, board: Board, fleet: Fleet, sockets: Sockets, overview: Overview, config: Callable[[], Config]
+    ) -> None:
+        self._board = board
+        self._fleet = fleet
+        self._sockets = sockets
+        self._overview = overview
+        self._reports = overview.reports
+        self._config = config
+        self.watch: Final = Watch()
+
+    def look(self) -> None:
+        """To be called every `watch.EVERY_S`."""
+        now_s = time.monotonic()
+        self.watch.note_counters(now_s, dict(self._counters()))
+        self.watch.note_resources(now_s, self._readings())
+        reports = self._reports.all()
+        self.watch.note_lags({slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()})
+        waiting: dict[str, dict[str, int]] = {}
+        for report in reports.values():
+            for one in report.get("queues", ()):
+                tenants = waiting.setdefault(one["resource"].removesuffix(":queue"), {})
+                for tenant, count in one["by_tenant"].items():
+                    tenants[tenant] = tenants.get(tenant, 0) + count
+        self.watch.note_waiting(waiting)
+
+    def facts(self) -> Facts:
+        """How things are now."""
+        refused = tuple(self._refused())
+        is_short = any(one.reason == _FDS for one in refused)
+        return Facts(
+            loads=tuple(self._loads()),
+            workers=tuple(self._workers(is_short)),
+            doors=tuple(self._doors()),
+            refused=refused,
+            machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait()),
+        )
+
+    # What is noted.
+
+    def _counters(self) -> Iterator[tuple[str, float]]:
+        for reason, found in self._reports.refusals().items():
+            for resource, count in found.items():
+                yield f"{_REFUSED}{reason} {resource}", count
+        for listener, slot, sock in self._sockets.queues():
+            if slot != SHARED:  # a Unix socket drops nobody: its clients are told
+                yield f"drops/{listener.address} {slot}", drops_of(sock)
+        for one in self._reports.pools():
+            name = f"{one['upstream']}#{one['endpoint']}"
+            yield f"good/{name}", one["answered"]
+            yield f"bad/{name}", one["failed"]
+        for slot, pid in self._fleet.pids().items():
+            spent = proc_io.processor_ns(pid)
+            if spent is not None:
+                yield f"ran/{slot} {pid}", spent[0]
+                yield f"delayed/{slot} {pid}", spent[1]
+
+    def _readings(self) -> Iterator[tuple[str, int, resources.Reading]]:
+        config = self._config()
+        limits: dict[str, int | str] = {f"upstream/{name}": one.limit for name, one in config.upstream.items()}
+        limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit}
+        for name, limit in limits.items():
+            index = self._board.resource_index(name)
+            number = limit if isinstance(limit, int) else self._board.learned_limit(index)
+            yield name, number, resources.read(self._board, index, False)
+
+    # What is told.
+
+    def _loads(self) -> Iterator[Load]:
+        config = self._config()
+        endpoints = self._endpoints()
+        for one in self._overview.upstreams():
+            name = one["upstream"]
+            routes = tuple(route.name for route in config.route if route.upstream == name)
+            yield self._load(
+                f"upstream/{name}", one, config.upstream[name].queue.max, routes, tuple(endpoints.get(name, ()))
+            )
+        for one in self._overview.routes():
+            if one["limit"]:
+                yield self._load(f"route/{one['route']}", one, one["queue_limit"], (), ())
+
+    def _load(
+        self,
+        resource: str,
+        seen: Mapping[str, Any],
+        queue_max: int,
+        routes: tuple[str, ...],
+        endpoints: tuple[Endpoint, ...],
+    ) -> Load:
+        watch = self.watch
+        spell = watch.spell(resource)
+        pressed_s = spell.last_s - spell.began_s if spell is not None else 0.0
+        oldest = watch.history(resource, 1.0)
+        return Load(
+            resource=resource,
+            limit=seen["limit"],
+            limit_source=seen.get("limit_source", "file"),
+            in_flight=seen["in_flight"],
+            queued=seen["queued"],
+            queue_max=queue_max,
+            oldest_ms=seen["oldest_ms"] if "oldest_ms" in seen else max((one.oldest_ms for one in oldest), default=0.0),
+            now=watch.now(resource),
+            before=watch.before(resource),
+            pressed_s=pressed_s,
+            breaker=seen.get("breaker"),
+            endpoints=endpoints,
+            tenants=watch.waited(resource),
+            routes=routes,
+        )
+
+    def _endpoints(self) -> dict[str, list[Endpoint]]:
+        found: dict[str, list[Endpoint]] = {}
+        for one in self._reports.pools():
+            name = f"{one['upstream']}#{one['endpoint']}"
+            good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
+            endpoint = Endpoint(one["endpoint"], one["state"], one["cost_ms"], good, bad)
+            found.setdefault(one["upstream"], []).append(endpoint)
+        return found
+
+    def _workers(self, with_descriptors: bool) -> Iterator[Worker]:
+        now_ns = time.monotonic_ns()
+        for slot, pid in self._fleet.pids().items():
+            row = self._board.row(slot)
+            beat_age_ms = (now_ns - row.heartbeat_ns) / 1e6 if row.heartbeat_ns else 0.0
+            # To list the descriptors of a process with many takes milliseconds.
+            opened = proc_io.descriptors(pid) if with_descriptors else None
+            yield Worker(
+                slot=slot,
+                pid=pid,
+                stuck=beat_age_ms > STUCK_MS,
+                beat_age_ms=beat_age_ms,
+                lag_ms=self.watch.standing_lag_ms(slot),
+                running=self.watch.per_s(f"ran/{slot} {pid}") / 1e9,
+                delayed=self.watch.per_s(f"delayed/{slot} {pid}") / 1e9,
+                in_flight=row.in_flight,
+                descriptors=opened[0] if opened is not None else None,
+                max_descriptors=opened[1] if opened is not None else None,
+            )
+
+    def _doors(self) -> Iterator[Door]:
+        reports = self._reports.all()
+        for listener, slot, sock in self._sockets.queues():
+            if slot == SHARED:
+                continue
+            told = {one["address"]: one for one in reports.get(slot, {}).get("listeners", ())}
+            depth, granted = queue_length(sock)
+            name = f"drops/{listener.address} {slot}"
+            yield Door(
+                resource=f"listener/{listener.name or listener.address}",
+                slot=slot,
+                depth=depth,
+                granted=granted,
+                asked=listener.backlog,
+                drops_per_s=self.watch.per_s(name),
+                dropping_s=self.watch.grows_for_s(name),
+                state=str(told.get(listener.address, {}).get("state", "")),
+            )
+
+    def _refused(self) -> Iterator[Refused]:
+        for name in self.watch.growing(_REFUSED):
+            reason, _, resource = name.removeprefix(_REFUSED).partition(" ")
+            yield Refused(reason, resource, self.watch.per_s(name), self.watch.grows_for_s(name))

@@ -1,0 +1,29 @@
+"""In a worker: which requests `edgeq explain REQUEST-ID` can tell of, the last ones that were refused, or slow.
+
+A request that is neither costs one comparison. The others are put aside, and on the tick their access-log lines, which
+say all that is known of them, go to a ring on the board: MAX_KEPT at most, the newest, so that a storm of refusals
+costs the same as a few: 3 us each, half a percent of a processor. There they can be read while the worker hangs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeq.response.access_log import render
+from edgeq.worker.shard import MAX_KEPT
+
+if TYPE_CHECKING:
+    from edgeq.board.page import Lines
+    from edgeq.response.relay import Exchange
+
+
+def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
+    """To the ring; `kept` is empty after it. `wall_offset_s`: as in `access_log.render`."""
+    for exchange in kept[-MAX_KEPT:]:
+        down = exchange.down
+        waited = down.waited
+        line = render([exchange], "json", wall_offset_s)
+        down.waited = waited  # rendering takes it back, and the access log has not had it yet
+        if len(line) <= lines.max_line_bytes:
+            lines.append(line.removesuffix(b"\n"))
+    kept.clear()

@@ -1,0 +1,166 @@
+"""Causes in the machine and the workers: what every request suffers from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from edgeq.explain import say
+from edgeq.explain.facts import Door, Facts, Worker
+from edgeq.explain.finding import LOST, WAITS, Finding
+
+LAG_MS: Final = 50.0
+"""That a loop's lag stands at: a tick."""
+BUSY: Final = 0.8
+"""Of the time in which a worker ran or wanted to."""
+
+_PORTS: Final = "upstream_port_exhausted"
+_FDS: Final = "fd_exhausted"
+_LAG: Final = "loop_lag"
+
+
+def descriptors(facts: Facts) -> Iterator[Finding]:
+    """No process may have so many files open."""
+    refused = [one for one in facts.refused if one.reason == _FDS]
+    if not refused:
+        return
+    full = [one for one in facts.workers if one.descriptors is not None and one.max_descriptors]
+    evidence = [f"worker {one.slot} has {one.descriptors} of {one.max_descriptors} descriptors open" for one in full]
+    worst = max((one.max_descriptors or 0 for one in full), default=0)
+    yield Finding(
+        "descriptors_exhausted",
+        say.worst(refused).resource,
+        LOST,
+        say.longest(refused),
+        f"a worker may not open another file descriptor ({say.rate(refused)} refused)",
+        (*evidence, *say.refusals(refused)),
+        f"systemctl edit edgeq    # LimitNOFILE={max(2 * worst, 65536)}, then restart; `edgeq check` says how many",
+    )
+
+
+def ports(facts: Facts) -> Iterator[Finding]:
+    """No local port is free for another connection to an address."""
+    refused = [one for one in facts.refused if one.reason == _PORTS]
+    if not refused:
+        return
+    machine = facts.machine
+    evidence = []
+    if machine.ports is not None:
+        first, last = machine.ports
+        evidence.append(f"local ports {first} to {last}: {last - first + 1} connections to each address and port")
+    if machine.time_wait is not None:
+        evidence.append(f"{machine.time_wait} sockets in TIME-WAIT")
+    yield Finding(
+        "ports_exhausted",
+        say.worst(refused).resource,
+        LOST,
+        say.longest(refused),
+        f"no local port is left for another connection to it ({say.rate(refused)} refused)",
+        (*evidence, *say.refusals(refused)),
+        "sysctl -w net.ipv4.ip_local_port_range='1024 65535'    # or more addresses; keep connections (pool.max_idle)",
+    )
+
+
+def stuck(facts: Facts) -> Iterator[Finding]:
+    """A worker that does not turn its loop."""
+    stuck = [one for one in facts.workers if is_stuck(one, facts)]
+    for one in stuck:
+        others = len(facts.workers) - len(stuck)
+        waits = [door for door in facts.doors if door.slot == one.slot and door.depth]
+        evidence = [
+            f"worker {one.slot} (process {one.pid}) has given no sign of life for {say.ms(one.beat_age_ms)}",
+            f"{others} of {len(facts.workers)} workers go on" if others else "no worker goes on",
+            f"{one.in_flight} requests hang in it",
+            *(f"{door.depth} connections wait in its accept queue of {door.resource}" for door in waits),
+        ]
+        yield Finding(
+            "worker_stuck",
+            f"worker/{one.slot}",
+            LOST,
+            one.beat_age_ms / 1000,
+            "it does not turn its loop" + (", while the others do" if others else ", and neither do the others"),
+            tuple(evidence),
+            f"cat /proc/{one.pid}/stack; kill -9 {one.pid}    # its successor takes over its sockets, with who waits",
+        )
+
+
+def cpu(facts: Facts) -> Iterator[Finding]:
+    """A worker that cannot keep up, or is not let."""
+    refused = [one for one in facts.refused if one.reason == _LAG]
+    busy = [one for one in facts.workers if is_busy(one, facts)]
+    if not busy and not refused:
+        return
+    slots = {one.slot for one in busy}
+    drops = [one for one in facts.doors if one.slot in slots and one.drops_per_s]
+    evidence = [
+        f"worker {one.slot}: lag of {say.ms(one.lag_ms)}, {say.processor(one)}" for one in busy or facts.workers
+    ]
+    evidence += [
+        f"{one.resource}, worker {one.slot}: {say.per_s(one.drops_per_s)} dropped by the kernel" for one in drops
+    ]
+    delayed = max((one.delayed for one in busy), default=0.0)
+    running = max((one.running for one in busy), default=0.0)
+    yield Finding(
+        "worker_busy",
+        f"worker/{max(busy, key=lambda one: one.lag_ms).slot}" if busy else "worker",
+        LOST if refused or drops else WAITS,
+        say.longest(refused),
+        "others take the processor from it" if delayed > running else "it has no processor time left",
+        (*evidence, *say.refusals(refused)),
+        "edgeq show workers    # more workers (server.workers) if there are cores, else less work for each",
+    )
+
+
+def somaxconn(facts: Facts) -> Iterator[Finding]:
+    """An accept queue that the kernel keeps shorter than it should be."""
+    for one in _overflows(facts):
+        if one.granted < one.asked:
+            yield Finding(
+                "somaxconn",
+                f"{one.resource}:accept",
+                LOST,
+                one.dropping_s,
+                f"the kernel lets {one.granted} connections wait, although {one.asked} are configured",
+                (*say.door(one), f"net.core.somaxconn is {facts.machine.somaxconn or one.granted}", *say.loops(facts)),
+                f"sysctl -w net.core.somaxconn={one.asked} && edgeq reload",
+            )
+
+
+def accept(facts: Facts) -> Iterator[Finding]:
+    """An accept queue that overflows, although its worker has time."""
+    for one in _overflows(facts):
+        if one.granted >= one.asked:
+            yield Finding(
+                "accept_overflow",
+                f"{one.resource}:accept",
+                LOST,
+                one.dropping_s,
+                f"more connections come at once than the {one.granted} that may wait, while the workers are idle",
+                (*say.door(one), *say.loops(facts)),
+                f"edgeq set {one.resource} backlog {max(1024, 4 * one.asked)}",
+            )
+
+
+def _overflows(facts: Facts) -> list[Door]:
+    """Accept queues that overflow, one for each listener, but not those whose worker does not come to empty them."""
+    late = {one.slot for one in facts.workers if one.stuck or is_busy(one, facts)}
+    found: dict[str, Door] = {}
+    for one in sorted(facts.doors, key=lambda door: door.drops_per_s):
+        if one.drops_per_s and one.slot not in late:
+            found[one.resource] = one
+    return list(found.values())
+
+
+def is_stuck(one: Worker, facts: Facts) -> bool:
+    """It has given no sign of life, and that is not because all have more than enough to do: then a turn of the loop
+    may take seconds."""
+    return one.stuck and not (_wants(one) and all(_wants(other) for other in facts.workers))
+
+
+def is_busy(one: Worker, facts: Facts) -> bool:
+    """Its loop lags, and it runs, or wants to."""
+    return _wants(one) and (one.stuck or one.lag_ms >= LAG_MS) and not is_stuck(one, facts)
+
+
+def _wants(one: Worker) -> bool:
+    return one.running + one.delayed >= BUSY

@@ -1,0 +1,122 @@
+"""One request by its id: why it was refused, or what took so long, and how its resource did at that time.
+
+What workers remember (keep.py) is read from the board; of a worker that has died, what it remembered is kept here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+
+from edgeq.admin.render import Record
+from edgeq.board.layout import Board
+from edgeq.explain.causes import whole_of
+from edgeq.explain.facts import History, Moment
+from edgeq.reasons import REASONS
+
+_KEPT: Final = 1024
+_NEAR_S: Final = 2.0
+_WAITS: Final = (
+    ("edgeq.accept_ms", "for a place at the listener"),
+    ("edgeq.kernel_ms", "in the kernel's accept queue"),
+    ("edgeq.queue_ms", "in queues before its limits"),
+    ("edgeq.connect_ms", "for a connection to the upstream"),
+    ("edgeq.first_byte_ms", "for the first byte of the upstream's answer"),
+)
+"""In the order of a request's way. The time for a connection is part of that in queues."""
+
+
+class Recall:
+    """Of one gateway."""
+
+    def __init__(self, board: Board, history: History) -> None:
+        self._board = board
+        self._history = history
+        self._buried: deque[bytes] = deque(maxlen=_KEPT)
+
+    def bury(self, slot: int) -> None:
+        """A worker is dead, and its row is about to be cleared."""
+        self._buried.extend(self._board.requests(slot).read(0).lines)
+
+    def explain(self, request_id: str) -> Record | None:
+        """The last request with this id; None if nobody remembers one."""
+        found = max(self._lines(request_id), key=lambda one: str(one.get("timestamp", "")), default=None)
+        return _told(found, request_id, self._moment(found)) if found is not None else None
+
+    def _lines(self, request_id: str) -> Iterator[dict[str, Any]]:
+        raw = request_id.encode()
+        every = [self._board.requests(slot).read(0).lines for slot in range(self._board.rows_used)]
+        for line in (line for lines in (self._buried, *every) for line in lines if raw in line):
+            with contextlib.suppress(orjson.JSONDecodeError):
+                record = orjson.loads(line)
+                if record.get("edgeq.request_id") == request_id:
+                    yield record
+
+    def _moment(self, record: dict[str, Any]) -> Moment | None:
+        """How the resource did then."""
+        age_s = time.time() - _ended_s(record)
+        at_s = time.monotonic() - age_s
+        moments = self._history.history(_resource_of(record), age_s + _NEAR_S)
+        nearest = min(moments, key=lambda one: abs(one.at_s - at_s), default=None)
+        return nearest if nearest is not None and abs(nearest.at_s - at_s) <= _NEAR_S else None
+
+
+def _ended_s(record: dict[str, Any]) -> float:
+    return datetime.fromisoformat(str(record["timestamp"])).timestamp()
+
+
+def _resource_of(record: dict[str, Any]) -> str:
+    """What refused it, or else its upstream."""
+    resource = str(record.get("edgeq.resource", ""))
+    return whole_of(resource) if resource else f"upstream/{record.get('edgeq.upstream', '')}"
+
+
+def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
+    reason = str(record.get("edgeq.reason", ""))
+    row = REASONS.get(reason)
+    total_ms = float(record.get("edgeq.total_ms", 0.0))
+    waits = [(float(record[key]), what) for key, what in _WAITS if key in record]
+    longest = max(waits, default=None)
+    if row is not None:
+        verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
+        following = f"edgeq explain {_resource_of(record)}"
+    else:
+        verdict = f"it took {total_ms:.0f} ms" + (f", {longest[0]:.0f} ms of it {longest[1]}" if longest else "")
+        following = f"edgeq explain upstream/{record.get('edgeq.upstream', '')}"
+    evidence = [_asked(record), *(f"{ms:.3g} ms {what}" for ms, what in waits), f"{total_ms:.4g} ms in all"]
+    if "edgeq.endpoint" in record:
+        evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
+    if moment is not None:
+        limit = f" of {moment.limit}" if moment.limit else ""
+        evidence.append(
+            f"at that time {_resource_of(record)} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
+            f" {moment.arrivals_per_s:.3g}/s arrived, {moment.refused_per_s:.3g}/s were refused,"
+            f" an answer took {moment.service_ms:.3g} ms"
+        )
+    return {
+        "verdict": f"{request_id}: {verdict}",
+        "cause": reason or "slow",
+        "what": row.title if row is not None else "Slow",
+        "resource": record.get("edgeq.resource") or f"upstream/{record.get('edgeq.upstream', '')}",
+        "since_s": round(time.time() - _ended_s(record), 1),
+        "evidence": evidence,
+        "next": following,
+        "also": [],
+    }
+
+
+def _asked(record: dict[str, Any]) -> str:
+    """What it was, without its query, which may hold what only the client and the upstream shall see."""
+    method, path = record.get("http.request.method", "?"), record.get("url.path", "?")
+    status = record.get("http.response.status_code", "no answer")
+    text = f"{record['timestamp']} {method} {path} -> {status}"
+    for key, name in (("http.route", "route"), ("edgeq.tenant", "tenant"), ("edgeq.listener", "listener")):
+        if key in record:
+            text += f", {name} {record[key]}"
+    return text

@@ -1,0 +1,109 @@
+"""Evidence in words: each a line or two, from the facts of one thing."""
+
+from __future__ import annotations
+
+from edgeq.explain.facts import Door, Facts, Load, Refused, Worker
+from edgeq.reasons import REASONS
+
+
+def longest(refused: list[Refused]) -> float:
+    """For how long the first of them has been."""
+    return max((one.since_s for one in refused), default=0.0)
+
+
+def rate(refused: list[Refused]) -> str:
+    """Of all of them."""
+    return per_s(sum(one.per_s for one in refused))
+
+
+def worst(refused: list[Refused]) -> Refused:
+    """The one that is the most."""
+    return max(refused, key=lambda one: one.per_s)
+
+
+def reason(one: Refused) -> str:
+    """What a reason means."""
+    row = REASONS[one.reason]
+    return f"{row.title[:1].lower()}{row.title[1:]}: {row.hint}"
+
+
+def refusals(refused: list[Refused]) -> list[str]:
+    """Reasons, each with its rate and resource."""
+    return [f"{per_s(one.per_s)} {one.reason} at {one.resource}" for one in refused[:4]]
+
+
+def places(load: Load) -> list[str]:
+    """Requests in flight and in the queue."""
+    limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, no limit"
+    by = {"learned": " (learned)", "observe": " (observed only)"}.get(load.limit_source, "")
+    oldest = f", the oldest for {ms(load.oldest_ms)}" if load.queued else ""
+    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}"]
+
+
+def traffic(load: Load) -> list[str]:
+    """What comes, goes and is refused, now and before."""
+    now, before = load.now, load.before
+    text = f"{per_s(now.arrivals_per_s)} arrive, {per_s(now.departures_per_s)} leave"
+    if now.refused_per_s:
+        text += f", {per_s(now.refused_per_s)} are refused"
+    if before is not None:
+        text += f"; before, {per_s(before.arrivals_per_s)} arrived"
+    if load.routes:
+        text += f" (by {', '.join(load.routes[:3])})"
+    return [text]
+
+
+def service(load: Load) -> list[str]:
+    """What an answer takes, now and before."""
+    if load.now.service_ms is None:
+        return ["nothing ends well now"] if load.in_flight else []
+    before = load.before.service_ms if load.before is not None else None
+    return [f"an answer takes {ms(load.now.service_ms)}" + (f", before {ms(before)}" if before is not None else "")]
+
+
+def tenants(load: Load) -> list[str]:
+    """Who waits."""
+    total = sum(load.tenants.values())
+    named = [f"{name} {count / total:.0%}" for name, count in load.tenants.items() if name]
+    return [f"who waits: {', '.join(named[:4])}"] if named else []
+
+
+def endpoints(load: Load) -> list[str]:
+    """The addresses of an upstream, the worst first."""
+    if len(load.endpoints) < 2 and not any(one.failed_per_s for one in load.endpoints):
+        return []
+    told = []
+    for one in sorted(
+        load.endpoints, key=lambda one: (one.state == "in use", -one.failed_per_s, -(one.cost_ms or 0.0))
+    ):
+        cost = f", costs {ms(one.cost_ms)}" if one.cost_ms else ""
+        told.append(
+            f"{one.name} is {one.state}: {per_s(one.answered_per_s)} good, {per_s(one.failed_per_s)} failed{cost}"
+        )
+    return told[:4]
+
+
+def door(one: Door) -> list[str]:
+    """An accept queue."""
+    waits = f"worker {one.slot}: {per_s(one.drops_per_s)} dropped by the kernel, {one.depth} of {one.granted} wait"
+    return [waits] + ([f"its acceptor is {one.state}"] if one.state not in ("", "accepting") else [])
+
+
+def loops(facts: Facts) -> list[str]:
+    """How the workers are."""
+    return [f"worker {one.slot}: lag of {ms(one.lag_ms)}, {processor(one)}" for one in facts.workers[:4]]
+
+
+def processor(one: Worker) -> str:
+    """What a worker has of the processors."""
+    return f"runs {one.running:.0%} of the time, waits for a processor {one.delayed:.0%}"
+
+
+def ms(ms: float) -> str:
+    """A time."""
+    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
+
+
+def per_s(rate: float) -> str:
+    """A rate."""
+    return f"{rate:.0f}/s" if rate >= 10 or rate == 0 else f"{rate:.1f}/s"

@@ -1,0 +1,281 @@
+"""Causes at one upstream, or at a route with a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Final
+
+from edgeq.explain import say
+from edgeq.explain.facts import Endpoint, Facts, Load, Refused
+from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
+from edgeq.reasons import REASONS
+
+SLOWER: Final = 2.0
+"""Times the service before."""
+SLOWER_MS: Final = 10.0
+"""And so much more at least: on a busy machine a fast service varies by more than twice."""
+MORE: Final = 1.5
+"""Times the arrivals before."""
+SHED_SHARE: Final = 0.05
+"""Of an upstream's answers."""
+SICK_SHARE: Final = 0.3
+"""Of an endpoint's answers that fail, while that of the others does not come near it."""
+SICK_COST: Final = 4.0
+"""Times the cost of the middle one of the others."""
+NOISY: Final = 0.6
+"""Of who waits."""
+DEAD: Final = (
+    "upstream_connect_refused",
+    "upstream_connect_timeout",
+    "upstream_connect_failed",
+    "upstream_backlog_full",
+    "upstream_none_healthy",
+    "upstream_reset",
+    "circuit_open",
+    "dns_error",
+    "dns_timeout",
+)
+
+_SHED: Final = "upstream_shed"
+_TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
+_LATE: Final = ("upstream_timeout", "deadline_expired")
+_PLACES: Final = "conn_limit_listener"
+_POOL: Final = "upstream_saturated"
+
+
+def sick(facts: Facts) -> Iterator[Finding]:
+    """One of several endpoints."""
+    for load in facts.loads:
+        if len(load.endpoints) < 2:
+            continue
+        sick = [one for one in load.endpoints if _ails(one, load)]
+        if not sick or len(sick) == len(load.endpoints):
+            continue
+        worst = max(sick, key=lambda one: (one.state != "in use", one.failed_per_s, one.cost_ms or 0.0))
+        says = (
+            f"{worst.name} is {worst.state}" if worst.state != "in use" else f"{worst.name} answers worse than the rest"
+        )
+        refused = facts.refused_at(load.resource)
+        yield Finding(
+            "endpoint_sick",
+            f"{load.resource}#{worst.name}",
+            _harm(load, refused),
+            load.pressed_s or say.longest(refused),
+            f"{says}; {len(load.endpoints) - len(sick)} of {len(load.endpoints)} endpoints are well",
+            (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
+            f"edgeq drain {load.resource}#{worst.name}",
+        )
+
+
+def _ails(one: Endpoint, load: Load) -> bool:
+    """Out of use, or failing, or slow, where the others are not."""
+    if one.state != "in use":
+        return True
+    others = [other for other in load.endpoints if other is not one and other.state == "in use"]
+    if not others:
+        return False
+    answers = one.answered_per_s + one.failed_per_s
+    if answers and one.failed_per_s / answers >= SICK_SHARE:
+        rest = sum(other.answered_per_s + other.failed_per_s for other in others)
+        failed = sum(other.failed_per_s for other in others)
+        return rest > 0 and failed / rest < SICK_SHARE / 2
+    costs = sorted(other.cost_ms for other in others if other.cost_ms)
+    middle = costs[len(costs) // 2] if costs else 0.0
+    return bool(one.cost_ms and middle and one.cost_ms > max(SICK_COST * middle, middle + SLOWER_MS))
+
+
+def shedding(facts: Facts) -> Iterator[Finding]:
+    """The upstream refuses for load itself."""
+    for load in facts.loads:
+        shed = facts.refused_at(load.resource, _SHED)
+        rate = sum(one.per_s for one in shed)
+        if not shed or rate < SHED_SHARE * load.now.departures_per_s:
+            continue
+        fewer = max(1, load.in_flight * 3 // 4)
+        yield Finding(
+            "upstream_shedding",
+            load.resource,
+            LOST,
+            say.longest(shed),
+            f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}",
+            (*say.refusals(shed), *say.service(load), *say.places(load), *say.endpoints(load)),
+            f"edgeq set {load.resource} limit {fewer} --ttl 10m    # who waits here is not refused there",
+        )
+
+
+def dead(facts: Facts) -> Iterator[Finding]:
+    """It cannot be reached, or drops what reaches it."""
+    for load in facts.loads:
+        refused = facts.refused_at(load.resource, *DEAD)
+        rate = sum(one.per_s for one in refused)
+        if not refused or rate < SICK_SHARE * (rate + load.now.departures_per_s):
+            continue
+        yield Finding(
+            "upstream_dead",
+            load.resource,
+            LOST,
+            say.longest(refused),
+            say.reason(say.worst(refused)),
+            (*say.refusals(refused), *say.endpoints(load), *([f"circuit {load.breaker}"] if load.breaker else ())),
+            f"edgeq show endpoints {load.resource.removeprefix('upstream/')}",
+        )
+
+
+def slower(facts: Facts) -> Iterator[Finding]:
+    """It takes longer than before, or too long."""
+    for load in facts.loads:
+        late = facts.refused_at(load.resource, *_LATE)
+        for route in load.routes:
+            late += facts.refused_at(f"route/{route}", *_LATE)
+        is_silent = bool(load.pressed_s and load.in_flight and load.now.departures_per_s == 0)
+        times = _times_slower(load)
+        if not times and not late and not is_silent:
+            continue
+        refused = facts.refused_at(load.resource)
+        if times:
+            says = f"it takes {times:.1f} times as long for an answer as before"
+        elif late:
+            says = f"its answers do not come in time ({say.rate(late)})"
+        else:
+            says = f"{load.in_flight} requests are there and none comes back"
+        yield Finding(
+            "upstream_slower",
+            load.resource,
+            _harm(load, [*refused, *late]),
+            load.pressed_s or say.longest(late),
+            says,
+            (*say.service(load), *say.traffic(load), *say.places(load), *say.refusals(refused), *say.endpoints(load)),
+            f"edgeq show endpoints {load.resource.removeprefix('upstream/')}",
+        )
+
+
+def noisy(facts: Facts) -> Iterator[Finding]:
+    """One tenant takes the places of the others."""
+    for load in facts.loads:
+        refused = facts.refused_at(load.resource, *_TENANTS)
+        waiting = sum(load.tenants.values())
+        first = max(load.tenants, key=lambda name: load.tenants[name], default="")
+        is_noisy = waiting and len(load.tenants) > 1 and load.tenants[first] >= NOISY * waiting
+        if not load.pressed_s or not first or not (is_noisy or refused):
+            continue
+        yield Finding(
+            "noisy_tenant",
+            load.resource,
+            _harm(load, facts.refused_at(load.resource)),
+            load.pressed_s,
+            f"tenant {first} has {load.tenants[first] / waiting:.0%} of the places of who waits",
+            (*say.tenants(load), *say.traffic(load), *say.places(load), *say.service(load), *say.refusals(refused)),
+            f"edgeq set tenant limit {max(1, (load.limit or load.in_flight) // 2)} --ttl 10m",
+        )
+    own = [one for one in facts.refused if one.reason in _TENANTS and one.resource.startswith("tenant")]
+    if own:
+        yield Finding(
+            "noisy_tenant",
+            say.worst(own).resource,
+            LOST,
+            say.longest(own),
+            f"a tenant asks for more at once than `tenant.limit` lets it ({say.rate(own)} refused)",
+            say.refusals(own),
+            "edgeq show tenants",
+        )
+
+
+def more_traffic(facts: Facts) -> Iterator[Finding]:
+    """More comes than before, or than it was found to take."""
+    for load in facts.loads:
+        before = load.before
+        grew = before is not None and before.arrivals_per_s > 0 and (
+            load.now.arrivals_per_s >= MORE * before.arrivals_per_s
+        )  # fmt: skip
+        is_learned = load.limit_source != "file"
+        if not load.pressed_s or _lowered(load) or not (grew or is_learned):
+            continue
+        refused = facts.refused_at(load.resource)
+        says = f"{say.per_s(load.now.arrivals_per_s)} come"
+        if grew and before is not None:
+            says += f", {load.now.arrivals_per_s / before.arrivals_per_s:.1f} times what came before"
+        says += f", and {say.per_s(load.now.departures_per_s)} can be served"
+        short = load.resource.removeprefix("upstream/")
+        yield Finding(
+            "more_traffic",
+            load.resource,
+            _harm(load, refused),
+            load.pressed_s,
+            says,
+            (*say.traffic(load), *say.service(load), *say.places(load), *say.tenants(load), *say.refusals(refused)),
+            f"edgeq show upstreams {short}    # its limit is learned: it needs more endpoints, or a [[rate]]"
+            if is_learned
+            else f"edgeq set {load.resource} limit {_enough(load)} --ttl 10m    # if it can take them; else a [[rate]]",
+        )
+
+
+def limit_low(facts: Facts) -> Iterator[Finding]:
+    """A configured limit keeps waiting what could run."""
+    for load in facts.loads:
+        if not load.pressed_s:
+            continue
+        refused = facts.refused_at(load.resource)
+        pool = facts.refused_at(load.resource, _POOL)
+        if not load.limit and not pool:
+            continue
+        key = "pool.max_connections" if pool else "limit"
+        if before := _lowered(load):
+            says = f"its limit was lowered from {before} to {load.limit}"
+        else:
+            most = "what its pools hold" if pool else f"its limit of {load.limit}"
+            says = f"{most} is reached, and neither its traffic nor its service time has changed"
+        yield Finding(
+            "limit_too_low",
+            load.resource,
+            _harm(load, refused),
+            load.pressed_s,
+            says,
+            (*say.places(load), *say.traffic(load), *say.service(load), *say.tenants(load), *say.refusals(refused)),
+            f"edgeq set {load.resource} {key} {_enough(load)} --ttl 10m",
+        )
+    for one in (one for one in facts.refused if one.reason == _PLACES):
+        resource = one.resource.partition(":max_connections")[0]
+        yield Finding(
+            "limit_too_low",
+            resource,
+            LOST,
+            one.since_s,
+            "as many connections are open as `max_connections` lets",
+            say.refusals([one]),
+            f"edgeq show limits max_connections    # then: edgeq set {resource} max_connections N",
+        )
+
+
+def _times_slower(load: Load) -> float:
+    """How many times as long an answer takes as before; 0: not much longer, or that is not known.
+
+    Who answers more a second than before is not slower: that each takes longer is what its traffic does to it.
+    """
+    before, now_ms = load.before, load.now.service_ms
+    if before is None or not before.service_ms or now_ms is None:
+        return 0.0
+    if load.now.departures_per_s >= MORE * before.departures_per_s > 0:
+        return 0.0
+    is_slower = now_ms > max(SLOWER * before.service_ms, before.service_ms + SLOWER_MS)
+    return now_ms / before.service_ms if is_slower else 0.0
+
+
+def _lowered(load: Load) -> int:
+    """What a configured limit was before, if that was more; else 0."""
+    if load.before is None or load.limit_source != "file" or not load.limit:
+        return 0
+    return load.before.limit if load.before.limit > load.limit else 0
+
+
+def _harm(load: Load, refused: list[Refused]) -> int:
+    if any(REASONS[one.reason].fault != "C" or one.reason in _TENANTS for one in refused if one.reason in REASONS):
+        return LOST
+    return WAITS if load.pressed_s else SIGN
+
+
+def _enough(load: Load) -> int:
+    """Places by Little's law for what arrives, and a fifth more; never fewer than there are."""
+    service_ms = load.now.service_ms or (load.before.service_ms if load.before is not None else None) or 0.0
+    wanted = ceil(load.now.arrivals_per_s * service_ms / 1000 * 1.2)
+    return max(wanted, (load.limit or 0) * 5 // 4 + 1)

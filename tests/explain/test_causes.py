@@ -1,0 +1,281 @@
+"""Causes from made-up facts: one thing is wrong in each, and that is what is found."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.explain.causes import CAUSES, document, findings, whole_of
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Worker
+from edgeq.explain.finding import LOST, SIGN, WAITS
+from edgeq.explain.verdict import explain, is_known, render
+from edgeq.reasons import REASONS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/explain.md"
+_BEFORE: Final = Pace(100, 100, 0, 20.0, 8)
+CALM: Final = Load("upstream/api", 8, "file", 2, 0, 64, 0.0, _BEFORE, _BEFORE, 0.0, "closed")
+GOOD: Final = Endpoint("10.0.0.7:9000", "in use", 20.0, 50, 0)
+OTHER: Final = Endpoint("10.0.0.8:9000", "in use", 21.0, 50, 0)
+WORKERS: Final = (Worker(0, 100, False, 10, 1.0, 0.2, 0.1, 3), Worker(1, 101, False, 10, 1.0, 0.2, 0.1, 3))
+DOOR: Final = Door("listener/:80", 0, 0, 4096, 4096, 0.0, 0.0, "accepting")
+MACHINE: Final = Machine(4096, (32768, 60999), 7)
+HEALTHY: Final = Facts((CALM,), WORKERS, (DOOR,), (), MACHINE)
+
+
+def pressed(**changes: object) -> Load:
+    """The upstream with a queue."""
+    waits = {"in_flight": 8, "queued": 5, "oldest_ms": 300.0, "pressed_s": 12.0}
+    return dataclasses.replace(CALM, **{**waits, **changes})  # type: ignore[arg-type]
+
+
+def load(one: Load, *refused: Refused) -> Facts:
+    return dataclasses.replace(HEALTHY, loads=(one,), refused=refused)
+
+
+def refused(reason: str, resource: str = "upstream/api", per_s: float = 50.0) -> Refused:
+    return Refused(reason, resource, per_s, 12.0)
+
+
+FULL: Final = refused("queue_full", "upstream/api:queue")
+CASES: Final[dict[str, tuple[Facts, str]]] = {
+    "descriptors_exhausted": (
+        dataclasses.replace(HEALTHY, refused=(refused("fd_exhausted", "listener/:80:accept"), FULL)),
+        "listener/:80:accept",
+    ),
+    "ports_exhausted": (
+        load(pressed(), refused("upstream_port_exhausted", "upstream/api#10.0.0.7:9000"), FULL),
+        "upstream/api#10.0.0.7:9000",
+    ),
+    "worker_stuck": (
+        dataclasses.replace(
+            HEALTHY, workers=(WORKERS[0], dataclasses.replace(WORKERS[1], stuck=True, beat_age_ms=5000, running=0.0))
+        ),
+        "worker/1",
+    ),
+    "worker_busy": (
+        dataclasses.replace(
+            HEALTHY,
+            workers=(WORKERS[0], dataclasses.replace(WORKERS[1], lag_ms=300.0, running=0.7, delayed=0.3)),
+            doors=(dataclasses.replace(DOOR, slot=1, drops_per_s=5.0),),
+        ),
+        "worker/1",
+    ),
+    "somaxconn": (
+        dataclasses.replace(HEALTHY, doors=(dataclasses.replace(DOOR, granted=128, drops_per_s=9.0, dropping_s=3.0),)),
+        "listener/:80:accept",
+    ),
+    "accept_overflow": (
+        dataclasses.replace(HEALTHY, doors=(dataclasses.replace(DOOR, drops_per_s=9.0, dropping_s=3.0),)),
+        "listener/:80:accept",
+    ),
+    "endpoint_sick": (
+        load(
+            pressed(endpoints=(GOOD, dataclasses.replace(OTHER, answered_per_s=5, failed_per_s=20))),
+            refused("upstream_reset", "upstream/api#10.0.0.8:9000"),
+        ),
+        "upstream/api#10.0.0.8:9000",
+    ),
+    "upstream_shedding": (
+        load(pressed(endpoints=(GOOD, OTHER)), refused("upstream_shed", "upstream/api#10.0.0.8:9000", 20.0), FULL),
+        "upstream/api",
+    ),
+    "upstream_dead": (
+        load(pressed(endpoints=(GOOD,)), refused("upstream_connect_refused", "upstream/api#10.0.0.7:9000"), FULL),
+        "upstream/api",
+    ),
+    "upstream_slower": (load(pressed(now=Pace(100, 40, 60, 200.0)), FULL), "upstream/api"),
+    "noisy_tenant": (
+        load(pressed(now=Pace(300, 100, 200, 20.0), tenants={"acme": 90, "zeta": 10}), FULL),
+        "upstream/api",
+    ),
+    "more_traffic": (load(pressed(now=Pace(300, 100, 200, 20.0)), FULL), "upstream/api"),
+    "limit_too_low": (load(pressed(now=Pace(110, 100, 10, 20.0)), FULL), "upstream/api"),
+    "other": (load(CALM, refused("upstream_tls_failed", "upstream/api#10.0.0.7:9000")), "upstream/api#10.0.0.7:9000"),
+}
+
+
+def test_every_cause_has_a_case() -> None:
+    """And the table names each once."""
+    assert [one.name for one in CAUSES] == list(CASES)
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_a_cause(cause: str) -> None:
+    """It is the only one, it is told with evidence and what to do, and that fits a line of text."""
+    facts, resource = CASES[cause]
+    found = [(one.cause, one.resource) for one in findings(facts) if whole_of(one.resource) == whole_of(resource)]
+    assert found == [(cause, resource)]
+    told = explain(facts)
+    assert (told["cause"], told["resource"]) == (cause, resource)
+    assert told["evidence"]
+    assert told["next"]
+    lines = render(told).splitlines()
+    assert lines[0].startswith(resource)
+    assert f"next: {told['next']}" in lines
+
+
+def test_nothing_is_wrong() -> None:
+    """Also not when much is used, or a client makes mistakes."""
+    for facts in (
+        HEALTHY,
+        Facts(),
+        load(dataclasses.replace(CALM, in_flight=8)),
+        load(CALM, refused("no_route", "listener/:80"), refused("rate_limited", "rate/plan")),
+        load(dataclasses.replace(CALM, endpoints=(GOOD, OTHER))),
+    ):
+        told = explain(facts)
+        assert (told["cause"], told["next"], told["also"]) == (None, "", [])
+        assert "nothing is saturated" in render(told)
+
+
+def test_signs_are_told_beside() -> None:
+    """What is slower, while nobody waits for it, is not called saturated."""
+    told = explain(load(dataclasses.replace(CALM, now=Pace(100, 100, 0, 200.0))))
+    assert told["cause"] is None
+    assert [one["cause"] for one in told["also"]] == ["upstream_slower"]
+
+
+def test_what_is_lost_goes_first() -> None:
+    """A queue that refuses goes before one in which somebody waits, whatever their causes."""
+    waits = dataclasses.replace(pressed(now=Pace(100, 50, 0, 200.0)), resource="upstream/first")
+    facts = dataclasses.replace(load(pressed(), FULL), loads=(waits, pressed()))
+    assert [(one.cause, one.harm) for one in findings(facts)] == [("limit_too_low", LOST), ("upstream_slower", WAITS)]
+
+
+def test_one_resource() -> None:
+    """Only what concerns it is told, and parts are parts of it."""
+    facts, _ = CASES["limit_too_low"]
+    assert explain(facts, "upstream/api")["cause"] == "limit_too_low"
+    assert explain(facts, "upstream/api:queue")["cause"] == "limit_too_low"
+    assert explain(facts, "worker/0")["verdict"] == "worker/0 is not saturated"
+    assert is_known(facts, "upstream/api")
+    assert is_known(facts, "listener/:80")
+    assert not is_known(facts, "upstream/apis")
+    assert not is_known(facts, "4bf92f3577b34da6")
+
+
+def test_what_traffic_does_to_an_upstream() -> None:
+    """It takes longer for each because it has more to do, and it does more: there is more traffic."""
+    (found,) = findings(load(pressed(now=Pace(900, 300, 600, 200.0)), FULL))
+    assert found.cause == "more_traffic"
+
+
+def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
+    """Answers that do not come within the route's time-out."""
+    one = dataclasses.replace(CALM, routes=("checkout",))
+    assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
+
+
+def test_who_lowered_the_limit() -> None:
+    """A limit that was higher before is the cause, even if more comes than before."""
+    lowered = pressed(limit=2, now=Pace(300, 100, 200, 20.0, 2))
+    (found,) = findings(load(lowered, FULL))
+    assert found.cause == "limit_too_low"
+    assert "lowered from 8 to 2" in found.says
+    assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+
+
+def test_a_learned_limit_is_not_too_low() -> None:
+    """It is what the upstream can take: there is more traffic than that."""
+    (found,) = findings(load(pressed(limit_source="learned", before=None), FULL))
+    assert found.cause == "more_traffic"
+
+
+def test_a_worker_in_a_long_turn_is_busy_if_all_are() -> None:
+    """It gives no sign of life for seconds, but it runs, and so do the others: it does not hang."""
+    long = dataclasses.replace(WORKERS[0], stuck=True, beat_age_ms=3000, running=1.0)
+    busy = dataclasses.replace(WORKERS[1], lag_ms=500.0, running=1.0)
+    assert findings(dataclasses.replace(HEALTHY, workers=(long, busy)))[0].cause == "worker_busy"
+    assert findings(dataclasses.replace(HEALTHY, workers=(long, WORKERS[1])))[0].cause == "worker_stuck"
+
+
+def test_drops_of_a_worker_that_hangs_are_its_doing() -> None:
+    """Its accept queue overflows because nobody empties it: the backlog is not the cause."""
+    facts = dataclasses.replace(CASES["worker_stuck"][0], doors=(dataclasses.replace(DOOR, slot=1, drops_per_s=9.0),))
+    assert [one.cause for one in findings(facts)] == ["worker_stuck"]
+
+
+_rates = st.floats(0, 1e4)
+_paces = st.builds(Pace, _rates, _rates, _rates, st.none() | st.floats(0, 1e5), st.integers(0, 100))
+_endpoints = st.builds(
+    Endpoint,
+    st.sampled_from(["a:1", "b:2"]),
+    st.sampled_from(["in use", "ejected"]),
+    st.none() | _rates,
+    _rates,
+    _rates,
+)
+_loads = st.builds(
+    Load,
+    st.sampled_from(["upstream/api", "upstream/b", "route/r"]),
+    st.none() | st.integers(1, 100),
+    st.sampled_from(["file", "learned", "observe"]),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    st.integers(0, 100),
+    _rates,
+    _paces,
+    st.none() | _paces,
+    _rates,
+    st.none() | st.just("open"),
+    st.lists(_endpoints, max_size=3).map(tuple),
+    st.dictionaries(st.sampled_from(["", "x", "y"]), st.integers(1, 9)),
+)
+_workers = st.builds(
+    Worker,
+    st.integers(0, 3),
+    st.just(1),
+    st.booleans(),
+    _rates,
+    _rates,
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.integers(0, 9),
+)
+_doors = st.builds(
+    Door,
+    st.just("listener/:80"),
+    st.integers(0, 3),
+    st.integers(0, 9),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    _rates,
+    _rates,
+)
+_refused = st.builds(
+    Refused,
+    st.sampled_from(list(REASONS)) | st.just("other"),
+    st.sampled_from(["upstream/api:queue", "upstream/api#a:1", "route/r", "worker:loop_lag", "tenant:queue", "other"]),
+    st.floats(0.1, 1e4),
+    _rates,
+)
+
+
+@given(
+    st.builds(
+        Facts,
+        st.lists(_loads, max_size=3).map(tuple),
+        st.lists(_workers, max_size=3).map(tuple),
+        st.lists(_doors, max_size=2).map(tuple),
+        st.lists(_refused, max_size=4).map(tuple),
+    )
+)
+def test_any_facts_are_explained(facts: Facts) -> None:
+    """Without an error, one cause for a resource, the worst first; whoever loses or waits hears a verdict."""
+    found = findings(facts)
+    wholes = [whole_of(one.resource) for one in found]
+    assert len(set(wholes)) == len(wholes)
+    assert [one.harm for one in found] == sorted((one.harm for one in found), reverse=True)
+    told = explain(facts)
+    assert (told["cause"] is not None) == any(one.harm > SIGN for one in found)
+    assert render(told)
+
+
+def test_the_page_is_the_table() -> None:
+    """docs/explain.md is made from the causes."""
+    assert PAGE.read_text() == document(), "python -m edgeq.explain.causes > docs/explain.md"

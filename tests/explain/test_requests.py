@@ -1,0 +1,126 @@
+"""`edgeq explain REQUEST-ID`: why one request was refused or slow, from what its worker has left on the board."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.explain.scene import Scene
+from tests.support import kernel
+from tests.support.bench import Bench, bench, head
+from tests.support.gateway import Settings, Value
+from tests.support.raw_client import Asked
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer
+from tests.support.supervised import wait_for
+
+SLOW_S = 0.05
+
+
+class Asking(Scene):
+    """A gateway with a limit of one, where `/u/late` is slow."""
+
+    def __init__(self, running: Bench, admin: Path) -> None:
+        super().__init__(running.gateway, admin)
+        self.running = running
+
+    def ask(self, path: str, request_id: str) -> int:
+        """Ask with an id. Returns the status."""
+        with self.running.connect() as client:
+            return client.ask(head("GET", path, f"X-Request-Id: {request_id}")).status
+
+    def told(self, request_id: str) -> dict[str, Any]:
+        """What is told, once the worker has written it."""
+        wait_for(request_id, lambda: "error" not in self.explain(request_id))
+        return self.explain(request_id)
+
+
+def _serve(connection: UpstreamConnection, request: SeenRequest) -> None:
+    if request.target.startswith(b"/u/late"):
+        kernel.select_pause(2 * SLOW_S)
+    connection.send(answer(b"ok"))
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
+    admin = tmp_path_factory.mktemp("requests") / "admin.sock"
+    queue: dict[str, Value] = {"max": 0}
+    extra: dict[str, Value] = {
+        "server": {"admin": str(admin)},
+        "upstream": {"u": {"queue": queue}},
+        "route": [{"name": "all", "upstream": "u", "match": {"path": "/u/*"}}],
+        "listener": {"trusted": ["127.0.0.0/8"]},
+        "explain": {"slow": f"{int(SLOW_S * 1000)}ms"},
+    }
+    with bench(Settings(limit=1, extra=extra)) as running:
+        running.gateway.wait_event("serving")
+        running.handle(_serve)
+        yield Asking(running, admin)
+
+
+def test_a_refused_request(asking: Asking) -> None:
+    """Reason, resource, the request itself, and how the resource did at that time."""
+    with asking.running.connect() as first:
+        first.send(head("GET", "/u/late"))
+        wait_for("a refusal", lambda: asking.ask("/u/x?token=secret", "refused-1") == 503)
+        first.read_answers([Asked()])
+    found = asking.told("refused-1")
+    assert (found["cause"], found["resource"]) == ("queue_full", "upstream/u:queue")
+    assert "GET /u/x -> 503" in found["evidence"][0]
+    assert "secret" not in str(found)
+    assert found["next"] == "edgeq explain upstream/u"
+    assert wait_for("a moment", lambda: any("at that time" in one for one in asking.told("refused-1")["evidence"]))
+
+
+def test_a_slow_request(asking: Asking) -> None:
+    """Where its time went."""
+    assert asking.ask("/u/late", "slow-1") == 200
+    found = asking.told("slow-1")
+    assert (found["cause"], found["resource"]) == ("slow", "upstream/u")
+    assert "for the first byte of the upstream's answer" in found["verdict"]
+    assert f"the last of 1 tries went to 127.0.0.1:{asking.running.upstream.port}" in found["evidence"]
+
+
+def test_a_request_that_went_well_is_not_remembered(asking: Asking) -> None:
+    """Nobody pays for it, and nothing is told of it."""
+    assert asking.ask("/u/quick", "quick-1") == 200
+    assert asking.ask("/u/late", "slow-2") == 200
+    asking.told("slow-2")
+    assert asking.explain("quick-1") == {"error": "error: no resource and no remembered request is called 'quick-1'\n"}
+
+
+def test_slow_is_changed_by_a_reload(asking: Asking) -> None:
+    """0: only what was refused."""
+    asking.gateway.reload({"explain": {"slow": 0}})
+    assert asking.ask("/u/late", "slow-3") == 200
+    assert asking.ask("/nowhere", "bad-1") == 404
+    asking.told("bad-1")
+    assert "error" in asking.explain("slow-3")
+    asking.gateway.reload({})
+
+
+def test_what_a_dead_worker_remembered(asking: Asking) -> None:
+    """It hangs, then it is killed: its requests are told all the same."""
+    assert asking.ask("/u/late", "slow-4") == 200
+    asking.told("slow-4")
+    (worker,) = asking.gateway.workers
+    with kernel.stopped(worker):
+        assert asking.explain("slow-4")["cause"] == "slow"
+    os.kill(worker, signal.SIGKILL)
+    wait_for("its successor", lambda: asking.gateway.workers not in ([worker], [asking.gateway.pid]))
+    assert asking.told("slow-4")["cause"] == "slow"
+
+
+def test_many_refusals_in_a_moment(asking: Asking) -> None:
+    """A storm leaves the newest ones, and the next request is remembered as ever."""
+    count = 1000
+    with asking.running.connect(60) as client:
+        client.send(b"".join(head("GET", "/nowhere", f"X-Request-Id: storm-{number}") for number in range(count)))
+        assert {one.status for one in client.read_answers([Asked()] * count)} == {404}
+    assert asking.told(f"storm-{count - 1}")["cause"] == "no_route"
+    assert asking.ask("/u/late", "slow-5") == 200
+    asking.told("slow-5")
