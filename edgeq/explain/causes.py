@@ -19,7 +19,7 @@ from edgeq.explain import machine, say, services
 from edgeq.explain.facts import Facts
 from edgeq.explain.finding import LOST, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
-from edgeq.explain.services import DEAD, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
+from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
 
@@ -114,7 +114,7 @@ CAUSES: Final = (
     Cause(
         "upstream_dead",
         "The upstream is dead",
-        f"{SICK_SHARE:.0%} of the requests or more fail with: " + ", ".join(f"`{one}`" for one in DEAD),
+        f"{DEAD_SHARE:.0%} of the requests or more fail with: " + ", ".join(f"`{one}`" for one in DEAD),
         "look which endpoints are left",
         services.dead,
     ),

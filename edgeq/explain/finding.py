@@ -9,7 +9,7 @@ from typing import Final
 SIGN: Final = 0
 """Nothing is lost, and nobody waits."""
 WAITS: Final = 1
-"""Somebody waits."""
+"""Somebody waits, or a part of it is out of use."""
 LOST: Final = 2
 """Requests or connections are refused, or fail."""
 

@@ -14,6 +14,7 @@ from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, W
 from edgeq.explain.watch import Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
+from edgeq.observe.fresh import Fresh
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
 from edgeq.observe.reports import Fleet
@@ -35,6 +36,7 @@ class Gatherer:
         self._overview = overview
         self._reports = overview.reports
         self._config = config
+        self._fresh = Fresh()
         self.watch: Final = Watch()
 
     def look(self) -> None:
@@ -53,7 +55,10 @@ class Gatherer:
         self.watch.note_waiting(waiting)
 
     def facts(self) -> Facts:
-        """How things are now."""
+        """How things are now, to a tenth of a second."""
+        return self._fresh.get("facts", self._facts)
+
+    def _facts(self) -> Facts:
         refused = tuple(self._refused())
         is_short = any(one.reason == _FDS for one in refused)
         return Facts(

@@ -19,8 +19,10 @@ MORE: Final = 1.5
 """Times the arrivals before."""
 SHED_SHARE: Final = 0.05
 """Of an upstream's answers."""
-SICK_SHARE: Final = 0.3
-"""Of an endpoint's answers that fail, while that of the others does not come near it."""
+SICK_SHARE: Final = 0.1
+"""Of what an endpoint gets and fails, while the others do not."""
+DEAD_SHARE: Final = 0.3
+"""Of what an upstream gets and fails."""
 SICK_COST: Final = 4.0
 """Times the cost of the middle one of the others."""
 NOISY: Final = 0.6
@@ -47,42 +49,55 @@ _POOL: Final = "upstream_saturated"
 def sick(facts: Facts) -> Iterator[Finding]:
     """One of several endpoints."""
     for load in facts.loads:
-        if len(load.endpoints) < 2:
+        sick = [one for one in load.endpoints if _is_out(one, load) or _fails(one, load, facts) or _is_slow(one, load)]
+        well = len(load.endpoints) - len(sick)
+        if not sick or not well:
             continue
-        sick = [one for one in load.endpoints if _ails(one, load)]
-        if not sick or len(sick) == len(load.endpoints):
-            continue
-        worst = max(sick, key=lambda one: (one.state != "in use", one.failed_per_s, one.cost_ms or 0.0))
-        says = (
-            f"{worst.name} is {worst.state}" if worst.state != "in use" else f"{worst.name} answers worse than the rest"
-        )
+        worst = max(sick, key=lambda one: (one.state != "in use", _failures(one, load, facts), one.cost_ms or 0.0))
+        says = f"it is {worst.state}" if _is_out(worst, load) else "it answers worse than the others"
+        is_used = not _is_out(worst, load) and not _fails(worst, load, facts) and not _is_avoided(worst, load)
         refused = facts.refused_at(load.resource)
         yield Finding(
             "endpoint_sick",
             f"{load.resource}#{worst.name}",
-            _harm(load, refused),
+            max(_harm(load, refused), SIGN if is_used else WAITS),
             load.pressed_s or say.longest(refused),
-            f"{says}; {len(load.endpoints) - len(sick)} of {len(load.endpoints)} endpoints are well",
+            f"{says}; {well} of {len(load.endpoints)} endpoints are well",
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
             f"edgeq drain {load.resource}#{worst.name}",
         )
 
 
-def _ails(one: Endpoint, load: Load) -> bool:
-    """Out of use, or failing, or slow, where the others are not."""
-    if one.state != "in use":
-        return True
-    others = [other for other in load.endpoints if other is not one and other.state == "in use"]
-    if not others:
+def _is_out(one: Endpoint, load: Load) -> bool:
+    return one.state != "in use" and len(load.endpoints) > 1
+
+
+def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
+    """A good part of what it gets, and the others do not."""
+    failures = _failures(one, load, facts)
+    others = [_failures(other, load, facts) for other in load.endpoints if other is not one]
+    if not others or failures < SHED_SHARE * load.now.departures_per_s or failures < SICK_COST * max(others):
         return False
-    answers = one.answered_per_s + one.failed_per_s
-    if answers and one.failed_per_s / answers >= SICK_SHARE:
-        rest = sum(other.answered_per_s + other.failed_per_s for other in others)
-        failed = sum(other.failed_per_s for other in others)
-        return rest > 0 and failed / rest < SICK_SHARE / 2
-    costs = sorted(other.cost_ms for other in others if other.cost_ms)
+    return failures >= SICK_SHARE * (failures + one.answered_per_s)
+
+
+def _failures(one: Endpoint, load: Load, facts: Facts) -> float:
+    """A second, as the balancer and as the refusals have it; what was tried again elsewhere is in the former only."""
+    refused = facts.refused_at(f"{load.resource}#{one.name}", *DEAD, *_LATE)
+    return max(one.failed_per_s, sum(reason.per_s for reason in refused))
+
+
+def _is_slow(one: Endpoint, load: Load) -> bool:
+    """By far, beside the middle one of the others."""
+    costs = sorted(other.cost_ms for other in load.endpoints if other is not one and other.cost_ms)
     middle = costs[len(costs) // 2] if costs else 0.0
     return bool(one.cost_ms and middle and one.cost_ms > max(SICK_COST * middle, middle + SLOWER_MS))
+
+
+def _is_avoided(one: Endpoint, load: Load) -> bool:
+    """The balancer gives it next to nothing."""
+    others = [other.answered_per_s for other in load.endpoints if other is not one]
+    return one.answered_per_s < SICK_SHARE * sum(others) / len(others) if others else False
 
 
 def shedding(facts: Facts) -> Iterator[Finding]:
@@ -109,7 +124,7 @@ def dead(facts: Facts) -> Iterator[Finding]:
     for load in facts.loads:
         refused = facts.refused_at(load.resource, *DEAD)
         rate = sum(one.per_s for one in refused)
-        if not refused or rate < SICK_SHARE * (rate + load.now.departures_per_s):
+        if not refused or rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused):
             continue
         yield Finding(
             "upstream_dead",
@@ -120,6 +135,12 @@ def dead(facts: Facts) -> Iterator[Finding]:
             (*say.refusals(refused), *say.endpoints(load), *([f"circuit {load.breaker}"] if load.breaker else ())),
             f"edgeq show endpoints {load.resource.removeprefix('upstream/')}",
         )
+
+
+def _is_partial(load: Load, refused: list[Refused]) -> bool:
+    """Are there endpoints that have no part in it, and answer?"""
+    blamed = {one.resource for one in refused}
+    return any(one.answered_per_s and f"{load.resource}#{one.name}" not in blamed for one in load.endpoints)
 
 
 def slower(facts: Facts) -> Iterator[Finding]:

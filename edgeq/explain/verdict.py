@@ -11,7 +11,7 @@ from edgeq.explain.facts import Facts, Load, is_at
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
-_HARM: Final = {LOST: "refuses", WAITS: "has a queue", SIGN: "shows signs"}
+_HARM: Final = {LOST: "refuses", WAITS: "is in trouble", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeq.explain.causes import whole_of
 from tests.support import kernel
 from tests.support.gateway import Gateway
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer
@@ -91,21 +92,27 @@ class Scene:
         return found
 
     def says(self, cause: str, resource: str = "", meanwhile: Callable[[], object] = lambda: None) -> dict[str, Any]:
-        """Wait until it names this cause at this resource (empty: at any) first of all; `meanwhile()` is done on each
-        look."""
+        """Wait until it names this cause at this resource (empty: at any) first of all, and never another one
+        there; `meanwhile()` is done on each look."""
         last: dict[str, Any] = {}
+        others: set[str] = set()
 
         def look() -> bool:
             meanwhile()
             last.clear()
             last.update(self.explain())
-            return last["cause"] == cause and resource in ("", last["resource"])
+            if last["cause"] == cause and resource in ("", last["resource"]):
+                return True
+            if resource and last["resource"] and whole_of(last["resource"]) == whole_of(resource):
+                others.add(json.dumps(last, indent=1))
+            return False
 
         try:
             wait_for(cause, look, TIMEOUT_S)
         except AssertionError as error:
             error.add_note(json.dumps(last, indent=1))
             raise
+        assert not others, "another cause was named first: " + "".join(others)
         return last
 
     def is_calm(self) -> None:
