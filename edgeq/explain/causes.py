@@ -22,6 +22,9 @@ from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
+_STANDS_S: Final = 2.0
+"""So long a refusal must go on to be told as it is: by then the cause of many is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -38,6 +41,8 @@ def _other(facts: Facts) -> Iterator[Finding]:
     """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours."""
     for one in facts.refused:
         row = REASONS.get(one.reason)
+        if one.since_s < _STANDS_S:
+            continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
                 "other",
@@ -99,7 +104,8 @@ CAUSES: Final = (
     Cause(
         "endpoint_sick",
         "One endpoint is sick",
-        f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests, or costs {SICK_COST:g} times"
+        f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests or is avoided since it"
+        f" did, or costs {SICK_COST:g} times"
         " what the others do, and the others are well",
         "drain it",
         services.sick,

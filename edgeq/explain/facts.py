@@ -68,6 +68,8 @@ class Endpoint:
     cost_ms: float | None
     answered_per_s: float
     failed_per_s: float
+    penalty_ms: float = 0.0
+    """What the balancer adds to the cost for what has failed lately."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ class Gatherer:
         for one in self._reports.pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
-            endpoint = Endpoint(one["endpoint"], one["state"], one["cost_ms"], good, bad)
+            endpoint = Endpoint(one["endpoint"], one["state"], one["cost_ms"], good, bad, one["penalty_ms"])
             found.setdefault(one["upstream"], []).append(endpoint)
         return found
 

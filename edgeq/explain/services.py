@@ -55,7 +55,7 @@ def sick(facts: Facts) -> Iterator[Finding]:
             continue
         worst = max(sick, key=lambda one: (one.state != "in use", _failures(one, load, facts), one.cost_ms or 0.0))
         says = f"it is {worst.state}" if _is_out(worst, load) else "it answers worse than the others"
-        is_used = not _is_out(worst, load) and not _fails(worst, load, facts) and not _is_avoided(worst, load)
+        is_used = _is_slow(worst, load) and not _fails(worst, load, facts) and not _is_avoided(worst, load)
         refused = facts.refused_at(load.resource)
         yield Finding(
             "endpoint_sick",
@@ -73,7 +73,9 @@ def _is_out(one: Endpoint, load: Load) -> bool:
 
 
 def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
-    """A good part of what it gets, and the others do not."""
+    """A good part of what it gets, and the others do not; or it has, and has not answered well since."""
+    if one.penalty_ms > SICK_COST * max(_middle_cost(one, load), SLOWER_MS):
+        return True
     failures = _failures(one, load, facts)
     others = [_failures(other, load, facts) for other in load.endpoints if other is not one]
     if not others or failures < SHED_SHARE * load.now.departures_per_s or failures < SICK_COST * max(others):
@@ -89,9 +91,14 @@ def _failures(one: Endpoint, load: Load, facts: Facts) -> float:
 
 def _is_slow(one: Endpoint, load: Load) -> bool:
     """By far, beside the middle one of the others."""
-    costs = sorted(other.cost_ms for other in load.endpoints if other is not one and other.cost_ms)
-    middle = costs[len(costs) // 2] if costs else 0.0
+    middle = _middle_cost(one, load)
     return bool(one.cost_ms and middle and one.cost_ms > max(SICK_COST * middle, middle + SLOWER_MS))
+
+
+def _middle_cost(one: Endpoint, load: Load) -> float:
+    """Of the others, in milliseconds; 0 if they have none."""
+    costs = sorted(other.cost_ms for other in load.endpoints if other is not one and other.cost_ms)
+    return costs[len(costs) // 2] if costs else 0.0
 
 
 def _is_avoided(one: Endpoint, load: Load) -> bool:

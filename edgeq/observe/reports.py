@@ -87,6 +87,7 @@ class Reports:
                         **dict.fromkeys(("active", "idle", "connecting", "waiting"), 0),
                         "oldest_ms": 0.0,
                         "cost_ms": None,
+                        "penalty_ms": 0.0,
                         "weight": seen.get("weight", 1.0),
                         **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
                         "ejected_s": 0.0,
@@ -102,6 +103,7 @@ class Reports:
                     one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
                 if "cost_s" in seen:
                     one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
+                one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
                     one["health"] = seen["health"]

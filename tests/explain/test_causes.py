@@ -159,6 +159,16 @@ def test_one_resource() -> None:
     assert not is_known(facts, "4bf92f3577b34da6")
 
 
+def test_an_endpoint_that_the_balancer_avoids() -> None:
+    """It has failed, gets nothing since, and nobody waits: that is told, for capacity is missing."""
+    avoided = dataclasses.replace(OTHER, answered_per_s=0.0, penalty_ms=400.0)
+    (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, avoided))))
+    assert (found.cause, found.resource, found.harm) == ("endpoint_sick", f"upstream/api#{OTHER.name}", WAITS)
+    slow = dataclasses.replace(OTHER, cost_ms=300.0)
+    (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, slow))))
+    assert (found.cause, found.harm) == ("endpoint_sick", SIGN)
+
+
 def test_what_traffic_does_to_an_upstream() -> None:
     """It takes longer for each because it has more to do, and it does more: there is more traffic."""
     (found,) = findings(load(pressed(now=Pace(900, 300, 600, 200.0)), FULL))
