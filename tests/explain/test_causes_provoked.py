@@ -6,9 +6,12 @@ One gateway with steady traffic serves all that is about upstreams; each test ch
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +103,20 @@ def test_nothing_is_wrong(stage: Stage) -> None:
     assert "nothing is saturated" in found["verdict"]
     assert stage.explain("upstream/slow")["verdict"] == "upstream/slow is not saturated"
     assert "no resource" in stage.explain("upstream/unknown")["error"]
+
+
+def test_the_command(stage: Stage) -> None:
+    """Words for people, JSON for programs, and an exit code."""
+
+    def edgeq(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edgeq", "explain", "--admin", str(stage.admin), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    plain, asked, unknown = edgeq(), edgeq("upstream/slow", "--json"), edgeq("upstream/unknown")
+    assert (plain.returncode, plain.stdout.splitlines()[0]) == (0, "nothing is saturated: nobody waits or is refused")
+    assert json.loads(asked.stdout)["verdict"] == "upstream/slow is not saturated"
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr == "edgeq explain: no resource and no remembered request is called 'upstream/unknown'\n"
 
 
 def test_an_upstream_that_is_slower(stage: Stage) -> None:
