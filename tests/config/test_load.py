@@ -325,12 +325,17 @@ _TABLES = [
     "limits",
 ]
 _KEYS = [*_TABLES, "address", "endpoints", "name", "path", "workers", "head", "nameservers", "x"]
-_JSON = st.recursive(
-    st.one_of(
-        st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "http://a", "1.2.3.4:5", "1s", "/*"])
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4)),
+
+
+def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """One of those, or a list or table of them."""
+    return st.one_of(inner, st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4))
+
+
+_SCALARS: st.SearchStrategy[object] = st.one_of(
+    st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "http://a", "1.2.3.4:5", "1s", "/*"])
 )
+_JSON = _nested(_nested(_nested(_SCALARS)))
 
 
 def _toml(value: object) -> str:
