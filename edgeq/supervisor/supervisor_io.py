@@ -37,6 +37,7 @@ from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
+from edgeq.observe.recorder import Recorder
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
@@ -83,6 +84,7 @@ class Supervisor:
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._chronicle = Chronicle(self._board)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
@@ -91,6 +93,7 @@ class Supervisor:
         self._progress = Progress()
         self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
+        self._recording: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._reloaded = True
@@ -136,6 +139,8 @@ class Supervisor:
         if self._config.server.metrics:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
+        self._recorder.configure()
+        self._record()
         self._sample()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
@@ -204,8 +209,9 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
-        if self._sampling is not None:
-            self._sampling.cancel()
+        for timer in (self._sampling, self._recording):
+            if timer is not None:
+                timer.cancel()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -305,6 +311,7 @@ class Supervisor:
             await self._settle(self._config, back)
             return "\n".join(failures)
         self._config = config
+        self._recorder.configure()
         configure_log(config)
         self._configure_admin(config)
         await self._settle(config, plan)
@@ -325,6 +332,10 @@ class Supervisor:
         self._sampling = loop.call_later(sampler.EVERY_S, self._sample)
         self._overview.sample()
         self._chronicle.look()
+
+    def _record(self) -> None:
+        self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
+        self._recorder.take(time.monotonic())
 
     def _before_bury(self, slot: int) -> None:
         try:
