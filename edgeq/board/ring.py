@@ -2,7 +2,7 @@
 
 Invariants
 - One writer, the supervisor. A moment is written in all its lanes first and committed last, so a reader never sees a
-  half of one; a successor gives up the moment in which its predecessor died (its time is 0).
+  half of one. A successor gives up the moment in which its predecessor died: its time is that of the one before.
 - Names are interned: each has a lane, and keeps it while it comes and goes. A lane goes to another name only if there
   is no free one, and never from a name that is in use; what it held before is then no longer read (`since`).
 - A record carries the number of its moment, so what was never written, or overwritten while it was read, is left out.
@@ -21,6 +21,7 @@ was before it is what its successor will be asked about.
 
 from __future__ import annotations
 
+import bisect
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ MAX_NOTE_BYTES: Final = _HEADER_BYTES - _HEADER.size - _NOTE.size
 
 
 class Written(NamedTuple):
-    """One record with its time, and the time since the moment before; monotonic nanoseconds."""
+    """One record with its time, and the time since the moment before (0 for the very first); monotonic nanoseconds."""
 
     at_ns: int
     span_ns: int
@@ -109,7 +110,7 @@ class Ring:
     def resume(self) -> None:
         """Go on after a predecessor: the moment that it may have begun is given up."""
         if self.next:
-            self.commit(0)
+            self.commit(self._time(self.next - 1))
 
     def use(self, names: Sequence[str]) -> list[int]:
         """The lanes of the names that are in use from now on, -1 for those that find no room."""
@@ -180,32 +181,30 @@ class Ring:
 
     def read(self, name: str, from_ns: int) -> list[Written]:
         """What was since then, the oldest first; empty for a name that is not known."""
-        found = [at for at, lane in enumerate(self.lanes) if lane is not None and lane.name == name]
-        lane = self.lanes[found[0]] if found else None
+        at = next((at for at, lane in enumerate(self.lanes) if lane is not None and lane.name == name), -1)
+        lane = self.lanes[at] if at >= 0 else None
         if lane is None:
             return []
-        moments: list[Written] = []
-        until = lane.until or self.next
-        at_ns = self._time(until - 1) if until else 0
-        for number in range(until - 1, max(lane.since, self._oldest(self.moments)) - 1, -1):
-            before_ns = self._time(number - 1) if number > self._oldest(self.moments) else 0
-            if at_ns:
-                if at_ns < from_ns:
-                    break
-                stamp, *values = _RECORD.unpack_from(self._memory, self._record_at(found[0], number))
-                if stamp == (number + 1) % _TURN:
-                    span_ns = max(0, at_ns - before_ns) if before_ns else 0
-                    moments.append(Written(at_ns, span_ns, tuple(values)))
-            at_ns = before_ns
-        moments.reverse()
-        return moments
+        # Of the oldest moment nobody knows any more how long it was, unless there was none before it.
+        known = max(lane.since, self._oldest(self.moments) + (self.next > self.moments))
+        numbers = range(known, max(known, lane.until or self.next))
+        first = numbers.start + bisect.bisect_left(numbers, from_ns, key=self._time)
+        before_ns = self._time(first - 1) if first else 0
+        found: list[Written] = []
+        for begin, count in _runs(first, numbers.stop, self.moments, self.moments):
+            number = begin
+            times = self._part(self._time_at(begin), count * _TIME.size)
+            records = self._part(self._record_at(at, begin), count * _RECORD.size)
+            for (at_ns,), record in zip(_TIME.iter_unpack(times), _RECORD.iter_unpack(records), strict=True):
+                number += 1
+                if record[0] == number % _TURN and at_ns != before_ns:
+                    found.append(Written(at_ns, at_ns - before_ns if before_ns else 0, record[1:]))
+                before_ns = at_ns
+        return found
 
     def newest_ns(self) -> int:
         """The time of the last moment, 0 if there was none."""
-        for number in range(self.next - 1, self._oldest(self.moments) - 1, -1):
-            if at_ns := self._time(number):
-                return at_ns
-        return 0
+        return self._time(self.next - 1) if self.next else 0
 
     def noted(self) -> bytes:
         """The note."""
@@ -260,7 +259,10 @@ class Ring:
         self.lanes[at] = lane
 
     def _copy(self, other: Ring, source: int, target: int, size: int) -> None:
-        self._memory[target : target + size] = other._memory[source : source + size]
+        self._memory[target : target + size] = other._part(source, size)
+
+    def _part(self, start: int, size: int) -> memoryview:
+        return self._memory[start : start + size]
 
 
 def _runs(first: int, end: int, one: int, other: int) -> Iterator[tuple[int, int]]:

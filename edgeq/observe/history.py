@@ -11,14 +11,19 @@ Two kinds of names have lanes: resources ("upstream/api", "route/checkout"), and
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
+
+import orjson
 
 from edgeq.board.ring import Ring, Written
 
 EVERY_S: Final = 0.1
 """Between two records."""
 WORKER: Final = "worker/"
+ALL: Final = "all"
+"""In place of a name; names have a slash."""
 _EVERY_NS: Final = int(EVERY_S * 1e9)
 
 
@@ -81,17 +86,33 @@ class History:
         """The last seconds, the oldest first; empty for an unknown slot."""
         return [_worker_moment(step) for step in self._steps(f"{WORKER}{slot}", seconds, step_s)]
 
-    def records(self, resource: str, seconds: float) -> list[dict[str, Any]]:
-        """For `show`: a resource or worker in steps of a second; all of them, each in one step, if none is named.
+    def records(self, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+        """For `show`: a resource or worker in steps of a second; ALL of them, each in one step of all these seconds.
 
-        All records have the same keys; what a worker has not, or a resource, is None.
+        All records have the same keys; what a worker has not, or a resource, is None. Returns what is wrong with the
+        name if it is not known.
         """
-        step_s = 1.0 if resource else seconds
-        return [
-            one
-            for name in ([resource] if resource else [*self.resources(), *(f"{WORKER}{at}" for at in self.workers())])
-            for one in self._records(name, seconds, step_s)
-        ]
+        names = [*self.resources(), *(f"{WORKER}{slot}" for slot in self.workers())]
+        if resource == ALL:
+            return [one for name in names for one in self._records(name, seconds, seconds)]
+        if resource not in names:
+            near = difflib.get_close_matches(resource, names)
+            advice = f"did you mean {' or '.join(near)}?" if near else f"there is one of {', '.join(names[:20])}"
+            return f"no history of {resource[:100]!r}; {advice if names else 'nothing was noted yet'}"
+        return list(self._records(resource, seconds, 1.0))
+
+    def copy(self, note: Mapping[str, Any]) -> bytearray:
+        """All of it with a note, for `load`. Raises ValueError if the note is too long."""
+        return self._ring.copy(orjson.dumps({**note, "wall_s": self._wall_s}))
+
+    @classmethod
+    def load(cls, memory: bytes) -> tuple[History, dict[str, Any]]:
+        """What `copy` has made, and its note. Raises ValueError."""
+        ring = Ring.open(memoryview(memory))
+        note = orjson.loads(ring.noted())
+        if not isinstance(note, dict) or not isinstance(note.get("wall_s"), float):
+            raise ValueError("its note has no time")
+        return cls(ring, note["wall_s"]), note
 
     def _records(self, name: str, seconds: float, step_s: float) -> Iterator[dict[str, Any]]:
         for step in self._steps(name, seconds, step_s):

@@ -10,7 +10,7 @@ moments lie further apart.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.board.layout import Board
@@ -93,9 +93,15 @@ class Recorder:
         """The same of a worker."""
         return self._history().of_worker(slot, seconds, step_s)
 
-    def records(self, resource: str, seconds: float) -> list[dict[str, Any]]:
+    def records(self, resource: str, seconds: float) -> list[dict[str, Any]] | str:
         """For `show history`: see `History.records`."""
+        if self._ring is None:
+            return "no history is kept: server.history is 0"
         return self._history().records(resource, seconds)
+
+    def copy(self, note: Mapping[str, Any]) -> bytearray:
+        """All of it with a note, for `History.load`."""
+        return self._history().copy(note)
 
     # What is done now and then.
 
@@ -221,7 +227,6 @@ def _ring_of(board: Board, moments: int) -> Ring | None:
     ring = Ring.begin(memory, moments, LANES)
     if copied is not None:
         ring.take_over(copied)
-        ring.resume()
     return ring
 
 

@@ -35,6 +35,7 @@ from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartErr
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
+from edgeq.observe.dumps_io import StormWatch
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.recorder import Recorder
@@ -85,6 +86,7 @@ class Supervisor:
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._storms = StormWatch(self._recorder)
         self._chronicle = Chronicle(self._board)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
@@ -139,7 +141,7 @@ class Supervisor:
         if self._config.server.metrics:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
-        self._recorder.configure()
+        self._configure_history(self._config)
         self._record()
         self._sample()
         if not await self._fleet.start_spawner():
@@ -212,6 +214,7 @@ class Supervisor:
         for timer in (self._sampling, self._recording):
             if timer is not None:
                 timer.cancel()
+        await self._storms.close()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -246,6 +249,10 @@ class Supervisor:
     def show(self, subject: str) -> Sequence[Record]:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
+
+    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        """What was noted ten times a second, or what is wrong with the name."""
+        return self._recorder.records(resource, seconds)
 
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""
@@ -311,8 +318,8 @@ class Supervisor:
             await self._settle(self._config, back)
             return "\n".join(failures)
         self._config = config
-        self._recorder.configure()
         configure_log(config)
+        self._configure_history(config)
         self._configure_admin(config)
         await self._settle(config, plan)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
@@ -325,6 +332,10 @@ class Supervisor:
             except StartError as error:  # too late to refuse: the workers run it
                 _log.error("admin socket stays as it was", problem=str(error))
 
+    def _configure_history(self, config: Config) -> None:
+        self._recorder.configure()
+        self._storms.configure(config.server.dumps)
+
     # Now and then.
 
     def _sample(self) -> None:
@@ -332,6 +343,7 @@ class Supervisor:
         self._sampling = loop.call_later(sampler.EVERY_S, self._sample)
         self._overview.sample()
         self._chronicle.look()
+        self._storms.look(time.monotonic())
 
     def _record(self) -> None:
         self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
