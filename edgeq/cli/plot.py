@@ -12,16 +12,16 @@ from typing import Any, Final
 from edgeq.errors import EdgeqError
 
 CHARTS: Final = {
-    "depth": "waiting",
-    "in_flight": "in flight",
-    "arrivals_per_s": "arrivals/s",
-    "refused_per_s": "refused/s",
-    "oldest_ms": "oldest, ms",
-    "service_ms": "service, ms",
-    "connections": "connections",
-    "lag_ms": "loop lag, ms",
+    "depth": ("waiting", "number"),
+    "in_flight": ("in flight", "number"),
+    "arrivals_per_s": ("arrivals", "per s"),
+    "refused_per_s": ("refused", "per s"),
+    "oldest_ms": ("oldest that waits", "ms"),
+    "service_ms": ("service", "ms"),
+    "connections": ("connections", "number"),
+    "lag_ms": ("lag of the loop", "ms"),
 }
-"""Key of a record, and what it is called."""
+"""Key of a record, what it is called, and its unit."""
 WIDTH: Final = 80
 _HEIGHT: Final = 4
 _MARGIN: Final = 20
@@ -39,7 +39,7 @@ def plot(records: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
     times = [datetime.datetime.fromisoformat(one["at"]) for one in records]
     ages = [(at - times[-1]).total_seconds() for at in times]
     charts = [f"{records[-1]['resource']}, the {-ages[0]:.0f} s to {times[-1]:%Y-%m-%d %H:%M:%S} UTC\n"]
-    for key, title in CHARTS.items():
+    for key, (title, unit) in CHARTS.items():
         known = [(age, one[key]) for age, one in zip(ages, records, strict=True) if one[key] is not None]
         if not known:
             continue
@@ -51,7 +51,8 @@ def plot(records: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
         figure.set_x_limits(min(ages[0], -1.0), 0.0)
         figure.set_y_limits(0, max(most, 1))
         figure.x_label = "s"
-        figure.y_label = ""
+        figure.y_label = unit
+        figure.x_ticks_fkt = lambda low, _high: f"{low:.0f}"
         figure.y_ticks_fkt = lambda low, _high: f"{low:.4g}"
         figure.plot([age for age, _ in known], [value for _, value in known])
         head = f"{title}: {known[-1][1]:.4g} now, {most:.4g} at most" + (f", limit {limit}" if limit else "")

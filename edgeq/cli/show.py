@@ -14,6 +14,7 @@ from edgeq.admin.render import Body, render_text
 from edgeq.cli import plot
 from edgeq.cli.arguments import UsageError, add_admin, admin_socket
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.observe.history import ALL
 
 SUMMARY: Final = "show queues, upstreams, limits, workers, refusals, events and more of a running edgeq"
 _SUBJECTS: Final[dict[str, Command]] = {
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     values = {one.name: value for one, value in zip(command.arguments, args.arguments, strict=False)}
     if (args.file or args.plot) and args.subject != "history":
         raise UsageError(f"--file and --plot are for history, not for {args.subject}")
-    if args.plot and "resource" not in values:
+    if args.plot and values.get("resource", ALL) == ALL:
         raise UsageError("--plot is for one resource or worker: edgeq show history upstream/NAME --plot")
     if args.file:
         return _show_file(args, command, values)
