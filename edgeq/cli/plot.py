@@ -24,7 +24,7 @@ CHARTS: Final = {
 """Key of a record, what it is called, and its unit."""
 WIDTH: Final = 80
 _HEIGHT: Final = 4
-_MARGIN: Final = 20
+_MARGIN: Final = 22
 """What plotille needs beside a chart."""
 
 

@@ -35,10 +35,10 @@ from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartErr
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
-from edgeq.observe.dumps_io import StormWatch
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.recorder import Recorder
+from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch

@@ -1,4 +1,4 @@
-"""History in files: what is read is what was written, files are few, and what goes wrong is told."""
+"""History in files: what is read is what was written, files are few, what goes wrong is told; and who writes them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from edgeq.board.ring import VALUES, Ring, size_bytes
-from edgeq.observe import dumps_io
-from edgeq.observe.dumps_io import EVERY_S, KEPT, DumpError, Dumps, StormWatch, read
+from edgeq.observe import dumps_io, storm_watch_io
+from edgeq.observe.dumps_io import EVERY_S, KEPT, DumpError, Dumps, read
 from edgeq.observe.history import History, Moment
+from edgeq.observe.storm_watch_io import StormWatch
 from tests.observe.recorded import Bench
 
 NOW_S = 1_800_000_000.0
@@ -117,7 +118,7 @@ def test_a_file_that_is_not_there() -> None:
 
 
 class Log:
-    """Takes the events of the module."""
+    """Takes the events of the modules."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -133,7 +134,8 @@ class Log:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
-    monkeypatch.setattr(dumps_io, "_log", log)
+    for module in (dumps_io, storm_watch_io):
+        monkeypatch.setattr(module, "_log", log)
     return log
 
 
