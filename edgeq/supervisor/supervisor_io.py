@@ -346,8 +346,10 @@ class Supervisor:
         self._storms.look(time.monotonic())
 
     def _record(self) -> None:
-        self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
-        self._recorder.take(time.monotonic())
+        try:
+            self._recorder.take(time.monotonic())
+        finally:
+            self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
 
     def _before_bury(self, slot: int) -> None:
         try:

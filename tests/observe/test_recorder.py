@@ -125,3 +125,14 @@ def test_many_resources_do_not_take_the_supervisor(bench: Bench, monkeypatch: py
     assert bench.recorder.pause_s == pytest.approx(0.5)
     bench.tick()
     assert bench.recorder.pause_s == EVERY_S
+
+
+def test_more_names_than_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that come first are noted, and nothing breaks for the others."""
+    monkeypatch.setattr("edgeq.observe.recorder.LANES", 2)
+    bench = Bench()
+    bench.tick(2)
+    assert list(bench.recorder.resources()) == ["route/r", "upstream/u"]
+    assert len(bench.recorder.history("upstream/u", 10)) == 2
+    assert bench.recorder.worker_history(0, 10) == []
+    bench.board.close()

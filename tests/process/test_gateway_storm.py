@@ -32,13 +32,16 @@ def rows(*words: str) -> list[dict[str, Any]]:
 def test_a_storm_of_refusals(tmp_path: Path) -> None:
     """With the queue full, who comes is refused: a storm. Its file has what was before it, what it was, and who waited.
 
-    While all workers are frozen the running gateway tells its history, too.
+    The directory was not there at the start, and a reload is enough. While all workers are frozen the running gateway
+    tells its history, too.
     """
     dumps, admin = tmp_path / "dumps", str(tmp_path / "admin.sock")
-    dumps.mkdir()
-    server: dict[str, Value] = {"admin": admin, "dumps": str(dumps), "history": "1m"}
+    server: dict[str, Value] = {"admin": admin, "dumps": str(dumps)}
     upstream: dict[str, Value] = {"u": {"queue": {"max": 2, "timeout": "60s", "discipline": "fifo"}}}
     with machine(Settings(workers=2, limit=1, extra={"server": server, "upstream": upstream})) as made:
+        assert made.gateway.events("history of refusal storms is not written")
+        dumps.mkdir()
+        made.gateway.reload({"server": {"history": "1m"}})
         waiting = [made.ask(0) for _ in range(3)]
         made.wait_queued(2)
         assert made.gateway.events("storm_began") == []
