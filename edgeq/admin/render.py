@@ -96,9 +96,15 @@ def _cell(value: Any, form: Form) -> str:
         case "share":
             return f"{value:.0%}"
         case "bytes":
-            return f"{value / 1048576:.1f}M"
+            return _size(value)
         case _:
             return _text(value)
+
+
+def _size(size_bytes: float) -> str:
+    if size_bytes < 1024:
+        return str(size_bytes)
+    return f"{size_bytes / 1024:.0f}K" if size_bytes < 1 << 20 else f"{size_bytes / (1 << 20):.1f}M"
 
 
 def _time(ms: float) -> str:

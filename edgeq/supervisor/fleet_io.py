@@ -25,6 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count as numbers
 from typing import Final
 
 import msgspec
@@ -42,18 +43,21 @@ from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
     Applied,
     Apply,
+    ConnectionList,
     Credentials,
     Drain,
     Drained,
     Emptied,
     Empty,
     Failed,
+    ListConnections,
     Message,
     Ready,
     RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
+    SeenConnection,
     Spawn,
     TicketSecret,
     decode_from_worker,
@@ -68,7 +72,10 @@ from edgeq.supervisor.spawner_client_io import SpawnerClient
 _log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
-_MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+_MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""A list of a thousand connections with the longest names has 2 MiB."""
+_MAX_QUESTIONS: Final = 4
+"""That one worker has not answered: more wait in no queue for one that hangs."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
 
@@ -105,6 +112,7 @@ class Worker:
         "generation",
         "pid",
         "pidfd",
+        "questions",
         "slot",
         "start_timer",
         "started",
@@ -126,12 +134,29 @@ class Worker:
         self.generation = 0
         """What it confirmed."""
         self.was_ready = False
+        self.questions: dict[int, asyncio.Future[tuple[SeenConnection, ...]]] = {}
+        """Not answered yet, by number."""
         self.channel: Channel
         self.start_timer: asyncio.TimerHandle
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Tell it something."""
         self.channel.send(encode_message(message), fds)
+
+    def ask(self, number: int, count: int) -> asyncio.Future[tuple[SeenConnection, ...]] | None:
+        """Ask for so many connections. Returns what will be the answer (cancelled if it ends before), or None if it
+        answers nothing now."""
+        if not self.was_ready or len(self.questions) >= _MAX_QUESTIONS:
+            return None
+        self.send(ListConnections(number, count))
+        answer = self.questions[number] = asyncio.get_running_loop().create_future()
+        return answer
+
+    def answered(self, number: int, connections: tuple[SeenConnection, ...]) -> None:
+        """It has told what it was asked."""
+        answer = self.questions.pop(number, None)
+        if answer is not None and not answer.done():
+            answer.set_result(connections)
 
     def kill(self) -> None:
         """Without a chance to finish."""
@@ -162,6 +187,8 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
+        self._numbers = numbers()
+        """Of questions."""
         self.before_bury: Callable[[int], None] = _nothing
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self._tickets = TicketSecret.make()
@@ -336,6 +363,15 @@ class Fleet:
         for worker in self._workers.values():
             worker.send(ReopenLogs())
 
+    async def connections(self, count: int, timeout_s: float) -> dict[int, tuple[SeenConnection, ...] | None]:
+        """So many of each worker, by slot; None of one that does not answer in time."""
+        asked = {slot: worker.ask(next(self._numbers), count) for slot, worker in self._workers.items()}
+        waiting = [answer for answer in asked.values() if answer is not None]
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout_s)
+        told = {slot: answer.result() for slot, answer in asked.items() if answer is not None and _is_told(answer)}
+        return {slot: told.get(slot) for slot in self.pids()}
+
     # How it is done.
 
     def _renew_tickets(self) -> None:
@@ -508,6 +544,8 @@ class Fleet:
                 worker.emptying -= 1
             case Drained():
                 pass  # its end says more
+            case ConnectionList(number, connections):
+                worker.answered(number, connections)
         self._changes.notify()
 
     def _on_ready(self, worker: Worker, pid: int, generation: int) -> None:
@@ -561,6 +599,8 @@ class Fleet:
         del self._workers[worker.slot]
         worker.start_timer.cancel()
         worker.channel.close()
+        for answer in worker.questions.values():
+            answer.cancel()
         if worker.pidfd >= 0:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
@@ -637,6 +677,10 @@ class Fleet:
 
 def _nothing(_slot: int) -> None:
     """Nobody wants to know."""
+
+
+def _is_told(answer: asyncio.Future[tuple[SeenConnection, ...]]) -> bool:
+    return answer.done() and not answer.cancelled()
 
 
 def _kill(pidfd: int) -> None:
