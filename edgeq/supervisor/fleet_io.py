@@ -25,8 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count as numbers
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -74,10 +73,12 @@ _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A list of a thousand connections with the longest names has 2 MiB."""
-_MAX_QUESTIONS: Final = 4
-"""That one worker has not answered: more wait in no queue for one that hangs."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
+
+
+Told: TypeAlias = tuple[SeenConnection, ...] | None
+"""Connections of a worker; None if it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,9 @@ class Worker:
         self.generation = 0
         """What it confirmed."""
         self.was_ready = False
-        self.questions: dict[int, asyncio.Future[tuple[SeenConnection, ...]]] = {}
-        """Not answered yet, by number."""
+        self.questions: dict[int, asyncio.Future[Told]] = {}
+        """Not answered yet, by how many connections were asked for: who asks for as many waits for the same answer, so
+        what waits for a worker that hangs is bounded."""
         self.channel: Channel
         self.start_timer: asyncio.TimerHandle
 
@@ -143,19 +145,17 @@ class Worker:
         """Tell it something."""
         self.channel.send(encode_message(message), fds)
 
-    def ask(self, number: int, count: int) -> asyncio.Future[tuple[SeenConnection, ...]] | None:
-        """Ask for so many connections. Returns what will be the answer (cancelled if it ends before), or None if it
-        answers nothing now."""
-        if not self.was_ready or len(self.questions) >= _MAX_QUESTIONS:
-            return None
-        self.send(ListConnections(number, count))
-        answer = self.questions[number] = asyncio.get_running_loop().create_future()
+    def ask(self, count: int) -> asyncio.Future[Told]:
+        """Ask for so many connections. Returns what will be the answer; cancelled if the worker ends before."""
+        answer = self.questions.get(count)
+        if answer is None:
+            answer = self.questions[count] = asyncio.get_running_loop().create_future()
+            self.send(ListConnections(count))
         return answer
 
-    def answered(self, number: int, connections: tuple[SeenConnection, ...]) -> None:
+    def answered(self, count: int, connections: Told) -> None:
         """It has told what it was asked."""
-        answer = self.questions.pop(number, None)
-        if answer is not None and not answer.done():
+        if (answer := self.questions.pop(count, None)) is not None:
             answer.set_result(connections)
 
     def kill(self) -> None:
@@ -187,8 +187,6 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
-        self._numbers = numbers()
-        """Of questions."""
         self.before_bury: Callable[[int], None] = _nothing
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self._tickets = TicketSecret.make()
@@ -363,13 +361,12 @@ class Fleet:
         for worker in self._workers.values():
             worker.send(ReopenLogs())
 
-    async def connections(self, count: int, timeout_s: float) -> dict[int, tuple[SeenConnection, ...] | None]:
+    async def connections(self, count: int, timeout_s: float) -> dict[int, Told]:
         """So many of each worker, by slot; None of one that does not answer in time."""
-        asked = {slot: worker.ask(next(self._numbers), count) for slot, worker in self._workers.items()}
-        waiting = [answer for answer in asked.values() if answer is not None]
-        if waiting:
-            await asyncio.wait(waiting, timeout=timeout_s)
-        told = {slot: answer.result() for slot, answer in asked.items() if answer is not None and _is_told(answer)}
+        asked = {slot: worker.ask(count) for slot, worker in self._workers.items() if worker.was_ready}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=timeout_s)
+        told = {slot: one.result() for slot, one in asked.items() if one.done() and not one.cancelled()}
         return {slot: told.get(slot) for slot in self.pids()}
 
     # How it is done.
@@ -544,8 +541,8 @@ class Fleet:
                 worker.emptying -= 1
             case Drained():
                 pass  # its end says more
-            case ConnectionList(number, connections):
-                worker.answered(number, connections)
+            case ConnectionList(count, connections):
+                worker.answered(count, connections)
         self._changes.notify()
 
     def _on_ready(self, worker: Worker, pid: int, generation: int) -> None:
@@ -677,10 +674,6 @@ class Fleet:
 
 def _nothing(_slot: int) -> None:
     """Nobody wants to know."""
-
-
-def _is_told(answer: asyncio.Future[tuple[SeenConnection, ...]]) -> bool:
-    return answer.done() and not answer.cancelled()
 
 
 def _kill(pidfd: int) -> None:

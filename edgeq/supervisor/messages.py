@@ -137,8 +137,6 @@ class RenewTickets(Message, frozen=True):
 class ListConnections(Message, frozen=True):
     """Tell of this many client connections."""
 
-    number: int
-    """Of the question; the answer has the same."""
     count: int
 
 
@@ -204,10 +202,11 @@ class SeenConnection(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ConnectionList(Message, frozen=True):
-    """The answer to ListConnections."""
+    """The answer to the ListConnections of the same count."""
 
-    number: int
-    connections: tuple[SeenConnection, ...]
+    count: int
+    connections: tuple[SeenConnection, ...] | None
+    """None: it could not look, and its log says why."""
 
 
 FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited

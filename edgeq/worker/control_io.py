@@ -194,14 +194,16 @@ class Control:
                 self._app.reopen_logs()
             case RenewTickets(tickets):
                 self._app.renew_tickets(tickets.value)
-            case ListConnections(number, count):
-                self._list_connections(number, count)
+            case ListConnections(count):
+                self._list_connections(count)
 
-    def _list_connections(self, number: int, count: int) -> None:
+    def _list_connections(self, count: int) -> None:
         try:
-            self._send(ConnectionList(number, self._app.connections(count)))
-        except Exception:  # whoever asks will see that there is no answer; nothing else suffers
+            connections: tuple[SeenConnection, ...] | None = self._app.connections(count)
+        except Exception:  # nothing else shall suffer from it
             _log.exception("connections not listed")
+            connections = None
+        self._send(ConnectionList(count, connections))
 
     def _apply(self, message: Apply, fds: list[int]) -> None:
         # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.

@@ -156,7 +156,7 @@ def test_a_worker_that_hangs_is_named(tmp_path: Path) -> None:
         wait_for("two connections", lambda: len(ask(admin)) == 2)
         os.kill(made.pid(1), signal.SIGSTOP)
         try:
-            for silent, seen in ask_at_once(admin, 6):  # more questions than are left open
+            for silent, seen in ask_at_once(admin, 6):  # of whom the later ones wait with the first
                 assert (silent["worker"], silent["state"], silent["client"]) == (1, NO_ANSWER, None)
                 assert (seen["worker"], seen["state"]) == (0, "new")
                 assert silent.keys() == seen.keys()
