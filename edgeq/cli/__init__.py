@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final
 
 from edgeq import __version__
-from edgeq.cli import check, demo, reload, serve, show, top, version
+from edgeq.cli import check, completion, demo, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, ModuleType]] = {
@@ -27,6 +27,7 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "top": top,
     "version": version,
     "demo": demo,
+    "completion": completion,
 }
 
 EXIT_INTERRUPTED: Final = 130
