@@ -51,8 +51,10 @@ SORTS: Final[dict[str, Callable[[Record], Any]]] = {
     "arrivals": _number("arrival_per_s"),
     "refused": _number("refused_per_s"),
 }
-"""The largest first; those that are equal by depth, by what waits the longest, then by name. What is not known is
+"""The largest first; those that are equal by depth, by how many have waited at most, then by name. What is not known is
 last."""
+_depth: Final = _number("depth")
+_high: Final = _number("high_water")
 BY_NAME: Final = "name"
 ORDERS: Final = (*SORTS, BY_NAME)
 
@@ -87,8 +89,8 @@ def arranged(queues: Sequence[Record], view: View) -> list[Record]:
     found = [one for one in queues if _matches(one, view.match, ("queue", "kind"))]
     if view.sort == BY_NAME:
         return sorted(found, key=_name)
-    value, depth, oldest = SORTS[view.sort], SORTS["depth"], SORTS["oldest"]
-    return sorted(found, key=lambda one: (-value(one), -depth(one), -oldest(one), _name(one)))
+    value = SORTS[view.sort]
+    return sorted(found, key=lambda one: (-value(one), -_depth(one), -_high(one), _name(one)))
 
 
 def upstreams(records: Sequence[Record], view: View) -> list[Record]:

@@ -125,6 +125,9 @@ def main_screen(
             shown = [_queue_row(one, history, marks) for one in shown]
         if shown:
             fields = [one for one in section.fields if one.column.key != TREND or history.looks > 1]
+            if count < len(section.records):
+                name = fields[0].column
+                fields[0] = Field(name._replace(head=f"{name.key} {count} of {len(section.records)}"), 0)
             head, *table = table_of(fields, [_named(one) for one in shown], width - 1)
             lines.append(Line(f" {head}", "head"))
             for row, (record, text) in enumerate(zip(shown, table, strict=True)):
@@ -156,7 +159,7 @@ def queue_page(queue: Record, told: Snapshot, history: History, width: int, mark
 
 def table_of(fields: Sequence[Field], records: Sequence[Record], width: int) -> list[str]:
     """A head and a line for each record, all of this width at most."""
-    name = max(12, width // 3)
+    name = max(min(22, width // 2), width // 3)
     left = width - name
     chosen: set[Field] = set()
     for one in sorted(fields, key=lambda field: field.rank):

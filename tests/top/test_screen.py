@@ -176,3 +176,11 @@ def test_one_queue() -> None:
     assert "queue_full" in text
     assert "make it longer" in text
     assert "no_route" not in text
+
+
+def test_what_is_left_out_is_said() -> None:
+    """How many there are, of which these are shown; nothing of it if all are."""
+    told = Snapshot("1", [queue(f"q{number}", "limit", depth=0) for number in range(9)], [], [], [worker(0), worker(1)])
+    lines = [line.text for line in main_screen(told, History(), View(), 60, 10)]
+    assert lines[2].startswith(" queue 3 of 9 ")
+    assert lines[6].startswith(" worker  ")
