@@ -15,6 +15,7 @@ import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -32,7 +33,7 @@ from edgeq.errors import EdgeqError
 from edgeq.top import model
 from edgeq.top.gateway_io import Gateway, Unreachable
 from edgeq.top.model import History, Snapshot, View
-from edgeq.top.screen import ASCII, BLOCKS, Line, main_screen, queue_page
+from edgeq.top.screen import ASCII, BLOCKS, Line, connections_page, main_screen, queue_page
 
 _STYLES: Final = {"plain": "", "head": "bold", "faint": "dim", "good": "green", "warn": "yellow", "alarm": "bold red"}
 _PAGE_ROWS: Final = 10
@@ -46,6 +47,7 @@ Queues by fill, upstreams by who waits, refusals by rate, workers by lag.
   /             show only names with a text; empty: all
   enter         open the selected queue
   e             have the gateway explain it
+  c             connections of clients: what each does or waits for
   space         hold the screen still, and go on
   ? or h        this page
   Esc           back
@@ -73,8 +75,8 @@ class Silent(Message):
         self.error = error
 
 
-class Explained(Message):
-    """What the gateway says of a resource."""
+class Answered(Message):
+    """The text of a page has come."""
 
     def __init__(self, page: Page, text: str) -> None:
         super().__init__()
@@ -135,6 +137,7 @@ class TopApp(App[None]):
         Binding("slash", "filter"),
         Binding("enter", "open"),
         Binding("e", "explain"),
+        Binding("c", "connections"),
         Binding("space", "hold"),
         Binding("up,k", "move(-1)"),
         Binding("down,j", "move(1)"),
@@ -207,8 +210,8 @@ class TopApp(App[None]):
         self._history.gap()
         self._redraw()
 
-    @on(Explained)
-    def _on_explained(self, message: Explained) -> None:
+    @on(Answered)
+    def _on_answered(self, message: Answered) -> None:
         message.page.show(message.text)
 
     def _redraw(self) -> None:
@@ -268,16 +271,25 @@ class TopApp(App[None]):
         queue = self._selected()
         if queue is not None:
             name = str(queue["queue"])
-            page = Page(f"{name}\n\nasking ...")
-            self.push_screen(page)
-            threading.Thread(target=self._have_explained, args=(page, name), daemon=True).start()
+            self._open_answer(name, lambda: self._gateway.explain(name))
 
-    def _have_explained(self, page: Page, name: str) -> None:
+    def action_connections(self) -> None:
+        """Who is connected, and waits for what."""
+        width = self.size.width - 1
+        self._open_answer("connections", lambda: connections_page(self._gateway.connections(), width))
+
+    def _open_answer(self, title: str, ask: Callable[[], str]) -> None:
+        """A page with what the gateway says, which may take a while."""
+        page = Page(f"{title}\n\nasking ...")
+        self.push_screen(page)
+        threading.Thread(target=self._fill, args=(page, title, ask), daemon=True).start()
+
+    def _fill(self, page: Page, title: str, ask: Callable[[], str]) -> None:
         try:
-            text = self._gateway.explain(name)
-        except Unreachable as error:
+            text = ask()
+        except EdgeqError as error:
             text = str(error)
-        self._post(Explained(page, f"{name}\n\n{text}"))
+        self._post(Answered(page, f"{title}\n\n{text}"))
 
     def action_filter(self) -> None:
         """Type what names must have."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
+from edgeq.admin.render import Record
 from edgeq.cli import admin_client_io
 from edgeq.errors import EXIT_DENIED, EXIT_UNAVAILABLE, EdgeqError
 from edgeq.top.model import Snapshot
@@ -47,6 +49,11 @@ class Gateway:
         except OSError as error:
             raise Unreachable(self.path, error) from error
         return "This gateway has no command 'explain': it is of an older version." if _UNKNOWN in text else text
+
+    def connections(self) -> Sequence[Record]:
+        """Those of clients, a hundred at most. Raises Unreachable, Denied."""
+        found: Sequence[Record] = self._get("connections?count=100")
+        return found
 
     def _get(self, subject: str) -> Any:
         try:

@@ -90,6 +90,18 @@ _WORKERS: Final = (
     Field(Column("memory_bytes", "mem", "bytes"), 6, 1),
 )
 
+_CONNECTIONS: Final = (
+    Field(Column("client"), 0),
+    Field(Column("state"), 9),
+    Field(Column("request_ms", "for", "ms"), 5),
+    Field(Column("age_ms", "age", "ms"), 5, 3),
+    Field(Column("requests", "req", "count"), 4, 5),
+    Field(Column("received_bytes", "in", "bytes"), 5, 4),
+    Field(Column("sent_bytes", "out", "bytes"), 5, 4),
+    Field(Column("resource"), 17, 1),
+    Field(Column("path"), 14, 2),
+)
+
 
 class _Section(NamedTuple):
     """A table of the screen."""
@@ -155,6 +167,11 @@ def queue_page(queue: Record, told: Snapshot, history: History, width: int, mark
         parts += ["\n", render_text(reasons, columns, width)]
         parts += [f"\n{one['reason']}: {one['hint']}\n" for one in _once_each(reasons) if one.get("hint")]
     return "".join(parts)
+
+
+def connections_page(connections: Sequence[Record], width: int) -> str:
+    """Who is connected, and what each does or waits for."""
+    return "\n".join(table_of(_CONNECTIONS, connections, width)) if connections else "nobody"
 
 
 def table_of(fields: Sequence[Field], records: Sequence[Record], width: int) -> list[str]:

@@ -96,6 +96,10 @@ def test_a_narrow_window(admin: Path) -> None:
         screen.until("what explain says", lambda text: text.startswith(QUEUE) and "asking" not in text)
         screen.press("q")
         screen.shows("q quit")
+        screen.press("c")
+        screen.until("who waits", lambda text: text.startswith("connections") and text.count(" waiting ") == 2)
+        screen.press("q")
+        screen.shows("q quit")
         screen.press("q")
         assert screen.end() == 0
         assert screen.is_as_before()
