@@ -88,6 +88,7 @@ install:
 	set -e; cd /; export PYTHONPATH="$(DESTDIR)$(LIB)"; \
 	$(foreach shell,bash zsh fish,$(PYTHON) -P -m edgeq completion $(shell) \
 	> "$(DESTDIR)$(PREFIX)/share/$(COMPLETION_$(shell))";) $(PYTHON) -P -m edgeq version
+	chmod 644 $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(COMPLETION_$(shell))")
 	@head -1 "$(DESTDIR)$(PREFIX)/bin/edgeq" | grep -Eq '^#!/(root|home)/' && echo "the service cannot see this Python," \
 	"which is below a home directory: install with another one, PYTHON=/usr/bin/python3" || true
 	@echo "now: systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload"

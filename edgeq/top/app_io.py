@@ -59,7 +59,7 @@ highest (full). Rates are of the last ten seconds. A dash is what cannot be know
 """
 
 
-class Told(Message):
+class Looked(Message):
     """The gateway has answered."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -107,7 +107,7 @@ class Page(ModalScreen[None]):
         self._text.update(text)
 
 
-class Board(Widget, can_focus=True):
+class Picture(Widget, can_focus=True):
     """The lines of the main screen."""
 
     def render(self) -> Text:
@@ -121,8 +121,8 @@ class TopApp(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Screen { layers: below above; background: ansi_default; color: ansi_default; }
-    Board { width: 100%; height: 1fr; }
+    Screen { background: ansi_default; color: ansi_default; }
+    Picture { width: 100%; height: 1fr; }
     Input { dock: bottom; height: 1; border: none; padding: 0; display: none; background: ansi_default; }
     Input:focus { border: none; }
     Page { background: ansi_default; }
@@ -162,14 +162,14 @@ class TopApp(App[None]):
         self._marks = BLOCKS if encoding.lower().replace("-", "").startswith("utf") else ASCII
 
     def compose(self) -> ComposeResult:
-        yield Board()
+        yield Picture()
         yield Input(placeholder="only names with ...", select_on_focus=False)
 
     def on_mount(self) -> None:
         """Begin to ask."""
         self._history.note(self._told.queues)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, None, EXIT_TERMINATED)
-        self.query_one(Board).focus()
+        self.query_one(Picture).focus()
         threading.Thread(target=self._ask, daemon=True).start()
 
     def on_unmount(self) -> None:
@@ -183,7 +183,7 @@ class TopApp(App[None]):
     def _ask(self) -> None:
         while not self._ended.wait(self._interval_s):
             try:
-                answer: Message = Told(self._gateway.look())
+                answer: Message = Looked(self._gateway.look())
             except EdgeqError as error:
                 answer = Silent(error)
             self._post(answer)
@@ -193,8 +193,8 @@ class TopApp(App[None]):
         with contextlib.suppress(RuntimeError):
             self.post_message(message)
 
-    @on(Told)
-    def _on_told(self, message: Told) -> None:
+    @on(Looked)
+    def _on_looked(self, message: Looked) -> None:
         if self._held:
             return
         self._trouble = ""
@@ -204,6 +204,8 @@ class TopApp(App[None]):
 
     @on(Silent)
     def _on_silent(self, message: Silent) -> None:
+        if self._held:
+            return
         error = message.error
         reason = error.reason if isinstance(error, Unreachable) else str(error)
         self._trouble = f"no answer, trying again: {reason}"  # the path would leave no room for it
@@ -215,8 +217,8 @@ class TopApp(App[None]):
         message.page.show(message.text)
 
     def _redraw(self) -> None:
-        for board in self.screen_stack[0].query(Board):
-            board.refresh()
+        for picture in self.screen_stack[0].query(Picture):
+            picture.refresh()
         page = self.screen
         if isinstance(page, Page) and page.queue:
             queue = next((one for one in self._told.queues if model.key_of(one) == page.queue), None)
@@ -311,7 +313,7 @@ class TopApp(App[None]):
 
     @on(Input.Submitted)
     def _end_filter(self) -> None:
-        self.screen.set_focus(self.query_one(Board))
+        self.screen.set_focus(self.query_one(Picture))
         self.query_one(Input).display = False
         self._redraw()
 

@@ -40,6 +40,8 @@ class Gateway:
     def look(self) -> Snapshot:
         """How it is now. Raises Unreachable, Denied."""
         version = self._get("version")
+        if not isinstance(version, dict) or "version" not in version:
+            raise Unreachable(self.path, OSError("whoever answers there is not edgeq"))
         return Snapshot(str(version["version"]), *map(self._get, ("queues", "upstreams", "reasons", "workers")))
 
     def explain(self, resource: str) -> str:

@@ -179,6 +179,8 @@ def test_what_is_wrong_is_said(admin: Path, tmp_path: Path) -> None:
     gone = once(tmp_path / "none.sock", "--once")
     assert (gone.returncode, gone.stderr.count("\n")) == (69, 1)
     assert "none.sock is not reachable: No such file" in gone.stderr
+    (tmp_path / "text").write_text("no socket")
+    assert once(tmp_path / "text", "--once").returncode == 69
     assert once(admin).returncode == 2
     assert "--once" in once(admin).stderr
     assert once(admin, "--interval", "0").returncode == 2
