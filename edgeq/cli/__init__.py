@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final
 
 from edgeq import __version__
-from edgeq.cli import check, demo, explain, reload, serve, show, version
+from edgeq.cli import check, completion, demo, explain, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, ModuleType]] = {
@@ -25,8 +25,10 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "reload": reload,
     "show": show,
     "explain": explain,
+    "top": top,
     "version": version,
     "demo": demo,
+    "completion": completion,
 }
 
 EXIT_INTERRUPTED: Final = 130

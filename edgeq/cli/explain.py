@@ -6,7 +6,7 @@ import argparse
 from typing import Final
 
 from edgeq.admin.commands import COMMANDS
-from edgeq.cli.show import add_asking, ask
+from edgeq.cli.show import add_asking, ask, values_of
 
 SUMMARY: Final = "what is short now and why, or why a request was refused or slow"
 EXAMPLES: Final = """\
@@ -29,4 +29,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
-    return ask(_COMMAND, [args.what] if args.what else [], args)
+    return ask(args, _COMMAND, values_of(_COMMAND, [args.what] if args.what else []))

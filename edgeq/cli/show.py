@@ -10,9 +10,12 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from edgeq.admin.commands import COMMANDS, Command
+from edgeq.admin.commands import COMMANDS, Command, history_of, problem
+from edgeq.admin.render import Body
+from edgeq.cli import plot
 from edgeq.cli.arguments import UsageError, add_admin, admin_socket
-from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE
+from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.observe.history import ALL
 
 SUMMARY: Final = "show queues, upstreams, limits, workers, refusals, events and more of a running edgeq"
 _SUBJECTS: Final[dict[str, Command]] = {
@@ -24,6 +27,8 @@ examples:
   edgeq show queues upstream/api
   edgeq show reasons --json | jq '.[0]'
   edgeq show workers --admin /run/edgeq/admin.sock
+  edgeq show history upstream/api 120 --plot
+  edgeq show history --file /var/lib/edgeq/storm-20261126T030000Z-upstream-api.history
 
 subjects:
 """ + "".join(f"  {name:11}{command.help.partition(':')[0]}\n" for name, command in _SUBJECTS.items())
@@ -32,30 +37,64 @@ subjects:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subject of the table of commands, and its arguments."""
     parser.add_argument("subject", metavar="SUBJECT", choices=list(_SUBJECTS), help="see below")
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="a text to look for, or a number of events")
-    add_asking(parser)
+    parser.add_argument(
+        "arguments",
+        metavar="ARGUMENT",
+        nargs="*",
+        help="a text to look for, a number of events, or of history a name and seconds",
+    )
+    way = add_asking(parser)
+    way.add_argument("--file", metavar="FILE", help="history that edgeq has written (server.dumps), not a running one")
+    parser.add_argument("--plot", action="store_true", help="history of one resource or worker as charts")
 
 
-def add_asking(parser: argparse.ArgumentParser) -> None:
-    """How to ask, for the commands that do."""
-    add_admin(parser.add_mutually_exclusive_group())
+def add_asking(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """How to ask, for the commands that do. Returns the group of what may be asked."""
+    way = parser.add_mutually_exclusive_group()
+    add_admin(way)
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON, with all that is known")
+    return way
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, and print the answer."""
-    return ask(_SUBJECTS[args.subject], args.arguments, args)
+    """Ask, or read a file, and print the answer."""
+    command = _SUBJECTS[args.subject]
+    values = values_of(command, args.arguments)
+    if (args.file or args.plot) and args.subject != "history":
+        raise UsageError(f"--file and --plot are for history, not for {args.subject}")
+    if args.plot and values.get("resource", ALL) == ALL:
+        raise UsageError("--plot is for one resource or worker: edgeq show history upstream/NAME --plot")
+    if args.file:
+        return _show_file(args, command, values)
+    return ask(args, command, values)
 
 
-def ask(command: Command, words: Sequence[str], args: argparse.Namespace) -> int:
-    """Ask by a command of the table with its arguments, and print the answer. Returns the exit code."""
-    from edgeq.cli import admin_client_io
-
-    name = args.command
+def values_of(command: Command, words: Sequence[str]) -> dict[str, str]:
+    """Arguments by name. Raises UsageError."""
     if len(words) > len(command.arguments):
         raise UsageError(f"too many words: edgeq {command.usage}")
-    values = {one.name: value for one, value in zip(command.arguments, words, strict=False)}
+    return {one.name: value for one, value in zip(command.arguments, words, strict=False)}
+
+
+def _show_file(args: argparse.Namespace, command: Command, values: dict[str, str]) -> int:
+    """What was a storm's beginning. Raises EdgeqError."""
+    from edgeq.observe import dumps_io
+
+    if wrong := problem(command, values):
+        raise UsageError(wrong)
+    history, _note = dumps_io.read(args.file)
+    found = history.records(*history_of(values))
+    if isinstance(found, str):
+        raise EdgeqError(found)
+    _print(args, command, found)
+    return EXIT_OK
+
+
+def ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> int:
+    """Print what a running edgeq says. Returns the exit code."""
+    from edgeq.cli import admin_client_io
+
     target = command.path + (f"?{urlencode(values)}" if values else "")
     path = admin_socket(args)
     try:
@@ -63,18 +102,25 @@ def ask(command: Command, words: Sequence[str], args: argparse.Namespace) -> int
         body = json.loads(text) if media.startswith("application/json") else None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        print(f"edgeq {name}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+        print(f"edgeq {args.command}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     if status != 200:
         said = body.get("error") if isinstance(body, dict) else None
-        print(f"edgeq {name}: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
+        print(f"edgeq {args.command}: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
         return EXIT_DENIED if status == 403 else EXIT_FAILED
     if body is None:
         sys.stdout.write(text.decode())
-    elif args.json:
-        print(json.dumps(body))
     else:
-        # As wide as the terminal; what a program reads is not cut.
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        sys.stdout.write(command.text(body, width))
+        _print(args, command, body)
     return EXIT_OK
+
+
+def _print(args: argparse.Namespace, command: Command, body: Body) -> None:
+    # As wide as the terminal; what a program reads is not cut.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if args.json:
+        print(json.dumps(body))
+    elif getattr(args, "plot", False):
+        sys.stdout.write(plot.plot(body, width or plot.WIDTH) if isinstance(body, list) else "")
+    else:
+        sys.stdout.write(command.text(body, width))

@@ -8,23 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-
-class Moment(NamedTuple):
-    """A limited resource at one moment; rates since the moment before."""
-
-    at_s: float
-    depth: int
-    limit: int
-    """Of requests in flight; 0: none."""
-    in_flight: int
-    arrivals_per_s: float
-    departures_per_s: float
-    refused_per_s: float
-    oldest_ms: float
-    service_ms: float
-    """Mean of what ended well since the moment before; 0: nothing did."""
+from edgeq.observe.history import Moment
 
 
 class History(Protocol):

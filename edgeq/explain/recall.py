@@ -17,7 +17,8 @@ import orjson
 from edgeq.admin.render import Record
 from edgeq.board.layout import Board
 from edgeq.explain.causes import whole_of
-from edgeq.explain.facts import History, Moment
+from edgeq.explain.facts import History
+from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
 _KEPT: Final = 1024

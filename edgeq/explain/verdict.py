@@ -43,8 +43,9 @@ def is_known(facts: Facts, resource: str) -> bool:
         *(one.resource for one in facts.doors),
         *(one.resource for one in facts.refused),
         "tenant",
+        "worker",
     ]
-    return any(is_at(resource, name) or is_at(name, resource) for name in names)
+    return resource.startswith("tenant/") or any(is_at(resource, name) or is_at(name, resource) for name in names)
 
 
 def render(answer: Mapping[str, Any]) -> str:

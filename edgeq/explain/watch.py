@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from edgeq.board import resources
 from edgeq.board.resources import Reading
-from edgeq.explain.facts import Moment, Pace
+from edgeq.explain.facts import Pace
+from edgeq.observe.history import Moment
 
 EVERY_S: Final = 0.5
 """The workers' reports are as old."""

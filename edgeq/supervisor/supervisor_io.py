@@ -38,8 +38,11 @@ from edgeq.explain.recall import Recall
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
+from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
+from edgeq.observe.recorder import Recorder
+from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
@@ -54,6 +57,8 @@ from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
 _STATUS_S: Final = 5.0
+_ANSWER_S: Final = 1.0
+"""For a worker to tell of its connections: one whose loop lags so long is overloaded, and said to be silent."""
 _KILL_WAIT_S: Final = 5.0
 
 
@@ -86,9 +91,11 @@ class Supervisor:
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._storms = StormWatch(self._recorder)
         self._chronicle = Chronicle(self._board)
         self._gatherer = Gatherer(self._board, self._fleet, self._listeners, self._overview, lambda: self._config)
-        self._recall = Recall(self._board, self._gatherer.watch)
+        self._recall = Recall(self._board, self._recorder)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
         patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
@@ -97,6 +104,7 @@ class Supervisor:
         self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
+        self._recording: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._reloaded = True
@@ -142,6 +150,8 @@ class Supervisor:
         if self._config.server.metrics:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
+        self._configure_history(self._config)
+        self._record()
         self._sample()
         self._look()
         if not await self._fleet.start_spawner():
@@ -211,9 +221,10 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
-        for timer in (self._sampling, self._watching):
+        for timer in (self._sampling, self._recording, self._watching):
             if timer is not None:
                 timer.cancel()
+        await self._storms.close()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -249,6 +260,10 @@ class Supervisor:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
 
+    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        """What was noted ten times a second, or what is wrong with the name."""
+        return self._recorder.records(resource, seconds)
+
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""
         return self._chronicle.last(count)
@@ -263,6 +278,10 @@ class Supervisor:
         if not what or verdict.is_known(facts, what):
             return verdict.explain(facts, what)
         return self._recall.explain(what)
+
+    async def connections(self, count: int) -> Sequence[Record]:
+        """The one subject for which the workers are asked; who does not answer is named."""
+        return merged(await self._fleet.connections(count, _ANSWER_S), count)
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """For Prometheus."""
@@ -321,6 +340,7 @@ class Supervisor:
             return "\n".join(failures)
         self._config = config
         configure_log(config)
+        self._configure_history(config)
         self._configure_admin(config)
         await self._settle(config, plan)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
@@ -333,6 +353,10 @@ class Supervisor:
             except StartError as error:  # too late to refuse: the workers run it
                 _log.error("admin socket stays as it was", problem=str(error))
 
+    def _configure_history(self, config: Config) -> None:
+        self._recorder.configure()
+        self._storms.configure(config.server.dumps)
+
     # Now and then.
 
     def _sample(self) -> None:
@@ -340,6 +364,13 @@ class Supervisor:
         self._sampling = loop.call_later(sampler.EVERY_S, self._sample)
         self._overview.sample()
         self._chronicle.look()
+        self._storms.look(time.monotonic())
+
+    def _record(self) -> None:
+        try:
+            self._recorder.take(time.monotonic())
+        finally:
+            self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
 
     def _look(self) -> None:
         self._watching = self._loop.call_later(watch.EVERY_S, self._look)

@@ -28,6 +28,9 @@ class FakeControl:
             raise RuntimeError("a defect")
         return [{"slot": 0}]
 
+    def history(self, resource: str, seconds: float) -> list[Record]:
+        return [{"resource": resource}]
+
     def events(self, count: int) -> list[Record]:
         return [{"event": "x" * 100}] * count
 
@@ -35,6 +38,9 @@ class FakeControl:
         yield {"event": "one"}
         yield {}
         yield {"event": "two"}
+
+    async def connections(self, count: int) -> list[Record]:
+        return [{"client": "a"}] * count
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         return "text/plain", accept.encode()
