@@ -135,8 +135,8 @@ CAUSES: Final = (
     Cause(
         "noisy_tenant",
         "One tenant is noisy",
-        f"{NOISY:.0%} of those who wait are one tenant's, others wait as well; or refusals with `fair_share_exceeded`"
-        " or `concurrency_limit_client`",
+        f"{NOISY:.0%} of the requests that wait or run are one tenant's, and others ask as well; or refusals with"
+        " `fair_share_exceeded` or `concurrency_limit_client`",
         "limit it (`tenant.limit`)",
         services.noisy,
     ),

@@ -78,7 +78,7 @@ class Load:
     breaker: str | None = None
     endpoints: tuple[Endpoint, ...] = ()
     tenants: Mapping[str, int] = field(default_factory=dict)
-    """Who waited lately: a sum over the last looks."""
+    """Whose requests waited or ran lately: a sum over the last looks."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
 

@@ -17,7 +17,7 @@ from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
-from edgeq.observe.reports import Fleet
+from edgeq.observe.reports import Fleet, add
 from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 
 _REFUSED: Final = "refused/"
@@ -46,13 +46,11 @@ class Gatherer:
         self.watch.note_resources(now_s, self._readings())
         reports = self._reports.all()
         self.watch.note_lags({slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()})
-        waiting: dict[str, dict[str, int]] = {}
+        asking: dict[str, dict[str, int]] = {}
         for report in reports.values():
-            for one in report.get("queues", ()):
-                tenants = waiting.setdefault(one["resource"].removesuffix(":queue"), {})
-                for tenant, count in one["by_tenant"].items():
-                    tenants[tenant] = tenants.get(tenant, 0) + count
-        self.watch.note_waiting(waiting)
+            for resource, tenants in dict(report.get("asking", ())).items():
+                add(asking.setdefault(resource, {}), tenants)
+        self.watch.note_asking(asking)
 
     def facts(self) -> Facts:
         """How things are now, to a tenth of a second."""
@@ -137,7 +135,7 @@ class Gatherer:
             pressed_s=pressed_s,
             breaker=seen.get("breaker"),
             endpoints=endpoints,
-            tenants=watch.waited(resource),
+            tenants=watch.asked(resource),
             routes=routes,
         )
 

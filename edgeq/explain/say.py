@@ -62,10 +62,10 @@ def service(load: Load) -> list[str]:
 
 
 def tenants(load: Load) -> list[str]:
-    """Who waits."""
+    """Whose requests they are."""
     total = sum(load.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in load.tenants.items() if name]
-    return [f"who waits: {', '.join(named[:4])}"] if named else []
+    return [f"who asks: {', '.join(named[:4])}"] if named else []
 
 
 def endpoints(load: Load) -> list[str]:

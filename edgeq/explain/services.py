@@ -26,7 +26,7 @@ DEAD_SHARE: Final = 0.3
 SICK_COST: Final = 4.0
 """Times the cost of the middle one of the others."""
 NOISY: Final = 0.6
-"""Of who waits."""
+"""Of the requests that wait or run."""
 DEAD: Final = (
     "upstream_connect_refused",
     "upstream_connect_timeout",
@@ -192,7 +192,7 @@ def noisy(facts: Facts) -> Iterator[Finding]:
             load.resource,
             _harm(load, facts.refused_at(load.resource)),
             load.pressed_s,
-            f"tenant {first} has {load.tenants[first] / waiting:.0%} of the places of who waits",
+            f"tenant {first} has {load.tenants[first] / waiting:.0%} of the requests that wait or run",
             (*say.tenants(load), *say.traffic(load), *say.places(load), *say.service(load), *say.refusals(refused)),
             f"edgeq set tenant limit {max(1, (load.limit or load.in_flight) // 2)} --ttl 10m",
         )

@@ -94,7 +94,7 @@ class Watch:
         self._moments: dict[str, deque[Moment]] = {}
         self._spells: dict[str, Spell] = {}
         self._lags: dict[int, deque[float]] = {}
-        self._waiting: dict[str, deque[Mapping[str, int]]] = {}
+        self._asking: dict[str, deque[Mapping[str, int]]] = {}
 
     # What is noted.
 
@@ -161,13 +161,13 @@ class Watch:
         for slot, lag_ms in lags_ms.items():
             self._lags[slot].append(lag_ms)
 
-    def note_waiting(self, waiting: Mapping[str, Mapping[str, int]]) -> None:
-        """Who waits: resource to tenant to count."""
-        kept = {**{name: {} for name in self._waiting}, **waiting}
-        self._waiting = {name: self._waiting.get(name) or deque(maxlen=_NOW) for name in kept}
+    def note_asking(self, asking: Mapping[str, Mapping[str, int]]) -> None:
+        """Whose requests wait or run: resource to tenant to count."""
+        kept = {**{name: {} for name in self._asking}, **asking}
+        self._asking = {name: self._asking.get(name) or deque(maxlen=_NOW) for name in kept}
         for name, tenants in kept.items():
-            self._waiting[name].append(tenants)
-        self._waiting = {name: looks for name, looks in self._waiting.items() if any(looks)}
+            self._asking[name].append(tenants)
+        self._asking = {name: looks for name, looks in self._asking.items() if any(looks)}
 
     # What is told.
 
@@ -216,10 +216,10 @@ class Watch:
         lags = self._lags.get(slot, ())
         return min(lags, default=0.0) if len(lags) > 1 else 0.0
 
-    def waited(self, resource: str) -> dict[str, int]:
-        """Who waited lately: tenant to the sum over the last looks."""
+    def asked(self, resource: str) -> dict[str, int]:
+        """Who had requests lately: tenant to the sum over the last looks."""
         total: Counter[str] = Counter()
-        for look in self._waiting.get(resource, ()):
+        for look in self._asking.get(resource, ()):
             total.update(look)
         return dict(total.most_common(8))
 

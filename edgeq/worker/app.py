@@ -639,6 +639,7 @@ class App:
             "queues": report.queues(
                 [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
             ),
+            "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),

@@ -11,12 +11,16 @@ Invariants
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 import orjson
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.listener.accept_io import Acceptor
+from edgeq.listener.connection import Downstream
 from edgeq.observe.refusals import OTHER, Refusals
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.upstream import Upstream
@@ -24,9 +28,11 @@ from edgeq.upstream.upstream import Upstream
 MAX_REFUSALS: Final = 1024
 """Pairs of a reason and a resource."""
 MAX_ENDPOINTS: Final = 256
+MAX_LOOKED: Final = 1024
+"""Connections that are looked at for who asks: a sample, of which 0.2 ms come twice a second."""
 MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
-_SECTIONS: Final = ("tenants", "queues", "upstreams", "listeners")
+_SECTIONS: Final = ("asking", "tenants", "queues", "upstreams", "listeners")
 """What may be left out, in this order."""
 
 
@@ -109,6 +115,22 @@ def _endpoint(pool: Pool, now: float) -> dict[str, Any]:
     if pool.member is not None:
         seen |= pool.member.snapshot(now)
     return {**seen, "oldest_ns": int((now - oldest_s) * 1e9) if pool.waiting else 0}
+
+
+def asking(connections: Iterable[object]) -> dict[str, dict[str, int]]:
+    """Who has requests that wait or run: resource to tenant to count, of a part of the connections.
+
+    A queue alone does not tell: where it is fair, only who asks for too much is seen to wait.
+    """
+    told: dict[str, Counter[str]] = {}
+    for one in islice(connections, MAX_LOOKED):
+        exchange = one.exchange if isinstance(one, Downstream) else None
+        if exchange is not None and exchange.route is not None and exchange.tenant:
+            tenant = exchange.tenant.decode("latin-1")
+            route = exchange.route
+            for resource in (f"upstream/{route.upstream.name}", route.resource):
+                told.setdefault(resource, Counter())[tenant] += 1
+    return {resource: dict(tenants.most_common(MAX_TENANTS // 4)) for resource, tenants in told.items()}
 
 
 def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:

@@ -106,12 +106,12 @@ def test_a_single_long_turn_is_no_standing_lag() -> None:
     assert watch.standing_lag_ms(0) == 200.0
 
 
-def test_who_waited_lately() -> None:
-    """The sum over the last looks; who has not waited in any of them is forgotten."""
+def test_who_asked_lately() -> None:
+    """The sum over the last looks; who has not asked in any of them is forgotten."""
     watch = Watch()
-    watch.note_waiting({"upstream/api": {"acme": 3, "zeta": 1}})
-    watch.note_waiting({"upstream/api": {"acme": 2}})
-    assert watch.waited("upstream/api") == {"acme": 5, "zeta": 1}
+    watch.note_asking({"upstream/api": {"acme": 3, "zeta": 1}})
+    watch.note_asking({"upstream/api": {"acme": 2}})
+    assert watch.asked("upstream/api") == {"acme": 5, "zeta": 1}
     for _ in range(6):
-        watch.note_waiting({})
-    assert watch.waited("upstream/api") == {}
+        watch.note_asking({})
+    assert watch.asked("upstream/api") == {}
