@@ -120,12 +120,16 @@ def _time(ms: float) -> str:
 
 
 def _text(value: Any) -> str:
-    """Without anything that would move the cursor of a terminal: names come from clients, too."""
+    """As a person reads it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
         return " ".join(f"{_text(key)}={_text(one)}" for key, one in value.items()) or "-"
     if isinstance(value, float):
         return f"{value:.3g}"
-    text = str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Without anything that would move the cursor of a terminal: names come from clients, too."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

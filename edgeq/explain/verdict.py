@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgeq.admin.render import Record
+from edgeq.admin.render import Record, printable
 from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, is_at
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
@@ -55,7 +55,7 @@ def render(answer: Mapping[str, Any]) -> str:
     if answer["next"]:
         lines.append(f"next: {answer['next']}")
     lines += [f"also: {one['resource']}: {one['says']} ({one['cause']})" for one in answer["also"]]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:

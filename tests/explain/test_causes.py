@@ -286,6 +286,14 @@ def test_any_facts_are_explained(facts: Facts) -> None:
     assert render(told)
 
 
+def test_names_cannot_move_the_cursor() -> None:
+    """Tenants and paths come from clients."""
+    noisy = pressed(tenants={"\x1b[2Jevil": 90, "zeta": 10})
+    text = render(explain(load(noisy, FULL)))
+    assert "evil" in text
+    assert "\x1b" not in text
+
+
 def test_the_page_is_the_table() -> None:
     """docs/explain.md is made from the causes."""
     assert PAGE.read_text() == document(), "python -m edgeq.explain.causes > docs/explain.md"
