@@ -36,21 +36,24 @@ from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.metrics import Metrics
-from edgeq.observe.overview import Overview
+from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Fleet, Target
 from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.legacy_io import Legacy, inherit
-from edgeq.supervisor.progress import LOOKS_PER_TIMEOUT, Progress
 from edgeq.supervisor.slots import Resize
 from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
 from edgeq.supervisor.status import Facts, queue_words, status_line
+from edgeq.supervisor.stuck_io import Rescuer
 from edgeq.supervisor.systemd_io import Notifier, take_descriptors
 from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
 _STATUS_S: Final = 5.0
+_LOOKS_PER_TIMEOUT: Final = 4
+"""A worker that is silent for less than a quarter of the watchdog's time is never noticed by it, one that is silent for
+the whole of it always is."""
 _KILL_WAIT_S: Final = 5.0
 
 
@@ -82,14 +85,15 @@ class Supervisor:
         legacy.begin(inheritance, self._board)
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
-        self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._rescuer = Rescuer(
+            loop, self._board, self._fleet, self._listeners, lambda: self._config.server.stuck, self._on_stuck
+        )
+        self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config, self._rescuer.table)
         self._chronicle = Chronicle(self._board)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
         patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
         self._fleet.adopt(inheritance.workers, patience_s, inherited_board is not None)
-        self._progress = Progress()
-        self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
@@ -137,6 +141,7 @@ class Supervisor:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
         self._sample()
+        self._rescuer.start()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
         failures = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
@@ -160,11 +165,10 @@ class Supervisor:
         """Tell the watchdog only if every worker that serves has moved on."""
         if not self._notifier.watchdog_s:
             return
-        self._loop.call_later(self._notifier.watchdog_s / LOOKS_PER_TIMEOUT, self._look_for_progress)
-        rows = [self._board.row(slot) for slot in self._fleet.table.serving()]
-        self._stuck = self._progress.look({row.slot: (row.pid, row.heartbeat_ns) for row in rows})
-        if self._stuck:
-            _log.warning("no progress: the watchdog is not told", slots=self._stuck)
+        look_s = self._notifier.watchdog_s / _LOOKS_PER_TIMEOUT
+        self._loop.call_later(look_s, self._look_for_progress)
+        if silent := self._rescuer.silent(look_s):
+            _log.warning("no progress: the watchdog is not told", slots=silent)
             self._notifier.status(self._status())
         else:
             self._notifier.progress()
@@ -182,6 +186,7 @@ class Supervisor:
         timeout_s = float(self._config.server.drain_timeout)
         self._notifier.stopping(timeout_s + self._launch.handshake_grace_s + self._launch.kill_margin_s)
         _log.info("draining", timeout_s=timeout_s)
+        self._rescuer.stop()  # who is set aside stays so: others empty its queues
         stop = asyncio.ensure_future(self._stop_fleet(timeout_s))
         now = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((stop, now), return_when=asyncio.FIRST_COMPLETED)
@@ -206,6 +211,7 @@ class Supervisor:
         self._listeners.close()
         if self._sampling is not None:
             self._sampling.cancel()
+        self._rescuer.stop()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -326,6 +332,10 @@ class Supervisor:
         self._overview.sample()
         self._chronicle.look()
 
+    def _on_stuck(self) -> None:
+        self._overview.forget()
+        self._notifier.status(self._status())
+
     def _before_bury(self, slot: int) -> None:
         try:
             self._chronicle.bury(slot)
@@ -386,7 +396,8 @@ class Supervisor:
                 workers=len(table.active()),
                 connections=sum(row.open_connections for row in rows),
                 in_flight=sum(row.in_flight for row in rows),
-                stuck=self._stuck,
+                stuck=self._rescuer.silent(STUCK_MS / 1000),
+                aside=sorted(self._rescuer.table.aside()),
                 survivors=self._fleet.survivors,
                 worst_queue=self._worst_queue(),
             )
