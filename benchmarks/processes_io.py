@@ -112,10 +112,10 @@ def running(name: str, plan: Plan, core: int, directory: str, port: int) -> Iter
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago, outside the range that clients are given."""
+    """A port of 127.0.0.1 that was free a moment ago, outside the range that clients are given; each only once."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
         first_client_port = int(file.read().split()[0])
-    start = 20_000 + os.getpid() % 5000
+    start = 20_000 + os.getpid() * 997 % 12_000  # far from where another process begins
     for port in _ports_from(start, first_client_port):
         with socket.socket() as probe:
             try:

@@ -23,14 +23,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgeq.admission.adaptive import Adaptive
-from edgeq.admission.bulkhead import ENOUGH, UNHEARD_S
+from edgeq.admission.bulkhead import ENOUGH, UNHEARD_S, UNHEARD_TIMES
 from edgeq.admission.limits import TIMES, Aimd, Fixed, Gradient2, Learner, Limit, Totals
 
 QUEUE_MAX: Final = 256
 HALF_WAIT_S: Final = 0.5
 """Of a queue's time-out of 1 s; see Bulkhead.starves."""
-KNOWN: Final = 8
-"""Answers; see Service.known."""
 BIMODAL_RATIO: Final = 11.0
 RARE_RATIO: Final = 160.0
 SHAPES: Final = ("constant", "exponential", "bimodal")
@@ -241,10 +239,12 @@ def simulate(
                 heapq.heapify(free)
                 slots = new
             value = learner.tick(now, totals)
-            waited_s = now - queue[0] if queue and totals.ok < KNOWN and finished_at <= queue[0] else 0.0
-            if waited_s > HALF_WAIT_S or (waited_s > UNHEARD_S and finished_at < 0 and len(queue) >= in_flight):
-                limit.nudge()
-                value = limit.value
+            if queue and limit.is_starting:
+                silent_s = now - max(queue[0], finished_at)
+                unheard_s = max(UNHEARD_S, UNHEARD_TIMES * totals.service_s / max(1, totals.ok))
+                if silent_s > HALF_WAIT_S or (silent_s > unheard_s and len(queue) >= in_flight):
+                    limit.nudge()
+                    value = limit.value
             if value != allowed:
                 allowed = value
                 outcome.timeline.append((now, value))

@@ -173,8 +173,7 @@ class Adaptive(Limit):
     def nudge(self) -> None:
         """Up without evidence: requests wait, and nothing has come back to learn from.
 
-        By half as much again as long as nothing ever has, later by one step. What is known stays known, so it is taken
-        back once it has shown to be too high.
+        By half as much again. What is known stays known, so it is taken back once it has shown to be too high.
         """
         rung = self._rung
         limit = LADDER[rung]
@@ -183,9 +182,7 @@ class Adaptive(Limit):
         start = self._start
         if start.is_unheard:
             start.is_guess = True
-            self._go(max(rung + 1, rung_at(1.5 * limit)))
-        else:
-            self._go(rung + 1)
+        self._go(max(rung + 1, rung_at(1.5 * limit)))
         self._base = self._rung
         self._top = max(self._top, 2 * LADDER[self._rung])
 

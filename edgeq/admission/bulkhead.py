@@ -58,7 +58,9 @@ ENOUGH: Final = 4
 _LEAST_PATIENT_S: Final = 1.0
 _MOST_PATIENT_S: Final = 30.0
 UNHEARD_S: Final = 0.05
-"""While nothing has come back at all, nobody waits for longer than this on account of a limit that is a guess."""
+UNHEARD_TIMES: Final = 8.0
+"""While nothing comes back, nobody waits on account of a limit that is a guess for longer than 50 ms, or for as many
+times as long as what has come back took. Answers of a millisecond say nothing of the streams after them."""
 
 
 class Cohort:
@@ -588,25 +590,27 @@ class Bulkhead:
         told.busy = self.busy
         told.busy_beside = self.busy_beside
 
-    def starves(self, now: float, finished_elsewhere_at: float = 0.0, known_elsewhere: bool = False) -> bool:
-        """Has the oldest waiter of the machine waited long, and has no place come free since it arrived? While little
-        is known of the service, and the limit is a guess, it is better let in than refused."""
+    def starves(self, now: float, finished_elsewhere_at: float, usual_s: float) -> bool:
+        """Has the oldest waiter of the machine waited for long, and no place come free meanwhile? While the limit is a
+        guess (nobody watches a known one) it is better let in than refused.
+
+        `usual_s`: how long a place is held, by the answers of all workers; 0.0 if there are none.
+        """
+        if self.watcher is None:
+            return False
         queue = self.queue
         shared = self.shared
         oldest = queue.oldest
         oldest_at = shared.others_oldest_at()
         if oldest is not None and oldest.arrived_at < oldest_at:
             oldest_at = oldest.arrived_at
-        if oldest_at >= NEVER or self.service.known or known_elsewhere:
+        if oldest_at >= NEVER:
             return False
-        finished_at = max(self.service.finished_at, finished_elsewhere_at)
-        if finished_at > oldest_at:
-            return False
-        waited_s = now - oldest_at
-        if waited_s > queue.max_wait_s / 2:
+        silent_s = now - max(oldest_at, self.service.finished_at, finished_elsewhere_at)
+        if silent_s > queue.max_wait_s / 2:
             return True
-        # Few arrivals can wait for the first answer; an upstream of one slot would be busy with them for long.
-        if waited_s <= UNHEARD_S or finished_at:
+        # Few arrivals can wait for an answer; an upstream of one slot would be busy with them for long.
+        if silent_s <= max(UNHEARD_S, UNHEARD_TIMES * usual_s):
             return False
         return queue.queued + shared.others_queued() >= self.in_flight + shared.others_in_flight()
 

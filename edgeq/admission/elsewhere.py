@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Final
 
 from edgeq.admission.limits import TIMES, Totals
-from edgeq.admission.service import KNOWN
 from edgeq.board.resources import (
     BOUND_OK,
     BOUND_US,
@@ -34,14 +33,12 @@ _KEPT: Final = 0.9
 class Elsewhere:
     """Of one resource, from now on. Times are monotonic seconds."""
 
-    __slots__ = ("_grown", "_own", "_seen", "_shared", "_shift_s", "_weight", "_weights", "finished_at", "known")
+    __slots__ = ("_grown", "_own", "_seen", "_shared", "_shift_s", "_weight", "_weights", "finished_at")
 
     def __init__(self, shared: MachineWide) -> None:
         self._shared: MachineWide = shared
         self.finished_at: float = 0.0
         """When a place has come free there, as far as it is known; 0.0: never."""
-        self.known: bool = False
-        """There were enough answers for the workers there to conclude from; see `Service`."""
         self._seen: dict[int, list[int]] = {}
         """The counters of each slot at the last look."""
         self._grown: list[int] = [0] * len(shared.counters_of(0))
@@ -68,8 +65,6 @@ class Elsewhere:
             grown = self._growth(slot)
             if grown[OK] or grown[DROPPED] or grown[IGNORED]:
                 self.finished_at = now
-            if self._seen[slot][OK] >= KNOWN:
-                self.known = True
             # Single answers are known of this worker alone; where it has none, means tell how long they take.
             if is_idle and grown[OK] and len(totals.times) < TIMES:
                 totals.times.append(grown[SERVICE_US] / 1e6 / grown[OK])

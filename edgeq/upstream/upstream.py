@@ -206,8 +206,9 @@ class Upstream(Watcher):
         else:
             self._count(now)
             learner.tick(now, self._totals)
-        elsewhere = self._elsewhere
-        if self.bulkhead.starves(now, elsewhere.finished_at, elsewhere.known):
+        totals = self._totals
+        usual_s = totals.service_s / totals.ok if totals.ok else 0.0
+        if self.bulkhead.starves(now, self._elsewhere.finished_at, usual_s):
             learner.limit.nudge()
         self.bulkhead.watch(self if learner.limit.is_starting else None, now)
         shared.publish_limit(learner.limit.value)

@@ -185,7 +185,8 @@ class Workers(RuleBasedStateMachine):
             mine = [ticket for ticket, home in self.home.items() if home is worker]
             waiting = [ticket for ticket in mine if self.state[ticket] == WAITING]
             assert worker.in_flight == sum(self.state[ticket] == HOLDING for ticket in mine)
-            assert worker.counted == worker.in_flight - worker.stuck
+            assert worker.counted == worker.in_flight - worker.excused
+            assert worker.excused <= worker.stuck
             assert worker.queue.queued == len(waiting) == sum(worker.queue.by_class())
             assert worker.queue.queued_bytes == sum(ticket.size_bytes for ticket in waiting)
             assert sum(worker.queue.tenants().values()) == len(waiting)

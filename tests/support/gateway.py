@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes_io import free_port as free_port
 from tests.support import kernel, proxies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,12 +156,6 @@ class Gateway:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         return self.process.returncode
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def toml(value: Value) -> str:

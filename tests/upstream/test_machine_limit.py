@@ -162,6 +162,25 @@ def test_a_waiter_that_starves_anywhere_is_let_in(slot: int) -> None:
     two.board.close()
 
 
+@pytest.mark.parametrize("slot", [0, 1])
+def test_streams_after_a_few_quick_answers_are_let_in(slot: int) -> None:
+    """Answers of a moment say nothing of those that take longer than a waiter's patience: they are not refused."""
+    two = Machine()
+    two.configure(UpstreamConfig(endpoints=(), limit="adaptive", queue=Queue(timeout=Duration(1.0))))
+    two.tick()
+    for _ in range(3):
+        ticket = two.workers[slot].ask(two.now)
+        two.now += 0.001
+        ticket.release(two.now, OK)
+        two.tick()
+    asked = [two.workers[slot].ask(two.now) for _ in range(128)]
+    for _ in range(30):
+        two.tick()
+    assert all(ticket.held is not None for ticket in asked)
+    assert two.workers[slot].refused == 0
+    two.board.close()
+
+
 def test_the_stuck_are_excused_for_the_machine(two: Machine) -> None:
     """No more of them than `max_stuck` do not count, whatever worker has them; and who ends makes room for another."""
     two.configure(UpstreamConfig(endpoints=(), limit=100))
