@@ -70,6 +70,8 @@ _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
 _MAX_WHERE_BYTES: Final = 64 * 1024
+_MOST_EMPTYING: Final = 4
+"""Queues of others that a worker is asked to empty at once while their workers are only set aside."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
 
@@ -348,15 +350,18 @@ class Fleet:
         self._steer()
 
     def lift(self, slots: frozenset[int]) -> None:
-        """What waits for these workers is served by the others; one batch after the other."""
-        if not any(one.emptying and one.slot not in slots for one in self._workers.values()):
-            for queue in self._listeners.waiting(self._listeners.addresses):
-                if queue.slot in slots:
-                    self._have_emptied(queue)
+        """What waits for these workers is served by the others.
+
+        Who was asked the last time may still be at it, or wait for a client: then another one is asked as well.
+        """
+        for queue in self._listeners.waiting(self._listeners.addresses):
+            if queue.slot in slots:
+                self._have_emptied(queue, _MOST_EMPTYING)
 
     def ask_where(self, slot: int) -> None:
         """Have a worker write down where it is."""
         if slot in self._workers:
+            self._workers[slot].told_where()  # what it may have written the last time is old
             self._workers[slot].signal(TELL_WHERE)
 
     def told_where(self, slot: int) -> str:
@@ -436,13 +441,19 @@ class Fleet:
             return queue.slot != SHARED
         return queue.listener.address not in worker.addresses
 
-    def _have_emptied(self, queue: Queue) -> Worker | None:
-        """Ask a worker to serve what waits for one that is dead or set aside. Returns whom, if there is one."""
+    def _have_emptied(self, queue: Queue, most: int | None = None) -> Worker | None:
+        """Ask a worker to serve what waits for one that is dead or set aside. Returns whom, if there is one.
+
+        `most`: nobody who empties so many queues already.
+        """
         address = queue.listener.address
         able = [
             one
             for one in self._workers.values()
-            if one.was_ready and one.slot not in self._aside and address in one.addresses
+            if one.was_ready
+            and one.slot not in self._aside
+            and address in one.addresses
+            and (most is None or one.emptying < most)
         ]
         if not able:
             return None
@@ -619,6 +630,7 @@ class Fleet:
         if not self._is_there(worker):
             return
         del self._workers[worker.slot]
+        self._aside -= {worker.slot}
         worker.close()
         if worker.pidfd >= 0:
             self._loop.remove_reader(worker.pidfd)

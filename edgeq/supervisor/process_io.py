@@ -96,7 +96,7 @@ def open_survivor(pid: int, started: int) -> int | None:
     return None
 
 
-_STATES: Final = {"R": "running", "S": "waiting", "D": "waiting for the disk", "T": "stopped", "t": "traced"}
+_STATES: Final = {"R": "running", "S": "waiting", "D": "in an uninterruptible wait", "T": "stopped", "t": "traced"}
 
 
 def state_of(pid: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from typing import Any, Final, Protocol
 
 from edgeq.board.layout import Board
@@ -121,13 +121,13 @@ class Rescuer:
         if moves:
             self._changed()
 
-    def _hear(self, aside: Container[int]) -> None:
-        """What those who were asked have written; a process that is stopped writes nothing."""
+    def _hear(self, aside: Collection[int]) -> None:
+        """What those who were asked have written. One that is stopped writes nothing until it goes on, and then not of
+        what it was stuck in."""
+        self._asked.intersection_update(aside)
         for slot in tuple(self._asked):
-            where = self._workers.told_where(slot)
-            if where:
+            if where := self._workers.told_where(slot):
                 _log.warning("where the stuck worker is", **self._named(slot), where=where)
-            if where or slot not in aside:
                 self._asked.discard(slot)
 
     def _tell(self, slot: int, why: Why) -> None:

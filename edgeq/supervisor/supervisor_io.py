@@ -186,7 +186,6 @@ class Supervisor:
         timeout_s = float(self._config.server.drain_timeout)
         self._notifier.stopping(timeout_s + self._launch.handshake_grace_s + self._launch.kill_margin_s)
         _log.info("draining", timeout_s=timeout_s)
-        self._rescuer.stop()  # who is set aside stays so: others empty its queues
         stop = asyncio.ensure_future(self._stop_fleet(timeout_s))
         now = asyncio.ensure_future(self._stop_now.wait())
         await asyncio.wait((stop, now), return_when=asyncio.FIRST_COMPLETED)
@@ -201,6 +200,7 @@ class Supervisor:
     async def _stop_fleet(self, timeout_s: float) -> None:
         # A reload that is under way ends first: it owns sockets and workers until then. No new one begins.
         async with self._reloading:
+            self._rescuer.stop()  # who is set aside stays so: others empty its queues
             await self._fleet.stop(timeout_s)
 
     async def _clean_up(self) -> None:

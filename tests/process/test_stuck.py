@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.gateway import Settings, free_port, running
 from tests.support.kernel import is_alive
+from tests.support.raw_client import RawClient
 from tests.support.scripted_upstream import upstream
 from tests.support.supervised import Supervised, Who, ask, connect, read_who, supervised, wait_for
 
@@ -94,7 +95,7 @@ def test_a_stopped_worker_costs_nobody_anything(tmp_path: Path, address: str) ->
 
         assert gateway.reload(stuck_after=0)["ok"]
         with stopped(pids[0]):
-            wait_for("three seconds", silent_for(gateway, 0, 3))
+            wait_for("two seconds", silent_for(gateway, 0, 2))
             assert not row(gateway, 0)["aside"]
         assert len(gateway.events(SET_ASIDE)) == 1
         assert gateway.pids() == pids
@@ -128,11 +129,11 @@ def test_nobody_is_killed_when_all_stand_still(tmp_path: Path, address: str) -> 
         with stopped(*pids.values()):
             left = waiting(address, 4)
             for slot in pids:
-                wait_for("three seconds", silent_for(gateway, slot, 3))
+                wait_for("two seconds", silent_for(gateway, slot, 2))
             assert not any(row(gateway, slot)["aside"] for slot in pids)
         answers(left)
         with stopped(gateway.process.pid, *pids.values()):
-            until_s = time.monotonic() + 2.5
+            until_s = time.monotonic() + 2
             wait_for("the time to pass", lambda: time.monotonic() > until_s)
         answers(waiting(address, 4))
         assert gateway.events(KILLED) == []
@@ -179,12 +180,32 @@ def test_a_debugger_may_hold_a_worker(tmp_path: Path, address: str) -> None:
             if not tracer.stdout.readline():
                 pytest.skip("this machine lets nobody trace")
             wait_for("word of it", lambda: gateway.events(SET_ASIDE))
-            wait_for("three seconds", silent_for(gateway, 0, 3))
+            wait_for("two seconds", silent_for(gateway, 0, 2))
             assert {who.slot for who in answers(waiting(address, 10))} == {1}
             tracer.communicate()
         wait_for("word of its return", lambda: gateway.events(BACK))
         assert gateway.events(KILLED) == []
         assert gateway.pids() == pids
+
+
+def test_a_connection_that_another_worker_has_taken_over(tmp_path: Path) -> None:
+    """It is one of that worker's own from then on: a reload reaches it."""
+    stuck = {"stuck": {"after": 1, "restart": 0}}
+    with (
+        upstream() as server,
+        running(server.port, Settings(workers=2, extra={"server": stuck})) as gateway,
+    ):
+        victim = gateway.wait_event("worker ready", 2)["worker_pid"]
+        with stopped(victim):
+            clients = [RawClient(gateway.address, 20) for _ in range(16)]
+            for client in clients:
+                assert client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+            gateway.wait_event(SET_ASIDE)
+        gateway.wait_event(BACK)
+        gateway.reload({"listener": {"max_requests": 1}})
+        for client in clients:
+            assert client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").get(b"connection") == b"close"
+            client.close()
 
 
 def test_requests_that_wait_for_a_worker_that_is_killed(tmp_path: Path) -> None:
