@@ -188,9 +188,9 @@ class Walk(RuleBasedStateMachine):
                 self.watched_s[slot] = 0.0 if beats or is_new else self.watched_s[slot] + min(seconds, MOST_STEP_S)
                 assert workers.table.silent_s(slot) <= self.watched_s[slot] + 1e-6
             for slot in moves.stuck:
-                assert self.watched_s[slot] >= workers.after_s > 0
+                assert self.watched_s[slot] + 1e-6 >= workers.after_s > 0
             for slot in moves.given_up:
-                assert self.watched_s[slot] >= workers.restart_s > 0
+                assert self.watched_s[slot] + 1e-6 >= workers.restart_s > 0
                 assert before.get(slot) is Why.STUCK
             for slot in (*moves.stuck, *moves.crowded, *moves.given_up):
                 well = [one for one in range(4) if one not in workers.table.aside() and one != slot]
