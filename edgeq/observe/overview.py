@@ -23,7 +23,7 @@ from edgeq.board.resources import Reading
 from edgeq.config.schema import Config
 from edgeq.config.shown import leaves
 from edgeq.observe.fresh import Fresh
-from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
@@ -138,9 +138,7 @@ class Overview:
     # How it is done.
 
     def _resources(self) -> list[str]:
-        config = self._config()
-        routes = [f"route/{route.name}" for route in config.route if route.limit]
-        return [*routes, *(f"upstream/{name}" for name in config.upstream)]
+        return list(limited(self._config()))
 
     def _reading(self, name: str) -> Reading:
         return resources.read(self._board, self._board.resource_index(name))
