@@ -113,6 +113,10 @@ class StuckTable:
         known = self._known.get(slot)
         return known.silent_s if known is not None else 0.0
 
+    def forget(self, slot: int) -> None:
+        """Its worker is gone."""
+        self._known.pop(slot, None)
+
     def look(self, sights: Mapping[int, Sight], now_s: float, after_s: float, restart_s: float) -> Moves:
         """Take in what is seen of all workers that serve, by slot.
 

@@ -362,6 +362,7 @@ class Supervisor:
         self._notifier.status(self._status())
 
     def _before_bury(self, slot: int) -> None:
+        self._rescuer.table.forget(slot)
         try:
             self._chronicle.bury(slot)
             self._overview.bury(slot)

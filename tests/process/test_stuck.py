@@ -113,6 +113,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, address: str) -> None:
             assert "in _hang" in where["where"]
             assert where["worker_pid"] == who.pid
             wait_for("its successor", lambda: gateway.pids().get(who.slot, who.pid) != who.pid)
+            assert not row(gateway, who.slot)["aside"]
             with contextlib.suppress(ConnectionResetError):
                 assert sock.recv(1) == b""
         (killed,) = gateway.events(KILLED)

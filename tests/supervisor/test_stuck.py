@@ -52,6 +52,8 @@ def test_stuck_then_given_up() -> None:
     assert workers.table.aside() == {0: Why.STUCK}
     assert workers.pass_time(RESTART_S - AFTER_S - 2 * LOOK_S) == []
     assert workers.pass_time(10.0) == [Moves(given_up=(0,))]
+    workers.table.forget(0)
+    assert workers.table.aside() == {}
     workers.pids[0] = 200
     assert not workers.look()
     assert workers.table.aside() == {}
