@@ -20,8 +20,8 @@ Invariants
 - A sign of life brings a stuck worker back at once.
 
 Precedents: Envoy's guarddog counts misses for each thread and can kill for one (`kill_timeout`) or for a share of them;
-HAProxy's watchdog asks a thread's processor clock, so that one which did not run is not stuck, and writes where it is
-before it aborts. Both end the whole process; here the others go on.
+HAProxy's watchdog (src/wdt.c) asks a thread's processor clock, so that one which did not run is not stuck, and writes
+where it is before it aborts. Both end the whole process; here the others go on.
 """
 
 from __future__ import annotations
