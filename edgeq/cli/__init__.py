@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final
 
 from edgeq import __version__
-from edgeq.cli import check, demo, reload, serve, show, version
+from edgeq.cli import check, completion, demo, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, ModuleType]] = {
@@ -24,8 +24,10 @@ COMMANDS: Final[dict[str, ModuleType]] = {
     "check": check,
     "reload": reload,
     "show": show,
+    "top": top,
     "version": version,
     "demo": demo,
+    "completion": completion,
 }
 
 EXIT_INTERRUPTED: Final = 130

@@ -35,6 +35,7 @@ from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartErr
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
+from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.recorder import Recorder
@@ -56,6 +57,8 @@ _STATUS_S: Final = 5.0
 _LOOKS_PER_TIMEOUT: Final = 4
 """A worker that is silent for less than a quarter of the watchdog's time is never noticed by it, one that is silent for
 the whole of it always is."""
+_ANSWER_S: Final = 1.0
+"""For a worker to tell of its connections: one whose loop lags so long is overloaded, and said to be silent."""
 _KILL_WAIT_S: Final = 5.0
 
 
@@ -267,6 +270,10 @@ class Supervisor:
     def follow_events(self) -> AsyncIterator[Record]:
         """Of all processes, and an empty record now and then."""
         return self._chronicle.follow()
+
+    async def connections(self, count: int) -> Sequence[Record]:
+        """The one subject for which the workers are asked; who does not answer is named."""
+        return merged(await self._fleet.connections(count, _ANSWER_S), count)
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """For Prometheus."""
