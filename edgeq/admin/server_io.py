@@ -71,6 +71,8 @@ class Polled(asyncio.StreamReaderProtocol):
         """The answer to them, empty to have the coroutine see to it."""
         self.count = 0
         """How often that has happened."""
+        self.slow = b""
+        """The last request whose answer took a wait, and will again."""
         self._answer = b""
         self._held_until_s = 0.0
         self._out: Any
@@ -99,6 +101,7 @@ class Polled(asyncio.StreamReaderProtocol):
                 self.count += 1
                 self._out.write(self._answer)
                 return
+            self.slow = data
         super().data_received(data)
 
 
@@ -207,7 +210,7 @@ class Service:
         """Wait for what comes next, but for requests like the `known` one. Raises TimeoutError if nothing comes."""
         polled = writer.transport.get_protocol()
         assert isinstance(polled, Polled)
-        if known is not None:
+        if known is not None and known[0] != polled.slow:
             polled.request, request = known
             polled.again = lambda: self._at_once(request, writer)
         try:
@@ -223,8 +226,8 @@ class Service:
             polled.forget()
 
     def _at_once(self, request: Request, writer: asyncio.StreamWriter) -> bytes:
-        """What is written in answer to a request whose connection is kept; empty if that takes a wait, as no read
-        does."""
+        """What is written in answer to a request whose connection is kept; empty if that takes a wait, as hardly any
+        read does: then it is begun in vain."""
         answer = self._answer(request, writer)
         try:
             answer.send(None)

@@ -200,6 +200,18 @@ class Gauge(FakeControl):
         return self._records
 
 
+class Slow(FakeControl):
+    """Asks somebody else for its connections."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def connections(self, count: int) -> list[Record]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return [{"connection": count}]
+
+
 async def read_one(reader: asyncio.StreamReader) -> bytes:
     """The content of one answer."""
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
@@ -236,6 +248,23 @@ def test_who_polls_sees_what_changes(tmp_path: Path, impatient: float) -> None:
 
     found = serve(tmp_path / "s", poll, control)
     assert found == [b'[{"depth":%d,"padding":""}]\n' % value for value in range(3)]
+
+
+def test_who_polls_what_takes_a_wait(tmp_path: Path) -> None:
+    """That is found out once; from then on each request asks once."""
+    control = Slow()
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        found = []
+        for _ in range(10):
+            writer.write(POLL.replace(b"queues", b"connections"))
+            found.append(await read_one(reader))
+        writer.close()
+        return found
+
+    assert serve(tmp_path / "s", poll, control) == [b'[{"connection":50}]\n'] * 10
+    assert control.asked == 11
 
 
 @pytest.mark.usefixtures("impatient")
