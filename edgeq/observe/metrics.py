@@ -79,6 +79,18 @@ class Metrics:
             yield _gauge(
                 name, help_text, ("worker",), [((str(one["slot"]),), _scaled(one[key], scale)) for one in rows]
             )
+        yield _gauge(
+            "edgeq_worker_aside",
+            "1 if the others serve for the worker, because it is stuck or its accept queue is full.",
+            ("worker",),
+            [((str(one["slot"]),), bool(one["aside"])) for one in rows],
+        )
+        yield _counter(
+            "edgeq_worker_rescues",
+            "How often workers were set aside (stuck, crowded), came back, and were given up: killed.",
+            ("what",),
+            [((what,), count) for what, count in self._overview.stuck.counts.items()],
+        )
 
     def _queues(self) -> Iterator[Metric]:
         rows = self._overview.queues()
@@ -92,6 +104,9 @@ class Metrics:
         yield _gauge("edgeq_accept_queue_limit", "Of that queue, as the kernel has it.", labels, _pick(named, "limit"))
         overflows = [(values, one["refused"].get("accept_backlog_overflow", 0)) for values, one in named]
         yield _counter("edgeq_accept_overflows", "Connections that the kernel dropped.", labels, overflows)
+
+        dropped = [((str(one["worker"]),), sum(one["refused"].values())) for one in rows if one["kind"] == "spans"]
+        yield _counter("edgeq_spans_dropped", "Spans that no collector has got.", ("worker",), dropped)
 
         # Of pools the sum over endpoints; tenants' names are not ours.
         waits: dict[tuple[str, ...], dict[str, float]] = {}
