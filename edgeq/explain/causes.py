@@ -74,7 +74,7 @@ CAUSES: Final = (
         "worker_stuck",
         "A worker hangs",
         "it has given no sign of life for two seconds; whether the others do; who waits in its accept queue",
-        "look at its stack, then kill it: its successor takes over who waits",
+        "look at its stack; it is replaced after `server.stuck.restart`, or kill it",
         machine.stuck,
     ),
     Cause(

@@ -80,7 +80,7 @@ def stuck(facts: Facts) -> Iterator[Finding]:
             one.beat_age_ms / 1000,
             "it does not turn its loop" + (", while the others do" if others else ", and neither do the others"),
             tuple(evidence),
-            f"cat /proc/{one.pid}/stack; kill -9 {one.pid}    # its successor takes over its sockets, with who waits",
+            f"cat /proc/{one.pid}/stack    # it is killed after server.stuck.restart; at once: kill -9 {one.pid}",
         )
 
 
