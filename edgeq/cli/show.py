@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subject of the table of commands, and its arguments."""
     parser.add_argument("subject", metavar="SUBJECT", choices=list(_SUBJECTS), help="see below")
     parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="a text to look for, or a number of events")
+    parser.add_argument("--diff", action="store_true", help="limits: only what is set live, beside what the file says")
     add_admin(parser.add_mutually_exclusive_group())
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON, with all that is known")
@@ -46,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     if len(args.arguments) > len(command.arguments):
         raise UsageError(f"too many words: edgeq {command.usage}")
     values = {one.name: value for one, value in zip(command.arguments, args.arguments, strict=False)}
+    if args.diff:
+        if not any(one.name == "diff" for one in command.options):
+            raise UsageError("--diff is for limits; everything that is set live is in: edgeq show changes")
+        values["diff"] = "true"
     target = command.path + (f"?{urlencode(values)}" if values else "")
     path = admin_socket(args)
     try:

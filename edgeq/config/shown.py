@@ -45,11 +45,21 @@ def without_secrets(config: Config) -> Config:
 
 def masked_tenant(tenant: Tenant) -> Tenant:
     """[tenant] with its credentials as `MASK`, MASK2..: they still differ."""
-    header = tenant.key.partition(":")[2].strip().lower().encode() if tenant.key.startswith("header:") else b""
-    if not tenant.weights or (tenant.key != "key" and header not in PRIVATE):
+    if not tenant.weights or not _has_secret_names(tenant):
         return tenant
     masked = {f"{MASK}{number or ''}": weight for number, weight in enumerate(tenant.weights.values())}
     return msgspec.structs.replace(tenant, weights=masked)
+
+
+def is_secret(path: Path, config: Config) -> bool:
+    """May a key not even be named?"""
+    return path[:2] == ("tenant", "weights") and _has_secret_names(config.tenant)
+
+
+def _has_secret_names(tenant: Tenant) -> bool:
+    """Are tenants known by a credential?"""
+    header = tenant.key.partition(":")[2].strip().lower().encode() if tenant.key.startswith("header:") else b""
+    return tenant.key == "key" or header in PRIVATE
 
 
 @functools.cache

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.admin import reference
-from edgeq.admin.commands import COMMANDS, Answer, Found, Reloaded, find_http, find_text
+from edgeq.admin.commands import COMMANDS, Answer, Changed, Client, Found, Reloaded, Wish, find_http, find_text
 from edgeq.admin.render import Column, Record, render_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -23,6 +24,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.drained = False
+        self.wish: Wish | None = None
 
     def show(self, subject: str) -> Sequence[Record]:
         if subject == "queues":
@@ -47,6 +49,21 @@ class FakeControl:
     async def reload(self) -> Reloaded:
         return Reloaded(False, 3, "wrong")
 
+    async def change(self, wish: Wish) -> Changed:
+        self.wish = wish
+        return Changed(
+            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
+        )
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        return [
+            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+        ]
+
+    @property
+    def etag(self) -> str:
+        return "a-7"
+
     def drain(self) -> None:
         self.drained = True
 
@@ -59,18 +76,20 @@ def run(words: str, control: FakeControl) -> Answer:
 
 
 async def _run(found: Found, control: FakeControl) -> Answer:
-    return await found.command.run(control, found.arguments, "")
+    return await found.command.run(control, found.arguments, Client(uid=5, pid=6))
 
 
 def test_every_command_has_level_help_and_both_names() -> None:
-    """A table without holes: what changes something is POST and for admins, what reads is GET."""
-    assert len({command.words for command in COMMANDS}) == len({command.path for command in COMMANDS}) == len(COMMANDS)
+    """A table without holes: what changes something is for admins and no GET, what reads is GET."""
+    assert len({one.words for one in COMMANDS}) == len({(one.method, one.path) for one in COMMANDS}) == len(COMMANDS)
     for command in COMMANDS:
         assert command.help
-        assert (command.level == "admin") == (command.method == "POST")
-        assert find_text(f"  {command.words.upper()} ") == Found(command, {})
-        assert find_text(f"{command.words} json") == Found(command, {}, True)
-        assert find_http(command.method, command.path) == Found(command, {})
+        assert (command.level == "admin") == (command.method != "GET")
+        needed = {one.name: "x" for one in command.arguments if one.required}
+        values = " x" * len(needed)
+        assert find_text(f"  {command.words.upper()}{values} ") == Found(command, needed)
+        assert find_text(f"{command.words}{values} json") == Found(command, needed, True)
+        assert find_http(command.method, f"{command.path}?{urlencode(needed)}") == Found(command, needed)
         example = find_text(command.example or command.words)
         assert isinstance(example, Found)
         assert example.command is command
@@ -79,7 +98,7 @@ def test_every_command_has_level_help_and_both_names() -> None:
 def test_answers() -> None:
     """Status and body of those that decide something."""
     control = FakeControl()
-    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong"})
+    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong", "ended": ()})
     assert run("ready", control).status == 200
     assert run("drain", control).status == 202
     assert run("ready", control).status == 503

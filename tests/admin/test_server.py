@@ -6,14 +6,14 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.admin.commands import Reloaded
+from edgeq.admin.commands import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.config.schema import Server
@@ -47,6 +47,20 @@ class FakeControl:
 
     async def reload(self) -> Reloaded:
         return Reloaded(True, 1, "")
+
+    async def change(self, wish: Wish) -> Changed:
+        return Changed(
+            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
+        )
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        return [
+            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+        ]
+
+    @property
+    def etag(self) -> str:
+        return "a-7"
 
     def drain(self) -> None:
         pass
