@@ -1,9 +1,9 @@
 """The command line: one module for each command, one table of them.
 
 A command (a module, or for those of change.py an object) has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its
---help), `add_arguments(parser)` and `run(args) -> exit code`. Modules import what they need when they run, so that `edgeq version` does not pay for a
-server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable, 77 not allowed,
-78 configuration wrong.
+--help), `add_arguments(parser)` and `run(args) -> exit code`. Modules import what they need when they run, so that
+`edgeq version` does not pay for a server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable,
+77 not allowed, 78 configuration wrong.
 """
 
 from __future__ import annotations
