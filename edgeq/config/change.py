@@ -30,8 +30,8 @@ LIVE: Final = "live"
 DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
 TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect")
-_LISTS: Final = {"listener": ("name", "address"), "route": ("name",), "rate": ("name",)}
-"""Arrays of tables, with the keys by which an element is called."""
+_LISTS: Final = ("listener", "route", "rate")
+"""Arrays of tables."""
 _ENDPOINTS: Final = "endpoints"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
 _IDENTITY: Final = ("name", "address", "url")
@@ -161,7 +161,7 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         return ("upstream", name, *keys)
     if kind in _LISTS and name:
         for number, one in enumerate(tables.get(kind, ())):
-            if isinstance(one, dict) and name in [one.get(key) for key in _LISTS[kind]]:
+            if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
                 return (kind, number, *keys)
     if kind in TABLES and not name:
         return (kind, *keys)

@@ -404,7 +404,7 @@ class Supervisor:
             for failure in failures:
                 _log.error("configuration taken back", problem=failure)
             back = self._prepare(self._config)
-            await self._roll_out(self._config, back, self._launch.apply_timeout_s, plan.rereads)
+            await self._roll_out(self._config, back, timeout_s, plan.rereads)
             await self._settle(self._config, back)
             return _Applied("\n".join(failures))
         if not kept and (problem := self._keep(plan)):

@@ -217,7 +217,7 @@ def test_a_table_as_a_whole() -> None:
     file = File()
     file.set("upstream/api", "queue.max", "7")
     assert file.set("upstream/api", "queue", '{ timeout = "2s" }').upstream["api"].queue.max == 256
-    assert file.set("upstream/api", "queue.max", "8").upstream["api"].queue.timeout == 2
+    assert file.set("upstream/api", "queue.max", "8").upstream["api"].queue.timeout == Duration(2)
     file.set("upstream/api", f"endpoints.{A}.weight", "0")
     config = file.set("upstream/api", "endpoints", f'["{A}", "http://10.0.0.9:9000"]')
     assert config.upstream["api"].weights() == {A: 0, "http://10.0.0.9:9000": 1}

@@ -315,7 +315,7 @@ def test_drain_and_disable_an_endpoint(tmp_path: Path) -> None:
         upstream: Mapping[str, gateways.Value] = {"endpoints": [one.url for one in both], "balance": "round-robin"}
         extra: Mapping[str, gateways.Value] = {"server": {"admin": operator.path}, "upstream": {"u": upstream}}
         settings = Settings(workers=1, extra=extra)
-        gateway = gateways.start(both[0].port, settings, tmp_path)
+        gateway = _started(both[0].port, settings, tmp_path)
         stack.callback(lambda: gateway.stop())
 
         def bodies(count: int) -> set[bytes]:
@@ -356,7 +356,14 @@ def test_drain_and_disable_an_endpoint(tmp_path: Path) -> None:
 
 def _again(gateway: Gateway, directory: Path) -> Gateway:
     """The same file, another process, another port."""
-    return gateways.start(gateway.upstream_port, gateway.settings, directory)
+    return _started(gateway.upstream_port, gateway.settings, directory)
+
+
+def _started(port: int, settings: Settings, directory: Path) -> Gateway:
+    """With its admin socket, which opens after the listeners."""
+    gateway = gateways.start(port, settings, directory)
+    gateway.wait_event("serving")
+    return gateway
 
 
 def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
@@ -365,7 +372,7 @@ def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
     kept = tmp_path / "no" / "folder" / "changes.toml"
     server: Mapping[str, gateways.Value] = {"admin": operator.path, "changes": str(kept)}
     with ScriptedUpstream(serve(lambda connection, _: connection.send(answer(b"")))) as upstream:
-        gateway = gateways.start(upstream.port, Settings(limit=5, extra={"server": server}), tmp_path)
+        gateway = _started(upstream.port, Settings(limit=5, extra={"server": server}), tmp_path)
         try:
             operator.set(UPSTREAM, "limit", 6)
             operator.set(UPSTREAM, "queue.max", 7)
