@@ -55,7 +55,9 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._tail and not data.startswith(b"HTTP/1.1 200"):
-            self._totals.errors += 1
+            assert self._transport is not None
+            self._transport.close()  # the answers that it does not get count as errors
+            return
         found = data.count(EVENT_MARK)
         self._events += found
         self._totals.reads += 1

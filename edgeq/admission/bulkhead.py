@@ -117,6 +117,7 @@ class Bulkhead:
         "counted",
         "dropped",
         "excused",
+        "heard",
         "held_s",
         "ignored",
         "in_flight",
@@ -177,6 +178,8 @@ class Bulkhead:
         """The last tick left a waiter beside a free place, for another worker."""
         # For whoever learns the limit (a window is the difference of two readings), and for people.
         self.admitted: int = 0
+        self.heard: int = 0
+        """Whose answer has begun, counted while somebody watches; `admitted` if it has of all in flight."""
         self.ok: int = 0
         self.dropped: int = 0
         self.ignored: int = 0
@@ -367,6 +370,8 @@ class Bulkhead:
         """
         if watcher is not None:
             self.queue.patient_until = NEVER
+            if self.watcher is None:
+                self.heard = self.admitted
         elif self.watcher is not None:
             self.queue.patient_until = now + self.queue.max_wait_s
         self.watcher = watcher
@@ -624,12 +629,16 @@ class Bulkhead:
             return False
         queue = self.queue
         shared = self.shared
+        if self.in_flight == 0:
+            self.heard = self.admitted  # of some it never will be
         oldest = queue.oldest
         oldest_at = shared.others_oldest_at()
         if oldest is not None and oldest.arrived_at < oldest_at:
             oldest_at = oldest.arrived_at
         if oldest_at >= NEVER:
             return False
+        if self.in_flight and self.heard >= self.admitted:
+            return True  # the upstream has begun to answer all that it was given: they are long, not late
         silent_s = now - max(oldest_at, self.service.finished_at, finished_elsewhere_at)
         if silent_s > queue.max_wait_s / 2:
             return True

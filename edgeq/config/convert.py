@@ -50,10 +50,15 @@ def _struct(kind: inspect.StructType, raw: object, path: Path, findings: Finding
     return kind.cls(**values)
 
 
-def _value(kind: inspect.Type, raw: object, path: Path, default: object, findings: Findings) -> object:
+def _value(
+    kind: inspect.Type, raw: object, path: Path, default: object, findings: Findings, otherwise: str = ""
+) -> object:
     match kind:
         case inspect.UnionType():
-            return _value(_alternative(kind, raw), raw, path, default, findings)
+            chosen = _alternative(kind, raw)
+            if isinstance(chosen, inspect.LiteralType) and any(isinstance(one, inspect.IntType) for one in kind.types):
+                otherwise = ", or an integer"
+            return _value(chosen, raw, path, default, findings, otherwise)
         case inspect.StructType():
             return _struct(kind, raw, path, findings)
         case inspect.VarTupleType():
@@ -77,7 +82,7 @@ def _value(kind: inspect.Type, raw: object, path: Path, default: object, finding
         if isinstance(value, int | float) and value < 0 and value != default:
             raise ValueError("must not be negative")
     except ValueError as error:
-        findings.add(path, str(error))
+        findings.add(path, f"{error}{otherwise}")
         return _stand_in(kind) if default is msgspec.NODEFAULT else default
     return value
 

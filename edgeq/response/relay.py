@@ -405,6 +405,9 @@ class Exchange(Attempt):
             return
         if self.first_byte_at == 0.0:
             self.first_byte_at = now
+            held = self.held
+            if held is not None and held.watcher is not None:
+                held.heard += 1
         pool = up.pool
         while True:
             memo = pool.memo

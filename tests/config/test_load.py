@@ -163,6 +163,13 @@ def test_a_typo_is_recognised() -> None:
             "edgeq.toml:7: upstream.b.endpoints[0]: endpoint 'http://a/x': must not have a path",
         ),
         ("[upstream.b]\nendpoints = [5]", "edgeq.toml:7: upstream.b.endpoints[0]: expected a string, got an integer"),
+        (
+            'limit = "fast"',
+            (
+                'edgeq.toml:6: upstream.api.limit: expected one of "adaptive", "aimd", "gradient2", "observe", or an '
+                "integer"
+            ),
+        ),
         ('balance = "p2c"', 'edgeq.toml:6: upstream.api.balance: expected one of "consistent-hash"'),
         (
             'hash_key = "header"',

@@ -259,6 +259,26 @@ def test_what_hangs_at_the_start_keeps_nobody_out(slot: int) -> None:
         assert [status(client) for client in clients] == [200] * 6
 
 
+def test_streams_that_have_begun_keep_nobody_out() -> None:
+    """No stream ends before all have begun; those heard of before took long. A learned limit lets all of them in."""
+    count = 24
+    begun = threading.Barrier(count)
+
+    def handler(connection: UpstreamConnection, request: SeenRequest) -> None:
+        connection.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n")
+        if request.target == b"/alone":
+            select_pause(0.5)
+        else:
+            begun.wait(20)
+        connection.send(b"0\r\n\r\n")
+
+    with machine(settings(1, "adaptive")) as made:
+        made.running.handle(handler)
+        assert status(made.ask(0, "/alone")) == 200
+        clients = [made.ask(0) for _ in range(count)]
+        assert [status(client) for client in clients] == [200] * count
+
+
 def test_an_open_breaker_is_open_everywhere() -> None:
     """One worker has seen the failures, the other one refuses."""
     breaker: Value = {"min_requests": 5, "open": "60s"}

@@ -181,6 +181,25 @@ def test_streams_after_a_few_quick_answers_are_let_in(slot: int) -> None:
     two.board.close()
 
 
+def test_answers_that_have_begun_are_long_and_not_late(two: Machine) -> None:
+    """One stream was heard of to its end; 128 come at once, and each begins as soon as it is let in."""
+    two.configure(UpstreamConfig(endpoints=(), limit="adaptive", queue=Queue(timeout=Duration(1.0))))
+    two.tick()
+    mine = two.workers[0]
+    bulkhead = mine.upstream.bulkhead
+    ticket = mine.ask(two.now)
+    bulkhead.heard += 1
+    two.now += 1.3
+    ticket.release(two.now, OK)
+    two.tick()
+    asked = [mine.ask(two.now) for _ in range(128)]
+    for _ in range(20):
+        bulkhead.heard = bulkhead.admitted
+        two.tick()
+    assert all(ticket.held is not None for ticket in asked)
+    assert mine.refused == 0
+
+
 def test_the_stuck_are_excused_for_the_machine(two: Machine) -> None:
     """No more of them than `max_stuck` do not count, whatever worker has them; and who ends makes room for another."""
     two.configure(UpstreamConfig(endpoints=(), limit=100))
