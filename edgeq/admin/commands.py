@@ -12,6 +12,7 @@ In a text command words go together within quotes, as in a shell.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from urllib.parse import parse_qsl
 
 from edgeq.admin.render import Body, Column, Record
 from edgeq.admin.rights import Level
-from edgeq.config.change import LIVE, Change
+from edgeq.config.change import LIVE, Change, parse_value
 from edgeq.config.units import parse_duration
 
 Arguments: TypeAlias = Mapping[str, str]
@@ -258,10 +259,9 @@ async def _reload(control: Control, _arguments: Arguments, _client: Client) -> A
 
 async def _change(control: Control, wish: Wish, arguments: Arguments, client: Client) -> Answer:
     """Ask for a change, with what the options say of it."""
-    ttl = arguments.get("ttl", "")
     wish = replace(
         wish,
-        ttl_s=float(parse_duration(ttl)) if ttl else 0.0,
+        ttl_s=_ttl_s(arguments.get("ttl", "")),
         comment=arguments.get("comment", ""),
         persists=arguments.get("persist", "false") == "true",
         if_match=arguments.get("if-match", "") or client.if_match,
@@ -343,11 +343,16 @@ def _count(text: str) -> str:
     return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 1000 else "a number from 1 to 1000"
 
 
+def _ttl_s(text: str) -> float:
+    """Seconds; 0 for none. Raises ValueError."""
+    return float(parse_duration(parse_value(text))) if text else 0.0
+
+
 def _is_ttl(text: str) -> str:
-    try:
-        return "" if 0 < parse_duration(text) else "more than 0"
-    except ValueError as error:
-        return str(error).removeprefix("expected ")
+    with contextlib.suppress(ValueError):
+        if _ttl_s(text) > 0:
+            return ""
+    return 'a duration such as "10m", "90s" or "1h"'
 
 
 def _is_comment(text: str) -> str:

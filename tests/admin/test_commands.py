@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -207,3 +208,67 @@ def test_pages_are_the_table() -> None:
     """Whoever changes the table makes its pages anew."""
     assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"
     assert (DOCS / "edgeq-admin.7").read_text() == reference.man(), "python -m edgeq.admin.reference man > docs/.."
+
+
+@pytest.mark.parametrize(
+    ("words", "wish"),
+    [
+        ("set upstream/api limit 64", Wish("upstream/api", "limit", "64")),
+        ("set access_log format json", Wish("access_log", "format", "json")),
+        ("set log level debug --ttl 5m json", Wish("log", "level", "debug", ttl_s=300.0)),
+        ("set a/b c --comment 'two words' d --persist", Wish("a/b", "c", "d", comment="two words", persists=True)),
+        ("set a/b c d --comment=x --if-match a-7", Wish("a/b", "c", "d", comment="x", if_match="a-7")),
+        ("set rate/x limits '[\"1/s burst 2\"]'", Wish("rate/x", "limits", '["1/s burst 2"]')),
+        ("unset upstream/api limit", Wish("upstream/api", "limit", None)),
+        ("drain h:1 --ttl 1s", Wish("upstream/a", "endpoints.http://h:1.weight", "0", ttl_s=1.0)),
+        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0")),
+        ("disable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "false")),
+        ("enable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false")),
+        ("pause route/r", Wish("route/r", "paused", "true")),
+        ("resume r", Wish("route/r", "paused", "false", "true")),
+    ],
+)
+def test_wishes(words: str, wish: Wish) -> None:
+    """What a change asks for, with who asks; a value may be the word json."""
+    control = FakeControl()
+    assert run(words, control) == Answer(200, {"ok": True, "generation": 7, "etag": "a-7"}, etag="a-7")
+    assert control.wish == replace(wish, uid=5, pid=6)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ("set a/b c d --if-match old", 412, "changed meanwhile"),
+        ("drain nowhere", 422, "there is no endpoint nowhere: show endpoints"),
+        ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
+        ("drain --ttl 5m", 422, "an option without an endpoint"),
+    ],
+)
+def test_changes_that_are_refused(words: str, status: int, says: str) -> None:
+    """An endpoint has to be a known one, and one only; an option alone does not end the gateway."""
+    control = FakeControl()
+    answer = run(words, control)
+    assert isinstance(answer.body, dict)
+    assert (answer.status, answer.body["ok"]) == (status, False)
+    assert says in answer.body["error"]
+    assert not control.drained
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("set", "RESOURCE is missing: set RESOURCE KEY VALUE"),
+        ("set a/b c d --ttl", "ttl: expected a duration"),
+        ("set a/b c d --ttl 0", "ttl: expected a duration"),
+        ("set a/b c d --persist=maybe", "persist: expected true or false"),
+        ("set a/b c d --until 5m", "unknown option '--until'"),
+        ("set a/b c d e", "too many words"),
+        (f"set a/b c d --comment {'x' * 201}", "comment: expected 200 printable characters at most"),
+        ("pause", "ROUTE is missing: pause ROUTE"),
+    ],
+)
+def test_wrong_options(words: str, says: str) -> None:
+    """Each mistake is named before anybody is asked for anything."""
+    found = find_text(words)
+    assert isinstance(found, str)
+    assert says in found
