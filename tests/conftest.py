@@ -13,6 +13,9 @@ from edgeq.cli.version import hot_path
 
 _HOME = Path(edgeq.__file__).resolve().parent.parent
 
+# Tests use parts of the benchmarks; last on the path, so that the edgeq found there is not the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 # A child process must run the edgeq that is tested here, whatever its working directory holds.
 os.environ["PYTHONPATH"] = str(_HOME)
 os.environ["PYTHONSAFEPATH"] = "1"

@@ -24,6 +24,7 @@ from edgeq.admin.render import Body, Column, Record
 from edgeq.admin.rights import Level
 from edgeq.config.change import LIVE, Change, parse_value
 from edgeq.config.units import parse_duration
+from edgeq.observe.history import ALL
 
 Arguments: TypeAlias = Mapping[str, str]
 
@@ -116,6 +117,9 @@ class Control(Protocol):
 
     def show(self, subject: str) -> Sequence[Record]:
         """The records of one subject of `observe.overview`."""
+
+    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        """The records of `observe.history`, or what is wrong with the name."""
 
     def events(self, count: int) -> Sequence[Record]:
         """The last events."""
@@ -233,6 +237,17 @@ def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> 
         return Answer(200, records, etag=control.etag if is_tagged else "")
 
     return run
+
+
+def history_of(arguments: Arguments) -> tuple[str, float]:
+    """The name and the seconds that are asked for."""
+    resource = arguments.get("resource", ALL)
+    return resource, float(arguments.get("seconds", "10" if resource == ALL else "60"))
+
+
+async def _history(control: Control, arguments: Arguments, _client: Client) -> Answer:
+    found = control.history(*history_of(arguments))
+    return Answer(404, {"ok": False, "error": found}) if isinstance(found, str) else Answer(200, found)
 
 
 async def _events(control: Control, arguments: Arguments, _client: Client) -> Answer:
@@ -361,6 +376,10 @@ def _is_comment(text: str) -> str:
 
 def _is_flag(text: str) -> str:
     return "" if text in ("true", "false") else "true or false"
+
+
+def _seconds(text: str) -> str:
+    return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 3600 else "a number from 1 to 3600"
 
 
 def _match(what: str) -> tuple[Argument, ...]:
@@ -578,6 +597,33 @@ COMMANDS: Final = (
         "show config upstream.api",
     ),
     Command(
+        "show history",
+        "GET",
+        "/v1/history",
+        "viewer",
+        "what a queue and its limit, or a worker, were in the last minutes: one row a second with the highest depth, "
+        "busy, age and lag of that second, and what its rates and times were; of all of them, one row each",
+        _history,
+        (
+            Argument("resource", "an upstream, a route with a limit, or a worker, as upstream/api or worker/0 (all)"),
+            Argument("seconds", "how far back, 3600 at most (60; of all of them 10)", _seconds),
+        ),
+        (
+            Column("at", "UTC", "clock"),
+            Column("resource", gives_way=True),
+            Column("depth", "", _N),
+            Column("limit", "", _N),
+            Column("in_flight", "busy", _N),
+            Column("arrivals_per_s", "in/s", "rate"),
+            Column("departures_per_s", "out/s", "rate"),
+            Column("refused_per_s", "ref/s", "rate"),
+            Column("oldest_ms", "oldest", "ms"),
+            Column("service_ms", "took", "ms"),
+            Column("lag_ms", "lag", "ms"),
+        ),
+        "show history upstream/api 120",
+    ),
+    Command(
         "show events",
         "GET",
         "/v1/events",
@@ -761,7 +807,7 @@ def _with_values(command: Command, words: Sequence[str]) -> Found | str:
     if len(values) > len(command.arguments):
         return f"too many words: {command.usage}"
     arguments |= {one.name: value for one, value in zip(command.arguments, values, strict=False)}
-    wrong = _problem(command, arguments, command.usage)
+    wrong = problem(command, arguments, command.usage)
     return wrong or Found(command, arguments, as_json)
 
 
@@ -772,7 +818,7 @@ def find_http(method: str, target: str) -> Found | Answer:
     for command in at_path:
         if command.method == method:
             arguments = dict(parse_qsl(query, keep_blank_values=True))
-            wrong = _problem(command, arguments, command.http)
+            wrong = problem(command, arguments, command.http)
             return Answer(400, {"ok": False, "error": wrong}) if wrong else Found(command, arguments)
     if at_path:
         methods = ", ".join(command.method for command in at_path)
@@ -780,7 +826,8 @@ def find_http(method: str, target: str) -> Found | Answer:
     return Answer(404, {"ok": False, "error": "nothing here; GET /v1/commands lists all"})
 
 
-def _problem(command: Command, arguments: Arguments, usage: str) -> str:
+def problem(command: Command, arguments: Arguments, usage: str) -> str:
+    """What is wrong with the values of arguments, by name; empty if nothing is. `usage`: as it should be."""
     known = {one.name: one for one in (*command.arguments, *command.options)}
     for name, value in arguments.items():
         if name not in known:

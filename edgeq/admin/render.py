@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-Form = Literal["text", "count", "ms", "us", "rate", "share", "bytes"]
+Form = Literal["text", "count", "ms", "us", "rate", "share", "bytes", "clock"]
 Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
 
@@ -95,6 +95,8 @@ def _cell(value: Any, form: Form) -> str:
             return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.1f}"
         case "share":
             return f"{value:.0%}"
+        case "clock":
+            return str(value)[11:19]
         case "bytes":
             return f"{value / 1048576:.1f}M"
         case _:

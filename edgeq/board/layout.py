@@ -13,6 +13,7 @@ Invariants
               each resource (resources.py): first gauges, then counters; a report and the last events (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times
+    annex     of the supervisor alone, as long as it wants it: what the numbers were (ring.py)
 
 Clients, tenants and endpoints are found by keyed.py. A client that finds no room there is not counted (`untracked` says
 how often): the limit per client is then too lax for it, and nothing leaks.
@@ -332,6 +333,24 @@ class Board:
     def rates(self) -> memoryview:
         """The cells of the table of arrival times: RATES pairs."""
         return self.cells(_HEADER + (self.slots + 1) * _ROW, 2 * RATES)
+
+    def annex(self) -> memoryview | None:
+        """Memory behind the cells, for what the supervisor alone writes and reads (ring.py); None if there is none.
+
+        It lives as long as the board does.
+        """
+        start = self._annex_at()
+        size = os.fstat(self.fd).st_size - start
+        return memoryview(mmap.mmap(self.fd, size, offset=start)) if size > 0 else None
+
+    def renew_annex(self, size: int) -> None:
+        """Have an annex of so many bytes, all zeros; 0: none. Nobody may touch the memory of the old one any more."""
+        start = self._annex_at()
+        os.ftruncate(self.fd, start)
+        os.ftruncate(self.fd, start + size)
+
+    def _annex_at(self) -> int:
+        return -(-_size_bytes(self.slots) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
     @property
     def rows_used(self) -> int:

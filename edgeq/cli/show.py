@@ -9,10 +9,12 @@ import sys
 from typing import Final
 from urllib.parse import urlencode
 
-from edgeq.admin.commands import COMMANDS, Command
-from edgeq.admin.render import render_text
+from edgeq.admin.commands import COMMANDS, Command, history_of, problem
+from edgeq.admin.render import Body, render_text
+from edgeq.cli import plot
 from edgeq.cli.arguments import UsageError, add_admin, admin_socket
-from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE
+from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.observe.history import ALL
 
 SUMMARY: Final = "show queues, upstreams, limits, workers, refusals, events and more of a running edgeq"
 _SUBJECTS: Final[dict[str, Command]] = {
@@ -24,6 +26,8 @@ examples:
   edgeq show queues upstream/api
   edgeq show reasons --json | jq '.[0]'
   edgeq show workers --admin /run/edgeq/admin.sock
+  edgeq show history upstream/api 120 --plot
+  edgeq show history --file /var/lib/edgeq/storm-20261126T030000Z-upstream-api.history
 
 subjects:
 """ + "".join(f"  {name:11}{command.help.partition(':')[0]}\n" for name, command in _SUBJECTS.items())
@@ -32,17 +36,23 @@ subjects:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A subject of the table of commands, and its arguments."""
     parser.add_argument("subject", metavar="SUBJECT", choices=list(_SUBJECTS), help="see below")
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs="*", help="a text to look for, or a number of events")
+    parser.add_argument(
+        "arguments",
+        metavar="ARGUMENT",
+        nargs="*",
+        help="a text to look for, a number of events, or of history a name and seconds",
+    )
+    way = parser.add_mutually_exclusive_group()
+    add_admin(way)
+    way.add_argument("--file", metavar="FILE", help="history that edgeq has written (server.dumps), not a running one")
     parser.add_argument("--diff", action="store_true", help="limits: only what is set live, beside what the file says")
-    add_admin(parser.add_mutually_exclusive_group())
+    parser.add_argument("--plot", action="store_true", help="history of one resource or worker as charts")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print JSON, with all that is known")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, and print the answer."""
-    from edgeq.cli import admin_client_io
-
+    """Ask, or read a file, and print the answer."""
     command = _SUBJECTS[args.subject]
     if len(args.arguments) > len(command.arguments):
         raise UsageError(f"too many words: edgeq {command.usage}")
@@ -51,6 +61,33 @@ def run(args: argparse.Namespace) -> int:
         if not any(one.name == "diff" for one in command.options):
             raise UsageError("--diff is for limits; everything that is set live is in: edgeq show changes")
         values["diff"] = "true"
+    if (args.file or args.plot) and args.subject != "history":
+        raise UsageError(f"--file and --plot are for history, not for {args.subject}")
+    if args.plot and values.get("resource", ALL) == ALL:
+        raise UsageError("--plot is for one resource or worker: edgeq show history upstream/NAME --plot")
+    if args.file:
+        return _show_file(args, command, values)
+    return _ask(args, command, values)
+
+
+def _show_file(args: argparse.Namespace, command: Command, values: dict[str, str]) -> int:
+    """What was a storm's beginning. Raises EdgeqError."""
+    from edgeq.observe import dumps_io
+
+    if wrong := problem(command, values, f"edgeq {command.usage}"):
+        raise UsageError(wrong)
+    history, _note = dumps_io.read(args.file)
+    found = history.records(*history_of(values))
+    if isinstance(found, str):
+        raise EdgeqError(found)
+    _print(args, command, found)
+    return EXIT_OK
+
+
+def _ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> int:
+    """What a running edgeq says."""
+    from edgeq.cli import admin_client_io
+
     target = command.path + (f"?{urlencode(values)}" if values else "")
     path = admin_socket(args)
     try:
@@ -66,10 +103,17 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DENIED if status == 403 else EXIT_FAILED
     if body is None:
         sys.stdout.write(text.decode())
-    elif args.json:
-        print(json.dumps(body))
     else:
-        # As wide as the terminal; what a program reads is not cut.
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-        sys.stdout.write(render_text(body, command.columns, width))
+        _print(args, command, body)
     return EXIT_OK
+
+
+def _print(args: argparse.Namespace, command: Command, body: Body) -> None:
+    # As wide as the terminal; what a program reads is not cut.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if args.json:
+        print(json.dumps(body))
+    elif args.plot:
+        sys.stdout.write(plot.plot(body, width or plot.WIDTH) if isinstance(body, list) else "")
+    else:
+        sys.stdout.write(render_text(body, command.columns, width))

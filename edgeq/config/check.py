@@ -42,6 +42,7 @@ from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
 from edgeq.wire.fields import KINDS
 
 MAX_WORKERS: Final = 1024
+MAX_HISTORY_S: Final = 3600
 MAX_REPLAY: Final = 1 << 20
 MAX_WEIGHT: Final = 1000
 MAX_PREPARED: Final = 64 * 1024
@@ -91,6 +92,12 @@ def _server(config: Config, findings: Findings) -> None:
         _try(parse_listen, server.metrics, ("server", "metrics"), findings)
         if server.metrics.startswith("unix:"):
             findings.add(("server", "metrics"), "the admin socket has /metrics: this is for a TCP address")
+    if server.history and not 1 <= server.history <= MAX_HISTORY_S:
+        findings.add(("server", "history"), "must be from 1s to 1h; 0 keeps nothing")
+    if server.dumps and not server.history:
+        findings.add(("server", "dumps"), "there is nothing to write: server.history is 0")
+    if server.dumps and not server.dumps.startswith("/"):
+        findings.add(("server", "dumps"), 'must be an absolute path: "/var/lib/edgeq"')
     for key in ("memory", "descriptors"):
         if not 0.0 <= getattr(config.protect, key) <= 1.0:
             findings.add(("protect", key), "is a share, from 0 (off) to 1")

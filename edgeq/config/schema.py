@@ -48,6 +48,11 @@ class Server(Table, frozen=True):
     """How long a stopping worker, or a listener that a reload has removed, may finish what runs."""
     drain_idle: Duration = Duration(1)
     """While draining, how long a kept connection must have been silent before it is closed."""
+    history: Duration = Duration(300)
+    """What all queues and workers were, ten times a second, for so long: 1 s to 1 h; 0: not kept. A resource or worker
+    takes 120 KiB for 5 minutes."""
+    dumps: str = ""
+    """Directory into which the history is written when a storm of refusals begins; empty: nowhere."""
     user: str = ""
     """Drop to this user after the sockets are bound (only when started as root)."""
 

@@ -26,7 +26,7 @@ from edgeq.config.lines import show_path
 from edgeq.config.schema import Config
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
-from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
@@ -161,9 +161,7 @@ class Overview:
     # How it is done.
 
     def _resources(self) -> list[str]:
-        config = self._config()
-        routes = [f"route/{route.name}" for route in config.route if route.limit or route.paused]
-        return [*routes, *(f"upstream/{name}" for name in config.upstream)]
+        return list(limited(self._config()))
 
     def _reading(self, name: str) -> Reading:
         return resources.read(self._board, self._board.resource_index(name))

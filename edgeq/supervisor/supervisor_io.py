@@ -43,6 +43,8 @@ from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
+from edgeq.observe.recorder import Recorder
+from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Confirmation, Fleet, Target
 from edgeq.supervisor.launch import Launch
@@ -97,6 +99,8 @@ class Supervisor:
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._overview = Overview(self._board, self._fleet, self._listeners, lambda: live.config, lambda: live.changes)
+        self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
+        self._storms = StormWatch(self._recorder)
         self._chronicle = Chronicle(self._board)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
@@ -105,6 +109,7 @@ class Supervisor:
         self._progress = Progress()
         self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
+        self._recording: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._reloaded = True
@@ -161,6 +166,8 @@ class Supervisor:
         if self._config.server.metrics:
             self._metrics = MetricsServer(self)
             await self._metrics.start(self._config.server.metrics)
+        self._configure_history(self._config)
+        self._record()
         self._sample()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
@@ -234,8 +241,10 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
-        if self._sampling is not None:
-            self._sampling.cancel()
+        for timer in (self._sampling, self._recording):
+            if timer is not None:
+                timer.cancel()
+        await self._storms.close()
         for service in (self._metrics, self._admin):
             if service is not None:
                 await service.close()
@@ -270,6 +279,10 @@ class Supervisor:
     def show(self, subject: str) -> Sequence[Record]:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
+
+    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        """What was noted ten times a second, or what is wrong with the name."""
+        return self._recorder.records(resource, seconds)
 
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""
@@ -412,6 +425,7 @@ class Supervisor:
         self._live.commit(plan)
         self._etag = self._tag()
         configure_log(config)
+        self._configure_history(config)
         self._configure_admin(config)
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
@@ -464,6 +478,10 @@ class Supervisor:
             except StartError as error:  # too late to refuse: the workers run it
                 _log.error("admin socket stays as it was", problem=str(error))
 
+    def _configure_history(self, config: Config) -> None:
+        self._recorder.configure()
+        self._storms.configure(config.server.dumps)
+
     # Now and then.
 
     def _sample(self) -> None:
@@ -471,6 +489,13 @@ class Supervisor:
         self._sampling = loop.call_later(sampler.EVERY_S, self._sample)
         self._overview.sample()
         self._chronicle.look()
+        self._storms.look(time.monotonic())
+
+    def _record(self) -> None:
+        try:
+            self._recorder.take(time.monotonic())
+        finally:
+            self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
 
     def _before_bury(self, slot: int) -> None:
         try:

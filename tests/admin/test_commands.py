@@ -32,6 +32,9 @@ class FakeControl:
             return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
         return WORKERS
 
+    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        return f"no history of {resource!r}" if resource == "upstream/x" else [{"resource": resource, "s": seconds}]
+
     def events(self, count: int) -> Sequence[Record]:
         return [{"event": str(number)} for number in range(count)]
 
@@ -113,6 +116,10 @@ def test_arguments_by_place_and_by_name() -> None:
     control = FakeControl()
     assert [one["queue"] for one in list(run("show queues upstream/api", control).body)] == ["upstream/api:queue"]  # type: ignore[index]
     assert len(run("show events 7", control).body) == 7
+    assert run("show history upstream/a 5", control).body == [{"resource": "upstream/a", "s": 5.0}]
+    assert run("show history upstream/a", control).body == [{"resource": "upstream/a", "s": 60.0}]
+    assert run("show history", control).body == [{"resource": "all", "s": 10.0}]
+    assert run("show history upstream/x", control) == Answer(404, {"ok": False, "error": "no history of 'upstream/x'"})
     found = find_http("GET", "/v1/queues?match=a%2Fb")
     assert isinstance(found, Found)
     assert found.arguments == {"match": "a/b"}
@@ -123,6 +130,7 @@ def test_arguments_by_place_and_by_name() -> None:
     [
         ("show events many", "count: expected a number from 1 to 1000"),
         ("show events 0", "count: expected"),
+        ("show history upstream/a 3601", "seconds: expected a number from 1 to 3600"),
         ("show events 1001", "count: expected"),
         ("show queues a b", "too many words: show queues [MATCH]"),
         ("show worker", "did you mean 'show workers'"),

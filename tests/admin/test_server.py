@@ -28,6 +28,9 @@ class FakeControl:
             raise RuntimeError("a defect")
         return [{"slot": 0}]
 
+    def history(self, resource: str, seconds: float) -> list[Record]:
+        return [{"resource": resource}]
+
     def events(self, count: int) -> list[Record]:
         return [{"event": "x" * 100}] * count
 

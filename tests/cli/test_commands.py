@@ -20,6 +20,8 @@ import pytest
 import edgeq
 from edgeq.cli import COMMANDS, machine_io, main, serve
 from edgeq.cli.machine import Machine
+from edgeq.cli.plot import plot
+from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
     from edgeq.config.load import Document
@@ -337,3 +339,46 @@ class TestReload:
         assert main(["reload", "--pid", str(child.pid)]) == 1
         assert "No such process" in capsys.readouterr().err
         assert main(["reload", "--pid", "-1"]) == 2
+
+
+class TestHistory:
+    """edgeq show history, as far as it needs no running edgeq (tests/process/test_gateway_storm.py)."""
+
+    @pytest.mark.parametrize(
+        ("argv", "says"),
+        [
+            (["queues", "--file", "x"], "--file and --plot are for history, not for queues"),
+            (["history", "--plot"], "--plot is for one resource or worker: edgeq show history upstream/NAME --plot"),
+            (["history", "all", "--plot"], "--plot is for one resource or worker"),
+            (["history", "upstream/a", "soon", "--file", "x"], "seconds: expected a number from 1 to 3600"),
+        ],
+    )
+    def test_usage(self, argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """What does not go together is said, with exit code 2."""
+        assert main(["show", *argv]) == 2
+        assert says in capsys.readouterr().err
+
+    def test_plot(self) -> None:
+        """A chart for each number that there is, with the last and the highest value, in 80 columns."""
+        pytest.importorskip("plotille", reason="an extra")
+        zeros = dict.fromkeys(("arrivals_per_s", "refused_per_s", "oldest_ms"), 0.0)
+        blanks = dict.fromkeys(("connections", "lag_ms", "service_ms"))
+        rows = [
+            {"at": f"2026-11-26T03:00:{at:02}.000Z", "resource": "upstream/a", "depth": at % 7, "in_flight": at % 4}
+            | {"limit": 4, **zeros, **blanks}
+            for at in range(60)
+        ]
+        text = plot(rows)
+        assert text.startswith("upstream/a, the 59 s to 2026-11-26 03:00:59 UTC\n")
+        assert "in flight: 3 now, 3 at most, limit 4\n" in text
+        assert "waiting: 3 now, 6 at most\n" in text
+        assert "lag" not in text
+        assert max(map(len, text.splitlines())) <= 80
+        assert plot(rows[:1]).count("now") == 5
+        assert plot([]) == "(none)\n"
+
+    def test_plot_without_its_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says what to install."""
+        monkeypatch.setitem(sys.modules, "plotille", None)
+        with pytest.raises(EdgeqError, match=r"pip install 'edgeq\[plot\]'"):
+            plot([])

@@ -141,3 +141,10 @@ def test_admin_rights_change_in_place() -> None:
     changes = change(("[server]", '[server]\nadmin = "/x"\nadmin_mode = "0600"\nmetrics = "127.0.0.1:9"'))
     assert changes.restart == ("server.admin", "server.metrics")
     assert 'server.admin_mode: "0660" -> "0600"' in changes.summary
+
+
+def test_history_needs_no_start() -> None:
+    """Its length and the place of its files follow a reload."""
+    changes = change(("[server]", '[server]\nhistory = "1m"\ndumps = "/x"'))
+    assert changes.restart == ()
+    assert changes.summary == ("server.history: 5m -> 1m", 'server.dumps: "" -> "/x"')

@@ -115,6 +115,14 @@ def test_a_typo_is_recognised() -> None:
         ('[server]\nadmin_mode = "0999"', 'edgeq.toml:7: server.admin_mode: a mode is written in octal: "0660"'),
         ("[server]\nadmin_mode = 660", "edgeq.toml:7: server.admin_mode: expected a string, got an integer"),
         ('[server]\nadmin_group = "no such"', 'edgeq.toml:7: server.admin_group: there is no group "no such"'),
+        ('[server]\nhistory = "500ms"', "edgeq.toml:7: server.history: must be from 1s to 1h; 0 keeps nothing"),
+        ('[server]\nhistory = "2h"', "edgeq.toml:7: server.history: must be from 1s to 1h; 0 keeps nothing"),
+        ('[server]\nhistory = "long"', "edgeq.toml:7: server.history: "),
+        (
+            '[server]\nhistory = 0\ndumps = "/x"',
+            "edgeq.toml:8: server.dumps: there is nothing to write: server.history is 0",
+        ),
+        ('[server]\ndumps = "x"', 'edgeq.toml:7: server.dumps: must be an absolute path: "/var/lib/edgeq"'),
         ('[server]\nmetrics = "9100"', "edgeq.toml:7: server.metrics: no port: write ADDRESS:PORT"),
         ('[server]\nmetrics = "unix:/x"', "edgeq.toml:7: server.metrics: the admin socket has /metrics"),
         ("[[listener]]", "edgeq.toml:6: listener[1].address: missing"),
@@ -325,12 +333,17 @@ _TABLES = [
     "limits",
 ]
 _KEYS = [*_TABLES, "address", "endpoints", "name", "path", "workers", "head", "nameservers", "x"]
-_JSON = st.recursive(
-    st.one_of(
-        st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "http://a", "1.2.3.4:5", "1s", "/*"])
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4)),
+
+
+def _nested(inner: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """One of those, or a list or table of them."""
+    return st.one_of(inner, st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(_KEYS), inner, max_size=4))
+
+
+_SCALARS: st.SearchStrategy[object] = st.one_of(
+    st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "a", "http://a", "1.2.3.4:5", "1s", "/*"])
 )
+_JSON = _nested(_nested(_nested(_SCALARS)))
 
 
 def _toml(value: object) -> str:

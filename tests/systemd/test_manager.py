@@ -436,3 +436,23 @@ def test_refusals_outlive_the_supervisor(tmp_path: Path, address: str, number: s
         wait_for("the old workers' end", lambda: not any(map(kernel.is_alive, old)))
         ask(address)
         wait_for("one more", lambda: refused() == 4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_history_outlives_the_supervisor(tmp_path: Path, address: str, number: signal.Signals) -> None:
+    """The next run tells what the queues were before it, however the last one has ended, and goes on."""
+
+    def moments() -> list[str]:
+        with connect(f"unix:{tmp_path}/admin.sock") as sock:
+            sock.sendall(b"GET /v1/history?resource=upstream/u&seconds=300 HTTP/1.1\r\nHost: edgeq\r\n\r\n")
+            answer = read_all(sock)
+        return [one["at"] for one in json.loads(answer.partition(b"\r\n\r\n")[2])]
+
+    with service(tmp_path, addresses=[address]) as manager:
+        manager.start_ready()
+        wait_for("some history", lambda: len(moments()) >= 2)
+        manager.stop(number)
+        ended = max(one["timestamp"] for one in map(json.loads, manager.log.splitlines()))
+        manager.start_ready()
+        seconds = wait_for("more of it", lambda: (found := moments())[-1] > ended and found)
+        assert sum(at < ended for at in seconds) >= 2
