@@ -19,6 +19,9 @@ SOURCES := $(shell find edgeq -name '*.py') setup.py setup.cfg pyproject.toml
 LIB := $(PREFIX)/lib/edgeq
 UNITS := $(PREFIX)/lib/systemd/system
 DOC := $(PREFIX)/share/doc/edgeq
+COMPLETION_bash := bash-completion/completions/edgeq
+COMPLETION_zsh := zsh/site-functions/_edgeq
+COMPLETION_fish := fish/vendor_completions.d/edgeq.fish
 
 .PHONY: run test test-pure check format lint types bench bench-overload install uninstall clean help
 
@@ -66,7 +69,7 @@ INSTALLER := build/installer
 install:
 	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)"
 	$(PYTHON) -m venv "$(INSTALLER)"
-	"$(INSTALLER)/bin/pip" install --quiet --disable-pip-version-check --target "$(DESTDIR)$(LIB)" .
+	"$(INSTALLER)/bin/pip" install --quiet --disable-pip-version-check --target "$(DESTDIR)$(LIB)" ".[top]"
 	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)/bin"
 	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(UNITS)"
 	printf '%s\n' "#!$$($(PYTHON) -c 'import os, sys; print(os.path.realpath(sys.executable))') -P" 'import sys' \
@@ -81,7 +84,11 @@ install:
 	install -D -m 644 systemd/example.conf "$(DESTDIR)$(DOC)/example.conf"
 	install -D -m 644 edgeq.toml.example "$(DESTDIR)$(DOC)/edgeq.toml.example"
 	[ -e "$(DESTDIR)/etc/edgeq/edgeq.toml" ] || install -D -m 644 edgeq.toml.example "$(DESTDIR)/etc/edgeq/edgeq.toml"
-	cd / && PYTHONPATH="$(DESTDIR)$(LIB)" $(PYTHON) -P -m edgeq version
+	install -d $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(dir $(COMPLETION_$(shell)))")
+	set -e; cd /; export PYTHONPATH="$(DESTDIR)$(LIB)"; \
+	$(foreach shell,bash zsh fish,$(PYTHON) -P -m edgeq completion $(shell) \
+	> "$(DESTDIR)$(PREFIX)/share/$(COMPLETION_$(shell))";) $(PYTHON) -P -m edgeq version
+	chmod 644 $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(COMPLETION_$(shell))")
 	@head -1 "$(DESTDIR)$(PREFIX)/bin/edgeq" | grep -Eq '^#!/(root|home)/' && echo "the service cannot see this Python," \
 	"which is below a home directory: install with another one, PYTHON=/usr/bin/python3" || true
 	@echo "now: systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload"
@@ -90,7 +97,8 @@ install:
 uninstall:
 	rm -rf "$(DESTDIR)$(LIB)" "$(DESTDIR)$(DOC)"
 	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/edgeq lib/systemd/system/edgeq.service lib/systemd/system/edgeq.socket \
-	lib/sysusers.d/edgeq.conf lib/tmpfiles.d/edgeq.conf lib/sysctl.d/60-edgeq.conf
+	lib/sysusers.d/edgeq.conf lib/tmpfiles.d/edgeq.conf lib/sysctl.d/60-edgeq.conf \
+	$(foreach shell,bash zsh fish,share/$(COMPLETION_$(shell)))
 	@echo "left: $(DESTDIR)/etc/edgeq; a service that runs is not stopped"
 
 clean:
@@ -102,7 +110,7 @@ $(BIN)/pip:
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/pip
 	@echo "installing edgeq into $(VENV); compiling takes a minute or two"
-	$(BIN)/pip install --quiet --disable-pip-version-check .
+	$(BIN)/pip install --quiet --disable-pip-version-check ".[top]"
 	@cat build/compiled/interpreted.txt 2>/dev/null || true
 	cd / && $(abspath $(BIN))/edgeq version
 	@touch $@

@@ -127,6 +127,9 @@ class Control(Protocol):
     def follow_events(self) -> AsyncIterator[Record]:
         """Events as they happen."""
 
+    async def connections(self, count: int) -> Sequence[Record]:
+        """So many connections of clients, those with a request first; who does not answer in time is named."""
+
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """Media type and text for Prometheus; `accept` is what the client takes."""
 
@@ -252,6 +255,10 @@ async def _history(control: Control, arguments: Arguments, _client: Client) -> A
 
 async def _events(control: Control, arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, control.events(int(arguments.get("count", "50"))))
+
+
+async def _connections(control: Control, arguments: Arguments, _client: Client) -> Answer:
+    return Answer(200, await control.connections(int(arguments.get("count", "50"))))
 
 
 async def _follow_events(control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -567,6 +574,29 @@ COMMANDS: Final = (
             Column("beat_age_ms", "beat", "ms"),
             Column("memory_bytes", "mem", "bytes"),
         ),
+    ),
+    Command(
+        "show connections",
+        "GET",
+        "/v1/connections",
+        "viewer",
+        "connections of clients, those with the longest request first: what each does or waits for, bytes on the wire, "
+        "request and endpoint; the workers are asked, and one that does not answer within a second is named",
+        _connections,
+        (Argument("count", "how many, 1000 at most (50)", _count),),
+        (
+            Column("worker", "w", _N),
+            Column("client", gives_way=True),
+            Column("state"),
+            Column("request_ms", "for", "ms"),
+            Column("age_ms", "age", "ms"),
+            Column("requests", "req", _N),
+            Column("received_bytes", "in", "bytes"),
+            Column("sent_bytes", "out", "bytes"),
+            Column("resource", gives_way=True),
+            Column("path", gives_way=True),
+        ),
+        "show connections 10",
     ),
     Command(
         "show reasons",

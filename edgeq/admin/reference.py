@@ -14,7 +14,8 @@ _SOCKET: Final = "/run/edgeq/admin.sock"
 
 _ABOUT: Final = """\
 The supervisor answers on the admin socket (`server.admin`), from memory that it shares with the workers: a worker that
-hangs is shown, and never waited for. The socket takes one line of text, or HTTP with JSON; `edgeq show` asks it, too.
+hangs is shown, and never waited for (only `show connections` asks the workers, and waits for a second at most). The
+socket takes one line of text, or HTTP with JSON; `edgeq show` asks it, too.
 
 Root and the user that edgeq runs as may change things, members of `server.admin_group` may read; others may read if
 `server.admin_mode` lets them connect ("0666"). Changes, and what was refused, are in the event log with the peer's user

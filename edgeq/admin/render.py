@@ -26,6 +26,8 @@ class Column(NamedTuple):
     head: str = ""
     form: Form = "text"
     gives_way: bool = False
+    least: int = 0
+    """Characters that it has at least: a screen that is written again and again keeps its columns."""
 
 
 def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) -> str:
@@ -37,7 +39,7 @@ def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) 
     shown = columns or [Column(key) for key in body[0]]
     rows = [[column.head or column.key for column in shown]]
     rows.extend([_cell(_value(record, column.key), column.form) for column in shown] for record in body)
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(column.least, *map(len, cells)) for column, cells in zip(shown, zip(*rows, strict=True), strict=True)]
     if width:
         _squeeze(widths, shown, width)
     return "".join(_line(row, widths, shown) for row in rows)
@@ -98,9 +100,15 @@ def _cell(value: Any, form: Form) -> str:
         case "clock":
             return str(value)[11:19]
         case "bytes":
-            return f"{value / 1048576:.1f}M"
+            return _size(value)
         case _:
             return _text(value)
+
+
+def _size(size_bytes: float) -> str:
+    if size_bytes < 1024:
+        return str(size_bytes)
+    return f"{size_bytes / 1024:.0f}K" if size_bytes < 1 << 20 else f"{size_bytes / (1 << 20):.1f}M"
 
 
 def _time(ms: float) -> str:

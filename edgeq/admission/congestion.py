@@ -3,7 +3,8 @@
     CALM       in order of arrival; nobody is refused for having waited, except by the queue's own time-out
       |  a newcomer would wait for an interval (`turn_s`), or the queue is full because of this flow
       v
-    CONGESTED  newest first; who has waited for more than 2 targets is refused at once
+    CONGESTED  newest first; who has waited for more than 2 targets is refused at once. Who came before the turn keeps
+      |        his: they are served first, as long as that takes no longer than they would have waited (`turn_s`)
       |  within an interval, the flow was empty for a fifth of the time
       v
     CALM
@@ -21,8 +22,9 @@ way back looks at the time the queue is empty: below capacity it mostly is, abov
 refusals keep it.
 
 The newest of a flow is not refused by age while there are no more flows than places: it is next at its flow's turn.
-With two places or fewer CoDel is off: between two places coming free the whole queue would grow too old. There who has
-been passed by for ten services is refused, which is hopeless rather than too old, and sooner than the time-out.
+With two places or fewer CoDel is off: between two places coming free the whole queue would grow too old, and nobody
+keeps his turn, since the order turns shortly before the time-out. There who has been passed by for ten services is
+refused, which is hopeless rather than too old, and sooner than the time-out.
 Sources: Nichols and Jacobson, RFC 8289; Maurer, Fail at Scale, 2015; reference overload.md 2.2 for the simulations.
 """
 
@@ -35,19 +37,23 @@ from edgeq.worker.wheel import NEVER
 TARGET_S: Final = 0.005
 INTERVAL_TARGETS: Final = 20.0
 _EMPTY_SHARE: Final = 0.2
-_FEW: Final = 2
+FEW: Final = 2
 _HOPELESS: Final = 10.0
 
 
 class Congestion:
     """The state of one flow. Feed it `filled` and `emptied` when the flow turns from or to empty."""
 
-    __slots__ = ("_began_at", "_empty_s", "congested", "empty_since")
+    __slots__ = ("_began_at", "_empty_s", "congested", "empty_since", "over_at", "turned_at")
 
     def __init__(self) -> None:
         self.congested: bool = False
         self.empty_since: float = 0.0
         """NEVER: it is not empty."""
+        self.turned_at: float = 0.0
+        """Who came before is served first, in order of arrival; 0.0: nobody any more."""
+        self.over_at: float = 0.0
+        """How long for."""
         self._began_at: float = 0.0
         self._empty_s: float = 0.0
 
@@ -116,6 +122,6 @@ def too_old_s(hold_s: float, slots: int) -> float:
     """The age at which a waiting request is refused under congestion; NEVER where nothing is known."""
     if hold_s == 0.0:
         return NEVER
-    if slots <= _FEW:
+    if slots <= FEW:
         return max(INTERVAL_TARGETS * TARGET_S, _HOPELESS * hold_s)
     return 2.0 * target_s(hold_s, slots)

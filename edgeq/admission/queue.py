@@ -263,7 +263,13 @@ class FairQueue:
     def newest_first(self, flow: Flow) -> bool:
         """The order at present."""
         discipline = self.discipline
-        return discipline == LIFO or (discipline == ADAPTIVE and flow.congestion.congested)
+        if discipline != ADAPTIVE:
+            return discipline == LIFO
+        state = flow.congestion
+        if not state.congested:
+            return False
+        first = flow.first
+        return first is None or first.arrived_at >= state.turned_at
 
     def _is_full(self, size: int) -> bool:
         """Is there no room for one of `size` bytes?"""
@@ -313,6 +319,9 @@ class FairQueue:
             if flow.congestion.judge(now, delay_s, turn_s, congestion.interval_s(hold_s), is_cause):
                 self.turns += 1
                 self._turned = True
+                if self.slots > congestion.FEW:
+                    flow.congestion.turned_at = now
+                    flow.congestion.over_at = now + turn_s
         while full:
             victim = self._victim(ticket, level, flow)
             if victim is None:
@@ -514,14 +523,20 @@ class FairQueue:
             is_spared = len(active) <= self.slots
             for index in range(len(active) - 1, -1, -1):  # backwards: a flow that becomes empty leaves the list
                 flow = active[index]
-                if not flow.congestion.congested:
+                state = flow.congestion
+                if not state.congested:
                     continue
+                if now >= state.over_at:
+                    state.turned_at = 0.0
                 first = flow.first
+                while first is not None and first.arrived_at < state.turned_at:
+                    first = first.flow_newer
                 while first is not None and now - first.arrived_at > too_old_s:
-                    if is_spared and first.flow_newer is None:
+                    newer = first.flow_newer
+                    if is_spared and newer is None:
                         break
                     self._turn_away(first, "queue_codel_drop", now)
-                    first = flow.first
+                    first = newer
 
     def turn_all_away(self, reason: str, now: float) -> None:
         """Turn away everybody."""

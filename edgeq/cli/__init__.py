@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeq import __version__
-from edgeq.cli import change, check, demo, reload, serve, show, version
+from edgeq.cli import change, check, completion, demo, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
@@ -24,8 +24,10 @@ COMMANDS: Final[dict[str, Any]] = {
     "reload": reload,
     "show": show,
     **{words: change.Verb(words) for words in change.VERBS},
+    "top": top,
     "version": version,
     "demo": demo,
+    "completion": completion,
 }
 
 EXIT_INTERRUPTED: Final = 130

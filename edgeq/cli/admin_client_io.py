@@ -47,6 +47,18 @@ def get(path: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     return _ask(path, "GET", target, timeout_s)
 
 
+def tell(path: str, line: str, timeout_s: float) -> str:
+    """The answer to a line of text: what people read. Raises OSError if nobody answers in time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.connect(path)
+        sock.sendall(f"{line}\n".encode())
+        parts = []
+        while data := sock.recv(65536):
+            parts.append(data)
+    return b"".join(parts).decode(errors="replace")
+
+
 def _ask(path: str, method: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     connection = _UnixConnection(path, timeout_s)
     try:

@@ -96,6 +96,7 @@ class Downstream(Timed):
         "exchange",
         "half_closed",
         "log_text",
+        "opened_at",
         "paused_reading",
         "peer",
         "requests",
@@ -124,6 +125,7 @@ class Downstream(Timed):
         self.buffer = b""
         self.exchange: Exchange | None = None
         self.requests: int = 0
+        self.opened_at: float = 0.0
         self.half_closed: bool = False
         self.closing: bool = False
         self.trusted: bool = False
@@ -166,6 +168,7 @@ class Downstream(Timed):
         shard = self.shard
         shard.downstreams.add(self)
         now = monotonic()
+        self.opened_at = now
         self._idle_since = now
         shard.wheel.schedule(self, now + self.settings.head_timeout_s)
 

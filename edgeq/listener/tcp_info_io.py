@@ -17,9 +17,9 @@ _QUEUE_AT: Final = 24
 _WAIT: Final = struct.Struct("I")
 _WAIT_AT: Final = 52
 """tcpi_last_data_recv, milliseconds, as fine as the kernel's ticks (1 to 10 ms)."""
-_ACKED: Final = struct.Struct("Q")
-_ACKED_AT: Final = 120
-"""tcpi_bytes_acked (since Linux 4.1)."""
+_TRAFFIC: Final = struct.Struct("QQ")
+_TRAFFIC_AT: Final = 120
+"""tcpi_bytes_acked and tcpi_bytes_received (since Linux 4.1)."""
 
 
 def queue_length(listening: socket.socket) -> tuple[int, int]:
@@ -54,18 +54,26 @@ def taken_bytes(transport: Any) -> int:
     The transport's buffer would not do: a kernel that holds 128 KiB for a client takes nothing more until half of it
     has gone, which is minutes for a slow one. Returns: -1 where it cannot be known.
     """
+    return traffic(transport)[0]
+
+
+def traffic(transport: Any) -> tuple[int, int]:
+    """Bytes on the wire since a connection began: those that the other side has acknowledged, and those that have come.
+
+    Returns: -1 for both where it cannot be known.
+    """
     extra = transport.get_extra_info("socket")
     fd = -1 if extra is None else int(extra.fileno())
     if fd < 0:
-        return -1
+        return -1, -1
     connection = socket_of(fd)
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + _ACKED.size)
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TRAFFIC_AT + _TRAFFIC.size)
     except OSError:
-        return -1
+        return -1, -1
     finally:
         connection.detach()
-    if len(info) < _ACKED_AT + _ACKED.size:
-        return -1
-    taken: int = _ACKED.unpack_from(info, _ACKED_AT)[0]
-    return taken
+    if len(info) < _TRAFFIC_AT + _TRAFFIC.size:
+        return -1, -1
+    acknowledged, received = _TRAFFIC.unpack_from(info, _TRAFFIC_AT)
+    return acknowledged, received

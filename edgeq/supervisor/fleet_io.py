@@ -25,7 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -42,18 +42,21 @@ from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
     Applied,
     Apply,
+    ConnectionList,
     Credentials,
     Drain,
     Drained,
     Emptied,
     Empty,
     Failed,
+    ListConnections,
     Message,
     Ready,
     RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
+    SeenConnection,
     Spawn,
     TicketSecret,
     decode_from_worker,
@@ -68,9 +71,14 @@ from edgeq.supervisor.spawner_client_io import SpawnerClient
 _log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
-_MAX_WORKER_MESSAGE_BYTES: Final = 1024 * 1024
+_MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""A list of a thousand connections with the longest names has 2 MiB."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
+
+
+Told: TypeAlias = tuple[SeenConnection, ...] | None
+"""Connections of a worker; None if it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,7 @@ class Worker:
         "generation",
         "pid",
         "pidfd",
+        "questions",
         "slot",
         "start_timer",
         "started",
@@ -145,12 +154,28 @@ class Worker:
         self.generation = 0
         """What it confirmed."""
         self.was_ready = False
+        self.questions: dict[int, asyncio.Future[Told]] = {}
+        """Not answered yet, by how many connections were asked for: who asks for as many waits for the same answer, so
+        what waits for a worker that hangs is bounded."""
         self.channel: Channel
         self.start_timer: asyncio.TimerHandle
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Tell it something."""
         self.channel.send(encode_message(message), fds)
+
+    def ask(self, count: int) -> asyncio.Future[Told]:
+        """Ask for so many connections. Returns what will be the answer; cancelled if the worker ends before."""
+        answer = self.questions.get(count)
+        if answer is None:
+            answer = self.questions[count] = asyncio.get_running_loop().create_future()
+            self.send(ListConnections(count))
+        return answer
+
+    def answered(self, count: int, connections: Told) -> None:
+        """It has told what it was asked."""
+        if (answer := self.questions.pop(count, None)) is not None:
+            answer.set_result(connections)
 
     def kill(self) -> None:
         """Without a chance to finish."""
@@ -353,6 +378,14 @@ class Fleet:
         for worker in self._workers.values():
             worker.send(ReopenLogs())
 
+    async def connections(self, count: int, timeout_s: float) -> dict[int, Told]:
+        """So many of each worker, by slot; None of one that does not answer in time."""
+        asked = {slot: worker.ask(count) for slot, worker in self._workers.items() if worker.was_ready}
+        if asked:
+            await asyncio.wait(asked.values(), timeout=timeout_s)
+        told = {slot: one.result() for slot, one in asked.items() if one.done() and not one.cancelled()}
+        return {slot: told.get(slot) for slot in self.pids()}
+
     # How it is done.
 
     def _renew_tickets(self) -> None:
@@ -526,6 +559,8 @@ class Fleet:
                 worker.emptying -= 1
             case Drained():
                 pass  # its end says more
+            case ConnectionList(count, connections):
+                worker.answered(count, connections)
         self._changes.notify()
 
     def _on_ready(self, worker: Worker, pid: int, generation: int) -> None:
@@ -579,6 +614,8 @@ class Fleet:
         del self._workers[worker.slot]
         worker.start_timer.cancel()
         worker.channel.close()
+        for answer in worker.questions.values():
+            answer.cancel()
         if worker.pidfd >= 0:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)

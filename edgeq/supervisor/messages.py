@@ -136,6 +136,12 @@ class RenewTickets(Message, frozen=True):
     tickets: TicketSecret
 
 
+class ListConnections(Message, frozen=True):
+    """Tell of this many client connections."""
+
+    count: int
+
+
 # worker -> supervisor
 
 
@@ -176,9 +182,38 @@ class Drained(Message, frozen=True):
     """Nothing is open any more; the worker exits."""
 
 
+class SeenConnection(msgspec.Struct, frozen=True, array_like=True):
+    """A client connection as its worker sees it (worker/connections.py says what the fields mean)."""
+
+    client: str
+    listener: str
+    tls: bool
+    state: str
+    resource: str
+    age_ms: float
+    request_ms: float | None
+    requests: int
+    received_bytes: int | None
+    sent_bytes: int | None
+    stalled: bool
+    route: str
+    method: str
+    path: str
+    endpoint: str
+    request_id: str
+
+
+class ConnectionList(Message, frozen=True):
+    """The answer to the ListConnections of the same count."""
+
+    count: int
+    connections: tuple[SeenConnection, ...] | None
+    """None: it could not look, and its log says why."""
+
+
 FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited
-ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs | RenewTickets
-FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Emptied | Drained
+ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs | RenewTickets | ListConnections
+FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Emptied | Drained | ConnectionList
 
 _encoder = msgspec.msgpack.Encoder()
 _spawn = msgspec.msgpack.Decoder(Spawn)

@@ -41,6 +41,7 @@ from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartErr
 from edgeq.listener import tickets_io
 from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
+from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.recorder import Recorder
@@ -59,6 +60,8 @@ from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
 _STATUS_S: Final = 5.0
+_ANSWER_S: Final = 1.0
+"""For a worker to tell of its connections: one whose loop lags so long is overloaded, and said to be silent."""
 _KILL_WAIT_S: Final = 5.0
 _LOOK_FOR_ENDED_S: Final = 60.0
 _END_AGAIN_S: Final = 10.0
@@ -291,6 +294,10 @@ class Supervisor:
     def follow_events(self) -> AsyncIterator[Record]:
         """Of all processes, and an empty record now and then."""
         return self._chronicle.follow()
+
+    async def connections(self, count: int) -> Sequence[Record]:
+        """The one subject for which the workers are asked; who does not answer is named."""
+        return merged(await self._fleet.connections(count, _ANSWER_S), count)
 
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """For Prometheus."""

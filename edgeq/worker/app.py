@@ -57,10 +57,11 @@ from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
+from edgeq.supervisor.messages import SeenConnection
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
-from edgeq.worker import report
+from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
@@ -665,6 +666,11 @@ class App:
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }
+
+    def connections(self, count: int) -> tuple[SeenConnection, ...]:
+        """So many of the clients' connections, those with a request first."""
+        open_ones = (one for one in self._shard.downstreams if isinstance(one, Downstream))
+        return connections.listed(open_ones, count, monotonic())
 
     def _max_lag_us(self) -> int:
         """The worst since the last report."""

@@ -30,16 +30,19 @@ from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.messages import (
     Applied,
     Apply,
+    ConnectionList,
     Drain,
     Drained,
     Emptied,
     Empty,
+    ListConnections,
     Message,
     Ready,
     RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
+    SeenConnection,
     decode_to_worker,
     encode_message,
     unpack_config,
@@ -87,6 +90,9 @@ class App(Protocol):
 
     def report(self) -> dict[str, Any]:
         """What `edgeq show` tells of this worker beside the numbers of its row (report.py), in JSON's types."""
+
+    def connections(self, count: int) -> tuple[SeenConnection, ...]:
+        """So many of the clients' connections, those with a request first (connections.py)."""
 
     def close(self) -> None:
         """Let go of everything."""
@@ -191,6 +197,16 @@ class Control:
                 self._app.reopen_logs()
             case RenewTickets(tickets):
                 self._app.renew_tickets(tickets.value)
+            case ListConnections(count):
+                self._list_connections(count)
+
+    def _list_connections(self, count: int) -> None:
+        try:
+            connections: tuple[SeenConnection, ...] | None = self._app.connections(count)
+        except Exception:  # nothing else shall suffer from it
+            _log.exception("connections not listed")
+            connections = None
+        self._send(ConnectionList(count, connections))
 
     def _apply(self, message: Apply, fds: list[int]) -> None:
         # Kept even if the App refuses: it may have begun to accept. The supervisor will have them retired then.

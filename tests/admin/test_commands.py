@@ -41,6 +41,9 @@ class FakeControl:
     async def follow_events(self) -> AsyncIterator[Record]:
         yield {"event": "one"}
 
+    async def connections(self, count: int) -> list[Record]:
+        return [{"client": "a"}] * count
+
     def metrics(self, accept: str) -> tuple[str, bytes]:
         return f"text/plain; {accept}", b"numbers\n"
 

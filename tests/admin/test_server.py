@@ -39,6 +39,9 @@ class FakeControl:
         yield {}
         yield {"event": "two"}
 
+    async def connections(self, count: int) -> list[Record]:
+        return [{"client": "a"}] * count
+
     def metrics(self, accept: str) -> tuple[str, bytes]:
         return "text/plain", accept.encode()
 

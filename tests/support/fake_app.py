@@ -18,6 +18,7 @@ from typing import Any
 
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
+from edgeq.supervisor.messages import SeenConnection
 
 
 class FakeApp:
@@ -99,6 +100,9 @@ class FakeApp:
 
     def report(self) -> dict[str, Any]:
         return {"refusals": {"client_gone": {"listener/fake": self.requests}}}
+
+    def connections(self, count: int) -> tuple[SeenConnection, ...]:
+        return ()
 
     def close(self) -> None:
         for sock in tuple(self.open):

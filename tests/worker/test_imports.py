@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_UNWANTED = ("rich", "pydantic", "cryptography", "requests", "opentelemetry")
+_UNWANTED = ("rich", "textual", "shtab", "pydantic", "cryptography", "requests", "opentelemetry")
 _LIST = "import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
 
 
