@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from edgeq.config.change import Change, ChangeError, parse_value, said, superseded
 from edgeq.config.files_io import names_files
 from edgeq.config.schema import Config
-from edgeq.config.shown import is_secret
+from edgeq.config.shown import is_secret, masked_tenant
 from edgeq.errors import ConfigError
 
 MAX_CHANGES: Final = 256
@@ -105,6 +105,9 @@ class Live:
         document = self._plan.document
         if is_secret(wish.path, self.config):
             raise ChangeError("tenant weights: its names are secrets; change the file and reload")
+        if wish.path == ("tenant", "key") and masked_tenant(self.config.tenant) is not self.config.tenant:
+            # With another key they would be taken for plain names, and shown.
+            raise ChangeError("tenant key: the names in tenant.weights are secrets; change the file and reload")
         change = replace(wish, value=parse_value(text), was=_was(document, wish))
         changes = (*(one for one in self.changes if not superseded(one, change)), change)
         if len(changes) > MAX_CHANGES:

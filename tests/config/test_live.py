@@ -143,8 +143,10 @@ def test_a_wrong_value_changes_nothing(resource: str, key: str, value: str, says
 
 
 def test_names_that_are_secrets_are_not_set() -> None:
-    """Tenants that are known by a credential are not spoken of."""
-    file = File(FILE.replace('"header:x-tenant"', '"header:authorization"'))
+    """Tenants that are known by a credential are not spoken of, nor turned into names that can be."""
+    file = File(FILE.replace('"header:x-tenant"', '"header:authorization"\nweights = { hunter1 = 2 }'))
+    with pytest.raises(ChangeError, match=r"the names in tenant\.weights are secrets"):
+        file.set("tenant", "key", "route")
     with pytest.raises(ChangeError, match="names are secrets") as caught:
         file.set("tenant", "weights.hunter2", "4")
     assert "hunter2" not in str(caught.value)
