@@ -6,7 +6,9 @@ The worker has processor 0 for itself; supervisor, load, upstream and reader sha
 the load whatever it reads. Therefore it reads in every window, by turns from the gateway under load and from a second
 one that has nothing to do: all else is the same, and what differs is what the reads do to the workers. A window and its
 neighbour make one ratio, of throughput and of the worker's processor time per request; the median is printed with
-minimum and maximum. What the reads cost the supervisor is told as well: without a free processor that much is missing.
+minimum and maximum. Throughput is drowned by whatever else the machine does; processor time is not, by far. So what
+the reads take of the supervisor is told for each read, and as a share of all processors: so much of the throughput is
+missing at most, on a machine that has none to spare.
 Needs wrk and taskset.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import re
 import socket
 import statistics
@@ -156,8 +159,14 @@ def main() -> int:
     print(f"the same, read / not read: {_figure([one.per_s for one in ratios])}")
     print(f"us of the worker per request, not read: {_figure([one.worker_us for one in plain])}")
     print(f"the same, read / not read: {_figure([one.worker_us for one in ratios])}")
-    print(f"the reads take of a processor: {_figure([one.supervisor_share for one in ratios])}")
-    print(f"reads a second: {_figure([one.answers / one.seconds for one in reads])}")
+    shares = [one.supervisor_share for one in ratios]
+    per_s = [one.answers / one.seconds for one in reads]
+    taken_us = [share / rate * 1e6 for share, rate in zip(shares, per_s, strict=True)]
+    print(f"us of the supervisor per read: {_figure(taken_us)}")
+    print(f"the reads take of a processor: {_figure(shares)}")
+    processors = len(os.sched_getaffinity(0))
+    print(f"of all {processors} processors: {_figure([share / processors for share in shares])}")
+    print(f"reads a second: {_figure(per_s)}")
     print(f"answered after ms, p50: {_figure([one.p50_ms for one in reads])}")
     print(f"answered after ms, p99: {_figure([one.p99_ms for one in reads])}")
     return 0

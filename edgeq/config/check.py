@@ -42,6 +42,7 @@ from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
 from edgeq.wire.fields import KINDS
 
 MAX_WORKERS: Final = 1024
+STUCK_LEAST_S: Final = 1.0
 MAX_HISTORY_S: Final = 3600
 MAX_REPLAY: Final = 1 << 20
 MAX_WEIGHT: Final = 1000
@@ -86,6 +87,14 @@ def _server(config: Config, findings: Findings) -> None:
         findings.add(("server", "workers"), f"may be {MAX_WORKERS} at most")
     server = config.server
     _try(check_unix_path, server.admin, ("server", "admin"), findings)
+    stuck = server.stuck
+    if 0 < stuck.after < STUCK_LEAST_S:
+        findings.add(
+            ("server", "stuck", "after"),
+            f"must be {STUCK_LEAST_S:g}s at least, or 0: workers tell four times a second that they live",
+        )
+    if stuck.restart and stuck.restart < stuck.after:
+        findings.add(("server", "stuck", "restart"), "must be server.stuck.after at least, or 0")
     if not _MODE.fullmatch(server.admin_mode):
         findings.add(("server", "admin_mode"), 'a mode is written in octal: "0660"')
     if server.metrics:

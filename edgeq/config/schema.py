@@ -29,6 +29,16 @@ class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A table of the configuration file."""
 
 
+class Stuck(Table, frozen=True):
+    """[server.stuck]: a worker whose event loop stands still while another worker's turns. A process that a debugger
+    holds is never killed for it."""
+
+    after: Duration = Duration(2)
+    """Then new connections, and those that wait for it in the kernel, go to the others. 0: never; nor is it killed."""
+    restart: Duration = Duration(10)
+    """Then it is killed and replaced; what it had in hand is lost. 0: never."""
+
+
 class Server(Table, frozen=True):
     """[server]: the processes."""
 
@@ -55,6 +65,7 @@ class Server(Table, frozen=True):
     """Directory into which the history is written when a storm of refusals begins; empty: nowhere."""
     user: str = ""
     """Drop to this user after the sockets are bound (only when started as root)."""
+    stuck: Stuck = Stuck()
 
 
 class Certificate(Table, frozen=True):

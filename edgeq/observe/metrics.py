@@ -80,6 +80,18 @@ class Metrics:
             yield _gauge(
                 name, help_text, ("worker",), [((str(one["slot"]),), _scaled(one[key], scale)) for one in rows]
             )
+        yield _gauge(
+            "edgeq_worker_aside",
+            "1 if the others serve for the worker, because it is stuck or its accept queue is full.",
+            ("worker",),
+            [((str(one["slot"]),), bool(one["aside"])) for one in rows],
+        )
+        yield _counter(
+            "edgeq_worker_rescues",
+            "How often workers were set aside (stuck, crowded), came back, and were given up: killed.",
+            ("what",),
+            [((what,), count) for what, count in self._overview.stuck.counts.items()],
+        )
 
     def _queues(self) -> Iterator[Metric]:
         rows = self._overview.queues()

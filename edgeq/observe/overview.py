@@ -31,6 +31,7 @@ from edgeq.observe.reports import Fleet, Records, Reports
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import kernel_backlog_limit
+from edgeq.supervisor.stuck import StuckTable
 
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
@@ -47,7 +48,9 @@ class Overview:
         sockets: Sockets,
         config: Callable[[], Config],
         changes: Callable[[], Sequence[Change]] = tuple,
+        stuck: StuckTable | None = None,
     ) -> None:
+        self.stuck: Final = stuck or StuckTable()
         self._board = board
         self._fleet = fleet
         self._config = config
@@ -274,18 +277,21 @@ class Overview:
         """A worker that was never heard of has a beat age of -1."""
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
         reports = self._reports.all()
+        aside = self.stuck.aside()
         found: Records = []
         for slot, pid in self._fleet.pids().items():
             row = self._board.row(slot)
             beat_age_ms = (now_ns - row.heartbeat_ns) // 1_000_000 if row.heartbeat_ns else -1
             seen = row.snapshot()
+            state = aside[slot].value if slot in aside else seen["state"]
             counts = (row.requests, row.connections)
             requests_per_s, accepts_per_s = self._sampler.counter_rates(f"worker/{slot}", now_s, counts)
             found.append(
                 {
                     **seen,
-                    "state": "stuck" if beat_age_ms > STUCK_MS else seen["state"],
+                    "state": "stuck" if beat_age_ms > STUCK_MS else state,
                     "pid": pid,
+                    "aside": slot in aside,
                     "max_lag_us": reports.get(slot, {}).get("max_lag_us", 0),
                     "beat_age_ms": beat_age_ms,
                     "requests_per_s": requests_per_s,

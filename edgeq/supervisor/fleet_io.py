@@ -1,12 +1,12 @@
 """The workers: asked for, watched, told, and let go, so that no client notices any of it.
 
-One rule decides where new connections go: to the shards of slots whose worker serves, and if there is none, to any
-(they wait in the queue for the next worker). It is applied after every change of `SlotTable`, so a worker that starts,
-dies, crashes in a loop or leaves is steered around without a case of its own.
+One rule decides where new connections go: to the shards of slots whose worker serves and is not set aside (stuck.py),
+and if there is none, to any (they wait in the queue for the next worker). It is applied after every change of
+`SlotTable`, so a worker that starts, dies, crashes in a loop or leaves is steered around without a case of its own.
 
 One rule decides who empties an accept queue before its socket closes: its worker; if that one is dead (its slot is in
-back-off, or it was started with a configuration without this listener) another worker gets the socket; and what is left
-then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
+back-off, or it was started with a configuration without this listener) or set aside, another worker gets the socket;
+and what is left then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
 
 Workers whose supervisor was killed finish by themselves; its successor (`adopt`) leaves them their slots, whose rows
 they still write, and sees to it that they end.
@@ -63,7 +63,7 @@ from edgeq.supervisor.messages import (
     encode_message,
     pack_config,
 )
-from edgeq.supervisor.process_io import describe_status, open_survivor, start_time
+from edgeq.supervisor.process_io import TELL_WHERE, describe_status, open_survivor, start_time
 from edgeq.supervisor.slots import Phase, SlotTable
 from edgeq.supervisor.sockets_io import SHARED, Listeners, Queue
 from edgeq.supervisor.spawner_client_io import SpawnerClient
@@ -71,6 +71,9 @@ from edgeq.supervisor.spawner_client_io import SpawnerClient
 _log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
+_MAX_WHERE_BYTES: Final = 64 * 1024
+_MOST_EMPTYING: Final = 4
+"""Queues of others that a worker is asked to empty at once while their workers are only set aside."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A list of a thousand connections with the longest names has 2 MiB."""
 _EARLY_DEATHS: Final = 3
@@ -137,6 +140,7 @@ class Worker:
         "start_timer",
         "started",
         "was_ready",
+        "where_fd",
     )
 
     def __init__(self, slot: int, addresses: Iterable[str]) -> None:
@@ -154,6 +158,8 @@ class Worker:
         self.generation = 0
         """What it confirmed."""
         self.was_ready = False
+        self.where_fd = os.memfd_create("edgeq-where", os.MFD_CLOEXEC)
+        """A file for its word of where it is."""
         self.questions: dict[int, asyncio.Future[Told]] = {}
         """Not answered yet, by how many connections were asked for: who asks for as many waits for the same answer, so
         what waits for a worker that hangs is bounded."""
@@ -179,8 +185,28 @@ class Worker:
 
     def kill(self) -> None:
         """Without a chance to finish."""
+        self.signal(signal.SIGKILL)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Unless it is gone, or is no process yet."""
         if self.pidfd >= 0:
-            _kill(self.pidfd)
+            _signal(self.pidfd, number)
+
+    def told_where(self) -> str:
+        """Take what it has written to its file."""
+        told = os.pread(self.where_fd, _MAX_WHERE_BYTES, 0)
+        if told:
+            os.ftruncate(self.where_fd, 0)
+            os.lseek(self.where_fd, 0, os.SEEK_SET)  # for the worker as well: it is the same open file
+        return told.decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """Let go of what is left of it."""
+        self.start_timer.cancel()
+        self.channel.close()
+        os.close(self.where_fd)
+        for answer in self.questions.values():
+            answer.cancel()
 
 
 class Fleet:
@@ -206,6 +232,8 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
+        self._aside: frozenset[int] = frozenset()
+        """Slots whose worker serves, but shall get nothing: others serve for it."""
         self.before_bury: Callable[[int], None] = _nothing
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self._tickets = TicketSecret.make()
@@ -358,6 +386,37 @@ class Fleet:
             self._loop.call_later(drain_timeout_s + self._launch.kill_margin_s, self._kill_survivor, mate)
         await self._changes.until(lambda: not self._workers and not self._survivors)
 
+    # What the rescuer wants (stuck_io.Workers).
+
+    def set_aside(self, slots: frozenset[int]) -> None:
+        """New connections go to the others."""
+        self._aside = slots
+        self._steer()
+
+    def lift(self, slots: frozenset[int]) -> None:
+        """What waits for these workers is served by the others.
+
+        Who was asked the last time may still be at it, or wait for a client: then another one is asked as well.
+        """
+        for queue in self._listeners.waiting(self._listeners.addresses):
+            if queue.slot in slots:
+                self._have_emptied(queue, _MOST_EMPTYING)
+
+    def ask_where(self, slot: int) -> None:
+        """Have a worker write down where it is."""
+        if slot in self._workers:
+            self._workers[slot].told_where()  # what it may have written the last time is old
+            self._workers[slot].signal(TELL_WHERE)
+
+    def told_where(self, slot: int) -> str:
+        """What it has written; empty if nothing, or nothing new."""
+        return self._workers[slot].told_where() if slot in self._workers else ""
+
+    def give_up(self, slot: int) -> None:
+        """Kill a worker that would not hear."""
+        if slot in self._workers:
+            self._workers[slot].kill()
+
     def kill_all(self) -> None:
         """At once."""
         self._stopping = True
@@ -429,14 +488,26 @@ class Fleet:
         return [one for one in self._listeners.waiting(addresses) if slots is None or one.slot in slots]
 
     def _is_orphaned(self, queue: Queue) -> bool:
-        """Is there no worker that has this socket? What all workers share is emptied by anyone."""
+        """Is there no worker that accepts from this socket? What all workers share is emptied by anyone."""
         worker = self._workers.get(queue.slot)
-        return queue.slot != SHARED and (worker is None or queue.listener.address not in worker.addresses)
+        if worker is None or queue.slot in self._aside:
+            return queue.slot != SHARED
+        return queue.listener.address not in worker.addresses
 
-    def _have_emptied(self, queue: Queue) -> Worker | None:
-        """Ask a worker to serve what waits for one that is dead. Returns whom, if there is one."""
+    def _have_emptied(self, queue: Queue, most: int | None = None) -> Worker | None:
+        """Ask a worker to serve what waits for one that is dead or set aside. Returns whom, if there is one.
+
+        `most`: nobody who empties so many queues already.
+        """
         address = queue.listener.address
-        able = [one for one in self._workers.values() if one.was_ready and address in one.addresses]
+        able = [
+            one
+            for one in self._workers.values()
+            if one.was_ready
+            and one.slot not in self._aside
+            and address in one.addresses
+            and (most is None or one.emptying < most)
+        ]
         if not able:
             return None
         # Rather one who stays, and not always the same.
@@ -476,7 +547,8 @@ class Fleet:
 
     def _steer(self) -> None:
         if not self._stopping:
-            self._listeners.steer(self._table.serving())
+            serving = self._table.serving()
+            self._listeners.steer(serving - self._aside or serving)
 
     def _start_due(self) -> None:
         if self._timer is not None:
@@ -511,7 +583,8 @@ class Fleet:
             socks = self._listeners.sockets_of(slot, target.addresses)
             bells = self._bells.fds
             worker.bells = len(bells)
-            fds = [theirs.fileno(), self._board.fd, *bells, *(sock.fileno() for sock in socks)]
+            socket_fds = [sock.fileno() for sock in socks]
+            fds = [theirs.fileno(), self._board.fd, worker.where_fd, *bells, *socket_fds]
             spawn = Spawn(
                 slot,
                 target.generation,
@@ -612,10 +685,8 @@ class Fleet:
         if not self._is_there(worker):
             return
         del self._workers[worker.slot]
-        worker.start_timer.cancel()
-        worker.channel.close()
-        for answer in worker.questions.values():
-            answer.cancel()
+        self._aside -= {worker.slot}
+        worker.close()
         if worker.pidfd >= 0:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
@@ -657,7 +728,7 @@ class Fleet:
     def _kill_survivor(self, mate: Mate) -> None:
         if mate in self._survivors:
             _log.warning("worker of the last run does not leave: killed", slot=mate.slot, worker_pid=mate.pid)
-            _kill(self._survivors[mate])
+            _signal(self._survivors[mate], signal.SIGKILL)
 
     # What the spawner says (SpawnerOwner).
 
@@ -694,6 +765,6 @@ def _nothing(_slot: int) -> None:
     """Nobody wants to know."""
 
 
-def _kill(pidfd: int) -> None:
+def _signal(pidfd: int, number: signal.Signals) -> None:
     with contextlib.suppress(OSError):  # gone, or of a user whom we may not touch
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(pidfd, number)

@@ -46,7 +46,8 @@ class TicketSecret(msgspec.Struct, frozen=True):
 
 
 class Spawn(Message, frozen=True):
-    """Fork a worker. Descriptors: control socket, board, the bells by slot, one listening socket per address."""
+    """Fork a worker. Descriptors: control socket, board, the file for its word of where it is, the bells by slot, one
+    listening socket per address."""
 
     slot: int
     generation: int
@@ -115,7 +116,7 @@ class Retire(Message, frozen=True):
 
 
 class Empty(Message, frozen=True):
-    """Serve what waits for another slot's worker, which is dead. Descriptor: its socket of this listener."""
+    """Serve what waits for another slot's worker, which is dead or stuck. Descriptor: its socket of this listener."""
 
     address: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import pwd
 import resource
@@ -17,6 +18,9 @@ _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 FOLLOWED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a terminal or an operator sends to the whole group: only the supervisor acts on them."""
+TELL_WHERE: Final = signal.SIGUSR2
+"""On it a worker writes where it is, even if its loop stands still (faulthandler), and goes on. An abort would end it,
+and leave a core file with the keys of certificates in it where the machine allows that."""
 
 
 def _prctl(option: int, argument: object) -> None:
@@ -39,6 +43,11 @@ def follow_the_supervisor() -> None:
     for number in FOLLOWED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def tell_where_asked(fd: int) -> None:
+    """On TELL_WHERE, write the tracebacks of all threads there. Of compiled code only its callers are seen."""
+    faulthandler.register(TELL_WHERE, fd, all_threads=True)
 
 
 def raise_descriptor_limit() -> int:
@@ -85,6 +94,27 @@ def open_survivor(pid: int, started: int) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
+
+
+_STATES: Final = {"R": "running", "S": "waiting", "D": "in an uninterruptible wait", "T": "stopped", "t": "traced"}
+
+
+def state_of(pid: int) -> str:
+    """What a process does, in words; "unknown" if it cannot be seen (proc(5))."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "unknown"
+    return _STATES.get(letter, "unknown")
+
+
+def is_traced(pid: int) -> bool:
+    """Does a debugger hold it?"""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return "\nTracerPid:\t0\n" not in status
 
 
 def usable_cores() -> int:

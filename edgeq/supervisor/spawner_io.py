@@ -112,10 +112,11 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
     code = 1
     try:
         spawn = child.spawn
-        control_fd, board_fd, *rest = child.fds
+        control_fd, board_fd, where_fd, *rest = child.fds
         bells, listener_fds = rest[: spawn.bells], rest[spawn.bells :]
         _close_all_but(_STDIO | frozenset(child.fds))
         process_io.set_name(f"edgeq-w{spawn.slot}")
+        process_io.tell_where_asked(where_fd)
         sockets = {address: socket.socket(fileno=fd) for address, fd in zip(spawn.addresses, listener_fds, strict=True)}
         control = socket.socket(fileno=control_fd)
         if spawn.credentials is not None:

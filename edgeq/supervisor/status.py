@@ -17,6 +17,8 @@ class Facts:
     in_flight: int
     stuck: Sequence[int] = ()
     """Slots whose worker makes no progress."""
+    aside: Sequence[int] = ()
+    """Slots for whose worker the others serve."""
     survivors: int = 0
     """Workers of a predecessor that finish what they had begun."""
     worst_queue: str = ""
@@ -31,10 +33,16 @@ def queue_words(resource: str, queued: int, oldest_s: float) -> str:
 def status_line(facts: Facts) -> str:
     """One line; what is wrong comes first."""
     parts = [f"{facts.serving}/{facts.workers} workers"]
+    if facts.aside:
+        parts.insert(0, f"the others serve for worker {_numbers(facts.aside)}")
     if facts.stuck:
-        parts.insert(0, f"no progress in worker {', '.join(map(str, facts.stuck))}")
+        parts.insert(0, f"no progress in worker {_numbers(facts.stuck)}")
     if facts.survivors:
         parts.append(f"{facts.survivors} of the last run finish")
     if facts.worst_queue:
         parts.append(facts.worst_queue)
     return ", ".join((*parts, f"{facts.connections} connections", f"{facts.in_flight} requests in flight"))
+
+
+def _numbers(slots: Sequence[int]) -> str:
+    return ", ".join(map(str, slots))

@@ -43,23 +43,26 @@ from edgeq.observe import log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
-from edgeq.observe.overview import Overview
+from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.recorder import Recorder
 from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Confirmation, Fleet, Target
 from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.legacy_io import Legacy, inherit
-from edgeq.supervisor.progress import LOOKS_PER_TIMEOUT, Progress
 from edgeq.supervisor.slots import Resize
 from edgeq.supervisor.sockets_io import Listeners, kernel_backlog_limit
 from edgeq.supervisor.status import Facts, queue_words, status_line
+from edgeq.supervisor.stuck_io import Rescuer
 from edgeq.supervisor.systemd_io import Notifier, take_descriptors
 from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
 _STATUS_S: Final = 5.0
+_LOOKS_PER_TIMEOUT: Final = 4
+"""A worker that is silent for less than a quarter of the watchdog's time is never noticed by it, one that is silent for
+the whole of it always is."""
 _ANSWER_S: Final = 1.0
 """For a worker to tell of its connections: one whose loop lags so long is overloaded, and said to be silent."""
 _KILL_WAIT_S: Final = 5.0
@@ -101,7 +104,17 @@ class Supervisor:
         legacy.begin(inheritance, self._board)
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
-        self._overview = Overview(self._board, self._fleet, self._listeners, lambda: live.config, lambda: live.changes)
+        self._rescuer = Rescuer(
+            loop, self._board, self._fleet, self._listeners, lambda: live.config.server.stuck, self._on_stuck
+        )
+        self._overview = Overview(
+            self._board,
+            self._fleet,
+            self._listeners,
+            lambda: live.config,
+            lambda: live.changes,
+            self._rescuer.table,
+        )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
         self._chronicle = Chronicle(self._board)
@@ -109,8 +122,6 @@ class Supervisor:
         log_io.tap(self._chronicle.take)
         patience_s = float(live.config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
         self._fleet.adopt(inheritance.workers, patience_s, inherited_board is not None)
-        self._progress = Progress()
-        self._stuck: list[int] = []
         self._sampling: asyncio.TimerHandle | None = None
         self._recording: asyncio.TimerHandle | None = None
         self._admin: AdminServer | None = None
@@ -172,6 +183,7 @@ class Supervisor:
         self._configure_history(self._config)
         self._record()
         self._sample()
+        self._rescuer.start()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
         confirmation = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
@@ -198,11 +210,10 @@ class Supervisor:
         """Tell the watchdog only if every worker that serves has moved on."""
         if not self._notifier.watchdog_s:
             return
-        self._loop.call_later(self._notifier.watchdog_s / LOOKS_PER_TIMEOUT, self._look_for_progress)
-        rows = [self._board.row(slot) for slot in self._fleet.table.serving()]
-        self._stuck = self._progress.look({row.slot: (row.pid, row.heartbeat_ns) for row in rows})
-        if self._stuck:
-            _log.warning("no progress: the watchdog is not told", slots=self._stuck)
+        look_s = self._notifier.watchdog_s / _LOOKS_PER_TIMEOUT
+        self._loop.call_later(look_s, self._look_for_progress)
+        if silent := self._rescuer.silent(look_s):
+            _log.warning("no progress: the watchdog is not told", slots=silent)
             self._notifier.status(self._status())
         else:
             self._notifier.progress()
@@ -234,6 +245,7 @@ class Supervisor:
     async def _stop_fleet(self, timeout_s: float) -> None:
         # A reload that is under way ends first: it owns sockets and workers until then. No new one begins.
         async with self._reloading:
+            self._rescuer.stop()  # who is set aside stays so: others empty its queues
             await self._fleet.stop(timeout_s)
 
     async def _clean_up(self) -> None:
@@ -244,6 +256,7 @@ class Supervisor:
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
+        self._rescuer.stop()
         for timer in (self._sampling, self._recording):
             if timer is not None:
                 timer.cancel()
@@ -504,7 +517,12 @@ class Supervisor:
         finally:
             self._recording = asyncio.get_running_loop().call_later(self._recorder.pause_s, self._record)
 
+    def _on_stuck(self) -> None:
+        self._overview.forget()
+        self._notifier.status(self._status())
+
     def _before_bury(self, slot: int) -> None:
+        self._rescuer.table.forget(slot)
         try:
             self._chronicle.bury(slot)
             self._overview.bury(slot)
@@ -564,7 +582,8 @@ class Supervisor:
                 workers=len(table.active()),
                 connections=sum(row.open_connections for row in rows),
                 in_flight=sum(row.in_flight for row in rows),
-                stuck=self._stuck,
+                stuck=self._rescuer.silent(STUCK_MS / 1000),
+                aside=sorted(self._rescuer.table.aside()),
                 survivors=self._fleet.survivors,
                 worst_queue=self._worst_queue(),
             )

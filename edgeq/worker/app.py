@@ -78,9 +78,9 @@ _LEAVE_STEP_S = 0.25
 class _Door:
     """One listener of this worker: what its connections share, and its accept loop."""
 
-    def __init__(self, config: ListenerConfig, tls: TlsContexts | None) -> None:
+    def __init__(self, config: ListenerConfig, settings: ListenerSettings, tls: TlsContexts | None) -> None:
         self.config = config
-        self.settings = ListenerSettings(config)
+        self.settings = settings
         self.tls = tls
         self.acceptor: Acceptor | None = None
         self.deadline = 0.0
@@ -437,12 +437,14 @@ class App:
         sock = self._sockets.pop(config.address, None)
         if sock is not None:
             tls = self._contexts(config, config.tls) if config.tls is not None else None
-            self._doors[config.address] = self._accepting(config, sock, tls)
+            self._doors[config.address] = self._accepting(config, ListenerSettings(config), sock, tls)
 
-    def _accepting(self, config: ListenerConfig, sock: socket.socket, tls: TlsContexts | None) -> _Door:
+    def _accepting(
+        self, config: ListenerConfig, settings: ListenerSettings, sock: socket.socket, tls: TlsContexts | None
+    ) -> _Door:
         """A door whose acceptor has begun."""
-        door = _Door(config, tls)
-        connections = DownstreamFactory(self._shard, door.settings)
+        door = _Door(config, settings, tls)
+        connections = DownstreamFactory(self._shard, settings)
         # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
         make: Any = connections.make
         acceptor = Acceptor(
@@ -595,13 +597,14 @@ class App:
                 self._leaving.remove(door)
 
     def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
-        """Serve what waits in the socket of a worker that is dead as if it had waited in our own."""
+        """Serve what waits in the socket of a worker that is dead or stuck as if it had waited in our own: with our
+        door's settings, so that a reload and the listener's end reach it."""
         door = self._doors.get(address)
         if door is None:
             sock.close()
             on_empty()
             return
-        other = self._accepting(door.config, sock, door.tls)
+        other = self._accepting(door.config, door.settings, sock, door.tls)
         if other.acceptor is not None:
             other.acceptor.retire(on_empty)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeq.admin import server_io
 from edgeq.admin.commands import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
@@ -92,9 +95,11 @@ def talk(path: Path, *messages: bytes) -> list[bytes]:
     return serve(path, all_of_them)
 
 
-def serve(path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]]) -> list[bytes]:
+def serve(
+    path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]], control: FakeControl | None = None
+) -> list[bytes]:
     async def run() -> list[bytes]:
-        server = AdminServer(Server(admin=str(path)), FakeControl())
+        server = AdminServer(Server(admin=str(path)), control or FakeControl())
         await server.start()
         try:
             return await client()
@@ -190,6 +195,108 @@ def test_a_client_that_polls(tmp_path: Path) -> None:
     expected += [wanted["workers"]] * (len(ask["workers"]) - 1)
     expected += [wanted[name] for name in ("workers",) * 3 + ("version",) * 2 + ("workers", "version")]
     assert [one if b"a defect of edgeq" not in one else b"" for one in answers] == expected
+
+
+POLL = b"GET /v1/queues HTTP/1.1\r\nHost: edgeq\r\nConnection: keep-alive\r\n\r\n"
+
+
+class Gauge(FakeControl):
+    """Has the same records until the gauge moves, as the real one for a moment."""
+
+    def __init__(self, padding: int = 0) -> None:
+        self._padding = "x" * padding
+        self.move(0)
+
+    def move(self, value: int) -> None:
+        self._records: list[Record] = [{"depth": value, "padding": self._padding}]
+
+    def show(self, _subject: str) -> list[Record]:
+        return self._records
+
+
+class Slow(FakeControl):
+    """Asks somebody else for its connections."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def connections(self, count: int) -> list[Record]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return [{"connection": count}]
+
+
+async def read_one(reader: asyncio.StreamReader) -> bytes:
+    """The content of one answer."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    return await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> float:
+    """The server waits for clients for so many seconds."""
+    monkeypatch.setattr(server_io, "_TIMEOUT_S", 0.2)
+    return 0.2
+
+
+def test_who_polls_sees_what_changes(tmp_path: Path, impatient: float) -> None:
+    """An answer is held for a moment only; and whoever goes on asking is not taken for one who is silent, who is let
+    go."""
+    control = Gauge()
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        seen = []
+        until_s = time.monotonic() + 3 * impatient
+        value = 0
+        while time.monotonic() < until_s or value < 3:
+            writer.write(POLL)
+            found = await read_one(reader)
+            if f'"depth":{value},'.encode() in found:
+                seen.append(found)
+                value += 1
+                control.move(value)
+        assert await asyncio.wait_for(reader.read(), 60) == b""  # silent from now on
+        writer.close()
+        return seen[:3]
+
+    found = serve(tmp_path / "s", poll, control)
+    assert found == [b'[{"depth":%d,"padding":""}]\n' % value for value in range(3)]
+
+
+def test_who_polls_what_takes_a_wait(tmp_path: Path) -> None:
+    """That is found out once; from then on each request asks once."""
+    control = Slow()
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        found = []
+        for _ in range(10):
+            writer.write(POLL.replace(b"queues", b"connections"))
+            found.append(await read_one(reader))
+        writer.close()
+        return found
+
+    assert serve(tmp_path / "s", poll, control) == [b'[{"connection":50}]\n'] * 10
+    assert control.asked == 11
+
+
+@pytest.mark.usefixtures("impatient")
+def test_who_polls_and_does_not_read(tmp_path: Path) -> None:
+    """Is waited for, not written for: what it would take is bounded, and then it is let go."""
+
+    async def poll() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"), limit=1024)
+        writer.write(POLL)
+        await read_one(reader)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(POLL)
+                await asyncio.wait_for(writer.drain(), 60)
+        writer.close()
+        return []
+
+    serve(tmp_path / "s", poll, Gauge(padding=64 * 1024))
 
 
 def test_metrics_address_in_use() -> None:

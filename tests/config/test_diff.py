@@ -136,6 +136,13 @@ def test_credentials_are_not_shown() -> None:
             assert "sk-" not in str(changes.summary)
 
 
+def test_stuck_workers_are_judged_anew_after_a_reload() -> None:
+    """The supervisor asks for these times at each look."""
+    changes = change(("[server]", '[server]\nstuck.after = "5s"'))
+    assert changes.restart == ()
+    assert "server.stuck.after: 2s -> 5s" in changes.summary
+
+
 def test_admin_rights_change_in_place() -> None:
     """Mode and group of the admin socket follow a reload; its path and the address of metrics need a start."""
     changes = change(("[server]", '[server]\nadmin = "/x"\nadmin_mode = "0600"\nmetrics = "127.0.0.1:9"'))

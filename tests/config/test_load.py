@@ -125,6 +125,13 @@ def test_a_typo_is_recognised() -> None:
         ('[server]\ndumps = "x"', 'edgeq.toml:7: server.dumps: must be an absolute path: "/var/lib/edgeq"'),
         ('[server]\nmetrics = "9100"', "edgeq.toml:7: server.metrics: no port: write ADDRESS:PORT"),
         ('[server]\nmetrics = "unix:/x"', "edgeq.toml:7: server.metrics: the admin socket has /metrics"),
+        ('[server]\nstuck.after = "500ms"', "edgeq.toml:7: server.stuck.after: must be 1s at least, or 0"),
+        (
+            '[server]\nstuck.after = "20s"\nstuck.restart = "10s"',
+            "edgeq.toml:8: server.stuck.restart: must be server.stuck.after at least, or 0",
+        ),
+        ('[server]\nstuck = "10s"', "edgeq.toml:7: server.stuck: expected a table, got a string"),
+        ('[server]\nstuck.restat = "10s"', "edgeq.toml:7: server.stuck.restat: unknown key (did you mean restart?)"),
         ("[[listener]]", "edgeq.toml:6: listener[1].address: missing"),
         (
             '[[listener]]\naddress = "x"',

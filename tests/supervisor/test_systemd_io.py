@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.supervisor.progress import Progress
 from edgeq.supervisor.status import Facts, queue_words, status_line
 from edgeq.supervisor.systemd_io import Notifier, take_descriptors
 
@@ -81,21 +80,11 @@ def test_descriptors_of_another_process_are_left_alone(monkeypatch: pytest.Monke
     assert "LISTEN_FDS" not in os.environ
 
 
-def test_progress_is_asked_of_everyone() -> None:
-    """Who has not moved since the last look is named; newcomers and successors count as moved."""
-    progress = Progress()
-    assert progress.look({0: (10, 1), 1: (11, 1)}) == []
-    assert progress.look({0: (10, 2), 1: (11, 1)}) == [1]
-    assert progress.look({0: (10, 2), 1: (12, 1)}) == [0]
-    assert progress.look({2: (13, 0)}) == []
-    assert progress.look({0: (10, 2)}) == []
-
-
 def test_the_status_says_what_is_wrong_first() -> None:
     """One line for `systemctl status`."""
     assert status_line(Facts(4, 4, 812, 37)) == "4/4 workers, 812 connections, 37 requests in flight"
-    wrong = Facts(3, 4, 5, 6, stuck=[1, 2], survivors=2, worst_queue=queue_words("upstream/api", 200, 0.44))
-    assert status_line(wrong).startswith("no progress in worker 1, 2, ")
+    wrong = Facts(3, 4, 5, 6, stuck=[1, 2], aside=[1], survivors=2, worst_queue=queue_words("upstream/api", 200, 0.44))
+    assert status_line(wrong).startswith("no progress in worker 1, 2, the others serve for worker 1, ")
     assert status_line(wrong).endswith(
         "3/4 workers, 2 of the last run finish, 200 wait at upstream/api, the oldest for 0.4 s,"
         " 5 connections, 6 requests in flight"

@@ -3,7 +3,7 @@
 The answer is "SLOT PID GENERATION WORKERS NODE UID LOGS_REOPENED TICKETS", the last a hash of the secret behind session
 tickets. `forward.node` of the configuration steers it: "unborn" cannot be constructed, "stubborn" cannot be applied,
 "crash" dies before it is ready. A line "hold" gets its answer only while draining, so that a test has a request in
-flight.
+flight. A line "hang" and the loop turns no more.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class FakeApp:
             self._close(sock)
         elif data == b"hold\n" and self.on_done is None:
             self.held.append(sock)
+        elif data == b"hang\n":
+            _hang()
         else:
             self._answer(sock)
 
@@ -161,3 +163,8 @@ class FakeApp:
         if self.on_done is not None:
             on_done, self.on_done = self.on_done, None
             on_done()
+
+
+def _hang() -> None:
+    while True:
+        signal.pause()

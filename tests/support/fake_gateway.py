@@ -1,7 +1,7 @@
 """Run the real supervisor with `fake_app` in its workers: `python fake_gateway.py SETTINGS.json`.
 
 The settings are read again at each reload: addresses, workers, node, admin, admin_mode, admin_group, drain_timeout,
-backlog; `problem` makes the configuration wrong. `ticket_life_s` is read once.
+backlog, stuck_after, stuck_restart; `problem` makes the configuration wrong. `ticket_life_s` is read once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from edgeq.config.schema import Config, Duration, Forward, Listener, Server, Upstream
+from edgeq.config.schema import Config, Duration, Forward, Listener, Server, Stuck, Upstream
 from edgeq.errors import ConfigError, EdgeqError, Problem
 from edgeq.supervisor import run_io
 from edgeq.supervisor.launch import Launch
@@ -35,6 +35,9 @@ def load(path: Path) -> Config:
             admin_group=settings.get("admin_group", ""),
             drain_timeout=Duration(settings.get("drain_timeout", 5)),
             user=settings.get("user", ""),
+            stuck=Stuck(
+                after=Duration(settings.get("stuck_after", 2)), restart=Duration(settings.get("stuck_restart", 10))
+            ),
         ),
         forward=Forward(node=settings.get("node", "v1")),
     )
