@@ -64,6 +64,8 @@ HOT = [
     "edgeq/response/hedge.py",
     "edgeq/response/rescue.py",
     "edgeq/response/tries.py",
+    "edgeq/trace/encode.py",
+    "edgeq/trace/spans.py",
     "edgeq/worker/shard.py",
     "edgeq/worker/wheel.py",
 ]

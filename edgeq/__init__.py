@@ -15,7 +15,7 @@ The path of a request, and the rooms of this package in that order::
 
 ``wire`` holds what 1, 4 and 5 share (bytes to heads and body framing), ``worker`` wires one process together,
 ``supervisor`` keeps the processes and the listening sockets, ``config`` reads ``edgeq.toml``, ``observe`` writes logs,
-``cli`` is the command line, ``top`` its live screen.
+``trace`` spans for OpenTelemetry, ``cli`` is the command line, ``top`` its live screen.
 """
 
 __version__ = "0.1.0"

@@ -405,7 +405,8 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns or protect",
+        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect or "
+        "trace",
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),
@@ -422,7 +423,7 @@ COMMANDS: Final = (
         "/v1/queues",
         "viewer",
         "every place where something can wait: accept queues of the kernel, queues before limits, pools, connections "
-        "being opened, tenants, logs",
+        "being opened, tenants, logs, spans",
         _subject("queues", ("queue", "kind")),
         _match("name or kind"),
         (

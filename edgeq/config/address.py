@@ -118,6 +118,32 @@ def check_path(text: str) -> None:
         raise ValueError('holds a character that a path must write percent-encoded ("%20" for a blank)')
 
 
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Where spans are sent to by OTLP over HTTP: `host` without brackets, `path` that of the signal."""
+
+    tls: bool
+    host: str
+    port: int
+    path: str
+
+
+def parse_collector(text: str) -> Collector:
+    """ "http://127.0.0.1:4318" or "https://collector.example/base": as OTEL_EXPORTER_OTLP_ENDPOINT elsewhere."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme not in ("http", "https"):
+        raise ValueError('a collector is written "http://HOST:PORT" or "https://HOST"')
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        raise ValueError("no user and password here: they belong into trace.headers, as an authorization")
+    host, port_text = _split_port(authority)
+    check_path(slash + path or "/")
+    tls = scheme == "https"
+    port = _port(port_text) if port_text else 443 if tls else 80
+    base = path.strip("/")
+    return Collector(tls, _host(host), port, f"/{base}/v1/traces" if base else "/v1/traces")
+
+
 def _unix_path(text: str) -> str:
     path = text.removeprefix("unix:")
     if not path.startswith("/") or path.startswith("//"):

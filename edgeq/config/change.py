@@ -29,7 +29,7 @@ LIVE: Final = "live"
 """Where the value of a key comes from that was set."""
 DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
-TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect")
+TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect", "trace")
 _LISTS: Final = ("listener", "route", "rate")
 """Arrays of tables."""
 _ENDPOINTS: Final = "endpoints"

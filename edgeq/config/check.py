@@ -19,6 +19,7 @@ from edgeq.config.address import (
     check_network,
     check_path,
     check_unix_path,
+    parse_collector,
     parse_listen,
 )
 from edgeq.config.findings import Findings, did_you_mean
@@ -26,11 +27,13 @@ from edgeq.config.lines import Path
 from edgeq.config.schema import (
     Config,
     Endpoint,
+    Forward,
     Listener,
     Rate,
     Route,
     RouteCache,
     RouteFallback,
+    Trace,
     Upstream,
 )
 from edgeq.config.units import parse_duration, parse_rate
@@ -48,6 +51,10 @@ MAX_REPLAY: Final = 1 << 20
 MAX_WEIGHT: Final = 1000
 MAX_PREPARED: Final = 64 * 1024
 """Bytes of an answer in the configuration file."""
+MIN_SPANS: Final = 256
+"""As many as one batch may have, with several tries of each request."""
+MAX_SPANS: Final = 1 << 16
+"""That wait in one worker; encoded, each takes about 400 bytes."""
 _CONTENT_TYPE: Final = re.compile(r"[!-~][ -~]{0,255}", re.ASCII)
 
 T = TypeVar("T")
@@ -393,12 +400,34 @@ def _rest(config: Config, findings: Findings) -> None:
             _header_name(name.lower(), ("forward", key), findings)
     if config.forward.deadline and config.forward.deadline.lower() == config.forward.priority.lower():
         findings.add(("forward", "priority"), "the same header as forward.deadline")
+    if config.trace is not None:
+        _trace(config.trace, config.forward, findings)
     target = config.access_log.target
     if target not in ("stdout", "off") and "/" not in target:
         findings.add(
             ("access_log", "target"),
             f'expected "stdout", "off" or the path of a file{did_you_mean(target, ["stdout", "off"])}; '
             f'a file in the working directory is written "./{target}"',
+        )
+
+
+def _trace(trace: Trace, forward: Forward, findings: Findings) -> None:
+    _try(parse_collector, trace.endpoint, ("trace", "endpoint"), findings)
+    if not 0.0 <= trace.ratio <= 1.0:
+        findings.add(("trace", "ratio"), "is a share, from 0 to 1")
+    if not trace.service:
+        findings.add(("trace", "service"), "must not be empty: it is how the collector knows this gateway")
+    if not MIN_SPANS <= trace.queue <= MAX_SPANS:
+        findings.add(("trace", "queue"), f"must be from {MIN_SPANS} to {MAX_SPANS}")
+    for name in trace.headers:
+        if not _HEADER.fullmatch(name):
+            findings.add(("trace", "headers", name), "not the name of a header field (RFC 9110 5.1)")
+        elif name.lower() in ("host", "content-type", "content-length", "transfer-encoding", "connection"):
+            findings.add(("trace", "headers", name), "is written by edgeq itself")
+    if forward.trace == "pass":
+        findings.add(
+            ("forward", "trace"),
+            'with [trace] it must be "begin" (or "off"): spans here are parents of the upstream\'s',
         )
 
 

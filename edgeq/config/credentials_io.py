@@ -1,7 +1,12 @@
-"""Files that the service manager hands to this service alone: "credential:NAME" wherever a certificate or key is named.
+"""Secrets that do not stand in the file: "credential:NAME" wherever a certificate, a key or a header's value is named,
+and for the latter also "env:NAME", a variable of the environment.
 
+Credentials are files that the service manager hands to this service alone.
 systemd (LoadCredential=, LoadCredentialEncrypted=) puts them into a folder that only the service can read, and names it
 in $CREDENTIALS_DIRECTORY; they are read when the service starts, so a reload sees what the start saw.
+
+A configuration never holds what such a name stands for: of certificates it has the path, of headers the name itself,
+and `read_header` is called by whoever sends it.
 Source: systemd.exec(5), "Credentials".
 """
 
@@ -18,8 +23,12 @@ from edgeq.config.lines import Path
 from edgeq.config.schema import Certificate, Config, ListenerTls
 
 PREFIX: Final = "credential:"
+ENVIRONMENT: Final = "env:"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 _USUAL: Final = "/run/credentials/edgeq.service"
+_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?", re.ASCII)
+"""Of a header."""
+_MAX_VALUE: Final = 8192
 
 
 def find_credentials(config: Config, findings: Findings) -> Config:
@@ -41,7 +50,40 @@ def find_credentials(config: Config, findings: Findings) -> Config:
         )
         for name, one in config.upstream.items()
     }
+    if config.trace is not None:
+        for name, text in config.trace.headers.items():
+            path: Path = ("trace", "headers", name)
+            if text.startswith(PREFIX):
+                _path(text, path, findings)
+            if not findings.blames(path):
+                try:
+                    read_header(text)
+                except ValueError as error:
+                    findings.add(path, str(error))
     return replace(config, listener=listeners, upstream=upstreams)
+
+
+def read_header(text: str) -> str:
+    """What a header's value in the configuration stands for. Raises ValueError if that is none; never says it."""
+    if text.startswith(ENVIRONMENT):
+        name = text.removeprefix(ENVIRONMENT)
+        if name not in os.environ:
+            raise ValueError(f'there is no variable "{name}" in the environment')
+        value, where = os.environ[name], f'the variable "{name}"'
+    elif text.startswith(PREFIX):
+        name = text.removeprefix(PREFIX)
+        try:
+            with open(os.path.join(os.environ.get("CREDENTIALS_DIRECTORY", ""), name), encoding="latin-1") as file:
+                value = file.read(_MAX_VALUE + 1)
+        except OSError as error:
+            raise ValueError(f'the credential "{name}" cannot be read: {error.strerror}') from error
+        where = f'the credential "{name}"'
+    else:
+        value, where = text, "this"
+    value = value.strip()
+    if not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
+        raise ValueError(f"{where} is no value of a header: visible ASCII characters, {_MAX_VALUE} at most")
+    return value
 
 
 def _listener_tls(tls: ListenerTls, path: Path, findings: Findings) -> ListenerTls:

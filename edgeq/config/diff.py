@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeq.config.lines import Path, show_path
-from edgeq.config.schema import Config, Listener, Tenant
+from edgeq.config.schema import Config, Listener, Tenant, Trace
 from edgeq.config.shown import masked_tenant
 from edgeq.config.units import show
 
@@ -23,7 +23,7 @@ _RESTART_KEYS = ("admin", "metrics", "user")
 """Keys of [server] that only a new start can change."""
 
 
-_TABLES = ("server", "tenant", "forward", "access_log", "log", "dns", "protect")
+_TABLES = ("server", "tenant", "forward", "access_log", "log", "trace", "dns", "protect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,10 @@ def _summary(old: Config, new: Config) -> list[str]:
             if shown[0].weights == shown[1].weights:
                 lines.append("tenant.weights: changed")
             before, after = shown  # these lines are logged
+        if isinstance(before, Trace) and isinstance(after, Trace):
+            if before.headers != after.headers:
+                lines.append("trace.headers: changed")
+            after = msgspec.structs.replace(after, headers=before.headers)
         _fields((key,), before, after, lines)
     return lines
 

@@ -1,4 +1,5 @@
-"""What only the file system can tell: certificates that can be read and fit their keys, a log that can be written.
+"""What only the file system can tell: certificates that can be read and fit their keys, a log that can be written,
+packages that are installed.
 
 Runs with the rights of the process that checks. `edgeq check` as another user than the service may therefore complain
 where the service would not; the message says what could not be read.
@@ -10,6 +11,7 @@ import grp
 import os
 import pwd
 import ssl
+from importlib.util import find_spec
 from typing import Final
 
 from edgeq.config.findings import Findings
@@ -34,6 +36,8 @@ def check_files(config: Config, findings: Findings) -> None:
         _check_pair(tls.certificate, tls.key, (*path, "certificate"), (*path, "key"), findings)
     if config.access_log.target not in ("stdout", "off"):
         _check_log(config.access_log.target, findings)
+    if config.trace is not None and not _can_trace():
+        findings.add(("trace",), "needs the extra \"otel\", which is not installed: pip install 'edgeq[otel]'")
     _check_user(config.server.user, findings)
     _check_group(config.server.admin_group, findings)
 
@@ -71,6 +75,13 @@ def _check_pair(certificate: str, key: str, path: Path, key_path: Path, findings
             findings.add(path, f'"{certificate}" is refused: {error.reason.lower().replace("_", " ")}')
     except (OSError, ValueError) as error:
         findings.add(blame, f'"{key_file}" cannot be used: {error}')
+
+
+def _can_trace() -> bool:
+    try:
+        return find_spec("opentelemetry.proto.trace.v1") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 class _Asked:

@@ -104,7 +104,7 @@ class Live:
     def _set(self, wish: Change, text: str) -> Plan:
         document = self._plan.document
         if is_secret(wish.path, self.config):
-            raise ChangeError("tenant weights: its names are secrets; change the file and reload")
+            raise ChangeError(f"{' '.join(map(str, wish.path[:2]))}: holds secrets; change the file and reload")
         if wish.path == ("tenant", "key") and masked_tenant(self.config.tenant) is not self.config.tenant:
             # With another key they would be taken for plain names, and shown.
             raise ChangeError("tenant key: the names in tenant.weights are secrets; change the file and reload")

@@ -496,7 +496,8 @@ class Forward(Table, frozen=True):
     node: str = ""
     """Pseudonym of this gateway in Via and Proxy-Status; empty: the host name."""
     trace: Literal["begin", "pass", "off"] = "begin"
-    """traceparent: begin one if there is none, only pass it on, or remove it."""
+    """traceparent: begin one if there is none, only pass it on, or remove it. With [trace] spans of edgeq's own stand
+    between the client's and the upstream's, so it is "begin", or "off": upstreams see nothing of it."""
     deadline: str = ""
     """Header that tells how much time is left ("grpc-timeout", "x-envoy-expected-rq-timeout-ms", or in seconds): read
     from trusted peers, written for upstreams. Empty: none."""
@@ -518,6 +519,24 @@ class EventLog(Table, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
     """auto: console on a terminal, JSON elsewhere. Colours are for terminals only, and not with NO_COLOR."""
+
+
+class Trace(Table, frozen=True):
+    """[trace]: spans for OpenTelemetry, of requests that are sampled. Without this table there are none, and nothing of
+    it is imported. Needs the extra "otel"."""
+
+    endpoint: str = "http://127.0.0.1:4318"
+    """Of a collector: OTLP over HTTP, at /v1/traces below it."""
+    ratio: float = 0.01
+    """Of the traces that begin here, the share that is sampled. A trace that comes from a trusted peer
+    (`listener.trusted`) is sampled if that peer says so."""
+    service: str = "edgeq"
+    """service.name."""
+    headers: dict[str, str] = {}
+    """Sent to the collector. A secret is written "credential:NAME" (a file that systemd hands to the service) or
+    "env:NAME"; what is written here itself is masked wherever the configuration is shown."""
+    queue: int = 2048
+    """Spans of a worker that may wait for the collector; more are dropped, and counted."""
 
 
 class Dns(Table, frozen=True):
@@ -556,5 +575,6 @@ class Config(Table, frozen=True):
     forward: Forward = Forward()
     access_log: AccessLog = AccessLog()
     log: EventLog = EventLog()
+    trace: Trace | None = None
     dns: Dns = Dns()
     protect: Protect = Protect()

@@ -1,7 +1,8 @@
 """A configuration for people: every value by its key, as the file would write it, without secrets.
 
 What is secret: the names in `tenant.weights` where tenants are known by a credential, since there they are written as
-they are sent. Private keys are files that are named, and a URL may have no password, so nothing else is.
+they are sent; and values in `trace.headers` that are no names of secrets. Private keys are files that are named, and a
+URL may have no password, so nothing else is.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from edgeq.config.credentials_io import ENVIRONMENT, PREFIX
 from edgeq.config.lines import Path, show_path
-from edgeq.config.schema import Config, Tenant
+from edgeq.config.schema import Config, Tenant, Trace
 from edgeq.config.units import show
 from edgeq.wire.fields import PRIVATE
 
@@ -39,8 +41,11 @@ def leaves(config: Config) -> list[Leaf]:
 
 def without_secrets(config: Config) -> Config:
     """The same with each secret as `MASK`."""
-    tenant = config.tenant
-    return msgspec.structs.replace(config, tenant=masked_tenant(tenant)) if tenant.weights else config
+    if config.tenant.weights:
+        config = msgspec.structs.replace(config, tenant=masked_tenant(config.tenant))
+    if config.trace is not None and config.trace.headers:
+        config = msgspec.structs.replace(config, trace=masked_trace(config.trace))
+    return config
 
 
 def masked_tenant(tenant: Tenant) -> Tenant:
@@ -51,9 +56,15 @@ def masked_tenant(tenant: Tenant) -> Tenant:
     return msgspec.structs.replace(tenant, weights=masked)
 
 
+def masked_trace(trace: Trace) -> Trace:
+    """[trace] with each value of a header that stands there itself as `MASK`."""
+    masked = {name: text if text.startswith((PREFIX, ENVIRONMENT)) else MASK for name, text in trace.headers.items()}
+    return msgspec.structs.replace(trace, headers=masked)
+
+
 def is_secret(path: Path, config: Config) -> bool:
-    """May a key not even be named?"""
-    return path[:2] == ("tenant", "weights") and _has_secret_names(config.tenant)
+    """May neither a key nor its value be told? They are left to the file."""
+    return path[:2] == ("trace", "headers") or (path[:2] == ("tenant", "weights") and _has_secret_names(config.tenant))
 
 
 def _has_secret_names(tenant: Tenant) -> bool:

@@ -106,6 +106,9 @@ class Metrics:
         overflows = [(values, one["refused"].get("accept_backlog_overflow", 0)) for values, one in named]
         yield _counter("edgeq_accept_overflows", "Connections that the kernel dropped.", labels, overflows)
 
+        dropped = [((str(one["worker"]),), sum(one["refused"].values())) for one in rows if one["kind"] == "spans"]
+        yield _counter("edgeq_spans_dropped", "Spans that no collector has got.", ("worker",), dropped)
+
         # Of pools the sum over endpoints; tenants' names are not ours.
         waits: dict[tuple[str, ...], dict[str, float]] = {}
         for one in rows:

@@ -104,7 +104,7 @@ class Queues:
             )
 
     def _waits_of_workers(self) -> Iterator[dict[str, Any]]:
-        """What only the reports tell: places at listeners, pools, tenants, logs."""
+        """What only the reports tell: places at listeners, pools, tenants, logs, spans."""
         names = {one.address: one.name or one.address for one in self._config().listener}
         for slot, report in self._reports.all().items():
             for one in report.get("listeners", ()):
@@ -132,6 +132,12 @@ class Queues:
         for slot, report in self._reports.all().items():
             if "log" in report:
                 yield self._seen("log", "log", slot, depth=report["log"]["waiting"])
+            if "trace" in report:
+                spans = report["trace"]
+                refused = {"dropped": spans["dropped"]} if spans["dropped"] else {}
+                yield self._seen(
+                    "otel/spans", "spans", slot, depth=spans["waiting"], limit=spans["limit"], refused=refused
+                )
 
     def _seen(self, name: str, kind: str, worker: int | None = None, **values: Any) -> dict[str, Any]:
         """A queue whose high-water is what was seen here."""

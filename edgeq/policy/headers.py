@@ -28,6 +28,8 @@ FORWARDED: Final = 2
 TRACE_OFF: Final = 0
 TRACE_PASS: Final = 1
 TRACE_BEGIN: Final = 2
+TRACE_SPANS: Final = 3
+"""There are spans of edgeq's own: the worker's Tracer writes these fields."""
 
 
 class ForwardPolicy:

@@ -242,12 +242,10 @@ def _render_headers(head: RequestHead) -> str:
     text = ""
     host = head.host
     if host:
-        address, colon, port = host.rpartition(b":")
-        is_port = port.isdigit() and len(port) <= 5 and not port.startswith(b"0")
-        if colon and is_port and (b":" not in address or address.endswith(b"]")):
-            text += f'"server.address":{_quote(address)},"server.port":{int(port)},'
-        else:
-            text += f'"server.address":{_quote(host)},'
+        address, port = address_and_port(host)
+        text += f'"server.address":{_quote(address)},'
+        if port:
+            text += f'"server.port":{port},'
     if head.version:
         text += f'"network.protocol.version":{_quote(head.version.removeprefix(b"HTTP/"))},'
     fields = head.fields
@@ -256,6 +254,15 @@ def _render_headers(head: RequestHead) -> str:
     if fields.referer:
         text += f'"http.request.header.referer":[{_quote(fields.referer)}],'
     return text
+
+
+def address_and_port(host: bytes) -> tuple[bytes, int]:
+    """What a Host field says; the port is 0 if there is none, or what stands there is none."""
+    address, colon, port = host.rpartition(b":")
+    is_port = port.isdigit() and len(port) <= 5 and not port.startswith(b"0")
+    if colon and is_port and (b":" not in address or address.endswith(b"]")):
+        return address, int(port)
+    return host, 0
 
 
 def _render_who(down: Downstream) -> bytes:

@@ -93,12 +93,17 @@ class Hedge(Attempt):
                 outcome = DROPPED
                 if self.held is not None:
                     self.held.refused_beyond()
+            if exchange.trace is not None:
+                exchange.trace.end_hedge("", answer.status, now)
             self._leave(now, outcome)
             tries.hedge_lost(exchange, up.pool, "", "", "")
             return
         tries.hedge_won(exchange, self, data)
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
+        tracer = self.down.shard.tracer
+        if tracer is not None:
+            tracer.not_connected(self._exchange(), self, pool, reason)
         self._leave(monotonic(), IGNORED)
         tries = self.tries
         if tries is not None:
@@ -129,6 +134,9 @@ class Hedge(Attempt):
                 pool.upstream.failed(pool.member, reason, self.sent_at, False, now)
             if reason in OVERLOAD:
                 outcome = DROPPED
+        trace = self._exchange().trace
+        if trace is not None:
+            trace.end_hedge(reason, 0, now)
         self._leave(now, outcome)
         tries = self.tries
         if tries is not None:
@@ -136,6 +144,9 @@ class Hedge(Attempt):
 
     def cancel(self, now: float) -> None:
         """Nobody wants its answer any more."""
+        trace = self._exchange().trace
+        if trace is not None:
+            trace.end_hedge("", 0, now)
         self._leave(now, IGNORED)
 
     def _leave(self, now: float, outcome: int) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.ticket import DROPPED, IGNORED, OK
-from edgeq.policy.headers import TRACE_BEGIN, forward_prefix, trace_lines
+from edgeq.policy.headers import TRACE_BEGIN, TRACE_SPANS, forward_prefix, trace_lines
 from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
 from edgeq.response.tries import Tries
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgeq.policy.retry import RetryPolicy
     from edgeq.response.grace import Grace
     from edgeq.route.table import Route
+    from edgeq.trace.spans import Trace
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
     from edgeq.upstream.upstream import Upstream
@@ -82,6 +83,7 @@ class Exchange(Attempt):
         "reused",
         "route",
         "status",
+        "trace",
         "trace_id",
     )
 
@@ -92,6 +94,8 @@ class Exchange(Attempt):
         self.prefix: bytes = head.prefix
         self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
         self.trace_id = b""
+        self.trace: Trace | None = None
+        """None unless it is sampled."""
         self.begun_at: float = now
         self._passed: int = 0
         """Past the limit of its tenant: 1; past that of the route as well: 2."""
@@ -158,6 +162,9 @@ class Exchange(Attempt):
                 self._submit(upstream)
                 return
         self.size_bytes = len(self.head.raw) + len(self.pending)
+        tracer = self.down.shard.tracer
+        if tracer is not None:
+            tracer.waits(self, full.resource, now)
         full.offer(self, now)
 
     def _pass(self, route: Route, now: float) -> Bulkhead | None:
@@ -178,6 +185,8 @@ class Exchange(Attempt):
 
     def granted(self, bulkhead: Bulkhead, now: float) -> None:
         """The wait is over."""
+        if self.trace is not None:
+            self.trace.end_wait(now)
         route = self.route
         try:
             if route is not None and bulkhead is route.upstream.bulkhead:
@@ -319,8 +328,12 @@ class Exchange(Attempt):
             )
             up.transport.write(b"".join(out))
         else:
-            trace = trace_lines(head, forward, shard.ids.make())
-            self.trace_id = trace[16:48]
+            tracer = shard.tracer
+            if tracer is not None and forward.trace == TRACE_SPANS:
+                trace = tracer.lines(self, up, now)
+            else:
+                trace = trace_lines(head, forward, shard.ids.make())
+                self.trace_id = trace[16:48]
             up.transport.write(
                 b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", self.pending))
             )
@@ -701,6 +714,9 @@ class Exchange(Attempt):
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
         """No connection to one endpoint could be had."""
+        tracer = self.down.shard.tracer
+        if tracer is not None:
+            tracer.not_connected(self, self, pool, reason)
         if not self._tries().after_dial(self, pool):
             self.fail(reason, pool.resource, "")
 
@@ -733,11 +749,15 @@ class Exchange(Attempt):
 
     def let_go(self, up: UpstreamConnection) -> None:
         """A try is over; its connection belongs to nobody."""
+        if self.trace is not None:
+            self.trace.end_try(self, monotonic())
         self.up = None
         up.exchange = None
 
     def put_back(self, up: UpstreamConnection, answer: ResponseHead, size: int, now: float) -> None:
         """An answer is not passed on; `size` bytes of its body are here. Its connection is kept if those are all."""
+        if self.trace is not None:
+            self.trace.answered(answer.status)
         self.let_go(up)
         whole = size == (answer.content_length if answer.body_kind == LENGTH else 0)
         if answer.body_kind > LENGTH and answer.status != 304:
@@ -760,6 +780,8 @@ class Exchange(Attempt):
     def turn(self, route: Route, now: float) -> None:
         """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
         seen to it that the request may go there."""
+        if self.trace is not None:
+            self.trace.end_try(self, now)
         self.give_up(now)
         self.tries = None
         self.route = route
@@ -789,6 +811,8 @@ class Exchange(Attempt):
     def end_try(self, outcome: int, now: float) -> None:
         """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
         of its own: a limit that is learned must not take the sum for one."""
+        if self.trace is not None:
+            self.trace.end_try(self, now)
         route = self.route
         if route is not None and self.held is route.upstream.bulkhead:
             self.held.release(self, now, outcome)
@@ -803,6 +827,8 @@ class Exchange(Attempt):
             return
         other.up = None
         self.take_over(other)
+        if self.trace is not None:
+            self.trace.adopt_hedge()
         self.up = up
         up.exchange = self
         self.sent_at = other.sent_at
@@ -823,6 +849,8 @@ class Exchange(Attempt):
 
     def blame(self, pool: Pool, reason: str) -> None:
         """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
+        if self.trace is not None:
+            self.trace.failed(self, reason, monotonic())
         member = pool.member
         if member is not None:
             pool.upstream.failed(member, reason, self.sent_at, self.answer_started, monotonic())
@@ -996,6 +1024,8 @@ class Exchange(Attempt):
             return
         if self.reason:
             self._count()
+        if shard.tracer is not None:
+            shard.tracer.ended(self, now)
         if shard.log_enabled:
             self._record(now)
         if self.tries is not None or self.held is not None:
@@ -1020,6 +1050,8 @@ class Exchange(Attempt):
             self.reason = grace.first_reason
             self.resource = grace.first_resource
             shard.refusals.count(self.reason, self.resource)
+        if shard.tracer is not None and not grace.silent:
+            shard.tracer.ended(self, now)
         if shard.log_enabled and not grace.silent:
             self._record(now)
         grace.end(self, now)

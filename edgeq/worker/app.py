@@ -13,7 +13,7 @@ import gc
 import socket
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
@@ -25,7 +25,7 @@ from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
 from edgeq.board.resources import EndpointCells, Resources
 from edgeq.cache.cache import RouteCache
 from edgeq.cache.rules import CacheSettings
-from edgeq.config.schema import Config, Forward, ListenerTls, Protect
+from edgeq.config.schema import Config, ListenerTls, Protect
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
@@ -40,7 +40,16 @@ from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
 from edgeq.policy.fallback import GROUPS, QUOTA, STATUSES, Fallback, PreparedAnswer
-from edgeq.policy.headers import FORWARDED, OFF, TRACE_BEGIN, TRACE_OFF, TRACE_PASS, X_FORWARDED, ForwardPolicy
+from edgeq.policy.headers import (
+    FORWARDED,
+    OFF,
+    TRACE_BEGIN,
+    TRACE_OFF,
+    TRACE_PASS,
+    TRACE_SPANS,
+    X_FORWARDED,
+    ForwardPolicy,
+)
 from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.rate import (
     HEADERS_BOTH,
@@ -58,6 +67,7 @@ from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.supervisor.messages import SeenConnection
+from edgeq.trace.spans import Tracer
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
@@ -65,6 +75,9 @@ from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import Shard
+
+if TYPE_CHECKING:
+    from edgeq.trace.exporter_io import Exporter
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
@@ -114,6 +127,9 @@ class App:
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
         self._old_access: AccessLogWriter | None = None
         """The one that a reload has replaced, while lines wait in it."""
+        self._exporter: Exporter | None = None
+        self._old_exporter: Exporter | None = None
+        """The one that a reload has replaced, while spans wait in it."""
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
@@ -157,10 +173,12 @@ class App:
         """Begin to accept."""
         self._loop = loop
         config = self._config
-        self._shard = Shard(
-            _forward_policy(config.forward), self._access.ring, self._log, loop.call_soon, loop.call_later
-        )
+        self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.flush_log = self._access.flush
+        try:
+            self._trace(config)
+        except ValueError as error:  # as below
+            self._log.error("trace.failed", problem=str(error))
         self._resolver = Resolver(loop, config.dns, self._log)
         # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
         self._configure(self._generation, config, self._board.started)
@@ -198,9 +216,11 @@ class App:
             self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
             self._shard.ring = self._access.ring
             self._shard.flush_log = self._access.flush
+        if old.trace != config.trace or old.forward.trace != config.forward.trace:
+            self._trace(config)
         if old.dns != config.dns:
             self._resolver.configure(config.dns)
-        self._shard.forward = _forward_policy(config.forward)
+        self._shard.forward = _forward_policy(config)
         self._configure(generation, config, False, rereads, same)
 
     def _configure(
@@ -253,6 +273,32 @@ class App:
         for listener in config.listener:
             self._open(listener, rereads)
         self._row.set_generation(generation)
+
+    def _trace(self, config: Config) -> None:
+        """Begin, change or end tracing. Raises ValueError if a secret cannot be read; then nothing has changed."""
+        trace = config.trace
+        exporter = None
+        tracer = None
+        if trace is not None:
+            from edgeq.trace.exporter_io import Exporter  # a worker without [trace] does not pay for http.client
+
+            exporter = Exporter(trace, self._slot, self._log)
+            tracer = Tracer(trace.ratio, config.forward.trace == "begin", exporter, self._log)
+        if self._exporter is not None:
+            self._flush_spans(last=True)
+            if self._old_exporter is not None:
+                self._old_exporter.close(0.0)
+            self._old_exporter = self._exporter
+            self._old_exporter.retire()
+        self._exporter = exporter
+        self._shard.tracer = tracer
+
+    def _flush_spans(self, last: bool = False) -> None:
+        """Hand on what has ended, and tell what has come of it."""
+        tracer = self._shard.tracer
+        if tracer is not None and self._exporter is not None:
+            tracer.flush(last)
+            self._exporter.tick()
 
     def _service(self, name: str) -> UpstreamService:
         """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
@@ -510,6 +556,9 @@ class App:
         self._access.flush()
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
+        self._flush_spans()
+        if self._old_exporter is not None and self._old_exporter.finish():
+            self._old_exporter = None
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
@@ -658,7 +707,9 @@ class App:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
+        traces = {"trace": self._exporter.snapshot()} if self._exporter is not None else {}
         return {
+            **traces,
             "refusals": self._told.of(self._shard.refusals),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams([service.upstream for service in self._services.values()], now),
@@ -700,20 +751,26 @@ class App:
         self._access.close()
         if self._old_access is not None:
             self._old_access.close(0.0)
+        self._flush_spans(last=True)
+        if self._exporter is not None:
+            self._exporter.close()
+        if self._old_exporter is not None:
+            self._old_exporter.close(0.0)
 
 
 def _has_bulkhead(config: RouteConfig) -> bool:
     return config.limit > 0 or config.paused
 
 
-def _forward_policy(config: Forward) -> ForwardPolicy:
+def _forward_policy(whole: Config) -> ForwardPolicy:
+    config = whole.forward
     node = config.node or socket.gethostname() or "gateway"
     deadline = DeadlineHeader(config.deadline.lower().encode()) if config.deadline else None
     return ForwardPolicy(
         _CLIENTS[config.client],
         config.via,
         node.encode(),
-        _TRACES[config.trace],
+        _TRACES[config.trace] if whole.trace is None else TRACE_SPANS,
         deadline,
         config.priority.lower().encode(),
     )

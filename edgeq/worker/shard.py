@@ -10,6 +10,7 @@ from edgeq.listener.accept_policy import LogPace
 from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
+from edgeq.trace.spans import Tracer
 from edgeq.wire.head import RequestHead
 from edgeq.worker.wheel import FineWheel, Timed, Wheel
 
@@ -41,6 +42,7 @@ class Shard:
         "requests",
         "ring",
         "routes",
+        "tracer",
         "unpolled",
         "wheel",
     )
@@ -60,6 +62,8 @@ class Shard:
         self.flush_log: Any = None
         self.log: Any = log
         """structlog logger of events."""
+        self.tracer: Tracer | None = None
+        """None unless [trace] is configured."""
         self.call_soon: Any = call_soon
         self.downstreams: set[Timed] = set()
         self.unpolled: set[Timed] = set()

@@ -143,6 +143,17 @@ def test_stuck_workers_are_judged_anew_after_a_reload() -> None:
     assert "server.stuck.after: 2s -> 5s" in changes.summary
 
 
+def test_headers_of_the_collector_are_not_shown() -> None:
+    """That they have changed is told, and what they were and are is not."""
+    text = '[trace]\nratio = {}\nheaders = {{ a = "{}" }}\n[server]'
+    old, new = (OLD.replace("[server]", text.format(*one)) for one in ((0.1, "s3cret"), (0.5, "s3cret-too")))
+    changes = diff(load_text(old, "old").config, load_text(new, "new").config)
+    assert changes.tables_changed == ("trace",)
+    assert changes.summary == ("trace.headers: changed", "trace.ratio: 0.1 -> 0.5")
+    added = diff(load_text(OLD, "old").config, load_text(new, "new").config)
+    assert added.summary == ("trace: added",)
+
+
 def test_admin_rights_change_in_place() -> None:
     """Mode and group of the admin socket follow a reload; its path and the address of metrics need a start."""
     changes = change(("[server]", '[server]\nadmin = "/x"\nadmin_mode = "0600"\nmetrics = "127.0.0.1:9"'))

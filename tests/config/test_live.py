@@ -147,9 +147,11 @@ def test_names_that_are_secrets_are_not_set() -> None:
     file = File(FILE.replace('"header:x-tenant"', '"header:authorization"\nweights = { hunter1 = 2 }'))
     with pytest.raises(ChangeError, match=r"the names in tenant\.weights are secrets"):
         file.set("tenant", "key", "route")
-    with pytest.raises(ChangeError, match="names are secrets") as caught:
+    with pytest.raises(ChangeError, match="tenant weights: holds secrets") as caught:
         file.set("tenant", "weights.hunter2", "4")
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(ChangeError, match="trace headers: holds secrets"):
+        file.set("trace", "headers.authorization", "hunter3")
 
 
 def test_time_to_live() -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from edgeq.config.credentials_io import read_header
 from edgeq.config.load import NO_OVERRIDES, Overrides, admin_path, load_file, load_text, quickstart
-from edgeq.config.schema import Duration, PreparedAnswer, RouteCache, RouteFallback, Size
+from edgeq.config.schema import Duration, PreparedAnswer, RouteCache, RouteFallback, Size, Trace
+from edgeq.config.shown import masked_trace
 from edgeq.errors import EXIT_CONFIG, ConfigError
 
 GOOD = """
@@ -34,6 +37,18 @@ def problems(text: str, name: str = "edgeq.toml", overrides: Overrides = NO_OVER
 def with_(line: str) -> str:
     """A good configuration, and something on line 6."""
     return f"{GOOD}{line}\n"
+
+
+def needs_otel() -> None:
+    """Without its package [trace] is a mistake in itself."""
+    pytest.importorskip("opentelemetry.proto", reason='the extra "otel" is not installed')
+
+
+def load_trace(text: str) -> Trace:
+    needs_otel()
+    trace = load_text(text, "f").config.trace
+    assert trace is not None
+    return trace
 
 
 def test_the_smallest_file() -> None:
@@ -316,6 +331,7 @@ def test_the_admin_socket_of_a_wrong_file(tmp_path: Path) -> None:
 
 def test_the_example_is_right() -> None:
     """The example in the repository passes, and every key that it shows commented out exists with that default."""
+    needs_otel()
     example = Path(__file__).parents[2] / "edgeq.toml.example"
     config = load_file(str(example)).config
     shown = "\n".join(
@@ -323,7 +339,8 @@ def test_the_example_is_right() -> None:
         for line in example.read_text().splitlines()[4:]
         if "tls" not in line and "min_version" not in line
     )
-    assert load_text(shown, "shown").config == config
+    # Without its table nothing is traced; with it, and nothing else said, the defaults hold.
+    assert load_text(shown, "shown").config == replace(config, trace=Trace())
 
 
 _TABLES = [
@@ -448,6 +465,38 @@ class TestCertificates:
             assert len(wrong) == 1
             assert wrong[0].startswith(f"f:9: upstream.api.tls.key: {says}")
 
+    def test_secrets_of_headers(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A header's value may come from the environment or a credential. It is checked without being told, and the
+        configuration keeps the name."""
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        (folder / "token").write_text("Bearer s3cret\n")
+        (folder / "bad").write_text("s3cret\r\nx: y")
+        monkeypatch.setenv("EDGEQ_TOKEN", "s3cret")
+        text = with_('[trace.headers]\na = "credential:token"\nb = "env:EDGEQ_TOKEN"\nc = "s3cret"')
+        headers = load_trace(text).headers
+        assert headers == {"a": "credential:token", "b": "env:EDGEQ_TOKEN", "c": "s3cret"}
+        assert [read_header(one) for one in headers.values()] == ["Bearer s3cret", "s3cret", "s3cret"]
+        shown = masked_trace(load_trace(text))
+        assert shown.headers == {"a": "credential:token", "b": "env:EDGEQ_TOKEN", "c": "***"}
+        for name, says in (
+            ("bad", 'the credential "bad" is no value of a header'),
+            ("none", 'there is no credential "none"'),
+            ("../token", '"../token" is no name of a credential'),
+        ):
+            (wrong,) = problems(text.replace("credential:token", f"credential:{name}"), "f")
+            assert wrong.startswith(f"f:7: trace.headers.a: {says}")
+            assert "s3cret" not in wrong
+
+    def test_a_missing_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who asks for spans without the package that encodes them is told what to install."""
+        needs_otel()
+        assert problems(with_("[trace]")) == []
+        monkeypatch.setattr("edgeq.config.files_io.find_spec", lambda name: None)
+        (wrong,) = problems(with_("[trace]"))
+        assert (
+            wrong == "edgeq.toml:6: trace: needs the extra \"otel\", which is not installed: pip install 'edgeq[otel]'"
+        )
+
     @staticmethod
     def found(folder: Path, certificate: str, key: str) -> list[str]:
         text = with_('[[listener]]\naddress = "[::]:1"\n[[listener.tls.certificates]]')
@@ -532,6 +581,32 @@ def test_a_cache_with_its_defaults() -> None:
     config = load_text(with_(f"{_ROUTE}cache = {{}}\nfallback.answer.status = 200"), "f").config
     assert config.route[0].cache == RouteCache()
     assert config.route[0].fallback == RouteFallback(answer=PreparedAnswer(status=200))
+
+
+_TRACE = [
+    ('[trace]\nendpoint = "127.0.0.1:4318"', 'edgeq.toml:7: trace.endpoint: a collector is written "http://HOST:PORT"'),
+    ('[trace]\nendpoint = "http://me:pw@a"', "edgeq.toml:7: trace.endpoint: no user and password here"),
+    ('[trace]\nendpoint = "http://a:b"', 'edgeq.toml:7: trace.endpoint: "b" is no port'),
+    ('[trace]\nendpoint = "http://a?b"', 'edgeq.toml:7: trace.endpoint: "a?b" is no host name'),
+    ("[trace]\nratio = 1.5", "edgeq.toml:7: trace.ratio: is a share, from 0 to 1"),
+    ('[trace]\nratio = "1%"', "edgeq.toml:7: trace.ratio: expected a number, got a string"),
+    ("[trace]\nqueue = 1", "edgeq.toml:7: trace.queue: must be from 256 to 65536"),
+    ('[trace]\nservice = ""', "edgeq.toml:7: trace.service: must not be empty"),
+    ('[trace]\nheaders = { "a b" = "x" }', 'edgeq.toml:7: trace.headers."a b": not the name of a header field'),
+    ('[trace]\nheaders = { Host = "x" }', "edgeq.toml:7: trace.headers.Host: is written by edgeq itself"),
+    ('[trace]\nheaders = { a = "\u00e4" }', "edgeq.toml:7: trace.headers.a: this is no value of a header"),
+    ('[trace]\nheaders = { a = "env:EDGEQ_NO" }', 'edgeq.toml:7: trace.headers.a: there is no variable "EDGEQ_NO"'),
+    ("[trace]\nqeue = 5", "edgeq.toml:7: trace.qeue: unknown key (did you mean queue?)"),
+    ('[forward]\ntrace = "pass"\n[trace]', 'edgeq.toml:7: forward.trace: with [trace] it must be "begin" (or "off")'),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), _TRACE, ids=[expected for _, expected in _TRACE])
+def test_traces_that_make_no_sense(text: str, expected: str) -> None:
+    """One mistake, one problem, with its line and key."""
+    needs_otel()
+    (found,) = problems(with_(text))
+    assert found.startswith(expected)
 
 
 @pytest.mark.parametrize(("text", "expected"), _POLICY, ids=[expected for _, expected in _POLICY])
