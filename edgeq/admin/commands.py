@@ -405,8 +405,8 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect or "
-        "trace",
+        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect "
+        "or trace",
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),
