@@ -4,25 +4,32 @@ and docs/admin.md are made (`reference.py`).
 A command has a level: "viewer" reads, "admin" changes something and is logged with who asked. Levels stand in the table
 and not in the handlers, where one is easily forgotten (CVE-2026-6667: PgBouncer's KILL_CLIENT).
 
-    text    WORDS [ARGUMENT ..] [json]         echo "show queues upstream/api" | socat - /run/edgeq/admin.sock
-    HTTP    METHOD PATH[?ARGUMENT=..]          curl --unix-socket /run/edgeq/admin.sock http://edgeq/v1/queues
+    text    WORDS [ARGUMENT ..] [--OPTION ..] [json]   echo "show queues upstream/api" | socat - /run/edgeq/admin.sock
+    HTTP    METHOD PATH[?ARGUMENT=..&OPTION=..]        curl --unix-socket /run/edgeq/admin.sock http://edgeq/v1/queues
+
+In a text command words go together within quotes, as in a shell.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 from edgeq.admin.render import WIDTH, Body, Column, Record, render_text
 from edgeq.admin.rights import Level
+from edgeq.config.change import LIVE, Change, parse_value
+from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
 
 Arguments: TypeAlias = Mapping[str, str]
 
+MAX_COMMENT: Final = 200
 STREAM: Final = "application/x-ndjson"
 """The media type of an answer that goes on until the client leaves."""
 
@@ -33,6 +40,77 @@ class Reloaded(NamedTuple):
     ok: bool
     generation: int
     error: str
+    ended: Sequence[str] = ()
+    """Live changes that do not hold any more, and why."""
+
+
+class Client(NamedTuple):
+    """Who asks, and how."""
+
+    accept: str = ""
+    """The media types that it takes; empty for a text command."""
+    if_match: str = ""
+    """The ETag that it knows."""
+    uid: int = -1
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A live change that somebody asks for."""
+
+    resource: str
+    key: str
+    value: str | None
+    """As it was typed; None: what the file says."""
+    undoes: str | None = None
+    """Only if that is what the file says is `value` set."""
+    ttl_s: float = 0.0
+    """0: it holds until it is taken back."""
+    comment: str = ""
+    persists: bool = False
+    if_match: str = ""
+    uid: int = -1
+    pid: int = 0
+
+    def change(self, now: float) -> Change:
+        """As it is kept; `now` in seconds since 1970."""
+        return Change(
+            self.resource,
+            self.key,
+            None,
+            uid=self.uid,
+            pid=self.pid,
+            since=now,
+            until=now + self.ttl_s if self.ttl_s else None,
+            comment=self.comment,
+            persisted=self.persists,
+        )
+
+    def told(self) -> Record:
+        """For the log."""
+        return {
+            "resource": self.resource,
+            "key": self.key,
+            "value": self.value,
+            "uid": self.uid,
+            "peer_pid": self.pid,
+            "ttl_s": self.ttl_s or None,
+            "comment": self.comment,
+            "persist": self.persists,
+        }
+
+
+class Changed(NamedTuple):
+    """What came of a live change."""
+
+    status: int
+    """As HTTP has it."""
+    generation: int
+    etag: str
+    error: str = ""
+    behind: Sequence[int] = ()
+    """Workers that hang, or start, and do not run it yet."""
 
 
 class Control(Protocol):
@@ -68,6 +146,16 @@ class Control(Protocol):
     async def reload(self) -> Reloaded:
         """Read the configuration again; returns when all workers run it, or it was refused."""
 
+    async def change(self, wish: Wish) -> Changed:
+        """Change one key; returns when all workers run it, or it was refused."""
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        """Upstream and URL of the endpoints that somebody may mean."""
+
+    @property
+    def etag(self) -> str:
+        """Of the configuration that runs."""
+
     def drain(self) -> None:
         """Begin to stop."""
 
@@ -80,20 +168,23 @@ class Answer(NamedTuple):
     text: bytes = b""
     media: str = ""
     stream: AsyncIterator[Record] | None = None
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One argument: by place in a text command, by name in a query. All of them may be left out."""
+    """One argument: in a text command by its place, or if it is an option by its name; in a query by its name."""
 
     name: str
     help: str
     check: Callable[[str], str] | None = None
     """Says what is wrong with a value; empty if nothing is."""
+    required: bool = False
+    is_flag: bool = False
+    """An option that has no value."""
 
 
-Run: TypeAlias = Callable[[Control, Arguments, str], Awaitable[Answer]]
-"""Control, arguments, and what the client accepts ("" for a text command)."""
+Run: TypeAlias = Callable[[Control, Arguments, Client], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +192,7 @@ class Command:
     """One row of the table."""
 
     words: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     path: str
     level: Level
     help: str
@@ -111,6 +202,7 @@ class Command:
     """For people; empty: all keys."""
     example: str = ""
     """As it is typed; empty: the words."""
+    options: tuple[Argument, ...] = ()
     render: Callable[[Record], str] | None = None
     """For people, if not as a table."""
 
@@ -123,13 +215,19 @@ class Command:
     @property
     def usage(self) -> str:
         """The words with their arguments."""
-        return " ".join([self.words, *(f"[{one.name.upper()}]" for one in self.arguments)])
+        arguments = [one.name.upper() if one.required else f"[{one.name.upper()}]" for one in self.arguments]
+        options = [f"[--{one.name}]" if one.is_flag else f"[--{one.name} {one.name.upper()}]" for one in self.options]
+        return " ".join([self.words, *arguments, *options])
 
     @property
     def http(self) -> str:
         """Method and path with the arguments."""
-        query = "&".join(f"{one.name}={one.name.upper()}" for one in self.arguments)
+        query = "&".join(f"{one.name}={one.name.upper()}" for one in (*self.arguments, *self.options))
         return f"{self.method} {self.path}" + (f"?{query}" if query else "")
+
+    def missing(self, arguments: Arguments) -> str:
+        """The first argument that has to be there and is not; empty: there is none."""
+        return next((one.name.upper() for one in self.arguments if one.required and one.name not in arguments), "")
 
 
 class Found(NamedTuple):
@@ -140,15 +238,18 @@ class Found(NamedTuple):
     json: bool = False
 
 
-def _subject(name: str, keys: tuple[str, ...] = ()) -> Run:
-    """The handler of a subject; `keys` are those in which its filter looks."""
+def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> Run:
+    """The handler of a subject; `keys` are those in which its filter looks. `is_tagged`: it tells of the configuration,
+    whose ETag it has."""
 
-    async def run(control: Control, arguments: Arguments, _accept: str) -> Answer:
+    async def run(control: Control, arguments: Arguments, _client: Client) -> Answer:
         records = control.show(name)
         text = arguments.get("match", "")
         if text:
             records = [one for one in records if any(text in str(one.get(key, "")) for key in keys)]
-        return Answer(200, records)
+        if arguments.get("diff", "false") == "true":
+            records = [one for one in records if one["source"] == LIVE]
+        return Answer(200, records, etag=control.etag if is_tagged else "")
 
     return run
 
@@ -159,29 +260,29 @@ def history_of(arguments: Arguments) -> tuple[str, float]:
     return resource, float(arguments.get("seconds", "10" if resource == ALL else "60"))
 
 
-async def _history(control: Control, arguments: Arguments, _accept: str) -> Answer:
+async def _history(control: Control, arguments: Arguments, _client: Client) -> Answer:
     found = control.history(*history_of(arguments))
     return Answer(404, {"ok": False, "error": found}) if isinstance(found, str) else Answer(200, found)
 
 
-async def _events(control: Control, arguments: Arguments, _accept: str) -> Answer:
+async def _events(control: Control, arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, control.events(int(arguments.get("count", "50"))))
 
 
-async def _connections(control: Control, arguments: Arguments, _accept: str) -> Answer:
+async def _connections(control: Control, arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, await control.connections(int(arguments.get("count", "50"))))
 
 
-async def _follow_events(control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _follow_events(control: Control, _arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, (), media=STREAM, stream=control.follow_events())
 
 
-async def _metrics(control: Control, _arguments: Arguments, accept: str) -> Answer:
-    media, text = control.metrics(accept)
+async def _metrics(control: Control, _arguments: Arguments, client: Client) -> Answer:
+    media, text = control.metrics(client.accept)
     return Answer(200, (), text, media)
 
 
-async def _explain(control: Control, arguments: Arguments, _accept: str) -> Answer:
+async def _explain(control: Control, arguments: Arguments, _client: Client) -> Answer:
     what = arguments.get("what", "")
     found = control.explain(what)
     if found is None:
@@ -189,36 +290,119 @@ async def _explain(control: Control, arguments: Arguments, _accept: str) -> Answ
     return Answer(200, found)
 
 
-async def _version(control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _version(control: Control, _arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, control.version())
 
 
-async def _reload(control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _reload(control: Control, _arguments: Arguments, _client: Client) -> Answer:
     result = await control.reload()
     return Answer(200 if result.ok else 422, result._asdict())
 
 
-async def _drain(control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _change(control: Control, wish: Wish, arguments: Arguments, client: Client) -> Answer:
+    """Ask for a change, with what the options say of it."""
+    wish = replace(
+        wish,
+        ttl_s=_ttl_s(arguments.get("ttl", "")),
+        comment=arguments.get("comment", ""),
+        persists=arguments.get("persist", "false") == "true",
+        if_match=arguments.get("if-match", "") or client.if_match,
+        uid=client.uid,
+        pid=client.pid,
+    )
+    done = await control.change(wish)
+    if done.error:
+        return Answer(done.status, {"ok": False, "error": done.error, "etag": done.etag}, etag=done.etag)
+    said: dict[str, Any] = {"ok": True, "generation": done.generation, "etag": done.etag}
+    if done.behind:
+        said["behind"] = list(done.behind)
+    return Answer(done.status, said, etag=done.etag)
+
+
+async def _set(control: Control, arguments: Arguments, client: Client) -> Answer:
+    wish = Wish(arguments["resource"], arguments["key"], arguments["value"])
+    return await _change(control, wish, arguments, client)
+
+
+async def _unset(control: Control, arguments: Arguments, client: Client) -> Answer:
+    return await _change(control, Wish(arguments["resource"], arguments["key"], None), arguments, client)
+
+
+def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
+    """The handler of a change of an endpoint."""
+
+    async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
+        text = arguments["endpoint"]
+        found = control.endpoints(text)
+        if len(found) != 1:
+            several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
+            error = several if found else f"there is no endpoint {text}: show endpoints"
+            return Answer(422, {"ok": False, "error": error})
+        ((upstream, url),) = found
+        wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes)
+        return await _change(control, wish, arguments, client)
+
+    return run
+
+
+def _route(key: str, value: str, undoes: str | None = None) -> Run:
+    """The handler of a change of a route."""
+
+    async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
+        resource = "route/" + arguments["route"].removeprefix("route/")
+        return await _change(control, Wish(resource, key, value, undoes), arguments, client)
+
+    return run
+
+
+_drain_endpoint: Final = _endpoint("weight", "0")
+
+
+async def _drain(control: Control, arguments: Arguments, client: Client) -> Answer:
+    if arguments.get("endpoint"):
+        return await _drain_endpoint(control, arguments, client)
+    if arguments:  # an endpoint's name that was lost must not end it all
+        return Answer(422, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
     control.drain()
     return Answer(202, {"ok": True, "draining": True})
 
 
-async def _live(_control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _live(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, {"ok": True})
 
 
-async def _ready(control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _ready(control: Control, _arguments: Arguments, _client: Client) -> Answer:
     ready = control.is_ready()
     return Answer(200 if ready else 503, {"ok": ready})
 
 
-async def _help(_control: Control, _arguments: Arguments, _accept: str) -> Answer:
+async def _help(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
     rows = [{"command": one.usage, "http": one.http, "level": one.level, "help": one.help} for one in COMMANDS]
     return Answer(200, rows)
 
 
 def _count(text: str) -> str:
     return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 1000 else "a number from 1 to 1000"
+
+
+def _ttl_s(text: str) -> float:
+    """Seconds; 0 for none. Raises ValueError."""
+    return float(parse_duration(parse_value(text))) if text else 0.0
+
+
+def _is_ttl(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        if _ttl_s(text) > 0:
+            return ""
+    return 'a duration such as "10m", "90s" or "1h"'
+
+
+def _is_comment(text: str) -> str:
+    return "" if len(text) <= MAX_COMMENT and text.isprintable() else f"{MAX_COMMENT} printable characters at most"
+
+
+def _is_flag(text: str) -> str:
+    return "" if text in ("true", "false") else "true or false"
 
 
 def _seconds(text: str) -> str:
@@ -229,6 +413,28 @@ def _match(what: str) -> tuple[Argument, ...]:
     return (Argument("match", f"only those that have this text in their {what}"),)
 
 
+_IF_MATCH: Final = Argument("if-match", "only if the configuration is still the one with this ETag, else 412")
+_COMMENT: Final = Argument("comment", f"why, for whoever looks later; {MAX_COMMENT} characters at most", _is_comment)
+_TAKE_BACK: Final = (_COMMENT, _IF_MATCH)
+_CHANGE: Final = (
+    Argument("ttl", "for how long; then it is taken back by itself", _is_ttl),
+    _COMMENT,
+    Argument("persist", "write it to server.changes, so that it outlives a restart", _is_flag, is_flag=True),
+    _IF_MATCH,
+)
+_RESOURCE: Final = (
+    Argument(
+        "resource",
+        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect "
+        "or trace",
+        required=True,
+    ),
+    Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),
+)
+_OF_ENDPOINT: Final = (
+    Argument("endpoint", "URL, or host and port; UPSTREAM#URL where several have it", required=True),
+)
+_OF_ROUTE: Final = (Argument("route", "its name", required=True),)
 _N: Final = "count"
 COMMANDS: Final = (
     Command(
@@ -341,11 +547,31 @@ COMMANDS: Final = (
         "GET",
         "/v1/limits",
         "viewer",
-        "every limit with the value in force, and where it comes from: file, default, learned, or the kernel",
-        _subject("limits", ("limit", "source")),
+        "every limit with the value in force, and where it comes from: file, default, live, learned, or the kernel",
+        _subject("limits", ("limit", "source"), True),
         _match("key or source"),
         (Column("limit", gives_way=True), Column("value"), Column("source"), Column("configured", gives_way=True)),
         "show limits learned",
+        (Argument("diff", "only what is set live, beside what the file says", _is_flag, is_flag=True),),
+    ),
+    Command(
+        "show changes",
+        "GET",
+        "/v1/changes",
+        "viewer",
+        "what is set live: value, that of the file, who did it, and until when it holds",
+        _subject("changes", ("resource", "key"), True),
+        _match("resource or key"),
+        (
+            Column("resource", gives_way=True),
+            Column("key", gives_way=True),
+            Column("value", gives_way=True),
+            Column("file", gives_way=True),
+            Column("uid", "", _N),
+            Column("left_s", "left", _N),
+            Column("comment", gives_way=True),
+        ),
+        "show changes upstream/api",
     ),
     Command(
         "show workers",
@@ -416,7 +642,7 @@ COMMANDS: Final = (
         "/v1/config",
         "viewer",
         "the configuration that runs, each value with whether it is the default; secrets are masked",
-        _subject("config", ("key",)),
+        _subject("config", ("key",), True),
         _match("key"),
         (Column("key", gives_way=True), Column("value", gives_way=True), Column("default")),
         "show config upstream.api",
@@ -485,11 +711,107 @@ COMMANDS: Final = (
         (Argument("what", "a resource (upstream/api, route/checkout, listener/:8080, worker/0) or a request's id"),),
         (),
         "explain upstream/api",
-        verdict.render,
+        render=verdict.render,
     ),
     Command("show version", "GET", "/v1/version", "viewer", "version of the running program", _version),
     Command("reload", "POST", "/v1/reload", "admin", "read the configuration again and apply the difference", _reload),
-    Command("drain", "POST", "/v1/drain", "admin", "finish what runs, then stop", _drain),
+    Command(
+        "set",
+        "PUT",
+        "/v1/changes",
+        "admin",
+        "change a key of the configuration in all workers, on top of what the file says",
+        _set,
+        (*_RESOURCE, Argument("value", "as in the file, quotes may be left out", required=True)),
+        (),
+        'set upstream/api limit 64 --ttl 10m --comment "sale"',
+        _CHANGE,
+    ),
+    Command(
+        "unset",
+        "DELETE",
+        "/v1/changes",
+        "admin",
+        "take a change back: what the file says holds again",
+        _unset,
+        _RESOURCE,
+        (),
+        "unset upstream/api limit",
+        _TAKE_BACK,
+    ),
+    Command(
+        "drain",
+        "POST",
+        "/v1/drain",
+        "admin",
+        "finish what runs, then stop; with an endpoint: send it nobody new but clients that stick to it (weight 0)",
+        _drain,
+        (replace(_OF_ENDPOINT[0], required=False),),
+        (),
+        "drain 10.0.0.7:9000",
+        _CHANGE,
+    ),
+    Command(
+        "undrain",
+        "POST",
+        "/v1/undrain",
+        "admin",
+        "give an endpoint its weight again",
+        _endpoint("weight", "1", "0"),
+        _OF_ENDPOINT,
+        (),
+        "undrain 10.0.0.7:9000",
+        _TAKE_BACK,
+    ),
+    Command(
+        "disable",
+        "POST",
+        "/v1/disable",
+        "admin",
+        "treat an endpoint as if it were not there; what runs is finished",
+        _endpoint("enabled", "false"),
+        _OF_ENDPOINT,
+        (),
+        "disable http://10.0.0.7:9000",
+        _CHANGE,
+    ),
+    Command(
+        "enable",
+        "POST",
+        "/v1/enable",
+        "admin",
+        "use a disabled endpoint again",
+        _endpoint("enabled", "true", "false"),
+        _OF_ENDPOINT,
+        (),
+        "enable http://10.0.0.7:9000",
+        _TAKE_BACK,
+    ),
+    Command(
+        "pause",
+        "POST",
+        "/v1/pause",
+        "admin",
+        "have a route's requests wait in its queue; who waits for longer than queue.timeout (30 s if that is 0) is "
+        "refused, as is who finds the queue full",
+        _route("paused", "true"),
+        _OF_ROUTE,
+        (),
+        "pause route/checkout --ttl 30s",
+        _CHANGE,
+    ),
+    Command(
+        "resume",
+        "POST",
+        "/v1/resume",
+        "admin",
+        "send a paused route's requests on",
+        _route("paused", "false", "true"),
+        _OF_ROUTE,
+        (),
+        "resume route/checkout",
+        _TAKE_BACK,
+    ),
     Command("live", "GET", "/livez", "viewer", "is the supervisor alive", _live),
     Command(
         "ready", "GET", "/readyz", "viewer", "are new connections served (503 while starting and draining)", _ready
@@ -509,26 +831,46 @@ COMMANDS: Final = (
 
 def find_text(line: str) -> Found | str:
     """The command of a line with its arguments, or what is wrong with it."""
-    words = line.split()
-    as_json = len(words) > 1 and words[-1].lower() == "json"
-    if as_json:
-        words.pop()
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a lonely quote is a part of a name
+        words = line.split()
     for size in range(min(len(words), 3), 0, -1):
         name = " ".join(words[:size]).lower()
         for command in COMMANDS:
             if command.words == name:
-                return _with_values(command, words[size:], as_json)
-    said = " ".join(words).lower()
+                return _with_values(command, words[size:])
+    said = " ".join(words).lower().removesuffix(" json")
     near = difflib.get_close_matches(said, [command.words for command in COMMANDS])
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "try 'help'"
     return f"unknown command {said[:100]!r}; {advice}"
 
 
-def _with_values(command: Command, values: Sequence[str], as_json: bool) -> Found | str:
+def _with_values(command: Command, words: Sequence[str]) -> Found | str:
+    values: list[str] = []
+    arguments: dict[str, str] = {}
+    options = {f"--{one.name}": one for one in command.options}
+    rest = iter(words)
+    for word in rest:
+        name, sign, value = word.partition("=")
+        option = options.get(name)
+        if option is None:
+            values.append(word)
+        elif option.is_flag or sign:
+            arguments[option.name] = value if sign else "true"
+        else:
+            arguments[option.name] = next(rest, "")
+    # The word may be a value, too: set access_log format json.
+    least = sum(one.required for one in command.arguments)
+    as_json = len(values) > least and values[-1].lower() == "json"
+    if as_json:
+        values.pop()
+    if unknown := next((word for word in values if word.startswith("--")), ""):
+        return f"unknown option {unknown[:100]!r}: {command.usage}"
     if len(values) > len(command.arguments):
         return f"too many words: {command.usage}"
-    arguments = {one.name: value for one, value in zip(command.arguments, values, strict=False)}
-    wrong = problem(command, arguments)
+    arguments |= {one.name: value for one, value in zip(command.arguments, values, strict=False)}
+    wrong = problem(command, arguments, command.usage)
     return wrong or Found(command, arguments, as_json)
 
 
@@ -539,20 +881,22 @@ def find_http(method: str, target: str) -> Found | Answer:
     for command in at_path:
         if command.method == method:
             arguments = dict(parse_qsl(query, keep_blank_values=True))
-            wrong = problem(command, arguments)
+            wrong = problem(command, arguments, command.http)
             return Answer(400, {"ok": False, "error": wrong}) if wrong else Found(command, arguments)
     if at_path:
-        return Answer(405, {"ok": False, "error": f"{path} takes {at_path[0].method}"})
+        methods = ", ".join(command.method for command in at_path)
+        return Answer(405, {"ok": False, "error": f"{path} takes {methods}"})
     return Answer(404, {"ok": False, "error": "nothing here; GET /v1/commands lists all"})
 
 
-def problem(command: Command, arguments: Arguments) -> str:
-    """What is wrong with the values of arguments, by name; empty if nothing is."""
-    known = {one.name: one for one in command.arguments}
+def problem(command: Command, arguments: Arguments, usage: str) -> str:
+    """What is wrong with the values of arguments, by name; empty if nothing is. `usage`: as it should be."""
+    known = {one.name: one for one in (*command.arguments, *command.options)}
     for name, value in arguments.items():
         if name not in known:
-            return f"unknown argument {name[:100]!r}: {command.http}"
+            return f"unknown argument {name[:100]!r}: {usage}"
         check = known[name].check
         if check is not None and (wrong := check(value)):
             return f"{name}: expected {wrong}"
-    return ""
+    missing = command.missing(arguments)
+    return f"{missing} is missing: {usage}" if missing else ""

@@ -21,6 +21,11 @@ Root and the user that edgeq runs as may change things, members of `server.admin
 `server.admin_mode` lets them connect ("0666"). Changes, and what was refused, are in the event log with the peer's user
 id.
 
+What is set stands on top of what the file says, and is checked and applied like a reload, without reading the file or
+certificates again; an answer comes when every worker runs it (a worker that hangs is named in `behind`, and takes it
+when it goes on). ETag and If-Match are of the whole configuration that runs: 412 means that it has changed since. A
+change ends when it is unset, when its time is over, or when the file, read again, says something new for its key.
+
 Text answers have 80 columns; `json` as the last word gives all that is known, as HTTP does. Rates are of the last ten
 seconds, p50, p90 and p99 of the last ten to twenty, refusals and high-water since the start (of queues of the kernel
 and pools: as it was seen each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at

@@ -22,14 +22,14 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import h11
 import orjson
 
-from edgeq.admin.commands import STREAM, Answer, Command, Control, Found, find_http, find_text
+from edgeq.admin.commands import STREAM, Answer, Client, Command, Control, Found, find_http, find_text
 from edgeq.admin.render import Body, Record
 from edgeq.admin.rights import Rights, peer_of
 from edgeq.config.address import parse_listen
 from edgeq.config.schema import Server
 from edgeq.errors import StartError
 from edgeq.observe import log_io
-from edgeq.supervisor.sockets_io import UnixPath
+from edgeq.supervisor.sockets_io import UnixPath, peer
 
 _log = log_io.get_logger()
 _MAX_LINE_BYTES: Final = 8 * 1024
@@ -52,6 +52,7 @@ class Request(NamedTuple):
     method: str
     target: str
     accept: str
+    if_match: str
     keep: bool
     """The connection shall be kept."""
     in_one_piece: bool
@@ -132,6 +133,10 @@ class Service:
         """Why the client may not use a command; empty if it may."""
         raise NotImplementedError
 
+    def _client(self, writer: asyncio.StreamWriter) -> Client:
+        """Who asks."""
+        return Client()
+
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -158,7 +163,7 @@ class Service:
         if isinstance(found, str):
             writer.write(f"error: {found}\n".encode())
             return
-        answer = await self._run(found, "", writer)
+        answer = await self._run(found, self._client(writer), writer)
         if answer.stream is not None:
             async for text in self._lines(answer.stream):
                 writer.write(text)
@@ -238,12 +243,15 @@ class Service:
 
     async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> Answer:
         found = self._find(request.method, request.target)
-        return found if isinstance(found, Answer) else await self._run(found, request.accept, writer)
+        if isinstance(found, Answer):
+            return found
+        client = self._client(writer)._replace(accept=request.accept, if_match=request.if_match)
+        return await self._run(found, client, writer)
 
     def _repeated(self, answer: Answer) -> bytes:
         """What is written of an answer whose connection is kept; made once for the same records."""
         body, written = self._last
-        if answer.text or answer.status != 200 or body is not answer.body:
+        if answer.text or answer.etag or answer.status != 200 or body is not answer.body:
             written = _http(h11.Connection(h11.SERVER), answer, True)
             self._last = (answer.body, written)
         return written
@@ -266,12 +274,12 @@ class Service:
         finally:
             self._streams -= 1
 
-    async def _run(self, found: Found, accept: str, writer: asyncio.StreamWriter) -> Answer:
+    async def _run(self, found: Found, client: Client, writer: asyncio.StreamWriter) -> Answer:
         command = found.command
         if refusal := self._refusal(command, writer):
             return Answer(403, {"ok": False, "error": refusal})
         try:
-            answer = await command.run(self._control, found.arguments, accept)
+            answer = await command.run(self._control, found.arguments, client)
         except Exception:  # the client is told that it is not its mistake
             _log.exception("admin command failed", command=command.words)
             return Answer(500, {"ok": False, "error": "a defect of edgeq: see the event log"})
@@ -327,12 +335,16 @@ class AdminServer(Service):
             self._sock.close()
         await super().close()
 
+    def _client(self, writer: asyncio.StreamWriter) -> Client:
+        pid, uid, _gid = peer(writer.get_extra_info("socket"))
+        return Client(uid=uid, pid=pid)
+
     def _refusal(self, command: Command, writer: asyncio.StreamWriter) -> str:
-        peer = peer_of(writer.get_extra_info("socket"))
-        refusal = self._rights.refusal(peer, command.level)
+        who = peer_of(writer.get_extra_info("socket"))
+        refusal = self._rights.refusal(who, command.level)
         if refusal or command.level == "admin":
             allowed = not refusal
-            _log.info("admin command", command=command.words, peer_pid=peer.pid, uid=peer.uid, allowed=allowed)
+            _log.info("admin command", command=command.words, peer_pid=who.pid, uid=who.uid, allowed=allowed)
         return refusal
 
 
@@ -381,6 +393,7 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
                 event.method.decode(),
                 event.target.decode(errors="replace"),
                 headers.get(b"accept", b"").decode("latin-1"),
+                headers.get(b"if-match", b"").decode("latin-1").strip().strip('"'),
                 headers.get(b"connection", b"").lower() == b"keep-alive",
                 False,
             )
@@ -403,6 +416,8 @@ def _as_json(answer: Answer) -> bytes:
 def _http(connection: h11.Connection, answer: Answer, keep: bool) -> bytes:
     body = answer.text or _as_json(answer)
     headers = [("content-type", answer.media or _JSON), ("content-length", str(len(body)))]
+    if answer.etag:
+        headers.append(("etag", f'"{answer.etag}"'))
     headers.append(("connection", "keep-alive" if keep else "close"))
     response = h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)
     parts = (connection.send(response), connection.send(h11.Data(data=body)), connection.send(h11.EndOfMessage()))

@@ -44,6 +44,8 @@ from edgeq.board.resources import (
 from edgeq.worker.wheel import NEVER
 
 NO_LIMIT: Final = 1 << 30
+PAUSED: Final = 0
+"""Instead of a limit; see `Bulkhead.pause`."""
 MAX_STUCK: Final = 512
 """A path that hangs and is asked 100 times a second has 200 in flight, if its clients give up after 1 s and may only
 have half closed, so that they stay for another second."""
@@ -99,6 +101,7 @@ class Bulkhead:
         "_cohort_until",
         "_cohorts",
         "_idle_place",
+        "_patient_until",
         "_retry_after",
         "_settling",
         "_told",
@@ -163,6 +166,8 @@ class Bulkhead:
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
         self._waits_by_service: bool = False
+        self._patient_until: float = 0.0
+        """While it is paused, and for as long after it as those who came then may still wait."""
         self._settling: bool = False
         self._again: bool = False
         """Something has changed while who is next was being settled."""
@@ -213,7 +218,7 @@ class Bulkhead:
         """
         self._waits_by_service = max_wait_s == 0.0
         if self._waits_by_service:
-            max_wait_s = self._patience_s()
+            max_wait_s = self._patience_s(self.area_at)
         queue = self.queue
         queue.discipline = DISCIPLINES[discipline]
         queue.max_queued = max_queued
@@ -221,9 +226,11 @@ class Bulkhead:
         queue.max_wait_s = max_wait_s
         queue.workers = workers
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, now: float) -> float:
         """The longest wait that makes sense: who asks for what takes 10 s does not mind one more, and near capacity
         many would be refused after it that there is a place for soon."""
+        if now < self._patient_until:
+            return _MOST_PATIENT_S
         return min(_MOST_PATIENT_S, max(_LEAST_PATIENT_S, 2.0 * self.service.median_s()))
 
     # -- in -----------------------------------------------------------------------------------------------------------
@@ -523,7 +530,8 @@ class Bulkhead:
         resource = self.resource + ":queue"
         waited_ms = int((now - ticket.arrived_at) * 1000)
         waiting = queue.queued + self.shared.others_queued()
-        detail = f"{waiting} of at most {queue.max_queued} wait, the limit is {self.limit}; waited {waited_ms} ms"
+        limit = "it is paused" if self.limit == PAUSED else f"the limit is {self.limit}"
+        detail = f"{waiting} of at most {queue.max_queued} wait, {limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
         retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
         ticket.refused(reason, resource, detail, retry_s)
@@ -535,10 +543,26 @@ class Bulkhead:
         limit = max(1, limit)
         if limit == self.limit:
             return
+        if self.limit == PAUSED:
+            self._be_patient(now + self.queue.max_wait_s)
         self.limit = limit
         self.queue.slots = limit
         self.dispatch(now)
         self._look_at_bound(now)
+
+    def pause(self, now: float) -> None:
+        """Let nobody in until the next `resize`. Who comes waits, and keeps his turn: that nobody is served says
+        nothing of the upstream."""
+        if self.limit != PAUSED:
+            self.limit = PAUSED
+            self._be_patient(NEVER)
+            self._look_at_bound(now)
+
+    def _be_patient(self, until: float) -> None:
+        self._patient_until = until
+        self.queue.patient_until = until
+        if self._waits_by_service:
+            self.queue.max_wait_s = _MOST_PATIENT_S
 
     def _look_at_bound(self, now: float) -> None:
         """Is the limit reached? Others may have reached or left it."""
@@ -559,7 +583,7 @@ class Bulkhead:
         self._find_stuck(now)
         queue = self.queue
         if self._waits_by_service:
-            queue.max_wait_s = self._patience_s()
+            queue.max_wait_s = self._patience_s(now)
         shared = self.shared
         self.tell(now)
         if not shared.alone:

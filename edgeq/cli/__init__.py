@@ -1,9 +1,9 @@
 """The command line: one module for each command, one table of them.
 
-A module of a command has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its --help), `add_arguments(parser)` and
-`run(args) -> exit code`. Modules import what they need when they run, so that `edgeq version` does not pay for a
-server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable, 77 not allowed,
-78 configuration wrong.
+A command (a module, or for those of change.py an object) has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its
+--help), `add_arguments(parser)` and `run(args) -> exit code`. Modules import what they need when they run, so that
+`edgeq version` does not pay for a server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable,
+77 not allowed, 78 configuration wrong.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 from edgeq import __version__
-from edgeq.cli import check, completion, demo, explain, reload, serve, show, top, version
+from edgeq.cli import change, check, completion, demo, explain, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
-COMMANDS: Final[dict[str, ModuleType]] = {
+COMMANDS: Final[dict[str, Any]] = {
     "serve": serve,
     "check": check,
     "reload": reload,
     "show": show,
     "explain": explain,
+    **{words: change.Verb(words) for words in change.VERBS},
     "top": top,
     "version": version,
     "demo": demo,

@@ -20,11 +20,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def post(path: str, target: str, timeout_s: float) -> tuple[int, dict[str, Any]]:
-    """POST to the admin socket at `path`. Returns status and the JSON object of the answer.
+    """POST to the admin socket at `path`; see `ask`."""
+    return ask(path, "POST", target, timeout_s)
+
+
+def ask(path: str, method: str, target: str, timeout_s: float) -> tuple[int, dict[str, Any]]:
+    """Send a request to the admin socket at `path`. Returns status and the JSON object of the answer.
 
     Raises OSError if nobody listens there, the answer takes too long, or it is no HTTP with a JSON object.
     """
-    status, _media, text = _ask(path, "POST", target, timeout_s)
+    status, _media, text = _ask(path, method, target, timeout_s)
     try:
         answer = json.loads(text)
     except ValueError as error:
@@ -57,7 +62,7 @@ def tell(path: str, line: str, timeout_s: float) -> str:
 def _ask(path: str, method: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     connection = _UnixConnection(path, timeout_s)
     try:
-        connection.request(method, target, headers={"Content-Length": "0"} if method == "POST" else {})
+        connection.request(method, target, headers={} if method == "GET" else {"Content-Length": "0"})
         response = connection.getresponse()
         return response.status, response.headers.get("Content-Type", ""), response.read()
     except http.client.HTTPException as error:

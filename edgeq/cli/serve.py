@@ -11,7 +11,7 @@ from edgeq.cli.arguments import UsageError, add_config, config_file
 from edgeq.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
-    from edgeq.config.schema import Config
+    from edgeq.config.load import Document
 
 SUMMARY: Final = "run the gateway in the foreground"
 EXAMPLES: Final = """\
@@ -46,8 +46,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.demo:
             return _run_demo(args)
-        load = _loader(args)
-        return _serve(load(), load, args.pidfile)
+        return _serve(_reader(args), args.pidfile)
     except ConfigError as error:
         from edgeq.config.load import COMMAND_LINE
 
@@ -57,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_USAGE
 
 
-def _loader(args: argparse.Namespace) -> Callable[[], Config]:
-    """How to get the configuration, now and at each reload."""
+def _reader(args: argparse.Namespace) -> Callable[[], Document]:
+    """How to read the configuration, now and at each reload."""
     from edgeq.config import load
 
     if args.upstream is None:
@@ -67,7 +66,7 @@ def _loader(args: argparse.Namespace) -> Callable[[], Config]:
             file = config_file(args.config)
         except UsageError as error:
             raise UsageError(f"{error}, or say --listen ADDR --upstream URL") from None
-        return lambda: load.load_file(file, overrides).config
+        return lambda: load.read_file(file, overrides)
     if args.config is not None:
         raise UsageError("--upstream is for running without a file; with --config, name the upstream in the file")
     if args.listen is None:
@@ -85,10 +84,10 @@ def _run_demo(args: argparse.Namespace) -> int:
     listen = args.listen or DEMO_LISTEN
     with demo_child_io.started() as url:
 
-        def reload() -> Config:
+        def read() -> Document:
             return load.quickstart(listen, url, args.workers or 0, args.admin or "")
 
-        config = reload()
+        read().build()  # or what is wrong with `listen` would be no message
         where = parse_listen(listen)
         host = f"[{where.host}]" if where.family == "ipv6" else where.host
         curl = f"--unix-socket {where.path} http://demo/" if where.path else f"http://{host}:{where.port}/"
@@ -96,13 +95,17 @@ def _run_demo(args: argparse.Namespace) -> int:
         def serving() -> None:
             print(f"demo upstream at {url}; now try:\n  curl -i {curl}", file=sys.stderr, flush=True)
 
-        return _serve(config, reload, args.pidfile, serving)
+        return _serve(read, args.pidfile, serving)
 
 
-def _serve(
-    config: Config, reload: Callable[[], Config], pidfile: str | None, serving: Callable[[], None] | None = None
-) -> int:
+def _serve(read: Callable[[], Document], pidfile: str | None, serving: Callable[[], None] | None = None) -> int:
+    import time
+
+    from edgeq.config.changes_io import read_changes
+    from edgeq.config.live import Live
+
+    live = Live(read, read_changes, time.time())
     # Imported last: everything else must have been found right before a server is loaded.
     from edgeq.supervisor import run_io
 
-    return run_io.serve(config, reload, pidfile, serving=serving)
+    return run_io.serve(live, pidfile, serving=serving)

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     way = add_asking(parser)
     way.add_argument("--file", metavar="FILE", help="history that edgeq has written (server.dumps), not a running one")
+    parser.add_argument("--diff", action="store_true", help="limits: only what is set live, beside what the file says")
     parser.add_argument("--plot", action="store_true", help="history of one resource or worker as charts")
 
 
@@ -61,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     """Ask, or read a file, and print the answer."""
     command = _SUBJECTS[args.subject]
     values = values_of(command, args.arguments)
+    if args.diff:
+        if not any(one.name == "diff" for one in command.options):
+            raise UsageError("--diff is for limits; everything that is set live is in: edgeq show changes")
+        values["diff"] = "true"
     if (args.file or args.plot) and args.subject != "history":
         raise UsageError(f"--file and --plot are for history, not for {args.subject}")
     if args.plot and values.get("resource", ALL) == ALL:
@@ -81,7 +86,7 @@ def _show_file(args: argparse.Namespace, command: Command, values: dict[str, str
     """What was a storm's beginning. Raises EdgeqError."""
     from edgeq.observe import dumps_io
 
-    if wrong := problem(command, values):
+    if wrong := problem(command, values, f"edgeq {command.usage}"):
         raise UsageError(wrong)
     history, _note = dumps_io.read(args.file)
     found = history.records(*history_of(values))

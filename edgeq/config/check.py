@@ -173,8 +173,8 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
     tls = False
     for number, one in enumerate(upstream.endpoints):
         url = one.url if isinstance(one, Endpoint) else one
-        if isinstance(one, Endpoint) and not 1 <= one.weight <= MAX_WEIGHT:
-            findings.add((*path, "endpoints", number, "weight"), f"must be from 1 to {MAX_WEIGHT}")
+        if isinstance(one, Endpoint) and one.weight > MAX_WEIGHT:
+            findings.add((*path, "endpoints", number, "weight"), f"must be from 0 to {MAX_WEIGHT}")
         where = _try(parse_endpoint, url, (*path, "endpoints", number), findings)
         if where is None:
             continue

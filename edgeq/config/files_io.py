@@ -42,6 +42,11 @@ def check_files(config: Config, findings: Findings) -> None:
     _check_group(config.server.admin_group, findings)
 
 
+def names_files(path: Path) -> bool:
+    """Is this a key that only `check_files` can judge?"""
+    return path in (_LOG, ("server", "user"), ("server", "admin_group")) or "tls" in path
+
+
 def _check_pair(certificate: str, key: str, path: Path, key_path: Path, findings: Findings) -> None:
     if not certificate or findings.blames(path) or findings.blames(key_path):
         return

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeq.config.lines import Lines, Path, show_path
 from edgeq.errors import Problem
 
 
+class Label(NamedTuple):
+    """What a path is called that does not come from the file: "--listen" of the command line."""
+
+    source: str
+    name: str
+
+
 class Findings:
-    """Collects problems; `labels` renames paths that come from the command line ("--listen")."""
+    """Collects problems; `labels` renames paths that do not come from the file."""
 
     __slots__ = ("_found", "_labels", "_lines")
 
-    def __init__(self, lines: Lines, labels: Mapping[Path, str]) -> None:
+    def __init__(self, lines: Lines, labels: Mapping[Path, Label]) -> None:
         self._lines: Final = lines
         self._labels: Final = labels
         self._found: Final[dict[Path, str]] = {}
@@ -42,7 +49,7 @@ class Findings:
         for length in range(len(path), 0, -1):
             label = self._labels.get(path[:length])
             if label is not None:
-                return Problem("command line", 0, label, message)
+                return Problem(label.source, 0, label.name, message)
         return Problem(self._lines.file, self._lines.line(path), show_path(path), message)
 
 

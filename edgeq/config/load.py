@@ -4,24 +4,27 @@ Invariants of what is returned: every check has passed, every listener has a nam
 single upstream and no route, the catch-all "default"). Otherwise `ConfigError` names every problem at once; only a
 mistake of TOML's syntax hides those behind it.
 
-    text -> tomllib -> overrides -> convert.py (types, names) -> credentials_io.py (names of files) -> check.py (sense)
-         -> files_io.py (files) -> Config
+    text -> tomllib -> overrides -> Document
+    Document -> live changes -> convert.py (types, names) -> credentials_io.py (names of files) -> check.py (sense)
+             -> files_io.py (files) -> Config
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from msgspec.structs import replace
 
+from edgeq.config.change import DEFAULT_ROUTE, SOURCE, Change, changed
 from edgeq.config.check import check
 from edgeq.config.convert import convert
 from edgeq.config.credentials_io import find_credentials
 from edgeq.config.files_io import check_files
-from edgeq.config.findings import Findings
+from edgeq.config.findings import Findings, Label
 from edgeq.config.lines import Lines, Path, index
 from edgeq.config.schema import Config, Route
 from edgeq.errors import ConfigError, Problem
@@ -31,6 +34,44 @@ COMMAND_LINE: Final = "command line"
 QUICKSTART_UPSTREAM: Final = "default"
 
 _WHERE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A configuration as it is written: its tables, where they stand, and what options of the command line own."""
+
+    tables: Mapping[str, Any]
+    lines: Lines
+    labels: Mapping[Path, Label]
+
+    @property
+    def changes_file(self) -> str:
+        """Where live changes are kept that shall outlive a restart; empty if there is no such place."""
+        server = self.tables.get("server")
+        named = server.get("changes") if isinstance(server, dict) else None
+        if isinstance(named, str) and named:
+            return named
+        return "" if self.lines.file == COMMAND_LINE else f"{self.lines.file}.d/changes.toml"
+
+    def build(self, changes: Sequence[Change] = (), files: bool = True) -> Config:
+        """Convert and check it, with live changes on top. Raises ConfigError, or ChangeError for a change without a
+        place.
+
+        files: look at those that it names, too, which takes longer than all the rest.
+        """
+        tables, steps = changed(self.tables, changes)
+        labels = {path: Label(SOURCE, change.name) for path, change in steps.items()}
+        findings = Findings(self.lines, {**self.labels, **labels})
+        config = find_credentials(convert(tables, findings), findings)
+        check(config, findings)
+        if files:
+            check_files(config, findings)
+        problems = findings.problems()
+        if problems:
+            raise ConfigError(problems)
+        listeners = tuple(replace(one, name=one.name or one.address) for one in config.listener)
+        routes = config.route or (Route(name=DEFAULT_ROUTE, upstream=next(iter(config.upstream))),)
+        return replace(config, listener=listeners, route=routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +94,35 @@ class Overrides:
 NO_OVERRIDES: Final = Overrides()
 
 
+def read_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Document:
+    """Read a file. Raises ConfigError if it cannot be read, or is no TOML."""
+    return read_text(_read(path), path, overrides)
+
+
+def read_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES) -> Document:
+    """The same of what is already in memory; `name` stands for the file in messages."""
+    tables = _parse(text, name)
+    lines = index(text.replace("\r\n", "\n"), name)
+    return Document(tables, lines, _override(tables, overrides))
+
+
 def load_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
     """Read and check a file. Raises ConfigError, also if the file cannot be read."""
     return load_text(_read(path), path, overrides)
 
 
 def load_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
-    """Check a configuration that is already in memory; `name` stands for the file in messages."""
-    document = _parse(text, name)
-    lines = index(text.replace("\r\n", "\n"), name)
-    return Loaded(_build(document, lines, overrides, {}), lines)
+    """Check a configuration that is already in memory."""
+    document = read_text(text, name, overrides)
+    return Loaded(document.build(), document.lines)
 
 
-def quickstart(listen: str, upstream_url: str, workers: int = 0, admin: str = "") -> Config:
-    """The configuration of `edgeq serve --listen ADDR --upstream URL`, checked like a file."""
-    document = {"upstream": {QUICKSTART_UPSTREAM: {"endpoints": [upstream_url]}}}
-    labels: dict[Path, str] = {("upstream", QUICKSTART_UPSTREAM): "--upstream"}
-    return _build(document, Lines(COMMAND_LINE, {}), Overrides(listen, workers, admin), labels)
+def quickstart(listen: str, upstream_url: str, workers: int = 0, admin: str = "") -> Document:
+    """The configuration of `edgeq serve --listen ADDR --upstream URL`, to be built like a file."""
+    tables: dict[str, Any] = {"upstream": {QUICKSTART_UPSTREAM: {"endpoints": [upstream_url]}}}
+    labels = _override(tables, Overrides(listen, workers, admin))
+    labels["upstream", QUICKSTART_UPSTREAM] = Label(COMMAND_LINE, "--upstream")
+    return Document(tables, Lines(COMMAND_LINE, {}), labels)
 
 
 def admin_path(path: str) -> str:
@@ -111,25 +164,12 @@ def _parse(text: str, name: str) -> dict[str, Any]:
         raise ConfigError([Problem(name, 0, "", "no valid TOML: nested too deeply")]) from error
 
 
-def _build(document: dict[str, Any], lines: Lines, overrides: Overrides, labels: dict[Path, str]) -> Config:
-    findings = Findings(lines, labels | _override(document, overrides))
-    config = find_credentials(convert(document, findings), findings)
-    check(config, findings)
-    check_files(config, findings)
-    problems = findings.problems()
-    if problems:
-        raise ConfigError(problems)
-    listeners = tuple(replace(one, name=one.name or one.address) for one in config.listener)
-    routes = config.route or (Route(name="default", upstream=next(iter(config.upstream))),)
-    return replace(config, listener=listeners, route=routes)
-
-
-def _override(document: dict[str, Any], overrides: Overrides) -> dict[Path, str]:
+def _override(document: dict[str, Any], overrides: Overrides) -> dict[Path, Label]:
     """Write the options into the document. Returns the paths that they own, for messages.
 
     Raises ConfigError if it is not clear which of several listeners `--listen` means.
     """
-    labels: dict[Path, str] = {}
+    labels: dict[Path, Label] = {}
     if overrides.listen is not None:
         listeners = document.setdefault("listener", [])
         if isinstance(listeners, list):
@@ -140,11 +180,11 @@ def _override(document: dict[str, Any], overrides: Overrides) -> dict[Path, str]
                 listeners.append({})
             if isinstance(listeners[0], dict):
                 listeners[0]["address"] = overrides.listen
-                labels["listener", 0, "address"] = "--listen"
+                labels["listener", 0, "address"] = Label(COMMAND_LINE, "--listen")
     for key, value in (("workers", overrides.workers), ("admin", overrides.admin)):
         if value is not None:
             server = document.setdefault("server", {})
             if isinstance(server, dict):
                 server[key] = value
-                labels["server", key] = f"--{key}"
+                labels["server", key] = Label(COMMAND_LINE, f"--{key}")
     return labels

@@ -50,6 +50,8 @@ class Server(Table, frozen=True):
     """Of that socket, in octal."""
     admin_group: str = ""
     """Its group, whose members may read; empty: the group that edgeq runs as."""
+    changes: str = ""
+    """File for what `edgeq set --persist` changes; empty: changes.toml in FILE.d beside the configuration FILE."""
     metrics: str = ""
     """"127.0.0.1:9100": serve /metrics there as well; empty: only on the admin socket."""
     drain_timeout: Duration = Duration(30)
@@ -243,7 +245,10 @@ class Endpoint(Table, frozen=True):
 
     url: str
     weight: int = 1
-    """Share of the traffic, compared with the others'. All addresses of a name have it."""
+    """Share of the traffic, compared with the others'. All addresses of a name have it. 0: it is drained, and takes
+    only clients that stick to it."""
+    enabled: bool = True
+    """false: as if it were not there; what runs is finished."""
 
 
 class Health(Table, frozen=True):
@@ -333,10 +338,11 @@ class Upstream(Table, frozen=True):
     tls: UpstreamTls = UpstreamTls()
 
     def weights(self) -> dict[str, int]:
-        """The URLs of the endpoints, in order, each with its weight."""
+        """The URLs of the endpoints that are enabled, in order, each with its weight."""
         return {
             one.url if isinstance(one, Endpoint) else one: one.weight if isinstance(one, Endpoint) else 1
             for one in self.endpoints
+            if not isinstance(one, Endpoint) or one.enabled
         }
 
 
@@ -425,6 +431,8 @@ class Route(Table, frozen=True):
     """Overrides the listener's limit; -1: does not."""
     limit: int = 0
     """Requests in flight, machine-wide. 0: no limit."""
+    paused: bool = False
+    """Nobody is sent to the upstream: requests wait in the queue, for `queue.timeout` (30 s if that is 0) at most."""
     queue: Queue = Queue()
     priority: Literal["critical", "default", "sheddable"] = "default"
     """What is served first when not all can be."""

@@ -50,8 +50,7 @@ def without_secrets(config: Config) -> Config:
 
 def masked_tenant(tenant: Tenant) -> Tenant:
     """[tenant] with its credentials as `MASK`, MASK2..: they still differ."""
-    header = tenant.key.partition(":")[2].strip().lower().encode() if tenant.key.startswith("header:") else b""
-    if not tenant.weights or (tenant.key != "key" and header not in PRIVATE):
+    if not tenant.weights or not _has_secret_names(tenant):
         return tenant
     masked = {f"{MASK}{number or ''}": weight for number, weight in enumerate(tenant.weights.values())}
     return msgspec.structs.replace(tenant, weights=masked)
@@ -61,6 +60,17 @@ def masked_trace(trace: Trace) -> Trace:
     """[trace] with each value of a header that stands there itself as `MASK`."""
     masked = {name: text if text.startswith((PREFIX, ENVIRONMENT)) else MASK for name, text in trace.headers.items()}
     return msgspec.structs.replace(trace, headers=masked)
+
+
+def is_secret(path: Path, config: Config) -> bool:
+    """May neither a key nor its value be told? They are left to the file."""
+    return path[:2] == ("trace", "headers") or (path[:2] == ("tenant", "weights") and _has_secret_names(config.tenant))
+
+
+def _has_secret_names(tenant: Tenant) -> bool:
+    """Are tenants known by a credential?"""
+    header = tenant.key.partition(":")[2].strip().lower().encode() if tenant.key.startswith("header:") else b""
+    return tenant.key == "key" or header in PRIVATE
 
 
 @functools.cache

@@ -54,6 +54,7 @@ class Metrics:
         build.add_metric((), self._build)
         yield build
         yield _gauge("edgeq_config_generation", "Of the configuration that runs.", (), [((), self._generation)])
+        yield _gauge("edgeq_config_changes", "Keys that are set live.", (), [((), len(self._overview.changes()))])
         yield _gauge(
             "edgeq_config_last_reload_success", "1 unless the last reload was refused.", (), [((), self._reloaded)]
         )

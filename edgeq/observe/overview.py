@@ -13,15 +13,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
 from edgeq.board.resources import Reading
+from edgeq.config.change import LIVE, Change, toml
+from edgeq.config.lines import show_path
 from edgeq.config.schema import Config
-from edgeq.config.shown import leaves
+from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports
@@ -44,12 +47,14 @@ class Overview:
         fleet: Fleet,
         sockets: Sockets,
         config: Callable[[], Config],
+        changes: Callable[[], Sequence[Change]] = tuple,
         stuck: StuckTable | None = None,
     ) -> None:
         self.stuck: Final = stuck or StuckTable()
         self._board = board
         self._fleet = fleet
         self._config = config
+        self._changes = changes
         self._sampler = Sampler(board)
         self._fresh = Fresh()
         self.reports: Final = Reports(board, fleet, self._fresh)
@@ -68,6 +73,7 @@ class Overview:
                 self.workers,
                 self.reasons,
                 self.config,
+                self.changes,
             )
         }
         """By name, as commands call them."""
@@ -131,6 +137,26 @@ class Overview:
         """What runs now, with secrets masked."""
         return [{"key": one.key, "value": one.value, "default": one.is_default} for one in leaves(self._config())]
 
+    def changes(self) -> Records:
+        """What is set live, the oldest first."""
+        now = time.time()
+        return [
+            {
+                "resource": one.resource,
+                "key": MASK if is_secret(one.path, self._config()) else one.key,
+                "value": toml(one.value),
+                "file": _in_file(one),
+                "uid": one.uid,
+                "pid": one.pid or None,
+                "since": _moment(one.since),
+                "until": _moment(one.until),
+                "left_s": None if one.until is None else max(0, round(one.until - now)),
+                "comment": one.comment,
+                "persisted": one.persisted,
+            }
+            for one in self._changes()
+        ]
+
     def readings(self) -> dict[str, Reading]:
         """The numbers of all resources with histograms since the start, for the metrics."""
         return self._fresh.get("readings", lambda: {name: self._reading(name) for name in self._resources()})
@@ -191,7 +217,8 @@ class Overview:
     def _limit_of(self, name: str, configured: int | str) -> tuple[int | None, str]:
         """What holds now, None for no limit, and whose number it is."""
         if isinstance(configured, int):
-            return configured or None, "file"
+            is_live = any(one.path == (*name.split("/", 1), "limit") for one in self._changes())
+            return configured or None, LIVE if is_live else "file"
         learned = self._board.learned_limit(self._board.resource_index(name)) or None
         return (None, "observe") if configured == "observe" else (learned, "learned")
 
@@ -211,9 +238,10 @@ class Overview:
                     "upstream": route.upstream,
                     "priority": route.priority,
                     "in_flight": reading.in_flight if reading is not None else None,
-                    "limit": route.limit or None,
+                    "limit": 0 if route.paused else route.limit or None,
+                    "paused": route.paused,
                     "queued": reading.queued if reading is not None else None,
-                    "queue_limit": route.queue.max if route.limit else None,
+                    "queue_limit": route.queue.max if reading is not None else None,
                     "answers_per_s": rates.departures if rates is not None else None,
                     "refused_per_s": rates.refused if rates is not None else None,
                 }
@@ -223,21 +251,26 @@ class Overview:
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()
         found: Records = []
+        live = {show_path(one.path): one for one in self._changes()}
         for leaf in leaves(self._config()):
             is_number = isinstance(leaf.raw, int | float) and not isinstance(leaf.raw, bool)
             step, _, last = leaf.key.rpartition(".")
             is_learned = last == "limit" and step.startswith("upstream.") and not is_number
             is_rate = last == "limits" and step.startswith("rate.")
+            change = live.get(leaf.key)
             if not is_number and not is_learned and not is_rate:
                 continue
             value, source = leaf.value, "default" if leaf.is_default else "file"
+            configured = leaf.value
             if is_learned:
                 name = step.removeprefix("upstream.").strip('"')
                 limit, source = self._limit_of(f"upstream/{name}", str(leaf.raw))
                 value = "none" if limit is None else str(limit)
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
-            found.append({"limit": leaf.key, "value": value, "source": source, "configured": leaf.value})
+            if change is not None:
+                source, configured = LIVE, _in_file(change) or "default"
+            found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured})
         return found
 
     def _workers(self) -> Records:
@@ -286,6 +319,14 @@ class Overview:
                     }
                 )
         return sorted(found, key=lambda one: (-one["per_s"], -one["count"], one["reason"], one["resource"]))
+
+
+def _in_file(change: Change) -> str | None:
+    return None if change.was is None else toml(change.was)
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _refusal_key(reason: str, resource: str) -> str:

@@ -146,8 +146,9 @@ class Queues:
 
 
 def limited(config: Config) -> dict[str, int | str]:
-    """All that has a limit on requests in flight, with a queue before it: by name, with the limit as configured."""
-    routes = {f"route/{route.name}": route.limit for route in config.route if route.limit}
+    """All that has a limit on requests in flight, with a queue before it: by name, with the limit as configured; a
+    paused route, which lets nobody in, has none else."""
+    routes = {f"route/{route.name}": route.limit for route in config.route if route.limit or route.paused}
     return {**routes, **{f"upstream/{name}": upstream.limit for name, upstream in config.upstream.items()}}
 
 

@@ -107,6 +107,8 @@ class Reports:
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
                     one["health"] = seen["health"]
+                if one["weight"] == 0:
+                    one["state"] = "draining"
                 if one["ejected_s"] or one["health"] == "bad":
                     one["state"] = "ejected" if one["ejected_s"] else "unhealthy"
         return [found[key] for key in sorted(found)]

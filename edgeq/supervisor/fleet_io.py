@@ -25,7 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -93,16 +93,35 @@ class Target:
     config: Config
     packed: bytes
     credentials: Credentials | None
+    rereads: bool = True
+    """Running workers read the files that it names again."""
 
     @classmethod
-    def of(cls, generation: int, workers: int, config: Config, credentials: Credentials | None) -> Target:
+    def of(
+        cls, generation: int, workers: int, config: Config, credentials: Credentials | None, rereads: bool
+    ) -> Target:
         """With the configuration packed once for all workers."""
-        return cls(generation, workers, config, pack_config(config), credentials)
+        return cls(generation, workers, config, pack_config(config), credentials, rereads)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Of its listeners."""
         return tuple(one.address for one in self.config.listener)
+
+
+class Confirmation(NamedTuple):
+    """What came of a target."""
+
+    generation: int
+    failures: tuple[str, ...]
+    """Why it cannot be run."""
+    behind: tuple[int, ...]
+    """Slots that do not run it yet: they are starting, or hang. What has been sent to them they will take."""
+
+    def problems(self) -> list[str]:
+        """What is wrong where all have to run it."""
+        late = (f"worker {slot} did not confirm generation {self.generation}" for slot in self.behind)
+        return list(self.failures or late)
 
 
 class Worker:
@@ -288,8 +307,8 @@ class Fleet:
         self._table.open(new_slots, self._loop.time())
         self._start_due()
 
-    async def confirmed(self, slots: Collection[int], timeout_s: float) -> list[str]:
-        """Wait until these slots run the target. Returns what went wrong, empty if nothing did."""
+    async def confirmed(self, slots: Collection[int], timeout_s: float) -> Confirmation:
+        """Wait until these slots run the target."""
         target = self._target
         assert target is not None
 
@@ -301,9 +320,7 @@ class Fleet:
             ]
 
         await self._changes.until(lambda: bool(self._failures) or not missing(), timeout_s)
-        if self._failures:
-            return list(self._failures)
-        return [f"worker {slot} did not confirm generation {target.generation}" for slot in missing()]
+        return Confirmation(target.generation, tuple(self._failures), tuple(missing()))
 
     async def retire_listeners(self, addresses: Sequence[str]) -> None:
         """Close listeners without a reset."""
@@ -442,7 +459,8 @@ class Fleet:
         fds += self._bells.fds[worker.bells :]
         worker.bells = len(self._bells.fds)
         worker.addresses.update(new)
-        worker.send(Apply(target.generation, target.workers, new, target.packed, self._listeners.kept), fds)
+        kept = self._listeners.kept
+        worker.send(Apply(target.generation, target.workers, new, target.packed, kept, target.rereads), fds)
 
     async def _retire(
         self, slots: Collection[int] | None, addresses: Sequence[str], kept: Collection[str] = ()

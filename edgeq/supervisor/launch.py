@@ -19,6 +19,8 @@ class Launch:
     """From the fork to Ready."""
     apply_timeout_s: float = 10.0
     """Until every worker confirmed a new configuration."""
+    change_timeout_s: float = 1.0
+    """The same for a live change; who has not by then is told of, and takes it when it goes on."""
     retire_timeout_s: float = 5.0
     """Until a worker has emptied its accept queues."""
     kill_margin_s: float = 2.0

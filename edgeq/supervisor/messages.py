@@ -105,6 +105,8 @@ class Apply(Message, frozen=True):
     config: bytes
     kept: frozenset[str] = frozenset()
     """Addresses whose sockets outlive the supervisor."""
+    rereads: bool = True
+    """Files that it names (certificates) are read again, even where their names have not changed."""
 
 
 class Retire(Message, frozen=True):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from edgeq.config.schema import Config
+from edgeq.config.live import Live
 from edgeq.supervisor import process_io
 from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.supervisor_io import Supervisor
@@ -16,37 +16,35 @@ from edgeq.worker.control_io import configure_log
 
 
 def serve(
-    config: Config,
-    reload: Callable[[], Config],
+    live: Live,
     pidfile: str | None = None,
     launch: Launch | None = None,
     serving: Callable[[], None] | None = None,
 ) -> int:
     """Run the supervisor until a signal ends it. Returns the exit code.
 
-    `reload` reads the configuration again; it may raise ConfigError. `serving()` is called once the workers serve.
+    `serving()` is called once the workers serve.
     Raises StartError if the gateway cannot start.
     """
-    configure_log(config)
+    configure_log(live.config)
     process_io.set_name("edgeq")
     process_io.adopt_orphans()
     process_io.raise_descriptor_limit()
     loop = uvloop.new_event_loop()
     try:
-        return loop.run_until_complete(_run(config, reload, pidfile, launch or Launch(), serving))
+        return loop.run_until_complete(_run(live, pidfile, launch or Launch(), serving))
     finally:
         loop.close()
 
 
 async def _run(
-    config: Config,
-    reload: Callable[[], Config],
+    live: Live,
     pidfile: str | None,
     launch: Launch,
     serving: Callable[[], None] | None,
 ) -> int:
     loop = asyncio.get_running_loop()
-    supervisor = Supervisor(loop, config, reload, pidfile, launch, serving)
+    supervisor = Supervisor(loop, live, pidfile, launch, serving)
     handlers = {
         signal.SIGTERM: supervisor.on_stop_signal,
         signal.SIGINT: supervisor.on_stop_signal,

@@ -7,7 +7,8 @@
 
 A reload is all or nothing. Sockets are bound first; then all workers, running and new, get the new configuration; only
 when each of them has confirmed it do surplus workers and listeners go. If one of them cannot run it, the old one is
-rolled out again, with a generation of its own, by the same steps.
+rolled out again, with a generation of its own, by the same steps. A live change (config/live.py) goes the same way,
+only that files are not read again, and that a worker that hangs does not keep the others from it.
 
 What the service manager has kept for us of the run before (legacy_io.py) comes first of all: then "bind everything"
 takes over what listens already, and what is surplus is retired once the workers serve.
@@ -18,19 +19,24 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeq import __version__
-from edgeq.admin.commands import Reloaded
+from edgeq.admin.commands import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
 from edgeq.board.resources import read
+from edgeq.config.change import Change, ChangeError
+from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff
+from edgeq.config.live import Ended, Live, Plan, endpoints_named
 from edgeq.config.schema import Config
+from edgeq.config.shown import MASK, is_secret
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
 from edgeq.explain import verdict, watch
 from edgeq.explain.gather import Gatherer
@@ -44,7 +50,7 @@ from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.recorder import Recorder
 from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
-from edgeq.supervisor.fleet_io import Fleet, Target
+from edgeq.supervisor.fleet_io import Confirmation, Fleet, Target
 from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.legacy_io import Legacy, inherit
 from edgeq.supervisor.slots import Resize
@@ -63,6 +69,16 @@ the whole of it always is."""
 _ANSWER_S: Final = 1.0
 """For a worker to tell of its connections: one whose loop lags so long is overloaded, and said to be silent."""
 _KILL_WAIT_S: Final = 5.0
+_LOOK_FOR_ENDED_S: Final = 60.0
+_END_AGAIN_S: Final = 10.0
+
+
+class _Applied(NamedTuple):
+    """What came of a plan."""
+
+    error: str
+    behind: tuple[int, ...] = ()
+    """Slots that do not run it yet."""
 
 
 class Supervisor:
@@ -71,15 +87,13 @@ class Supervisor:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        config: Config,
-        load: Callable[[], Config],
+        live: Live,
         pidfile: str | None,
         launch: Launch,
         serving: Callable[[], None] | None = None,
     ) -> None:
         """`serving()` is called once, when the workers serve. Raises StartError for what the manager must not pass."""
-        self._config = config
-        self._load = load
+        self._live = live
         self._pidfile = Path(pidfile) if pidfile else None
         self._launch = launch
         self._serving = serving
@@ -94,9 +108,16 @@ class Supervisor:
         self._listeners = Listeners(inheritance, legacy)
         self._fleet = Fleet(loop, self._listeners, self._board, launch, legacy)
         self._rescuer = Rescuer(
-            loop, self._board, self._fleet, self._listeners, lambda: self._config.server.stuck, self._on_stuck
+            loop, self._board, self._fleet, self._listeners, lambda: live.config.server.stuck, self._on_stuck
         )
-        self._overview = Overview(self._board, self._fleet, self._listeners, lambda: self._config, self._rescuer.table)
+        self._overview = Overview(
+            self._board,
+            self._fleet,
+            self._listeners,
+            lambda: live.config,
+            lambda: live.changes,
+            self._rescuer.table,
+        )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
         self._chronicle = Chronicle(self._board)
@@ -104,7 +125,7 @@ class Supervisor:
         self._recall = Recall(self._board, self._recorder)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
-        patience_s = float(config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
+        patience_s = float(live.config.server.drain_timeout) + ORPHAN_MARGIN_S + launch.kill_margin_s
         self._fleet.adopt(inheritance.workers, patience_s, inherited_board is not None)
         self._sampling: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
@@ -114,12 +135,23 @@ class Supervisor:
         self._reloaded = True
         """The last reload went well."""
         self._generation = 0
+        self._run = secrets.token_hex(4)
+        """Generations are numbers of this run only."""
+        self._etag = ""
+        self._ending: asyncio.TimerHandle | None = None
+        """Of the live change that is over next."""
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
         self._started = False
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._told_of_tickets = False
+
+    @property
+    def _config(self) -> Config:
+        """What runs."""
+        return self._live.config
 
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code. Raises StartError if it cannot start."""
@@ -161,9 +193,12 @@ class Supervisor:
         self._rescuer.start()
         if not await self._fleet.start_spawner():
             raise StartError("cannot start the process that forks the workers; what it said is above")
-        failures = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
-        if failures:
-            raise StartError("\n".join(failures))
+        confirmation = await self._roll_out(self._config, plan, self._launch.start_timeout_s)
+        if problems := confirmation.problems():
+            raise StartError("\n".join(problems))
+        self._etag = self._tag()
+        self._tell_ended(self._live.ended)
+        self._await_end()
         if self._pidfile is not None:
             try:
                 self._pidfile.write_text(f"{os.getpid()}\n")
@@ -221,8 +256,10 @@ class Supervisor:
             await self._fleet.stop(timeout_s)
 
     async def _clean_up(self) -> None:
-        for reload in tuple(self._reloads):
-            reload.cancel()
+        for task in (*self._reloads, *self._endings):
+            task.cancel()
+        if self._ending is not None:
+            self._ending.cancel()
         self._fleet.kill_all()
         self._fleet.spawner.stop()
         self._listeners.close()
@@ -306,51 +343,167 @@ class Supervisor:
         """As the first SIGTERM."""
         self._stop.set()
 
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        """Those that run."""
+        return endpoints_named(self._config, text)
+
+    @property
+    def etag(self) -> str:
+        """Of the configuration that runs: another one after each reload and each live change."""
+        return self._etag
+
     async def reload(self) -> Reloaded:
-        """Load, compare, apply. Reloads follow one another."""
+        """Load, compare, apply. Reloads and live changes follow one another."""
+        ended: tuple[Ended, ...] = ()
         async with self._reloading:
             if self._stop.is_set() or not self._started:
                 return Reloaded(False, self._generation, "not serving")
             self._notifier.reloading()
-            error = await self._reload()
+            try:
+                plan = self._live.reload(time.time())
+            except ConfigError as error:
+                problem = str(error)
+                for one in error.problems:
+                    _log.error("configuration refused, the old one stays", problem=str(one))
+            except (EdgeqError, OSError) as error:
+                problem = str(error)
+                _log.error("configuration refused, the old one stays", problem=problem)
+            else:
+                problem = (await self._apply(plan)).error
+                ended = () if problem else plan.ended
             self._overview.forget()
-            self._reloaded = not error
+            self._reloaded = not problem
             self._notifier.ready()
-        return Reloaded(not error, self._generation, error)
+        return Reloaded(not problem, self._generation, problem, [f"{one.change.name}: {one.why}" for one in ended])
 
-    async def _reload(self) -> str:
-        """Returns what went wrong."""
+    async def change(self, wish: Wish) -> Changed:
+        """Set or unset one key. All or nothing, as a reload, but a worker that hangs is not waited for."""
+        async with self._reloading:
+            done = await self._change(wish)
+            self._overview.forget()
+        return done
+
+    async def _change(self, wish: Wish) -> Changed:
+        told = wish.told()
+        if is_secret(wish.change(0.0).path, self._config):
+            told = {**told, "key": MASK, "value": MASK}
+
+        def refused(status: int, error: str) -> Changed:
+            _log.warning("live change refused", **told, problem=error)
+            return Changed(status, self._generation, self._etag, error)
+
+        if self._stop.is_set() or not self._started:
+            return refused(503, "not serving")
+        if wish.if_match not in ("", "*", self._etag):
+            return refused(412, f"the configuration has changed since {wish.if_match}: it is {self._etag} now")
+        now = time.time()
         try:
-            config = self._load()
-        except ConfigError as error:
-            for problem in error.problems:
-                _log.error("configuration refused, the old one stays", problem=str(problem))
-            return str(error)
-        except (EdgeqError, OSError) as error:
-            _log.error("configuration refused, the old one stays", problem=str(error))
-            return str(error)
+            plan = self._live.plan(wish.change(now), wish.value, wish.undoes)
+        except (ConfigError, ChangeError) as error:
+            return refused(422, str(error))
+        if needs_start := diff(self._config, plan.config).restart:
+            return refused(422, f"{needs_start[0]} takes effect only at the next start: change the file, and restart")
+        if problem := self._keep(plan):
+            return refused(500 if plan.document.changes_file else 422, f"nothing was changed: {problem}")
+        before = self._live.changes
+        applied = await self._apply(plan, True)
+        if applied.error:
+            self._write_kept(plan.document.changes_file, before)
+            return refused(422, applied.error)
+        _log.info("live change", **told, generation=self._generation)
+        return Changed(200, self._generation, self._etag, "", applied.behind)
+
+    def _keep(self, plan: Plan) -> str:
+        """Write down the changes that shall outlive a restart, if they are others than before. Returns the problem."""
+        file = plan.document.changes_file
+        if _kept(plan.changes) == _kept(self._live.changes) and file == self._live.changes_file:
+            return ""
+        if not file and _kept(plan.changes):
+            return "there is no configuration file beside which it could be kept; server.changes can name one"
+        return self._write_kept(file, plan.changes)
+
+    def _write_kept(self, file: str, changes: Sequence[Change]) -> str:
+        if not file or (not _kept(changes) and not os.path.exists(file)):
+            return ""
+        try:
+            write_changes(file, _kept(changes))
+        except OSError as error:
+            return f"{file} cannot be written: {error.strerror}"
+        return ""
+
+    async def _apply(self, plan: Plan, kept: bool = False) -> _Applied:
+        """Have all workers run a plan, or none. `kept`: what shall outlive a restart is written down already."""
+        config = plan.config
         changes = diff(self._config, config)
         for key in changes.restart:
             _log.warning("takes effect at the next start", key=key)
         try:
-            plan = self._prepare(config)
+            size = self._prepare(config)
         except StartError as error:
             _log.error("configuration refused, the old one stays", problem=str(error))
-            return str(error)
-        failures = await self._roll_out(config, plan, self._launch.apply_timeout_s)
-        if failures:
+            return _Applied(str(error))
+        # Who hangs takes what is sent to it when it goes on. It is waited for only where its sockets are at stake.
+        addresses = {one.address for one in config.listener} != {one.address for one in self._config.listener}
+        in_all = bool(plan.rereads or size.start or size.leave or addresses)
+        timeout_s = self._launch.apply_timeout_s if in_all else self._launch.change_timeout_s
+        confirmation = await self._roll_out(config, size, timeout_s, plan.rereads)
+        if failures := confirmation.problems() if in_all else confirmation.failures:
             for failure in failures:
                 _log.error("configuration taken back", problem=failure)
-            await self._roll_out(self._config, back := self._prepare(self._config), self._launch.apply_timeout_s)
+            back = self._prepare(self._config)
+            await self._roll_out(self._config, back, timeout_s, plan.rereads)
             await self._settle(self._config, back)
-            return "\n".join(failures)
-        self._config = config
+            return _Applied("\n".join(failures))
+        if not kept and (problem := self._keep(plan)):
+            _log.error("live changes are not kept as they are", problem=problem)
+        self._live.commit(plan)
+        self._etag = self._tag()
         configure_log(config)
         self._configure_history(config)
         self._configure_admin(config)
-        await self._settle(config, plan)
+        await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
-        return ""
+        self._tell_ended(plan.ended)
+        self._await_end()
+        return _Applied("", confirmation.behind)
+
+    def _tag(self) -> str:
+        return f"{self._run}-{self._generation}"
+
+    def _tell_ended(self, ended: Sequence[Ended]) -> None:
+        for change, why in ended:
+            key = MASK if is_secret(change.path, self._config) else change.key
+            _log.warning("live change ended", resource=change.resource, key=key, why=why)
+
+    def _await_end(self, least_s: float = 0.0) -> None:
+        """See to it that changes end in time."""
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+        end = self._live.next_end()
+        if end is not None:
+            # Now and then, too: the clock of the calendar may be set.
+            wait_s = min(max(end - time.time(), least_s), _LOOK_FOR_ENDED_S)
+            self._ending = self._loop.call_later(wait_s, self._end)
+
+    def _end(self) -> None:
+        task = asyncio.ensure_future(self._end_changes())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _end_changes(self) -> None:
+        async with self._reloading:
+            if self._stop.is_set():
+                return
+            try:
+                plan = self._live.expired(time.time())
+                failed = "" if plan is None else (await self._apply(plan)).error
+            except ConfigError as error:
+                failed = str(error)
+            if failed:
+                _log.error("a live change cannot end", problem=failed)
+            self._overview.forget()
+            self._await_end(_END_AGAIN_S if failed else 0.0)
 
     def _configure_admin(self, config: Config) -> None:
         if self._admin is not None:
@@ -422,14 +575,14 @@ class Supervisor:
                 )
         return plan
 
-    async def _roll_out(self, config: Config, plan: Resize, timeout_s: float) -> list[str]:
-        """Have all workers run a configuration. Returns what went wrong."""
+    async def _roll_out(self, config: Config, plan: Resize, timeout_s: float, rereads: bool = True) -> Confirmation:
+        """Have all workers run a configuration."""
         self._generation += 1
         self._board.assign_listeners([one.address for one in config.listener])
         self._board.assign_resources(_resources(config))
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
         credentials = process_io.credentials_of(config.server.user)
-        self._fleet.aim(Target.of(self._generation, len(staying), config, credentials), plan.start)
+        self._fleet.aim(Target.of(self._generation, len(staying), config, credentials, rereads), plan.start)
         return await self._fleet.confirmed(staying, timeout_s)
 
     async def _settle(self, config: Config, plan: Resize) -> None:
@@ -465,6 +618,10 @@ class Supervisor:
             return ""
         oldest_ns, queued, name = min(waiting)
         return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+
+
+def _kept(changes: Sequence[Change]) -> list[Change]:
+    return [one for one in changes if one.persisted]
 
 
 def _resources(config: Config) -> list[str]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from math import exp
 from typing import TYPE_CHECKING, Final
 
-from edgeq.upstream.shared import UNKNOWN
+from edgeq.upstream.shared import BAD, UNKNOWN
 
 if TYPE_CHECKING:
     from edgeq.upstream.pool import Pool
@@ -109,6 +109,10 @@ class Member:
         """Requests that run here or wait here."""
         pool = self.pool
         return pool.opened - len(pool.idle) + len(pool.waiting)
+
+    def is_well(self) -> bool:
+        """Neither ejected nor found bad by checks."""
+        return not self.ejected_until and self.health != BAD
 
     def has_room(self) -> bool:
         """Would a request find a connection, without waiting for another request to end?"""

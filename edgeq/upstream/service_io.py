@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -50,6 +51,7 @@ class UpstreamService:
         self._addresses: dict[str, tuple[Address, ...]] = {}
         # By what is dialed: a changed SRV weight keeps its connections.
         self._pools: dict[tuple[str, str, str, int], Pool] = {}
+        self._context: ssl.SSLContext | None = None
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
         self._troubles = Troubles()
@@ -57,19 +59,21 @@ class UpstreamService:
         self._leaving: list[Pool] = []
         self._is_retired = False
 
-    def apply(self, config: UpstreamConfig, workers: int, lenient: bool = False) -> None:
+    def apply(self, config: UpstreamConfig, workers: int, lenient: bool = False, rereads: bool = True) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
         lenient: certificates that cannot be used are no error; requests of this upstream alone get one.
+        rereads: certificates are read again, even where their names have not changed.
         Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
         weights = config.weights()
         secure = any(parse_endpoint(url).tls for url in weights)
         dialers = {False: Dialer(self._loop, config, None)}
+        known = self._context if not rereads and old is not None and old.tls == config.tls else None
         if secure:
             try:
-                context = upstream_context(config.tls)
+                context = known or upstream_context(config.tls)
             except ValueError as error:
                 text = f"upstream.{self.upstream.name}.{error}"
                 if not lenient:
@@ -78,6 +82,7 @@ class UpstreamService:
                 self.upstream.configure(config, workers)
                 self.upstream.unresolved = "config_error"
                 return
+            self._context = context
             dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config

@@ -279,9 +279,10 @@ class Upstream(Watcher):
             self.set_pools(self.pools, {member.pool: member.weight for member in self.members}, now)
 
     def set_pools(self, pools: list[Pool], weights: dict[Pool, float], now: float) -> None:
-        """From now on these are the endpoints; who has no weight has 1. What is known of those that stay is kept."""
+        """From now on these are the endpoints; who has no weight has 1, who has 0 is drained: it is in use for those
+        who stick to it, and for nobody else. What is known of those that stay is kept."""
         self.pools = pools
-        watched = self.breaker is not None or self._checked
+        watched = self.breaker is not None or self._checked or 0.0 in weights.values()
         old = {member.pool: member for member in self.members}
         if len(pools) <= 1 and not watched:
             for pool in pools:
@@ -305,8 +306,12 @@ class Upstream(Watcher):
                 if old:  # not at the start, when all are new
                     member.start_slowly(now, self._ramp_s)
             elif member.weight != weight:
+                was_drained = member.weight <= 0.0
                 member.weight = weight
-                member.grow(now)
+                if was_drained:
+                    member.start_slowly(now, self._ramp_s)
+                else:
+                    member.grow(now)
             if not self._checked:
                 member.health = UNKNOWN
             pool.member = member
@@ -397,12 +402,14 @@ class Upstream(Watcher):
         if not self.members:
             exchange.fail(self.unresolved, self.resource, "")
             return
-        if not balancer.members:
-            exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected or fail their checks")
-            return
         now = monotonic()
         if self._cookie:
-            self._stick(exchange, now).pool.submit(exchange, False)
+            stuck_to = self._stick(exchange, now)
+            if stuck_to is not None:
+                stuck_to.pool.submit(exchange, False)
+                return
+        if not balancer.members:
+            exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected, unhealthy or drained")
             return
         key = self._key(exchange) if self._key_kind else b""
         balancer.choose(key, now).pool.submit(exchange, False)
@@ -467,12 +474,15 @@ class Upstream(Watcher):
             return field_value(head, self._key_name)
         return find_cookie(head, self._key_name)
 
-    def _stick(self, exchange: Attempt, now: float) -> Member:
-        """The endpoint that the client's cookie names, if it is in use; else another one, and a new cookie."""
+    def _stick(self, exchange: Attempt, now: float) -> Member | None:
+        """The endpoint that the client's cookie names, if it is in use; else another one, and a new cookie. None: there
+        is none."""
         token = find_cookie(exchange.head, self._cookie)
         member = self._tokens.get(token) if token else None
-        if member is not None and member in self.balancer.members:
+        if member is not None and (member in self.balancer.members or (member.weight <= 0.0 and member.is_well())):
             return member
+        if not self.balancer.members:
+            return None
         member = self.balancer.choose(b"", now)
         exchange.sticky = self._set_cookie(exchange, member)
         return member
@@ -584,8 +594,8 @@ class Upstream(Watcher):
 
     def review(self, now: float) -> None:
         """Find out which endpoints are in use."""
-        members = self.members
-        in_use = [member for member in members if not member.ejected_until and member.health != BAD]
+        members = [member for member in self.members if member.weight > 0.0]
+        in_use = [member for member in members if member.is_well()]
         panics = len(in_use) < self._panic_threshold * len(members)
         if panics != self.panics:
             self.panics = panics

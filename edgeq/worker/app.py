@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +138,8 @@ class App:
         self._resources = Resources(board, self._doorbell.neighbours)
         """By which limits, breakers and so on hold for all workers together."""
         self._bulkheads: dict[str, Bulkhead] = {}
-        """Of routes that have a limit of their own, or had one until a reload and still have requests under it."""
+        """Of routes that have a limit of their own, or are paused, or were so until a reload and still have requests
+        under it."""
         self._limited: set[str] = set()
         """The former."""
         self._tenants = Tenants(self._resources)
@@ -188,9 +189,23 @@ class App:
         # Requests make no cycles, so collections only look in vain; what the rare paths leave is found all the same.
         gc.set_threshold(20_000, 50, 100)
 
-    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
-        """Take over a new configuration in place; `sockets` holds those of listeners that are new to this worker."""
+    def apply(
+        self,
+        generation: int,
+        workers: int,
+        config: Config,
+        sockets: dict[str, socket.socket],
+        rereads: bool = True,
+    ) -> None:
+        """Take over a new configuration in place; `sockets` holds those of listeners that are new to this worker.
+
+        rereads: certificates are read again, even where their names have not changed. It takes tens of milliseconds for
+        each upstream and listener with TLS, in which nobody is served.
+        """
         old = self._config
+        same = set[str]()
+        if not rereads and workers == self._workers:
+            same = {name for name, one in config.upstream.items() if old.upstream.get(name) == one}
         self._workers = workers
         self._config = config
         self._sockets.update(sockets)
@@ -207,9 +222,17 @@ class App:
         if old.dns != config.dns:
             self._resolver.configure(config.dns)
         self._shard.forward = _forward_policy(config)
-        self._configure(generation, config)
+        self._configure(generation, config, False, rereads, same)
 
-    def _configure(self, generation: int, config: Config, lenient: bool = False) -> None:
+    def _configure(
+        self,
+        generation: int,
+        config: Config,
+        lenient: bool = False,
+        rereads: bool = True,
+        same: Collection[str] = (),
+    ) -> None:
+        """`same`: upstreams that have what they need."""
         shard = self._shard
         shard.log_enabled = config.access_log.target != "off"
         shard.slow_s = float(config.explain.slow) or NEVER_SLOW_S
@@ -217,7 +240,8 @@ class App:
         self._readings.configure(self._workers)
         for name, upstream in config.upstream.items():
             service = self._service(name)
-            service.apply(upstream, self._workers, lenient)
+            if name not in same:
+                service.apply(upstream, self._workers, lenient, rereads)
             service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
         self._generation = generation
         tenant = config.tenant
@@ -238,7 +262,7 @@ class App:
         shard.generation = generation
         hedged = {route.name for route in config.route if route.retry.hedge != "off"}
         self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
-        self._limited = {route.name for route in config.route if route.limit}
+        self._limited = {route.name for route in config.route if _has_bulkhead(route)}
         for name, bulkhead in self._bulkheads.items():
             if name not in self._limited:
                 bulkhead.resize(NO_LIMIT, monotonic())  # who waits goes on to its upstream
@@ -249,7 +273,7 @@ class App:
             service.retire()
             self._retired.append(service)
         for listener in config.listener:
-            self._open(listener)
+            self._open(listener, rereads)
         self._row.set_generation(generation)
 
     def _trace(self, config: Config) -> None:
@@ -414,18 +438,21 @@ class App:
 
     def _route_bulkhead(self, config: RouteConfig) -> Bulkhead | None:
         """A route's own limit; it stays the same over reloads, with who is in it."""
-        if not config.limit:
+        if not _has_bulkhead(config):
             return None
         bulkhead = self._bulkheads.get(config.name)
         now = monotonic()
         if bulkhead is None:
             name = f"route/{config.name}"
-            bulkhead = Bulkhead(name, config.limit, now, self._resources.bind(name))
+            bulkhead = Bulkhead(name, config.limit or NO_LIMIT, now, self._resources.bind(name))
             self._bulkheads[config.name] = bulkhead
         queue = config.queue
         bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), self._workers)
         bulkhead.queue.tenant_share = self._config.tenant.queue_share
-        bulkhead.resize(config.limit, now)
+        if config.paused:
+            bulkhead.pause(now)
+        else:
+            bulkhead.resize(config.limit, now)
         return bulkhead
 
     def _terms(self, config: RouteConfig) -> Terms | None:
@@ -439,19 +466,19 @@ class App:
         rate_set = RateSet(rates, config.cost, self._arrivals) if rates else None
         return Terms(config.name, config.upstream, self._tenant, priority, rate_set)
 
-    def _open(self, config: ListenerConfig) -> None:
+    def _open(self, config: ListenerConfig, rereads: bool) -> None:
         """A listener of the configuration: update it, or begin to accept on its socket."""
         door = self._doors.get(config.address)
         self._gate.configure(config)
         if door is not None:
             if door.config != config:
-                if config.tls is not None:
+                if config.tls is not None and (rereads or door.config.tls != config.tls):
                     door.tls = self._contexts(config, config.tls)
                 door.config = config
                 door.settings.update(config)
                 if door.acceptor is not None:
                     door.acceptor.update(config, door.tls)
-            elif config.tls is not None and door.acceptor is not None:
+            elif rereads and config.tls is not None and door.acceptor is not None:
                 door.tls = self._contexts(config, config.tls)  # a reload reads the certificates' files again
                 door.acceptor.update(config, door.tls)
             return
@@ -734,6 +761,10 @@ class App:
             self._exporter.close()
         if self._old_exporter is not None:
             self._old_exporter.close(0.0)
+
+
+def _has_bulkhead(config: RouteConfig) -> bool:
+    return config.limit > 0 or config.paused
 
 
 def _forward_policy(whole: Config) -> ForwardPolicy:

@@ -61,8 +61,11 @@ class App(Protocol):
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to accept."""
 
-    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
-        """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here."""
+    def apply(
+        self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket], rereads: bool
+    ) -> None:
+        """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here;
+        `rereads`: also what has not changed in it reads its files again."""
 
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""
@@ -214,7 +217,7 @@ class Control:
         config: Config | None = None
         try:
             config = unpack_config(message.config)
-            self._app.apply(message.generation, message.workers, config, new)
+            self._app.apply(message.generation, message.workers, config, new, message.rereads)
         except Exception as error:
             # Whatever it was: the worker goes on with what it has, and the supervisor takes the change back everywhere.
             why = log_failure("configuration not applied", error, config or self._config, generation=message.generation)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.admin import reference
-from edgeq.admin.commands import COMMANDS, Answer, Found, Reloaded, find_http, find_text
+from edgeq.admin.commands import COMMANDS, Answer, Changed, Client, Found, Reloaded, Wish, find_http, find_text
 from edgeq.admin.render import Column, Record, render_text
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -23,6 +25,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.drained = False
+        self.wish: Wish | None = None
 
     def show(self, subject: str) -> Sequence[Record]:
         if subject == "queues":
@@ -56,6 +59,21 @@ class FakeControl:
     async def reload(self) -> Reloaded:
         return Reloaded(False, 3, "wrong")
 
+    async def change(self, wish: Wish) -> Changed:
+        self.wish = wish
+        return Changed(
+            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
+        )
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        return [
+            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+        ]
+
+    @property
+    def etag(self) -> str:
+        return "a-7"
+
     def drain(self) -> None:
         self.drained = True
 
@@ -68,18 +86,20 @@ def run(words: str, control: FakeControl) -> Answer:
 
 
 async def _run(found: Found, control: FakeControl) -> Answer:
-    return await found.command.run(control, found.arguments, "")
+    return await found.command.run(control, found.arguments, Client(uid=5, pid=6))
 
 
 def test_every_command_has_level_help_and_both_names() -> None:
-    """A table without holes: what changes something is POST and for admins, what reads is GET."""
-    assert len({command.words for command in COMMANDS}) == len({command.path for command in COMMANDS}) == len(COMMANDS)
+    """A table without holes: what changes something is for admins and no GET, what reads is GET."""
+    assert len({one.words for one in COMMANDS}) == len({(one.method, one.path) for one in COMMANDS}) == len(COMMANDS)
     for command in COMMANDS:
         assert command.help
-        assert (command.level == "admin") == (command.method == "POST")
-        assert find_text(f"  {command.words.upper()} ") == Found(command, {})
-        assert find_text(f"{command.words} json") == Found(command, {}, True)
-        assert find_http(command.method, command.path) == Found(command, {})
+        assert (command.level == "admin") == (command.method != "GET")
+        needed = {one.name: "x" for one in command.arguments if one.required}
+        values = " x" * len(needed)
+        assert find_text(f"  {command.words.upper()}{values} ") == Found(command, needed)
+        assert find_text(f"{command.words}{values} json") == Found(command, needed, True)
+        assert find_http(command.method, f"{command.path}?{urlencode(needed)}") == Found(command, needed)
         example = find_text(command.example or command.words)
         assert isinstance(example, Found)
         assert example.command is command
@@ -88,7 +108,7 @@ def test_every_command_has_level_help_and_both_names() -> None:
 def test_answers() -> None:
     """Status and body of those that decide something."""
     control = FakeControl()
-    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong"})
+    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong", "ended": ()})
     assert run("ready", control).status == 200
     assert run("drain", control).status == 202
     assert run("ready", control).status == 503
@@ -202,3 +222,67 @@ def test_pages_are_the_table() -> None:
     """Whoever changes the table makes its pages anew."""
     assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"
     assert (DOCS / "edgeq-admin.7").read_text() == reference.man(), "python -m edgeq.admin.reference man > docs/.."
+
+
+@pytest.mark.parametrize(
+    ("words", "wish"),
+    [
+        ("set upstream/api limit 64", Wish("upstream/api", "limit", "64")),
+        ("set access_log format json", Wish("access_log", "format", "json")),
+        ("set log level debug --ttl 5m json", Wish("log", "level", "debug", ttl_s=300.0)),
+        ("set a/b c --comment 'two words' d --persist", Wish("a/b", "c", "d", comment="two words", persists=True)),
+        ("set a/b c d --comment=x --if-match a-7", Wish("a/b", "c", "d", comment="x", if_match="a-7")),
+        ("set rate/x limits '[\"1/s burst 2\"]'", Wish("rate/x", "limits", '["1/s burst 2"]')),
+        ("unset upstream/api limit", Wish("upstream/api", "limit", None)),
+        ("drain h:1 --ttl 1s", Wish("upstream/a", "endpoints.http://h:1.weight", "0", ttl_s=1.0)),
+        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0")),
+        ("disable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "false")),
+        ("enable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false")),
+        ("pause route/r", Wish("route/r", "paused", "true")),
+        ("resume r", Wish("route/r", "paused", "false", "true")),
+    ],
+)
+def test_wishes(words: str, wish: Wish) -> None:
+    """What a change asks for, with who asks; a value may be the word json."""
+    control = FakeControl()
+    assert run(words, control) == Answer(200, {"ok": True, "generation": 7, "etag": "a-7"}, etag="a-7")
+    assert control.wish == replace(wish, uid=5, pid=6)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        ("set a/b c d --if-match old", 412, "changed meanwhile"),
+        ("drain nowhere", 422, "there is no endpoint nowhere: show endpoints"),
+        ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
+        ("drain --ttl 5m", 422, "an option without an endpoint"),
+    ],
+)
+def test_changes_that_are_refused(words: str, status: int, says: str) -> None:
+    """An endpoint has to be a known one, and one only; an option alone does not end the gateway."""
+    control = FakeControl()
+    answer = run(words, control)
+    assert isinstance(answer.body, dict)
+    assert (answer.status, answer.body["ok"]) == (status, False)
+    assert says in answer.body["error"]
+    assert not control.drained
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("set", "RESOURCE is missing: set RESOURCE KEY VALUE"),
+        ("set a/b c d --ttl", "ttl: expected a duration"),
+        ("set a/b c d --ttl 0", "ttl: expected a duration"),
+        ("set a/b c d --persist=maybe", "persist: expected true or false"),
+        ("set a/b c d --until 5m", "unknown option '--until'"),
+        ("set a/b c d e", "too many words"),
+        (f"set a/b c d --comment {'x' * 201}", "comment: expected 200 printable characters at most"),
+        ("pause", "ROUTE is missing: pause ROUTE"),
+    ],
+)
+def test_wrong_options(words: str, says: str) -> None:
+    """Each mistake is named before anybody is asked for anything."""
+    found = find_text(words)
+    assert isinstance(found, str)
+    assert says in found

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.admin import server_io
-from edgeq.admin.commands import Reloaded
+from edgeq.admin.commands import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.config.schema import Server
@@ -59,6 +59,20 @@ class FakeControl:
 
     async def reload(self) -> Reloaded:
         return Reloaded(True, 1, "")
+
+    async def change(self, wish: Wish) -> Changed:
+        return Changed(
+            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
+        )
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        return [
+            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+        ]
+
+    @property
+    def etag(self) -> str:
+        return "a-7"
 
     def drain(self) -> None:
         pass

@@ -314,3 +314,44 @@ def test_nobody_is_refused_by_age_while_the_limit_is_a_guess() -> None:
         book.enter(bulkhead, book.ticket(number, now + 1.01), now + 1.01)
     bulkhead.dispatch(now + 1.5)
     assert {reason for _, reason in book.refused} >= {"queue_codel_drop"}
+
+
+def test_a_pause_keeps_everybody_in_turn() -> None:
+    """Who comes meanwhile waits, far beyond the age at which a limit would refuse him; nobody is let in, who runs ends;
+    afterwards all are let in, the oldest first."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0, 0.01)
+    bulkhead.configure("adaptive", 16, 1 << 20, 0.0)
+    bulkhead.pause(0.0)
+    for number in range(10, 14):
+        assert not book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    book.granted.clear()
+    for ticket in [one for one in book.tickets.values() if one.held is bulkhead]:
+        ticket.release(0.1, OK)
+    for moment in (1.0, 5.0, 20.0):
+        bulkhead.configure("adaptive", 16, 1 << 20, 0.0)  # a reload of anything
+        bulkhead.pause(moment)
+        bulkhead.tick(moment)
+    assert (bulkhead.in_flight, bulkhead.queue.queued, book.granted, book.refused) == (0, 4, [], [])
+    bulkhead.resize(2, 20.0)
+    bulkhead.tick(20.1)
+    assert (book.granted, book.refused) == ([10, 11], [])
+    book.tickets[10].release(20.2, OK)
+    book.tickets[11].release(20.2, OK)
+    assert book.granted == [10, 11, 12, 13]
+
+
+def test_a_pause_is_bounded() -> None:
+    """By the queue's length and time-out; who is refused is told that it is a pause."""
+    book = Book()
+    bulkhead = Bulkhead("route/r", 1 << 30, 0.0)
+    bulkhead.configure("fifo", 1, 1 << 20, 2.0)
+    bulkhead.pause(0.0)
+    for number in range(2):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    assert book.refused == [(1, "queue_full")]
+    bulkhead.tick(1.9)
+    assert len(book.refused) == 1
+    bulkhead.tick(2.1)
+    assert book.refused[1] == (0, "queue_timeout")
+    assert all("it is paused" in detail for _, detail, _ in book.details)

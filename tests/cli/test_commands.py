@@ -24,7 +24,7 @@ from edgeq.cli.plot import plot
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
-    from edgeq.config.schema import Config
+    from edgeq.config.load import Document
 
 GOOD = '[server]\nworkers = 2\n[[listener]]\naddress = "127.0.0.1:8080"\n[upstream.a]\nendpoints = ["http://127.0.0.1:9"]\n'
 
@@ -170,35 +170,33 @@ class TestServe:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @pytest.fixture
-    def served(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Callable[[], Config], str | None]]:
+    def served(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Callable[[], Document], str | None]]:
         """What the supervisor would have been given."""
-        calls: list[tuple[Config, Callable[[], Config], str | None]] = []
+        calls: list[tuple[Callable[[], Document], str | None]] = []
 
-        def note(config: Config, reload: Callable[[], Config], pidfile: str | None) -> int:
-            calls.append((config, reload, pidfile))
+        def note(read: Callable[[], Document], pidfile: str | None) -> int:
+            calls.append((read, pidfile))
             return 0
 
         monkeypatch.setattr(serve, "_serve", note)
         return calls
 
-    def test_quickstart(self, served: list[tuple[Config, Callable[[], Config], str | None]]) -> None:
+    def test_quickstart(self, served: list[tuple[Callable[[], Document], str | None]]) -> None:
         """Two options are enough."""
         assert main(["serve", "--listen", "127.0.0.1:1", "--upstream", "http://127.0.0.1:2", "--workers", "3"]) == 0
-        config, reload, _ = served[0]
+        config = served[0][0]().build()
         assert (config.listener[0].address, config.server.workers) == ("127.0.0.1:1", 3)
-        assert reload() == config
 
-    def test_options_over_a_file(
-        self, file: Path, served: list[tuple[Config, Callable[[], Config], str | None]]
-    ) -> None:
+    def test_options_over_a_file(self, file: Path, served: list[tuple[Callable[[], Document], str | None]]) -> None:
         """Options win, now and at a reload, which reads the file again."""
         argv = ["serve", "--config", str(file), "--workers", "5", "--admin", "/run/x", "--listen", "[::1]:1"]
         assert main([*argv, "--pidfile", "p"]) == 0
-        config, reload, pidfile = served[0]
+        read, pidfile = served[0]
+        config = read().build()
         assert (config.listener[0].address, config.server.workers, config.server.admin) == ("[::1]:1", 5, "/run/x")
         assert pidfile == "p"
         file.write_text(GOOD.replace("127.0.0.1:9", "127.0.0.1:10"))
-        config = reload()
+        config = read().build()
         assert config.upstream["a"].endpoints == ("http://127.0.0.1:10",)
         assert config.server.workers == 5
 
@@ -219,15 +217,15 @@ class TestServe:
 
     def test_demo(
         self,
-        served: list[tuple[Config, Callable[[], Config], str | None]],
+        served: list[tuple[Callable[[], Document], str | None]],
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         """--demo starts an upstream that answers while edgeq serves, and is gone afterwards."""
         answers: list[bytes] = []
 
-        def ask(config: Config, reload: Callable[[], Config], pidfile: str | None, serving: Callable[[], None]) -> int:
-            assert reload() == config
+        def ask(read: Callable[[], Document], pidfile: str | None, serving: Callable[[], None]) -> int:
+            config = read().build()
             host, port = next(iter(config.upstream["default"].weights())).removeprefix("http://").split(":")
             connection = http.client.HTTPConnection(host, int(port), timeout=60)
             connection.request("GET", "/")

@@ -185,8 +185,8 @@ def test_a_typo_is_recognised() -> None:
             "edgeq.toml:8: upstream.b.endpoints[1]: the same endpoint as endpoints[0]",
         ),
         (
-            '[upstream.b]\nendpoints = [{ url = "http://a", weight = 0 }]',
-            "edgeq.toml:7: upstream.b.endpoints[0].weight: must be from 1 to 1000",
+            '[upstream.b]\nendpoints = [{ url = "http://a", weight = 1001 }]',
+            "edgeq.toml:7: upstream.b.endpoints[0].weight: must be from 0 to 1000",
         ),
         (
             '[upstream.b]\nendpoints = [{ url = "http://a/x" }]',
@@ -307,11 +307,11 @@ def test_options_over_a_broken_file(text: str) -> None:
 
 def test_quickstart() -> None:
     """Two options make a whole configuration; what is wrong with them is said in their words."""
-    config = quickstart("127.0.0.1:80", "http://127.0.0.1:90", 2, "/run/a")
+    config = quickstart("127.0.0.1:80", "http://127.0.0.1:90", 2, "/run/a").build()
     assert config.upstream["default"].endpoints == ("http://127.0.0.1:90",)
     assert (config.route[0].upstream, config.server.workers, config.server.admin) == ("default", 2, "/run/a")
     with pytest.raises(ConfigError) as caught:
-        quickstart("127.0.0.1", "x", -1)
+        quickstart("127.0.0.1", "x", -1).build()
     assert sorted(str(problem).split(": ")[:2] for problem in caught.value.problems) == [
         ["command line", "--listen"],
         ["command line", "--upstream"],

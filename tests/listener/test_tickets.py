@@ -19,6 +19,7 @@ from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.supervisor_io import Supervisor
 from tests.listener.certificates import Made, make
 from tests.listener.harness import RecordingLog, trusting
+from tests.support.given import live
 
 SECRET = b"s" * 32
 ADDRESS = "127.0.0.1:443"
@@ -181,7 +182,7 @@ def test_the_operator_is_told_once(monkeypatch: pytest.MonkeyPatch, made: Certif
     )
 
     async def scenario() -> None:
-        supervisor = Supervisor(asyncio.get_running_loop(), config, lambda: config, None, Launch())
+        supervisor = Supervisor(asyncio.get_running_loop(), live(lambda: config), None, Launch())
         try:
             for _ in range(3):
                 supervisor._prepare(config)

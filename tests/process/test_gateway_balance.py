@@ -303,7 +303,8 @@ def test_busy_is_not_dead() -> None:
 
 
 def test_the_same_client_to_the_same_endpoint() -> None:
-    """Sticky: the cookie of the first answer brings a client back, until its endpoint is gone."""
+    """Sticky: the cookie of the first answer brings a client back, also when its endpoint is drained and takes nobody
+    else, until it is gone."""
     handlers = [says(answer(name)) for name in (b"a", b"b", b"c")]
     with (
         farm(*handlers, balance="sticky", sticky_cookie="where") as three,
@@ -317,7 +318,12 @@ def test_the_same_client_to_the_same_endpoint() -> None:
             got = client.ask(again)
             assert (got.body, got.get(b"set-cookie")) == (first.body, None)
         urls: list[Value] = [one.url for one in three.endpoints]
-        urls.pop((b"a", b"b", b"c").index(first.body))
+        at = (b"a", b"b", b"c").index(first.body)
+        drained: list[Value] = [*urls[:at], {"url": urls[at], "weight": 0}, *urls[at + 1 :]]
+        three.gateway.reload({"upstream": {"u": {"endpoints": drained}}})
+        assert client.ask(again).body == first.body
+        assert first.body not in {client.ask(GET).body for _ in range(20)}
+        urls.pop(at)
         three.gateway.reload({"upstream": {"u": {"endpoints": urls}}})
         moved = client.ask(again)
         assert moved.body != first.body

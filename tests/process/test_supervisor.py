@@ -571,10 +571,11 @@ def test_backlog_that_the_kernel_cuts_is_a_warning(tmp_path: Path, address: str)
 def test_spawner_with_a_broken_app_is_a_clear_error(tmp_path: Path) -> None:
     """What cannot be imported ends the start, and says so."""
     code = (
-        "import sys\nfrom tests.support.fake_gateway import load\nfrom pathlib import Path\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from tests.support.fake_gateway import load\nfrom tests.support.given import live\n"
         "from edgeq.supervisor import run_io\nfrom edgeq.supervisor.launch import Launch\n"
         "from edgeq.errors import StartError\n"
-        "try:\n run_io.serve(load(Path(sys.argv[1])), None, None, Launch(app='no.such:App'))\n"
+        "try:\n run_io.serve(live(lambda: load(Path(sys.argv[1]))), None, Launch(app='no.such:App'))\n"
         "except StartError as error:\n sys.exit(str(error))\n"
     )
     settings = tmp_path / "settings.json"

@@ -57,7 +57,9 @@ class FakeApp:
         for address, sock in self.sockets.items():
             loop.add_reader(sock.fileno(), self._accept, address, sock)
 
-    def apply(self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket]) -> None:
+    def apply(
+        self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket], rereads: bool
+    ) -> None:
         if config.forward.node == "stubborn" and self.slot == 0:
             raise RuntimeError("the configuration says stubborn")
         self.generation, self.workers, self.config = generation, workers, config

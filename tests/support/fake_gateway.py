@@ -14,6 +14,7 @@ from edgeq.config.schema import Config, Duration, Forward, Listener, Server, Stu
 from edgeq.errors import ConfigError, EdgeqError, Problem
 from edgeq.supervisor import run_io
 from edgeq.supervisor.launch import Launch
+from tests.support.given import live
 
 
 def load(path: Path) -> Config:
@@ -49,7 +50,7 @@ def main() -> int:
         app="tests.support.fake_app:FakeApp", loop="uvloop:new_event_loop", apply_timeout_s=5, ticket_life_s=life_s
     )
     try:
-        return run_io.serve(load(path), lambda: load(path), str(path) + ".pid", launch)
+        return run_io.serve(live(lambda: load(path)), str(path) + ".pid", launch)
     except EdgeqError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

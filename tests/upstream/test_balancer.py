@@ -331,3 +331,40 @@ def test_one_endpoint_needs_no_choice() -> None:
     upstream.set_pools(upstream.pools[:1], {}, 1.0)
     assert upstream.only is members[0].pool
     assert members[0].pool.member is None
+
+
+# -- drained -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_drained_endpoint_gets_nobody(balance: str) -> None:
+    """Weight 0: never chosen, not even in a panic or for another try; with its weight it is back, and what was known of
+    it is known still."""
+    upstream, members = made([1.0, 1.0, 1.0], balance=balance)
+    pools = [member.pool for member in members]
+    members[0].took(0.5, 1.0)
+    upstream.set_pools(pools, {pools[0]: 0.0}, 1.0)
+    assert set(chosen(upstream, 50, b"key", busy=True)) <= {"e1", "e2"}
+    assert set(chosen(upstream, 50, busy=True)) == {"e1", "e2"}
+    assert upstream.balancer.choose_other([pools[1], pools[2]], b"key", 1.0) is None
+    members[1].ejected_until = members[2].ejected_until = 9.0
+    upstream.review(1.0)
+    assert upstream.panics
+    assert set(chosen(upstream, 20, b"key")) <= {"e1", "e2"}
+    members[1].ejected_until = members[2].ejected_until = 0.0
+    for pool in pools:
+        pool.opened = 0
+    upstream.set_pools(pools, {}, 2.0)
+    assert upstream.members[0] is members[0]
+    assert members[0].cost_s == 0.5
+    assert "e0" in {one.name for one in upstream.balancer.members}
+
+
+def test_a_single_endpoint_that_is_drained() -> None:
+    """There is nobody to choose, which is not panic."""
+    upstream, members = made(2)
+    pool = members[0].pool
+    upstream.set_pools([pool], {pool: 0.0}, 1.0)
+    assert (upstream.only, upstream.balancer.members, upstream.panics) == (None, [], False)
+    upstream.set_pools([pool], {pool: 1.0}, 2.0)
+    assert upstream.only is pool

@@ -1,0 +1,80 @@
+"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`: change a running edgeq.
+
+One command line for each command of the admin socket that changes something, made from its table: arguments, options
+and help are the same there and here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Final
+from urllib.parse import urlencode
+
+from edgeq.admin.commands import COMMANDS, Argument, Command
+from edgeq.admin.render import render_text
+from edgeq.cli.arguments import add_admin, admin_socket
+from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
+
+_EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
+_NOTES: Final = """
+A wrong value changes nothing and says why: exit code 1. Exit code 69: the admin socket is not reachable; 77: not
+allowed. `edgeq show changes` lists what is set.
+"""
+
+
+class Verb:
+    """A command of the command line (see `cli.COMMANDS`)."""
+
+    def __init__(self, words: str) -> None:
+        self._command: Command = next(one for one in COMMANDS if one.words == words)
+        self.SUMMARY = self._command.help
+        self.EXAMPLES = f"examples:\n  edgeq {self._command.example}\n{_NOTES}"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Those of the admin command, and where its socket is."""
+        for one in self._command.arguments:
+            parser.add_argument(
+                one.name, metavar=one.name.upper(), nargs=None if one.required else "?", help=_help(one)
+            )
+        for one in self._command.options:
+            if one.is_flag:
+                parser.add_argument(f"--{one.name}", dest=one.name, action="store_const", const="true", help=_help(one))
+            else:
+                parser.add_argument(f"--{one.name}", dest=one.name, metavar=one.name.upper(), help=_help(one))
+        add_admin(parser.add_mutually_exclusive_group())
+        parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+        parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Ask, and say what came of it."""
+        from edgeq.cli import admin_client_io
+
+        command = self._command
+        given = {one.name: getattr(args, one.name) for one in (*command.arguments, *command.options)}
+        values = {name: value for name, value in given.items() if value is not None}
+        path = admin_socket(args)
+        try:
+            status, answer = admin_client_io.ask(
+                path, command.method, command.path + (f"?{urlencode(values)}" if values else ""), args.timeout
+            )
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            print(f"edgeq {command.words}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+            return EXIT_UNAVAILABLE
+        if args.json:
+            print(json.dumps(answer))
+        elif answer.get("ok") is True:
+            sys.stdout.write(render_text(answer))
+        else:
+            said = answer.get("error") or f"the admin socket answered with status {status}"
+            print(f"edgeq {command.words}: {said}", file=sys.stderr)
+        return EXIT_OK if answer.get("ok") is True else _EXIT_CODES.get(status, EXIT_FAILED)
+
+
+def _help(argument: Argument) -> str:
+    return argument.help.replace("%", "%%")
+
+
+VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume")

@@ -1,0 +1,196 @@
+"""Live changes: keys of the configuration that an operator has set while it runs, on top of what the file says.
+
+    edgeq set RESOURCE KEY VALUE        upstream/api limit 64        the key is written as in the resource's table
+                                        route/checkout queue.max 9
+                                        listener/:8080 backlog 511   by its name, else its address
+                                        log level debug              a table that there is once
+                                        upstream/api endpoints.http://10.0.0.7:9000.weight 0
+
+A change becomes part of the tables before they are converted and checked, so it can be all that the file can be, and
+what is wrong with it is found by the same checks. It holds against what the file said when it was made (`was`): once
+the file says something else there, the file has the last word. What is persisted is a layer of its own, between the
+file and the other changes: one with a time to live on the same key ends in it.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgeq.config.lines import Path
+from edgeq.config.schema import Endpoint
+
+SOURCE: Final = "set"
+"""`Problem.file` of what a change got wrong."""
+LIVE: Final = "live"
+"""Where the value of a key comes from that was set."""
+DEFAULT_ROUTE: Final = "default"
+"""The route of a file that names none."""
+TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect", "trace")
+_LISTS: Final = ("listener", "route", "rate")
+"""Arrays of tables."""
+_ENDPOINTS: Final = "endpoints"
+_ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
+_IDENTITY: Final = ("name", "address", "url")
+"""By these a resource is found: what had another name would be another resource."""
+
+
+class ChangeError(Exception):
+    """A change that cannot be; the text is for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One key that was set. Times in seconds since 1970."""
+
+    resource: str
+    key: str
+    value: Any
+    """As TOML has it."""
+    was: Any = None
+    """What the file said there; None: nothing."""
+    uid: int = -1
+    pid: int = 0
+    since: float = 0.0
+    until: float | None = None
+    comment: str = ""
+    persisted: bool = False
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.resource} {self.key}"
+
+    @property
+    def path(self) -> Path:
+        """By names: ("upstream", "api", "queue", "max")."""
+        return (*self.resource.split("/", 1), *_keys(self.key))
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML has it; what is none is a word, so that neither adaptive nor 10s needs quotes."""
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return found["value"] if len(found) == 1 else text
+
+
+def changed(tables: Mapping[str, Any], changes: Sequence[Change]) -> tuple[dict[str, Any], dict[Path, Change]]:
+    """The tables with all changes in them, and where each of them stands. What was given stays as it is.
+
+    What is persisted is set first, and what is set as a whole before what is within it. Raises ChangeError for a change
+    that has no place.
+    """
+    new = dict(tables)
+    steps: dict[Path, Change] = {}
+    for change in sorted(changes, key=lambda one: (not one.persisted, len(one.path))):
+        new = _with_default_route(new, change.resource)
+        where = _where(new, change)
+        new = _put(new, where, change)
+        steps[where] = change
+    return new, steps
+
+
+def said(tables: Mapping[str, Any], change: Change) -> Any:
+    """What the tables themselves say of a change's key; None: nothing. Raises ChangeError if it has no place there."""
+    node: Any = _with_default_route(dict(tables), change.resource)
+    for step in _where(node, change):
+        try:
+            node = node[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return node
+
+
+def superseded(old: Change, new: Change) -> bool:
+    """Has nothing of a change any effect after a new one? What is said of a single endpoint stays, whatever list of
+    them is set."""
+    if old.persisted and not new.persisted:
+        return False
+    size = len(new.path)
+    return old.path[:size] == new.path and (len(old.path) == size or new.path[-1] != _ENDPOINTS)
+
+
+def toml(value: Any) -> str:
+    """What tomllib has read, as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{toml(str(key))} = {toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _keys(key: str) -> tuple[str, ...]:
+    """A URL has dots of its own: endpoints.URL.weight."""
+    table, _, rest = key.partition(".")
+    if table == _ENDPOINTS and rest:
+        url, _, last = rest.rpartition(".")
+        return (table, url, last) if last in _ENDPOINT_KEYS else (table, rest)
+    return tuple(key.split("."))
+
+
+def _with_default_route(tables: dict[str, Any], resource: str) -> dict[str, Any]:
+    """Where the file has no route, the one that it means can be spoken of all the same."""
+    upstreams = tables.get("upstream")
+    if resource != f"route/{DEFAULT_ROUTE}" or tables.get("route") or not isinstance(upstreams, dict):
+        return tables
+    return {**tables, "route": [{"name": DEFAULT_ROUTE, "upstream": next(iter(upstreams), "")}]}
+
+
+def _where(tables: Mapping[str, Any], change: Change) -> Path:
+    """The steps to a change's key, by the places of elements. Raises ChangeError."""
+    kind, _, name = change.resource.partition("/")
+    keys = _keys(change.key)
+    if not all(keys):
+        raise ChangeError(f"{change.key!r} is no key")
+    if change.path == ("server", "changes"):
+        raise ChangeError("server changes: is only read from the file")
+    if keys[-1] in _IDENTITY and len(keys) == 1:
+        raise ChangeError(f"{change.name}: that is what it is found by; change the file and reload")
+    if kind == "upstream" and name in tables.get("upstream", {}):
+        if keys[0] == _ENDPOINTS and len(keys) > 1:
+            return ("upstream", name, _ENDPOINTS, _endpoint(tables["upstream"][name], change, keys), keys[2])
+        return ("upstream", name, *keys)
+    if kind in _LISTS and name:
+        for number, one in enumerate(tables.get(kind, ())):
+            if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
+                return (kind, number, *keys)
+    if kind in TABLES and not name:
+        return (kind, *keys)
+    if kind in (*_LISTS, "upstream"):
+        raise ChangeError(f"there is no {kind} {name!r}")
+    known = "upstream/NAME, route/NAME, rate/NAME, listener/NAME, " + ", ".join(TABLES)
+    raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
+
+
+def _endpoint(upstream: Mapping[str, Any], change: Change, keys: tuple[str, ...]) -> int:
+    if len(keys) < 3:
+        raise ChangeError(f"{change.name}: an endpoint has {' and '.join(_ENDPOINT_KEYS)}: endpoints.URL.weight")
+    for number, one in enumerate(upstream.get(_ENDPOINTS, ())):
+        if keys[1] == (one.get("url") if isinstance(one, dict) else one):
+            return number
+    raise ChangeError(f"{change.resource} has no endpoint {keys[1]}")
+
+
+def _put(node: Any, steps: Path, change: Change) -> Any:
+    """A copy of what is on the way, all else shared."""
+    if not steps:
+        return change.value
+    step, rest = steps[0], steps[1:]
+    if isinstance(step, int):
+        items = list(node)
+        items[step] = _put(items[step], rest, change)
+        return items
+    if isinstance(node, str) and len(steps) == 1:  # an endpoint that says no more than its URL
+        node = {"url": node}
+    if not isinstance(node, dict):
+        raise ChangeError(f"{change.name}: there is no such key")
+    return {**node, step: _put(node.get(step, {}), rest, change)}

@@ -1,0 +1,327 @@
+"""Live changes on top of a file: what holds, what ends, what is kept. Time is a number here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.config.change import Change, ChangeError, parse_value, toml
+from edgeq.config.changes_io import read_changes, write_changes
+from edgeq.config.live import MAX_CHANGES, Live, endpoints_named
+from edgeq.config.load import load_text, read_text
+from edgeq.config.schema import Config, Duration, Endpoint
+from edgeq.errors import ConfigError
+
+A, B = "http://10.0.0.7:9000", "http://10.0.0.8:9000"
+FILE = f"""
+[[listener]]
+address = "127.0.0.1:8080"
+[upstream.api]
+endpoints = ["{A}", {{ url = "{B}", weight = 3 }}]
+limit = 20
+queue = {{ max = 5 }}
+[upstream.other]
+endpoints = ["{A}"]
+[[route]]
+name = "checkout"
+upstream = "api"
+[[route]]
+name = "rest"
+match = {{ path = "/rest/*" }}
+upstream = "other"
+[[rate]]
+name = "plan"
+by = "client"
+limits = ["10/s"]
+[tenant]
+key = "header:x-tenant"
+"""
+
+
+class File:
+    """What is read at the next reload."""
+
+    def __init__(self, text: str = FILE, kept: tuple[Change, ...] = ()) -> None:
+        self.text = text
+        self.live = Live(lambda: read_text(self.text, "edgeq.toml"), lambda _: kept, 0.0)
+
+    @property
+    def config(self) -> Config:
+        return self.live.config
+
+    def set(self, resource: str, key: str, value: str, until: float | None = None, persisted: bool = False) -> Config:
+        plan = self.live.plan(Change(resource, key, None, until=until, persisted=persisted), value)
+        self.live.commit(plan)
+        return plan.config
+
+    def unset(self, resource: str, key: str) -> Config:
+        plan = self.live.plan(Change(resource, key, None), None)
+        self.live.commit(plan)
+        return plan.config
+
+    def reload(self, text: str, now: float = 0.0) -> list[str]:
+        """Returns what ended."""
+        self.text = text
+        plan = self.live.reload(now)
+        self.live.commit(plan)
+        return [one.why for one in plan.ended]
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "value", "look", "expected"),
+    [
+        ("upstream/api", "limit", "64", lambda c: c.upstream["api"].limit, 64),
+        ("upstream/api", "limit", "adaptive", lambda c: c.upstream["api"].limit, "adaptive"),
+        ("upstream/api", "queue.max", "9", lambda c: c.upstream["api"].queue.max, 9),
+        ("upstream/api", "pool.idle_timeout", "250ms", lambda c: c.upstream["api"].pool.idle_timeout, Duration(0.25)),
+        ("upstream/api", "breaker", "{}", lambda c: c.upstream["api"].breaker is not None, True),
+        ("upstream/api", f"endpoints.{A}.weight", "0", lambda c: c.upstream["api"].weights(), {A: 0, B: 3}),
+        ("upstream/api", f"endpoints.{B}.enabled", "false", lambda c: c.upstream["api"].weights(), {A: 1}),
+        ("upstream/api", "endpoints", f'["{B}"]', lambda c: c.upstream["api"].weights(), {B: 1}),
+        ("route/rest", "paused", "true", lambda c: [one.paused for one in c.route], [False, True]),
+        ("rate/plan", "limits", '["7/s burst 9"]', lambda c: c.rate[0].limits, ("7/s burst 9",)),
+        ("listener/127.0.0.1:8080", "backlog", "7", lambda c: c.listener[0].backlog, 7),
+        ("log", "level", "debug", lambda c: c.log.level, "debug"),
+        ("tenant", "weights.gold", "4", lambda c: c.tenant.weights, {"gold": 4}),
+    ],
+)
+def test_any_key_of_any_resource(
+    resource: str, key: str, value: str, look: Callable[[Config], Any], expected: object
+) -> None:
+    """Written as in its table, with or without quotes; taking it back restores all."""
+    file = File()
+    before = file.config
+    assert look(file.set(resource, key, value)) == expected
+    assert file.unset(resource, key) == before
+    assert file.live.changes == ()
+
+
+def test_the_route_that_no_file_names() -> None:
+    """With one upstream and no route there is the route "default", which can be spoken of."""
+    file = File(f'[[listener]]\naddress = "127.0.0.1:1"\n[upstream.api]\nendpoints = ["{A}"]\n')
+    assert file.set("route/default", "limit", "3").route[0].limit == 3
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "value", "says"),
+    [
+        ("upstream/api", "limit", "many", "set: upstream/api limit: expected one of"),
+        ("upstream/api", "queue.max", "-1", "set: upstream/api queue.max: must not be negative"),
+        ("upstream/api", "queue.maxx", "1", "set: upstream/api queue.maxx: unknown key (did you mean max?)"),
+        ("upstream/api", "limit.max", "1", "upstream/api limit.max: there is no such key"),
+        ("upstream/api", "", "1", "'' is no key"),
+        ("upstream/apl", "limit", "1", "there is no upstream 'apl'"),
+        ("route/x", "limit", "1", "there is no route 'x'"),
+        ("listener/x", "backlog", "1", "there is no listener 'x'"),
+        ("cache", "limit", "1", "'cache' is no resource; there are upstream/NAME"),
+        ("upstream/api", "endpoints.http://x.weight", "1", "upstream/api has no endpoint http://x"),
+        ("upstream/api", f"endpoints.{A}.limit", "1", "an endpoint has weight and enabled"),
+        ("upstream/api", f"endpoints.{A}.weight", "2000", "must be from 0 to 1000"),
+        ("route/rest", "name", "x", "that is what it is found by"),
+        ("route/rest", "upstream", "x", 'set: route/rest upstream: there is no upstream "x"'),
+        ("rate/plan", "limits", '["0/s"]', "set: rate/plan limits: expected"),
+        ("server", "changes", "/tmp/x", "only read from the file"),
+        ("upstream/api", "endpoints", "[]", "set: upstream/api endpoints: an upstream needs an endpoint at least"),
+    ],
+)
+def test_a_wrong_value_changes_nothing(resource: str, key: str, value: str, says: str) -> None:
+    """It gets the message that the file would get, in the words of who typed it."""
+    file = File()
+    before = file.config
+    with pytest.raises((ConfigError, ChangeError)) as caught:
+        file.set(resource, key, value)
+    assert says in str(caught.value)
+    assert file.config is before
+    assert file.live.changes == ()
+
+
+def test_names_that_are_secrets_are_not_set() -> None:
+    """Tenants that are known by a credential are not spoken of, nor turned into names that can be."""
+    file = File(FILE.replace('"header:x-tenant"', '"header:authorization"\nweights = { hunter1 = 2 }'))
+    with pytest.raises(ChangeError, match=r"the names in tenant\.weights are secrets"):
+        file.set("tenant", "key", "route")
+    with pytest.raises(ChangeError, match="tenant weights: holds secrets") as caught:
+        file.set("tenant", "weights.hunter2", "4")
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ChangeError, match="trace headers: holds secrets"):
+        file.set("trace", "headers.authorization", "hunter3")
+
+
+def test_time_to_live() -> None:
+    """A change ends at its time, and not before; the others stay."""
+    file = File()
+    file.set("upstream/api", "limit", "64", until=100.0)
+    file.set("upstream/api", "queue.max", "7")
+    assert file.live.next_end() == 100.0
+    assert file.live.expired(99.9) is None
+    plan = file.live.expired(100.0)
+    assert plan is not None
+    assert (plan.config.upstream["api"].limit, plan.config.upstream["api"].queue.max) == (20, 7)
+    assert [one.why for one in plan.ended] == ["its time is over"]
+    file.live.commit(plan)
+    assert file.live.next_end() is None
+
+
+def test_a_reload_keeps_what_it_does_not_touch() -> None:
+    """The file has the last word where it says something new; everywhere else changes stay."""
+    file = File()
+    file.set("upstream/api", "limit", "64")
+    file.set("upstream/api", "queue.max", "7")
+    file.set("route/rest", "limit", "3")
+    assert file.reload(FILE.replace("max = 5", "max = 6")) == [
+        "the file says something else there than when it was set"
+    ]
+    api = file.config.upstream["api"]
+    assert (api.limit, api.queue.max, file.config.route[1].limit) == (64, 6, 3)
+    assert file.reload(FILE.replace('name = "rest"', 'name = "last"')) == ["there is no route 'rest'"]
+    assert [one.name for one in file.live.changes] == ["upstream/api limit"]
+
+
+def test_a_reload_of_a_wrong_file_changes_nothing() -> None:
+    """The file is to blame, not what is set."""
+    file = File()
+    file.set("upstream/api", "limit", "64")
+    with pytest.raises(ConfigError, match=r"edgeq\.toml"):
+        file.reload(FILE.replace("limit = 20", "limit = -20"))
+    assert file.config.upstream["api"].limit == 64
+
+
+def test_what_does_not_go_with_a_new_file_ends() -> None:
+    """A change that would make a good file wrong is dropped, with the reason, and only that one."""
+    file = File()
+    file.set("rate/plan", "routes", '["rest"]')
+    file.set("upstream/api", "limit", "64")
+    (why,) = file.reload(FILE.replace('name = "rest"', 'name = "last"'))
+    assert why.startswith('set: rate/plan routes: there is no route "rest"')
+    assert file.config.upstream["api"].limit == 64
+
+
+def test_a_change_for_a_while_ends_in_the_persisted_one() -> None:
+    """Two layers: what outlives a restart, and what does not."""
+    file = File()
+    file.set("upstream/api", "limit", "64", persisted=True)
+    assert file.set("upstream/api", "limit", "32", until=10.0).upstream["api"].limit == 32
+    plan = file.live.expired(10.0)
+    assert plan is not None
+    assert plan.config.upstream["api"].limit == 64
+    assert file.set("upstream/api", "limit", "50", persisted=True).upstream["api"].limit == 50
+    assert len(file.live.changes) == 1
+    assert file.unset("upstream/api", "limit").upstream["api"].limit == 20
+
+
+def test_a_table_as_a_whole() -> None:
+    """It replaces what was set within it; what is set within it later stays, and endpoints keep their states."""
+    file = File()
+    file.set("upstream/api", "queue.max", "7")
+    assert file.set("upstream/api", "queue", '{ timeout = "2s" }').upstream["api"].queue.max == 256
+    assert file.set("upstream/api", "queue.max", "8").upstream["api"].queue.timeout == Duration(2)
+    file.set("upstream/api", f"endpoints.{A}.weight", "0")
+    config = file.set("upstream/api", "endpoints", f'["{A}", "http://10.0.0.9:9000"]')
+    assert config.upstream["api"].weights() == {A: 0, "http://10.0.0.9:9000": 1}
+
+
+def test_undoing_what_the_file_says() -> None:
+    """`undrain` takes a change back; where the file itself drains, it sets a weight."""
+    key = f"endpoints.{B}.weight"
+    file = File()
+    file.set("upstream/api", key, "0")
+    assert file.live.plan(Change("upstream/api", key, None), "1", "0").config.upstream["api"].weights()[B] == 3
+    file = File(FILE.replace("weight = 3", "weight = 0"))
+    plan = file.live.plan(Change("upstream/api", key, None), "1", "0")
+    assert plan.config.upstream["api"].weights()[B] == 1
+    assert len(plan.changes) == 1
+
+
+def test_changes_are_bounded() -> None:
+    """What is forgotten there is nobody's configuration any more."""
+    routes = "".join(
+        f'[[route]]\nname = "r{n}"\nmatch = {{ path = "/{n}" }}\nupstream = "api"\n' for n in range(MAX_CHANGES + 1)
+    )
+    file = File(FILE + routes)
+    changes = tuple(Change(f"route/r{n}", "limit", 1) for n in range(MAX_CHANGES))
+    file.live.commit(replace(file.live.reload(0.0), changes=changes))
+    with pytest.raises(ChangeError, match="256 changes are set already"):
+        file.set(f"route/r{MAX_CHANGES}", "limit", "1")
+
+
+def test_which_endpoint_is_meant() -> None:
+    """By URL or address; who says which upstream means only that one's."""
+    config = load_text(FILE, "f").config
+    assert endpoints_named(config, "10.0.0.8:9000") == [("api", B)]
+    assert endpoints_named(config, A) == [("api", A), ("other", A)]
+    assert endpoints_named(config, f"upstream/other#{A}") == [("other", A)]
+    assert endpoints_named(config, "other#10.0.0.7:9000") == [("other", A)]
+    assert endpoints_named(config, "nobody") == []
+    assert isinstance(config.upstream["api"].endpoints[1], Endpoint)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("64", 64), ("1s", "1s"), ('"1s"', "1s"), ("true", True), ("[1, 2]", [1, 2]), ("a b", "a b"), ("", "")],
+)
+def test_values_as_they_are_typed(text: str, value: object) -> None:
+    """TOML, or else a word."""
+    assert parse_value(text) == value
+
+
+def test_a_value_is_one_value() -> None:
+    """A line break brings no second key in."""
+    assert parse_value("1\nb = 2") == "1\nb = 2"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**31), 2**31) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_values_are_written_as_they_are_read(value: object) -> None:
+    """Whatever a key may have as its value."""
+    assert parse_value(toml(value)) == value
+
+
+def test_the_file_of_changes(tmp_path: Path) -> None:
+    """What is written is read again; rights stay; a folder is made; what is no such file is an error that names it."""
+    path = str(tmp_path / "edgeq.toml.d" / "changes.toml")
+    assert read_changes(path) == ()
+    changes = (
+        Change("upstream/api", "limit", 64, 20, 0, 0, 1000.0, 2000.0, 'a "sale"\u2028', True),
+        Change("upstream/api", f"endpoints.{A}.weight", 0, None, 1, 0, 1000.5, None, "", True),
+    )
+    write_changes(path, changes)
+    assert read_changes(path) == changes
+    os.chmod(path, 0o604)
+    write_changes(path, changes[:1])
+    assert read_changes(path) == changes[:1]
+    assert os.stat(path).st_mode & 0o777 == 0o604
+    assert os.listdir(os.path.dirname(path)) == ["changes.toml"]
+    for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense"):
+        Path(path).write_text(text)
+        with pytest.raises(ConfigError, match="no file of edgeq's live changes"):
+            read_changes(path)
+
+
+def test_what_was_kept_holds_after_a_start(tmp_path: Path) -> None:
+    """As long as the file says the same as before and its time is not over."""
+    kept = (
+        Change("upstream/api", "limit", 64, 20, persisted=True),
+        Change("upstream/api", "queue.max", 6, 4, persisted=True),
+        Change("route/rest", "limit", 6, until=-1.0, persisted=True),
+    )
+    file = File(kept=kept)
+    assert file.live.changes == kept[:1]
+    assert [one.why for one in file.live.ended] == [
+        "the file says something else there than when it was set",
+        "its time is over",
+    ]
+    assert file.config.upstream["api"].limit == 64
