@@ -175,7 +175,9 @@ class Downstream(Timed):
     def data_received(self, data: bytes) -> None:
         state = self.state
         try:
-            if state in (IDLE, NEW, READING):
+            if state == IDLE and (self.buffer or self.write_blocked):
+                self._hold(data)
+            elif state in (IDLE, NEW, READING):
                 self._read_head(data)
             elif state == ACTIVE:
                 self._active_data(data)
@@ -269,6 +271,8 @@ class Downstream(Timed):
             exchange.resume_answer()
         if self.state == IDLE:
             self._rest(monotonic())
+            if self.buffer:
+                self.shard.call_soon(self._next_request)
 
     # -- reading requests ---------------------------------------------------------------------------------------------
 
@@ -276,8 +280,7 @@ class Downstream(Timed):
         memo = self._memo
         seen = 0
         if self.buffer:
-            if self.state == READING:  # or it is a pipelined request that nobody has looked at
-                seen = len(self.buffer)
+            seen = len(self.buffer)
             data = self.buffer + data
             self.buffer = b""
         if memo is not None and data.startswith(memo.raw):
@@ -447,10 +450,7 @@ class Downstream(Timed):
         if exchange is None:
             return
         if exchange.request_done:
-            # Pipelined: it waits until this answer is complete.
-            self.buffer = self.buffer + data if self.buffer else data
-            if len(self.buffer) > MAX_PENDING:
-                self.pause_reading()
+            self._hold(data)  # until this answer is complete
             return
         if self._body(exchange, data):
             now = monotonic()
@@ -459,6 +459,12 @@ class Downstream(Timed):
                 # Not before the first bytes: until the upstream says 100 the client may wait.
                 self._begin_window(exchange, now)
             self.shard.wheel.schedule(self, self._active_deadline())
+
+    def _hold(self, data: bytes) -> None:
+        """Pipelined: its turn has not come."""
+        self.buffer = self.buffer + data if self.buffer else data
+        if len(self.buffer) > MAX_PENDING:
+            self.pause_reading()
 
     def _begin_window(self, exchange: Exchange, now: float) -> None:
         """From now on enough of the body must come, if that is asked for."""
@@ -554,7 +560,7 @@ class Downstream(Timed):
         self.shard.wheel.schedule(self, now + self.settings.trim_s)
 
     def _next_request(self) -> None:
-        if self.state == IDLE and self.buffer:
+        if self.state == IDLE and self.buffer and not self.write_blocked:
             data = self.buffer
             self.buffer = b""
             self.data_received(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from tests.support.scripted_upstream import (
 )
 
 GRACE_S = 0.3
+ENOUGH = 64 << 20
+"""Several times what the kernels hold of a connection."""
 BODY = b"b" * 300
 POST = head("POST", "/p", f"Content-Length: {len(BODY)}") + BODY
 
@@ -357,6 +360,22 @@ def test_pipelined_requests_wait_their_turn(patient: Bench) -> None:
         gate.set()
         got = client.read_answers([Asked(), Asked()])
     assert [one.body for one in got] == [b"/first", b"/second"]
+
+
+def test_endless_pipelining_that_reads_nothing(patient: Bench) -> None:
+    """What this gateway answers by itself is not read without end either, and the others are served meanwhile."""
+    asked = head("OPTIONS", "/", "Max-Forwards: 0") * 2000
+    with patient.connect() as greedy, patient.connect() as other:
+        greedy.socket.setblocking(False)
+        sent = quiet = 0
+        while quiet < 20:
+            assert sent < ENOUGH, "it reads on"
+            quiet += 1
+            with contextlib.suppress(BlockingIOError):
+                while sent < ENOUGH:
+                    sent += greedy.socket.send(asked)
+                    quiet = 0
+            assert other.ask(head("OPTIONS", "/", "Max-Forwards: 0")).status == 200
 
 
 def test_chunks_are_not_held_back(patient: Bench) -> None:

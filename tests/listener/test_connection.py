@@ -168,6 +168,46 @@ def test_no_route() -> None:
     world.check_settled()
 
 
+def test_pipelined_requests_have_a_turn_each() -> None:
+    """However fast they come and are answered: others are served between them, and little is read ahead."""
+    world = World(path=b"/only/*")
+    client = world.connect()
+    client.data(GET * 3000)
+    client.data(GET * 3000)
+    client.data(GET * 3000)
+    assert len(world.log) == 1
+    protocol = client.protocol
+    assert protocol.paused_reading
+    assert len(protocol.buffer) <= 6000 * len(GET)
+    world.loop.run()
+    assert client.take().count(b"HTTP/1.1 404 ") == 9000
+    assert [entry.reason for entry in world.log] == ["no_route"] * 9000
+    world.check_settled()
+
+
+@pytest.mark.parametrize("path", [b"/only/*", b"/*"])
+def test_who_takes_no_answers_gets_no_more(path: bytes) -> None:
+    """What is written for a client is bounded also when this gateway answers by itself, and nothing is lost."""
+    world = World(path=path)
+    client = world.connect()
+    client.block()
+    get = GET if path != b"/*" else b"OPTIONS /a HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n"
+    for _ in range(20):
+        client.data(get * 100)
+        world.loop.run()
+    assert client.get_write_buffer_size() < 2 * HIGH_WATER
+    answered = len(world.log)
+    assert 0 < answered < 2000
+    client.data(get)
+    world.loop.run()
+    assert len(world.log) == answered
+    while len(world.log) < 2001:
+        client.drain()
+        world.loop.run()
+    assert client.take().count(b"HTTP/1.1 ") == 2001
+    world.check_settled()
+
+
 @pytest.mark.parametrize(("method", "status"), [(b"OPTIONS", 200), (b"TRACE", 405)])
 def test_max_forwards_ends_here(method: bytes, status: int) -> None:
     """RFC 9110 7.6.2; other methods go on."""
