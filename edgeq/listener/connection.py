@@ -137,7 +137,7 @@ class Downstream(Timed):
         self._memo: RequestHead | None = None
         self.paused_reading: bool = False
         self.write_blocked: bool = False
-        """The client has not taken what was written: nothing more is read for it."""
+        """The client has not taken what was written: nothing more is read for it, and its next request waits."""
         self._write_left: int = 0
         self._taken: int = _NOT_SEEN
         """What the client had taken when the present window began."""
@@ -560,7 +560,11 @@ class Downstream(Timed):
         self.shard.wheel.schedule(self, now + self.settings.trim_s)
 
     def _next_request(self) -> None:
-        if self.state == IDLE and self.buffer and not self.write_blocked:
+        if self.state != IDLE or not self.buffer:
+            return
+        if self.write_blocked:  # no more answers for who takes none; it has its time-out for that
+            self.shard.wheel.schedule(self, self._stall_at)
+        else:
             data = self.buffer
             self.buffer = b""
             self.data_received(data)
