@@ -179,7 +179,7 @@ class Bulkhead:
         # For whoever learns the limit (a window is the difference of two readings), and for people.
         self.admitted: int = 0
         self.heard: int = 0
-        """Whose answer has begun, counted while somebody watches; `admitted` if it has of all in flight."""
+        """Of those in flight, whose answers have begun while somebody watched; see `hear`."""
         self.ok: int = 0
         self.dropped: int = 0
         self.ignored: int = 0
@@ -312,6 +312,9 @@ class Bulkhead:
             if flow is not None:
                 self.queue.settle_account(flow, ticket.charged_s, held_s, ticket.weight)
                 ticket.charged_flow = None
+            if ticket.heard:
+                ticket.heard = False
+                self.heard -= 1
             outer = ticket.outer
             if outer is None:
                 ticket.held = None
@@ -370,11 +373,16 @@ class Bulkhead:
         """
         if watcher is not None:
             self.queue.patient_until = NEVER
-            if self.watcher is None:
-                self.heard = self.admitted
         elif self.watcher is not None:
             self.queue.patient_until = now + self.queue.max_wait_s
         self.watcher = watcher
+
+    def hear(self, ticket: Ticket) -> None:
+        """The answer to one in flight begins; to be called while there is a `watcher`. Who is sent again has another
+        permit by then, and has not begun."""
+        if not ticket.heard:
+            ticket.heard = True
+            self.heard += 1
 
     def refused_beyond(self) -> None:
         """The upstream itself has refused one of those in flight for load; to be called before its release."""
@@ -629,15 +637,13 @@ class Bulkhead:
             return False
         queue = self.queue
         shared = self.shared
-        if self.in_flight == 0:
-            self.heard = self.admitted  # of some it never will be
         oldest = queue.oldest
         oldest_at = shared.others_oldest_at()
         if oldest is not None and oldest.arrived_at < oldest_at:
             oldest_at = oldest.arrived_at
         if oldest_at >= NEVER:
             return False
-        if self.in_flight and self.heard >= self.admitted:
+        if 0 < self.in_flight <= self.heard:
             return True  # the upstream has begun to answer all that it was given: they are long, not late
         silent_s = now - max(oldest_at, self.service.finished_at, finished_elsewhere_at)
         if silent_s > queue.max_wait_s / 2:

@@ -47,6 +47,7 @@ class Ticket:
         "flow_newer",
         "flow_older",
         "granted_at",
+        "heard",
         "held",
         "outer",
         "priority",
@@ -77,6 +78,8 @@ class Ticket:
         self.cohort: Cohort | None = None
         self.charged_flow: Flow | None = None
         self.charged_s: float = 0.0
+        self.heard: bool = False
+        """The answer has begun under the permit taken last; see `Bulkhead.hear`."""
         self.outer: list[Held] | None = None
         # Links of the queue.
         self.flow: Flow | None = None

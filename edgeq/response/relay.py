@@ -418,9 +418,6 @@ class Exchange(Attempt):
             return
         if self.first_byte_at == 0.0:
             self.first_byte_at = now
-            held = self.held
-            if held is not None and held.watcher is not None:
-                held.heard += 1
         pool = up.pool
         while True:
             memo = pool.memo
@@ -488,6 +485,9 @@ class Exchange(Attempt):
             return
         self.status = status
         self.answer_started = True
+        held = self.held
+        if held is not None and held.watcher is not None:
+            held.hear(self)
         if status == 503 or status == 429:
             self.reason = "upstream_shed"
             self.resource = up.pool.resource

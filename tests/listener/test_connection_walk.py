@@ -120,6 +120,7 @@ class Walk(RuleBasedStateMachine):
         retry=st.sampled_from([0, 0, 2, 3]),
         rate=st.sampled_from([0, 0, 2]),
         balance=st.sampled_from(["p2c-ewma", "least-requests", "round-robin", "sticky", "consistent-hash"]),
+        watched=st.booleans(),
     )
     def begin(
         self,
@@ -133,6 +134,7 @@ class Walk(RuleBasedStateMachine):
         retry: int,
         rate: int,
         balance: str,
+        watched: bool,
     ) -> None:
         self.world = World(
             listener={"max_requests": max_requests},
@@ -152,6 +154,8 @@ class Walk(RuleBasedStateMachine):
             tls=tls,
             balance={"balance": balance, "breaker": Breaker(min_requests=3) if balance == "sticky" else None},
         )
+        if watched:
+            self.world.upstream.bulkhead.watch(self.world.upstream, self.world.now)
         route = self.world.shard.routes.routes[0]
         if retry:
             again = frozenset(
@@ -293,6 +297,11 @@ class Walk(RuleBasedStateMachine):
             assert exchange.up is None or exchange.waiting_in is None
             assert exchange.up is not None or exchange.waiting_in is not None, "an exchange that nobody will end"
             assert len(exchange.pending) <= 2 * 200000 + HIGH_WATER
+        bulkhead = world.upstream.bulkhead
+        held = [exchange for exchange in running if exchange.held is bulkhead]
+        assert bulkhead.in_flight == len(held)
+        if bulkhead.watcher is not None:
+            assert bulkhead.heard == len([one for one in held if one.answer_started])
         for exchange in world.ring:
             assert exchange.ended
             assert exchange.up is None
