@@ -12,7 +12,8 @@ from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket, Ticket
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
 from edgeq.board.resources import MachineWide, Resources, read
-from edgeq.worker.wheel import NEVER
+from edgeq.upstream.upstream import Upstream
+from edgeq.worker.wheel import NEVER, Wheel
 
 WAITING, HOLDING, GONE = "waiting", "holding", "gone"
 MAX_WAIT_S = 1.0
@@ -31,6 +32,7 @@ class Workers(RuleBasedStateMachine):
     def begin(self, count: int, limit: int, discipline: str, max_queued: int, max_bytes: int) -> None:
         """A machine."""
         self.now = 100.0
+        self.wheel = Wheel(self.now, 0.1, 16)
         self.workers: list[Bulkhead] = []
         self.configured = (discipline, max_queued, max_bytes, MAX_WAIT_S, count)
         for share in self.shares(count):
@@ -137,6 +139,19 @@ class Workers(RuleBasedStateMachine):
             self.state[ticket] = GONE
             self.home[ticket].cancel(ticket, self.now)
 
+    @rule(worker=st.integers(0, 2), guesses=st.booleans())
+    def watch(self, worker: int, guesses: bool) -> None:
+        """The limit becomes a guess, or is known."""
+        home = self.workers[worker % len(self.workers)]
+        home.watch(Upstream("api", self.wheel) if guesses else None, self.now)
+
+    @rule(pick=st.integers(0, 99))
+    def hear(self, pick: int) -> None:
+        """An answer begins."""
+        ticket = self._some(HOLDING, pick)
+        if ticket is not None and self.home[ticket].watcher is not None:
+            self.home[ticket].hear(ticket)
+
     @rule(limit=st.integers(0, 6))
     def resize(self, limit: int) -> None:
         """The limit changes, in one worker after the other."""
@@ -192,6 +207,18 @@ class Workers(RuleBasedStateMachine):
             assert sum(worker.queue.tenants().values()) == len(waiting)
             assert all((ticket.waits_in is worker) == (ticket in waiting) for ticket in mine)
             assert not worker.queue.shed
+            heard = [ticket for ticket in mine if ticket.heard]
+            assert worker.heard == len(heard)
+            assert all(self.state[ticket] == HOLDING for ticket in heard)
+
+    @invariant()
+    def who_waits_for_long_answers_starves(self) -> None:
+        """At once if all answers have begun; else only after a silence."""
+        for worker in getattr(self, "workers", []):
+            starves = worker.starves(self.now, self.now, 0.0)
+            waits = worker.queue.queued or worker.shared.others_wait()
+            long = 0 < worker.in_flight == worker.heard
+            assert starves == bool(worker.watcher is not None and waits and long)
 
     @invariant()
     def never_a_waiter_beside_a_free_place(self) -> None:
