@@ -6,7 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.admission.bulkhead import Bulkhead
@@ -144,6 +144,48 @@ def test_who_came_before_the_turn_keeps_his() -> None:
     assert free_one(book, bulkhead, 0.0165) == 1
     assert free_one(book, bulkhead, 0.03) == 2
     assert book.refused == [(80, "queue_codel_drop"), (81, "queue_codel_drop")]  # the newest is next at some time
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    slots=st.sampled_from([1, 2, 3, 6, 16]),
+    most=st.sampled_from([10, 60, 256]),
+    steps=st.lists(st.tuples(st.sampled_from(["enter", "late", "end", "leave", "time"]), st.integers(1, 30))),
+)
+def test_turns_are_kept_in_any_history(slots: int, most: int, steps: list[tuple[str, int]]) -> None:
+    """Who came before the order turned is served in order, and is refused by age only if that takes too long."""
+    book = Book()
+    bulkhead = full(book, slots, 0.0)
+    bulkhead.configure("adaptive", most, 1 << 20, 1.0)
+    now, number = 0.0, 0
+    for what, size in steps:
+        now += size / 400 if what == "time" else 0.0005
+        for _ in range(1 if what == "time" else size):
+            state = bulkhead.queue._levels[DEFAULT]._nobody.congestion
+            turned_at, over_at = state.turned_at if state.congested else 0.0, state.over_at
+            waiting = [one.number for one in book.tickets.values() if one.waits_in is bulkhead]
+            early = [one for one in waiting if book.tickets[one].arrived_at < turned_at]
+            early.sort(key=lambda one: (book.tickets[one].arrived_at, one))
+            granted, refused = len(book.granted), len(book.refused)
+            if what == "end" and bulkhead.in_flight:
+                free_one(book, bulkhead, now)
+            elif what == "leave" and waiting:
+                bulkhead.cancel(book.tickets[waiting[size % len(waiting)]], now)
+            elif what in ("enter", "late"):
+                number += 1
+                ticket = book.ticket(number, now - size / 1000 if what == "late" else now)
+                book.enter(bulkhead, ticket, now)
+            else:
+                bulkhead.tick(now)
+            if early and now < over_at:
+                gone = {one for one, reason in book.refused[refused:] if reason == "queue_codel_drop"}
+                assert not gone & set(early)
+                assert book.granted[granted:] in ([], early[:1])
+    for _ in range(number + slots):
+        now += 0.0001
+        if bulkhead.in_flight:
+            free_one(book, bulkhead, now)
+    assert (bulkhead.in_flight, bulkhead.queue.queued, bulkhead.repairs) == (0, 0, 0)
 
 
 def test_under_congestion_the_newest_go_first_and_the_old_are_refused() -> None:
