@@ -555,10 +555,10 @@ def ask_admin(path: str, command: str) -> str:
     return data.decode()
 
 
-def workers_of(path: str) -> list[dict[str, str]]:
+def workers_of(path: str) -> list[dict[str, Any]]:
     """`show workers`, parsed."""
-    rows = [line.split() for line in ask_admin(path, "show workers").splitlines()]
-    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+    rows: list[dict[str, Any]] = json.loads(ask_admin(path, "show workers json"))
+    return rows
 
 
 def describe_process(pid: int) -> str:
@@ -680,7 +680,7 @@ async def settle(books: Books, ports: list[int], admin: str) -> None:
     deadline = time.monotonic() + 12
     while True:
         rows = workers_of(admin)
-        if all(row["in_flight"] == "0" and row["connections"] == "0" for row in rows):
+        if all(row["in_flight"] == 0 and row["connections"] == 0 for row in rows):
             break
         if time.monotonic() > deadline:
             books.blame(f"counters do not return to zero: {rows}")
