@@ -67,6 +67,9 @@ _NOT_SEEN: Final = -2
 MAX_WHOLE_HEAD: Final = 8 * 1024
 """More bytes than this are looked through for the end of a head first: they may be a thousand pipelined requests, and
 to split them all into lines for each of them would take the square of the time."""
+FULL_READ: Final = 128 * 1024
+"""A read of a body that is longer has filled the event loop's buffer (250 KiB), and the loop would read on, 32 times in
+one turn: a million chunks of one byte."""
 MAX_REMEMBERED_HEAD: Final = 1024
 MAX_REMEMBERED_HEADS: Final = 256
 """Of a worker, for first requests of connections."""
@@ -459,6 +462,13 @@ class Downstream(Timed):
                 # Not before the first bytes: until the upstream says 100 the client may wait.
                 self._begin_window(exchange, now)
             self.shard.wheel.schedule(self, self._active_deadline())
+            if len(data) >= FULL_READ:  # the others have their turn first
+                self.transport.pause_reading()
+                self.shard.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.paused_reading and not self.closing:
+            self.transport.resume_reading()
 
     def _hold(self, data: bytes) -> None:
         """Pipelined: its turn has not come."""

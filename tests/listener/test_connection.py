@@ -185,6 +185,35 @@ def test_pipelined_requests_have_a_turn_each() -> None:
     world.check_settled()
 
 
+def test_a_long_read_of_a_body_ends_the_turn() -> None:
+    """However small its chunks are, one client's upload is one read of the others' time; a pause for another reason
+    outlasts that."""
+    world = World()
+    client, server = world.request(POST.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked"))
+    many = b"1\r\nx\r\n" * 40000
+    client.data(many)
+    assert not client.reading
+    client.data(many)
+    assert len(server.sent) < 300_000
+    world.loop.run()
+    assert client.reading
+    server.take()
+    client.data(b"1\r\nx\r\n" * 100)
+    assert client.reading
+    server.block()
+    client.data(many)
+    world.loop.run()
+    assert not client.reading
+    server.drain()
+    world.loop.run()
+    assert client.reading
+    client.data(many + b"0\r\n\r\n")
+    server.data(OK)
+    world.loop.run()
+    assert status_of(client.take()) == 200
+    world.check_settled()
+
+
 @pytest.mark.parametrize("path", [b"/only/*", b"/*"])
 def test_who_takes_no_answers_gets_no_more(path: bytes) -> None:
     """What is written for a client is bounded also when this gateway answers by itself, and nothing is lost."""
