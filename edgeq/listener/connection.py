@@ -31,7 +31,7 @@ from edgeq.listener.reset_io import reset
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
 from edgeq.response.grace import Grace
-from edgeq.response.relay import MAX_PENDING, Exchange
+from edgeq.response.relay import FULL_READ, MAX_PENDING, Exchange
 from edgeq.response.rescue import options_answer
 from edgeq.wire.chars import TOKEN
 from edgeq.wire.errors import Refused
@@ -67,9 +67,6 @@ _NOT_SEEN: Final = -2
 MAX_WHOLE_HEAD: Final = 8 * 1024
 """More bytes than this are looked through for the end of a head first: they may be a thousand pipelined requests, and
 to split them all into lines for each of them would take the square of the time."""
-FULL_READ: Final = 128 * 1024
-"""A read of a body that is longer has filled the event loop's buffer (250 KiB), and the loop would read on, 32 times in
-one turn: a million chunks of one byte."""
 MAX_REMEMBERED_HEAD: Final = 1024
 MAX_REMEMBERED_HEADS: Final = 256
 """Of a worker, for first requests of connections."""

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 MAX_PENDING: Final = 64 * 1024
 """Request bytes held while there is no upstream connection, and pipelined bytes held while an answer is on its way."""
+FULL_READ: Final = 128 * 1024
+"""A read of a body that is longer has filled the event loop's buffer (250 KiB), and the loop would read on, 32 times in
+one turn: a million chunks of one byte."""
 LOG_BATCH: Final = 64
 """Finished exchanges that are rendered and written together: few enough to be still in the processor's caches."""
 _MAX_INTERIM: Final = 100
@@ -406,6 +409,9 @@ class Exchange(Attempt):
                     up.reusable = False
                 self._complete(now)
                 return
+            if len(data) >= FULL_READ:  # the others have their turn first
+                up.transport.pause_reading()
+                down.shard.call_soon(self._read_on)
         else:
             self.answer_bytes += len(data)
             down.transport.write(chunk(data) if self._answer_chunks else data)
@@ -1001,6 +1007,11 @@ class Exchange(Attempt):
         grace = self.grace
         if grace is not None:
             grace.resume(self)
+
+    def _read_on(self) -> None:
+        up = self.up
+        if up is not None and (not self.down.write_blocked or self._is_wanted()):
+            up.transport.resume_reading()
 
     def _is_wanted(self) -> bool:
         """Is the answer read on for a cache, although the client does not take it? What it holds is bounded there."""

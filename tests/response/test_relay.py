@@ -930,6 +930,30 @@ def test_requests_of_a_client_that_does_not_read_do_not_fill_the_memory() -> Non
     world.check_settled()
 
 
+def test_a_long_read_of_an_answer_ends_the_turn() -> None:
+    """However small its chunks are; and who has stopped reading meanwhile is not written to."""
+    world = World()
+    client, server = world.request(GET)
+    many = b"1\r\nx\r\n" * 40000
+    server.data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    server.data(many)
+    assert not server.reading
+    world.loop.run()
+    assert server.reading
+    client.block()
+    server.data(many)
+    world.loop.run()
+    assert not server.reading
+    client.drain()
+    world.loop.run()
+    assert server.reading
+    server.data(many)
+    server.data(b"0\r\n\r\n")
+    world.loop.run()
+    assert client.take().endswith(b"\r\n0\r\n\r\n")
+    world.check_settled()
+
+
 def test_a_slow_upstream_stops_the_client() -> None:
     """In a request's body."""
     world = World()
