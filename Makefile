@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
+ADMIN ?= /tmp/edgeq.sock
 ARGS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -36,7 +37,7 @@ help:
 	@echo "make clean      remove what was built, but no environment"
 
 run: $(VENV)/.installed
-	$(BIN)/edgeq serve --demo --listen $(LISTEN)
+	$(BIN)/edgeq serve --demo --listen $(LISTEN) --admin $(ADMIN)
 
 test: $(VENV)/.installed $(VENV)/.dev
 	EDGEQ_INSTALLED=1 $(BIN)/python -P -m pytest $(ARGS)
