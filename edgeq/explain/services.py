@@ -303,7 +303,11 @@ def _harm(load: Load, refused: list[Refused]) -> int:
 
 
 def _enough(load: Load) -> int:
-    """Places by Little's law for what arrives, and a fifth more; never fewer than there are."""
-    service_ms = load.now.service_ms or (load.before.service_ms if load.before is not None else None) or 0.0
-    wanted = ceil(load.now.arrivals_per_s * service_ms / 1000 * 1.2)
+    """Places by Little's law for what arrives, and a fifth more; never fewer than there are.
+
+    Or for what arrived before, if that was more: clients that wait for an answer do not ask again meanwhile.
+    """
+    paces = [load.now] if load.before is None else [load.now, load.before]
+    service_ms = next((one.service_ms for one in paces if one.service_ms), 0.0)
+    wanted = ceil(max(one.arrivals_per_s for one in paces) * service_ms / 1000 * 1.2)
     return max(wanted, (load.limit or 0) * 5 // 4 + 1)
