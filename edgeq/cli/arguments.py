@@ -31,7 +31,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_admin(way: argparse._ActionsContainer) -> None:
     """--admin PATH and --config FILE, of which one may be given: two ways to name a running edgeq."""
-    way.add_argument("--admin", metavar="PATH", help=f"its admin socket (default: ${_ADMIN_VARIABLE}, then {_DEFAULT_ADMIN})")
+    way.add_argument(
+        "--admin", metavar="PATH", help=f"its admin socket (default: ${_ADMIN_VARIABLE}, then {_DEFAULT_ADMIN})"
+    )
     way.add_argument("-c", "--config", metavar="FILE", help="its configuration file, which names the admin socket")
 
 

@@ -321,7 +321,13 @@ class TestReload:
     ) -> None:
         """EDGEQ_ADMIN names it for all commands; what the command line says is stronger, and empty says nothing."""
         monkeypatch.setenv("EDGEQ_ADMIN", str(tmp_path / "variable"))
-        for command in (["reload"], ["show", "queues"], ["unset", "upstream/u", "limit"], ["top", "--once"], ["explain"]):
+        for command in (
+            ["reload"],
+            ["show", "queues"],
+            ["unset", "upstream/u", "limit"],
+            ["top", "--once"],
+            ["explain"],
+        ):
             assert main(command) == 69
             assert str(tmp_path / "variable") in capsys.readouterr().err
         assert main(["reload", "--admin", str(tmp_path / "option")]) == 69
