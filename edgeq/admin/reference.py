@@ -75,7 +75,7 @@ def man() -> str:
         lines += [".br", _roff(f"HTTP: {one.http}")]
         for argument in one.arguments:
             lines += [".br", _roff(f"{argument.name.upper()}: {argument.help}")]
-    lines += [".SH SEE ALSO", ".BR edgeq (1)"]
+    lines += [".SH SEE ALSO", "edgeq \\-\\-help"]
     return "\n".join(lines) + "\n"
 
 
