@@ -568,7 +568,7 @@ COMMANDS: Final = (
             Column("value", gives_way=True),
             Column("file", gives_way=True),
             Column("uid", "", _N),
-            Column("left_s", "left", _N),
+            Column("left_s", "left", "s"),
             Column("comment", gives_way=True),
         ),
         "show changes upstream/api",

@@ -184,10 +184,24 @@ def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
 def test_who_lowered_the_limit() -> None:
     """A limit that was higher before is the cause, even if more comes than before."""
     lowered = pressed(limit=2, now=Pace(300, 100, 200, 20.0, 2))
-    (found,) = findings(load(lowered, FULL))
+    for source in ("file", "live"):
+        (found,) = findings(load(dataclasses.replace(lowered, limit_source=source), FULL))
+        assert found.cause == "limit_too_low"
+        assert "lowered from 8 to 2" in found.says
+        assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+
+
+def test_who_waits_for_an_answer_comes_later() -> None:
+    """The new limit is for what came before it was too low: clients that wait for a place ask less."""
+    before = Pace(600, 600, 0, 20.0, 32)
+    lowered = pressed(limit=4, now=Pace(150, 75, 75, 20.0, 4), before=before)
+    assert findings(load(lowered, FULL))[0].next == "edgeq set upstream/api limit 15 --ttl 10m"  # 600/s x 20 ms x 1.2
+
+
+def test_a_limit_that_was_set_live_is_not_learned() -> None:
+    """It is a limit like one of the file: too low where neither traffic nor service time has changed."""
+    (found,) = findings(load(pressed(limit_source="live", before=None), FULL))
     assert found.cause == "limit_too_low"
-    assert "lowered from 8 to 2" in found.says
-    assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
 
 
 def test_a_learned_limit_is_not_too_low() -> None:

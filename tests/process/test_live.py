@@ -213,6 +213,8 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert change["since"] < change["until"]
     assert 590 < change["left_s"] <= 600
     capsys.readouterr()
+    assert main(["show", "changes", *where]) == EXIT_OK
+    assert "10.0m  a sale" in capsys.readouterr().out
     assert main(["show", "limits", "--diff", *where]) == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1].split() == ["upstream.u.limit", "64", "live", "1"]
     (upstream,) = operator.show("upstreams")
