@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 
 from edgeq.admin.render import WIDTH, Body, Column, Record, render_text
 from edgeq.admin.rights import Level
-from edgeq.config.change import LIVE, Change, parse_value
+from edgeq.config.change import LIVE, TABLES, Change, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
@@ -425,8 +425,7 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect "
-        "or trace",
+        f"upstream/NAME, route/NAME, rate/NAME, listener/NAME, {', '.join(TABLES)}",
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),

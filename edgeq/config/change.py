@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgeq.config.lines import Path
-from edgeq.config.schema import Endpoint
+from edgeq.config.schema import Config, Endpoint
 
 SOURCE: Final = "set"
 """`Problem.file` of what a change got wrong."""
@@ -29,9 +29,10 @@ LIVE: Final = "live"
 """Where the value of a key comes from that was set."""
 DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
-TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect", "trace")
 _LISTS: Final = ("listener", "route", "rate")
 """Arrays of tables."""
+TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in (*_LISTS, "upstream"))
+"""Those that there are once."""
 _ENDPOINTS: Final = "endpoints"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
 _IDENTITY: Final = ("name", "address", "url")
@@ -74,7 +75,7 @@ def parse_value(text: str) -> Any:
     """A value as TOML has it; what is none is a word, so that neither adaptive nor 10s needs quotes."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not only of TOML's syntax: a number of 5000 digits, a thousand brackets
         return text
     return found["value"] if len(found) == 1 else text
 
