@@ -129,6 +129,9 @@ def test_the_route_that_no_file_names() -> None:
         ("route/rest", "upstream", "x", 'set: route/rest upstream: there is no upstream "x"'),
         ("rate/plan", "limits", '["0/s"]', "set: rate/plan limits: expected"),
         ("server", "changes", "/tmp/x", "only read from the file"),
+        ("listener/127.0.0.1:8080", "send_buffer", "2GiB", "send_buffer: may be 2147483647B at most"),
+        ("listener/127.0.0.1:8080", "receive_buffer", "4GiB", "receive_buffer: may be 2147483647B at most"),
+        ("upstream/api", "receive_buffer", "4GiB", "receive_buffer: may be 2147483647B at most"),
         ("protect", "memory", "9" * 400, "set: protect memory: may be 2147483647 at most"),
         ("explain", "slow", "9" * 400 + "s", "set: explain slow: a duration may be 366 days at most"),
         ("upstream/api", "endpoints", "[]", "set: upstream/api endpoints: an upstream needs an endpoint at least"),
@@ -264,7 +267,9 @@ def test_which_endpoint_is_meant() -> None:
     assert endpoints_named(config, f"upstream/other#{A}") == [("other", A)]
     assert endpoints_named(config, "other#10.0.0.7:9000") == [("other", A)]
     assert endpoints_named(config, "nobody") == []
-    text = FILE.replace(f'endpoints = ["{A}"]', 'endpoints = ["http://10.0.0.9", "https://[0::1]", "unix:///run/a.sock"]')
+    text = FILE.replace(
+        f'endpoints = ["{A}"]', 'endpoints = ["http://10.0.0.9", "https://[0::1]", "unix:///run/a.sock"]'
+    )
     config = load_text(text, "f").config
     for shown, url in (  # as `show endpoints` and refusals write addresses
         ("10.0.0.9:80", "http://10.0.0.9"),
