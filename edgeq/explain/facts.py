@@ -65,7 +65,7 @@ class Load:
     resource: str
     limit: int | None
     limit_source: str
-    """"file", "learned" or "observe"."""
+    """"file", "live", "learned" or "observe"."""
     in_flight: int
     queued: int
     queue_max: int

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from math import ceil
 from typing import Final
 
+from edgeq.config.change import LIVE
 from edgeq.explain import say
 from edgeq.explain.facts import Endpoint, Facts, Load, Refused
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
@@ -39,6 +40,8 @@ DEAD: Final = (
     "dns_timeout",
 )
 
+_CONFIGURED: Final = ("file", LIVE)
+"""Where a limit comes from that somebody has chosen."""
 _SHED: Final = "upstream_shed"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
 _LATE: Final = ("upstream_timeout", "deadline_expired")
@@ -216,7 +219,7 @@ def more_traffic(facts: Facts) -> Iterator[Finding]:
         grew = before is not None and before.arrivals_per_s > 0 and (
             load.now.arrivals_per_s >= MORE * before.arrivals_per_s
         )  # fmt: skip
-        is_learned = load.limit_source != "file"
+        is_learned = load.limit_source not in _CONFIGURED
         if not load.pressed_s or _lowered(load) or not (grew or is_learned):
             continue
         refused = facts.refused_at(load.resource)
@@ -291,7 +294,7 @@ def _times_slower(load: Load) -> float:
 
 def _lowered(load: Load) -> int:
     """What a configured limit was before, if that was more; else 0."""
-    if load.before is None or load.limit_source != "file" or not load.limit:
+    if load.before is None or load.limit_source not in _CONFIGURED or not load.limit:
         return 0
     return load.before.limit if load.before.limit > load.limit else 0
 

@@ -187,13 +187,22 @@ def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
     assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
 
 
-def test_who_lowered_the_limit() -> None:
-    """A limit that was higher before is the cause, even if more comes than before."""
-    lowered = pressed(limit=2, now=Pace(300, 100, 200, 20.0, 2))
+@pytest.mark.parametrize("source", ["file", "live"])
+def test_who_lowered_the_limit(source: str) -> None:
+    """A limit that was higher before is the cause, even if more comes than before; in the file or by `set`."""
+    lowered = pressed(limit=2, limit_source=source, now=Pace(300, 100, 200, 20.0, 2))
     (found,) = findings(load(lowered, FULL))
     assert found.cause == "limit_too_low"
     assert "lowered from 8 to 2" in found.says
     assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+
+
+def test_a_limit_that_was_set_is_not_learned() -> None:
+    """What it is to be raised to is said, as of one in the file."""
+    for now, cause in ((Pace(110, 100, 10, 20.0), "limit_too_low"), (Pace(300, 100, 200, 20.0), "more_traffic")):
+        (found,) = findings(load(pressed(limit_source="live", now=now), FULL))
+        assert found.cause == cause
+        assert found.next.startswith("edgeq set upstream/api limit 11 --ttl 10m")
 
 
 def test_a_learned_limit_is_not_too_low() -> None:
