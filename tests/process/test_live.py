@@ -177,6 +177,12 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert "server.metrics takes effect only at the next start" in operator.text("set server metrics 127.0.0.1:1")
     assert "VALUE is missing: set RESOURCE KEY VALUE" in operator.text("set upstream/u limit")
     assert "is not set: show changes" in operator.text("unset upstream/u limit")
+    # What is refused may be a secret in the wrong place: it is not in the log.
+    for words in ("upstream/u endpoints [http://u:hunter2@a]", "trace.headers authorization hunter2"):
+        assert operator.text(f"set {words}").startswith("error: ")
+    told = place.made.gateway.wait_event("live change refused")
+    assert (told["resource"], told["key"], "value" in told) == ("trace.headers", "authorization", False)
+    assert "hunter2" not in place.made.gateway.stderr()
     assert operator.show("changes") == []
     assert place.generations() == generation
 
