@@ -221,9 +221,27 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert main(["show", "limits", "--diff", *where]) == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1].split() == ["upstream.u.limit", "64", "live", "1"]
+    # What is no limit, too, and what is set as a whole.
+    url = f"http://127.0.0.1:{place.made.upstream.port}"
+    for resource, key, value in (
+        (UPSTREAM, "queue", "{ max = 7 }"),
+        (UPSTREAM, f"endpoints.{url}.weight", "3"),
+        ("route/r", "paused", "true"),
+    ):
+        operator.set(resource, key, value)
+    changed = {one["limit"]: one["value"] for one in operator.show("limits?diff=true")}
+    operator.unset("route/r", "paused")
+    assert changed == {
+        "upstream.u.limit": "64",
+        "upstream.u.queue.max": "7",
+        "upstream.u.queue.max_bytes": "16MiB",
+        "upstream.u.queue.timeout": "0s",
+        f'upstream.u.endpoints."{url}".weight': "3",
+        "route.r.paused": "true",
+    }
     (upstream,) = operator.show("upstreams")
     assert (upstream["limit"], upstream["limit_source"]) == (64, "live")
-    told = place.made.gateway.events("live change")[-1]
+    told = [one for one in place.made.gateway.events("live change") if one["comment"] == "a sale"][-1]
     assert (told["resource"], told["key"], told["value"]) == (UPSTREAM, "limit", "64")
     assert (told["uid"], told["peer_pid"], told["comment"]) == (os.geteuid(), os.getpid(), "a sale")
 
