@@ -156,12 +156,14 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         raise ChangeError("server changes: is only read from the file")
     if keys[-1] in _IDENTITY and len(keys) == 1:
         raise ChangeError(f"{change.name}: that is what it is found by; change the file and reload")
-    if kind == "upstream" and name in tables.get("upstream", {}):
+    # Of a file that is read again: that it has tables where tables belong is not checked yet.
+    those = tables.get(kind)
+    if kind == "upstream" and isinstance(those, dict) and name in those:
         if keys[0] == _ENDPOINTS and len(keys) > 1:
-            return ("upstream", name, _ENDPOINTS, _endpoint(tables["upstream"][name], change, keys), keys[2])
+            return ("upstream", name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
         return ("upstream", name, *keys)
     if kind in _LISTS and name:
-        for number, one in enumerate(tables.get(kind, ())):
+        for number, one in enumerate(those if isinstance(those, list) else ()):
             if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
                 return (kind, number, *keys)
     if kind in TABLES and not name:
@@ -172,10 +174,11 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
     raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
 
 
-def _endpoint(upstream: Mapping[str, Any], change: Change, keys: tuple[str, ...]) -> int:
+def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
     if len(keys) < 3:
         raise ChangeError(f"{change.name}: an endpoint has {' and '.join(_ENDPOINT_KEYS)}: endpoints.URL.weight")
-    for number, one in enumerate(upstream.get(_ENDPOINTS, ())):
+    endpoints = upstream.get(_ENDPOINTS) if isinstance(upstream, dict) else None
+    for number, one in enumerate(endpoints if isinstance(endpoints, list) else ()):
         if keys[1] == (one.get("url") if isinstance(one, dict) else one):
             return number
     raise ChangeError(f"{change.resource} has no endpoint {keys[1]}")

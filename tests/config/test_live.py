@@ -201,6 +201,34 @@ def test_a_reload_of_a_wrong_file_changes_nothing() -> None:
     assert file.config.upstream["api"].limit == 64
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upstream = 5",
+        "upstream = { api = 5 }",
+        "upstream = { api = { endpoints = 5 } }",
+        f'upstream = {{ api = {{ endpoints = ["{A}"], queue = 5 }} }}',
+        "route = 5",
+        "route = [5]",
+        "route = { name = 'rest' }",
+        "listener = 5",
+        "tenant = 5",
+        "",
+    ],
+)
+def test_a_reload_of_what_is_no_configuration(text: str) -> None:
+    """Where a table should be there is something else: the file is to blame, whatever is set."""
+    file = File()
+    file.set("upstream/api", "queue.max", "64")
+    file.set("upstream/api", f"endpoints.{B}.weight", "0")
+    file.set("route/rest", "limit", "3")
+    file.set("listener/127.0.0.1:8080", "backlog", "3")
+    file.set("tenant", "limit", "3")
+    with pytest.raises(ConfigError, match=r"edgeq\.toml"):
+        file.reload(text)
+    assert len(file.live.changes) == 5
+
+
 def test_what_does_not_go_with_a_new_file_ends() -> None:
     """A change that would make a good file wrong is dropped, with the reason, and only that one."""
     file = File()
@@ -333,7 +361,13 @@ def test_the_file_of_changes(tmp_path: Path) -> None:
     assert read_changes(path) == changes[:1]
     assert os.stat(path).st_mode & 0o777 == 0o604
     assert os.listdir(os.path.dirname(path)) == ["changes.toml"]
-    for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense"):
+    target = tmp_path / "elsewhere.toml"
+    os.rename(path, target)
+    os.symlink(target, path)
+    write_changes(path, changes)
+    assert os.path.islink(path)
+    assert read_changes(str(target)) == changes
+    for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense", "a = " + "[" * 5000):
         Path(path).write_text(text)
         with pytest.raises(ConfigError, match="no file of edgeq's live changes"):
             read_changes(path)
