@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from edgeq.config.change import LIVE
 from edgeq.observe.history import Moment
 
-CONFIGURED: Final = ("file", "live")
+CONFIGURED: Final = ("file", LIVE)
 """Sources of a limit that somebody has chosen."""
 
 

@@ -23,15 +23,16 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
-from edgeq.config.schema import Config
+from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
-from edgeq.observe.reports import Fleet, Records, Reports
+from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import kernel_backlog_limit
 from edgeq.supervisor.stuck import StuckTable
+from edgeq.upstream.endpoint import endpoint_label
 
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
@@ -171,7 +172,15 @@ class Overview:
 
     def _endpoints(self) -> Records:
         left_out = ("waiting_limit", "connecting_limit")
-        return [{key: value for key, value in one.items() if key not in left_out} for one in self.reports.pools()]
+        # No worker knows of those that are disabled; what is told of them is that they are there.
+        disabled = [
+            no_connections(name, endpoint_label(one.url), "disabled", one.weight)
+            for name, config in self._config().upstream.items()
+            for one in config.endpoints
+            if isinstance(one, Endpoint) and not one.enabled
+        ]
+        found = [*self.reports.pools(), *disabled]
+        return [{key: value for key, value in one.items() if key not in left_out} for one in found]
 
     def _upstreams(self) -> Records:
         now_s, now_ns = time.monotonic(), time.monotonic_ns()
@@ -252,12 +261,12 @@ class Overview:
         somaxconn = kernel_backlog_limit()
         found: Records = []
         live = {show_path(one.path): one for one in self._changes()}
+        told: set[str] = set()
         for leaf in leaves(self._config()):
             is_number = isinstance(leaf.raw, int | float) and not isinstance(leaf.raw, bool)
             step, _, last = leaf.key.rpartition(".")
             is_learned = last == "limit" and step.startswith("upstream.") and not is_number
             is_rate = last == "limits" and step.startswith("rate.")
-            change = live.get(leaf.key)
             if not is_number and not is_learned and not is_rate:
                 continue
             value, source = leaf.value, "default" if leaf.is_default else "file"
@@ -268,9 +277,16 @@ class Overview:
                 value = "none" if limit is None else str(limit)
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
-            if change is not None:
-                source, configured = LIVE, _in_file(change) or "default"
+            if key := _changed(leaf.key, live):
+                told.add(key)
+                source, configured = LIVE, _in_file(live[key]) or "default"
             found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured})
+        for key, change in live.items():
+            if key not in told:  # no limit, but whoever asks what is set asks here
+                if is_secret(change.path, self._config()):
+                    key = f"{change.resource}.{MASK}"
+                configured = _in_file(change) or "default"
+                found.append({"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured})
         return found
 
     def _workers(self) -> Records:
@@ -319,6 +335,13 @@ class Overview:
                     }
                 )
         return sorted(found, key=lambda one: (-one["per_s"], -one["count"], one["reason"], one["resource"]))
+
+
+def _changed(key: str, live: Mapping[str, Change]) -> str:
+    """The key that was set, of a value: its own, or that of a table around it; empty: neither was."""
+    while live and key and key not in live:
+        key = key.rpartition(".")[0]
+    return key if live else ""
 
 
 def _in_file(change: Change) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.cli import make_parser
+from edgeq.config.change import Change
+from edgeq.config.live import Live, endpoints_named
+from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
 from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
@@ -311,3 +317,32 @@ def test_names_cannot_move_the_cursor() -> None:
 def test_the_page_is_the_table() -> None:
     """docs/explain.md is made from the causes."""
     assert PAGE.read_text() == document(), "python -m edgeq.explain.causes > docs/explain.md"
+
+
+_RUNNING: Final = """
+[[listener]]
+address = "127.0.0.1:8080"
+name = ":80"
+[upstream.api]
+endpoints = ["http://10.0.0.7:9000", "http://10.0.0.8:9000"]
+limit = 8
+[tenant]
+key = "header:x-tenant"
+"""
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_what_to_do_next_can_be_typed(cause: str) -> None:
+    """Each command is one of this machine's, and what it changes can be changed."""
+    live = Live(lambda: read_text(_RUNNING, "edgeq.toml"), lambda _: (), 0.0)
+    for found in findings(CASES[cause][0]):
+        for command in re.split(r"\s+#", found.next)[0].split(" && "):
+            name, *words = shlex.split(command)
+            if name != "edgeq":
+                assert name in ("systemctl", "sysctl", "cat"), found.next
+                continue
+            typed = make_parser().parse_args(words)
+            if words[0] == "set":
+                live.plan(Change(typed.resource, typed.key, None), typed.value)
+            elif words[0] == "drain":
+                assert len(endpoints_named(live.config, typed.endpoint)) == 1
