@@ -73,8 +73,9 @@ CAUSES: Final = (
     Cause(
         "worker_stuck",
         "A worker hangs",
-        "it has given no sign of life for two seconds; whether the others do; who waits in its accept queue",
-        "look at its stack; it is replaced after `server.stuck.restart`, or kill it",
+        "it has given no sign of life for two seconds (ten while all workers want a processor); whether the others do;"
+        " who waits in its accept queue",
+        "look at its stack; it is replaced after `server.stuck.restart` if another worker is well; else kill it",
         machine.stuck,
     ),
     Cause(
@@ -100,6 +101,13 @@ CAUSES: Final = (
         " time",
         "raise the listener's `backlog`",
         machine.accept,
+    ),
+    Cause(
+        "route_paused",
+        "A route is paused",
+        "somebody waits at a route that an operator, or the file, has paused",
+        "resume it",
+        services.paused,
     ),
     Cause(
         "endpoint_sick",

@@ -50,7 +50,7 @@ class Endpoint:
 
     name: str
     state: str
-    """"in use", "ejected" or "unhealthy"."""
+    """"in use", "ejected", "unhealthy", or "draining": an operator has taken it out."""
     cost_ms: float | None
     answered_per_s: float
     failed_per_s: float
@@ -81,6 +81,12 @@ class Load:
     """Whose requests waited or ran lately: a sum over the last looks."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
+    is_paused: bool = False
+    """An operator, or the file, lets nobody in."""
+
+    def serving(self) -> list[Endpoint]:
+        """Without those that an operator has taken out."""
+        return [one for one in self.endpoints if one.state != "draining"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,8 @@ class Facts:
     doors: tuple[Door, ...] = ()
     refused: tuple[Refused, ...] = ()
     machine: Machine = Machine()
+    replaced_s: float = 0.0
+    """A worker that hangs while another is well is killed after so long; 0: never."""
 
     def refused_at(self, resource: str, *reasons: str) -> list[Refused]:
         """What grows at a resource and its parts (`upstream/api:queue`, `upstream/api#10.0.0.7:9000`), fastest first;

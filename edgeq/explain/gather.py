@@ -59,12 +59,14 @@ class Gatherer:
     def _facts(self) -> Facts:
         refused = tuple(self._refused())
         is_short = any(one.reason == _FDS for one in refused)
+        stuck = self._config().server.stuck
         return Facts(
             loads=tuple(self._loads()),
             workers=tuple(self._workers(is_short)),
             doors=tuple(self._doors()),
             refused=refused,
             machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait()),
+            replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
         )
 
     # What is noted.
@@ -89,7 +91,7 @@ class Gatherer:
     def _readings(self) -> Iterator[tuple[str, int, resources.Reading]]:
         config = self._config()
         limits: dict[str, int | str] = {f"upstream/{name}": one.limit for name, one in config.upstream.items()}
-        limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit}
+        limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit or one.paused}
         for name, limit in limits.items():
             index = self._board.resource_index(name)
             number = limit if isinstance(limit, int) else self._board.learned_limit(index)
@@ -107,7 +109,7 @@ class Gatherer:
                 f"upstream/{name}", one, config.upstream[name].queue.max, routes, tuple(endpoints.get(name, ()))
             )
         for one in self._overview.routes():
-            if one["limit"]:
+            if one["limit"] or one["paused"]:
                 yield self._load(f"route/{one['route']}", one, one["queue_limit"], (), ())
 
     def _load(
@@ -137,6 +139,7 @@ class Gatherer:
             endpoints=endpoints,
             tenants=watch.asked(resource),
             routes=routes,
+            is_paused=seen.get("paused", False),
         )
 
     def _endpoints(self) -> dict[str, list[Endpoint]]:
@@ -144,7 +147,9 @@ class Gatherer:
         for one in self._reports.pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
-            endpoint = Endpoint(one["endpoint"], one["state"], one["cost_ms"], good, bad, one["penalty_ms"])
+            # Whoever has taken it out does not want to hear that it is sick.
+            state = "draining" if one["weight"] == 0 else one["state"]
+            endpoint = Endpoint(one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"])
             found.setdefault(one["upstream"], []).append(endpoint)
         return found
 

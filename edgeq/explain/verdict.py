@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
+from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
-from edgeq.explain.facts import Facts, Load, is_at
+from edgeq.explain.facts import Facts, Load, Refused, is_at
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
+from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", SIGN: "shows signs"}
@@ -61,13 +63,22 @@ def render(answer: Mapping[str, Any]) -> str:
 def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     loads = [one for one in facts.loads if not resource or is_at(resource, one.resource)]
     fullest = sorted(loads, key=_fill, reverse=True)
+    refused = [one for one in facts.refused if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
+    verdict = f"{resource} is not saturated" if resource else "nothing is saturated: nobody waits"
+    if refused:
+        verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
+    elif not resource:
+        verdict += " or is refused"
     return {
-        "verdict": f"{resource} is not saturated" if resource else "nothing is saturated: nobody waits or is refused",
+        "verdict": verdict,
         "cause": None,
         "what": "",
         "resource": resource or None,
         "since_s": None,
-        "evidence": [_load_words(one) for one in fullest[:3]],
+        "evidence": [
+            *say.refusals(sorted(refused, key=lambda one: -one.per_s)),
+            *(_load_words(one) for one in fullest[:3]),
+        ],
         "next": "",
         "also": _also(signs),
     }
@@ -79,6 +90,12 @@ def _concerns(found: Finding, resource: str) -> bool:
 
 def _also(others: Sequence[Finding]) -> list[dict[str, str]]:
     return [{"resource": one.resource, "cause": one.cause, "says": one.says} for one in others[:_MAX_ALSO]]
+
+
+def _is_by_rule(one: Refused) -> bool:
+    """Did a client get a refusal for what is no cause?"""
+    row = REASONS.get(one.reason)
+    return row is not None and 400 <= row.status
 
 
 def _fill(load: Load) -> float:
