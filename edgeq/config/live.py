@@ -18,6 +18,7 @@ from edgeq.config.files_io import names_files
 from edgeq.config.schema import Config
 from edgeq.config.shown import is_secret, masked_tenant
 from edgeq.errors import ConfigError
+from edgeq.upstream.endpoint import parse_endpoint
 
 MAX_CHANGES: Final = 256
 """Each is built again with each of the others."""
@@ -178,6 +179,8 @@ def endpoints_named(config: Config, text: str) -> list[tuple[str, str]]:
     for name, one in config.upstream.items():
         for endpoint in one.endpoints if upstream in ("", name) else ():
             url = endpoint if isinstance(endpoint, str) else endpoint.url
-            if where in (url, url.partition("://")[2], url.removeprefix("unix:")):
+            # Refusals and `show endpoints` write the port also where the URL leaves it out.
+            address = str(parse_endpoint(url).literal() or "")
+            if where in (url, url.partition("://")[2], url.removeprefix("unix:"), address or url):
                 found.append((name, url))
     return found

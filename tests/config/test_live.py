@@ -259,6 +259,9 @@ def test_which_endpoint_is_meant() -> None:
     assert endpoints_named(config, f"upstream/other#{A}") == [("other", A)]
     assert endpoints_named(config, "other#10.0.0.7:9000") == [("other", A)]
     assert endpoints_named(config, "nobody") == []
+    short = load_text(FILE.replace(B, "http://10.0.0.8"), "f").config
+    assert endpoints_named(short, "upstream/api#10.0.0.8:80") == [("api", "http://10.0.0.8")]
+    assert endpoints_named(short, "") == []
     assert isinstance(config.upstream["api"].endpoints[1], Endpoint)
 
 
