@@ -336,7 +336,7 @@ def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
         found = control.endpoints(text)
         if len(found) != 1:
             several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
-            error = several if found else f"there is no endpoint {text}: show endpoints"
+            error = several if found else f"the configuration has no endpoint {text}: show config endpoints"
             return Answer(422, {"ok": False, "error": error})
         ((upstream, url),) = found
         wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes)

@@ -17,13 +17,15 @@ from typing import Final
 
 from edgeq.explain import machine, say, services
 from edgeq.explain.facts import Facts
-from edgeq.explain.finding import LOST, Finding
+from edgeq.explain.finding import LOST, WAITS, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
 _STANDS_S: Final = 2.0
 """So long a refusal must go on to be told as it is: by then the cause of many is known."""
+_WAIT_MS: Final = 250.0
+"""So long the oldest has waited at least: workers report twice a second, and less is a matter of moments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,11 @@ class Cause:
 
 
 def _other(facts: Facts) -> Iterator[Finding]:
-    """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours."""
+    """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours. And
+    who waits elsewhere than before a limit."""
     for one in facts.refused:
         row = REASONS.get(one.reason)
-        if one.since_s < _STANDS_S:
+        if one.since_s < _STANDS_S or one.reason == services.PLACES:  # which is told of the listener
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -52,6 +55,18 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 f"{row.title.lower()}: {row.hint}",
                 say.refusals([one]),
                 f"edgeq show reasons {one.reason}",
+            )
+    for queue in facts.waiting:
+        if queue.oldest_ms >= _WAIT_MS:
+            oldest = say.ms(queue.oldest_ms)
+            yield Finding(
+                "other",
+                queue.resource,
+                WAITS,
+                queue.oldest_ms / 1000,
+                f"{queue.depth} wait there, the oldest for {oldest}",
+                [f"{queue.depth} wait at {queue.resource}, the oldest for {oldest}"],
+                f"edgeq show queues {queue.resource}",
             )
 
 
@@ -165,9 +180,10 @@ CAUSES: Final = (
     ),
     Cause(
         "other",
-        "Something else is refused",
-        "refusals with any other reason that is not the client's doing",
-        "look the reason up: docs/reasons.md",
+        "Something else is refused, or waits",
+        "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
+        f" connection of a pool, or for a place of its tenant, and has for {_WAIT_MS:g} ms",
+        "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),
 )

@@ -56,6 +56,8 @@ class Endpoint:
     failed_per_s: float
     penalty_ms: float = 0.0
     """What the balancer adds to the cost for what has failed lately."""
+    is_configured: bool = True
+    """By this address. Of the addresses that a name has none can be drained alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,15 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queue that is not before a limit: of places at a listener, of a pool, of a tenant."""
+
+    resource: str
+    depth: int
+    oldest_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the kernel grants to all."""
 
@@ -147,6 +158,7 @@ class Facts:
     doors: tuple[Door, ...] = ()
     refused: tuple[Refused, ...] = ()
     machine: Machine = Machine()
+    waiting: tuple[Waiting, ...] = ()
     replaced_s: float = 0.0
     """A worker that hangs while another is well is killed after so long; 0: never."""
 

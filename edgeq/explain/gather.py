@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
+from edgeq.config.live import endpoints_named
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Waiting, Worker
 from edgeq.explain.watch import Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -22,6 +23,8 @@ from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+_WAITS: Final = ("places", "pool", "tenant")
+"""Kinds of queues of which only their depth is told."""
 
 
 class Gatherer:
@@ -66,6 +69,7 @@ class Gatherer:
             doors=tuple(self._doors()),
             refused=refused,
             machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait()),
+            waiting=tuple(self._waiting()),
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
         )
 
@@ -144,12 +148,14 @@ class Gatherer:
 
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}
+        config = self._config()
         for one in self._reports.pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
             # Whoever has taken it out does not want to hear that it is sick.
             state = "draining" if one["weight"] == 0 else one["state"]
-            endpoint = Endpoint(one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"])
+            is_configured = bool(endpoints_named(config, name))
+            endpoint = Endpoint(one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"], is_configured)
             found.setdefault(one["upstream"], []).append(endpoint)
         return found
 
@@ -191,6 +197,11 @@ class Gatherer:
                 dropping_s=self.watch.grows_for_s(name),
                 state=str(told.get(listener.address, {}).get("state", "")),
             )
+
+    def _waiting(self) -> Iterator[Waiting]:
+        for one in self._overview.queues():
+            if one["kind"] in _WAITS and one["depth"]:
+                yield Waiting(one["queue"], one["depth"], one["oldest_ms"] or 0.0)
 
     def _refused(self) -> Iterator[Refused]:
         for name in self.watch.growing(_REFUSED):

@@ -42,7 +42,7 @@ DEAD: Final = (
 _SHED: Final = "upstream_shed"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
 _LATE: Final = ("upstream_timeout", "deadline_expired")
-_PLACES: Final = "conn_limit_listener"
+PLACES: Final = "conn_limit_listener"
 _POOL: Final = "upstream_saturated"
 
 
@@ -82,7 +82,9 @@ def sick(facts: Facts) -> Iterator[Finding]:
             load.pressed_s or say.longest(refused),
             f"{says}; {well} of {len(serving)} endpoints are well",
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
-            f"edgeq drain {load.resource}#{worst.name}",
+            f"edgeq drain {load.resource}#{worst.name}"
+            if worst.is_configured
+            else f"{say.look(load)}    # one address of a name: only the whole name can be drained",
         )
 
 
@@ -280,7 +282,7 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
             (*say.places(load), *say.traffic(load), *say.service(load), *say.tenants(load), *say.refusals(refused)),
             f"edgeq set {load.resource} {key} {_enough(load)} --ttl 10m",
         )
-    for one in (one for one in facts.refused if one.reason == _PLACES):
+    for one in (one for one in facts.refused if one.reason == PLACES):
         resource = one.resource.partition(":max_connections")[0]
         yield Finding(
             "limit_too_low",

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Waiting, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
@@ -178,6 +178,32 @@ def test_an_endpoint_that_somebody_drains_is_not_sick() -> None:
     (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, drained, third))))
     assert (found.resource, "1 of 2 endpoints" in found.says) == ("upstream/api#10.0.0.9:9000", True)
     assert findings(load(dataclasses.replace(CALM, endpoints=(drained, third)))) == []  # nobody else is there
+
+
+def test_one_address_of_a_name() -> None:
+    """It cannot be drained alone, so that is not what comes next."""
+    sick = dataclasses.replace(OTHER, state="ejected", is_configured=False)
+    (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, sick))))
+    assert found.next.startswith("edgeq show endpoints api ")
+
+
+def test_who_waits_elsewhere() -> None:
+    """For a connection, a place at a listener, or one of its tenant: nobody may hear that nobody waits."""
+    for resource in ("upstream/api#10.0.0.7:9000:pool", "listener/:80:places", "tenant/acme"):
+        facts = dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 800.0),))
+        told = explain(facts)
+        assert told["verdict"] == f"{resource} is in trouble: 3 wait there, the oldest for 800 ms"
+        assert told["next"] == f"edgeq show queues {resource}"
+        assert explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 20.0),)))["cause"] is None
+    slow = load(pressed(now=Pace(100, 40, 60, 200.0)), FULL)
+    waits = Waiting("upstream/api#10.0.0.7:9000:pool", 3, 800.0)
+    assert [one.cause for one in findings(dataclasses.replace(slow, waiting=(waits,)))] == ["upstream_slower"]
+
+
+def test_too_many_connections_are_told_once() -> None:
+    """Of the listener."""
+    facts = dataclasses.replace(HEALTHY, refused=(refused("conn_limit_listener", "listener/:80:max_connections"),))
+    assert [(one.cause, one.resource) for one in findings(facts)] == [("limit_too_low", "listener/:80")]
 
 
 def test_a_paused_route() -> None:
