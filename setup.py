@@ -32,6 +32,7 @@ HOT = [
     "edgeq/board/histogram.py",
     "edgeq/board/keyed.py",
     "edgeq/board/layout.py",
+    "edgeq/board/reading.py",
     "edgeq/board/resources.py",
     "edgeq/cache/*.py",
     "edgeq/listener/accept_io.py",

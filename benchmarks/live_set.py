@@ -29,7 +29,7 @@ from typing import Final
 from benchmarks import accounting_io, processes_io
 from benchmarks.proxies import Plan
 from edgeq.board.layout import Board
-from edgeq.board.resources import read
+from edgeq.board.reading import read
 
 _LOW: Final = 4
 _HIGH: Final = 32

@@ -18,7 +18,8 @@ from edgeq.board.gcra_table import GcraTable
 from edgeq.board.handover import Neighbours
 from edgeq.board.histogram import Histogram
 from edgeq.board.layout import Board
-from edgeq.board.resources import LAST, OK, Resources, read
+from edgeq.board.reading import read
+from edgeq.board.resources import LAST, OK, Resources
 from edgeq.worker.wheel import NEVER
 
 

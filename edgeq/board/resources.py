@@ -30,10 +30,10 @@ numbers, or a worker with an old waiter whom it does not serve would get every s
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import Final, NamedTuple
+from typing import Final
 
 from edgeq.board.handover import Neighbours
-from edgeq.board.histogram import BUCKETS, Histogram, bucket_of
+from edgeq.board.histogram import BUCKETS, bucket_of
 from edgeq.board.keyed import Entry, KeyedCounts
 from edgeq.board.layout import (
     ENDPOINT_CELLS,
@@ -75,11 +75,11 @@ BOUND_US: Final = 10
 """Time in which the limit was reached."""
 BOUND_OK: Final = 11
 """OK ones that came meanwhile."""
-_SCALARS: Final = 12
+SCALARS: Final = 12
 _MAX_REASONS: Final = 76
 _OTHER: Final = _MAX_REASONS - 1
-_WAIT: Final = _SCALARS + _MAX_REASONS
-_SERVICE: Final = _WAIT + BUCKETS
+WAIT: Final = SCALARS + _MAX_REASONS
+SERVICE: Final = WAIT + BUCKETS
 
 _T_COUNTED: Final = 0
 _T_TURN: Final = 1
@@ -87,10 +87,10 @@ _T_TURN: Final = 1
 LAST: Final = 2**63
 """A turn that comes after all others: of somebody who has no waiter."""
 _CLASS_BITS: Final = 61
-_SUM: Final = 2**64 - 1
+MASK: Final = 2**64 - 1
 
 _REASON_INDEX: Final = {token: index for index, token in enumerate(REASONS) if index < _OTHER}
-_REASON_NAMES: Final = {**{index: token for token, index in _REASON_INDEX.items()}, _OTHER: "other"}
+REASON_NAMES: Final = {**{index: token for token, index in _REASON_INDEX.items()}, _OTHER: "other"}
 
 
 def turn_of(priority: int, arrived_ns: int, newest_first: bool = False) -> int:
@@ -165,7 +165,7 @@ class MachineWide:
 
     def counters_of(self, slot: int) -> list[int]:
         """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
-        return [0] * _SCALARS
+        return [0] * SCALARS
 
     def others(self) -> list[int]:
         """The slots of the other workers."""
@@ -407,10 +407,10 @@ class ResourceCells(MachineWide):
         """A request got its permit after so long, 0.0 for at once."""
         self.add(ADMITTED, 1)
         if waited_s <= 0.0:
-            self.add(_WAIT, 1)
+            self.add(WAIT, 1)
             return
         wait_us = int(waited_s * 1e6)
-        self.add(_WAIT + bucket_of(wait_us), 1)
+        self.add(WAIT + bucket_of(wait_us), 1)
         self.add(WAIT_US, wait_us)
 
     def finished(self, held_s: float, outcome: int) -> None:
@@ -419,12 +419,12 @@ class ResourceCells(MachineWide):
         self.add(outcome, 1)
         if outcome == OK:
             service_us = int(held_s * 1e6) if held_s > 0.0 else 0
-            self.add(_SERVICE + bucket_of(service_us), 1)
+            self.add(SERVICE + bucket_of(service_us), 1)
             self.add(SERVICE_US, service_us)
 
     def refused(self, reason: str) -> None:
         """A request was refused, with a token of edgeq.reasons."""
-        self.add(_SCALARS + _REASON_INDEX.get(reason, _OTHER), 1)
+        self.add(SCALARS + _REASON_INDEX.get(reason, _OTHER), 1)
 
     def flush(self) -> None:
         """On each tick: what was counted since the last one goes to the board."""
@@ -434,14 +434,14 @@ class ResourceCells(MachineWide):
             block, pending = self._block, self._pending
             for counter in self._dirty:
                 at = RESOURCE_GAUGES + counter
-                block[at] = (block[at] + pending[counter]) & _SUM
+                block[at] = (block[at] + pending[counter]) & MASK
                 pending[counter] = 0
             self._dirty.clear()
 
     def counters_of(self, slot: int) -> list[int]:
         """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
         block = self._board.resource_block(slot, self.index)
-        return block[RESOURCE_GAUGES : RESOURCE_GAUGES + _SCALARS].tolist()
+        return block[RESOURCE_GAUGES : RESOURCE_GAUGES + SCALARS].tolist()
 
     # The limit that the leader has learned.
 
@@ -633,134 +633,3 @@ class Resources:
 
     def _other_endpoints(self) -> list[KeyedCounts]:
         return [self._board.row(slot).endpoints for slot in self.neighbours.others()]
-
-
-class Reading:
-    """One resource over all workers, at one moment: for the admin socket, metrics, and whoever learns a limit.
-
-    Workers go on while it is made: numbers of different cells may be off by what changes at that moment.
-    """
-
-    __slots__ = ("counted", "counters", "in_flight", "oldest_ns", "queued", "queued_bytes", "queued_high")
-
-    def __init__(self, counters: list[int]) -> None:
-        self.counters: list[int] = counters
-        """By the constants of this module; without the histograms in a short reading."""
-        self.in_flight: int = 0
-        self.counted: int = 0
-        """Of those, the ones that count against the limit."""
-        self.queued: int = 0
-        self.queued_bytes: int = 0
-        self.oldest_ns: int = 0
-        """Arrival of the oldest waiter, monotonic; 0 if nobody waits."""
-        self.queued_high: int = 0
-        """The most that ever waited at the same time, the dead workers included."""
-
-    def refusals(self) -> dict[str, int]:
-        """By reason, without those that never happened."""
-        counts = self.counters[_SCALARS:_WAIT]
-        return {_REASON_NAMES[at]: count for at, count in enumerate(counts) if count and at in _REASON_NAMES}
-
-    def waits(self) -> Histogram:
-        """Of all that were admitted, in microseconds. Raises ValueError in a short reading."""
-        return Histogram(self.counters[_WAIT:_SERVICE])
-
-    def services(self) -> Histogram:
-        """Of all that ended well, in microseconds. Raises ValueError in a short reading."""
-        return Histogram(self.counters[_SERVICE : _SERVICE + BUCKETS])
-
-    def since(self, earlier: Reading) -> Reading:
-        """What was counted between two readings of one kind; gauges are this one's."""
-        before = earlier.counters
-        later = Reading([max(0, count - before[at]) for at, count in enumerate(self.counters)])
-        later.in_flight = self.in_flight
-        later.counted = self.counted
-        later.queued = self.queued
-        later.queued_bytes = self.queued_bytes
-        later.oldest_ns = self.oldest_ns
-        later.queued_high = self.queued_high
-        return later
-
-    def snapshot(self, now_ns: int) -> dict[str, int | dict[str, int]]:
-        """For `show`."""
-        counters = self.counters
-        waits, services = self.waits(), self.services()
-        return {
-            "in_flight": self.in_flight,
-            "counted": self.counted,
-            "queued": self.queued,
-            "queued_bytes": self.queued_bytes,
-            "queued_high": self.queued_high,
-            "oldest_ms": (now_ns - self.oldest_ns) // 1_000_000 if self.oldest_ns else 0,
-            "admitted": counters[ADMITTED],
-            "ok": counters[OK],
-            "dropped": counters[DROPPED],
-            "ignored": counters[IGNORED],
-            "refused": self.refusals(),
-            "wait_us": _quantiles(waits),
-            "service_us": _quantiles(services),
-        }
-
-
-def read(board: Board, index: int, histograms: bool = True) -> Reading:
-    """One resource now. A reading without histograms costs a tenth (some microseconds a row)."""
-    end = RESOURCE_GAUGES + (RESOURCE_COUNTERS if histograms else _WAIT)
-    dead = board.resource_block(board.slots, index)[:end].tolist()
-    reading = Reading(dead[RESOURCE_GAUGES:])
-    counters = reading.counters
-    reading.queued_high = dead[QUEUED_HIGH]
-    for slot in range(board.rows_used):
-        row: list[int] = board.resource_block(slot, index)[:end].tolist()
-        reading.in_flight += row[IN_FLIGHT]
-        reading.counted += row[COUNTED]
-        reading.queued += row[QUEUED]
-        reading.queued_bytes += row[QUEUED_BYTES]
-        oldest = row[OLDEST_NS]
-        if oldest and (reading.oldest_ns == 0 or oldest < reading.oldest_ns):
-            reading.oldest_ns = oldest
-        reading.queued_high = max(reading.queued_high, row[QUEUED_HIGH])
-        for at in range(RESOURCE_GAUGES, end):
-            count = row[at]
-            if count:
-                counters[at - RESOURCE_GAUGES] = (counters[at - RESOURCE_GAUGES] + count) & _SUM
-    return reading
-
-
-class Brief(NamedTuple):
-    """What `brief` returns: gauges and sums, modulo 2**64."""
-
-    in_flight: int
-    queued: int
-    oldest_ns: int
-    admitted: int
-    ok: int
-    failed: int
-    refused: int
-    service_us: int
-
-
-def brief(board: Board, index: int) -> Brief:
-    """One resource now, for who looks often: no more than what becomes a rate. Two microseconds a row."""
-    in_flight = queued = oldest_ns = 0
-    admitted = ok = failed = refused = service_us = 0
-    rows: list[int] = [*range(board.rows_used), board.slots]
-    for slot in rows:
-        row: list[int] = board.resource_block(slot, index)[: RESOURCE_GAUGES + _WAIT].tolist()
-        if slot != board.slots:  # of the dead nothing runs
-            in_flight += row[IN_FLIGHT]
-            queued += row[QUEUED]
-            oldest = row[OLDEST_NS]
-            if oldest and (oldest_ns == 0 or oldest < oldest_ns):
-                oldest_ns = oldest
-        admitted += row[RESOURCE_GAUGES + ADMITTED]
-        ok += row[RESOURCE_GAUGES + OK]
-        failed += row[RESOURCE_GAUGES + DROPPED] + row[RESOURCE_GAUGES + IGNORED]
-        service_us += row[RESOURCE_GAUGES + SERVICE_US]
-        refused += sum(row[RESOURCE_GAUGES + _SCALARS :])
-    return Brief(
-        in_flight, queued, oldest_ns, admitted & _SUM, ok & _SUM, failed & _SUM, refused & _SUM, service_us & _SUM
-    )
-
-
-def _quantiles(times: Histogram) -> dict[str, int]:
-    return {"p50": times.quantile(0.5), "p95": times.quantile(0.95), "p99": times.quantile(0.99)}

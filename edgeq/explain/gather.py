@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from edgeq.board import resources
 from edgeq.board.layout import Board
+from edgeq.board.reading import Reading, read
 from edgeq.config.live import endpoints_named
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
@@ -92,14 +92,14 @@ class Gatherer:
                 yield f"ran/{slot} {pid}", spent[0]
                 yield f"delayed/{slot} {pid}", spent[1]
 
-    def _readings(self) -> Iterator[tuple[str, int, resources.Reading]]:
+    def _readings(self) -> Iterator[tuple[str, int, Reading]]:
         config = self._config()
         limits: dict[str, int | str] = {f"upstream/{name}": one.limit for name, one in config.upstream.items()}
         limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit or one.paused}
         for name, limit in limits.items():
             index = self._board.resource_index(name)
             number = limit if isinstance(limit, int) else self._board.learned_limit(index)
-            yield name, number, resources.read(self._board, index, False)
+            yield name, number, read(self._board, index, False)
 
     # What is told.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from edgeq.board import resources
-from edgeq.board.resources import Reading
+from edgeq.board.reading import Reading
 from edgeq.explain.facts import Pace
 from edgeq.observe.history import Moment
 

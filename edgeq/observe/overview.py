@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
-from edgeq.board.resources import Reading
+from edgeq.board.reading import Reading, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
 from edgeq.config.schema import Config
@@ -167,7 +167,7 @@ class Overview:
         return list(limited(self._config()))
 
     def _reading(self, name: str) -> Reading:
-        return resources.read(self._board, self._board.resource_index(name))
+        return read(self._board, self._board.resource_index(name))
 
     def _endpoints(self) -> Records:
         left_out = ("waiting_limit", "connecting_limit")

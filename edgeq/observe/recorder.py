@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.board.layout import Board
-from edgeq.board.resources import Brief, brief
+from edgeq.board.reading import Brief, brief
 from edgeq.board.ring import MOST, Ring, size_bytes
 from edgeq.config.schema import Config
 from edgeq.listener.tcp_info_io import queue_length

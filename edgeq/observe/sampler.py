@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
-from edgeq.board.resources import Reading
+from edgeq.board.reading import Reading, read
 
 EVERY_S: Final = 1.0
 WINDOW: Final = 10
@@ -81,7 +81,7 @@ class Sampler:
                 del known[name]
         for at, name in enumerate(names):
             due = at % WINDOW == self._turn % WINDOW or name not in self._marks
-            reading = resources.read(self._board, self._board.resource_index(name), due)
+            reading = read(self._board, self._board.resource_index(name), due)
             self._note(name, now_s, _counts(reading))
             if due:
                 self._marks.setdefault(name, deque(maxlen=2)).append(reading)

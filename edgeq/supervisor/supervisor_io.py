@@ -30,7 +30,7 @@ from edgeq.admin.commands import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
-from edgeq.board.resources import read
+from edgeq.board.reading import read
 from edgeq.config.change import Change, ChangeError
 from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff

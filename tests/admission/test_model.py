@@ -11,7 +11,8 @@ from edgeq.admission.room import Room
 from edgeq.admission.ticket import DROPPED, IGNORED, OK, CallbackTicket, Ticket
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
-from edgeq.board.resources import MachineWide, Resources, read
+from edgeq.board.reading import read
+from edgeq.board.resources import MachineWide, Resources
 from edgeq.worker.wheel import NEVER
 
 WAITING, HOLDING, GONE = "waiting", "holding", "gone"

@@ -23,7 +23,8 @@ from edgeq.board.gcra_table import GcraTable
 from edgeq.board.handover import Neighbours
 from edgeq.board.handover_io import Bells
 from edgeq.board.layout import Board
-from edgeq.board.resources import ResourceCells, Resources, read
+from edgeq.board.reading import read
+from edgeq.board.resources import ResourceCells, Resources
 from edgeq.worker.wheel import NEVER
 
 WORKERS = 4

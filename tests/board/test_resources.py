@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from edgeq.board import resources
 from edgeq.board.handover import PATIENCE_NS, Neighbours
 from edgeq.board.layout import RESOURCES, STATE_DRAINING, STATE_SERVING, Board
-from edgeq.board.resources import DROPPED, IGNORED, LAST, OK, MachineWide, Resources, read, turn_of
+from edgeq.board.reading import read
+from edgeq.board.resources import DROPPED, IGNORED, LAST, OK, MachineWide, Resources, turn_of
 from edgeq.worker.wheel import NEVER
 
 PATIENCE_S = PATIENCE_NS / 1e9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeq.board import resources
-from edgeq.board.resources import Reading
+from edgeq.board.reading import Reading
 from edgeq.explain.watch import EVERY_S, NOW_S, Watch
 
 

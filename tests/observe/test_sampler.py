@@ -9,7 +9,8 @@ import pytest
 from edgeq.board import resources
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
-from edgeq.board.resources import Reading, ResourceCells
+from edgeq.board.reading import Reading, read
+from edgeq.board.resources import ResourceCells
 from edgeq.observe.sampler import WINDOW, Sampler
 
 
@@ -23,7 +24,7 @@ def board() -> Iterator[Board]:
 
 
 def reading(board: Board) -> Reading:
-    return resources.read(board, board.resource_index("upstream/u"))
+    return read(board, board.resource_index("upstream/u"))
 
 
 def test_rates_and_waits_forget_what_is_long_ago(board: Board) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeq.board.layout import Board
-from edgeq.board.resources import Reading, read
+from edgeq.board.reading import Reading, read
 from tests.support.bench import Bench, bench, head
 from tests.support.clients import server_pid
 from tests.support.gateway import Settings

@@ -13,7 +13,8 @@ from edgeq.admission.ticket import DROPPED, OK, CallbackTicket
 from edgeq.board import resources as counters
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import STATE_SERVING, Board
-from edgeq.board.resources import Resources, read
+from edgeq.board.reading import read
+from edgeq.board.resources import Resources
 from edgeq.config.schema import Duration, Queue
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.upstream import Upstream
