@@ -23,9 +23,7 @@ from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SI
 from edgeq.reasons import REASONS
 
 _STANDS_S: Final = 2.0
-"""So long a refusal must go on to be told as it is: by then the cause of many is known."""
-_WAIT_MS: Final = 250.0
-"""So long the oldest has waited at least: workers report twice a second, and less is a matter of moments."""
+"""So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +55,14 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 f"edgeq show reasons {one.reason}",
             )
     for queue in facts.waiting:
-        if queue.oldest_ms >= _WAIT_MS:
-            oldest = say.ms(queue.oldest_ms)
+        if queue.oldest_ms >= _STANDS_S * 1000:
             yield Finding(
                 "other",
                 queue.resource,
                 WAITS,
                 queue.oldest_ms / 1000,
-                f"{queue.depth} wait there, the oldest for {oldest}",
-                [f"{queue.depth} wait at {queue.resource}, the oldest for {oldest}"],
+                f"{queue.depth} wait there",
+                [say.waiting(queue)],
                 f"edgeq show queues {queue.resource}",
             )
 
@@ -182,7 +179,7 @@ CAUSES: Final = (
         "other",
         "Something else is refused, or waits",
         "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
-        f" connection of a pool, or for a place of its tenant, and has for {_WAIT_MS:g} ms",
+        f" connection of a pool, or for a place of its tenant, and has for {_STANDS_S:g} s",
         "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq.explain.facts import Door, Facts, Load, Refused, Worker
+from edgeq.explain.facts import Door, Facts, Load, Refused, Waiting, Worker
 from edgeq.reasons import REASONS
 
 
@@ -52,6 +52,11 @@ def traffic(load: Load) -> list[str]:
     if load.routes:
         text += f" (by {', '.join(load.routes[:3])})"
     return [text]
+
+
+def waiting(queue: Waiting) -> str:
+    """Who waits elsewhere than before a limit."""
+    return f"{queue.depth} wait at {queue.resource}, the oldest for {ms(queue.oldest_ms)}"
 
 
 def look(load: Load) -> str:

@@ -8,13 +8,15 @@ from typing import Any, Final
 from edgeq.admin.render import Record, printable
 from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
-from edgeq.explain.facts import Facts, Load, Refused, is_at
+from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
+_WAIT_MS: Final = 250.0
+"""So long the oldest has waited at least to be told: workers report twice a second, and less is a matter of moments."""
 
 
 def explain(facts: Facts, resource: str = "") -> Record:
@@ -64,10 +66,15 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     loads = [one for one in facts.loads if not resource or is_at(resource, one.resource)]
     fullest = sorted(loads, key=_fill, reverse=True)
     refused = [one for one in facts.refused if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
-    verdict = f"{resource} is not saturated" if resource else "nothing is saturated: nobody waits"
+    waiting = [one for one in facts.waiting if one.oldest_ms >= _WAIT_MS and (not resource or _is_of(one, resource))]
+    verdict = f"{resource} is not saturated" if resource else "nothing is saturated"
+    if waiting:
+        verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
+    elif not resource:
+        verdict += ": nobody waits"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    elif not resource:
+    elif not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -90,6 +97,10 @@ def _concerns(found: Finding, resource: str) -> bool:
 
 def _also(others: Sequence[Finding]) -> list[dict[str, str]]:
     return [{"resource": one.resource, "cause": one.cause, "says": one.says} for one in others[:_MAX_ALSO]]
+
+
+def _is_of(one: Waiting, resource: str) -> bool:
+    return is_at(one.resource, resource) or is_at(resource, one.resource)
 
 
 def _is_by_rule(one: Refused) -> bool:
