@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
+ADMIN ?= /tmp/edgeq.sock
 ARGS ?=
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -36,7 +37,7 @@ help:
 	@echo "make clean      remove what was built, but no environment"
 
 run: $(VENV)/.installed
-	$(BIN)/edgeq serve --demo --listen $(LISTEN)
+	$(BIN)/edgeq serve --demo --listen $(LISTEN) --admin $(ADMIN)
 
 test: $(VENV)/.installed $(VENV)/.dev
 	EDGEQ_INSTALLED=1 $(BIN)/python -P -m pytest $(ARGS)
@@ -78,6 +79,7 @@ install:
 	sed 's,/usr/bin/env edgeq,$(PREFIX)/bin/edgeq,' systemd/edgeq.service > "$(DESTDIR)$(UNITS)/edgeq.service"
 	chmod 644 "$(DESTDIR)$(UNITS)/edgeq.service"
 	install -m 644 systemd/edgeq.socket "$(DESTDIR)$(UNITS)/edgeq.socket"
+	install -D -m 644 docs/edgeq-admin.7 "$(DESTDIR)$(PREFIX)/share/man/man7/edgeq-admin.7"
 	install -D -m 644 systemd/edgeq.sysusers "$(DESTDIR)$(PREFIX)/lib/sysusers.d/edgeq.conf"
 	install -D -m 644 systemd/edgeq.tmpfiles "$(DESTDIR)$(PREFIX)/lib/tmpfiles.d/edgeq.conf"
 	install -D -m 644 systemd/edgeq.sysctl "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-edgeq.conf"
@@ -97,7 +99,7 @@ install:
 uninstall:
 	rm -rf "$(DESTDIR)$(LIB)" "$(DESTDIR)$(DOC)"
 	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/edgeq lib/systemd/system/edgeq.service lib/systemd/system/edgeq.socket \
-	lib/sysusers.d/edgeq.conf lib/tmpfiles.d/edgeq.conf lib/sysctl.d/60-edgeq.conf \
+	lib/sysusers.d/edgeq.conf lib/tmpfiles.d/edgeq.conf lib/sysctl.d/60-edgeq.conf share/man/man7/edgeq-admin.7 \
 	$(foreach shell,bash zsh fish,share/$(COMPLETION_$(shell)))
 	@echo "left: $(DESTDIR)/etc/edgeq; a service that runs is not stopped"
 

@@ -22,7 +22,7 @@ from urllib.parse import parse_qsl
 
 from edgeq.admin.render import WIDTH, Body, Column, Record, render_text
 from edgeq.admin.rights import Level
-from edgeq.config.change import LIVE, Change, parse_value
+from edgeq.config.change import LIVE, TABLES, Change, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
@@ -336,7 +336,8 @@ def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
         found = control.endpoints(text)
         if len(found) != 1:
             several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
-            error = several if found else f"the configuration has no endpoint {text}: show config endpoints"
+            none = f"there is no endpoint {text}: show config endpoints (what a name stands for is drained as a whole)"
+            error = several if found else none
             return Answer(422, {"ok": False, "error": error})
         ((upstream, url),) = found
         wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes)
@@ -425,8 +426,7 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        "upstream/NAME, route/NAME, rate/NAME, listener/NAME, tenant, server, forward, log, access_log, dns, protect "
-        "or trace",
+        f"upstream/NAME, route/NAME, rate/NAME, listener/NAME, {', '.join(TABLES)}",
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),
@@ -568,7 +568,7 @@ COMMANDS: Final = (
             Column("value", gives_way=True),
             Column("file", gives_way=True),
             Column("uid", "", _N),
-            Column("left_s", "left", _N),
+            Column("left_s", "left", "s"),
             Column("comment", gives_way=True),
         ),
         "show changes upstream/api",

@@ -50,7 +50,8 @@ def page() -> str:
     for one in COMMANDS:
         lines += [f"- `{one.words}`: {argument.name.upper()} {argument.help}" for argument in one.arguments]
     lines += ["", "## Examples", ""]
-    lines += [f'    echo "{one.example}" | socat - UNIX-CONNECT:{_SOCKET}' for one in COMMANDS if one.example]
+    # Quoted as a whole: a comment in an example has quotes of its own.
+    lines += [f"    echo '{one.example}' | socat - UNIX-CONNECT:{_SOCKET}" for one in COMMANDS if one.example]
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +75,7 @@ def man() -> str:
         lines += [".br", _roff(f"HTTP: {one.http}")]
         for argument in one.arguments:
             lines += [".br", _roff(f"{argument.name.upper()}: {argument.help}")]
-    lines += [".SH SEE ALSO", ".BR edgeq (1)"]
+    lines += [".SH SEE ALSO", "edgeq \\-\\-help"]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-Form = Literal["text", "count", "ms", "us", "rate", "share", "bytes", "clock"]
+Form = Literal["text", "count", "s", "ms", "us", "rate", "share", "bytes", "clock"]
 Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
 
@@ -89,6 +89,8 @@ def _cell(value: Any, form: Form) -> str:
     if value is None:
         return "-"
     match form:
+        case "s":
+            return _time(value * 1000.0)
         case "ms":
             return _time(float(value))
         case "us":

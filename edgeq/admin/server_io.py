@@ -37,7 +37,8 @@ _MAX_REQUEST_BYTES: Final = 64 * 1024
 _TIMEOUT_S: Final = 10.0
 """For a client to send its request, and to take its answer."""
 HELD_S: Final = 0.01
-_BACKLOG: Final = 64
+_BACKLOG: Final = 512
+"""Of a Unix socket that is full, a client that waits for a limited time is refused at once (EAGAIN)."""
 _MAX_STREAMS: Final = 16
 _JSON: Final = "application/json"
 _NO_METRICS: Final = Answer(404, {"ok": False, "error": "only GET /metrics is here"})

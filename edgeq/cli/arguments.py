@@ -12,7 +12,8 @@ DEFAULT_FILES: Final = ("edgeq.toml", "/etc/edgeq/edgeq.toml")
 """Where to look if no file is named, in this order."""
 
 
-DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
+_DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
+_ADMIN_VARIABLE: Final = "EDGEQ_ADMIN"
 
 
 class UsageError(EdgeqError):
@@ -30,8 +31,15 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_admin(way: argparse._ActionsContainer) -> None:
     """--admin PATH and --config FILE, of which one may be given: two ways to name a running edgeq."""
-    way.add_argument("--admin", metavar="PATH", help=f"its admin socket (default: {DEFAULT_ADMIN})")
+    way.add_argument(
+        "--admin", metavar="PATH", help=f"its admin socket (default: ${_ADMIN_VARIABLE}, then {_DEFAULT_ADMIN})"
+    )
     way.add_argument("-c", "--config", metavar="FILE", help="its configuration file, which names the admin socket")
+
+
+def default_admin() -> str:
+    """The admin socket if neither --admin nor --config names one: what EDGEQ_ADMIN says, or that of the service."""
+    return os.environ.get(_ADMIN_VARIABLE) or _DEFAULT_ADMIN
 
 
 def admin_socket(args: argparse.Namespace, instead: str = "--admin PATH") -> str:
@@ -39,7 +47,7 @@ def admin_socket(args: argparse.Namespace, instead: str = "--admin PATH") -> str
     if args.admin is not None:
         return str(args.admin)
     if args.config is None:
-        return DEFAULT_ADMIN
+        return default_admin()
     from edgeq.config.load import admin_path
 
     path = admin_path(args.config)

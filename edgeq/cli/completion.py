@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from edgeq.cli.arguments import DEFAULT_ADMIN, UsageError
+from edgeq.cli.arguments import UsageError, default_admin
 from edgeq.errors import EXIT_OK, EXIT_UNAVAILABLE
 
 SUMMARY: Final = "print a script that lets a shell complete commands, options and names"
@@ -113,8 +113,8 @@ def _print_resources(words: Sequence[str]) -> int:
 def _socket(words: Sequence[str]) -> str:
     """The admin socket that a command line names, complete or not."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--admin", default=DEFAULT_ADMIN)
+    parser.add_argument("--admin", default=default_admin())
     try:
         return str(parser.parse_known_args(words)[0].admin)
     except argparse.ArgumentError:
-        return DEFAULT_ADMIN
+        return default_admin()

@@ -93,7 +93,8 @@ def _run_demo(args: argparse.Namespace) -> int:
         curl = f"--unix-socket {where.path} http://demo/" if where.path else f"http://{host}:{where.port}/"
 
         def serving() -> None:
-            print(f"demo upstream at {url}; now try:\n  curl -i {curl}", file=sys.stderr, flush=True)
+            top = f"\n  edgeq top --admin {args.admin}" if args.admin else ""
+            print(f"demo upstream at {url}; now try:\n  curl -i {curl}{top}", file=sys.stderr, flush=True)
 
         return _serve(read, args.pidfile, serving)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgeq.config.lines import Path
-from edgeq.config.schema import Endpoint
+from edgeq.config.schema import Config, Endpoint
 
 SOURCE: Final = "set"
 """`Problem.file` of what a change got wrong."""
@@ -29,9 +29,10 @@ LIVE: Final = "live"
 """Where the value of a key comes from that was set."""
 DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
-TABLES: Final = ("server", "tenant", "forward", "access_log", "log", "dns", "protect", "trace")
 _LISTS: Final = ("listener", "route", "rate")
 """Arrays of tables."""
+TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in (*_LISTS, "upstream"))
+"""Those that there are once."""
 _ENDPOINTS: Final = "endpoints"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
 _IDENTITY: Final = ("name", "address", "url")
@@ -74,7 +75,7 @@ def parse_value(text: str) -> Any:
     """A value as TOML has it; what is none is a word, so that neither adaptive nor 10s needs quotes."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not only of TOML's syntax: a number of 5000 digits, a thousand brackets
         return text
     return found["value"] if len(found) == 1 else text
 
@@ -155,12 +156,14 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         raise ChangeError("server changes: is only read from the file")
     if keys[-1] in _IDENTITY and len(keys) == 1:
         raise ChangeError(f"{change.name}: that is what it is found by; change the file and reload")
-    if kind == "upstream" and name in tables.get("upstream", {}):
+    # Of a file that is read again: that it has tables where tables belong is not checked yet.
+    those = tables.get(kind)
+    if kind == "upstream" and isinstance(those, dict) and name in those:
         if keys[0] == _ENDPOINTS and len(keys) > 1:
-            return ("upstream", name, _ENDPOINTS, _endpoint(tables["upstream"][name], change, keys), keys[2])
+            return ("upstream", name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
         return ("upstream", name, *keys)
     if kind in _LISTS and name:
-        for number, one in enumerate(tables.get(kind, ())):
+        for number, one in enumerate(those if isinstance(those, list) else ()):
             if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
                 return (kind, number, *keys)
     if kind in TABLES and not name:
@@ -171,10 +174,11 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
     raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
 
 
-def _endpoint(upstream: Mapping[str, Any], change: Change, keys: tuple[str, ...]) -> int:
+def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
     if len(keys) < 3:
         raise ChangeError(f"{change.name}: an endpoint has {' and '.join(_ENDPOINT_KEYS)}: endpoints.URL.weight")
-    for number, one in enumerate(upstream.get(_ENDPOINTS, ())):
+    endpoints = upstream.get(_ENDPOINTS) if isinstance(upstream, dict) else None
+    for number, one in enumerate(endpoints if isinstance(endpoints, list) else ()):
         if keys[1] == (one.get("url") if isinstance(one, dict) else one):
             return number
     raise ChangeError(f"{change.resource} has no endpoint {keys[1]}")

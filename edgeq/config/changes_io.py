@@ -33,14 +33,15 @@ def read_changes(path: str) -> tuple[Change, ...]:
         return ()
     except OSError as error:
         raise ConfigError([Problem(path, 0, "", f"cannot be read: {error.strerror}")]) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         message = f"no file of edgeq's live changes ({type(error).__name__}: {error}); move it away to start without"
         raise ConfigError([Problem(path, 0, "", message)]) from error
 
 
 def write_changes(path: str, changes: Sequence[Change]) -> None:
-    """Replace the file. Raises OSError, and then the old one is still there."""
-    folder = os.path.dirname(path) or "."
+    """Replace the file, which may be a symbolic link to it. Raises OSError, and then the old one is still there."""
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, _FOLDER_MODE)
     try:

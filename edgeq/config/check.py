@@ -22,6 +22,7 @@ from edgeq.config.address import (
     parse_collector,
     parse_listen,
 )
+from edgeq.config.convert import MAX_INT
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import (
@@ -124,6 +125,7 @@ def _listener(listener: Listener, path: Path, findings: Findings) -> None:
     if listener.name and not _LISTENER_NAME.fullmatch(listener.name):
         findings.add((*path, "name"), "a name has at most 128 visible ASCII characters, without quotes")
     _positive(listener, ("backlog", "accept_budget", "accept_budget_lagging", "send_buffer"), path, findings)
+    _kernel_sizes(listener, ("send_buffer", "receive_buffer"), path, findings)
     if not 1 <= listener.ipv6_client_prefix <= 128:
         findings.add((*path, "ipv6_client_prefix"), "must be from 1 to 128")
     _positive(listener.limits, ("request_line", "header_bytes", "header_count"), (*path, "limits"), findings)
@@ -189,6 +191,7 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
     if upstream.tls.key and not upstream.tls.certificate:
         findings.add((*path, "tls", "key"), "a key without a certificate")
     _positive(upstream, ("receive_buffer",), path, findings)
+    _kernel_sizes(upstream, ("receive_buffer",), path, findings)
     _positive(upstream.timeouts, ("connect",), (*path, "timeouts"), findings)
     _positive(upstream.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
     _balance(upstream, path, findings)
@@ -436,6 +439,13 @@ def _positive(table: msgspec.Struct, keys: tuple[str, ...], path: Path, findings
     for key in keys:
         if getattr(table, key) <= 0:
             findings.add((*path, key), "must be more than 0")
+
+
+def _kernel_sizes(table: msgspec.Struct, keys: tuple[str, ...], path: Path, findings: Findings) -> None:
+    """Keys that a worker hands to the kernel, which takes an int."""
+    for key in keys:
+        if getattr(table, key) > MAX_INT:
+            findings.add((*path, key), f"may be {MAX_INT}B at most")
 
 
 def _try(function: Callable[[str], T], text: str, path: Path, findings: Findings) -> T | None:

@@ -125,6 +125,8 @@ def _scalar(kind: inspect.Type, raw: object) -> object:
                 raise ValueError(f"may be {MAX_INT} at most")
             return raw
         case inspect.FloatType():
+            if isinstance(raw, int) and raw > MAX_INT:  # math.isfinite overflows for one of 400 digits
+                raise ValueError(f"may be {MAX_INT} at most")
             if isinstance(raw, bool) or not isinstance(raw, int | float) or not math.isfinite(raw):
                 raise ValueError(f"expected a number, got {_kind_of(raw)}")
             return float(raw)

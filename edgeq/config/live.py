@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from edgeq.config.change import Change, ChangeError, parse_value, said, superseded
 from edgeq.config.files_io import names_files
 from edgeq.config.schema import Config
-from edgeq.config.shown import is_secret, masked_tenant
+from edgeq.config.shown import MASK, is_secret, masked_tenant
 from edgeq.errors import ConfigError
 from edgeq.upstream.endpoint import parse_endpoint
 
@@ -99,7 +99,7 @@ class Live:
         """Set the key of `wish` to the value that somebody has typed; None: to what the file says; unless that is just
         what is to be undone. Raises ChangeError or ConfigError."""
         if text is None or (undoes is not None and _was(self._plan.document, wish) != parse_value(undoes)):
-            return self._unset(wish.name)
+            return self._unset(wish)
         return self._set(wish, text)
 
     def _set(self, wish: Change, text: str) -> Plan:
@@ -115,10 +115,11 @@ class Live:
             raise ChangeError(f"{MAX_CHANGES} changes are set already: write them into the file")
         return Plan(document, document.build(changes, names_files(change.path)), changes)
 
-    def _unset(self, name: str) -> Plan:
-        changes = tuple(one for one in self.changes if one.name != name)
+    def _unset(self, wish: Change) -> Plan:
+        changes = tuple(one for one in self.changes if one.name != wish.name)
         if changes == self.changes:
-            raise ChangeError(f"{name} is not set: show changes")
+            key = MASK if is_secret(wish.path, self.config) else wish.key
+            raise ChangeError(f"{wish.resource} {key} is not set: show changes")
         document = self._plan.document
         return Plan(document, document.build(changes, False), changes)
 
@@ -179,8 +180,7 @@ def endpoints_named(config: Config, text: str) -> list[tuple[str, str]]:
     for name, one in config.upstream.items():
         for endpoint in one.endpoints if upstream in ("", name) else ():
             url = endpoint if isinstance(endpoint, str) else endpoint.url
-            # Refusals and `show endpoints` write the port also where the URL leaves it out.
-            address = str(parse_endpoint(url).literal() or "")
-            if where in (url, url.partition("://")[2], url.removeprefix("unix:"), address or url):
+            address = parse_endpoint(url).literal()
+            if where in (url, url.partition("://")[2], url.removeprefix("unix:"), str(address) if address else url):
                 found.append((name, url))
     return found

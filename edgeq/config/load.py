@@ -160,6 +160,8 @@ def _parse(text: str, name: str) -> dict[str, Any]:
                 [Problem(name, text.count("\n") + 1, "", f"no valid TOML: {message} (at the end)")]
             ) from error
         raise ConfigError([Problem(name, int(line), "", f"no valid TOML: {message} (column {column})")]) from error
+    except ValueError as error:  # int() takes 4300 digits at most
+        raise ConfigError([Problem(name, 0, "", f"no valid TOML: {error}")]) from error
     except RecursionError as error:
         raise ConfigError([Problem(name, 0, "", "no valid TOML: nested too deeply")]) from error
 

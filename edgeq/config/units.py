@@ -112,7 +112,9 @@ def _sum(text: str, units: dict[str, float] | dict[str, int]) -> float | int | N
             raise ValueError(
                 f'unknown unit "{unit}" (known: {known})' if unit else f"a unit is missing (one of {known})"
             )
-        total += units[unit] * (float(number) if "." in number else int(number))
+        size = units[unit]
+        # A duration is a float in any case, and one of 400 digits is infinite, where an integer overflows.
+        total += size * (float(number) if "." in number or isinstance(size, float) else int(number))
         pos = part.end()
     return total if pos else None
 

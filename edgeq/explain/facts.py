@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
+from edgeq.config.change import LIVE
 from edgeq.observe.history import Moment
+
+CONFIGURED: Final = ("file", LIVE)
+"""Sources of a limit that somebody has chosen."""
 
 
 class History(Protocol):
@@ -67,7 +71,7 @@ class Load:
     resource: str
     limit: int | None
     limit_source: str
-    """"file", "learned" or "observe"."""
+    """One of CONFIGURED, "learned" or "observe"."""
     in_flight: int
     queued: int
     queue_max: int

@@ -50,7 +50,7 @@ def traffic(load: Load) -> list[str]:
     if before is not None:
         text += f"; before, {per_s(before.arrivals_per_s)} arrived"
     if load.routes:
-        text += f" (by {', '.join(load.routes[:3])})"
+        text += f" (by route {', '.join(load.routes[:3])})"
     return [text]
 
 

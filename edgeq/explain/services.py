@@ -7,7 +7,7 @@ from math import ceil
 from typing import Final
 
 from edgeq.explain import say
-from edgeq.explain.facts import Endpoint, Facts, Load, Refused
+from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 
@@ -236,7 +236,7 @@ def more_traffic(facts: Facts) -> Iterator[Finding]:
         grew = before is not None and before.arrivals_per_s > 0 and (
             load.now.arrivals_per_s >= MORE * before.arrivals_per_s
         )  # fmt: skip
-        is_learned = load.limit_source != "file"
+        is_learned = load.limit_source not in CONFIGURED
         if not load.pressed_s or _lowered(load) or not (grew or is_learned):
             continue
         refused = facts.refused_at(load.resource)
@@ -311,7 +311,7 @@ def _times_slower(load: Load) -> float:
 
 def _lowered(load: Load) -> int:
     """What a configured limit was before, if that was more; else 0."""
-    if load.before is None or load.limit_source != "file" or not load.limit:
+    if load.before is None or load.limit_source not in CONFIGURED or not load.limit:
         return 0
     return load.before.limit if load.before.limit > load.limit else 0
 
@@ -323,7 +323,11 @@ def _harm(load: Load, refused: list[Refused]) -> int:
 
 
 def _enough(load: Load) -> int:
-    """Places by Little's law for what arrives, and a fifth more; never fewer than there are."""
-    service_ms = load.now.service_ms or (load.before.service_ms if load.before is not None else None) or 0.0
-    wanted = ceil(load.now.arrivals_per_s * service_ms / 1000 * 1.2)
+    """Places by Little's law for what arrives, and a fifth more; never fewer than there are.
+
+    Or for what arrived before, if that was more: clients that wait for an answer do not ask again meanwhile.
+    """
+    paces = [load.now] if load.before is None else [load.now, load.before]
+    service_ms = next((one.service_ms for one in paces if one.service_ms), 0.0)
+    wanted = ceil(max(one.arrivals_per_s for one in paces) * service_ms / 1000 * 1.2)
     return max(wanted, (load.limit or 0) * 5 // 4 + 1)

@@ -80,11 +80,11 @@ class History:
 
     def of_resource(self, resource: str, seconds: float, step_s: float = EVERY_S) -> list[Moment]:
         """The last seconds, the oldest first; empty for an unknown name."""
-        return [_moment(step) for step in self._steps(resource, seconds, step_s)]
+        return [_moment(step) for step in self._steps(resource, seconds, step_s).values()]
 
     def of_worker(self, slot: int, seconds: float, step_s: float = EVERY_S) -> list[WorkerMoment]:
         """The last seconds, the oldest first; empty for an unknown slot."""
-        return [_worker_moment(step) for step in self._steps(f"{WORKER}{slot}", seconds, step_s)]
+        return [_worker_moment(step) for step in self._steps(f"{WORKER}{slot}", seconds, step_s).values()]
 
     def names(self) -> list[str]:
         """Of resources, then of workers."""
@@ -119,8 +119,8 @@ class History:
         return cls(ring, note["wall_s"]), note
 
     def _records(self, name: str, seconds: float, step_s: float) -> Iterator[dict[str, Any]]:
-        for step in self._steps(name, seconds, step_s):
-            at = datetime.datetime.fromtimestamp(step[-1].at_ns / 1e9 + self._wall_s, datetime.UTC)
+        for end_ns, step in self._steps(name, seconds, step_s).items():
+            at = datetime.datetime.fromtimestamp(end_ns / 1e9 + self._wall_s, datetime.UTC)
             record: dict[str, Any] = {"at": at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
             if name.startswith(WORKER):
                 worker = _worker_moment(step)
@@ -135,17 +135,18 @@ class History:
                 del record["at_s"]
                 yield record
 
-    def _steps(self, name: str, seconds: float, step_s: float) -> list[list[Written]]:
-        """The records of each step, counted back from the newest moment."""
+    def _steps(self, name: str, seconds: float, step_s: float) -> dict[int, list[Written]]:
+        """The records of each step by its end, counted back from the newest moment: ends are a step apart."""
         newest_ns = self._ring.newest_ns()
         step_ns = max(1, int(step_s * 1e9))
         found = self._ring.read(name, newest_ns - int(seconds * 1e9) + 1)
         if step_s <= EVERY_S:
-            return [[one] for one in found]
+            return {one.at_ns: [one] for one in found}
         steps: dict[int, list[Written]] = {}
         for one in found:
-            steps.setdefault((newest_ns - one.at_ns) // step_ns, []).append(one)
-        return list(steps.values())
+            end_ns = newest_ns - (newest_ns - one.at_ns) // step_ns * step_ns
+            steps.setdefault(end_ns, []).append(one)
+        return steps
 
 
 # The values of a lane, in their order: of a resource, and of a worker.

@@ -252,12 +252,12 @@ class Overview:
         somaxconn = kernel_backlog_limit()
         found: Records = []
         live = {show_path(one.path): one for one in self._changes()}
+        told: set[str] = set()
         for leaf in leaves(self._config()):
             is_number = isinstance(leaf.raw, int | float) and not isinstance(leaf.raw, bool)
             step, _, last = leaf.key.rpartition(".")
             is_learned = last == "limit" and step.startswith("upstream.") and not is_number
             is_rate = last == "limits" and step.startswith("rate.")
-            change = live.get(leaf.key)
             if not is_number and not is_learned and not is_rate:
                 continue
             value, source = leaf.value, "default" if leaf.is_default else "file"
@@ -268,9 +268,16 @@ class Overview:
                 value = "none" if limit is None else str(limit)
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
-            if change is not None:
-                source, configured = LIVE, _in_file(change) or "default"
+            if key := _changed(leaf.key, live):
+                told.add(key)
+                source, configured = LIVE, _in_file(live[key]) or "default"
             found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured})
+        for key, change in live.items():
+            if key not in told:  # no limit, but whoever asks what is set asks here
+                if is_secret(change.path, self._config()):
+                    key = f"{change.resource}.{MASK}"
+                configured = _in_file(change) or "default"
+                found.append({"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured})
         return found
 
     def _workers(self) -> Records:
@@ -319,6 +326,13 @@ class Overview:
                     }
                 )
         return sorted(found, key=lambda one: (-one["per_s"], -one["count"], one["reason"], one["resource"]))
+
+
+def _changed(key: str, live: Mapping[str, Change]) -> str:
+    """The key that was set, of a value: its own, or that of a table around it; empty: neither was."""
+    while live and key and key not in live:
+        key = key.rpartition(".")[0]
+    return key if live else ""
 
 
 def _in_file(change: Change) -> str | None:

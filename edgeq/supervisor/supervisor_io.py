@@ -389,7 +389,9 @@ class Supervisor:
             told = {**told, "key": MASK, "value": MASK}
 
         def refused(status: int, error: str) -> Changed:
-            _log.warning("live change refused", **told, problem=error)
+            # Without the value: it may be a secret in the wrong place, as a password in a URL.
+            known = {key: one for key, one in told.items() if key != "value"}
+            _log.warning("live change refused", **known, problem=error)
             return Changed(status, self._generation, self._etag, error)
 
         if self._stop.is_set() or not self._started:

@@ -94,8 +94,8 @@ def arranged(queues: Sequence[Record], view: View) -> list[Record]:
 
 
 def upstreams(records: Sequence[Record], view: View) -> list[Record]:
-    """Those that match, the busiest first."""
-    found = [one for one in records if _matches(one, view.match, ("upstream",))]
+    """Those that match, by the name of their resource (upstream/api), the busiest first."""
+    found = [one for one in records if view.match.lower() in f"upstream/{one['upstream']}".lower()]
     return sorted(found, key=lambda one: (-one["queued"], -one["in_flight"], one["upstream"]))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -19,7 +18,7 @@ from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
-from edgeq.upstream.tls_io import upstream_context
+from edgeq.upstream.tls_io import Contexts
 from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
@@ -51,7 +50,6 @@ class UpstreamService:
         self._addresses: dict[str, tuple[Address, ...]] = {}
         # By what is dialed: a changed SRV weight keeps its connections.
         self._pools: dict[tuple[str, str, str, int], Pool] = {}
-        self._context: ssl.SSLContext | None = None
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
         self._troubles = Troubles()
@@ -59,21 +57,22 @@ class UpstreamService:
         self._leaving: list[Pool] = []
         self._is_retired = False
 
-    def apply(self, config: UpstreamConfig, workers: int, lenient: bool = False, rereads: bool = True) -> None:
+    def apply(
+        self, config: UpstreamConfig, workers: int, lenient: bool = False, contexts: Contexts | None = None
+    ) -> None:
         """Take over a new configuration; what did not change keeps its connections.
 
         lenient: certificates that cannot be used are no error; requests of this upstream alone get one.
-        rereads: certificates are read again, even where their names have not changed.
+        contexts: what is known already of certificates; None: they are read.
         Raises: StartError, naming key and file, for certificates that cannot be used; then nothing has changed.
         """
         old = self._config
         weights = config.weights()
         secure = any(parse_endpoint(url).tls for url in weights)
         dialers = {False: Dialer(self._loop, config, None)}
-        known = self._context if not rereads and old is not None and old.tls == config.tls else None
         if secure:
             try:
-                context = known or upstream_context(config.tls)
+                context = (contexts or Contexts()).of(config.tls)
             except ValueError as error:
                 text = f"upstream.{self.upstream.name}.{error}"
                 if not lenient:
@@ -82,7 +81,6 @@ class UpstreamService:
                 self.upstream.configure(config, workers)
                 self.upstream.unresolved = "config_error"
                 return
-            self._context = context
             dialers[True] = Dialer(self._loop, config, context)
         self._dialers = dialers
         self._config = config

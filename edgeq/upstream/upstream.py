@@ -168,8 +168,12 @@ class Upstream(Watcher):
         self.bulkhead.is_learned = kind != ""
         self.bulkhead.max_stuck = MAX_STUCK if kind else 0
         if kind != self._kind:
+            before = self._config.limit if self._config is not None else None
             if self._kind:  # what another kind has learned means nothing to this one
                 self.shared.publish_limit(0)
+            elif isinstance(before, int) and self.shared.learned_limit() == 0:
+                # The number that held until now is the best guess; without one, what is in flight.
+                self.shared.publish_limit(before or self._in_flight())
             self._kind = kind
             self._learner = None
             self.bulkhead.watch(self if kind and learned(kind).is_starting else None, now)
@@ -179,6 +183,10 @@ class Upstream(Watcher):
         else:
             self._follow(now)
         self._configure_choice(config, now)
+
+    def _in_flight(self) -> int:
+        """Of the machine, as far as it is known here."""
+        return self.bulkhead.in_flight + self.shared.others_in_flight()
 
     def learn(self, now: float) -> None:
         """Move the limit, and look after those who wait for it; called on each tick."""

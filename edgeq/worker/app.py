@@ -72,6 +72,7 @@ from edgeq.trace.spans import Tracer
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
+from edgeq.upstream.tls_io import Contexts
 from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
@@ -134,6 +135,7 @@ class App:
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
+        self._upstream_contexts = Contexts()
         self._doorbell = Doorbell(board, slot)
         self._resources = Resources(board, self._doorbell.neighbours)
         """By which limits, breakers and so on hold for all workers together."""
@@ -200,7 +202,7 @@ class App:
         """Take over a new configuration in place; `sockets` holds those of listeners that are new to this worker.
 
         rereads: certificates are read again, even where their names have not changed. It takes tens of milliseconds for
-        each upstream and listener with TLS, in which nobody is served.
+        each TLS of a listener and each different one of upstreams, in which nobody is served.
         """
         old = self._config
         same = set[str]()
@@ -238,11 +240,14 @@ class App:
         shard.slow_s = float(config.explain.slow) or NEVER_SLOW_S
         self._protect(config.protect)
         self._readings.configure(self._workers)
+        if rereads:
+            self._upstream_contexts.forget()
         for name, upstream in config.upstream.items():
             service = self._service(name)
             if name not in same:
-                service.apply(upstream, self._workers, lenient, rereads)
+                service.apply(upstream, self._workers, lenient, self._upstream_contexts)
             service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
+        self._upstream_contexts.keep(one.tls for one in config.upstream.values())
         self._generation = generation
         tenant = config.tenant
         self._tenant = TenantKey(tenant.key, tenant.weights) if tenant.key else None

@@ -253,7 +253,7 @@ def test_wishes(words: str, wish: Wish) -> None:
     ("words", "status", "says"),
     [
         ("set a/b c d --if-match old", 412, "changed meanwhile"),
-        ("drain nowhere", 422, "the configuration has no endpoint nowhere: show config endpoints"),
+        ("drain nowhere", 422, "there is no endpoint nowhere: show config endpoints (what a name"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
         ("drain --ttl 5m", 422, "an option without an endpoint"),
     ],

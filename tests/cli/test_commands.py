@@ -19,6 +19,7 @@ import pytest
 
 import edgeq
 from edgeq.cli import COMMANDS, machine_io, main, serve
+from edgeq.cli.arguments import default_admin
 from edgeq.cli.machine import Machine
 from edgeq.cli.plot import plot
 from edgeq.errors import EdgeqError
@@ -314,6 +315,25 @@ class TestReload:
         """Exit code 69, and the path that was tried."""
         assert main(["reload", "--admin", str(tmp_path / "a")]) == 69
         assert str(tmp_path / "a") in capsys.readouterr().err
+
+    def test_the_socket_of_the_environment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """EDGEQ_ADMIN names it for all commands; what the command line says is stronger, and empty says nothing."""
+        monkeypatch.setenv("EDGEQ_ADMIN", str(tmp_path / "variable"))
+        for command in (
+            ["reload"],
+            ["show", "queues"],
+            ["unset", "upstream/u", "limit"],
+            ["top", "--once"],
+            ["explain"],
+        ):
+            assert main(command) == 69
+            assert str(tmp_path / "variable") in capsys.readouterr().err
+        assert main(["reload", "--admin", str(tmp_path / "option")]) == 69
+        assert str(tmp_path / "option") in capsys.readouterr().err
+        monkeypatch.setenv("EDGEQ_ADMIN", "")
+        assert default_admin() == "/run/edgeq/admin.sock"
 
     def test_a_file_without_a_socket(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The user is told what to say instead."""

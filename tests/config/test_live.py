@@ -89,6 +89,7 @@ class File:
         ("rate/plan", "limits", '["7/s burst 9"]', lambda c: c.rate[0].limits, ("7/s burst 9",)),
         ("listener/127.0.0.1:8080", "backlog", "7", lambda c: c.listener[0].backlog, 7),
         ("log", "level", "debug", lambda c: c.log.level, "debug"),
+        ("explain", "slow", "250ms", lambda c: c.explain.slow, Duration(0.25)),
         ("tenant", "weights.gold", "4", lambda c: c.tenant.weights, {"gold": 4}),
     ],
 )
@@ -128,6 +129,11 @@ def test_the_route_that_no_file_names() -> None:
         ("route/rest", "upstream", "x", 'set: route/rest upstream: there is no upstream "x"'),
         ("rate/plan", "limits", '["0/s"]', "set: rate/plan limits: expected"),
         ("server", "changes", "/tmp/x", "only read from the file"),
+        ("listener/127.0.0.1:8080", "send_buffer", "2GiB", "send_buffer: may be 2147483647B at most"),
+        ("listener/127.0.0.1:8080", "receive_buffer", "4GiB", "receive_buffer: may be 2147483647B at most"),
+        ("upstream/api", "receive_buffer", "4GiB", "receive_buffer: may be 2147483647B at most"),
+        ("protect", "memory", "9" * 400, "set: protect memory: may be 2147483647 at most"),
+        ("explain", "slow", "9" * 400 + "s", "set: explain slow: a duration may be 366 days at most"),
         ("upstream/api", "endpoints", "[]", "set: upstream/api endpoints: an upstream needs an endpoint at least"),
     ],
 )
@@ -150,6 +156,8 @@ def test_names_that_are_secrets_are_not_set() -> None:
     with pytest.raises(ChangeError, match="tenant weights: holds secrets") as caught:
         file.set("tenant", "weights.hunter2", "4")
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(ChangeError, match=r"tenant \*\*\* is not set: show changes"):
+        file.unset("tenant", "weights.hunter2")
     with pytest.raises(ChangeError, match="trace headers: holds secrets"):
         file.set("trace", "headers.authorization", "hunter3")
 
@@ -191,6 +199,34 @@ def test_a_reload_of_a_wrong_file_changes_nothing() -> None:
     with pytest.raises(ConfigError, match=r"edgeq\.toml"):
         file.reload(FILE.replace("limit = 20", "limit = -20"))
     assert file.config.upstream["api"].limit == 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upstream = 5",
+        "upstream = { api = 5 }",
+        "upstream = { api = { endpoints = 5 } }",
+        f'upstream = {{ api = {{ endpoints = ["{A}"], queue = 5 }} }}',
+        "route = 5",
+        "route = [5]",
+        "route = { name = 'rest' }",
+        "listener = 5",
+        "tenant = 5",
+        "",
+    ],
+)
+def test_a_reload_of_what_is_no_configuration(text: str) -> None:
+    """Where a table should be there is something else: the file is to blame, whatever is set."""
+    file = File()
+    file.set("upstream/api", "queue.max", "64")
+    file.set("upstream/api", f"endpoints.{B}.weight", "0")
+    file.set("route/rest", "limit", "3")
+    file.set("listener/127.0.0.1:8080", "backlog", "3")
+    file.set("tenant", "limit", "3")
+    with pytest.raises(ConfigError, match=r"edgeq\.toml"):
+        file.reload(text)
+    assert len(file.live.changes) == 5
 
 
 def test_what_does_not_go_with_a_new_file_ends() -> None:
@@ -259,15 +295,32 @@ def test_which_endpoint_is_meant() -> None:
     assert endpoints_named(config, f"upstream/other#{A}") == [("other", A)]
     assert endpoints_named(config, "other#10.0.0.7:9000") == [("other", A)]
     assert endpoints_named(config, "nobody") == []
-    short = load_text(FILE.replace(B, "http://10.0.0.8"), "f").config
-    assert endpoints_named(short, "upstream/api#10.0.0.8:80") == [("api", "http://10.0.0.8")]
-    assert endpoints_named(short, "") == []
+    text = FILE.replace(
+        f'endpoints = ["{A}"]', 'endpoints = ["http://10.0.0.9", "https://[0::1]", "unix:///run/a.sock"]'
+    )
+    config = load_text(text, "f").config
+    for shown, url in (  # as `show endpoints` and refusals write addresses
+        ("10.0.0.9:80", "http://10.0.0.9"),
+        ("[::1]:443", "https://[0::1]"),
+        ("unix:/run/a.sock", "unix:///run/a.sock"),
+    ):
+        assert endpoints_named(config, f"upstream/other#{shown}") == [("other", url)]
     assert isinstance(config.upstream["api"].endpoints[1], Endpoint)
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("64", 64), ("1s", "1s"), ('"1s"', "1s"), ("true", True), ("[1, 2]", [1, 2]), ("a b", "a b"), ("", "")],
+    [
+        ("64", 64),
+        ("1s", "1s"),
+        ('"1s"', "1s"),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("a b", "a b"),
+        ("", ""),
+        ("[" * 3000, "[" * 3000),  # deeper than tomllib can go
+        ("9" * 5000, "9" * 5000),  # longer than int() takes
+    ],
 )
 def test_values_as_they_are_typed(text: str, value: object) -> None:
     """TOML, or else a word."""
@@ -308,7 +361,13 @@ def test_the_file_of_changes(tmp_path: Path) -> None:
     assert read_changes(path) == changes[:1]
     assert os.stat(path).st_mode & 0o777 == 0o604
     assert os.listdir(os.path.dirname(path)) == ["changes.toml"]
-    for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense"):
+    target = tmp_path / "elsewhere.toml"
+    os.rename(path, target)
+    os.symlink(target, path)
+    write_changes(path, changes)
+    assert os.path.islink(path)
+    assert read_changes(str(target)) == changes
+    for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense", "a = " + "[" * 5000):
         Path(path).write_text(text)
         with pytest.raises(ConfigError, match="no file of edgeq's live changes"):
             read_changes(path)

@@ -266,6 +266,7 @@ def test_broken_toml() -> None:
     assert problems('a = 1\nb = "x\n') == ["edgeq.toml:2: no valid TOML: Illegal character '\\n' (column 7)"]
     assert problems("a = 1\n[x")[0].startswith("edgeq.toml:2: no valid TOML: ")
     assert problems("a = " + "[" * 5000) == ["edgeq.toml: no valid TOML: nested too deeply"]
+    assert "edgeq.toml: no valid TOML: Exceeds the limit (4300 digits)" in problems("a = " + "9" * 5000)[0]
 
 
 def test_windows_line_ends() -> None:

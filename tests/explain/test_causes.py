@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.cli import make_parser
+from edgeq.config.change import Change
+from edgeq.config.live import Live, endpoints_named
+from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
 from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Waiting, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
@@ -271,10 +277,24 @@ def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
 def test_who_lowered_the_limit() -> None:
     """A limit that was higher before is the cause, even if more comes than before."""
     lowered = pressed(limit=2, now=Pace(300, 100, 200, 20.0, 2))
-    (found,) = findings(load(lowered, FULL))
+    for source in ("file", "live"):
+        (found,) = findings(load(dataclasses.replace(lowered, limit_source=source), FULL))
+        assert found.cause == "limit_too_low"
+        assert "lowered from 8 to 2" in found.says
+        assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+
+
+def test_who_waits_for_an_answer_comes_later() -> None:
+    """The new limit is for what came before it was too low: clients that wait for a place ask less."""
+    before = Pace(600, 600, 0, 20.0, 32)
+    lowered = pressed(limit=4, now=Pace(150, 75, 75, 20.0, 4), before=before)
+    assert findings(load(lowered, FULL))[0].next == "edgeq set upstream/api limit 15 --ttl 10m"  # 600/s x 20 ms x 1.2
+
+
+def test_a_limit_that_was_set_live_is_not_learned() -> None:
+    """It is a limit like one of the file: too low where neither traffic nor service time has changed."""
+    (found,) = findings(load(pressed(limit_source="live", before=None), FULL))
     assert found.cause == "limit_too_low"
-    assert "lowered from 8 to 2" in found.says
-    assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
 
 
 def test_a_learned_limit_is_not_too_low() -> None:
@@ -385,3 +405,32 @@ def test_names_cannot_move_the_cursor() -> None:
 def test_the_page_is_the_table() -> None:
     """docs/explain.md is made from the causes."""
     assert PAGE.read_text() == document(), "python -m edgeq.explain.causes > docs/explain.md"
+
+
+_RUNNING: Final = """
+[[listener]]
+address = "127.0.0.1:8080"
+name = ":80"
+[upstream.api]
+endpoints = ["http://10.0.0.7:9000", "http://10.0.0.8:9000"]
+limit = 8
+[tenant]
+key = "header:x-tenant"
+"""
+
+
+@pytest.mark.parametrize("cause", CASES)
+def test_what_to_do_next_can_be_typed(cause: str) -> None:
+    """Each command is one of this machine's, and what it changes can be changed."""
+    live = Live(lambda: read_text(_RUNNING, "edgeq.toml"), lambda _: (), 0.0)
+    for found in findings(CASES[cause][0]):
+        for command in re.split(r"\s+#", found.next)[0].split(" && "):
+            name, *words = shlex.split(command)
+            if name != "edgeq":
+                assert name in ("systemctl", "sysctl", "cat", "kill"), found.next
+                continue
+            typed = make_parser().parse_args(words)
+            if words[0] == "set":
+                live.plan(Change(typed.resource, typed.key, None), typed.value)
+            elif words[0] == "drain":
+                assert len(endpoints_named(live.config, typed.endpoint)) == 1

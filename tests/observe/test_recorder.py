@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 from collections.abc import Iterator
 
 import msgspec
@@ -39,6 +41,17 @@ def test_moments_and_steps(bench: Bench) -> None:
     assert bench.recorder.history("upstream/u", 0.15) == [second, third]
     assert bench.recorder.history("upstream/nobody", 10) == []
     assert sorted(bench.recorder.resources()) == ["route/r", "upstream/u", "upstream/v"]
+
+
+def test_each_second_has_its_own_time(bench: Bench) -> None:
+    """Rows of `show history` are a second apart, though a busy supervisor notes a moment too late now and then."""
+    for late_s in (0.0, 0.03, 0.08, 0.01, 0.06) * 20:
+        bench.now += late_s
+        bench.tick()
+    rows = bench.recorder.records("upstream/u", 8)
+    assert isinstance(rows, list)
+    times = [datetime.datetime.fromisoformat(row["at"]).timestamp() for row in rows]
+    assert [later - at for at, later in itertools.pairwise(times)] == pytest.approx([1.0] * (len(rows) - 1), abs=0.002)
 
 
 def test_a_learned_limit_is_what_was_learned_then(bench: Bench) -> None:

@@ -87,7 +87,9 @@ def test_the_wait_for_a_place_is_logged(backend: ScriptedUpstream) -> None:
             assert exchange(second, "/again")[0] == 200
         wait_for("the log", lambda: logged(started, "/again"))
         assert logged(started, "/waited")[0]["edgeq.accept_ms"] >= WAITED_S * 1000
-        for path in ("/0", "/before", "/again"):
+        # A first request may have waited in the kernel for a while, on a busy machine.
+        assert logged(started, "/0")[0].get("edgeq.accept_ms", 0) < WAITED_S * 1000
+        for path in ("/before", "/again"):
             assert all("edgeq.accept_ms" not in line for line in logged(started, path))
 
 

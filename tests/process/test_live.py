@@ -177,6 +177,12 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert "server.metrics takes effect only at the next start" in operator.text("set server metrics 127.0.0.1:1")
     assert "VALUE is missing: set RESOURCE KEY VALUE" in operator.text("set upstream/u limit")
     assert "is not set: show changes" in operator.text("unset upstream/u limit")
+    # What is refused may be a secret in the wrong place: it is not in the log.
+    for words in ("upstream/u endpoints [http://u:hunter2@a]", "trace.headers authorization hunter2"):
+        assert operator.text(f"set {words}").startswith("error: ")
+    told = place.made.gateway.wait_event("live change refused")
+    assert (told["resource"], told["key"], "value" in told) == ("trace.headers", "authorization", False)
+    assert "hunter2" not in place.made.gateway.stderr()
     assert operator.show("changes") == []
     assert place.generations() == generation
 
@@ -213,11 +219,31 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert change["since"] < change["until"]
     assert 590 < change["left_s"] <= 600
     capsys.readouterr()
+    assert main(["show", "changes", *where]) == EXIT_OK
+    assert "10.0m  a sale" in capsys.readouterr().out
     assert main(["show", "limits", "--diff", *where]) == EXIT_OK
     assert capsys.readouterr().out.splitlines()[1].split() == ["upstream.u.limit", "64", "live", "1"]
+    # What is no limit, too, and what is set as a whole.
+    url = f"http://127.0.0.1:{place.made.upstream.port}"
+    for resource, key, value in (
+        (UPSTREAM, "queue", "{ max = 7 }"),
+        (UPSTREAM, f"endpoints.{url}.weight", "3"),
+        ("route/r", "paused", "true"),
+    ):
+        operator.set(resource, key, value)
+    changed = {one["limit"]: one["value"] for one in operator.show("limits?diff=true")}
+    operator.unset("route/r", "paused")
+    assert changed == {
+        "upstream.u.limit": "64",
+        "upstream.u.queue.max": "7",
+        "upstream.u.queue.max_bytes": "16MiB",
+        "upstream.u.queue.timeout": "0s",
+        f'upstream.u.endpoints."{url}".weight': "3",
+        "route.r.paused": "true",
+    }
     (upstream,) = operator.show("upstreams")
     assert (upstream["limit"], upstream["limit_source"]) == (64, "live")
-    told = place.made.gateway.events("live change")[-1]
+    told = [one for one in place.made.gateway.events("live change") if one["comment"] == "a sale"][-1]
     assert (told["resource"], told["key"], told["value"]) == (UPSTREAM, "limit", "64")
     assert (told["uid"], told["peer_pid"], told["comment"]) == (os.geteuid(), os.getpid(), "a sale")
 

@@ -108,5 +108,6 @@ def test_what_goes_wrong_comes_first() -> None:
                  [("busy", 0, 9), ("full", 3, 1), ("calm", 0, 0)]]  # fmt: skip
     assert [one["upstream"] for one in model.upstreams(upstreams, View())] == ["full", "busy", "calm"]
     assert [one["upstream"] for one in model.upstreams(upstreams, View(match="L"))] == ["full", "calm"]
+    assert [one["upstream"] for one in model.upstreams(upstreams, View(match="upstream/full"))] == ["full"]
     reasons = [{"reason": "queue_full", "resource": "upstream/a:queue"}, {"reason": "no_route", "resource": "x"}]
     assert model.reasons(reasons, View(match="upstream/a")) == reasons[:1]

@@ -149,6 +149,20 @@ def test_a_limit_of_the_configuration_is_not_taken_for_a_learned_one(two: Machin
     assert two.limits == [two.board.learned_limit(0)] * 2 != [7, 7]
 
 
+@pytest.mark.parametrize(("number", "expected"), [(5, 5), (0, 3)])
+def test_learning_goes_on_from_what_held_before(two: Machine, number: int, expected: int) -> None:
+    """From the number of the configuration, or from what is in flight: nobody is refused for a new beginning."""
+    two.configure(UpstreamConfig(endpoints=(), limit=number))
+    two.tick()
+    asked = [worker.ask(two.now) for worker in (*two.workers, two.workers[0])]
+    two.tick()
+    two.configure(LEARNED)
+    assert two.limits == [expected, expected]
+    two.tick()
+    assert two.limits == [expected, expected]
+    assert all(ticket.held is not None for ticket in asked)
+
+
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_waiter_that_starves_anywhere_is_let_in(slot: int) -> None:
     """Nothing comes back: the leader raises the limit also for who waits at the other one."""
