@@ -23,15 +23,16 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
-from edgeq.config.schema import Config
+from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
-from edgeq.observe.reports import Fleet, Records, Reports
+from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import kernel_backlog_limit
 from edgeq.supervisor.stuck import StuckTable
+from edgeq.upstream.endpoint import endpoint_label
 
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
@@ -171,7 +172,15 @@ class Overview:
 
     def _endpoints(self) -> Records:
         left_out = ("waiting_limit", "connecting_limit")
-        return [{key: value for key, value in one.items() if key not in left_out} for one in self.reports.pools()]
+        # No worker knows of those that are disabled; what is told of them is that they are there.
+        disabled = [
+            no_connections(name, endpoint_label(one.url), "disabled", one.weight)
+            for name, config in self._config().upstream.items()
+            for one in config.endpoints
+            if isinstance(one, Endpoint) and not one.enabled
+        ]
+        found = [*self.reports.pools(), *disabled]
+        return [{key: value for key, value in one.items() if key not in left_out} for one in found]
 
     def _upstreams(self) -> Records:
         now_s, now_ns = time.monotonic(), time.monotonic_ns()

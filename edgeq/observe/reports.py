@@ -80,19 +80,7 @@ class Reports:
                 key = (upstream["upstream"], seen["endpoint"])
                 one = found.get(key)
                 if one is None:
-                    one = found[key] = {
-                        "upstream": key[0],
-                        "endpoint": key[1],
-                        "state": "in use",
-                        **dict.fromkeys(("active", "idle", "connecting", "waiting"), 0),
-                        "oldest_ms": 0.0,
-                        "cost_ms": None,
-                        "penalty_ms": 0.0,
-                        "weight": seen.get("weight", 1.0),
-                        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
-                        "ejected_s": 0.0,
-                        "health": "unknown",
-                    }
+                    one = found[key] = no_connections(*key, "in use", seen.get("weight", 1.0))
                 for count in ("active", "idle", "connecting", "waiting"):
                     one[count] += seen[count]
                 for count in ("answered", "failed"):
@@ -128,6 +116,23 @@ class Reports:
                 add(one["refused"], seen["refused"])
                 one["limit"] = limit or None
         return sorted(found.values(), key=lambda one: -(one["in_flight"] + one["queued"]))[:MAX_TENANTS]
+
+
+def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> dict[str, Any]:
+    """An endpoint of which nothing is known."""
+    return {
+        "upstream": upstream,
+        "endpoint": endpoint,
+        "state": state,
+        **dict.fromkeys(("active", "idle", "connecting", "waiting"), 0),
+        "oldest_ms": 0.0,
+        "cost_ms": None,
+        "penalty_ms": 0.0,
+        "weight": weight,
+        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
+        "ejected_s": 0.0,
+        "health": "unknown",
+    }
 
 
 def _decode(document: bytes) -> dict[str, Any]:

@@ -139,6 +139,13 @@ def parse_endpoint(url: str) -> EndpointSpec:
         raise ValueError(f"endpoint {_shown(url)!r}: {error}") from None
 
 
+def endpoint_label(url: str) -> str:
+    """How an endpoint is shown that no name was looked up for: by its address, or by its URL if that has a name."""
+    spec = parse_endpoint(url)
+    literal = spec.literal()
+    return str(spec) if literal is None else authority(literal.family, literal.host, literal.port)
+
+
 def parse_nameserver(text: str) -> str:
     """Read ADDRESS or ADDRESS:PORT (IPv6 with a port in brackets); returns ADDRESS:PORT, as c-ares takes it."""
     try:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
-from edgeq.config.schema import Config, Listener, Upstream
+from edgeq.config.schema import Config, Endpoint, Listener, Upstream
 from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
 from edgeq.observe.reports import MAX_REFUSALS
@@ -127,6 +128,17 @@ def test_workers_are_summed(bench: Bench) -> None:
     (pool,) = [one for one in bench.overview.queues() if one["queue"] == "upstream/u#a:1:pool"]
     assert (pool["depth"], pool["limit"]) == (2, 10)
     assert bench.overview.upstreams()[0]["breaker"] == "open"
+
+
+def test_a_disabled_endpoint_is_told(bench: Bench) -> None:
+    """No worker knows of it; who looks for it finds it."""
+    off = Endpoint("http://127.0.0.1:9", enabled=False), Endpoint("http://api.example", enabled=False)
+    config = msgspec.structs.replace(CONFIG, upstream={"u": Upstream(endpoints=off)})
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: config)
+    bench.tell(0, upstreams=[upstream(endpoint("a:1"))])
+    told = [(one["endpoint"], one["state"]) for one in overview.endpoints()]
+    assert told == [("a:1", "in use"), ("127.0.0.1:9", "disabled"), ("http://api.example:80", "disabled")]
+    assert len({tuple(one) for one in overview.endpoints()}) == 1
 
 
 _REASONS = st.sampled_from(["queue_full", "client_gone"])
