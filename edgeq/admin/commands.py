@@ -119,7 +119,7 @@ class Control(Protocol):
     def show(self, subject: str) -> Sequence[Record]:
         """The records of one subject of `observe.overview`."""
 
-    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
         """The records of `observe.history`, or what is wrong with the name."""
 
     def events(self, count: int) -> Sequence[Record]:
@@ -261,7 +261,7 @@ def history_of(arguments: Arguments) -> tuple[str, float]:
 
 
 async def _history(control: Control, arguments: Arguments, _client: Client) -> Answer:
-    found = control.history(*history_of(arguments))
+    found = await control.history(*history_of(arguments))
     return Answer(404, {"ok": False, "error": found}) if isinstance(found, str) else Answer(200, found)
 
 

@@ -88,8 +88,7 @@ def _show_file(args: argparse.Namespace, command: Command, values: dict[str, str
 
     if wrong := problem(command, values, f"edgeq {command.usage}"):
         raise UsageError(wrong)
-    history, _note = dumps_io.read(args.file)
-    found = history.records(*history_of(values))
+    found = dumps_io.records(args.file, *history_of(values))
     if isinstance(found, str):
         raise EdgeqError(found)
     _print(args, command, found)

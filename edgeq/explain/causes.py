@@ -17,13 +17,13 @@ from typing import Final
 
 from edgeq.explain import machine, say, services
 from edgeq.explain.facts import Facts
-from edgeq.explain.finding import LOST, Finding
+from edgeq.explain.finding import LOST, WAITS, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
 _STANDS_S: Final = 2.0
-"""So long a refusal must go on to be told as it is: by then the cause of many is known."""
+"""So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,11 @@ class Cause:
 
 
 def _other(facts: Facts) -> Iterator[Finding]:
-    """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours."""
+    """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours. And
+    who waits elsewhere than before a limit."""
     for one in facts.refused:
         row = REASONS.get(one.reason)
-        if one.since_s < _STANDS_S:
+        if one.since_s < _STANDS_S or one.reason == services.PLACES:  # which is told of the listener
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -52,6 +53,17 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 f"{row.title.lower()}: {row.hint}",
                 say.refusals([one]),
                 f"edgeq show reasons {one.reason}",
+            )
+    for queue in facts.waiting:
+        if queue.oldest_ms >= _STANDS_S * 1000:
+            yield Finding(
+                "other",
+                queue.resource,
+                WAITS,
+                queue.oldest_ms / 1000,
+                f"{queue.depth} wait there",
+                [say.waiting(queue)],
+                f"edgeq show queues {queue.resource}",
             )
 
 
@@ -73,8 +85,9 @@ CAUSES: Final = (
     Cause(
         "worker_stuck",
         "A worker hangs",
-        "it has given no sign of life for two seconds; whether the others do; who waits in its accept queue",
-        "look at its stack; it is replaced after `server.stuck.restart`, or kill it",
+        "it has given no sign of life for two seconds (ten while all workers want a processor); whether the others do;"
+        " who waits in its accept queue",
+        "look at its stack; it is replaced after `server.stuck.restart` if another worker is well; else kill it",
         machine.stuck,
     ),
     Cause(
@@ -100,6 +113,13 @@ CAUSES: Final = (
         " time",
         "raise the listener's `backlog`",
         machine.accept,
+    ),
+    Cause(
+        "route_paused",
+        "A route is paused",
+        "somebody waits at a route that an operator, or the file, has paused",
+        "resume it",
+        services.paused,
     ),
     Cause(
         "endpoint_sick",
@@ -157,9 +177,10 @@ CAUSES: Final = (
     ),
     Cause(
         "other",
-        "Something else is refused",
-        "refusals with any other reason that is not the client's doing",
-        "look the reason up: docs/reasons.md",
+        "Something else is refused, or waits",
+        "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
+        f" connection of a pool, or for a place of its tenant, and has for {_STANDS_S:g} s",
+        "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),
 )

@@ -54,12 +54,14 @@ class Endpoint:
 
     name: str
     state: str
-    """"in use", "ejected" or "unhealthy"."""
+    """"in use", "ejected", "unhealthy", or "draining": an operator has taken it out."""
     cost_ms: float | None
     answered_per_s: float
     failed_per_s: float
     penalty_ms: float = 0.0
     """What the balancer adds to the cost for what has failed lately."""
+    is_configured: bool = True
+    """By this address. Of the addresses that a name has none can be drained alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,12 @@ class Load:
     """Whose requests waited or ran lately: a sum over the last looks."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
+    is_paused: bool = False
+    """An operator, or the file, lets nobody in."""
+
+    def serving(self) -> list[Endpoint]:
+        """Without those that an operator has taken out."""
+        return [one for one in self.endpoints if one.state != "draining"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,15 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queue that is not before a limit: of places at a listener, of a pool, of a tenant."""
+
+    resource: str
+    depth: int
+    oldest_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the kernel grants to all."""
 
@@ -145,6 +162,9 @@ class Facts:
     doors: tuple[Door, ...] = ()
     refused: tuple[Refused, ...] = ()
     machine: Machine = Machine()
+    waiting: tuple[Waiting, ...] = ()
+    replaced_s: float = 0.0
+    """A worker that hangs while another is well is killed after so long; 0: never."""
 
     def refused_at(self, resource: str, *reasons: str) -> list[Refused]:
         """What grows at a resource and its parts (`upstream/api:queue`, `upstream/api#10.0.0.7:9000`), fastest first;

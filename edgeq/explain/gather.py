@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
+from edgeq.config.live import endpoints_named
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Waiting, Worker
 from edgeq.explain.watch import Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -22,6 +23,8 @@ from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+_WAITS: Final = ("places", "pool", "tenant")
+"""Kinds of queues of which only their depth is told."""
 
 
 class Gatherer:
@@ -59,12 +62,15 @@ class Gatherer:
     def _facts(self) -> Facts:
         refused = tuple(self._refused())
         is_short = any(one.reason == _FDS for one in refused)
+        stuck = self._config().server.stuck
         return Facts(
             loads=tuple(self._loads()),
             workers=tuple(self._workers(is_short)),
             doors=tuple(self._doors()),
             refused=refused,
             machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait()),
+            waiting=tuple(self._waiting()),
+            replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
         )
 
     # What is noted.
@@ -89,7 +95,7 @@ class Gatherer:
     def _readings(self) -> Iterator[tuple[str, int, Reading]]:
         config = self._config()
         limits: dict[str, int | str] = {f"upstream/{name}": one.limit for name, one in config.upstream.items()}
-        limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit}
+        limits |= {f"route/{one.name}": one.limit for one in config.route if one.limit or one.paused}
         for name, limit in limits.items():
             index = self._board.resource_index(name)
             number = limit if isinstance(limit, int) else self._board.learned_limit(index)
@@ -107,7 +113,7 @@ class Gatherer:
                 f"upstream/{name}", one, config.upstream[name].queue.max, routes, tuple(endpoints.get(name, ()))
             )
         for one in self._overview.routes():
-            if one["limit"]:
+            if one["limit"] or one["paused"]:
                 yield self._load(f"route/{one['route']}", one, one["queue_limit"], (), ())
 
     def _load(
@@ -137,14 +143,19 @@ class Gatherer:
             endpoints=endpoints,
             tenants=watch.asked(resource),
             routes=routes,
+            is_paused=seen.get("paused", False),
         )
 
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}
+        config = self._config()
         for one in self._reports.pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
-            endpoint = Endpoint(one["endpoint"], one["state"], one["cost_ms"], good, bad, one["penalty_ms"])
+            # Whoever has taken it out does not want to hear that it is sick.
+            state = "draining" if one["weight"] == 0 else one["state"]
+            is_configured = bool(endpoints_named(config, name))
+            endpoint = Endpoint(one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"], is_configured)
             found.setdefault(one["upstream"], []).append(endpoint)
         return found
 
@@ -186,6 +197,11 @@ class Gatherer:
                 dropping_s=self.watch.grows_for_s(name),
                 state=str(told.get(listener.address, {}).get("state", "")),
             )
+
+    def _waiting(self) -> Iterator[Waiting]:
+        for one in self._overview.queues():
+            if one["kind"] in _WAITS and one["depth"]:
+                yield Waiting(one["queue"], one["depth"], one["oldest_ms"] or 0.0)
 
     def _refused(self) -> Iterator[Refused]:
         for name in self.watch.growing(_REFUSED):

@@ -13,6 +13,8 @@ LAG_MS: Final = 50.0
 """That a loop's lag stands at: a tick."""
 BUSY: Final = 0.8
 """Of the time in which a worker ran or wanted to."""
+HANGS_MS: Final = 10_000.0
+"""Without a sign of life: no work takes so long, it runs in circles."""
 
 _PORTS: Final = "upstream_port_exhausted"
 _FDS: Final = "fd_exhausted"
@@ -80,8 +82,17 @@ def stuck(facts: Facts) -> Iterator[Finding]:
             one.beat_age_ms / 1000,
             "it does not turn its loop" + (", while the others do" if others else ", and neither do the others"),
             tuple(evidence),
-            f"cat /proc/{one.pid}/stack    # it is killed after server.stuck.restart; at once: kill -9 {one.pid}",
+            _rescue(one, others > 0, facts),
         )
+
+
+def _rescue(one: Worker, has_others: bool, facts: Facts) -> str:
+    """What to do about it, which depends on whether the supervisor will (supervisor/stuck.py)."""
+    if has_others and facts.replaced_s:
+        killed = f"it is killed after {facts.replaced_s:g} s (server.stuck.restart); at once: kill -9 {one.pid}"
+        return f"cat /proc/{one.pid}/stack    # {killed}"
+    why = "server.stuck does not let it be killed" if has_others else "no other worker is well, so it is not killed"
+    return f"kill -9 {one.pid}    # another takes its place. By itself nothing happens but a watchdog's restart: {why}"
 
 
 def cpu(facts: Facts) -> Iterator[Finding]:
@@ -153,8 +164,9 @@ def _overflows(facts: Facts) -> list[Door]:
 
 def is_stuck(one: Worker, facts: Facts) -> bool:
     """It has given no sign of life, and that is not because all have more than enough to do: then a turn of the loop
-    may take seconds."""
-    return one.stuck and not (_wants(one) and all(_wants(other) for other in facts.workers))
+    may take seconds, but not as long as HANGS_MS."""
+    is_starved = _wants(one) and all(_wants(other) for other in facts.workers)
+    return one.stuck and (one.beat_age_ms >= HANGS_MS or not is_starved)
 
 
 def is_busy(one: Worker, facts: Facts) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq.explain.facts import Door, Facts, Load, Refused, Worker
+from edgeq.explain.facts import Door, Facts, Load, Refused, Waiting, Worker
 from edgeq.reasons import REASONS
 
 
@@ -34,7 +34,8 @@ def refusals(refused: list[Refused]) -> list[str]:
 
 def places(load: Load) -> list[str]:
     """Requests in flight and in the queue."""
-    limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, no limit"
+    none = "paused" if load.is_paused else "no limit"
+    limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, {none}"
     by = {"learned": " (learned)", "observe": " (observed only)"}.get(load.limit_source, "")
     oldest = f", the oldest for {ms(load.oldest_ms)}" if load.queued else ""
     return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}"]
@@ -51,6 +52,17 @@ def traffic(load: Load) -> list[str]:
     if load.routes:
         text += f" (by route {', '.join(load.routes[:3])})"
     return [text]
+
+
+def waiting(queue: Waiting) -> str:
+    """Who waits elsewhere than before a limit."""
+    return f"{queue.depth} wait at {queue.resource}, the oldest for {ms(queue.oldest_ms)}"
+
+
+def look(load: Load) -> str:
+    """The command that shows what it is made of."""
+    kind, _, name = load.resource.partition("/")
+    return f"edgeq show endpoints {name}" if kind == "upstream" else f"edgeq show routes {name}"
 
 
 def service(load: Load) -> list[str]:

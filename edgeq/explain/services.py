@@ -42,15 +42,33 @@ DEAD: Final = (
 _SHED: Final = "upstream_shed"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
 _LATE: Final = ("upstream_timeout", "deadline_expired")
-_PLACES: Final = "conn_limit_listener"
+PLACES: Final = "conn_limit_listener"
 _POOL: Final = "upstream_saturated"
+
+
+def paused(facts: Facts) -> Iterator[Finding]:
+    """A route that lets nobody in, because somebody wants it so."""
+    for load in facts.loads:
+        if not load.is_paused:
+            continue
+        refused = facts.refused_at(load.resource)
+        yield Finding(
+            "route_paused",
+            load.resource,
+            LOST if refused else WAITS if load.queued else SIGN,
+            load.pressed_s,
+            f"it is paused, and {load.queued} wait until it is resumed",
+            (*say.places(load), *say.refusals(refused)),
+            f"edgeq resume {load.resource.removeprefix('route/')}    # who has paused it: edgeq show changes",
+        )
 
 
 def sick(facts: Facts) -> Iterator[Finding]:
     """One of several endpoints."""
     for load in facts.loads:
-        sick = [one for one in load.endpoints if _is_out(one, load) or _fails(one, load, facts) or _is_slow(one, load)]
-        well = len(load.endpoints) - len(sick)
+        serving = load.serving()
+        sick = [one for one in serving if _is_out(one, load) or _fails(one, load, facts) or _is_slow(one, load)]
+        well = len(serving) - len(sick)
         if not sick or not well:
             continue
         worst = max(sick, key=lambda one: (one.state != "in use", _failures(one, load, facts), one.cost_ms or 0.0))
@@ -62,14 +80,16 @@ def sick(facts: Facts) -> Iterator[Finding]:
             f"{load.resource}#{worst.name}",
             max(_harm(load, refused), SIGN if is_used else WAITS),
             load.pressed_s or say.longest(refused),
-            f"{says}; {well} of {len(load.endpoints)} endpoints are well",
+            f"{says}; {well} of {len(serving)} endpoints are well",
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
-            f"edgeq drain {load.resource}#{worst.name}",
+            f"edgeq drain {load.resource}#{worst.name}"
+            if worst.is_configured
+            else f"{say.look(load)}    # one address of a name: only the whole name can be drained",
         )
 
 
 def _is_out(one: Endpoint, load: Load) -> bool:
-    return one.state != "in use" and len(load.endpoints) > 1
+    return one.state != "in use" and len(load.serving()) > 1
 
 
 def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
@@ -77,7 +97,7 @@ def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
     if one.penalty_ms > SICK_COST * max(_middle_cost(one, load), SLOWER_MS):
         return True
     failures = _failures(one, load, facts)
-    others = [_failures(other, load, facts) for other in load.endpoints if other is not one]
+    others = [_failures(other, load, facts) for other in load.serving() if other is not one]
     if not others or failures < SHED_SHARE * load.now.departures_per_s or failures < SICK_COST * max(others):
         return False
     return failures >= SICK_SHARE * (failures + one.answered_per_s)
@@ -97,13 +117,13 @@ def _is_slow(one: Endpoint, load: Load) -> bool:
 
 def _middle_cost(one: Endpoint, load: Load) -> float:
     """Of the others, in milliseconds; 0 if they have none."""
-    costs = sorted(other.cost_ms for other in load.endpoints if other is not one and other.cost_ms)
+    costs = sorted(other.cost_ms for other in load.serving() if other is not one and other.cost_ms)
     return costs[len(costs) // 2] if costs else 0.0
 
 
 def _is_avoided(one: Endpoint, load: Load) -> bool:
     """The balancer gives it next to nothing."""
-    others = [other.answered_per_s for other in load.endpoints if other is not one]
+    others = [other.answered_per_s for other in load.serving() if other is not one]
     return one.answered_per_s < SICK_SHARE * sum(others) / len(others) if others else False
 
 
@@ -140,7 +160,7 @@ def dead(facts: Facts) -> Iterator[Finding]:
             say.longest(refused),
             say.reason(say.worst(refused)),
             (*say.refusals(refused), *say.endpoints(load), *([f"circuit {load.breaker}"] if load.breaker else ())),
-            f"edgeq show endpoints {load.resource.removeprefix('upstream/')}",
+            say.look(load),
         )
 
 
@@ -174,7 +194,7 @@ def slower(facts: Facts) -> Iterator[Finding]:
             load.pressed_s or say.longest(late),
             says,
             (*say.service(load), *say.traffic(load), *say.places(load), *say.refusals(refused), *say.endpoints(load)),
-            f"edgeq show endpoints {load.resource.removeprefix('upstream/')}",
+            say.look(load),
         )
 
 
@@ -262,7 +282,7 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
             (*say.places(load), *say.traffic(load), *say.service(load), *say.tenants(load), *say.refusals(refused)),
             f"edgeq set {load.resource} {key} {_enough(load)} --ttl 10m",
         )
-    for one in (one for one in facts.refused if one.reason == _PLACES):
+    for one in (one for one in facts.refused if one.reason == PLACES):
         resource = one.resource.partition(":max_connections")[0]
         yield Finding(
             "limit_too_low",

@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
+from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
-from edgeq.explain.facts import Facts, Load, is_at
+from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
+from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
+_WAIT_MS: Final = 250.0
+"""So long the oldest has waited at least to be told: workers report twice a second, and less is a matter of moments."""
 
 
 def explain(facts: Facts, resource: str = "") -> Record:
@@ -61,13 +65,27 @@ def render(answer: Mapping[str, Any]) -> str:
 def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     loads = [one for one in facts.loads if not resource or is_at(resource, one.resource)]
     fullest = sorted(loads, key=_fill, reverse=True)
+    refused = [one for one in facts.refused if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
+    waiting = [one for one in facts.waiting if one.oldest_ms >= _WAIT_MS and (not resource or _is_of(one, resource))]
+    verdict = f"{resource} is not saturated" if resource else "nothing is saturated"
+    if waiting:
+        verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
+    elif not resource:
+        verdict += ": nobody waits"
+    if refused:
+        verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
+    elif not resource and not waiting:
+        verdict += " or is refused"
     return {
-        "verdict": f"{resource} is not saturated" if resource else "nothing is saturated: nobody waits or is refused",
+        "verdict": verdict,
         "cause": None,
         "what": "",
         "resource": resource or None,
         "since_s": None,
-        "evidence": [_load_words(one) for one in fullest[:3]],
+        "evidence": [
+            *say.refusals(sorted(refused, key=lambda one: -one.per_s)),
+            *(_load_words(one) for one in fullest[:3]),
+        ],
         "next": "",
         "also": _also(signs),
     }
@@ -79,6 +97,16 @@ def _concerns(found: Finding, resource: str) -> bool:
 
 def _also(others: Sequence[Finding]) -> list[dict[str, str]]:
     return [{"resource": one.resource, "cause": one.cause, "says": one.says} for one in others[:_MAX_ALSO]]
+
+
+def _is_of(one: Waiting, resource: str) -> bool:
+    return is_at(one.resource, resource) or is_at(resource, one.resource)
+
+
+def _is_by_rule(one: Refused) -> bool:
+    """Did a client get a refusal for what is no cause?"""
+    row = REASONS.get(one.reason)
+    return row is not None and 400 <= row.status
 
 
 def _fill(load: Load) -> float:

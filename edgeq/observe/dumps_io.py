@@ -71,7 +71,9 @@ class Dumps:
         except OSError:
             part.unlink(missing_ok=True)
             raise
-        for old in sorted(self._path.glob(_NAMES))[:-KEPT]:
+        # One from the future was written while the clock was wrong, so nobody knows how old it is: it goes first.
+        files = sorted(self._path.glob(_NAMES), key=lambda one: (one.name <= path.name, one.name))
+        for old in files[:-KEPT]:
             old.unlink(missing_ok=True)
         for left in self._path.glob(f"storm-*{_PART}"):
             left.unlink(missing_ok=True)
@@ -96,6 +98,15 @@ def read(path: str) -> tuple[History, dict[str, Any]]:
     except OSError as error:
         raise DumpError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
+        raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
+
+
+def records(path: str, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+    """`History.records` of a file. Raises DumpError."""
+    history, _note = read(path)
+    try:
+        return history.records(resource, seconds)
+    except (ValueError, ArithmeticError, OSError) as error:  # times and names that nobody has written
         raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
 
 

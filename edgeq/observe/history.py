@@ -86,20 +86,24 @@ class History:
         """The last seconds, the oldest first; empty for an unknown slot."""
         return [_worker_moment(step) for step in self._steps(f"{WORKER}{slot}", seconds, step_s).values()]
 
-    def records(self, resource: str, seconds: float) -> list[dict[str, Any]] | str:
-        """For `show`: a resource or worker in steps of a second; ALL of them, each in one step of all these seconds.
+    def names(self) -> list[str]:
+        """Of resources, then of workers."""
+        return [*self.resources(), *(f"{WORKER}{slot}" for slot in self.workers())]
+
+    def records(self, resource: str, seconds: float, step_s: float = 1.0) -> list[dict[str, Any]] | str:
+        """For `show`: a resource or worker in steps; ALL of them, each in one step of all these seconds.
 
         All records have the same keys; what a worker has not, or a resource, is None. Returns what is wrong with the
         name if it is not known.
         """
-        names = [*self.resources(), *(f"{WORKER}{slot}" for slot in self.workers())]
+        names = self.names()
         if resource == ALL:
             return [one for name in names for one in self._records(name, seconds, seconds)]
         if resource not in names:
             near = difflib.get_close_matches(resource, names)
             advice = f"did you mean {' or '.join(near)}?" if near else f"there is one of {', '.join(names[:20])}"
             return f"no history of {resource[:100]!r}; {advice if names else 'nothing was noted yet'}"
-        return list(self._records(resource, seconds, 1.0))
+        return list(self._records(resource, seconds, step_s))
 
     def copy(self, note: Mapping[str, Any]) -> bytearray:
         """All of it with a note, for `load`. Raises ValueError if the note is too long."""

@@ -96,11 +96,15 @@ class Recorder:
         """The same of a worker."""
         return self._history().of_worker(slot, seconds, step_s)
 
-    def records(self, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+    def names(self) -> Sequence[str]:
+        """Of resources and workers of which there is something."""
+        return self._history().names()
+
+    def records(self, resource: str, seconds: float, step_s: float = 1.0) -> list[dict[str, Any]] | str:
         """For `show history`: see `History.records`."""
         if self._ring is None:
             return "no history is kept: server.history is 0"
-        return self._history().records(resource, seconds)
+        return self._history().records(resource, seconds, step_s)
 
     def copy(self, note: Mapping[str, Any]) -> bytearray:
         """All of it with a note, for `History.load`."""

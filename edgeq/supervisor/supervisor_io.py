@@ -42,7 +42,7 @@ from edgeq.explain import verdict, watch
 from edgeq.explain.gather import Gatherer
 from edgeq.explain.recall import Recall
 from edgeq.listener import tickets_io
-from edgeq.observe import log_io, sampler
+from edgeq.observe import history_io, log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
@@ -303,9 +303,9 @@ class Supervisor:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
 
-    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
         """What was noted ten times a second, or what is wrong with the name."""
-        return self._recorder.records(resource, seconds)
+        return await history_io.records(self._recorder, resource, seconds)
 
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""

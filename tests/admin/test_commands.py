@@ -32,7 +32,7 @@ class FakeControl:
             return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
         return WORKERS
 
-    def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
         return f"no history of {resource!r}" if resource == "upstream/x" else [{"resource": resource, "s": seconds}]
 
     def events(self, count: int) -> Sequence[Record]:

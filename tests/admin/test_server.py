@@ -31,7 +31,7 @@ class FakeControl:
             raise RuntimeError("a defect")
         return [{"slot": 0}]
 
-    def history(self, resource: str, seconds: float) -> list[Record]:
+    async def history(self, resource: str, seconds: float) -> list[Record]:
         return [{"resource": resource}]
 
     def events(self, count: int) -> list[Record]:
@@ -110,6 +110,30 @@ def serve(
             await server.close()
 
     return asyncio.run(run())
+
+
+def test_who_sends_many_requests_in_one_piece_does_not_hold_up_others(tmp_path: Path) -> None:
+    """Nor the supervisor, which has the same loop: one is answered in a turn."""
+    order: list[str] = []
+
+    class Ordered(FakeControl):
+        def show(self, subject: str) -> list[Record]:
+            order.append(subject)
+            return []
+
+    async def clients() -> list[bytes]:
+        many, one = [await asyncio.open_unix_connection(str(tmp_path / "s")) for _ in range(2)]
+        request = b"GET /v1/%s HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
+        many[1].write(request % b"workers" * 50)
+        one[1].write(request % b"queues")
+        answer = await asyncio.wait_for(one[0].readline(), 60)
+        for _, writer in (many, one):
+            writer.close()
+        return [answer]
+
+    (answer,) = serve(tmp_path / "s", clients, Ordered())
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert order.index("queues") < 25
 
 
 def test_both_languages(tmp_path: Path) -> None:

@@ -82,11 +82,15 @@ class Scene:
         self.gateway = gateway
         self.admin = admin
 
+    def tell(self, line: str) -> str:
+        """The answer to a command of the admin socket."""
+        with connect(f"unix:{self.admin}") as sock:
+            sock.sendall(f"{line}\n".encode())
+            return read_all(sock).decode()
+
     def explain(self, what: str = "") -> dict[str, Any]:
         """The answer as JSON; with `error` if there is none."""
-        with connect(f"unix:{self.admin}") as sock:
-            sock.sendall(f"explain {what} json\n".encode())
-            text = read_all(sock).decode()
+        text = self.tell(f"explain {what} json")
         found = json.loads(text) if text.startswith("{") else {"error": text}
         assert isinstance(found, dict)
         return found

@@ -17,7 +17,7 @@ from edgeq.config.change import Change
 from edgeq.config.live import Live, endpoints_named
 from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Waiting, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
@@ -79,6 +79,7 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
         dataclasses.replace(HEALTHY, doors=(dataclasses.replace(DOOR, drops_per_s=9.0, dropping_s=3.0),)),
         "listener/:80:accept",
     ),
+    "route_paused": (load(pressed(resource="route/checkout", limit=None, is_paused=True)), "route/checkout"),
     "endpoint_sick": (
         load(
             pressed(endpoints=(GOOD, dataclasses.replace(OTHER, answered_per_s=5, failed_per_s=20))),
@@ -175,6 +176,92 @@ def test_an_endpoint_that_the_balancer_avoids() -> None:
     assert (found.cause, found.harm) == ("endpoint_sick", SIGN)
 
 
+def test_an_endpoint_that_somebody_drains_is_not_sick() -> None:
+    """Whoever has taken it out knows: neither is it blamed, nor counted, nor are the others measured by it."""
+    drained = dataclasses.replace(OTHER, state="draining", answered_per_s=0.0, penalty_ms=400.0)
+    assert findings(load(dataclasses.replace(CALM, endpoints=(GOOD, drained)))) == []
+    third = dataclasses.replace(GOOD, name="10.0.0.9:9000", state="ejected")
+    (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, drained, third))))
+    assert (found.resource, "1 of 2 endpoints" in found.says) == ("upstream/api#10.0.0.9:9000", True)
+    assert findings(load(dataclasses.replace(CALM, endpoints=(drained, third)))) == []  # nobody else is there
+
+
+def test_one_address_of_a_name() -> None:
+    """It cannot be drained alone, so that is not what comes next."""
+    sick = dataclasses.replace(OTHER, state="ejected", is_configured=False)
+    (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, sick))))
+    assert found.next.startswith("edgeq show endpoints api ")
+
+
+def test_who_waits_elsewhere() -> None:
+    """For a connection, a place at a listener, or one of its tenant: nobody may hear that nobody waits."""
+    for resource in ("upstream/api#10.0.0.7:9000:pool", "listener/:80:places", "tenant/acme"):
+        long = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 2100.0),)))
+        assert long["verdict"] == f"{resource} is in trouble for 2 s: 3 wait there"
+        assert long["next"] == f"edgeq show queues {resource}"
+        # The cause may not be known yet.
+        short = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 800.0),)))
+        assert short["cause"] is None
+        assert short["verdict"] == f"nothing is saturated, but 3 wait at {resource}, the oldest for 800 ms"
+        moment = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 20.0),)))
+        assert moment["verdict"] == "nothing is saturated: nobody waits or is refused"
+    slow = load(pressed(now=Pace(100, 40, 60, 200.0)), FULL)
+    waits = Waiting("upstream/api#10.0.0.7:9000:pool", 3, 2800.0)
+    assert [one.cause for one in findings(dataclasses.replace(slow, waiting=(waits,)))] == ["upstream_slower"]
+
+
+def test_too_many_connections_are_told_once() -> None:
+    """Of the listener."""
+    facts = dataclasses.replace(HEALTHY, refused=(refused("conn_limit_listener", "listener/:80:max_connections"),))
+    assert [(one.cause, one.resource) for one in findings(facts)] == [("limit_too_low", "listener/:80")]
+
+
+def test_a_paused_route() -> None:
+    """Nobody waits: it is a sign, for somebody wanted it. Who waits, or is refused, is told why."""
+    idle = dataclasses.replace(CALM, resource="route/checkout", limit=None, is_paused=True)
+    assert [one["cause"] for one in explain(load(idle))["also"]] == ["route_paused"]
+    told = explain(load(pressed(resource="route/checkout", limit=None, is_paused=True)))
+    assert "it is paused, and 5 wait" in told["verdict"]
+    assert told["next"].startswith("edgeq resume checkout ")
+
+
+def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
+    """Nothing is short, but that nobody is refused would be wrong."""
+    by_rule = (refused("rate_limited", "rate/plan"), refused("no_route", "listener/:80", 90.0), refused("client_gone"))
+    told = explain(load(CALM, *by_rule))
+    assert told["cause"] is None
+    assert "140/s are refused by a rule, or for what clients do" in told["verdict"]
+    assert told["evidence"][:2] == ["90/s no_route at listener/:80", "50/s rate_limited at rate/plan"]
+    assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
+
+
+def test_what_is_next_for_a_route() -> None:
+    """A route has no endpoints of its own."""
+    (found,) = findings(load(pressed(resource="route/checkout", now=Pace(100, 40, 0, 200.0))))
+    assert (found.cause, found.next) == ("upstream_slower", "edgeq show routes checkout")
+
+
+def test_a_worker_that_nobody_replaces() -> None:
+    """The supervisor kills none while no other worker is well, or if it may not: what is next does not say so."""
+    hangs = dataclasses.replace(WORKERS[0], stuck=True, beat_age_ms=5000, running=0.0)
+    for workers, replaced_s, why in (
+        ((hangs, WORKERS[1]), 10.0, "it is killed after 10 s"),
+        ((hangs, WORKERS[1]), 0.0, "server.stuck does not let it"),
+        ((hangs,), 10.0, "no other worker is well"),
+    ):
+        (found,) = findings(dataclasses.replace(HEALTHY, workers=workers, replaced_s=replaced_s))
+        assert found.cause == "worker_stuck"
+        assert why in found.next
+
+
+def test_a_lone_worker_that_runs_in_circles_hangs() -> None:
+    """A turn of seconds is much work, one of ten is none."""
+    busy = dataclasses.replace(WORKERS[0], stuck=True, beat_age_ms=3000, running=1.0)
+    assert findings(dataclasses.replace(HEALTHY, workers=(busy,)))[0].cause == "worker_busy"
+    circles = dataclasses.replace(busy, beat_age_ms=11_000)
+    assert findings(dataclasses.replace(HEALTHY, workers=(circles,)))[0].cause == "worker_stuck"
+
+
 def test_what_traffic_does_to_an_upstream() -> None:
     """It takes longer for each because it has more to do, and it does more: there is more traffic."""
     (found,) = findings(load(pressed(now=Pace(900, 300, 600, 200.0)), FULL))
@@ -235,7 +322,7 @@ _paces = st.builds(Pace, _rates, _rates, _rates, st.none() | st.floats(0, 1e5), 
 _endpoints = st.builds(
     Endpoint,
     st.sampled_from(["a:1", "b:2"]),
-    st.sampled_from(["in use", "ejected"]),
+    st.sampled_from(["in use", "ejected", "draining"]),
     st.none() | _rates,
     _rates,
     _rates,
@@ -255,6 +342,7 @@ _loads = st.builds(
     st.none() | st.just("open"),
     st.lists(_endpoints, max_size=3).map(tuple),
     st.dictionaries(st.sampled_from(["", "x", "y"]), st.integers(1, 9)),
+    is_paused=st.booleans(),
 )
 _workers = st.builds(
     Worker,
@@ -339,7 +427,7 @@ def test_what_to_do_next_can_be_typed(cause: str) -> None:
         for command in re.split(r"\s+#", found.next)[0].split(" && "):
             name, *words = shlex.split(command)
             if name != "edgeq":
-                assert name in ("systemctl", "sysctl", "cat"), found.next
+                assert name in ("systemctl", "sysctl", "cat", "kill"), found.next
                 continue
             typed = make_parser().parse_args(words)
             if words[0] == "set":

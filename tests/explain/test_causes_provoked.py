@@ -25,6 +25,7 @@ from tests.support.gateway import Settings, Value, free_port, running
 from tests.support.namespace import Namespace, namespace
 from tests.support.raw_client import RawClient
 from tests.support.scripted_upstream import ScriptedUpstream, serve
+from tests.support.supervised import wait_for
 
 STEADY = ("slow", "shed", "dead", "sick", "more", "noisy", "low")
 """Upstreams with traffic."""
@@ -144,6 +145,21 @@ def test_one_sick_endpoint(stage: Stage) -> None:
     found = stage.says("endpoint_sick", name)
     stage.is_sick.clear()
     assert found["next"] == f"edgeq drain {name}"
+
+
+def test_what_an_operator_does_is_no_trouble(stage: Stage) -> None:
+    """A drained endpoint, as was advised: nothing is said against it. Who waits at a paused route hears why."""
+    name = f"upstream/sick#127.0.0.1:{stage.sick.port}"
+    stage.is_calm()
+    stage.tell(f"drain {name}")
+    wait_for("drained", lambda: "draining" in stage.tell("show endpoints sick"), 20)
+    assert stage.explain("upstream/sick")["cause"] is None
+    stage.tell(f"undrain {name}")
+    stage.tell("pause sick")
+    found = stage.says("route_paused", "route/sick")
+    assert found["next"].startswith("edgeq resume sick ")
+    stage.tell("resume sick")
+    stage.is_calm()
 
 
 def test_a_dead_upstream(stage: Stage) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from edgeq.board.ring import VALUES, Ring, size_bytes
 from edgeq.observe import dumps_io, storm_watch_io
-from edgeq.observe.dumps_io import EVERY_S, KEPT, DumpError, Dumps, read
-from edgeq.observe.history import History, Moment
+from edgeq.observe.dumps_io import EVERY_S, KEPT, DumpError, Dumps, read, records
+from edgeq.observe.history import ALL, History, Moment
 from edgeq.observe.storm_watch_io import StormWatch
 from tests.observe.recorded import Bench
 
@@ -43,9 +44,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o137 == 0
     history, note = read(str(path))
     assert note == {"resource": "upstream/u", "wall_s": NOW_S}
-    records = history.records("upstream/u", 60)
-    assert isinstance(records, list)
-    assert [(one["at"], one["depth"], one["in_flight"]) for one in records] == [
+    found = history.records("upstream/u", 60)
+    assert isinstance(found, list)
+    assert [(one["at"], one["depth"], one["in_flight"]) for one in found] == [
         ("2027-01-15T08:00:01.000Z", 7, 7),
         ("2027-01-15T08:00:02.000Z", 7, 7),
     ]
@@ -59,6 +60,14 @@ def test_files_are_few(tmp_path: Path) -> None:
     (tmp_path / "storm-1-x.part").write_text("half")
     paths = [write(dumps, NOW_S + number) for number in range(KEPT + 3)]
     assert sorted(tmp_path.glob("*")) == [tmp_path / "notes.txt", *paths[3:]]
+
+
+def test_files_of_a_clock_that_was_ahead(tmp_path: Path) -> None:
+    """They do not push out what is written after it was put right, not even the file that is just written."""
+    dumps = Dumps(str(tmp_path))
+    ahead = [write(dumps, NOW_S + 1e8 + number) for number in range(KEPT)]
+    right = [write(dumps, NOW_S + number) for number in range(KEPT - 1)]
+    assert sorted(tmp_path.glob("*")) == [*right, ahead[-1]]
 
 
 def test_one_in_a_while(tmp_path: Path) -> None:
@@ -107,6 +116,24 @@ def test_a_file_that_will_not_do(change: Any, says: str, tmp_path: Path) -> None
     with pytest.raises(DumpError, match=says) as error:
         read(str(path))
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "wall_s", "left_at"),
+    [("worker/first", NOW_S, 0), ("upstream/u", 1e300, 0), ("upstream/u", NOW_S, 2**64 - 1)],
+)
+def test_a_file_whose_content_is_made_up(name: str, wall_s: float, left_at: int, tmp_path: Path) -> None:
+    """Its checksum is right, and what it says cannot be: that is a sentence as well."""
+    memory = memoryview(bytearray(size_bytes(4, 1)))
+    ring = Ring.begin(memory, 4, 1)
+    ring.write(ring.use([name])[0], [1] * VALUES)
+    ring.commit(10**9)
+    ring.note(orjson.dumps({"wall_s": wall_s}))
+    memory[size_bytes(4, 0) + 8 :][:8] = left_at.to_bytes(8, "little")
+    path = tmp_path / "made-up.history"
+    path.write_bytes(gzip.compress(memory))
+    with pytest.raises(DumpError, match=f"{path} is no history that edgeq has written"):
+        records(str(path), ALL, 60)
 
 
 def test_a_file_that_is_not_there() -> None:
