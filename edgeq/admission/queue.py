@@ -67,6 +67,14 @@ class Flow:
         self.index: int = -1
         """Its place in the level's active flows."""
 
+    def is_turned(self) -> bool:
+        """Its newest are next, if the discipline is adaptive: it is congested, and nobody is left of before."""
+        state = self.congestion
+        if not state.congested:
+            return False
+        first = self.first
+        return first is None or first.arrived_at >= state.turned_at
+
 
 class Level:
     """One class of priority."""
@@ -172,16 +180,16 @@ def deal(number: int) -> list[int]:
 
 def goes_before(flow: Flow, other: Flow) -> bool:
     """Of two flows with equal claims, whose turn is it? Many tenants with a request each are served like one queue."""
-    is_congested = flow.congestion.congested
-    if is_congested != other.congestion.congested:
-        return not is_congested
-    if is_congested:
+    is_turned = flow.is_turned()
+    if is_turned != other.is_turned():
+        return not is_turned
+    if is_turned:
         mine, theirs = flow.last, other.last
     else:
         mine, theirs = flow.first, other.first
     if mine is None or theirs is None:
         return False
-    return (mine.arrived_at > theirs.arrived_at) == is_congested
+    return (mine.arrived_at > theirs.arrived_at) == is_turned
 
 
 def crowd(flow: Flow) -> float:
@@ -263,13 +271,7 @@ class FairQueue:
     def newest_first(self, flow: Flow) -> bool:
         """The order at present."""
         discipline = self.discipline
-        if discipline != ADAPTIVE:
-            return discipline == LIFO
-        state = flow.congestion
-        if not state.congested:
-            return False
-        first = flow.first
-        return first is None or first.arrived_at >= state.turned_at
+        return flow.is_turned() if discipline == ADAPTIVE else discipline == LIFO
 
     def _is_full(self, size: int) -> bool:
         """Is there no room for one of `size` bytes?"""

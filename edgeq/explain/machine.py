@@ -9,8 +9,8 @@ from edgeq.explain import say
 from edgeq.explain.facts import Door, Facts, Worker
 from edgeq.explain.finding import LOST, WAITS, Finding
 
-LAG_MS: Final = 50.0
-"""That a loop's lag stands at: a tick."""
+LAG_MS: Final = 10.0
+"""Each event waits for so long, in a worker that has or wants the processor nearly all the time."""
 BUSY: Final = 0.8
 """Of the time in which a worker ran or wanted to."""
 HANGS_MS: Final = 10_000.0

@@ -217,7 +217,7 @@ class Workers(RuleBasedStateMachine):
         """At once if all answers have begun; else only after a silence."""
         for worker in getattr(self, "workers", []):
             starves = worker.starves(self.now, self.now, 0.0)
-            waits = worker.queue.queued or worker.shared.others_wait()
+            waits = worker.queue.queued or worker.shared.others_oldest_at() < NEVER
             long = 0 < worker.in_flight == worker.heard
             assert starves == bool(worker.watcher is not None and waits and long)
 

@@ -9,23 +9,27 @@ import contextlib
 import json
 import os
 import resource
+import selectors
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.explain.scene import Behaviour, Clients, Scene, elapsed, overflow
 from tests.support import kernel
-from tests.support.clients import server_pid
+from tests.support.builds import ONCE
 from tests.support.gateway import Settings, Value, free_port, running
 from tests.support.namespace import Namespace, namespace
 from tests.support.raw_client import RawClient
 from tests.support.scripted_upstream import ScriptedUpstream, serve
 from tests.support.supervised import wait_for
+
+pytestmark = ONCE
 
 STEADY = ("slow", "shed", "dead", "sick", "more", "noisy", "low")
 """Upstreams with traffic."""
@@ -239,47 +243,41 @@ def _main(stage: Stage) -> str:
 
 
 def test_busy_workers(stage: Stage) -> None:
-    """A client of each sends requests as fast as they are taken, many in each packet: turns of the loop become long."""
-    text = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n" * 2000
-    floods: dict[int, socket.socket] = {}
-
-    def one_of_each() -> bool:
-        sock = socket.create_connection(stage.gateway.address, timeout=20)
-        pid = server_pid(sock, stage.gateway.workers)
-        if floods.setdefault(pid, sock) is not sock:
-            sock.close()
-        return len(floods) == 2
-
-    kernel.wait_until(one_of_each, 20, "a connection to each worker")
-    threads = [
-        threading.Thread(target=call, args=(sock, text), daemon=True)
-        for sock in floods.values()
-        for call in (_send, _receive)
-    ]
-    for one in threads:
-        one.start()
+    """Each of many clients has one request a turn, but sends them without end, with dozens of fields: turns of the loop
+    become long."""
+    text = b""
+    for request in range(64):  # no two alike: a head that was seen before is read much faster
+        fields = b"".join(b"x-%d-%d: value\r\n" % (request, number) for number in range(80))
+        text += b"GET /nowhere HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n"
+    over = threading.Event()
+    clients = [socket.create_connection(stage.gateway.address, timeout=20) for _ in range(300)]
+    flood = threading.Thread(target=_flood, args=(clients, text, over), daemon=True)
+    flood.start()
     try:
         found = stage.says("worker_busy")
     finally:
-        for sock in floods.values():
-            sock.shutdown(socket.SHUT_RDWR)
-        for one in threads:
-            one.join(20)
-        for sock in floods.values():
+        over.set()
+        flood.join(20)
+        for sock in clients:
             sock.close()
     assert any("lag of" in one for one in found["evidence"])
 
 
-def _send(sock: socket.socket, text: bytes) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            sock.sendall(text)
-
-
-def _receive(sock: socket.socket, _text: bytes) -> None:
-    with contextlib.suppress(OSError):
-        while sock.recv(1 << 20):
-            pass
+def _flood(clients: list[socket.socket], text: bytes, over: threading.Event) -> None:
+    """Send as much as is taken, and read what comes."""
+    with selectors.DefaultSelector() as selector:
+        for sock in clients:
+            sock.setblocking(False)
+            selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        left = dict.fromkeys(clients, text)
+        while not over.is_set():
+            for key, events in selector.select(0.1):
+                sock = cast("socket.socket", key.fileobj)
+                with contextlib.suppress(BlockingIOError):
+                    if events & selectors.EVENT_READ:
+                        sock.recv(1 << 20)
+                    if events & selectors.EVENT_WRITE:  # whole requests, however they are cut
+                        left[sock] = left[sock][sock.send(left[sock]) :] or text
 
 
 # -- what the kernel grants: in a network namespace --------------------------------------------------------------------

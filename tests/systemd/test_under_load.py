@@ -19,15 +19,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.asking import Client
+from tests.support.builds import ONCE
 from tests.support.gateway import ROOT, Settings, Value, edgeq_config, free_port
 from tests.support.manager import Manager, managing
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer, serve, upstream
 from tests.support.supervised import wait_for
 
-pytestmark = pytest.mark.skipif(
-    bool(os.environ.get("EDGEQ_PURE")),
-    reason="what it looks at is interpreted in both builds: once is enough, with `make test`",
-)
+pytestmark = ONCE
 
 SLOW = bool(os.environ.get("EDGEQ_SLOW"))
 """All of them, which take two minutes; else some."""

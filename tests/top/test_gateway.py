@@ -12,6 +12,9 @@ import pytest
 
 from edgeq.errors import EdgeqError
 from edgeq.top.gateway_io import Denied, Gateway, Unreachable
+from tests.support.builds import ONCE
+
+pytestmark = ONCE
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -25,7 +25,10 @@ import sys, edgeq.top.app_io as app
 def broken(*_):
     raise RuntimeError("a defect")
 app.queue_page = broken
+from tests.support.builds import ONCE
 from edgeq.cli import main
+
+pytestmark = ONCE
 sys.exit(main(sys.argv[1:]))
 """
 
