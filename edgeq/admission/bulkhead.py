@@ -361,8 +361,9 @@ class Bulkhead:
             self.dispatch(now)
         if self._bound and not self._is_reached():
             self._leave_bound(now)
+        # Who is not held back has no use for a quick decision: the tick is early enough.
         watcher = self.watcher
-        if watcher is not None and len(self.times) >= ENOUGH:
+        if watcher is not None and self._bound and len(self.times) >= ENOUGH:
             watcher.enough(now)
 
     def watch(self, watcher: Watcher | None, now: float) -> None:
