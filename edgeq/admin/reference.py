@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from edgeq.admin.commands import COMMANDS, Command
+from edgeq.admin.command import Command
+from edgeq.admin.commands import COMMANDS
 
 _SOCKET: Final = "/run/edgeq/admin.sock"
 

@@ -22,7 +22,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import h11
 import orjson
 
-from edgeq.admin.commands import STREAM, Answer, Client, Command, Control, Found, find_http, find_text
+from edgeq.admin.command import STREAM, Answer, Command, Found
+from edgeq.admin.commands import find_http, find_text
+from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Body, Record
 from edgeq.admin.rights import Rights, peer_of
 from edgeq.config.address import parse_listen

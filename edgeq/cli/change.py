@@ -12,7 +12,8 @@ import sys
 from typing import Final
 from urllib.parse import urlencode
 
-from edgeq.admin.commands import COMMANDS, Argument, Command
+from edgeq.admin.command import Argument, Command
+from edgeq.admin.commands import COMMANDS
 from edgeq.admin.render import render_text
 from edgeq.cli.arguments import add_admin, admin_socket
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE

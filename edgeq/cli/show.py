@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
 
-from edgeq.admin.commands import COMMANDS, Command, history_of, problem
+from edgeq.admin.command import Command
+from edgeq.admin.commands import COMMANDS, history_of, problem
 from edgeq.admin.render import Body
 from edgeq.cli import plot
 from edgeq.cli.arguments import UsageError, add_admin, admin_socket

@@ -1035,18 +1035,20 @@ class Exchange(Attempt):
             return
         if self.reason:
             self._count()
+        self._tell(now)
+        if self.tries is not None or self.held is not None:
+            self.give_up(now)
+
+    def _tell(self, now: float) -> None:
+        """To whoever looks later: `explain` if it was refused or slow, the collector of traces, the access log."""
+        shard = self.down.shard
         if self.reason or (self.first_byte_at or now) - self.begun_at >= shard.slow_s:
-            self._keep(now)
+            self.ended_at = now
+            shard.keep(self)
         if shard.tracer is not None:
             shard.tracer.ended(self, now)
         if shard.log_enabled:
             self._record(now)
-        if self.tries is not None or self.held is not None:
-            self.give_up(now)
-
-    def _keep(self, now: float) -> None:
-        self.ended_at = now
-        self.down.shard.keep(self)
 
     def _record(self, now: float) -> None:
         shard = self.down.shard
@@ -1068,12 +1070,7 @@ class Exchange(Attempt):
             self.resource = grace.first_resource
             shard.refusals.count(self.reason, self.resource)
         if not grace.silent:
-            if self.reason or (self.first_byte_at or now) - self.begun_at >= shard.slow_s:
-                self._keep(now)
-            if shard.tracer is not None:
-                shard.tracer.ended(self, now)
-            if shard.log_enabled:
-                self._record(now)
+            self._tell(now)
         grace.end(self, now)
 
     def _count(self) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edgeq import __version__
-from edgeq.admin.commands import Changed, Reloaded, Wish
+from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board

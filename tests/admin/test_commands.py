@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,69 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.admin import reference
-from edgeq.admin.commands import COMMANDS, Answer, Changed, Client, Found, Reloaded, Wish, find_http, find_text
+from edgeq.admin.command import Answer, Found
+from edgeq.admin.commands import COMMANDS, find_http, find_text
+from edgeq.admin.control import Client, Wish
 from edgeq.admin.render import Column, Record, render_text
+from tests.support.fake_control import WORKERS, FakeControl
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-WORKERS: list[Record] = [{"slot": 0, "state": "serving"}, {"slot": 10, "state": "draining"}]
-
-
-class FakeControl:
-    """Answers without a supervisor."""
-
-    def __init__(self) -> None:
-        self.drained = False
-        self.wish: Wish | None = None
-
-    def show(self, subject: str) -> Sequence[Record]:
-        if subject == "queues":
-            return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
-        return WORKERS
-
-    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
-        return f"no history of {resource!r}" if resource == "upstream/x" else [{"resource": resource, "s": seconds}]
-
-    def events(self, count: int) -> Sequence[Record]:
-        return [{"event": str(number)} for number in range(count)]
-
-    async def follow_events(self) -> AsyncIterator[Record]:
-        yield {"event": "one"}
-
-    async def connections(self, count: int) -> list[Record]:
-        return [{"client": "a"}] * count
-
-    def metrics(self, accept: str) -> tuple[str, bytes]:
-        return f"text/plain; {accept}", b"numbers\n"
-
-    def version(self) -> Record:
-        return {"version": "1"}
-
-    def explain(self, what: str) -> Record | None:
-        return None if what == "nowhere" else {"verdict": "fine", "evidence": [], "next": "", "also": []}
-
-    def is_ready(self) -> bool:
-        return not self.drained
-
-    async def reload(self) -> Reloaded:
-        return Reloaded(False, 3, "wrong")
-
-    async def change(self, wish: Wish) -> Changed:
-        self.wish = wish
-        return Changed(
-            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
-        )
-
-    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
-        return [
-            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
-        ]
-
-    @property
-    def etag(self) -> str:
-        return "a-7"
-
-    def drain(self) -> None:
-        self.drained = True
 
 
 def run(words: str, control: FakeControl) -> Answer:

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
@@ -16,23 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.admin import server_io
-from edgeq.admin.commands import Changed, Reloaded, Wish
+from edgeq.admin.control import Reloaded
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.config.schema import Server
 from edgeq.errors import StartError
+from tests.support.fake_control import FakeControl
 
 
-class FakeControl:
-    """Has one worker and one event."""
+class Serving(FakeControl):
+    """One with a defect, and with an event that is empty."""
 
     def show(self, subject: str) -> list[Record]:
         if subject == "limits":
             raise RuntimeError("a defect")
         return [{"slot": 0}]
-
-    async def history(self, resource: str, seconds: float) -> list[Record]:
-        return [{"resource": resource}]
 
     def events(self, count: int) -> list[Record]:
         return [{"event": "x" * 100}] * count
@@ -42,40 +40,11 @@ class FakeControl:
         yield {}
         yield {"event": "two"}
 
-    async def connections(self, count: int) -> list[Record]:
-        return [{"client": "a"}] * count
-
     def metrics(self, accept: str) -> tuple[str, bytes]:
         return "text/plain", accept.encode()
 
-    def version(self) -> Record:
-        return {"version": "1"}
-
-    def explain(self, what: str) -> Record | None:
-        return None if what == "nowhere" else {"verdict": "fine", "evidence": [], "next": "", "also": []}
-
-    def is_ready(self) -> bool:
-        return True
-
     async def reload(self) -> Reloaded:
         return Reloaded(True, 1, "")
-
-    async def change(self, wish: Wish) -> Changed:
-        return Changed(
-            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
-        )
-
-    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
-        return [
-            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
-        ]
-
-    @property
-    def etag(self) -> str:
-        return "a-7"
-
-    def drain(self) -> None:
-        pass
 
 
 def talk(path: Path, *messages: bytes) -> list[bytes]:
@@ -99,10 +68,10 @@ def talk(path: Path, *messages: bytes) -> list[bytes]:
 
 
 def serve(
-    path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]], control: FakeControl | None = None
+    path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]], control: Serving | None = None
 ) -> list[bytes]:
     async def run() -> list[bytes]:
-        server = AdminServer(Server(admin=str(path)), control or FakeControl())
+        server = AdminServer(Server(admin=str(path)), control or Serving())
         await server.start()
         try:
             return await client()
@@ -116,7 +85,7 @@ def test_who_sends_many_requests_in_one_piece_does_not_hold_up_others(tmp_path: 
     """Nor the supervisor, which has the same loop: one is answered in a turn."""
     order: list[str] = []
 
-    class Ordered(FakeControl):
+    class Ordered(Serving):
         def show(self, subject: str) -> list[Record]:
             order.append(subject)
             return []
@@ -227,7 +196,7 @@ def test_a_client_that_polls(tmp_path: Path) -> None:
 POLL = b"GET /v1/queues HTTP/1.1\r\nHost: edgeq\r\nConnection: keep-alive\r\n\r\n"
 
 
-class Gauge(FakeControl):
+class Gauge(Serving):
     """Has the same records until the gauge moves, as the real one for a moment."""
 
     def __init__(self, padding: int = 0) -> None:
@@ -241,7 +210,7 @@ class Gauge(FakeControl):
         return self._records
 
 
-class Slow(FakeControl):
+class Slow(Serving):
     """Asks somebody else for its connections."""
 
     def __init__(self) -> None:
@@ -331,7 +300,7 @@ def test_metrics_address_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StartError, match=f"cannot serve metrics on {address}: "):
-            asyncio.run(MetricsServer(FakeControl()).start(address))
+            asyncio.run(MetricsServer(Serving()).start(address))
 
 
 def test_bodies_and_endless_heads_are_refused(tmp_path: Path) -> None:
@@ -356,9 +325,9 @@ def test_whatever_comes_the_next_client_is_served(tmp_path: Path, garbage: list[
 def test_mode_from_the_first_moment(tmp_path: Path) -> None:
     """Nobody connects before the group is right, and a group that is gone is an error with its name."""
     path = tmp_path / "s"
-    server = AdminServer(Server(admin=str(path), admin_mode="0640"), FakeControl())
+    server = AdminServer(Server(admin=str(path), admin_mode="0640"), Serving())
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
     asyncio.run(server.close())
     with pytest.raises(StartError, match="no group 'no such'"):
-        AdminServer(Server(admin=str(path), admin_group="no such"), FakeControl())
+        AdminServer(Server(admin=str(path), admin_group="no such"), Serving())
     assert not path.exists()

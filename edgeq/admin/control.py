@@ -1,0 +1,136 @@
+"""What a command of the admin socket acts on, who asks, and what may come of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from edgeq.admin.render import Record
+from edgeq.config.change import Change
+
+
+class Reloaded(NamedTuple):
+    """What came of a reload. `generation` is what runs now; `error` is empty if all went well."""
+
+    ok: bool
+    generation: int
+    error: str
+    ended: Sequence[str] = ()
+    """Live changes that do not hold any more, and why."""
+
+
+class Client(NamedTuple):
+    """Who asks, and how."""
+
+    accept: str = ""
+    """The media types that it takes; empty for a text command."""
+    if_match: str = ""
+    """The ETag that it knows."""
+    uid: int = -1
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A live change that somebody asks for."""
+
+    resource: str
+    key: str
+    value: str | None
+    """As it was typed; None: what the file says."""
+    undoes: str | None = None
+    """Only if that is what the file says is `value` set."""
+    ttl_s: float = 0.0
+    """0: it holds until it is taken back."""
+    comment: str = ""
+    persists: bool = False
+    if_match: str = ""
+    uid: int = -1
+    pid: int = 0
+
+    def change(self, now: float) -> Change:
+        """As it is kept; `now` in seconds since 1970."""
+        return Change(
+            self.resource,
+            self.key,
+            None,
+            uid=self.uid,
+            pid=self.pid,
+            since=now,
+            until=now + self.ttl_s if self.ttl_s else None,
+            comment=self.comment,
+            persisted=self.persists,
+        )
+
+    def told(self) -> Record:
+        """For the log."""
+        return {
+            "resource": self.resource,
+            "key": self.key,
+            "value": self.value,
+            "uid": self.uid,
+            "peer_pid": self.pid,
+            "ttl_s": self.ttl_s or None,
+            "comment": self.comment,
+            "persist": self.persists,
+        }
+
+
+class Changed(NamedTuple):
+    """What came of a live change."""
+
+    status: int
+    """As HTTP has it."""
+    generation: int
+    etag: str
+    error: str = ""
+    behind: Sequence[int] = ()
+    """Workers that hang, or start, and do not run it yet."""
+
+
+class Control(Protocol):
+    """What commands act on: the supervisor."""
+
+    def show(self, subject: str) -> Sequence[Record]:
+        """The records of one subject of `observe.overview`."""
+
+    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        """The records of `observe.history`, or what is wrong with the name."""
+
+    def events(self, count: int) -> Sequence[Record]:
+        """The last events."""
+
+    def follow_events(self) -> AsyncIterator[Record]:
+        """Events as they happen."""
+
+    async def connections(self, count: int) -> Sequence[Record]:
+        """So many connections of clients, those with a request first; who does not answer in time is named."""
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        """Media type and text for Prometheus; `accept` is what the client takes."""
+
+    def version(self) -> Record:
+        """Of this program."""
+
+    def explain(self, what: str) -> Record | None:
+        """Why something is short, or a request was refused or slow; None if there is no such resource or request."""
+
+    def is_ready(self) -> bool:
+        """New connections are served."""
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again; returns when all workers run it, or it was refused."""
+
+    async def change(self, wish: Wish) -> Changed:
+        """Change one key; returns when all workers run it, or it was refused."""
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        """Upstream and URL of the endpoints that somebody may mean."""
+
+    @property
+    def etag(self) -> str:
+        """Of the configuration that runs."""
+
+    def drain(self) -> None:
+        """Begin to stop."""

@@ -1,0 +1,68 @@
+"""A supervisor for the tests of the admin socket: it answers, and does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from edgeq.admin.control import Changed, Reloaded, Wish
+from edgeq.admin.render import Record
+
+WORKERS: list[Record] = [{"slot": 0, "state": "serving"}, {"slot": 10, "state": "draining"}]
+
+
+class FakeControl:
+    """Answers without a supervisor."""
+
+    def __init__(self) -> None:
+        self.drained = False
+        self.wish: Wish | None = None
+
+    def show(self, subject: str) -> Sequence[Record]:
+        if subject == "queues":
+            return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
+        return WORKERS
+
+    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+        return f"no history of {resource!r}" if resource == "upstream/x" else [{"resource": resource, "s": seconds}]
+
+    def events(self, count: int) -> Sequence[Record]:
+        return [{"event": str(number)} for number in range(count)]
+
+    async def follow_events(self) -> AsyncIterator[Record]:
+        yield {"event": "one"}
+
+    async def connections(self, count: int) -> list[Record]:
+        return [{"client": "a"}] * count
+
+    def metrics(self, accept: str) -> tuple[str, bytes]:
+        return f"text/plain; {accept}", b"numbers\n"
+
+    def version(self) -> Record:
+        return {"version": "1"}
+
+    def explain(self, what: str) -> Record | None:
+        return None if what == "nowhere" else {"verdict": "fine", "evidence": [], "next": "", "also": []}
+
+    def is_ready(self) -> bool:
+        return not self.drained
+
+    async def reload(self) -> Reloaded:
+        return Reloaded(False, 3, "wrong")
+
+    async def change(self, wish: Wish) -> Changed:
+        self.wish = wish
+        return Changed(
+            412 if wish.if_match == "old" else 200, 7, "a-7", "changed meanwhile" if wish.if_match == "old" else ""
+        )
+
+    def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
+        return [
+            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+        ]
+
+    @property
+    def etag(self) -> str:
+        return "a-7"
+
+    def drain(self) -> None:
+        self.drained = True
