@@ -13,7 +13,7 @@ import gc
 import socket
 from collections.abc import Callable, Collection
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.pressure import IDLE_FROM
@@ -68,7 +68,7 @@ from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.supervisor.messages import SeenConnection
-from edgeq.trace.spans import Tracer
+from edgeq.trace.tracing_io import Tracing
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
@@ -77,9 +77,6 @@ from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import NEVER_SLOW_S, Shard
-
-if TYPE_CHECKING:
-    from edgeq.trace.exporter_io import Exporter
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
@@ -129,9 +126,7 @@ class App:
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
         self._old_access: AccessLogWriter | None = None
         """The one that a reload has replaced, while lines wait in it."""
-        self._exporter: Exporter | None = None
-        self._old_exporter: Exporter | None = None
-        """The one that a reload has replaced, while spans wait in it."""
+        self._tracing = Tracing(slot, self._log)
         self._generation = generation
         self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
@@ -282,30 +277,8 @@ class App:
         self._row.set_generation(generation)
 
     def _trace(self, config: Config) -> None:
-        """Begin, change or end tracing. Raises ValueError if a secret cannot be read; then nothing has changed."""
-        trace = config.trace
-        exporter = None
-        tracer = None
-        if trace is not None:
-            from edgeq.trace.exporter_io import Exporter  # a worker without [trace] does not pay for http.client
-
-            exporter = Exporter(trace, self._slot, self._log)
-            tracer = Tracer(trace.ratio, config.forward.trace == "begin", exporter, self._log)
-        if self._exporter is not None:
-            self._flush_spans(last=True)
-            if self._old_exporter is not None:
-                self._old_exporter.close(0.0)
-            self._old_exporter = self._exporter
-            self._old_exporter.retire()
-        self._exporter = exporter
-        self._shard.tracer = tracer
-
-    def _flush_spans(self, last: bool = False) -> None:
-        """Hand on what has ended, and tell what has come of it."""
-        tracer = self._shard.tracer
-        if tracer is not None and self._exporter is not None:
-            tracer.flush(last)
-            self._exporter.tick()
+        self._tracing.configure(config)
+        self._shard.tracer = self._tracing.tracer
 
     def _service(self, name: str) -> UpstreamService:
         """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
@@ -565,9 +538,7 @@ class App:
             keep.write(shard.kept, self._board.requests(self._slot), time() - monotonic())
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
-        self._flush_spans()
-        if self._old_exporter is not None and self._old_exporter.finish():
-            self._old_exporter = None
+        self._tracing.tick()
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
@@ -716,9 +687,8 @@ class App:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
-        traces = {"trace": self._exporter.snapshot()} if self._exporter is not None else {}
         return {
-            **traces,
+            **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams([service.upstream for service in self._services.values()], now),
@@ -761,11 +731,7 @@ class App:
         self._access.close()
         if self._old_access is not None:
             self._old_access.close(0.0)
-        self._flush_spans(last=True)
-        if self._exporter is not None:
-            self._exporter.close()
-        if self._old_exporter is not None:
-            self._old_exporter.close(0.0)
+        self._tracing.close()
 
 
 def _has_bulkhead(config: RouteConfig) -> bool:
