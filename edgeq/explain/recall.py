@@ -26,11 +26,11 @@ _NEAR_S: Final = 2.0
 _WAITS: Final = (
     ("edgeq.accept_ms", "for a place at the listener"),
     ("edgeq.kernel_ms", "in the kernel's accept queue"),
-    ("edgeq.queue_ms", "in queues before its limits"),
-    ("edgeq.connect_ms", "for a connection to the upstream"),
+    ("edgeq.queue_ms", "for its turn and a connection"),
+    ("edgeq.connect_ms", "of that for a new connection"),
     ("edgeq.first_byte_ms", "for the first byte of the upstream's answer"),
 )
-"""In the order of a request's way. The time for a connection is part of that in queues."""
+"""In the order of a request's way."""
 
 
 class Recall:
