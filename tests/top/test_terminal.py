@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.builds import ONCE
 from tests.support.gateway import Settings, Value, free_port
 from tests.support.machine import machine
 from tests.support.supervised import supervised
 from tests.support.terminal import Terminal, terminal
+
+pytestmark = ONCE
 
 QUEUE = "upstream/u:queue"
 COLOUR = re.compile(rb"\x1b\[(?:\d+;)*(?:3[0-8]|4[0-8]|9\d|10\d)(?:;\d+)*m")
@@ -25,10 +28,7 @@ import sys, edgeq.top.app_io as app
 def broken(*_):
     raise RuntimeError("a defect")
 app.queue_page = broken
-from tests.support.builds import ONCE
 from edgeq.cli import main
-
-pytestmark = ONCE
 sys.exit(main(sys.argv[1:]))
 """
 
