@@ -160,10 +160,7 @@ def test_a_full_accept_queue_beside_an_empty_one(tmp_path: Path, address: str) -
 
 
 TRACER = """
-from tests.support.builds import ONCE
 import ctypes, sys
-
-pytestmark = ONCE
 pid = int(sys.argv[1])
 libc = ctypes.CDLL(None, use_errno=True)
 for request in (0x4206, 0x4207):  # PTRACE_SEIZE, PTRACE_INTERRUPT
