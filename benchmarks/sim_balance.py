@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgeq.config.schema import Duration, Eject
+from edgeq.config.base import Duration
+from edgeq.config.schema import Eject
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.member import Member
 from edgeq.upstream.pool import Pool

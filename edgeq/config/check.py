@@ -241,7 +241,10 @@ def _share(table: msgspec.Struct, key: str, path: Path, findings: Findings) -> N
 def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:
     if not _NAME.fullmatch(route.name):
         findings.add((*path, "name"), "a name has at most 64 letters, digits, dots, dashes and underscores")
-    if route.upstream not in config.upstream:
+    if not route.upstream:
+        if route.llm is None:
+            findings.add((*path, "upstream"), "missing")
+    elif route.upstream not in config.upstream:
         hint = did_you_mean(route.upstream, list(config.upstream))
         findings.add((*path, "upstream"), f'there is no upstream "{route.upstream}"{hint}')
     _try(check_match_host, route.match.host, (*path, "match", "host"), findings)

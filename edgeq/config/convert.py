@@ -16,9 +16,10 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import inspect
 
+from edgeq.config.base import Duration, Size
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.schema import Config, Duration, Size
+from edgeq.config.schema import Config
 from edgeq.config.units import parse_duration, parse_size
 
 MAX_INT: Final = 2**31 - 1

@@ -10,23 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-
-
-class Duration(float):
-    """Seconds. A class of its own so that the loader knows where units are allowed."""
-
-    __slots__ = ()
-
-
-class Size(int):
-    """Bytes. A class of its own so that the loader knows where units are allowed."""
-
-    __slots__ = ()
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the configuration file."""
+from edgeq.config.base import Duration, Size, Table
+from edgeq.config.schema_llm import Accounts, Model, Prompt, ProviderKey, RouteLlm, TokenLimits
 
 
 class Stuck(Table, frozen=True):
@@ -346,6 +331,36 @@ class Upstream(Table, frozen=True):
         }
 
 
+class Provider(Table, frozen=True):
+    """[provider.NAME]: who answers for models. Each of its keys is an upstream: NAME, or NAME-KEY if there are
+    several."""
+
+    url: str
+    """With the path that its API has before "/chat/completions", "/messages" or "/models": "https://api.openai.com/v1",
+    "https://api.anthropic.com/v1", "https://generativelanguage.googleapis.com/v1beta"."""
+    dialect: Literal["openai", "anthropic", "gemini"] = "openai"
+    """openai: whatever speaks it (Azure, vLLM, Ollama, llama.cpp, Groq, Mistral)."""
+    keys: tuple[str | ProviderKey, ...] = ()
+    """Empty: none is sent."""
+    headers: dict[str, str] = {}
+    """Sent with each request ("anthropic-beta", "openai-organization", "api-key"); secrets as in keys."""
+    limits: TokenLimits = TokenLimits()
+    """Of each model at each key, as the provider grants them: they are kept to before it says 429."""
+    wait: Duration = Duration(30)
+    """The longest wait of a request for tokens of its model and key, in their queue."""
+    engine: Literal["", "vllm"] = ""
+    """vllm: balance several URLs of `endpoints` by what each says of its queue in /metrics."""
+    endpoints: tuple[str, ...] = ()
+    """More of the same kind, as in url without its path: replicas of an engine of one's own."""
+    limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = "adaptive"
+    """As in [upstream.NAME], as are those that follow."""
+    queue: Queue = Queue()
+    timeouts: UpstreamTimeouts = UpstreamTimeouts(first_byte=Duration(600), body=Duration(600))
+    pool: UpstreamPool = UpstreamPool()
+    breaker: Breaker | None = Breaker()
+    tls: UpstreamTls = UpstreamTls()
+
+
 class Match(Table, frozen=True):
     """[route.match]: host and path."""
 
@@ -421,7 +436,8 @@ class Route(Table, frozen=True):
     """[[route]]: the most specific match wins, then the order in the file."""
 
     name: str
-    upstream: str
+    upstream: str = ""
+    """Required, but for a route with [route.llm]."""
     match: Match = Match()
     rewrite: str = ""
     """Replaces the part of the path before the final "*" (the whole path of an exact match); empty: no rewriting."""
@@ -441,6 +457,7 @@ class Route(Table, frozen=True):
     retry: RouteRetry = RouteRetry()
     cache: RouteCache | None = None
     fallback: RouteFallback | None = None
+    llm: RouteLlm | None = None
     ambiguous_paths: Literal["reject", "pass"] = "reject"
     """Paths that some servers would read as another route's ("/a/..;/b", "/a/..%2fb"); pass: not the upstream here."""
 
@@ -573,7 +590,12 @@ class Config(Table, frozen=True):
     """The whole file."""
 
     listener: tuple[Listener, ...]
-    upstream: dict[str, Upstream]
+    upstream: dict[str, Upstream] = {}
+    """Each key of a provider is one as well, once the file is loaded."""
+    provider: dict[str, Provider] = {}
+    model: dict[str, Model] = {}
+    prompt: tuple[Prompt, ...] = ()
+    accounts: Accounts | None = None
     route: tuple[Route, ...] = ()
     """Empty with a single upstream: everything goes there."""
     tenant: Tenant = Tenant()

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Final
 
-from edgeq.config.schema import Duration, Size
+from edgeq.config.base import Duration, Size
 
 MAX_DURATION_S: Final = 366 * 86400
 MAX_SIZE_BYTES: Final = 2**62

@@ -10,7 +10,8 @@ from typing import Any
 
 import uvloop
 
-from edgeq.config.schema import Dns, Duration, UpstreamPool
+from edgeq.config.base import Duration
+from edgeq.config.schema import Dns, UpstreamPool
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.route.table import Route, RouteTable
 from edgeq.upstream.resolve_io import Resolver

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.config.base import Duration
 from edgeq.config.change import Change, ChangeError, parse_value, toml
 from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.live import MAX_CHANGES, Live, endpoints_named
 from edgeq.config.load import load_text, read_text
-from edgeq.config.schema import Config, Duration, Endpoint
+from edgeq.config.schema import Config, Endpoint
 from edgeq.errors import ConfigError
 
 A, B = "http://10.0.0.7:9000", "http://10.0.0.8:9000"

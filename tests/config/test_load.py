@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from edgeq.config.base import Duration, Size
 from edgeq.config.credentials_io import read_header
 from edgeq.config.load import NO_OVERRIDES, Overrides, admin_path, load_file, load_text, quickstart
-from edgeq.config.schema import Duration, PreparedAnswer, RouteCache, RouteFallback, Size, Trace
+from edgeq.config.schema import PreparedAnswer, RouteCache, RouteFallback, Trace
 from edgeq.config.shown import masked_trace
 from edgeq.errors import EXIT_CONFIG, ConfigError
 

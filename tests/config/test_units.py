@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.config.schema import Duration, Size
+from edgeq.config.base import Duration, Size
 from edgeq.config.units import parse_duration, parse_size, show
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.config.schema import AcceptQueue, Duration, Listener, ListenerTimeouts, Size
+from edgeq.config.base import Duration, Size
+from edgeq.config.schema import AcceptQueue, Listener, ListenerTimeouts
 from edgeq.listener.connection import Downstream
 from edgeq.listener.peer import Peer, plain_host
 from tests.listener.harness import TIMEOUT_S, Client, Echo, LocalGate, Site, refusal, run, soon

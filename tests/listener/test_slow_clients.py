@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.config.schema import ListenerLimits, Size
+from edgeq.config.base import Size
+from edgeq.config.schema import ListenerLimits
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.response.relay import MAX_PENDING
 from tests.support.fake_transport import HIGH_WATER, FakeTransport, World, frozen_time

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.config.schema import AcceptQueue, Certificate, Duration, Listener, ListenerTimeouts, ListenerTls
+from edgeq.config.base import Duration
+from edgeq.config.schema import AcceptQueue, Certificate, Listener, ListenerTimeouts, ListenerTls
 from edgeq.listener.peer import Peer
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.listener.tls_io import TlsContexts, TlsError

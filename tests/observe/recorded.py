@@ -8,7 +8,8 @@ from edgeq.board import resources
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
 from edgeq.board.resources import ResourceCells
-from edgeq.config.schema import Config, Duration, Listener, Match, Route, Server, Upstream
+from edgeq.config.base import Duration
+from edgeq.config.schema import Config, Listener, Match, Route, Server, Upstream
 from edgeq.observe.history import EVERY_S
 from edgeq.observe.recorder import Recorder
 from edgeq.supervisor.sockets_io import Queue

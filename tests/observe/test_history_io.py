@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from edgeq.config.schema import Duration, Server
+from edgeq.config.base import Duration
+from edgeq.config.schema import Server
 from edgeq.observe import history_io
 from edgeq.observe.history import ALL
 from tests.observe.recorded import CONFIG, Bench

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from edgeq.config.schema import Duration, Server, Upstream
+from edgeq.config.base import Duration
+from edgeq.config.schema import Server, Upstream
 from edgeq.observe.history import EVERY_S
 from tests.observe.recorded import CONFIG, Bench
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeq.response.tries
-from edgeq.config.schema import Breaker, Duration, Eject, Queue
+from edgeq.config.base import Duration
+from edgeq.config.schema import Breaker, Eject, Queue
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.policy.retry import RetryBudget, RetryPolicy
 from edgeq.upstream.breaker import OPEN

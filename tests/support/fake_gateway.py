@@ -10,7 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-from edgeq.config.schema import Config, Duration, Forward, Listener, Server, Stuck, Upstream
+from edgeq.config.base import Duration
+from edgeq.config.schema import Config, Forward, Listener, Server, Stuck, Upstream
 from edgeq.errors import ConfigError, EdgeqError, Problem
 from edgeq.supervisor import run_io
 from edgeq.supervisor.launch import Launch

@@ -22,7 +22,8 @@ import edgeq.upstream.connection
 import edgeq.upstream.pool
 import edgeq.upstream.upstream
 import edgeq.worker.shard
-from edgeq.config.schema import Duration, Eject, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
+from edgeq.config.base import Duration
+from edgeq.config.schema import Eject, ListenerLimits, ListenerTimeouts, UpstreamPool, UpstreamTimeouts
 from edgeq.config.schema import Listener as ListenerConfig
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.listener.connection import Downstream

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.sim_balance import NO_EJECTION, Endpoint, make_upstream, simulate
-from edgeq.config.schema import Duration
+from edgeq.config.base import Duration
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.balancer import by_share, make_balancer
 from edgeq.upstream.member import DECAY_S, MAX_RISE, PENALTY_MAX_S, Member

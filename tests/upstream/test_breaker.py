@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from edgeq.config.base import Duration
 from edgeq.config.schema import Breaker as BreakerConfig
-from edgeq.config.schema import Duration
 from edgeq.upstream.breaker import CLOSED, HALF_OPEN, MAX_LONGER, OPEN, Breaker
 from edgeq.upstream.shared import LocalCells
 

@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from edgeq.config.schema import Dns, Duration, Health, Upstream, UpstreamTls
+from edgeq.config.base import Duration
+from edgeq.config.schema import Dns, Health, Upstream, UpstreamTls
 from edgeq.upstream.check_io import MAX_BODY, Check
 from edgeq.upstream.connect_io import Dialer
 from edgeq.upstream.endpoint import Address

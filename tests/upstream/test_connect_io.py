@@ -19,7 +19,8 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from edgeq.config.schema import Duration, Size, Upstream, UpstreamTimeouts, UpstreamTls
+from edgeq.config.base import Duration, Size
+from edgeq.config.schema import Upstream, UpstreamTimeouts, UpstreamTls
 from edgeq.reasons import REASONS
 from edgeq.upstream.connect_io import Dial, Dialer, connect_reason, met_itself
 from edgeq.upstream.endpoint import Address, Family

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeq.config.schema import Breaker, Duration, Eject, Queue, UpstreamPool
+from edgeq.config.base import Duration
+from edgeq.config.schema import Breaker, Eject, Queue, UpstreamPool
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.breaker import CLOSED, HALF_OPEN, OPEN
 from edgeq.upstream.shared import LocalCells

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 from benchmarks.sim_balance import make_upstream
-from edgeq.config.schema import Duration, Health
+from edgeq.config.base import Duration
+from edgeq.config.schema import Health
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.health import HealthState, adopt_health
 from edgeq.upstream.shared import BAD, GOOD, HEALTH, UNKNOWN, stamp

@@ -15,7 +15,8 @@ from edgeq.board.handover import Neighbours
 from edgeq.board.layout import STATE_SERVING, Board
 from edgeq.board.reading import read
 from edgeq.board.resources import Resources
-from edgeq.config.schema import Duration, Queue
+from edgeq.config.base import Duration
+from edgeq.config.schema import Queue
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.sim_balance import ERROR, OK, Endpoint, make_upstream, simulate
-from edgeq.config.schema import Duration, Eject
+from edgeq.config.base import Duration
+from edgeq.config.schema import Eject
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.member import Member
 from edgeq.upstream.upstream import Upstream

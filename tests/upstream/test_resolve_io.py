@@ -17,7 +17,8 @@ import pytest
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
-from edgeq.config.schema import Dns, Duration
+from edgeq.config.base import Duration
+from edgeq.config.schema import Dns
 from edgeq.upstream.endpoint import Address, parse_endpoint
 from edgeq.upstream.resolve_io import Resolver, Watch
 from tests.support.dns_server import DnsServer

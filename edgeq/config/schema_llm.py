@@ -1,0 +1,184 @@
+"""What `edgeq.toml` may say of models: providers' keys, models and their targets, routes that serve them, prompts,
+accounts.
+
+[provider.NAME] itself stands in `schema.py`: it is an upstream, and has its tables.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeq.config.base import Duration, Size, Table
+
+
+class TokenLimits(Table, frozen=True):
+    """What somebody may use, machine-wide. 0: no limit. What a request will use is reserved before it is sent, and
+    corrected once its usage is known."""
+
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    """Input and output together."""
+    input_tokens_per_minute: int = 0
+    """Without what a provider has read from its cache."""
+    output_tokens_per_minute: int = 0
+    concurrent: int = 0
+    """Requests in flight."""
+    money_per_day: float = 0.0
+    """In the currency of the prices; a day begins at midnight UTC."""
+    money_per_month: float = 0.0
+
+
+class ProviderKey(Table, frozen=True):
+    """An element of [provider.NAME] keys: an account at the provider, with limits and a state of its own."""
+
+    key: str
+    """"credential:NAME" (a file that systemd hands to the service), "env:NAME", or the secret itself, which is masked
+    wherever the configuration is shown."""
+    name: str = ""
+    """In names of resources; empty: its number."""
+    weight: int = 1
+    limits: TokenLimits | None = None
+    """Of each model at this key; absent: those of the provider."""
+
+
+class Price(Table, frozen=True):
+    """What a million tokens cost, in one currency for all of the file."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cached: float = -1.0
+    """Input that the provider has read from its cache; -1: as input."""
+    cache_write: float = -1.0
+    """Input that the provider has put into its cache; -1: as input."""
+
+
+class Target(Table, frozen=True):
+    """An element of [model.NAME] targets."""
+
+    provider: str
+    model: str = ""
+    """As the provider calls it; empty: as here."""
+    weight: int = 1
+    """For balance = "weighted"."""
+    price: Price = Price()
+    limits: TokenLimits | None = None
+    """Of this model at each key of the provider; absent: those of the key."""
+    max_tokens: int = 4096
+    """Where the provider must be told how long an answer may be, and the client has not said it."""
+
+
+class Model(Table, frozen=True):
+    """[model.NAME]: a name that clients use, and who answers for it."""
+
+    targets: tuple[Target, ...]
+    """In order: the first that can; or by weight."""
+    balance: Literal["ordered", "weighted"] = "ordered"
+    aliases: tuple[str, ...] = ()
+    limits: TokenLimits = TokenLimits()
+    """Of all requests for this model together."""
+    degrade: str = ""
+    """Name of another model, usually a smaller one, that answers while all targets of this one are saturated; the
+    answer says so in x-edgeq-model. Empty: none."""
+    hedge: str = "off"
+    """When a second target is asked as well because the first event is late: "2s", or "p95" of this model."""
+
+
+class PromptCache(Table, frozen=True):
+    """[route.llm.cache]: answers to identical requests, in the memory of each worker."""
+
+    max_bytes: Size = Size(64 * 1024 * 1024)
+    max_object: Size = Size(1024 * 1024)
+    ttl: Duration = Duration(300)
+    share: Literal["tenant", "all"] = "tenant"
+    """Whose answers a tenant may get: his own, or everybody's."""
+    join: bool = True
+    """Identical requests that are in flight at the same time are one."""
+
+
+class RouteLlm(Table, frozen=True):
+    """[route.llm]: the route serves models. `llm = {}` switches it on with these defaults."""
+
+    mode: Literal["lenient", "strict"] = "lenient"
+    """What a target's dialect cannot say: dropped, and named in x-edgeq-dropped; or refused."""
+    models: tuple[str, ...] = ()
+    """Names of the models that it serves; empty: all."""
+    model: str = ""
+    """Answers if the request names none. Empty: such a request is refused."""
+    limits: TokenLimits = TokenLimits()
+    """Of each tenant."""
+    body_bytes: Size = Size(32 * 1024 * 1024)
+    first_token: Duration = Duration(60)
+    """From the sending of a request to the first event of its answer; then the next target is asked."""
+    between_tokens: Duration = Duration(60)
+    keepalive: Duration = Duration(15)
+    """A stream that has nothing to say sends a comment so often, while it is queued, too; 0: never."""
+    disconnect: Literal["cancel", "drain"] = "cancel"
+    """When the client leaves: the upstream's connection is closed; or its answer is read to the end, for its usage, for
+    `drain` at most."""
+    drain: Duration = Duration(30)
+    attempts: int = 3
+    """Targets and keys that are asked for one request, the first included."""
+    cache: PromptCache | None = None
+    affinity: Size = Size(4096)
+    """Requests that begin with the same so many bytes of messages go where the last of them went, for the caches of
+    providers, unless it is saturated there. 0: they do not."""
+
+
+class Variable(Table, frozen=True):
+    """A variable of a prompt."""
+
+    type: Literal["string", "integer", "number", "boolean", "enum", "list"] = "string"
+    required: bool = True
+    default: str | int | float | bool | None = None
+    max_length: int = 100_000
+    """Of a string, or of a list's items."""
+    min: float | None = None
+    max: float | None = None
+    values: tuple[str, ...] = ()
+    """Of an enum."""
+    help: str = ""
+
+
+class PromptMessage(Table, frozen=True):
+    """A message of a prompt, with its variables in double braces: "Summarize: {{text}}"."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+
+
+class Prompt(Table, frozen=True):
+    """[[prompt]]: a template that is a path of its own."""
+
+    name: str
+    path: str
+    """"/p/summarize": POST of the variables as JSON."""
+    route: str
+    """The route with [route.llm] by whose terms it is served; a path of its own needs none in match."""
+    model: str
+    version: str = "1"
+    """Clients may ask for it with `?version=`; several prompts may have one path, and the last is the default."""
+    messages: tuple[PromptMessage, ...] = ()
+    variables: dict[str, Variable] = {}
+    max_tokens: int = 0
+    temperature: float = -1.0
+    """-1: the model's own."""
+    json_schema: str = ""
+    """The answer's JSON Schema, in JSON."""
+    answer: Literal["text", "json", "chat"] = "text"
+    """{"text": ...}; what the model has written, as JSON; or the chat completion itself."""
+    limits: TokenLimits = TokenLimits()
+    """Of each tenant, at this prompt."""
+    priority: Literal["critical", "default", "sheddable"] = "default"
+
+
+class Accounts(Table, frozen=True):
+    """[accounts]: virtual keys, and what is used by whom. Without it everybody may use every model."""
+
+    store: str = "/var/lib/edgeq/accounts.sqlite"
+    """File of keys (hashed) and usage."""
+    flush: Duration = Duration(1)
+    """How often usage is written: what a crash can lose."""
+    log_prompts: bool = False
+    """Write prompts and answers to the store, without what looks like a secret, an address or a number of a card."""
+    retention: Duration = Duration(90 * 86400)
+    """Of usage by request; sums by day are kept."""

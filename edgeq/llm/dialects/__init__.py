@@ -1,0 +1,1 @@
+"""One module for each way to speak to a model: bytes <-> edgeq.llm.message."""
