@@ -109,6 +109,14 @@ _ROWS: Final = (
     Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
     Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
     Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
+    # models
+    Reason("model_request_invalid", "C", 400, "none", "http_request_error", BLANK, "Request for a model is not valid", "the parameter that is named: it makes no sense, or the target cannot be told (llm.mode = \"lenient\" drops what can be dropped)"),
+    Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "[model.NAME], its aliases, and llm.models of the route"),
+    Reason("upstream_rate_limit", "U", 429, "exact", "http_request_denied", CAPACITY, "The provider's limit is reached", "provider.limits lower than the provider's own keep to it before it says 429; another key or target takes more"),
+    Reason("upstream_quota", "U", 503, "none", "destination_unavailable", BLANK, "The provider's account has no quota left", "pay, or add a key or a target: the key rests for 5 minutes"),
+    Reason("upstream_auth", "U", 502, "none", "destination_unavailable", BLANK, "The provider does not take the gateway's key", "provider.keys: the key rests for a minute"),
+    Reason("upstream_overloaded", "U", 503, "adaptive", "destination_unavailable", CAPACITY, "The provider is overloaded", "it said 503 or 529; another target takes over if there is one"),
+    Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
     Reason("retry_budget_exhausted", "S", 0, "none", "", BLANK, "Not tried again", "retries are at their share of the traffic; the answer is that of the last try"),
     Reason("dns_error", "U", 502, "none", "dns_error", BLANK, "Upstream's name does not resolve", "check the name and [dns]"),
     Reason("dns_timeout", "U", 504, "none", "dns_timeout", BLANK, "Name lookup timed out", "check [dns] nameservers"),
@@ -128,6 +136,8 @@ OVERLOAD: Final = frozenset(
         "upstream_backlog_full",
         "upstream_saturated",
         "upstream_shed",
+        "upstream_overloaded",
+        "upstream_rate_limit",
         "deadline_expired",
         "client_gone",
     )

@@ -37,6 +37,8 @@ from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.llm.build import ModelBuilder, first_upstream, model_route
+from edgeq.llm.plan import Models
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
@@ -73,6 +75,7 @@ from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
 from edgeq.upstream.tls_io import Contexts
+from edgeq.upstream.upstream import Upstream
 from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
@@ -143,6 +146,9 @@ class App:
         self._caches: dict[str, tuple[object, RouteCache]] = {}
         """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
+        self._model_builder = ModelBuilder()
+        self._models: Models | None = None
+        """Those of the configuration, if it has any."""
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
         self._rates: dict[RateConfig, Rate] = {}
@@ -258,6 +264,7 @@ class App:
         for name in [name for name in self._budgets if name not in config.upstream]:
             del self._budgets[name]
             self._resources.forget_endpoint(self._budget_cells.pop(name))
+        self._models = self._build_models(config, lenient)
         shard.routes = RouteTable([self._route(route) for route in _routes(config)])
         shard.generation = generation
         hedged = {route.name for route in config.route if route.retry.hedge != "off"}
@@ -313,19 +320,42 @@ class App:
         pressure.descriptors_full = config.descriptors
         self._shard.prepared.clear()
 
+    def _build_models(self, config: Config, lenient: bool) -> Models | None:
+        if not config.model:
+            return None
+        try:
+            return self._model_builder.build(
+                config, lambda name: self._services[name].upstream, self._budgets.__getitem__
+            )
+        except ValueError as error:
+            if not lenient:
+                raise
+            self._log.error("models.failed", problem=str(error))
+            return self._models
+
+    def _upstream_of(self, name: str) -> Upstream:
+        return self._services[name].upstream
+
     def _route(self, config: RouteConfig) -> Route:
+        llm = config.llm
+        upstream = config.upstream if llm is None else first_upstream(self._config)
+        body_bytes = int(config.body_bytes)
+        if llm is not None and body_bytes < 0:
+            body_bytes = int(llm.body_bytes)
         route = Route(
             config.name,
             config.match.host.lower().encode(),
             config.match.path.encode(),
-            self._services[config.upstream].upstream,
+            self._services[upstream].upstream,
             config.rewrite.encode(),
             float(config.timeout),
-            int(config.body_bytes),
+            body_bytes,
             self._generation,
             config.ambiguous_paths == "pass",
         )
         route.terms = self._terms(config)
+        if llm is not None and self._models is not None:
+            route.llm = model_route(llm, route, self._models)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
         if self._config.tenant.limit:
