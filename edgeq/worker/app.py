@@ -39,6 +39,8 @@ from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.llm.build import ModelBuilder, first_upstream, model_route
 from edgeq.llm.plan import Models
+from edgeq.llm.accounts import AccountsHolder
+from edgeq.llm.usage import Batch
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
@@ -69,7 +71,7 @@ from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
-from edgeq.supervisor.messages import SeenConnection
+from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken, UsageTold
 from edgeq.trace.tracing_io import Tracing
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
@@ -149,6 +151,9 @@ class App:
         self._model_builder = ModelBuilder()
         self._models: Models | None = None
         """Those of the configuration, if it has any."""
+        self.accounts = AccountsHolder()
+        self._send: Callable[[Message], None] | None = None
+        """To the supervisor."""
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
         self._rates: dict[RateConfig, Rate] = {}
@@ -251,7 +256,10 @@ class App:
         self._upstream_contexts.keep(one.tls for one in config.upstream.values())
         self._generation = generation
         tenant = config.tenant
-        self._tenant = TenantKey(tenant.key, tenant.weights) if tenant.key else None
+        known = self.accounts if config.accounts is not None else None
+        self._tenant = TenantKey(tenant.key, tenant.weights, known) if tenant.key else None
+        if config.accounts is not None:
+            self.accounts.configure(float(config.accounts.flush), config.accounts.log_prompts)
         self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
@@ -533,6 +541,22 @@ class App:
             if door.tls is not None:
                 door.tls.share_tickets(address, secret)
 
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        """How to tell the supervisor something, from now on."""
+        self._send = send
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        """Who may use models, what was spent; or that a batch of usage is stored."""
+        if isinstance(message, UsageTaken):
+            self.accounts.usage.taken(message.number)
+        else:
+            self.accounts.take(message.snapshot, message.spent)
+
+    def _tell_usage(self, batch: Batch | None) -> None:
+        if batch is not None and self._send is not None:
+            entries, conversations = tuple(batch.entries), tuple(batch.conversations)
+            self._send(UsageTold(self.accounts.usage.mark, batch.number, entries, conversations, batch.dropped))
+
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
 
@@ -569,6 +593,7 @@ class App:
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         self._tracing.tick()
+        self._tell_usage(self.accounts.usage.tick(now, time()))
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
@@ -757,6 +782,8 @@ class App:
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker
             self._log.info("refusals_of_worker", refused=refused)
+        while (batch := self.accounts.usage.take()) is not None:
+            self._tell_usage(batch)
         self._access.flush()
         self._access.close()
         if self._old_access is not None:

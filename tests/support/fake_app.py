@@ -18,7 +18,7 @@ from typing import Any
 
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
-from edgeq.supervisor.messages import SeenConnection
+from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 
 
 class FakeApp:
@@ -66,6 +66,12 @@ class FakeApp:
         self.sockets.update(sockets)
         for address, sock in sockets.items():
             self.loop.add_reader(sock.fileno(), self._accept, address, sock)
+
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        pass
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        pass
 
     def renew_tickets(self, secret: bytes) -> None:
         self.ticket_secret = secret
