@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from edgeq.cache.store import COLLECTING_SHARE
+from edgeq.cache.sieve import COLLECTING_SHARE
 from edgeq.config.address import (
     check_host_header,
     check_match_host,

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeq.cache.entry import Entry, freshened, make_entry
 from edgeq.cache.fields import fields_of
 from edgeq.cache.rules import CacheSettings, judge
-from edgeq.cache.store import COLLECTING_SHARE, MAX_VARIANTS, Store
+from edgeq.cache.sieve import COLLECTING_SHARE
+from edgeq.cache.store import MAX_VARIANTS, Store
 from edgeq.cache.wish import Wish
 from edgeq.wire.h1_request import parse_request
 from edgeq.wire.head import HeadLimits
