@@ -21,7 +21,7 @@ COLLECTING_SHARE: Final = 4
 
 
 class Kept:
-    """What a store may keep. `used`: since the hand last came by; its neighbours in order of arrival are the store's."""
+    """What a store may keep. `used`: since the hand last came by. Neighbours in order of arrival are the store's."""
 
     __slots__ = ("newer", "older", "size_bytes", "used")
 
