@@ -10,8 +10,8 @@ Invariants
 
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
     row x N   cells (below), open connections per listener index, tables of clients, tenants, endpoints and meters, a
-              block for each resource (resources.py): first gauges, then counters; a report, the last events, and the last
-              requests that were refused or slow (page.py)
+              block for each resource (resources.py): first gauges, then counters; a report, the last events, and the
+              last requests that were refused or slow (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times
     spent     table of the money that was spent in a day or month (spent.py)
