@@ -111,6 +111,11 @@ _ROWS: Final = (
     Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
     # models
     Reason("model_request_invalid", "C", 400, "none", "http_request_error", BLANK, "Request for a model is not valid", "the parameter that is named: it makes no sense, or the target cannot be told (llm.mode = \"lenient\" drops what can be dropped)"),
+    Reason("key_missing", "C", 401, "none", "http_request_denied", BLANK, "No key", "[accounts] is configured: `edgeq keys create` makes a key"),
+    Reason("key_unknown", "C", 401, "none", "http_request_denied", BLANK, "Unknown key", "the key was mistyped, or belongs to another gateway: `edgeq keys list`"),
+    Reason("key_revoked", "C", 401, "none", "http_request_denied", BLANK, "Key revoked", "`edgeq keys list`"),
+    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time"),
+    Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`"),
     Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "[model.NAME], its aliases, and llm.models of the route"),
     Reason("upstream_rate_limit", "U", 429, "exact", "http_request_denied", CAPACITY, "The provider's limit is reached", "provider.limits lower than the provider's own keep to it before it says 429; another key or target takes more"),
     Reason("upstream_quota", "U", 503, "none", "destination_unavailable", BLANK, "The provider's account has no quota left", "pay, or add a key or a target: the key rests for 5 minutes"),

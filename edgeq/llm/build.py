@@ -7,11 +7,13 @@ from collections.abc import Callable
 from edgeq.config.credentials_io import read_header
 from edgeq.config.providers import provider_keys, split_url, upstream_name
 from edgeq.config.schema import Config, Provider
-from edgeq.config.schema_llm import Model, Price, ProviderKey, RouteLlm, Target
+from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target
 from edgeq.config.units import parse_duration
 from edgeq.llm.operation import ANTHROPIC, GEMINI
-from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, KeyState, ModelPlan, Models, Money
+from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, KeyState, ModelPlan, Models
+from edgeq.llm.price import Tariff
 from edgeq.llm.route import ModelRoute
+from edgeq.llm.till import Till
 from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.retry import RetryBudget
 from edgeq.route.table import Route
@@ -69,13 +71,13 @@ class ModelBuilder:
                         upstream_of(full),
                         self._keys[full][1],
                         key.weight * target.weight,
-                        _money(target.price),
+                        Tariff(target.price),
                         target.max_tokens,
                         budget_of(full),
                     )
                 )
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
-        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge))
+        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits)
 
     def _hedge(self, name: str, text: str) -> HedgePolicy | None:
         """When a second target is asked. What is measured stays while the policy does."""
@@ -88,11 +90,12 @@ class ModelBuilder:
         return known[1]
 
 
-def model_route(config: RouteLlm, route: Route, models: Models) -> ModelRoute:
+def model_route(config: RouteLlm, route: Route, models: Models, till: Till) -> ModelRoute:
     """What [route.llm] says of `route`."""
     return ModelRoute(
         route,
         models,
+        till,
         config.mode == "strict",
         list(config.models),
         config.model,
@@ -101,6 +104,7 @@ def model_route(config: RouteLlm, route: Route, models: Models) -> ModelRoute:
         float(config.keepalive),
         float(config.drain) if config.disconnect == "drain" else 0.0,
         config.attempts,
+        config.limits,
     )
 
 
@@ -129,7 +133,3 @@ def _head(provider: Provider, key: ProviderKey) -> bytes:
     for name, text in provider.headers.items():
         lines += f"{name.lower()}: {read_header(text)}\r\n".encode("latin-1")
     return lines
-
-
-def _money(price: Price) -> Money:
-    return Money(price.input, price.output, price.cached, price.cache_write)

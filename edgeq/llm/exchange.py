@@ -26,13 +26,14 @@ from edgeq.llm import message, speech
 from edgeq.llm.dialects import errors
 from edgeq.llm.hedge import HedgeClock, ModelHedge
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
-from edgeq.llm.operation import ANTHROPIC, COUNT_TOKENS, MODELS, OPENAI, Operation, model_of, operation_of
 from edgeq.llm.models_list import list_body, model_body
+from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, MODELS, OPENAI, Operation, model_of, operation_of
 from edgeq.llm.passing import PassThrough, Peek, requested, usage_of, with_model
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.provider import judge
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.saying import answer_start, failed_of, status_of
+from edgeq.llm.till import Bill
 from edgeq.reasons import REASONS
 from edgeq.response.relay import FULL_READ, Exchange
 from edgeq.response.rescue import UNKNOWN, spoken
@@ -100,13 +101,14 @@ class ModelExchange(Exchange):
         "_parts",
         "_passing",
         "_pulse",
-                "_said",
+        "_said",
         "_said_bytes",
         "_second",
         "_size",
         "_stage",
         "_stopped",
         "_turns",
+        "bill",
         "body",
         "choice",
         "dropped",
@@ -155,6 +157,7 @@ class ModelExchange(Exchange):
         self._pulse: Pulse | None = None
         self.first_event_at: float = 0.0
         self.usage: Usage = Usage()
+        self.bill: Bill = Bill(models.till, b"")
         self._param = ""
         """Of the request: what an error is about."""
         self._said: ResponseHead | None = None
@@ -202,6 +205,7 @@ class ModelExchange(Exchange):
         """The whole request is here."""
         self._stage = PLACE
         head = self.head
+        self.bill.tenant = self.tenant
         operation = operation_of(head.path)
         self.operation = operation
         if operation is None:
@@ -221,6 +225,14 @@ class ModelExchange(Exchange):
         except Unmappable as error:
             self._refuse(error.param, error.message)
             return
+        bill = self.bill
+        reason = bill.identify(head)
+        if reason:
+            self.fail(reason, self._own_resource(), bill.detail)
+            return
+        if bill.account is not None:
+            self.tenant = bill.tenant
+            self.weight = bill.weight()
         plan = self._plan_of(peek.model)
         if plan is None:
             return
@@ -236,6 +248,20 @@ class ModelExchange(Exchange):
         if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         self._order = plan.order(now)
+        refusal = bill.reserve(
+            plan,
+            self._order[0],
+            self.models.route.name,
+            self.models.limits,
+            body,
+            peek.max_tokens,
+            peek.n,
+            operation.kind == CHAT,
+            now,
+        )
+        if refusal is not None:
+            self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
+            return
         keepalive_s = self.models.keepalive_s
         if peek.stream and keepalive_s and self.head.minor:
             self._pulse = Pulse(self)
@@ -266,6 +292,10 @@ class ModelExchange(Exchange):
         if plan is None or name not in models.names:
             self._param = "model"
             self.fail("model_not_found", self._own_resource(), f'there is no model "{name[:100]}" here')
+            return None
+        if not self.bill.may_use(plan.name):
+            self._param = "model"
+            self.fail("model_not_allowed", self._own_resource(), f'this key may not use "{name[:100]}"')
             return None
         return plan
 
@@ -954,6 +984,31 @@ class ModelExchange(Exchange):
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
+    def _settle(self, now: float) -> None:
+        """Settle the account, whoever has ended it."""
+        peek = self.peek
+        plan = self.plan
+        if peek is None or plan is None:
+            return
+        usage = self.usage
+        passing = self._passing
+        if passing is not None:
+            usage = passing.usage
+            self._said_bytes = passing.output_bytes
+        bill = self.bill
+        if self._said is not None and self._begun:
+            # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
+            estimate = bill.estimate
+            if usage.input < 0 and estimate is not None:
+                usage.input = estimate.input
+            if usage.output < 0:
+                usage.output = self._said_bytes // 4
+        self.usage = usage
+        first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
+        sent = self.attempts > 0
+        status = self.status
+        bill.settle(plan.name, self.choice, usage, peek.n, sent, status, now - self.begun_at, first_s, now)
+
     def _end(self, now: float) -> None:
         if self.ended:
             return
@@ -972,6 +1027,7 @@ class ModelExchange(Exchange):
             self._second = None
             second.cancel(now)
         self._count_no_more()
+        self._settle(now)
         if self._left:
             self.status = 499
             self.reason = "client_gone"

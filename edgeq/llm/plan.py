@@ -12,6 +12,8 @@ from random import expovariate
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from edgeq.config.schema_llm import TokenLimits
+    from edgeq.llm.price import Tariff
     from edgeq.policy.hedge import HedgePolicy
     from edgeq.policy.retry import RetryBudget
     from edgeq.upstream.upstream import Upstream
@@ -38,24 +40,6 @@ class KeyState:
         self.disabled_until = until
 
 
-class Money:
-    """What a million tokens cost. Negative: as other input."""
-
-    __slots__ = ("cache_write", "cached", "input", "output")
-
-    def __init__(self, input_: float, output: float, cached: float, cache_write: float) -> None:
-        self.input: float = input_
-        self.output: float = output
-        self.cached: float = input_ if cached < 0 else cached
-        self.cache_write: float = input_ if cache_write < 0 else cache_write
-
-    def micro(self, input_tokens: int, output_tokens: int, cached: int, cache_write: int) -> int:
-        """Millionths of the currency; unknown numbers (negative) cost nothing."""
-        plain = max(0, input_tokens - cached - cache_write)
-        cost = plain * self.input + max(0, output_tokens) * self.output
-        return int(cost + cached * self.cached + cache_write * self.cache_write + 0.5)
-
-
 class Choice:
     """One target at one key."""
 
@@ -67,11 +51,11 @@ class Choice:
         "line",
         "max_tokens",
         "model",
-        "money",
         "name",
         "path",
         "provider",
         "target",
+        "tariff",
         "upstream",
         "weight",
     )
@@ -88,7 +72,7 @@ class Choice:
         upstream: Upstream,
         key: KeyState,
         weight: int,
-        money: Money,
+        tariff: Tariff,
         max_tokens: int,
         budget: RetryBudget | None,
     ) -> None:
@@ -108,7 +92,7 @@ class Choice:
         self.upstream: Upstream = upstream
         self.key: KeyState = key
         self.weight: int = weight
-        self.money: Money = money
+        self.tariff: Tariff = tariff
         self.max_tokens: int = max_tokens
         self.budget: RetryBudget | None = budget
         """Of the upstream: how many of what it has failed may be sent once more, wherever."""
@@ -129,15 +113,25 @@ class Choice:
 class ModelPlan:
     """One model. `choices` in the order of the file: target by target, key by key."""
 
-    __slots__ = ("balance", "choices", "degrade", "hedge", "name")
+    __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "name")
 
-    def __init__(self, name: str, balance: int, choices: list[Choice], degrade: str, hedge: HedgePolicy | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        balance: int,
+        choices: list[Choice],
+        degrade: str,
+        hedge: HedgePolicy | None,
+        limits: TokenLimits,
+    ) -> None:
         self.name = name
         self.balance: int = balance
         self.choices: list[Choice] = choices
         self.degrade = degrade
         """Name of the model to turn to while none of these has room; empty: none."""
         self.hedge: HedgePolicy | None = hedge
+        self.limits: TokenLimits = limits
+        """Of all its requests together."""
 
     def order(self, now: float) -> list[Choice]:
         """In which order to ask. Keys of a target are drawn by their weight, and so are targets that are balanced; who

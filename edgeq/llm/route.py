@@ -9,7 +9,9 @@ from edgeq.llm.plan import Models
 from edgeq.route.table import Route
 
 if TYPE_CHECKING:
+    from edgeq.config.schema_llm import TokenLimits
     from edgeq.listener.connection import Downstream
+    from edgeq.llm.till import Till
     from edgeq.response.relay import Exchange
     from edgeq.upstream.upstream import Upstream
     from edgeq.wire.head import RequestHead
@@ -26,16 +28,19 @@ class ModelRoute:
         "drain_s",
         "first_s",
         "keepalive_s",
+        "limits",
         "models",
         "names",
         "route",
         "strict",
+        "till",
     )
 
     def __init__(
         self,
         route: Route,
         models: Models,
+        till: Till,
         strict: bool,
         names: list[str],
         default_model: str,
@@ -44,11 +49,13 @@ class ModelRoute:
         keepalive_s: float,
         drain_s: float,
         attempts: int,
+        limits: TokenLimits,
     ) -> None:
         """Args: route is the one that requests match; names are the models that it serves, none for all; drain_s 0.0:
         who has left is not read to the end."""
         self.route: Route = route
         self.models: Models = models
+        self.till: Till = till
         self.strict: bool = strict
         self.names: list[str] = [name for name in models.names if not names or name in names]
         self.default_model = default_model
@@ -57,6 +64,8 @@ class ModelRoute:
         self.keepalive_s: float = keepalive_s
         self.drain_s: float = drain_s
         self.attempts: int = attempts
+        self.limits: TokenLimits = limits
+        """Of each tenant."""
         self._beside: dict[str, Route] = {}
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:

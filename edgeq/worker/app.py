@@ -37,9 +37,11 @@ from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
-from edgeq.llm.build import ModelBuilder, first_upstream, model_route
-from edgeq.llm.plan import Models
 from edgeq.llm.accounts import AccountsHolder
+from edgeq.llm.build import ModelBuilder, first_upstream, model_route
+from edgeq.llm.ledger import Ledger
+from edgeq.llm.plan import Models
+from edgeq.llm.till import Till
 from edgeq.llm.usage import Batch
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
@@ -156,6 +158,8 @@ class App:
         """To the supervisor."""
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
+        self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
+        self._till = Till(self.accounts, self._ledger)
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
@@ -363,7 +367,7 @@ class App:
         )
         route.terms = self._terms(config)
         if llm is not None and self._models is not None:
-            route.llm = model_route(llm, route, self._models)
+            route.llm = model_route(llm, route, self._models, self._till)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
         if self._config.tenant.limit:
@@ -593,7 +597,9 @@ class App:
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         self._tracing.tick()
-        self._tell_usage(self.accounts.usage.tick(now, time()))
+        wall_s = time()
+        self._ledger.tick(now, wall_s)
+        self._tell_usage(self.accounts.usage.tick(now, wall_s))
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
