@@ -28,11 +28,12 @@ from edgeq.llm.hedge import HedgeClock, ModelHedge
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, MODELS, OPENAI, Operation, model_of, operation_of
-from edgeq.llm.passing import PassThrough, Peek, requested, usage_of, with_model
+from edgeq.llm.passing import PassThrough, usage_of
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.provider import judge
 from edgeq.llm.pulse import COMMENT, Pulse
-from edgeq.llm.saying import answer_start, failed_of, status_of
+from edgeq.llm.requested import requested, with_model
+from edgeq.llm.saying import answer_start, failed_of
 from edgeq.llm.till import Bill
 from edgeq.reasons import REASONS
 from edgeq.response.relay import FULL_READ, Exchange
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
     from edgeq.llm.message import Event
     from edgeq.llm.route import ModelRoute
+    from edgeq.llm.shapes import Peek
     from edgeq.llm.speech import Asked
     from edgeq.policy.retry import RetryBudget
     from edgeq.route.table import Route
@@ -107,6 +109,7 @@ class ModelExchange(Exchange):
         "_size",
         "_stage",
         "_stopped",
+        "_streams",
         "_turns",
         "bill",
         "body",
@@ -151,6 +154,8 @@ class ModelExchange(Exchange):
         """Of a stream, before its first event."""
         self._head_sent: bool = False
         self._begun: bool = False
+        self._streams: bool = False
+        """A stream was asked for."""
         self._stopped: bool = False
         """The last event of the stream has come."""
         self._last_at: float = 0.0
@@ -225,6 +230,7 @@ class ModelExchange(Exchange):
         except Unmappable as error:
             self._refuse(error.param, error.message)
             return
+        self._streams = peek.stream is True and operation.kind == CHAT
         bill = self.bill
         reason = bill.identify(head)
         if reason:
@@ -254,8 +260,8 @@ class ModelExchange(Exchange):
             self.models.route.name,
             self.models.limits,
             body,
-            peek.max_tokens,
-            peek.n,
+            peek.output_tokens,
+            peek.n or 1,
             operation.kind == CHAT,
             now,
         )
@@ -263,7 +269,7 @@ class ModelExchange(Exchange):
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         keepalive_s = self.models.keepalive_s
-        if peek.stream and keepalive_s and self.head.minor:
+        if self._streams and keepalive_s and self.head.minor:
             self._pulse = Pulse(self)
             self.down.shard.wheel.schedule(self._pulse, now + keepalive_s)
         self._turn_to(self._order[0], now)
@@ -346,7 +352,7 @@ class ModelExchange(Exchange):
         assert operation is not None
         assert peek is not None
         if operation.dialect == choice.dialect:
-            return with_model(self.body, peek, choice.model, peek.stream)
+            return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
         losses = Losses(self.models.strict)
         what = self._asked
         if what is None:
@@ -382,7 +388,7 @@ class ModelExchange(Exchange):
                 (
                     b"POST ",
                     choice.path,
-                    speech.path_of(choice.dialect, operation, choice.model, peek.stream),
+                    speech.path_of(choice.dialect, operation, choice.model, self._streams),
                     b" HTTP/1.1\r\nHost: ",
                     up.pool.host or choice.upstream.host,
                     b"\r\n",
@@ -516,7 +522,7 @@ class ModelExchange(Exchange):
         else:
             up.reusable = False
         self._answer_kind = kind
-        if peek.stream and status == 200:
+        if self._streams and status == 200:
             if b"text/event-stream" not in answer_field(answer, b"content-type").lower():
                 self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
                 return
@@ -593,7 +599,7 @@ class ModelExchange(Exchange):
                 out = passing.feed(payload)
                 begun = passing.begun
                 failed = passing.failed
-                self._stopped = passing.done
+                self._stopped = passing.done or passing.finished
             else:
                 decoder = self._decoder
                 encoder = self._encoder
@@ -807,7 +813,7 @@ class ModelExchange(Exchange):
         if self._head_sent:
             self._end_cut("", failed.message, now)
             return
-        self._send(status_of(operation.dialect, failed), body)
+        self._send(errors.status_of(operation.dialect, failed), body)
         self._complete(now)
 
     def _whole_connection(self, now: float) -> None:
@@ -918,7 +924,7 @@ class ModelExchange(Exchange):
         if self._failed_by:
             detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"
         failed = failed_of(reason, detail, self._param)
-        self.status = status_of(dialect, failed)
+        self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
         return spoken(
             self.status,
@@ -1007,7 +1013,7 @@ class ModelExchange(Exchange):
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
         status = self.status
-        bill.settle(plan.name, self.choice, usage, peek.n, sent, status, now - self.begun_at, first_s, now)
+        bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, now - self.begun_at, first_s, now)
 
     def _end(self, now: float) -> None:
         if self.ended:

@@ -6,7 +6,6 @@ from typing import Final
 
 from edgeq.llm import message
 from edgeq.llm.message import Failed
-from edgeq.llm.operation import ANTHROPIC
 from edgeq.reasons import REASONS
 
 _KINDS: Final[dict[int, str]] = {
@@ -26,9 +25,6 @@ _KINDS: Final[dict[int, str]] = {
 }
 _BILLING: Final = frozenset(("budget_exhausted",))
 """429 by their row: OpenAI's clients know an exhausted budget so; Anthropic's know 402."""
-_OVERLOADED_STATUS: Final = 529
-"""Anthropic's own; its SDK tries again on it as on 503."""
-
 _STREAM: Final = b"\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _PHRASES: Final[dict[int, bytes]] = {200: b"200 OK"}
 
@@ -38,16 +34,6 @@ def failed_of(reason: str, detail: str, param: str) -> Failed:
     row = REASONS[reason]
     kind = message.BILLING if reason in _BILLING else _KINDS.get(row.status, message.INVALID)
     return Failed(row.status, kind, detail or row.hint, reason, param)
-
-
-def status_of(dialect: str, failed: Failed) -> int:
-    """The status by which a dialect's clients know it."""
-    if dialect == ANTHROPIC:
-        if failed.kind == message.OVERLOADED:
-            return _OVERLOADED_STATUS
-        if failed.kind == message.BILLING:
-            return 402
-    return failed.status
 
 
 def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor: int, request_id: bytes) -> bytes:

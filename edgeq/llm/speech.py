@@ -16,7 +16,7 @@ from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMIN
 
 if TYPE_CHECKING:
     from edgeq.llm.dialects.embeddings import EmbeddingRequest
-    from edgeq.llm.passing import Peek
+    from edgeq.llm.shapes import Peek
 
 _OPENAI_PATHS: Final = {CHAT: b"/chat/completions", EMBEDDINGS: b"/embeddings"}
 _ANTHROPIC_PATHS: Final = {CHAT: b"/messages", COUNT_TOKENS: b"/messages/count_tokens"}
@@ -79,7 +79,8 @@ def answer(operation: Operation, dialect: str, body: bytes, what: Asked, model: 
     if embedding is not None:
         vectors = embeddings.decode_gemini(body, embedding)
         vectors.model = vectors.model or model
-        return embeddings.encode_answer(vectors, embedding), vectors.usage
+        usage = Usage(vectors.input_tokens, 0)
+        return embeddings.encode_answer(vectors, embedding), usage
     if dialect == ANTHROPIC:
         found = anthropic.decode_answer(body)
     elif dialect == GEMINI:
