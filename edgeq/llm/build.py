@@ -12,6 +12,8 @@ from edgeq.config.units import parse_duration
 from edgeq.llm.operation import ANTHROPIC, GEMINI
 from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, KeyState, ModelPlan, Models
 from edgeq.llm.price import Tariff
+from edgeq.llm.prompt_cache import PromptCache
+from edgeq.llm.prompts import Prompts
 from edgeq.llm.route import ModelRoute
 from edgeq.llm.till import Till
 from edgeq.policy.hedge import HedgePolicy
@@ -29,6 +31,9 @@ class ModelBuilder:
         self._keys: dict[str, tuple[str, KeyState]] = {}
         """By the upstream's name, each with what the configuration says of its secret."""
         self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
+        self._caches: dict[str, PromptCache] = {}
+        """Of routes that have one."""
+        self._prompts = Prompts(())
 
     def build(
         self, config: Config, upstream_of: Callable[[str], Upstream], budget_of: Callable[[str], RetryBudget]
@@ -42,6 +47,7 @@ class ModelBuilder:
                 # A new secret deserves a new trial.
                 keys[full] = known if known is not None and known[0] == key.key else (key.key, KeyState(full))
         self._keys = keys
+        self._prompts = Prompts(config.prompt)
         plans = [self._plan(name, model, config, upstream_of, budget_of) for name, model in config.model.items()]
         aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}
         return Models(plans, aliases)
@@ -79,6 +85,35 @@ class ModelBuilder:
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
         return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits)
 
+    def route(self, name: str, config: RouteLlm, route: Route, models: Models, till: Till) -> ModelRoute:
+        """What [route.llm] says of `route`. A cache stays, with what it holds, while the route has one."""
+        cache: PromptCache | None = None
+        if config.cache is not None:
+            cache = self._caches.get(name)
+            if cache is None:
+                cache = self._caches[name] = PromptCache(config.cache)
+            else:
+                cache.configure(config.cache)
+        else:
+            self._caches.pop(name, None)
+        return ModelRoute(
+            route,
+            models,
+            till,
+            config.mode == "strict",
+            list(config.models),
+            config.model,
+            float(config.first_token),
+            float(config.between_tokens),
+            float(config.keepalive),
+            float(config.drain) if config.disconnect == "drain" else 0.0,
+            config.attempts,
+            config.limits,
+            self._prompts,
+            cache,
+            config.cache is not None and config.cache.share == "all",
+        )
+
     def _hedge(self, name: str, text: str) -> HedgePolicy | None:
         """When a second target is asked. What is measured stays while the policy does."""
         if text == "off":
@@ -88,24 +123,6 @@ class ModelBuilder:
         if known is None or known[0] != text:
             known = self._hedges[name] = (text, HedgePolicy(0.0 if text == "p95" else float(parse_duration(text))))
         return known[1]
-
-
-def model_route(config: RouteLlm, route: Route, models: Models, till: Till) -> ModelRoute:
-    """What [route.llm] says of `route`."""
-    return ModelRoute(
-        route,
-        models,
-        till,
-        config.mode == "strict",
-        list(config.models),
-        config.model,
-        float(config.first_token),
-        float(config.between_tokens),
-        float(config.keepalive),
-        float(config.drain) if config.disconnect == "drain" else 0.0,
-        config.attempts,
-        config.limits,
-    )
 
 
 def first_upstream(config: Config) -> str:

@@ -21,20 +21,38 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import orjson
+
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
 from edgeq.llm import message, speech
+from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
 from edgeq.llm.hedge import HedgeClock, ModelHedge
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
-from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, MODELS, OPENAI, Operation, model_of, operation_of
+from edgeq.llm.operation import (
+    ANTHROPIC,
+    CHAT,
+    COUNT_TOKENS,
+    MODELS,
+    OPENAI,
+    PROMPT_OPERATION,
+    Operation,
+    model_of,
+    operation_of,
+)
 from edgeq.llm.passing import PassThrough, usage_of
 from edgeq.llm.plan import Choice, ModelPlan
+from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider import judge
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import requested, with_model
 from edgeq.llm.saying import answer_start, failed_of
+from edgeq.llm.shapes import Peek
+from edgeq.llm.sharing import STREAM, Share
+from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
+from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
 from edgeq.response.relay import FULL_READ, Exchange
 from edgeq.response.rescue import UNKNOWN, spoken
@@ -47,9 +65,8 @@ if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
     from edgeq.llm.message import Event
+    from edgeq.llm.prompts import Prompt
     from edgeq.llm.route import ModelRoute
-    from edgeq.llm.shapes import Peek
-    from edgeq.llm.speech import Asked
     from edgeq.policy.retry import RetryBudget
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
@@ -64,6 +81,8 @@ MAX_ANSWER: Final = 64 * 1024 * 1024
 """Of a whole answer, which is held until its end: embeddings are the largest."""
 MAX_KEPT: Final = 256 * 1024
 """Of a stream before its first event."""
+_OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
+"""Ends that say nothing about what others would get."""
 _STAYS: Final = frozenset(
     (
         "client_gone",
@@ -106,6 +125,7 @@ class ModelExchange(Exchange):
         "_said",
         "_said_bytes",
         "_second",
+        "_share",
         "_size",
         "_stage",
         "_stopped",
@@ -113,6 +133,7 @@ class ModelExchange(Exchange):
         "_turns",
         "bill",
         "body",
+        "cached",
         "choice",
         "dropped",
         "first_event_at",
@@ -120,6 +141,7 @@ class ModelExchange(Exchange):
         "operation",
         "peek",
         "plan",
+        "prompt",
         "sent_body",
         "usage",
     )
@@ -178,6 +200,12 @@ class ModelExchange(Exchange):
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
         self._clock: HedgeClock | None = None
+        self._share: Share | None = None
+        """Its part in an answer that others may get as well."""
+        self.cached = ""
+        """What the cache has done: hit, joined, miss."""
+        self.prompt: Prompt | None = None
+        """Whose path it is."""
         self._left: bool = False
         """The client has left, and the answer is read to its end."""
 
@@ -207,59 +235,192 @@ class ModelExchange(Exchange):
                 self.end_by_defect(error)
 
     def _look(self, now: float) -> None:
-        """The whole request is here."""
+        """The whole request is here: who asks for what?"""
         self._stage = PLACE
         head = self.head
-        self.bill.tenant = self.tenant
-        operation = operation_of(head.path)
+        bill = self.bill
+        bill.tenant = self.tenant
+        chunks = self._chunks
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        versions = self.models.prompts.versions(head.path)
+        operation = PROMPT_OPERATION if versions else operation_of(head.path)
         self.operation = operation
         if operation is None:
-            self.fail("no_route", self._own_resource(), "the path is none of a model's API: see the README")
+            self.fail("no_route", self.own_resource(), "the path is none of a model's API: see docs/llm.md")
             return
-        if operation.kind == MODELS:
-            self._list_models(model_of(head.path) or b"")
-            return
-        if head.method != b"POST":
-            self.fail("method_refused", self._own_resource(), f"{operation.name} is asked for by POST")
-            return
-        chunks = self._chunks
-        self.body = body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        try:
-            self.peek = peek = requested(operation.dialect, body)
-        except Unmappable as error:
-            self._refuse(error.param, error.message)
-            return
-        self._streams = peek.stream is True and operation.kind == CHAT
-        bill = self.bill
         reason = bill.identify(head)
         if reason:
-            self.fail(reason, self._own_resource(), bill.detail)
+            self.fail(reason, self.own_resource(), bill.detail)
             return
         if bill.account is not None:
             self.tenant = bill.tenant
             self.weight = bill.weight()
+        if operation.kind == MODELS:
+            self._list_models(model_of(head.path) or b"")
+            return
+        if head.method != b"POST" and not (versions and head.method == b"GET"):
+            self.fail("method_refused", self.own_resource(), f"{operation.name} is asked for by POST")
+            return
+        try:
+            if versions:
+                if not self._fill_in(versions):
+                    return
+            else:
+                self.peek = requested(operation.dialect, self.body)
+        except Unmappable as error:
+            self._refuse(error.param, error.message)
+            return
+        peek = self.peek
+        assert peek is not None
+        self._streams = peek.stream is True and operation.kind == CHAT
         plan = self._plan_of(peek.model)
         if plan is None:
             return
         if operation.kind == COUNT_TOKENS:
             self._count_tokens(plan, now)
             return
-        if plan.degrade and plan.is_saturated(now):
-            smaller = self.models.models.find(plan.degrade)
-            if smaller is not None and not smaller.is_saturated(now):
-                plan = smaller
-                self.answer_lines += b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         self.plan = plan
         if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
+        keepalive_s = self.models.keepalive_s
+        if self._streams and keepalive_s and head.minor:
+            self._pulse = Pulse(self)
+            down = self.down
+            down.shard.wheel.schedule(self._pulse, now + keepalive_s)
+        if not self._is_shared(plan, operation, now):
+            self._pay(now)
+
+    def _fill_in(self, versions: list[str]) -> bool:
+        """The path is a prompt's: make its request. Returns: False if there is none to make. Raises: Unmappable."""
+        query = self.head.query
+        version = ""
+        for pair in query[1:].split(b"&"):
+            if pair.startswith(b"version="):
+                version = pair[8:].decode("latin-1")
+        prompt = self.models.prompts.find(self.head.path, version)
+        if prompt is None:
+            raise Unmappable("version", f"there is no version {version[:50]!r}; there are {', '.join(versions)}")
+        if self.head.method == b"GET":
+            self._send(200, prompt.description(versions))
+            self.finish_here()
+            return False
+        self.prompt = prompt
+        request = prompt.request(self.body)
+        self._asked = Asked(request, None)
+        self.peek = Peek(model=request.model, max_tokens=request.max_tokens)
+        self.priority = PRIORITIES[prompt.settings.priority.encode()]
+        return True
+
+    # -- an answer that is known, or on its way -----------------------------------------------------------------------
+
+    def _is_shared(self, plan: ModelPlan, operation: Operation, now: float) -> bool:
+        """Is the answer here, or on its way to somebody else?"""
+        cache = self.models.cache
+        if cache is None:
+            return False
+        tenant = "" if self.models.shares_cache else self.tenant.decode("latin-1")
+        what = f"{operation.dialect}/{operation.name}"
+        prompt = self.prompt
+        if prompt is not None:
+            what = f"{prompt.settings.path}/{prompt.settings.version}"
+        try:
+            asked: object = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return False
+        key = request_key(asked, what, plan.name, tenant) if isinstance(asked, dict) else b""
+        if not key:
+            return False
+        stored = cache.look(key, now)
+        if stored is not None:
+            self.cached = "hit"
+            self.answer_lines += b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
+            if stored.content_type == STREAM:
+                self.pass_on(stored.body, now)
+                self.end_shared(now)
+            else:
+                self.answer_shared(stored.body, now)
+            return True
+        share = self._share = Share(self)
+        if share.enter(cache, key):
+            self.cached = "joined"
+            self.answer_lines += b"x-edgeq-cache: joined\r\n"
+            share.more(now)
+            return True
+        self.cached = "miss"
+        self.answer_lines += b"x-edgeq-cache: miss\r\n"
+        return False
+
+    def pass_on(self, data: bytes, now: float) -> None:
+        """Events of an answer that is not asked for by this exchange."""
+        self._open_stream()
+        if not self.first_event_at:
+            self.first_event_at = now
+        self._last_at = now
+        self.answer_bytes += len(data)
+        self.down.transport.write(chunk(data) if self.head.minor else data)
+
+    def end_shared(self, now: float) -> None:
+        """All of such a stream is written."""
+        self._open_stream()
+        if self.head.minor:
+            self.down.transport.write(LAST_CHUNK)
+        self.finish_here()
+
+    def answer_shared(self, body: bytes, now: float) -> None:
+        """A whole answer that was not asked for by this exchange."""
+        self.first_event_at = now
+        self._send(200, body)
+        self.finish_here()
+
+    def go_alone(self, now: float) -> None:
+        """There is nobody to follow any more."""
+        try:
+            self._pay(now)
+        except Exception as error:  # of our own; whoever says so has no part in it
+            self.end_by_defect(error)
+
+    def drop_unwanted(self) -> None:
+        """Its client has left, and now all who followed have, too."""
+        super().client_gone()
+
+    def hold_back(self) -> None:
+        """Who follows is behind: do not read the upstream for now."""
+        up = self.up
+        if up is not None:
+            up.transport.pause_reading()
+
+    def resume_answer(self) -> None:
+        share = self._share
+        if share is not None and not share.leads:
+            share.more(monotonic())
+        else:
+            super().resume_answer()
+
+    # -- what it may cost ---------------------------------------------------------------------------------------------
+
+    def _pay(self, now: float) -> None:
+        """Reserve what it is expected to use, and ask the first target."""
+        plan = self.plan
+        peek = self.peek
+        operation = self.operation
+        assert plan is not None
+        assert peek is not None
+        assert operation is not None
+        if plan.degrade and plan.is_saturated(now):
+            smaller = self.models.models.find(plan.degrade)
+            if smaller is not None and not smaller.is_saturated(now):
+                plan = self.plan = smaller
+                self.answer_lines += b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         self._order = plan.order(now)
-        refusal = bill.reserve(
+        prompt = self.prompt
+        refusal = self.bill.reserve(
             plan,
             self._order[0],
             self.models.route.name,
             self.models.limits,
-            body,
+            None if prompt is None else prompt.settings,
+            self.body,
             peek.output_tokens,
             peek.n or 1,
             operation.kind == CHAT,
@@ -268,10 +429,6 @@ class ModelExchange(Exchange):
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
-        keepalive_s = self.models.keepalive_s
-        if self._streams and keepalive_s and self.head.minor:
-            self._pulse = Pulse(self)
-            self.down.shard.wheel.schedule(self._pulse, now + keepalive_s)
         self._turn_to(self._order[0], now)
 
     def _count_tokens(self, plan: ModelPlan, now: float) -> None:
@@ -297,32 +454,33 @@ class ModelExchange(Exchange):
         plan = models.models.find(name)
         if plan is None or name not in models.names:
             self._param = "model"
-            self.fail("model_not_found", self._own_resource(), f'there is no model "{name[:100]}" here')
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
             return None
         if not self.bill.may_use(plan.name):
             self._param = "model"
-            self.fail("model_not_allowed", self._own_resource(), f'this key may not use "{name[:100]}"')
+            self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
             return None
         return plan
 
-    def _own_resource(self) -> str:
+    def own_resource(self) -> str:
+        """The route's."""
         return self.models.route.resource
 
     def _refuse(self, param: str, text: str) -> None:
         """The request itself makes no sense, or cannot be said to the target."""
         self._param = param
-        self.fail("model_request_invalid", self._own_resource(), f"{param}: {text}" if param else text)
+        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
 
     def _list_models(self, name: bytes) -> None:
         if self.head.method not in (b"GET", b"HEAD"):
-            self.fail("method_refused", self._own_resource(), "models are listed by GET")
+            self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
         models = self.models
         is_anthropic = field_value(self.head, b"anthropic-version") != b""
         one = name.decode("latin-1")
         if one and one not in models.names:
             self._param = "model"
-            self.fail("model_not_found", self._own_resource(), f'there is no model "{one[:100]}" here')
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
             return
         self._send(200, model_body(one, is_anthropic) if one else list_body(models.names, is_anthropic))
         self.finish_here()
@@ -351,7 +509,7 @@ class ModelExchange(Exchange):
         peek = self.peek
         assert operation is not None
         assert peek is not None
-        if operation.dialect == choice.dialect:
+        if operation.dialect == choice.dialect and self.prompt is None:
             return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
         losses = Losses(self.models.strict)
         what = self._asked
@@ -630,6 +788,8 @@ class ModelExchange(Exchange):
         if out:
             self._last_at = now
             self.answer_bytes += len(out)
+            if self._share is not None:
+                self._share.add(out, now)
             self.down.transport.write(chunk(out) if self.head.minor else out)
         if failed is not None:  # the target has said so itself, in the client's dialect
             self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
@@ -664,6 +824,8 @@ class ModelExchange(Exchange):
         held = self.held
         if held is not None and held.watcher is not None:
             held.hear(self)
+        if self._share is not None:
+            self._share.begin(True)
         self._open_stream()
 
     def _first_event(self, now: float) -> None:
@@ -730,6 +892,10 @@ class ModelExchange(Exchange):
             if encoder is not None:
                 out += encoder.end()
         self._open_stream()
+        share = self._share
+        if share is not None:
+            share.add(out, now)
+            share.finish(self._begun, now)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
@@ -750,21 +916,40 @@ class ModelExchange(Exchange):
             self._fail_by(errors.decode_error(choice.dialect, said.status, body), now)
             return
         try:
-            if operation.dialect == choice.dialect:
+            if operation.dialect == choice.dialect and self.prompt is None:
                 self.usage = usage_of(operation.dialect, body)
             else:
-                what = self._asked
-                peek = self.peek
-                assert what is not None
-                assert peek is not None
-                body, self.usage = speech.answer(operation, choice.dialect, body, what, peek.model)
-        except ValueError as error:
+                body = self._translated(choice, body)
+        except (ValueError, NotJson) as error:
             resource = "" if up is None else up.pool.resource
             self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
             return
         self._first_event(now)
+        share = self._share
+        if share is not None:
+            share.begin(False)
+            share.add(body, now)
+            share.finish(True, now)
         self._send(200, body)
         self._complete(now)
+
+    def _translated(self, choice: Choice, body: bytes) -> bytes:
+        """A target's whole answer in the client's words. Raises: ValueError if it is none, NotJson."""
+        operation = self.operation
+        what = self._asked
+        peek = self.peek
+        assert operation is not None
+        assert what is not None
+        assert peek is not None
+        if what.embedding is not None:
+            body, self.usage = speech.vectors(body, what.embedding, peek.model)
+            return body
+        answer = speech.heard(choice.dialect, body, peek.model)
+        self.usage = answer.usage
+        prompt = self.prompt
+        if prompt is not None and prompt.settings.answer != "chat":
+            return prompt.answer(answer)
+        return speech.said(operation.dialect, answer, what)
 
     def _send(self, status: int, body: bytes) -> None:
         """Write a whole answer."""
@@ -975,18 +1160,23 @@ class ModelExchange(Exchange):
 
     def client_gone(self) -> None:
         drain_s = self.models.drain_s
-        if self.ended or not drain_s or self.up is None or self._stage == COLLECT or self._left:
+        now = monotonic()
+        share = self._share
+        is_wanted = share is not None and not self.ended and share.go_on_without_client(now)
+        if self.ended or self._left or not (is_wanted or (drain_s and self.up is not None)):
             super().client_gone()
             return
-        # What has been paid for is read to its end, for what it says of its usage.
+        # Others wait for it; or what has been paid for is read to its end, for what it says of its usage.
         self._left = True
-        now = monotonic()
+        if is_wanted:
+            drain_s = NEVER
         self.reason = "client_gone"
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
-        up = self.up
         self.down = self.down.detach(self)
-        up.transport.resume_reading()
+        up = self.up
+        if up is not None:
+            up.transport.resume_reading()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -1034,6 +1224,10 @@ class ModelExchange(Exchange):
             second.cancel(now)
         self._count_no_more()
         self._settle(now)
+        share = self._share
+        if share is not None:
+            self._share = None
+            share.end(self.reason not in _OWN_END, now)
         if self._left:
             self.status = 499
             self.reason = "client_gone"

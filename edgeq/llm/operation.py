@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from typing import Final
 
-# Dialects.
-OPENAI: Final = "openai"
-RESPONSES: Final = "responses"
-ANTHROPIC: Final = "anthropic"
-GEMINI: Final = "gemini"
+from edgeq.llm.dialects.base import ANTHROPIC as ANTHROPIC
+from edgeq.llm.dialects.base import GEMINI as GEMINI
+from edgeq.llm.dialects.base import OPENAI as OPENAI
+from edgeq.llm.dialects.base import RESPONSES as RESPONSES
 
 # What is asked for.
 CHAT: Final = 0
 EMBEDDINGS: Final = 1
 COUNT_TOKENS: Final = 2
 MODELS: Final = 3
-PROMPT: Final = 4
 
 
 class Operation:
@@ -41,7 +39,8 @@ _BY_END: Final[dict[bytes, Operation]] = {
     b"/messages/count_tokens": Operation(COUNT_TOKENS, ANTHROPIC, "count_tokens"),
 }
 MODELS_OPERATION: Final = Operation(MODELS, OPENAI, "models")
-PROMPT_OPERATION: Final = Operation(PROMPT, OPENAI, "chat")
+PROMPT_OPERATION: Final = Operation(CHAT, OPENAI, "chat")
+"""Of a path that is a prompt's."""
 
 
 def operation_of(path: bytes) -> Operation | None:

@@ -11,6 +11,8 @@ from edgeq.route.table import Route
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
     from edgeq.listener.connection import Downstream
+    from edgeq.llm.prompt_cache import PromptCache
+    from edgeq.llm.prompts import Prompts
     from edgeq.llm.till import Till
     from edgeq.response.relay import Exchange
     from edgeq.upstream.upstream import Upstream
@@ -24,6 +26,7 @@ class ModelRoute:
         "_beside",
         "attempts",
         "between_s",
+        "cache",
         "default_model",
         "drain_s",
         "first_s",
@@ -31,7 +34,9 @@ class ModelRoute:
         "limits",
         "models",
         "names",
+        "prompts",
         "route",
+        "shares_cache",
         "strict",
         "till",
     )
@@ -50,6 +55,9 @@ class ModelRoute:
         drain_s: float,
         attempts: int,
         limits: TokenLimits,
+        prompts: Prompts,
+        cache: PromptCache | None,
+        shares_cache: bool,
     ) -> None:
         """Args: route is the one that requests match; names are the models that it serves, none for all; drain_s 0.0:
         who has left is not read to the end."""
@@ -66,6 +74,11 @@ class ModelRoute:
         self.attempts: int = attempts
         self.limits: TokenLimits = limits
         """Of each tenant."""
+        self.prompts: Prompts = prompts
+        """Of all routes."""
+        self.cache: PromptCache | None = cache
+        self.shares_cache: bool = shares_cache
+        """A tenant may get what another one was answered."""
         self._beside: dict[str, Route] = {}
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:

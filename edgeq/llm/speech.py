@@ -70,17 +70,15 @@ def path_of(dialect: str, operation: Operation, model: str, stream: bool) -> byt
     return (_ANTHROPIC_PATHS if dialect == ANTHROPIC else _OPENAI_PATHS)[operation.kind]
 
 
-def answer(operation: Operation, dialect: str, body: bytes, what: Asked, model: str) -> tuple[bytes, Usage]:
-    """A target's whole answer in the client's words, and what it has used.
+def vectors(body: bytes, embedding: EmbeddingRequest, model: str) -> tuple[bytes, Usage]:
+    """Gemini's embeddings as OpenAI's, and what they have used. Raises: ValueError if they are none."""
+    found = embeddings.decode_gemini(body, embedding)
+    found.model = found.model or model
+    return embeddings.encode_answer(found, embedding), Usage(found.input_tokens, 0)
 
-    `model`: as the client calls it, where the target does not say. Raises: ValueError if it is none.
-    """
-    embedding = what.embedding
-    if embedding is not None:
-        vectors = embeddings.decode_gemini(body, embedding)
-        vectors.model = vectors.model or model
-        usage = Usage(vectors.input_tokens, 0)
-        return embeddings.encode_answer(vectors, embedding), usage
+
+def heard(dialect: str, body: bytes, model: str) -> Answer:
+    """A target's whole answer. `model`: what it is called where the target does not say. Raises: ValueError."""
     if dialect == ANTHROPIC:
         found = anthropic.decode_answer(body)
     elif dialect == GEMINI:
@@ -88,15 +86,18 @@ def answer(operation: Operation, dialect: str, body: bytes, what: Asked, model: 
     else:
         found = openai_chat.decode_answer(body)
     found.model = found.model or model
-    return _encoded(operation.dialect, found, what.request), found.usage
+    found.created = found.created or int(time())
+    return found
 
 
-def _encoded(dialect: str, found: Answer, request: Request | None) -> bytes:
+def said(dialect: str, answer: Answer, what: Asked) -> bytes:
+    """It in the words of a client of this dialect."""
+    request = what.request
     if dialect == ANTHROPIC:
-        return anthropic.encode_answer(found, request)
+        return anthropic.encode_answer(answer, request)
     if dialect == RESPONSES:
-        return responses.encode_answer(found, request)
-    return openai_chat.encode_answer(found, request)
+        return responses.encode_answer(answer, request)
+    return openai_chat.encode_answer(answer, request)
 
 
 def decoder(dialect: str) -> StreamDecoder:

@@ -18,11 +18,11 @@ from edgeq.llm.affinity import Affinity
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import KEY, MODEL, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.meter import KEY, MODEL, PROMPT, TEAM, TENANT, Meter, Refusal
 from edgeq.policy.tenant import credential_of
 
 if TYPE_CHECKING:
-    from edgeq.config.schema_llm import TokenLimits
+    from edgeq.config.schema_llm import Prompt, TokenLimits
     from edgeq.llm.plan import Choice, ModelPlan
     from edgeq.wire.head import RequestHead
 
@@ -93,6 +93,7 @@ class Bill:
         choice: Choice,
         route: str,
         of_tenant: TokenLimits,
+        prompt: Prompt | None,
         body: bytes,
         max_tokens: int,
         answers: int,
@@ -101,8 +102,9 @@ class Bill:
     ) -> Refusal | None:
         """Reserve what is expected of it, or say why not.
 
-        Args: route and of_tenant are the route's name and what it grants each tenant; max_tokens, answers as the
-        request says (0 and 1 if it does not); speaks: the model will say something, as for embeddings it does not.
+        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is;
+        max_tokens, answers as the request says (0 and 1 if it does not); speaks: the model will say something, as for
+        embeddings it does not.
         """
         till = self.till
         ledger = till.ledger
@@ -114,6 +116,8 @@ class Bill:
                 meters.append(ledger.meter(_KINDS[kind], name, limits))
         if of_tenant != NO_LIMITS:
             meters.append(ledger.meter(TENANT, f"{route}:{self.tenant.decode('latin-1')}", of_tenant))
+        if prompt is not None and prompt.limits != NO_LIMITS:
+            meters.append(ledger.meter(PROMPT, f"{prompt.name}:{self.tenant.decode('latin-1')}", prompt.limits))
         if plan.limits != NO_LIMITS:
             meters.append(ledger.meter(MODEL, plan.name, plan.limits))
         usual = choice.max_tokens if speaks else 0

@@ -38,7 +38,7 @@ from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.llm.accounts import AccountsHolder
-from edgeq.llm.build import ModelBuilder, first_upstream, model_route
+from edgeq.llm.build import ModelBuilder, first_upstream
 from edgeq.llm.ledger import Ledger
 from edgeq.llm.plan import Models
 from edgeq.llm.till import Till
@@ -277,7 +277,8 @@ class App:
             del self._budgets[name]
             self._resources.forget_endpoint(self._budget_cells.pop(name))
         self._models = self._build_models(config, lenient)
-        shard.routes = RouteTable([self._route(route) for route in _routes(config)])
+        routes = {route.name: self._route(route) for route in _routes(config)}
+        shard.routes = RouteTable([*routes.values(), *self._prompt_routes(config, routes)])
         shard.generation = generation
         hedged = {route.name for route in config.route if route.retry.hedge != "off"}
         self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
@@ -345,6 +346,17 @@ class App:
             self._log.error("models.failed", problem=str(error))
             return self._models
 
+    def _prompt_routes(self, config: Config, routes: dict[str, Route]) -> list[Route]:
+        """A prompt's path belongs to its route, whatever that matches."""
+        found: dict[str, Route] = {}
+        for prompt in config.prompt:
+            own = routes[prompt.route]
+            path = prompt.path.encode()
+            made = Route(own.name, own.host, path, own.upstream, b"", own.timeout_s, own.body_bytes, own.generation)
+            made.terms, made.tenants, made.bulkhead, made.llm = own.terms, own.tenants, own.bulkhead, own.llm
+            found[f"{own.name} {prompt.path}"] = made
+        return list(found.values())
+
     def _upstream_of(self, name: str) -> Upstream:
         return self._services[name].upstream
 
@@ -367,7 +379,7 @@ class App:
         )
         route.terms = self._terms(config)
         if llm is not None and self._models is not None:
-            route.llm = model_route(llm, route, self._models, self._till)
+            route.llm = self._model_builder.route(config.name, llm, route, self._models, self._till)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
         if self._config.tenant.limit:
