@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -57,7 +58,7 @@ ANTHROPIC = [
 def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     """The stream in pieces."""
     edges = [0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)]
-    return [stream[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [stream[start:end] for start, end in pairwise(edges)]
 
 
 CUTS = st.lists(st.integers(0, 10_000), max_size=8)
@@ -144,9 +145,9 @@ def test_errors_within_a_stream() -> None:
 def test_an_event_that_never_ends() -> None:
     """It does not fill the memory."""
     passing = PassThrough("openai", False)
+    passing.feed(b"x" * 16 * 1024 * 1024)
     with pytest.raises(ValueError, match="an event of more than"):
-        for _ in range(20):
-            passing.feed(b"x" * 1024 * 1024)
+        passing.feed(b"x")
 
 
 @pytest.mark.parametrize(
