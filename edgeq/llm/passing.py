@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Of an event: a line's end and an empty line."""
 
-_TEXTS: Final = (b'"content":"', b'"arguments":"', b'"reasoning_content":"', b'"reasoning":"', b'"refusal":"')
-_ANTHROPIC_TEXTS: Final = (b'"text":"', b'"partial_json":"', b'"thinking":"')
+_TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
+_ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
+
+_QUOTE: Final = 34
+_BACKSLASH: Final = 92
 
 
 def usage_of(dialect: str, body: bytes) -> Usage:
@@ -129,7 +132,7 @@ class PassThrough:
         if b"\r" in data:
             return self._feed_lines(data)
         end = data.find(b"\n\n") + 2
-        if end == len(data):
+        if end == len(data) and end > 1:
             return data if self._see(data) else b""
         passed: list[bytes] = []
         start = 0
@@ -172,7 +175,7 @@ class PassThrough:
         if b'"error"' in event:
             self._see_error(event)
         at = event.find(b'"usage":')
-        if at >= 0 and not event.startswith((b"null", b" null"), at + 8):
+        if at >= 0 and not _is_null(event, at + 8):
             return self._see_usage(event)
         at = event.find(b'"delta":')
         if at >= 0:
@@ -187,16 +190,24 @@ class PassThrough:
             start = event.find(key, at)
             if start >= 0:
                 self._count(event, start + len(key))
-        if not self.begun and b'"tool_calls":[' in event:
-            self.begun = True
-        if not self.finished and b'"finish_reason":"' in event:
-            self.finished = True
-            self.begun = True
+        if not self.begun:
+            calls = event.find(b'"tool_calls":', at)
+            self.begun = calls >= 0 and not _is_null(event, calls + 13)
+        if not self.finished:
+            reason = event.find(b'"finish_reason":', at)
+            if reason >= 0 and not _is_null(event, reason + 16):
+                self.finished = True
+                self.begun = True
 
     def _count(self, event: bytes, start: int) -> None:
-        """A text of the model begins there."""
+        """A value stands there, a text of the model or null."""
+        if event[start] == 32:
+            start += 1
+        if event[start] != _QUOTE:
+            return
+        start += 1
         end = event.find(b'"', start)
-        while end > start and event[end - 1] == 92 and _is_escaped(event, end):
+        while end > start and event[end - 1] == _BACKSLASH and _is_escaped(event, end):
             end = event.find(b'"', end + 1)
         if end > start:
             self.output_bytes += end - start
@@ -231,24 +242,23 @@ class PassThrough:
 
     def _see_anthropic(self, event: bytes) -> None:
         if event.startswith(b"event: content_block_delta\n"):
-            for key in _ANTHROPIC_TEXTS:
-                start = event.find(key)
-                if start >= 0:
-                    self._count(event, start + len(key))
-                    break
+            self._see_block_delta(event)
             return
         for one in EventReader().feed(event):
             name = one.event
             try:
                 if name == b"content_block_start":
                     self.begun = True
+                elif name == b"content_block_delta":
+                    self._see_block_delta(event)
                 elif name == b"message_start":
                     begins = as_begins.decode(one.data).message
                     if begins is not None and begins.usage is not None:
                         _learn(ANTHROPIC, self.usage, begins.usage)
                 elif name == b"message_delta":
                     self.begun = True
-                    self.finished = self.finished or b'"stop_reason":"' in one.data
+                    reason = one.data.find(b'"stop_reason":')
+                    self.finished = self.finished or (reason >= 0 and not _is_null(one.data, reason + 14))
                     told = as_usage.decode(one.data).usage
                     if told is not None:
                         _learn(ANTHROPIC, self.usage, told)
@@ -262,10 +272,23 @@ class PassThrough:
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue
 
+    def _see_block_delta(self, event: bytes) -> None:
+        """Its delta has one text."""
+        for key in _ANTHROPIC_TEXTS:
+            start = event.find(key)
+            if start >= 0:
+                self._count(event, start + len(key))
+                return
+
+
+def _is_null(event: bytes, at: int) -> bool:
+    """The value there is null; some servers put a space before it."""
+    return event.startswith((b"null", b" null"), at)
+
 
 def _is_escaped(event: bytes, at: int) -> bool:
     """The quote there has an odd number of backslashes before it."""
     start = at
-    while event[start - 1] == 92:
+    while event[start - 1] == _BACKSLASH:
         start -= 1
     return (at - start) % 2 == 1
