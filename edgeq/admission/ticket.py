@@ -56,6 +56,7 @@ class Ticket:
         "charged_flow",
         "charged_s",
         "cohort",
+        "cost",
         "deadline_at",
         "elder",
         "flow",
@@ -86,6 +87,9 @@ class Ticket:
         """The tenant's share, relative to others."""
         self.size_bytes: int = 0
         """Memory that it holds while it waits."""
+        self.cost: float = 0.0
+        """What its tenant's flow is charged with, where that is known before (tokens); 0.0: the usual time of a place.
+        Must not change while it waits."""
         self.waits_in: Lobby | None = None
         # The permit taken last, and those before it.
         self.held: Bulkhead | None = None
