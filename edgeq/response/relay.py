@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.ticket import DROPPED, IGNORED, OK
+from edgeq.admission.ticket import DROPPED, IGNORED, OK, Lobby
 from edgeq.policy.headers import TRACE_BEGIN, TRACE_SPANS, forward_prefix, trace_lines
 from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
@@ -186,13 +186,13 @@ class Exchange(Attempt):
                 return own
         return None
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+    def granted(self, lobby: Lobby, now: float) -> None:
         """The wait is over."""
         if self.trace is not None:
             self.trace.end_wait(now)
         route = self.route
         try:
-            if route is not None and bulkhead is route.upstream.bulkhead:
+            if route is not None and lobby is route.upstream.bulkhead:
                 self._submit(route.upstream)
             else:
                 self.enter(now)
@@ -1001,9 +1001,9 @@ class Exchange(Attempt):
 
     def _drop_upstream(self) -> None:
         self.leave_upstream()
-        bulkhead = self.waits_in
-        if bulkhead is not None:
-            bulkhead.cancel(self, monotonic())
+        lobby = self.waits_in
+        if lobby is not None:
+            lobby.cancel(self, monotonic())
 
     # -- flow control -------------------------------------------------------------------------------------------------
 
