@@ -79,6 +79,9 @@ def _messages(prompt: Prompt, path: Path, findings: Findings) -> None:
     whole = True
     for number, message in enumerate(prompt.messages):
         where = (*path, "messages", number, "text")
+        if findings.blames(where):
+            whole = False
+            continue
         try:
             names = Template(message.text).names()
         except ValueError as error:

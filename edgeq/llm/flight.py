@@ -24,7 +24,7 @@ Invariants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edgeq.cache.flight import MAX_JOINED
 
@@ -35,39 +35,52 @@ LAG_BYTES: Final = 64 * 1024
 _TAKE_BYTES: Final = 64 * 1024
 
 
-class Party:
-    """Who gets the answer; the base of what stands between a flight and an exchange. It leads, or follows."""
+class Party(Protocol):
+    """Who gets the answer, as a flight sees it: an exchange, or what stands for it."""
 
-    __slots__ = ("index", "taken_bytes")
+    def more(self, now: float) -> None:
+        """As follower: there is something to take, or the end has come (`Seat.has_ended`)."""
 
-    def __init__(self) -> None:
+    def lead(self, now: float) -> None:
+        """As follower who has got nothing yet: it leads the flight from now on, and goes to the upstream."""
+
+    def alone(self, now: float) -> None:
+        """As follower who has got nothing: it is in no flight any more, and goes on its own."""
+
+    def broken(self, reason: str, now: float) -> None:
+        """As follower who has got a part: there will be no more. Reason: "lost" or "slow"."""
+
+    def unwanted(self, now: float) -> None:
+        """As leader who has left: nobody wants the upstream's answer any more. Also from within `Flight.add`."""
+
+    def resume(self) -> None:
+        """As leader who has left, after `Flight.add` has returned False: read on."""
+
+
+class Seat:
+    """A follower's place in a flight: how far it has got."""
+
+    __slots__ = ("flight", "index", "party", "taken_bytes")
+
+    def __init__(self, flight: Flight, party: Party) -> None:
+        self.flight: Flight = flight
+        self.party: Party = party
         self.index: int = 0
         """Of the next piece to take."""
         self.taken_bytes: int = 0
 
-    def more(self, now: float) -> None:
-        """As follower: there is something to take, or the end has come (`Flight.has_ended`)."""
-        raise NotImplementedError
+    def take(self) -> bytes:
+        """What comes next, about 64 KiB at most; empty: nothing yet, or the end."""
+        return self.flight.take(self)
 
-    def lead(self, now: float) -> None:
-        """As follower who has got nothing yet: it leads from now on, and goes to the upstream."""
-        raise NotImplementedError
+    def has_ended(self) -> bool:
+        """Has it got all of a complete answer?"""
+        flight = self.flight
+        return flight.ended and self.taken_bytes >= flight.total_bytes
 
-    def alone(self, now: float) -> None:
-        """As follower who has got nothing: it is in no flight any more, and goes on its own."""
-        raise NotImplementedError
-
-    def broken(self, reason: str, now: float) -> None:
-        """As follower who has got a part: there will be no more. Reason: "lost" or "slow"."""
-        raise NotImplementedError
-
-    def unwanted(self, now: float) -> None:
-        """As leader who has left: nobody wants the upstream's answer any more. Also from within `Flight.add`."""
-        raise NotImplementedError
-
-    def resume(self) -> None:
-        """As leader who has left, after `Flight.add` has returned False: read on."""
-        raise NotImplementedError
+    def leave(self, now: float) -> None:
+        """Its client has gone, or has got everything. More than once does no harm."""
+        self.flight.part(self, now)
 
 
 class Flight:
@@ -101,7 +114,7 @@ class Flight:
         self.leader: Party = leader
         self.is_led: bool = True
         """The leader's client is still there."""
-        self.followers: dict[Party, None] = {}
+        self.followers: dict[Seat, None] = {}
         """In order of arrival."""
         self.taken_over: bool = False
         """A leader has failed, and another one has taken its place."""
@@ -125,25 +138,24 @@ class Flight:
 
     # -- followers ----------------------------------------------------------------------------------------------------
 
-    def take_along(self, party: Party) -> bool:
-        """A follower more. Returns: False if it comes too late, or there are too many."""
+    def take_along(self, party: Party) -> Seat | None:
+        """A follower more. Returns: None if it comes too late, or there are too many."""
         if self.ended or not self.recorded or self.total_bytes > self._cache.max_object // 2:
-            return False
+            return None
         if len(self.followers) >= MAX_JOINED:
-            return False
-        party.index = 0
-        party.taken_bytes = 0
-        self.followers[party] = None
-        return True
+            return None
+        seat = Seat(self, party)
+        self.followers[seat] = None
+        return seat
 
-    def take(self, party: Party) -> bytes:
-        """What comes next for a follower, about 64 KiB at most; empty: nothing yet, or the end."""
+    def take(self, seat: Seat) -> bytes:
+        """See `Seat.take`."""
         if self._whole:
-            at = party.taken_bytes
+            at = seat.taken_bytes
             data = self._whole[at : at + _TAKE_BYTES]
         else:
             pieces = self._pieces
-            at = party.index - self._first
+            at = seat.index - self._first
             if at >= len(pieces):
                 return b""
             end = at
@@ -152,16 +164,19 @@ class Flight:
                 size += len(pieces[end])
                 end += 1
             data = pieces[at] if end == at + 1 else b"".join(pieces[at:end])
-            party.index += end - at
-        party.taken_bytes += len(data)
-        if self._paused and self.total_bytes - party.taken_bytes <= LAG_BYTES // 2:
+            seat.index += end - at
+        seat.taken_bytes += len(data)
+        if self._paused and self.total_bytes - seat.taken_bytes <= LAG_BYTES // 2:
             self._paused = False
             self.leader.resume()
         return data
 
-    def has_ended(self, party: Party) -> bool:
-        """Has a follower got all of a complete answer?"""
-        return self.ended and party.taken_bytes >= self.total_bytes
+    def part(self, seat: Seat, now: float) -> None:
+        """See `Seat.leave`."""
+        self._remove(seat)
+        if not self.is_led and not self.followers and not self.ended:
+            self._end()
+            self.leader.unwanted(now)
 
     # -- the leader ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +204,7 @@ class Flight:
         if not self.recorded:
             self._forget(now)
         if not self.is_led and self.followers:
-            self._paused = min([self.total_bytes - party.taken_bytes for party in self.followers]) > LAG_BYTES
+            self._paused = min([self.total_bytes - seat.taken_bytes for seat in self.followers]) > LAG_BYTES
         return not self._paused
 
     def finish(self, good: bool, now: float) -> None:
@@ -213,30 +228,21 @@ class Flight:
             self.taken_over = self.taken_over or failed
             heir = next(iter(self.followers))
             del self.followers[heir]
-            self.leader = heir
+            self.leader = heir.party
             self.is_led = True
-            heir.lead(now)
+            heir.party.lead(now)
             return
         self._end()
-        for party in list(self.followers):
-            if party in self.followers:
-                self._part(party)
-                if party.taken_bytes:
-                    party.broken("lost", now)
-                else:
-                    party.alone(now)
+        for seat in list(self.followers):
+            if seat in self.followers:
+                self._break(seat, "lost", now)
 
-    def leave(self, party: Party, now: float) -> bool:
-        """Somebody's client has gone, or has got everything.
+    def leave(self, now: float) -> bool:
+        """The leader's client has gone.
 
-        Returns: of a leader whether its upstream's answer is still wanted: then it goes on with add, finish or lost.
+        Returns: whether its upstream's answer is still wanted: then it goes on with add, finish or lost, until
+        `Party.unwanted`.
         """
-        if party is not self.leader:
-            self._part(party)
-            if not self.is_led and not self.followers and not self.ended:
-                self._end()
-                self.leader.unwanted(now)
-            return False
         if self.ended or not self.is_led:
             return False
         if not self.followers:
@@ -247,9 +253,9 @@ class Flight:
 
     def _tell(self, now: float) -> bool:
         """There is something to take, or the end has come. Returns: has the flight ended?"""
-        for party in list(self.followers):
-            if party in self.followers:
-                party.more(now)
+        for seat in list(self.followers):
+            if seat in self.followers:
+                seat.party.more(now)
         return self.ended
 
     # -- what is kept -------------------------------------------------------------------------------------------------
@@ -271,10 +277,10 @@ class Flight:
     def _forget(self, now: float) -> None:
         """Not recorded: keep what followers have not taken, and break those who are too far behind."""
         while True:
-            slowest: Party | None = None
-            for party in self.followers:
-                if slowest is None or party.index < slowest.index:
-                    slowest = party
+            slowest: Seat | None = None
+            for seat in self.followers:
+                if slowest is None or seat.index < slowest.index:
+                    slowest = seat
             taken = len(self._pieces) if slowest is None else slowest.index - self._first
             for piece in self._pieces[:taken]:
                 self._kept_bytes -= len(piece)
@@ -285,15 +291,18 @@ class Flight:
                 return
             if self._kept_bytes <= LAG_BYTES or (not self.is_led and len(self.followers) == 1):
                 return
-            self._part(slowest)
-            if slowest.taken_bytes:
-                slowest.broken("slow", now)
-            else:
-                slowest.alone(now)
+            self._break(slowest, "slow", now)
 
-    def _part(self, party: Party) -> None:
+    def _break(self, seat: Seat, reason: str, now: float) -> None:
+        self._remove(seat)
+        if seat.taken_bytes:
+            seat.party.broken(reason, now)
+        else:
+            seat.party.alone(now)
+
+    def _remove(self, seat: Seat) -> None:
         """A follower less; who was the last one of an answer that has ended takes it along."""
-        self.followers.pop(party, None)
+        self.followers.pop(seat, None)
         if self.ended and not self.followers:
             self._let_go()
 

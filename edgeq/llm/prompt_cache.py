@@ -21,7 +21,7 @@ from edgeq.llm.flight import Flight
 
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import PromptCache as Settings
-    from edgeq.llm.flight import Party
+    from edgeq.llm.flight import Party, Seat
 
 OVERHEAD_BYTES: Final = 600
 """Of an answer beside its bytes: the object, its key, its place in the dictionary."""
@@ -86,16 +86,16 @@ class PromptCache(Sieve):
         self.hits += 1
         return found
 
-    def join(self, key: bytes, party: Party) -> Flight | None:
+    def join(self, key: bytes, party: Party) -> Seat | None:
         """Follow the flight of the same request; None: there is none that takes others along.
 
-        The party then takes what has come (`Flight.take`), and is told of more.
+        The party then takes what has come (`Seat.take`), is told of more, and leaves in the end.
         """
         flight = self.flights.get(key) if self.joins else None
-        if flight is None or not flight.take_along(party):
-            return None
-        self.joined += 1
-        return flight
+        seat = flight.take_along(party) if flight is not None else None
+        if seat is not None:
+            self.joined += 1
+        return seat
 
     def lead(self, key: bytes, party: Party) -> Flight:
         """Go to the upstream, for oneself and for who comes after; to be ended by finish, lost or leave."""

@@ -70,7 +70,7 @@ def test_texts_have_lines() -> None:
         "prompt[0].messages[0].text: contains a control character"
     ]
     assert problems({"messages": '[{ role = "user", text = 5 }]'}) == [
-        "prompt[0].messages[0].text: expected a string, got 5"
+        "prompt[0].messages[0].text: expected a string, got an integer"
     ]
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edgeq.config import schema_llm
 from edgeq.config.base import Duration, Size
-from edgeq.llm.flight import LAG_BYTES, Flight, Party
+from edgeq.llm.flight import LAG_BYTES, Flight, Seat
 from edgeq.llm.prompt_cache import OVERHEAD_BYTES, PromptCache
 
 KIB = 1024
@@ -26,12 +26,13 @@ def cache_of(
     )
 
 
-class Client(Party):
-    """Takes all there is at once, unless it is slow."""
+class Client:
+    """A party that takes all there is at once, unless it is slow."""
 
     def __init__(self, slow: bool = False) -> None:
-        super().__init__()
         self.flight: Flight | None = None
+        """That it leads, `seat`: that it follows."""
+        self.seat: Seat | None = None
         self.slow = slow
         self.got: list[bytes] = []
         self.told: list[str] = []
@@ -42,11 +43,15 @@ class Client(Party):
         return b"".join(self.got)
 
     def pull(self, most: int = 1 << 30) -> None:
-        assert self.flight is not None
-        while most > 0 and (data := self.flight.take(self)):
+        assert self.seat is not None
+        while most > 0 and (data := self.seat.take()):
             self.got.append(data)
             most -= len(data)
-        self.done = self.flight.has_ended(self)
+        self.done = self.seat.has_ended()
+
+    def go(self) -> None:
+        assert self.seat is not None
+        self.seat.leave(0.0)
 
     def more(self, now: float) -> None:
         self.told.append("more")
@@ -77,19 +82,24 @@ def lead(cache: PromptCache, key: bytes = b"k") -> tuple[Client, Flight]:
 
 def join(cache: PromptCache, key: bytes = b"k", slow: bool = False) -> Client:
     client = Client(slow)
-    client.flight = cache.join(key, client)
-    assert client.flight is not None
+    client.seat = cache.join(key, client)
+    assert client.seat is not None
     if not slow:
         client.pull()
     return client
 
 
+def seat_of(client: Client) -> Seat:
+    assert client.seat is not None
+    return client.seat
+
+
 def answer(cache: PromptCache, body: bytes, key: bytes = b"k", now: float = 0.0) -> None:
-    client, flight = lead(cache, key)
+    _, flight = lead(cache, key)
     flight.begin(200, b"application/json", b"x-edgeq-model: m\r\n")
     flight.add(body, now)
     flight.finish(True, now)
-    flight.leave(client, now)
+    flight.leave(now)
 
 
 # -- what is stored ---------------------------------------------------------------------------------------------------
@@ -126,14 +136,14 @@ def test_a_stream_is_stored_as_it_was_sent() -> None:
 def test_what_is_not_stored(end: str) -> None:
     """Errors, cut answers and those whose client has left; and no room is lost with them."""
     cache = cache_of()
-    client, flight = lead(cache)
+    _, flight = lead(cache)
     if end != "no head":
         flight.begin(200, b"text/event-stream")
     flight.add(b"data: 1\n\n", 0.0)
     if end in ("not good", "no head"):
         flight.finish(end == "no head", 0.0)
     elif end == "left":
-        assert not flight.leave(client, 0.0)
+        assert not flight.leave(0.0)
     else:
         flight.lost(end == "failed", 0.0)
     assert cache.look(b"k", 0.0) is None
@@ -213,21 +223,21 @@ def test_other_requests_do_not_join() -> None:
 def test_a_slow_follower_holds_nobody_and_gets_all() -> None:
     """It takes the rest after the end, from what was recorded."""
     cache = cache_of()
-    leader, flight = lead(cache)
+    _, flight = lead(cache)
     slow, quick = join(cache, slow=True), join(cache)
     flight.begin(200, b"text/event-stream")
     pieces = [b"%05d" % number * 2000 for number in range(20)]
     for piece in pieces:
         assert flight.add(piece, 0.0)
     flight.finish(True, 0.0)
-    flight.leave(leader, 0.0)
+    flight.leave(0.0)
     assert quick.done
-    flight.leave(quick, 0.0)
+    quick.go()
     for _ in pieces:
         slow.pull(1)
     assert slow.done
     assert slow.body == b"".join(pieces)
-    flight.leave(slow, 0.0)
+    slow.go()
     assert flight.snapshot()["kept_bytes"] == 0
 
 
@@ -275,10 +285,10 @@ def test_late_in_a_long_answer_nobody_joins() -> None:
     first.add(b"x" * 51, 0.0)
     assert cache.join(b"k", Client()) is None
     _, second = lead(cache)
-    assert join(cache).flight is second
+    assert seat_of(join(cache)).flight is second
     first.finish(True, 0.0)
     assert cache.look(b"k", 0.0) is not None
-    assert join(cache).flight is second
+    assert seat_of(join(cache)).flight is second
 
 
 # -- who leaves, what fails -------------------------------------------------------------------------------------------
@@ -291,7 +301,7 @@ def test_a_leader_leaves_and_the_flight_goes_on() -> None:
     follower = join(cache)
     flight.begin(200, b"text/event-stream")
     flight.add(b"1", 0.0)
-    assert flight.leave(leader, 0.0)
+    assert flight.leave(0.0)
     assert not flight.is_led
     flight.add(b"2", 0.0)
     late = join(cache)
@@ -310,10 +320,10 @@ def test_after_the_leader_the_last_follower_leaves() -> None:
     one, two = join(cache), join(cache)
     flight.begin(200, b"text/event-stream")
     flight.add(b"1", 0.0)
-    assert flight.leave(leader, 0.0)
-    flight.leave(one, 0.0)
+    assert flight.leave(0.0)
+    one.go()
     assert leader.told == []
-    flight.leave(two, 0.0)
+    two.go()
     assert leader.told == ["unwanted"]
     assert flight.ended
     assert cache.snapshot() == {**cache.snapshot(), "bytes": 0, "flights": 0}
@@ -323,8 +333,7 @@ class Leaving(Client):
     """Its connection breaks when it is written to."""
 
     def more(self, now: float) -> None:
-        assert self.flight is not None
-        self.flight.leave(self, now)
+        self.go()
 
 
 def test_who_leaves_while_it_is_told() -> None:
@@ -333,9 +342,9 @@ def test_who_leaves_while_it_is_told() -> None:
     leader, flight = lead(cache)
     for _ in range(3):
         client = Leaving()
-        client.flight = cache.join(b"k", client)
+        client.seat = cache.join(b"k", client)
     flight.begin(200, b"text/event-stream")
-    assert flight.leave(leader, 0.0)
+    assert flight.leave(0.0)
     flight.add(b"1", 0.0)
     assert leader.told == ["unwanted"]
     assert cache.size_bytes == 0
@@ -348,7 +357,7 @@ def test_without_a_leader_the_fastest_follower_paces() -> None:
     slow = join(cache, slow=True)
     flight.begin(200, b"text/event-stream")
     assert flight.add(b"x" * (LAG_BYTES + 1), 0.0)
-    assert flight.leave(leader, 0.0)
+    assert flight.leave(0.0)
     assert not flight.add(b"y", 0.0)
     slow.pull(1)
     assert leader.told == ["resume"]
@@ -425,6 +434,7 @@ class Flights(RuleBasedStateMachine):
                 self.followers.remove(client)
             elif last == "lead":
                 client.told.clear()
+                client.flight = seat_of(client).flight
                 self.followers.remove(client)
                 self.leader, self.gone = client, False
         assert self.leader is not None
@@ -439,7 +449,7 @@ class Flights(RuleBasedStateMachine):
                 client.pull()
                 assert client.done
                 assert client.body == self.sent
-                self.flight.leave(client, 0.0)
+                client.go()
             self.followers = []
             self.leader = None
 
@@ -456,8 +466,8 @@ class Flights(RuleBasedStateMachine):
     @rule(slow=st.booleans())
     def come(self, slow: bool) -> None:
         client = Client(slow)
-        client.flight = self.cache.join(b"k", client)
-        if client.flight is not None:
+        client.seat = self.cache.join(b"k", client)
+        if client.seat is not None:
             self.followers.append(client)
 
     @precondition(lambda self: self.leader is not None and not self.paused)
@@ -484,7 +494,7 @@ class Flights(RuleBasedStateMachine):
     def go(self, data: Any) -> None:
         client = data.draw(st.sampled_from(self.followers))
         self.followers.remove(client)
-        self.flight.leave(client, 0.0)
+        client.go()
         self.tidy()
 
     @precondition(lambda self: self.leader is not None and not self.gone)
@@ -492,7 +502,7 @@ class Flights(RuleBasedStateMachine):
     def leader_goes(self) -> None:
         assert self.leader is not None
         self.gone = True
-        goes_on = self.flight.leave(self.leader, 0.0)
+        goes_on = self.flight.leave(0.0)
         assert goes_on == bool(self.followers)
         self.tidy()
 
