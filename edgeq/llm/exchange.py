@@ -392,7 +392,7 @@ class ModelExchange(Exchange):
 
     def resume_answer(self) -> None:
         share = self._share
-        if share is not None and not share.leads:
+        if share is not None and share.seat is not None:
             share.more(monotonic())
         else:
             super().resume_answer()
