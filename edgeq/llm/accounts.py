@@ -7,6 +7,7 @@ the last picture serves on, so our own fault never looks like a wrong key.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -20,13 +21,13 @@ from edgeq.llm.account import (
     REVOKED,
     Account,
     Snapshot,
-    Spent,
     Team,
     Tenant,
     digest_of,
     team_subject,
 )
-from edgeq.llm.usage import UsageLog
+from edgeq.llm.usage import Batch, UsageLog
+from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold
 
 _MAX_RECENT: Final = 4096
 UNKNOWN: Final = "unknown"
@@ -128,9 +129,11 @@ NOBODY: Final = Accounts({}, {}, {}, is_on=False)
 class AccountsHolder:
     """What of accounts a worker has: the picture that holds now, what was spent, and the log of what is used."""
 
-    __slots__ = ("current", "day", "spent_day", "spent_month", "usage")
+    __slots__ = ("current", "day", "send", "spent_day", "spent_month", "usage")
 
     def __init__(self) -> None:
+        self.send: Callable[[Message], None] | None = None
+        """To the supervisor."""
         self.current: Accounts = NOBODY
         self.usage: UsageLog = UsageLog()
         self.day: str = ""
@@ -144,10 +147,14 @@ class AccountsHolder:
         self.usage.flush_s = flush_s
         self.usage.log_prompts = log_prompts
 
-    def take(self, snapshot: Snapshot | None, spent: Spent | None) -> None:
-        """What the supervisor tells."""
-        if snapshot is not None:
-            self.current = self.current.changed(snapshot)
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        """What the supervisor tells: who may use models, what was spent; or that a batch of usage is stored."""
+        if isinstance(message, UsageTaken):
+            self.usage.taken(message.number)
+            return
+        spent = message.spent
+        if message.snapshot is not None:
+            self.current = self.current.changed(message.snapshot)
         if spent is not None:
             self.day = spent.day
             if spent.is_whole:
@@ -155,6 +162,22 @@ class AccountsHolder:
             else:
                 self.spent_day.update(spent.by_day)
                 self.spent_month.update(spent.by_month)
+
+    def tick(self, now: float, wall_s: float) -> None:
+        """Called often; `now` is monotonic, `wall_s` since 1970."""
+        self._tell(self.usage.tick(now, wall_s))
+
+    def finish(self) -> None:
+        """Tell all that is left: this worker ends."""
+        batch = self.usage.take()
+        while batch is not None:
+            self._tell(batch)
+            batch = self.usage.take()
+
+    def _tell(self, batch: Batch | None) -> None:
+        if batch is not None and self.send is not None:
+            entries, conversations = tuple(batch.entries), tuple(batch.conversations)
+            self.send(UsageTold(self.usage.mark, batch.number, entries, conversations, batch.dropped))
 
     def spent(self, subject: str, per_month: bool) -> int:
         """What a subject has spent this month, or this day, in micro units."""

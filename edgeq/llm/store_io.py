@@ -26,7 +26,7 @@ from edgeq.llm.account import Account, Conversation, Entry, Snapshot, Team, Tena
 from edgeq.llm.redact import redacted
 from edgeq.llm.sums import KEY, VALUES, Key, Spending, Sum, month_of, summed
 
-_APPLICATION_ID: Final = 0x65647171  # "edqq"
+_APPLICATION_ID: Final = 0x65646771  # "edgq"
 VERSION: Final = 1
 _BUSY_S: Final = 5.0
 _MODE: Final = 0o600
@@ -89,12 +89,16 @@ class Store:
         self._lock = _lock(path) if writes else -1
         try:
             self._db = _connect(path, writes)
-            self._check_version(writes)
         except sqlite3.Error as error:
             self._unlock()
             raise StoreError(f"{path}: {_why(error)}") from error
-        except BaseException:
-            self._unlock()
+        try:
+            self._check_version(writes)
+        except sqlite3.Error as error:
+            self.close()
+            raise StoreError(f"{path}: {_why(error)}") from error
+        except StoreError:
+            self.close()
             raise
 
     def close(self) -> None:
@@ -231,10 +235,14 @@ class Store:
 
     def _check_version(self, writes: bool) -> None:
         application, version = _identity(self._db)
-        if writes and not application and not version and not _has_tables(self._db):
-            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-        elif problem := _problem(application, version):
+        is_new = writes and not application and not version and not _has_tables(self._db)
+        if not is_new and (problem := _problem(application, version)):
             raise StoreError(f"{self.path}: {problem}")
+        if writes:  # what is somebody else's has been left as it was
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+        if is_new:
+            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -295,21 +303,13 @@ def _connect(path: str, writes: bool) -> sqlite3.Connection:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE))
     mode = "rwc" if writes else "ro"
     # Methods run in a thread of their own, but one at a time.
-    db = sqlite3.connect(
+    return sqlite3.connect(
         f"file:{quote(os.path.abspath(path))}?mode={mode}",
         timeout=_BUSY_S,
         isolation_level=None,
         check_same_thread=False,
         uri=True,
     )
-    try:
-        if writes:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        db.close()
-        raise
-    return db
 
 
 def _identity(db: sqlite3.Connection) -> tuple[int, int]:

@@ -38,7 +38,6 @@ from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.llm.accounts import AccountsHolder
-from edgeq.llm.usage import Batch
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
@@ -69,7 +68,7 @@ from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
-from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken, UsageTold
+from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 from edgeq.trace.tracing_io import Tracing
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
@@ -146,8 +145,7 @@ class App:
         """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
         self.accounts = AccountsHolder()
-        self._send: Callable[[Message], None] | None = None
-        """To the supervisor."""
+        """Whose virtual keys there are, and what is used: for routes that serve models."""
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
         self._rates: dict[RateConfig, Rate] = {}
@@ -513,19 +511,11 @@ class App:
 
     def speak_by(self, send: Callable[[Message], None]) -> None:
         """How to tell the supervisor something, from now on."""
-        self._send = send
+        self.accounts.send = send
 
     def hear(self, message: AccountsTold | UsageTaken) -> None:
-        """Who may use models, what was spent; or that a batch of usage is stored."""
-        if isinstance(message, UsageTaken):
-            self.accounts.usage.taken(message.number)
-        else:
-            self.accounts.take(message.snapshot, message.spent)
-
-    def _tell_usage(self, batch: Batch | None) -> None:
-        if batch is not None and self._send is not None:
-            entries, conversations = tuple(batch.entries), tuple(batch.conversations)
-            self._send(UsageTold(self.accounts.usage.mark, batch.number, entries, conversations, batch.dropped))
+        """What the supervisor tells of accounts."""
+        self.accounts.hear(message)
 
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
@@ -563,7 +553,7 @@ class App:
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         self._tracing.tick()
-        self._tell_usage(self.accounts.usage.tick(now, time()))
+        self.accounts.tick(now, time())
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
@@ -752,8 +742,7 @@ class App:
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker
             self._log.info("refusals_of_worker", refused=refused)
-        while (batch := self.accounts.usage.take()) is not None:
-            self._tell_usage(batch)
+        self.accounts.finish()
         self._access.flush()
         self._access.close()
         if self._old_access is not None:
