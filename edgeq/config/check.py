@@ -22,6 +22,7 @@ from edgeq.config.address import (
     parse_collector,
     parse_listen,
 )
+from edgeq.config.check_llm import check_llm
 from edgeq.config.convert import MAX_INT
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
@@ -71,7 +72,7 @@ def check(config: Config, findings: Findings) -> None:
     """Add everything that is wrong to `findings`."""
     if not config.listener:
         findings.add(("listener",), 'no listener: write [[listener]] and address = "0.0.0.0:8080"')
-    if not config.upstream:
+    if not config.upstream and not config.provider:
         findings.add(("upstream",), 'no upstream: write [upstream.NAME] and endpoints = ["http://HOST:PORT"]')
     _server(config, findings)
     for number, listener in enumerate(config.listener):
@@ -82,6 +83,7 @@ def check(config: Config, findings: Findings) -> None:
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     _distinct_routes(config.route, findings)
+    check_llm(config, findings)
     _tenant(config, findings)
     _rates(config, findings)
     if not config.route and len(config.upstream) > 1:

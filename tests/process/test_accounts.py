@@ -176,6 +176,23 @@ def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
         one.wait_stored(107 + _ENOUGH)
 
 
+def test_a_worker_that_outlives_its_supervisor(tmp_path: Path) -> None:
+    """What it finishes while the next one serves already, that one stores."""
+    with accounted(tmp_path, workers=1) as old, connect(old.address) as sock:
+        sock.sendall(b"use 1 k\n")
+        pid = read_who(sock).pid
+        old.wait_stored(1)
+        old.running.signal(signal.SIGKILL)
+        old.running.wait_exit()
+        with accounted(tmp_path, workers=1) as new:
+            assert new.stored() == 1
+            assert kernel.is_alive(pid)
+            sock.sendall(b"use 3 k\n")
+            assert read_who(sock).pid == pid
+            new.wait_stored(4)
+            assert new.running.events("usage of the last run's workers is stored")[-1]["requests"] == 3
+
+
 def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
     """Keys are known, commands that change are refused with the reason, usage waits and is counted once."""
     with accounted(tmp_path) as one:
