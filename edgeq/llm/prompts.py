@@ -16,7 +16,6 @@ from edgeq.llm.template import Template
 from edgeq.llm.variables import read_values, schema_of
 
 if TYPE_CHECKING:
-    from edgeq.config.schema import Config
     from edgeq.config.schema_llm import Prompt as Settings
     from edgeq.llm.message import Answer
 
@@ -99,9 +98,9 @@ class Prompts:
 
     __slots__ = ("_by_path",)
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, prompts: tuple[Settings, ...]) -> None:
         self._by_path: dict[bytes, dict[str, Prompt]] = {}
-        for one in config.prompt:
+        for one in prompts:
             self._by_path.setdefault(one.path.encode(), {})[one.version] = Prompt(one)
 
     def find(self, path: bytes, version: str) -> Prompt | None:

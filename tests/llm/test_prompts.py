@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.base import Text
-from edgeq.config.schema import Config, Listener
 from edgeq.config.schema_llm import Prompt, PromptMessage, Variable
 from edgeq.llm.message import STOP_LENGTH, TEXT, THINKING, Answer, Part, Request, Unmappable
 from edgeq.llm.prompts import NotJson, Prompts
@@ -216,12 +215,7 @@ def test_the_description_is_a_schema() -> None:
 
 def test_versions() -> None:
     """The last in the file is the default."""
-    prompts = Prompts(
-        Config(
-            listener=(Listener(address="127.0.0.1:1"),),
-            prompt=(settings(version="a"), settings(version="b"), settings(path="/p/other")),
-        )
-    )
+    prompts = Prompts((settings(version="a"), settings(version="b"), settings(path="/p/other")))
     for version, expected in (("", "b"), ("a", "a"), ("b", "b")):
         found = prompts.find(b"/p/sum", version)
         assert found is not None
