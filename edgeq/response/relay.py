@@ -451,7 +451,7 @@ class Exchange(Attempt):
         pool = up.pool
         memo = pool.memo
         if memo is not None and not up.buffer and data.startswith(memo.raw):
-            self._final_head(memo, data, len(memo.raw), now)
+            self.final_head(memo, data, len(memo.raw), now)
             return
         while True:
             if up.buffer:
