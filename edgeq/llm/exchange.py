@@ -18,6 +18,7 @@ Invariants
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ from edgeq.llm import message, speech
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
 from edgeq.llm.hedge import HedgeClock, ModelHedge
+from edgeq.llm.measures import OK, UNKNOWN_S
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import (
@@ -135,6 +137,7 @@ class ModelExchange(Exchange):
         "body",
         "cached",
         "choice",
+        "cost_micro",
         "dropped",
         "first_event_at",
         "models",
@@ -205,6 +208,8 @@ class ModelExchange(Exchange):
         self._clock: HedgeClock | None = None
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
+        self.cost_micro: int = 0
+        """What it cost, in millionths of the currency."""
         self.cached = ""
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
@@ -1206,7 +1211,46 @@ class ModelExchange(Exchange):
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
         status = self.status
-        bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, now - self.begun_at, first_s, now)
+        seconds = now - self.begun_at
+        cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
+        self.cost_micro = cost
+        self.down.shard.measures.record(
+            plan.name,
+            self.choice.name if self.choice is not None and sent else "",
+            bill.tenant.decode("latin-1") if bill.account is not None else "",
+            usage,
+            cost,
+            first_s if self._streams else UNKNOWN_S,
+            seconds,
+            self.reason or OK,
+            self.cached,
+        )
+
+    def own_fields(self) -> bytes:
+        """See `Exchange.own_fields`; names by OpenTelemetry's GenAI conventions."""
+        peek = self.peek
+        operation = self.operation
+        if peek is None or operation is None:
+            return b""
+        text = f'"gen_ai.operation.name":"{operation.name}","gen_ai.request.model":{quoted(peek.model[:128])},'
+        choice = self.choice
+        if choice is not None:
+            text += f'"edgeq.target":{quoted(choice.name)},'
+        usage = self.usage
+        if usage.input >= 0:
+            text += f'"gen_ai.usage.input_tokens":{usage.input},'
+        if usage.output >= 0:
+            text += f'"gen_ai.usage.output_tokens":{usage.output},'
+        if self.cost_micro:
+            text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
+        if self.first_event_at:
+            text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+        if self.cached:
+            text += f'"edgeq.cache":"{self.cached}",'
+        bill = self.bill
+        if bill.key_id:
+            text += f'"edgeq.key":{quoted(bill.key_id)},"edgeq.tenant":{quoted(bill.tenant.decode("latin-1"))},'
+        return text.encode("ascii")
 
     def _end(self, now: float) -> None:
         if self.ended:
