@@ -115,6 +115,14 @@ _ROWS: Final = (
     Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
     Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
     Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
+    # models
+    Reason("model_request_invalid", "C", 400, "none", "http_request_error", BLANK, "Request for a model is not valid", "the parameter that is named: it makes no sense, or the target cannot be told (llm.mode = \"lenient\" drops what can be dropped)"),
+    Reason("key_missing", "C", 401, "none", "http_request_denied", BLANK, "No key", "[accounts] is configured: `edgeq keys create` makes a key"),
+    Reason("key_unknown", "C", 401, "none", "http_request_denied", BLANK, "Unknown key", "the key was mistyped, or belongs to another gateway: `edgeq keys list`"),
+    Reason("key_revoked", "C", 401, "none", "http_request_denied", BLANK, "Key revoked", "`edgeq keys list`"),
+    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time"),
+    Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`"),
+    Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
     Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
     Reason("upstream_quota", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's quota exhausted", "the account at the provider has no credit left: all models at this key are paused for a while"),
     Reason("upstream_auth", "U", 502, "none", "proxy_configuration_error", BLANK, "Provider refuses our key", "401 or 403 to the gateway's own key: check provider.keys; the key is paused for a while"),
@@ -138,6 +146,8 @@ OVERLOAD: Final = frozenset(
         "upstream_backlog_full",
         "upstream_saturated",
         "upstream_shed",
+        "upstream_overloaded",
+        "upstream_rate_limit",
         "deadline_expired",
         "client_gone",
     )
