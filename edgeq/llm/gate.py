@@ -3,13 +3,16 @@
     try_acquire --enough is left, and nobody waits--> reservation
     offer ------> queue --the meter admits-----------> reservation, `granted`
                     \\-- full, too late, hopeless ---> `refused`
-    settle, give_back: what was not used is let to the next one at once
+    claim.settle, claim.give_back: what was not used is let to the next one at once
+
+A ticket says what it needs by its `claim`, and that holds what it was given.
 
 Invariants
 - Nobody waits for nothing: if anybody waits and it is this worker's turn, an alarm stands at the moment at which the
   meter will admit who is next, or the pause ends; what is paid back looks at the queue at once.
 - Nobody overtakes: while anybody waits, here or in another worker, a newcomer queues.
-- A granted ticket has an open reservation, which `settle` or `give_back` ends, once. It holds no permit of the gate.
+- The claim of a granted ticket has an open reservation, which `settle` or `give_back` ends, once. The ticket itself
+  holds no permit of the gate.
 
 Fair by tokens, machine-wide. A tenant's flow is charged with the tokens that his requests are expected to use, and
 corrected once they are settled, in start-time fair queueing (admission/queue.py). The tags of tenants and the virtual
@@ -28,13 +31,12 @@ Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from edgeq.admission.queue import FIFO, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
-from edgeq.admission.ticket import SHEDDABLE, Lobby, Ticket
+from edgeq.admission.ticket import Lobby, Ticket
 from edgeq.board.layout import key_hash
 from edgeq.board.resources import LAST, MachineWide, turn_of
 from edgeq.llm.estimate import Estimate
@@ -63,48 +65,64 @@ _NS: Final = 1e9
 _MOST_RETRY_S: Final = 60
 
 
-class TokenTicket(Ticket):
-    """A request that needs tokens of a model. Base class."""
+class Claim:
+    """What a ticket wants of a gate, and then has of it; `Ticket.claim`. Another try has another claim."""
 
-    __slots__ = ("estimate", "reservation", "token_flow")
+    __slots__ = ("_gate", "_tag_key", "_weight", "estimate", "reservation")
 
-    def __init__(self, arrived_at: float) -> None:
-        super().__init__(arrived_at)
-        self.estimate: Estimate = Estimate(0, 0)
-        """Set before `try_acquire`."""
+    def __init__(self, estimate: Estimate) -> None:
+        self.estimate: Estimate = estimate
         self.reservation: Reservation | None = None
-        """Of the gate that has let it in last."""
-        self.token_flow: bool = False
-        """It has waited, and so its tenant's tag was charged."""
+        """None until it is let in."""
+        self._gate: TokenGate | None = None
+        # Of the tag that it was charged to, if it had to wait; 0: none.
+        self._tag_key: int = 0
+        self._weight: float = 1.0
 
-    def yield_to_first_tries(self) -> None:
-        """It is a client's own retry (x-stainless-retry-count): its class is one lower, at each queue to come."""
-        if self.priority < SHEDDABLE:
-            self.priority += 1
+    def let_in(self, gate: TokenGate, now: float) -> None:
+        """Charge what the gate's meter was asked for last; for gates only."""
+        self._gate = gate
+        self.reservation = Reservation([gate.meter], self.estimate, now)
+
+    def charge_tag(self, tag_key: int, weight: float) -> None:
+        """It has waited, and its tenant's tag was charged; for gates only."""
+        self._tag_key = tag_key
+        self._weight = weight
+
+    def settle(self, usage: Usage, cost_micro: int, now: float) -> None:
+        """Its request has ended, and has used this (UNKNOWN: what was expected). Who waits is let in at once, if there
+        are tokens now. Does nothing if it was not let in, or has ended before."""
+        reservation = self.reservation
+        if reservation is not None and reservation.is_open:
+            reservation.settle(usage, cost_micro, now)
+            estimate = self.estimate
+            used_input = estimate.input if usage.input < 0 else usage.input
+            used_output = estimate.output if usage.output < 0 else usage.output
+            self._end(used_input + used_output, now)
+
+    def give_back(self, now: float, sent: bool) -> None:
+        """Its request has used nothing: it was not sent, or has failed before the provider counted its tokens."""
+        reservation = self.reservation
+        if reservation is not None and reservation.is_open:
+            reservation.cancel(now, sent)
+            self._end(0, now)
+
+    def _end(self, used: int, now: float) -> None:
+        gate = self._gate
+        assert gate is not None
+        if self._tag_key:
+            table = gate.meter.books.arrivals
+            more = int((used - cost_of(self.estimate)) / self._weight)
+            if more > 0:
+                table.charge(self._tag_key, more, 0)
+            else:
+                table.refund(self._tag_key, -more, 0)
+        gate.ended(now)
 
 
-class CallbackTokenTicket(TokenTicket):
-    """One that calls back; for tests and simulations, which cannot derive from a compiled class."""
-
-    __slots__ = ("_granted", "_refused", "number")
-
-    def __init__(
-        self,
-        arrived_at: float,
-        granted: Callable[[CallbackTokenTicket, float], None],
-        refused: Callable[[CallbackTokenTicket, str, str, str, int], None],
-        number: int = 0,
-    ) -> None:
-        super().__init__(arrived_at)
-        self._granted = granted
-        self._refused = refused
-        self.number: int = number
-
-    def granted(self, lobby: Lobby, now: float) -> None:
-        self._granted(self, now)
-
-    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
-        self._refused(self, reason, resource, detail, retry_after_s)
+def cost_of(estimate: Estimate) -> int:
+    """What a tenant's flow is charged with."""
+    return max(1, estimate.input + estimate.output)
 
 
 class TokenGate(Lobby):
@@ -185,17 +203,21 @@ class TokenGate(Lobby):
 
     # -- in -----------------------------------------------------------------------------------------------------------
 
-    def try_acquire(self, ticket: TokenTicket, now: float) -> bool:
+    def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Let the ticket in if there are tokens for it and nobody waits."""
         if self.queue.queued or self._serving or self.shared.others_wait() or self.pause_s(now) > 0:
             return False
-        meter = self.meter
-        estimate = ticket.estimate
-        if meter.ask(estimate, now) is not None:
+        claim = ticket.claim
+        assert claim is not None
+        if self.meter.ask(claim.estimate, now) is not None:
             return False
-        self._let_in(ticket, now)
+        self._let_in(ticket, claim, now)
         self.shared.admitted(0.0)
         return True
+
+    def would_admit(self, now: float) -> bool:
+        """Is it neither paused nor waited for? Whether there are tokens depends on how many."""
+        return not (self.queue.queued or self.shared.others_wait() or self.pause_s(now) > 0)
 
     def wait_s(self, estimate: Estimate, now: float) -> float:
         """How long it would have to wait here, at least: for choosing a target. NEVER: it does not help to wait."""
@@ -203,11 +225,13 @@ class TokenGate(Lobby):
         wait_s = 0.0 if refusal is None else refusal.wait_s
         return max(wait_s, self.pause_s(now), self.drain_s() if self.queue.queued else 0.0)
 
-    def offer(self, ticket: TokenTicket, now: float) -> None:
+    def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for tokens. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
         ticket.waits_in = self
         queue = self.queue
-        refusal = self.meter.ask(ticket.estimate, now)
+        claim = ticket.claim
+        assert claim is not None
+        refusal = self.meter.ask(claim.estimate, now)
         if refusal is not None and self._is_hopeless(refusal):
             self._refuse(ticket, refusal.reason(), now, refusal.wait_s, refusal.detail)
             return
@@ -220,8 +244,7 @@ class TokenGate(Lobby):
         shared = self.shared
         queue.elsewhere = shared.others_queued()
         queue.elsewhere_bytes = shared.others_queued_bytes()
-        estimate = ticket.estimate
-        ticket.cost = float(max(1, estimate.input + estimate.output))
+        ticket.cost = float(cost_of(claim.estimate))
         reason = queue.push(ticket, now, 1.0)
         if reason:
             queue.shed.append((ticket, reason))
@@ -245,46 +268,15 @@ class TokenGate(Lobby):
         ticket.cost = 0.0
         self.dispatch(now)
 
-    def _let_in(self, ticket: TokenTicket, now: float) -> None:
+    def _let_in(self, ticket: Ticket, claim: Claim, now: float) -> None:
         """Charge what the meter was asked for last."""
-        ticket.reservation = Reservation([self.meter], ticket.estimate, now)
-        ticket.token_flow = False
+        claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
-    # -- out ----------------------------------------------------------------------------------------------------------
-
-    def settle(self, ticket: TokenTicket, usage: Usage, cost_micro: int, now: float) -> None:
-        """Its request has ended, and has used this. Who waits is let in at once, if there are tokens now. A second call
-        does nothing."""
-        reservation = ticket.reservation
-        if reservation is None or not reservation.is_open:
-            return
-        reservation.settle(usage, cost_micro, now)
-        estimate = ticket.estimate
-        used_input = estimate.input if usage.input < 0 else usage.input
-        used_output = estimate.output if usage.output < 0 else usage.output
-        self._ended(ticket, used_input + used_output, now)
-
-    def give_back(self, ticket: TokenTicket, now: float, sent: bool) -> None:
-        """Its request has used nothing: it was not sent, or has failed before the provider counted it."""
-        reservation = ticket.reservation
-        if reservation is None or not reservation.is_open:
-            return
-        reservation.cancel(now, sent)
-        self._ended(ticket, 0, now)
-
-    def _ended(self, ticket: TokenTicket, used: int, now: float) -> None:
-        if ticket.token_flow:
-            ticket.token_flow = False
-            estimate = ticket.estimate
-            more = int((used - max(1, estimate.input + estimate.output)) / ticket.weight)
-            table = self.meter.books.arrivals
-            if more > 0:
-                table.charge(self._tag_key(ticket), more, 0)
-            else:
-                table.refund(self._tag_key(ticket), -more, 0)
+    def ended(self, now: float) -> None:
+        """A claim has been settled or given back."""
         shared = self.shared
         shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
         if self.queue.queued or shared.others_wait():
@@ -307,14 +299,12 @@ class TokenGate(Lobby):
         flow.tag = float(tag)
         return True
 
-    def _first(self, now: float) -> TokenTicket | None:
+    def _first(self, now: float) -> Ticket | None:
         """Who is next here. Others may be turned away for it."""
         while True:
             ticket = self.queue.first(now)
             if ticket is None or not self._raise_tag(ticket):
-                break
-        assert ticket is None or isinstance(ticket, TokenTicket)
-        return ticket
+                return ticket
 
     def dispatch(self, now: float) -> None:
         """Let in who waits, as far as there are tokens, and tell who is turned away. Also to be called by whoever is
@@ -354,10 +344,12 @@ class TokenGate(Lobby):
                 break
             wait_s = self.pause_s(now)
             if wait_s <= 0:
-                refusal = self.meter.ask(ticket.estimate, now)
+                claim = ticket.claim
+                assert claim is not None
+                refusal = self.meter.ask(claim.estimate, now)
                 if refusal is None:
                     try:
-                        self._serve(ticket, now)
+                        self._serve(ticket, claim, now)
                     except Exception as error:
                         failed = error
                     continue
@@ -378,22 +370,23 @@ class TokenGate(Lobby):
         if failed is not None:
             raise failed
 
-    def _serve(self, ticket: TokenTicket, now: float) -> None:
+    def _serve(self, ticket: Ticket, claim: Claim, now: float) -> None:
         """Its turn has come, and the meter, asked last, has admitted it."""
         flow = ticket.flow
         assert flow is not None
         table = self.meter.books.arrivals
         virtual = int(flow.tag)
         table.delay(self._virtual, virtual)
-        charged = table.charge(self._tag_key(ticket), max(1, int(ticket.cost / ticket.weight)), virtual)
+        tag_key = self._tag_key(ticket)
+        charged = table.charge(tag_key, max(1, int(ticket.cost / ticket.weight)), virtual)
         self.queue.serve(ticket, now)
         ticket.charged_flow = None  # of other queues, which know nothing of tokens
         flow.tag = float(charged)
         ticket.cost = 0.0
         ticket.waits_in = None
         waited_s = now - ticket.arrived_at
-        self._let_in(ticket, now)
-        ticket.token_flow = True
+        self._let_in(ticket, claim, now)
+        claim.charge_tag(tag_key, ticket.weight)
         self.shared.admitted(waited_s)
         ticket.granted(self, now)
 

@@ -6,9 +6,10 @@ import heapq
 from collections.abc import Callable
 
 from edgeq.admission.room import Room, RoomShare
+from edgeq.admission.ticket import CallbackTicket
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimate
-from edgeq.llm.gate import CallbackTokenTicket, TokenGate
+from edgeq.llm.gate import Claim, TokenGate
 from edgeq.llm.ledger import Ledger
 from edgeq.llm.meter import TARGET
 from edgeq.policy.rate import LocalArrivals
@@ -60,7 +61,7 @@ class Machine:
             self.ledgers.append(ledger)
         self.granted: list[int] = []
         self.refused: list[tuple[int, str, int]] = []
-        self.on_grant: Callable[[CallbackTokenTicket], None] = lambda _: None
+        self.on_grant: Callable[[CallbackTicket], None] = lambda _: None
 
     def wake(self, number: int) -> None:
         """A bell: it is heard a little later."""
@@ -74,16 +75,16 @@ class Machine:
 
     def ask(
         self, number: int, input_tokens: int, output_tokens: int, tenant: bytes = b"", worker: int = 0, cost: int = 0
-    ) -> CallbackTokenTicket:
+    ) -> CallbackTicket:
         """A request arrives."""
         now = self.loop.now
-        ticket = CallbackTokenTicket(now, self._granted, self._refused, number)
+        ticket = CallbackTicket(now, self._granted, self._refused, number)
         ticket.tenant = tenant
-        ticket.estimate = Estimate(input_tokens, output_tokens, cost)
+        ticket.claim = Claim(Estimate(input_tokens, output_tokens, cost))
         self.enter(ticket, worker)
         return ticket
 
-    def enter(self, ticket: CallbackTokenTicket, worker: int = 0) -> None:
+    def enter(self, ticket: CallbackTicket, worker: int = 0) -> None:
         now = self.loop.now
         gate = self.gates[worker]
         if gate.try_acquire(ticket, now):
@@ -91,17 +92,23 @@ class Machine:
         else:
             gate.offer(ticket, now)
 
-    def _granted(self, ticket: CallbackTokenTicket, now: float) -> None:
-        assert ticket.reservation is not None
-        assert ticket.reservation.is_open
+    def _granted(self, ticket: CallbackTicket, now: float) -> None:
+        claim = ticket.claim
+        assert claim is not None
+        assert claim.reservation is not None
+        assert claim.reservation.is_open
         self.granted.append(ticket.number)
         self.on_grant(ticket)
 
-    def _refused(
-        self, ticket: CallbackTokenTicket, reason: str, resource: str, detail: str, retry_after_s: int
-    ) -> None:
+    def _refused(self, ticket: CallbackTicket, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
         assert 1 <= retry_after_s <= 60
         self.refused.append((ticket.number, reason, retry_after_s))
+
+
+def claim_of(ticket: CallbackTicket) -> Claim:
+    """That it has made."""
+    assert ticket.claim is not None
+    return ticket.claim
 
 
 class Bucket:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from edgeq.admission.ticket import DEFAULT, SHEDDABLE
+from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
 from edgeq.llm.provider_limits import TOKENS, Heard
-from tests.llm.gates import Machine
+from tests.llm.gates import Machine, claim_of
 
 MINUTE = TokenLimits(tokens_per_minute=6000)
 
@@ -31,10 +31,10 @@ def test_what_is_paid_back_lets_in_at_once() -> None:
     first = machine.ask(1, 2250, 2250)
     machine.ask(2, 500, 500)
     gate = machine.gates[0]
-    gate.settle(first, Usage(input=3000, output=100), 0, machine.loop.now)
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
     assert machine.granted == [1, 2]
-    gate.settle(first, Usage(input=3000, output=100), 0, machine.loop.now)
-    gate.give_back(first, machine.loop.now, False)
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
+    claim_of(first).give_back(machine.loop.now, False)
     assert gate.snapshot(machine.loop.now)["remaining"] == {"tokens": 400}
 
 
@@ -43,7 +43,7 @@ def test_what_is_paid_back_lets_in_at_another_worker() -> None:
     machine = Machine(2, MINUTE)
     first = machine.ask(1, 2250, 2250)
     machine.ask(2, 500, 500, worker=1)
-    machine.gates[0].settle(first, Usage(input=3000, output=100), 0, machine.loop.now)
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
     machine.loop.run(0.001)
     assert machine.granted == [1, 2]
 
@@ -189,10 +189,7 @@ def test_retries_of_clients_wait_behind_first_tries() -> None:
     machine.ask(1, 2250, 2250)
     retry = machine.ask(2, 1500, 0)
     machine.gates[0].cancel(retry, machine.loop.now)
-    assert retry.priority == DEFAULT
-    retry.yield_to_first_tries()
-    retry.yield_to_first_tries()
-    assert retry.priority == SHEDDABLE
+    retry.priority = SHEDDABLE
     machine.enter(retry)
     machine.ask(3, 500, 0)
     machine.loop.run(60.0)

@@ -11,11 +11,12 @@ from collections import Counter
 
 import pytest
 
+from edgeq.admission.ticket import CallbackTicket
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimator
-from edgeq.llm.gate import CallbackTokenTicket
+from edgeq.llm.gate import Claim
 from edgeq.llm.message import Usage
-from tests.llm.gates import Bucket, Machine
+from tests.llm.gates import Bucket, Machine, claim_of
 
 LIMIT = 600_000
 SECONDS = 600.0
@@ -54,33 +55,34 @@ class Load:
         if loop.now >= self.warm_at:
             self.asked[tenant] += tokens_in + tokens_out
         body = b"x" * int(tokens_in * 4 * self.draw.uniform(0.8, 1.2))
-        ticket = CallbackTokenTicket(loop.now, self.machine._granted, self.machine._refused, number)
+        ticket = CallbackTicket(loop.now, self.machine._granted, self.machine._refused, number)
         ticket.tenant = tenant
-        ticket.estimate = self.estimators[worker].estimate("big", tenant, body, 8 * size, 4096)
+        ticket.claim = Claim(self.estimators[worker].estimate("big", tenant, body, 8 * size, 4096))
         self.machine.enter(ticket, worker)
         loop.call_later(self.draw.expovariate(rate / size), lambda: self.arrive(tenant, rate, size, workers))
 
-    def granted(self, ticket: CallbackTokenTicket) -> None:
+    def granted(self, ticket: CallbackTicket) -> None:
         """It is sent, and reaches the provider a little later."""
         self.machine.loop.call_later(self.draw.uniform(0.001, 0.1), lambda: self.reach(ticket))
 
-    def reach(self, ticket: CallbackTokenTicket) -> None:
+    def reach(self, ticket: CallbackTicket) -> None:
         loop = self.machine.loop
         tokens_in, tokens_out = self.real[ticket.number]
         gate = self.machine.gates[self.worker[ticket.number]]
         if not self.bucket.take(tokens_in + tokens_out, loop.now):
             gate.heard(None, 429, loop.now)
-            gate.give_back(ticket, loop.now, True)
+            claim_of(ticket).give_back(loop.now, True)
             return
         if loop.now >= self.warm_at:
             self.used[ticket.tenant] += tokens_in + tokens_out
         loop.call_later(0.2 + tokens_out * 0.005, lambda: self.answered(ticket))
 
-    def answered(self, ticket: CallbackTokenTicket) -> None:
+    def answered(self, ticket: CallbackTicket) -> None:
         worker = self.worker[ticket.number]
         usage = Usage(*self.real.pop(ticket.number))
-        self.estimators[worker].learn(ticket.estimate, usage)
-        self.machine.gates[worker].settle(ticket, usage, 0, self.machine.loop.now)
+        claim = claim_of(ticket)
+        self.estimators[worker].learn(claim.estimate, usage)
+        claim.settle(usage, 0, self.machine.loop.now)
 
     def run(self) -> float:
         """Returns: the part of the limit that was used, after the first minute, in which a whole bucket more was."""
