@@ -445,6 +445,10 @@ class TokenGate(Lobby):
         self.queue.turn_all_away(reason, now)
         self.dispatch(now)
 
+    def is_unused(self) -> bool:
+        """Does nobody wait, and is nothing of it under way?"""
+        return not self.queue.queued and not self.meter.in_flight
+
     def close(self) -> None:
         """Nobody waits here any more, and nobody will."""
         self._wheel.remove(self._alarm)
