@@ -129,11 +129,13 @@ NOBODY: Final = Accounts({}, {}, {}, is_on=False)
 class AccountsHolder:
     """What of accounts a worker has: the picture that holds now, what was spent, and the log of what is used."""
 
-    __slots__ = ("current", "day", "send", "spent_day", "spent_month", "usage")
+    __slots__ = ("current", "day", "on_spent", "send", "spent_day", "spent_month", "usage")
 
     def __init__(self) -> None:
         self.send: Callable[[Message], None] | None = None
         """To the supervisor."""
+        self.on_spent: Callable[[str, int, int], None] | None = None
+        """For limits: called with a subject, and what it has spent this day and this month, when that has changed."""
         self.current: Accounts = NOBODY
         self.usage: UsageLog = UsageLog()
         self.day: str = ""
@@ -162,6 +164,9 @@ class AccountsHolder:
             else:
                 self.spent_day.update(spent.by_day)
                 self.spent_month.update(spent.by_month)
+            if self.on_spent is not None:
+                for subject, month in spent.by_month.items():
+                    self.on_spent(subject, self.spent_day.get(subject, 0), month)
 
     def tick(self, now: float, wall_s: float) -> None:
         """Called often; `now` is monotonic, `wall_s` since 1970."""
