@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeq import __version__
-from edgeq.cli import accounts, change, check, completion, demo, explain, reload, serve, show, top, version
+from edgeq.cli import accounts, change, check, completion, demo, demo_llm, explain, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, Any]] = {
     "top": top,
     "version": version,
     "demo": demo,
+    "demo-llm": demo_llm,
     "completion": completion,
 }
 

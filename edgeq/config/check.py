@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from edgeq.cache.store import COLLECTING_SHARE
+from edgeq.cache.sieve import COLLECTING_SHARE
 from edgeq.config.address import (
     check_host_header,
     check_match_host,
@@ -23,6 +23,7 @@ from edgeq.config.address import (
     parse_listen,
 )
 from edgeq.config.check_llm import check_llm
+from edgeq.config.check_prompts import check_prompts
 from edgeq.config.convert import MAX_INT
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
@@ -38,6 +39,7 @@ from edgeq.config.schema import (
     Trace,
     Upstream,
 )
+from edgeq.config.schema_llm import PromptCache
 from edgeq.config.units import parse_duration, parse_rate
 from edgeq.policy.fallback import CHOICES, STATUSES
 from edgeq.policy.hedge import LEAST_S as HEDGE_LEAST_S
@@ -84,6 +86,7 @@ def check(config: Config, findings: Findings) -> None:
         _route(route, ("route", number), config, findings)
     _distinct_routes(config.route, findings)
     check_llm(config, findings)
+    check_prompts(config, findings)
     _tenant(config, findings)
     _rates(config, findings)
     if not config.route and len(config.upstream) > 1:
@@ -265,6 +268,8 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
     _hedge(route.retry.hedge, (*path, "retry", "hedge"), findings)
     if route.cache is not None:
         _cache(route.cache, (*path, "cache"), findings)
+    if route.llm is not None and route.llm.cache is not None:
+        _cache(route.llm.cache, (*path, "llm", "cache"), findings)
     if route.fallback is not None:
         _fallback(route, route.fallback, (*path, "fallback"), config, findings)
 
@@ -281,7 +286,7 @@ def _hedge(hedge: str, path: Path, findings: Findings) -> None:
         findings.add(path, "must be 1ms at least")
 
 
-def _cache(cache: RouteCache, path: Path, findings: Findings) -> None:
+def _cache(cache: RouteCache | PromptCache, path: Path, findings: Findings) -> None:
     _positive(cache, ("max_bytes", "max_object"), path, findings)
     if cache.max_bytes and cache.max_object > cache.max_bytes // COLLECTING_SHARE:
         findings.add(

@@ -71,12 +71,12 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
         if key.key:
             _secret(key.key, where, findings)
         if key.limits is not None:
-            _limits(key.limits, (*where, "limits"), findings)
+            check_limits(key.limits, (*where, "limits"), findings)
     for field, text in provider.headers.items():
         if not _HEADER.fullmatch(field) or field.lower() in _OURS:
             findings.add((*path, "headers", field), "is no name of a header that may be set here")
         _secret(text, (*path, "headers", field), findings)
-    _limits(provider.limits, (*path, "limits"), findings)
+    check_limits(provider.limits, (*path, "limits"), findings)
 
 
 def _secret(text: str, path: Path, findings: Findings) -> None:
@@ -106,8 +106,8 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
             findings.add((*where, "max_tokens"), "must be 1 at least")
         _price(target.price, (*where, "price"), findings)
         if target.limits is not None:
-            _limits(target.limits, (*where, "limits"), findings)
-    _limits(model.limits, (*path, "limits"), findings)
+            check_limits(target.limits, (*where, "limits"), findings)
+    check_limits(model.limits, (*path, "limits"), findings)
     if model.degrade:
         if model.degrade not in config.model:
             findings.add(
@@ -129,7 +129,8 @@ def _price(price: Price, path: Path, findings: Findings) -> None:
             findings.add((*path, key), "must not be negative")
 
 
-def _limits(limits: TokenLimits, path: Path, findings: Findings) -> None:
+def check_limits(limits: TokenLimits, path: Path, findings: Findings) -> None:
+    """What is wrong with a table of limits."""
     for key in ("money_per_day", "money_per_month"):
         if getattr(limits, key) < 0:
             findings.add((*path, key), "must not be negative")
@@ -149,14 +150,15 @@ def _route(route: Route, llm: RouteLlm, path: Path, config: Config, findings: Fi
     if route.rewrite:
         findings.add((*path, "rewrite"), "does not go with llm: what is asked for is told by the end of the path")
     for number, one in enumerate(llm.models):
-        _named(one, (*path, "llm", "models", number), config, findings)
+        check_model_name(one, (*path, "llm", "models", number), config, findings)
     if llm.model:
-        _named(llm.model, (*path, "llm", "model"), config, findings)
+        check_model_name(llm.model, (*path, "llm", "model"), config, findings)
     if llm.attempts < 1:
         findings.add((*path, "llm", "attempts"), "must be 1 at least")
-    _limits(llm.limits, (*path, "llm", "limits"), findings)
+    check_limits(llm.limits, (*path, "llm", "limits"), findings)
 
 
-def _named(name: str, path: Path, config: Config, findings: Findings) -> None:
+def check_model_name(name: str, path: Path, config: Config, findings: Findings) -> None:
+    """There must be such a model."""
     if name not in config.model:
         findings.add(path, f'there is no model "{name}"{did_you_mean(name, list(config.model))}')

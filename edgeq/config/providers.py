@@ -53,6 +53,7 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
             found[upstream_name(name, provider, key)] = Upstream(
                 endpoints=(endpoint, *provider.endpoints),
                 host="upstream",
+                engine=provider.engine,
                 limit=provider.limit,
                 queue=provider.queue,
                 timeouts=provider.timeouts,

@@ -116,17 +116,25 @@ class TenantKey:
     def _find(self, head: RequestHead) -> bytes:
         if self.kind == HEADER:
             return self.called(field_value(head, self.name))
-        for name in _CREDENTIALS:
-            value = field_value(head, name)
-            if value and name == b"authorization":
-                # The same key is the same tenant, in whichever field it comes (RFC 6750 2.1).
-                scheme, _, rest = value.partition(b" ")
-                if scheme.lower() == b"bearer":
-                    value = rest.strip(b" \t")
-            if value:
-                named = self.accounts.tenant_of(value) if self.accounts is not None else ANONYMOUS
-                return named or self.called(value)
-        return ANONYMOUS
+        value = credential_of(head)
+        if not value:
+            return ANONYMOUS
+        named = self.accounts.tenant_of(value) if self.accounts is not None else ANONYMOUS
+        return named or self.called(value)
+
+
+def credential_of(head: RequestHead) -> bytes:
+    """The credential that a request brings, in whichever of the usual fields; nothing if it brings none."""
+    for name in _CREDENTIALS:
+        value = field_value(head, name)
+        if value and name == b"authorization":
+            # The same key is the same tenant, in whichever field it comes (RFC 6750 2.1).
+            scheme, _, rest = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                value = rest.strip(b" \t")
+        if value:
+            return value
+    return b""
 
 
 def client_of(down: Downstream, fields: RequestFields) -> bytes:
