@@ -139,9 +139,11 @@ def test_a_worker_hears_and_tells() -> None:
     assert (holder.spent("tenant/acme", per_month=False), holder.spent("tenant/acme", per_month=True)) == (5, 7)
     spent: list[tuple[str, int, int]] = []
     holder.on_spent = lambda *one: spent.append(one)
-    hear(AccountsTold(0, None, Spent("2026-11-26", {"key/k": 1}, {"key/k": 1, "key/l": 4}, is_whole=False)))
-    assert spent == [("key/k", 1, 1), ("key/l", 0, 4)]
-    assert holder.spent("tenant/acme", per_month=False) == 5
+    hear(AccountsTold(0, None, Spent("2026-11-26", {"tenant/acme": 6}, {"tenant/acme": 8, "key/l": 4}, is_whole=False)))
+    assert not spent, "who has no budget"
+    hear(AccountsTold(1, registry.change_tenant("acme", "", None, {"money_per_day": 1.0}).change))
+    assert spent == [("tenant/acme", 6, 8)]
+    assert holder.spent("tenant/acme", per_month=False) == 6
     assert holder.current.find(secret.encode()) is not None
     holder.usage.record("acme", "k", "m", "t", Usage(1, 1), 1, 200, 0.1, 0.1)
     holder.tick(1.0, 1e9)
