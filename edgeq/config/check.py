@@ -415,6 +415,10 @@ def _rest(config: Config, findings: Findings) -> None:
             _header_name(name.lower(), ("forward", key), findings)
     if config.forward.deadline and config.forward.deadline.lower() == config.forward.priority.lower():
         findings.add(("forward", "priority"), "the same header as forward.deadline")
+    if config.accounts is not None:
+        _positive(config.accounts, ("flush",), ("accounts",), findings)
+        if not config.accounts.store:
+            findings.add(("accounts", "store"), "must name a file")
     if config.trace is not None:
         _trace(config.trace, config.forward, findings)
     target = config.access_log.target

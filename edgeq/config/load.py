@@ -28,7 +28,7 @@ from edgeq.config.findings import Findings, Label
 from edgeq.config.lines import Lines, Path, index
 from edgeq.config.providers import provider_upstreams
 from edgeq.config.schema import Config, Route
-from edgeq.config.schema_llm import RouteLlm
+from edgeq.config.schema_llm import Accounts, RouteLlm
 from edgeq.errors import ConfigError, Problem
 
 COMMAND_LINE: Final = "command line"
@@ -140,6 +140,13 @@ def admin_path(path: str) -> str:
     server = _parse(_read(path), path).get("server")
     admin = server.get("admin") if isinstance(server, dict) else None
     return admin if isinstance(admin, str) else ""
+
+
+def store_path(path: str) -> str:
+    """`accounts.store` of such a file; empty if it has no [accounts]."""
+    accounts = _parse(_read(path), path).get("accounts")
+    store = accounts.get("store", Accounts().store) if isinstance(accounts, dict) else None
+    return store if isinstance(store, str) else ""
 
 
 def _read(path: str) -> str:
