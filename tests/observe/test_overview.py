@@ -110,7 +110,7 @@ def test_columns_are_keys(bench: Bench) -> None:
         )
     for command in COMMANDS:
         records = bench.overview.subjects.get(command.words.removeprefix("show "), list)()
-        for column in command.columns if records else ():
+        for column in command.columns if records and command.words.startswith("show ") else ():
             value: Any = records[0]
             for step in column.key.split("."):
                 assert step in value, (command.words, column.key)
