@@ -26,6 +26,7 @@ import orjson
 
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
 from edgeq.llm import speech
+from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
 from edgeq.llm.gate import Claim
@@ -103,6 +104,7 @@ class ModelExchange(Exchange):
 
     __slots__ = (
         "_asked",
+        "_beginnings",
         "_begun",
         "_budget",
         "_chunks",
@@ -115,6 +117,7 @@ class ModelExchange(Exchange):
         "_last_at",
         "_left",
         "_order",
+        "_other_model",
         "_param",
         "_pulse",
         "_second",
@@ -183,6 +186,10 @@ class ModelExchange(Exchange):
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
         """What it cost, in millionths of the currency."""
+        self._other_model = b""
+        """A field line: a smaller model than was asked for has answered."""
+        self._beginnings: list[int] = []
+        """What its prompt begins with; empty: nobody would have cached it."""
         self.cached = ""
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
@@ -303,7 +310,7 @@ class ModelExchange(Exchange):
         what = f"{operation.dialect}/{operation.name}"
         prompt = self.prompt
         if prompt is not None:
-            what = f"{prompt.settings.path}/{prompt.settings.version}"
+            what = f"{prompt.settings.path}/{prompt.mark}"
         try:
             asked: object = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -314,7 +321,7 @@ class ModelExchange(Exchange):
         stored = cache.look(key, now)
         if stored is not None:
             self.cached = "hit"
-            self.answer_lines += b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
+            self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
             if stored.content_type == STREAM:
                 self.pass_on(stored.body, now)
                 self.end_shared(now)
@@ -323,13 +330,21 @@ class ModelExchange(Exchange):
             return True
         share = self._share = Share(self)
         if share.enter(cache, key):
-            self.cached = "joined"
-            self.answer_lines += b"x-edgeq-cache: joined\r\n"
             share.more(now)
             return True
+        self._is_missed()
+        return False
+
+    def _is_missed(self) -> None:
+        """It asks for itself."""
         self.cached = "miss"
         self.answer_lines += b"x-edgeq-cache: miss\r\n"
-        return False
+
+    def is_given(self, about: bytes) -> None:
+        """What it gets is another one's answer; `about` are field lines of its head."""
+        if self.cached != "joined":
+            self.cached = "joined"
+            self.answer_lines += about + b"x-edgeq-cache: joined\r\n"
 
     def pass_on(self, data: bytes, now: float) -> None:
         """Events of an answer that is not asked for by this exchange."""
@@ -355,6 +370,7 @@ class ModelExchange(Exchange):
 
     def go_alone(self, now: float) -> None:
         """There is nobody to follow any more."""
+        self._is_missed()
         try:
             self._pay(now)
         except Exception as error:  # of our own; whoever says so has no part in it
@@ -391,9 +407,12 @@ class ModelExchange(Exchange):
             smaller = self.models.models.find(plan.degrade)
             if smaller is not None and not smaller.is_saturated(now):
                 plan = self.plan = smaller
-                self.answer_lines += b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
-        order = plan.order(now)
+                self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
+        self._order = plan.order(now)
+        if self.models.affinity:
+            self._prefer(plan, now)
         bill = self.bill
+        order = self._order
         estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
@@ -407,6 +426,17 @@ class ModelExchange(Exchange):
         self.answer_lines += bill.header_lines(operation.dialect, now)
         self._turn_to(self._order[0], now)
 
+    def _prefer(self, plan: ModelPlan, now: float) -> None:
+        """Turn to who has cached what its prompt begins with."""
+        order = self._order
+        if len(order) == 1 and len(order[0].upstream.members) < 2:
+            return
+        self._beginnings = beginnings_of(self.body, plan.name, self.models.affinity)
+        known = self.bill.till.affinity.prefer(self._beginnings, now)
+        if known:
+            name, _, self.prefers = known.partition("\n")
+            self._order = plan.prefer(order, name, now)
+
     def _count_tokens(self, plan: ModelPlan, now: float) -> None:
         """How many tokens the request has: by a target that can tell, or else about."""
         self._order = [choice for choice in plan.order(now) if choice.dialect == ANTHROPIC]
@@ -414,10 +444,10 @@ class ModelExchange(Exchange):
             self._turn_to(self._order[0], now)
             return
         self.answer_lines += b"x-edgeq-estimated: true\r\n"
-        self._send(200, b'{"input_tokens":%d}' % self._about())
+        self._send(200, b'{"input_tokens":%d}' % self._about_tokens())
         self.finish_here()
 
-    def _about(self) -> int:
+    def _about_tokens(self) -> int:
         """An estimate of the request's tokens."""
         return max(1, len(self.body) // 4)
 
@@ -665,7 +695,7 @@ class ModelExchange(Exchange):
             if operation.dialect == choice.dialect:
                 incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
-                encoder = speech.encoder(operation.dialect, peek, self._about(), self.request_id)
+                encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
                 incoming.translates(speech.decoder(choice.dialect), encoder)
         self._take(data[end:], now)
 
@@ -720,13 +750,17 @@ class ModelExchange(Exchange):
         if held is not None and held.watcher is not None:
             held.hear(self)
         if self._share is not None:
-            self._share.begin(True)
+            self._share.begin(True, self._about())
         self._open_stream()
 
     def _first_event(self, now: float) -> None:
         """From now on it is this target's answer."""
         self._begun = True
         self.first_event_at = now
+        up = self.up
+        if self._beginnings and self.choice is not None and up is not None:
+            served = f"{self.choice.name}\n{up.pool.name}"
+            self.bill.till.affinity.served(self._beginnings, served, now)
         second = self._second
         if second is not None:
             self._second = None
@@ -780,7 +814,7 @@ class ModelExchange(Exchange):
         share = self._share
         if share is not None:
             share.add(out, now)
-            share.finish(self._begun, now)
+            share.finish(self._begun and not self._other_model, now)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
@@ -810,9 +844,9 @@ class ModelExchange(Exchange):
         self._first_event(now)
         share = self._share
         if share is not None:
-            share.begin(False)
+            share.begin(False, self._about())
             share.add(body, now)
-            share.finish(True, now)
+            share.finish(not self._other_model, now)
         self._send(200, body)
         self._complete(now)
 
@@ -846,10 +880,12 @@ class ModelExchange(Exchange):
 
     def _lines(self) -> bytes:
         """Field lines of the answer that say what edgeq has done with the request."""
-        lines = self.answer_lines
+        return self.answer_lines + self._about()
+
+    def _about(self) -> bytes:
+        """Those that are about the answer, whoever gets it."""
         choice = self.choice
-        if choice is not None:
-            lines += choice.line
+        lines = self._other_model if choice is None else self._other_model + choice.line
         if self.dropped:
             lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
         return lines
