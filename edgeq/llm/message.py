@@ -30,6 +30,8 @@ TOOL_RESULT: Final = 4
 THINKING: Final = 5
 REFUSAL: Final = 6
 """What the model says when it declines, where a dialect keeps that apart from text."""
+OTHER: Final = 7
+"""What only the client's dialect can say, as it came: calls of a provider's own tools, files by their id."""
 
 # Why an answer ended.
 STOP_END: Final = "end"
@@ -83,7 +85,7 @@ class Part:
 
     kind: int
     text: str = ""
-    """TEXT, THINKING, REFUSAL: what it says."""
+    """TEXT, THINKING, REFUSAL: what it says. DOCUMENT of text/plain: the document itself, in place of data."""
     id: str = ""
     """TOOL_USE, TOOL_RESULT: of the call."""
     name: str = ""
@@ -104,6 +106,8 @@ class Part:
     """IMAGE: OpenAI's low, high, auto. THINKING: "redacted" if data is encrypted thought."""
     cache: bool = False
     """The provider is asked to cache everything up to here (Anthropic's cache_control)."""
+    raw: dict[str, Any] | None = None
+    """OTHER: as it came, with its "type"."""
 
 
 @dataclass
@@ -124,6 +128,9 @@ class Tool:
     parameters: dict[str, Any] = field(default_factory=dict)
     strict: bool = False
     cache: bool = False
+    raw: dict[str, Any] | None = None
+    """What is no function but the provider's own (web search), as it came, with its "type"; of the rest only the name
+    counts then."""
 
 
 @dataclass
@@ -153,9 +160,9 @@ class Request:
     schema: dict[str, Any] | None = None
     schema_strict: bool = False
     effort: str = ""
-    """none, minimal, low, medium, high, max: how much it shall think."""
+    """none, minimal, low, medium, high, xhigh, max: how much it shall think."""
     thinking_tokens: int | None = None
-    """The same as a number of tokens; 0: it shall not."""
+    """The same as a number of tokens; 0: it shall not; -1: as many as it likes."""
     user: str = ""
     service_tier: str = ""
     """auto, default, flex, priority."""
@@ -169,7 +176,10 @@ class Request:
     metadata: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     """By the client's name: what only its dialect can say. An encoder of the same dialect writes it back; every other
-    one calls `Losses.lose` for each."""
+    one calls `Losses.lose` for each. A name with a dot ("messages.content.citations") is of something deeper, which is
+    not kept: every encoder calls it lost."""
+    dialect: str = ""
+    """The client's: whose names those of `extra` are, and whose OTHER parts and raw tools."""
 
 
 @dataclass
@@ -227,7 +237,8 @@ class Event:
         self.id = ""
         """START: of the answer. PART_START: of the tool's call. DELTA of THINKING: its signature, alone."""
         self.name = ""
-        """PART_START: of the tool. FAILURE: the kind of error, as `Failed.kind`."""
+        """PART_START: of the tool; of THINKING "redacted", if all that comes is encrypted thought, as its signature.
+        FAILURE: the kind of error, as `Failed.kind`."""
         self.model = ""
         """START."""
         self.stop = ""
@@ -263,3 +274,5 @@ class Failed:
     code: str = ""
     """Of the provider ("context_length_exceeded"), or edgeq's reason ("queue_full")."""
     param: str = ""
+    unit: str = ""
+    """RATE: of what there is no more, "requests" or "tokens"; empty: not told."""

@@ -1,0 +1,204 @@
+"""Blocks of Anthropic's messages: JSON <-> parts.
+
+Source: shared reference, llm.md 4.1; anthropics/anthropic-sdk-python, types/content_block_param.py.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from edgeq.llm.dialects.base import flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.turns import unsayable
+from edgeq.llm.message import (
+    DOCUMENT,
+    IMAGE,
+    OTHER,
+    REFUSAL,
+    TEXT,
+    THINKING,
+    TOOL_RESULT,
+    TOOL_USE,
+    Part,
+    Unmappable,
+)
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Losses, Request
+
+_IMAGES: Final = frozenset(("image/jpeg", "image/png", "image/gif", "image/webp"))
+_CACHE: Final = {"type": "ephemeral"}
+_NO_ID_CHARS: Final = re.compile(r"[^a-zA-Z0-9_-]")
+"""What may not be in the id of a call; some providers' ids have it (Kimi's "functions.look:0")."""
+
+
+def decode_blocks(of: dict[str, Any], key: str, where: str, names: dict[str, str], request: Request) -> list[Part]:
+    """A string, or a list of blocks. Args: names of tools by the id of their call, added to."""
+    content = of.get(key)
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return [Part(TEXT, content)]
+    parts: list[Part] = []
+    for block in objects_at(of, key, where):
+        part = _decode_block(block, where, names, request)
+        cache = object_at(block, "cache_control", f"{where}.cache_control")
+        if cache is not None:
+            part.cache = True
+            if cache.get("ttl") not in (None, "5m"):
+                request.extra[f"{where}.cache_control.ttl"] = cache["ttl"]
+        parts.append(part)
+    return parts
+
+
+def _decode_block(block: dict[str, Any], where: str, names: dict[str, str], request: Request) -> Part:
+    kind = text_at(block, "type", f"{where}.type")
+    if kind == "text":
+        if block.get("citations"):
+            request.extra[f"{where}.citations"] = True
+        return Part(TEXT, text_at(block, "text", f"{where}.text"))
+    if kind == "tool_use":
+        part = Part(TOOL_USE, id=text_at(block, "id", f"{where}.id"), name=text_at(block, "name", f"{where}.name"))
+        part.arguments = orjson.dumps(object_at(block, "input", f"{where}.input") or {}).decode()
+        names[part.id] = part.name
+        return part
+    if kind == "tool_result":
+        part = Part(TOOL_RESULT, id=text_at(block, "tool_use_id", f"{where}.tool_use_id"))
+        part.name = names.get(part.id, "")
+        part.parts = decode_blocks(block, "content", where, names, request)
+        part.is_error = flag_at(block, "is_error", f"{where}.is_error") is True
+        return part
+    if kind == "thinking":
+        thought = Part(THINKING, text_at(block, "thinking", f"{where}.thinking"))
+        thought.data = text_at(block, "signature", f"{where}.signature")
+        return thought
+    if kind == "redacted_thinking":
+        return Part(THINKING, data=text_at(block, "data", f"{where}.data"), detail="redacted")
+    if kind in ("image", "document"):
+        return _decode_source(block, kind, where, request)
+    if not kind:
+        raise Unmappable(f"{where}.type", f"{where}.type is missing")
+    return Part(OTHER, raw=block)
+
+
+def _decode_source(block: dict[str, Any], kind: str, where: str, request: Request) -> Part:
+    """An image or a document."""
+    source = object_at(block, "source", f"{where}.source")
+    if source is None:
+        raise Unmappable(f"{where}.source", f"{where}.source is missing")
+    form = text_at(source, "type", f"{where}.source.type")
+    part = Part(IMAGE if kind == "image" else DOCUMENT)
+    if form == "base64":
+        part.media_type = text_at(source, "media_type", f"{where}.source.media_type")
+        part.data = text_at(source, "data", f"{where}.source.data")
+    elif form == "url":
+        part.url = text_at(source, "url", f"{where}.source.url")
+    elif form == "text" and kind == "document":
+        part.media_type = "text/plain"
+        part.text = text_at(source, "data", f"{where}.source.data")
+    else:
+        return Part(OTHER, raw=block)
+    if kind == "document":
+        part.name = text_at(block, "title", f"{where}.title")
+        for name in ("context", "citations"):
+            if block.get(name):
+                request.extra[f"{where}.{name}"] = block[name]
+    elif block.get("transformations"):
+        request.extra[f"{where}.transformations"] = block["transformations"]
+    return part
+
+
+def encode_blocks(parts: list[Part], role: str, losses: Losses, own: bool) -> list[dict[str, Any]]:
+    """Blocks of a message, without those that would be empty, which Anthropic refuses.
+
+    Args: own, the parts come from this dialect.
+    Raises: Unmappable.
+    """
+    blocks: list[dict[str, Any]] = []
+    for part in parts:
+        if part.kind in (TEXT, REFUSAL):
+            if not part.text:
+                continue
+            block: dict[str, Any] | None = {"type": "text", "text": part.text}
+        elif part.kind == TOOL_USE:
+            block = {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": _input(part.arguments)}
+        elif part.kind == TOOL_RESULT:
+            block = _encode_result(part, losses, own)
+        elif part.kind == THINKING:
+            if part.detail == "redacted":
+                block = {"type": "redacted_thinking", "data": part.data}
+            elif part.data:
+                block = {"type": "thinking", "thinking": part.text, "signature": part.data}
+            else:
+                # A thought of another provider: without a signature it is refused, and nobody misses it.
+                continue
+        elif part.kind == OTHER:
+            block = part.raw if own else None
+        else:
+            block = _encode_source(part, losses)
+        if block is None:
+            unsayable(part, role, losses)
+            continue
+        if part.cache:
+            block["cache_control"] = _CACHE
+        blocks.append(block)
+    return blocks
+
+
+def call_id(known: str) -> str:
+    """An id of a call as Anthropic takes it; the same for a call and its result."""
+    return _NO_ID_CHARS.sub("_", known)
+
+
+def _input(arguments: str) -> orjson.Fragment | dict[str, Any]:
+    """Arguments as the object that they are, character by character: large numbers stay what they are."""
+    if not arguments.strip():
+        return {}
+    try:
+        value = orjson.loads(arguments)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        where = "messages.tool_calls.function.arguments"
+        raise Unmappable(where, f"{where} must be a JSON object, in a string")
+    return orjson.Fragment(arguments.encode())
+
+
+def _encode_result(part: Part, losses: Losses, own: bool) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id(part.id)}
+    if len(part.parts) == 1 and part.parts[0].kind == TEXT and not part.parts[0].cache:
+        block["content"] = part.parts[0].text
+    else:
+        content = encode_blocks(part.parts, "user", losses, own)
+        if content:
+            block["content"] = content
+    if part.is_error:
+        block["is_error"] = True
+    return block
+
+
+def _encode_source(part: Part, losses: Losses) -> dict[str, Any] | None:
+    """An image or a document. Returns: None for a kind that it does not take."""
+    if part.kind == IMAGE:
+        if part.detail not in ("", "auto"):
+            losses.lose("messages.content.image_url.detail")
+        if part.url:
+            return {"type": "image", "source": {"type": "url", "url": part.url}}
+        if part.media_type not in _IMAGES:
+            return None
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+        return {"type": "image", "source": source}
+    if part.url:
+        source = {"type": "url", "url": part.url}
+    elif part.media_type == "application/pdf":
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+    elif part.media_type == "text/plain" and part.text:
+        source = {"type": "text", "media_type": part.media_type, "data": part.text}
+    else:
+        return None
+    block: dict[str, Any] = {"type": "document", "source": source}
+    if part.name:
+        block["title"] = part.name
+    return block

@@ -1,0 +1,358 @@
+"""A request for a message: Anthropic's JSON <-> Request.
+
+Source: shared reference, llm.md 4.1; anthropics/anthropic-sdk-python, types/message_create_params.py;
+docs.claude.com/en/docs/build-with-claude: extended-thinking, adaptive-thinking, effort.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from edgeq.llm.dialects.anthropic_content import decode_blocks, encode_blocks
+from edgeq.llm.dialects.base import (
+    ANTHROPIC,
+    OPENAI,
+    as_object,
+    count_at,
+    flag_at,
+    list_at,
+    number_at,
+    object_at,
+    objects_at,
+    text_at,
+)
+from edgeq.llm.dialects.turns import split_system
+from edgeq.llm.message import THINKING, TOOL_USE, Message, Request, Tool, Unmappable
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Losses
+
+_READ: Final = frozenset(
+    [
+        "model",
+        "messages",
+        "system",
+        "max_tokens",
+        "stream",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop_sequences",
+        "tools",
+        "tool_choice",
+        "thinking",
+        "output_config",
+        "metadata",
+        "service_tier",
+        "cache_control",
+    ]
+)
+"""What has an attribute of its own. The newest models have no temperature, top_p and top_k; the others do."""
+
+_EFFORTS: Final = frozenset(("low", "medium", "high", "xhigh", "max"))
+
+_BUDGETS: Final[dict[str, int]] = {
+    "minimal": 1024,
+    "low": 1024,
+    "medium": 8192,
+    "high": 24576,
+    "xhigh": 32768,
+    "max": 32768,
+}
+"""Tokens of thought, for models that know no effort. Source: Google's table for OpenAI's dialect."""
+
+_LEAST_BUDGET: Final = 1024
+_ADAPTIVE: Final = {"type": "adaptive"}
+_VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+
+
+def decode_request(body: bytes) -> Request:
+    """A request for a message, or (without max_tokens) for a count of its tokens.
+
+    Raises: Unmappable for what is none, with the parameter.
+    """
+    asked = as_object(body)
+    request = Request(text_at(asked, "model", "model"), dialect=ANTHROPIC, wants_usage=True)
+    if not isinstance(asked.get("messages"), list):
+        raise Unmappable("messages", "messages must be a list")
+    names: dict[str, str] = {}
+    system = decode_blocks(asked, "system", "system", names, request)
+    if system:
+        request.messages.append(Message("system", system))
+    for said in objects_at(asked, "messages", "messages"):
+        role = text_at(said, "role", "messages.role")
+        if role not in ("user", "assistant", "system"):
+            raise Unmappable("messages.role", "messages.role must be user, assistant or system")
+        request.messages.append(Message(role, decode_blocks(said, "content", "messages.content", names, request)))
+    request.stream = flag_at(asked, "stream", "stream") is True
+    request.max_tokens = count_at(asked, "max_tokens", "max_tokens", 1)
+    request.temperature = number_at(asked, "temperature", "temperature", 0.0, 1.0)
+    request.top_p = number_at(asked, "top_p", "top_p", 0.0, 1.0)
+    request.top_k = count_at(asked, "top_k", "top_k", 0)
+    for stop in list_at(asked, "stop_sequences", "stop_sequences"):
+        if not isinstance(stop, str):
+            raise Unmappable("stop_sequences", "stop_sequences must be a list of strings")
+        request.stop.append(stop)
+    _decode_tools(asked, request)
+    _decode_thinking(asked, request)
+    metadata = object_at(asked, "metadata", "metadata") or {}
+    request.user = text_at(metadata, "user_id", "metadata.user_id")
+    tier = text_at(asked, "service_tier", "service_tier")
+    request.service_tier = "default" if tier == "standard_only" else tier
+    for name, value in asked.items():
+        if name not in _READ and value is not None:
+            request.extra[name] = value
+    return request
+
+
+def _decode_tools(asked: dict[str, Any], request: Request) -> None:
+    for said in objects_at(asked, "tools", "tools"):
+        name = text_at(said, "name", "tools.name")
+        if text_at(said, "type", "tools.type") not in ("", "custom"):
+            request.tools.append(Tool(name, raw=said))
+            continue
+        if not name:
+            raise Unmappable("tools.name", "tools.name is missing")
+        tool = Tool(name, text_at(said, "description", "tools.description"))
+        tool.parameters = object_at(said, "input_schema", "tools.input_schema") or {}
+        tool.strict = flag_at(said, "strict", "tools.strict") is True
+        tool.cache = said.get("cache_control") is not None
+        for hint in ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"):
+            if said.get(hint):
+                request.extra[f"tools.{hint}"] = said[hint]
+        request.tools.append(tool)
+    choice = object_at(asked, "tool_choice", "tool_choice")
+    if choice is None:
+        return
+    kind = text_at(choice, "type", "tool_choice.type")
+    if kind not in ("auto", "any", "tool", "none"):
+        raise Unmappable("tool_choice.type", "tool_choice.type must be auto, any, tool or none")
+    request.tool_choice = kind
+    request.tool_name = text_at(choice, "name", "tool_choice.name")
+    if kind == "tool" and not request.tool_name:
+        raise Unmappable("tool_choice.name", "tool_choice.name is missing")
+    serial = flag_at(choice, "disable_parallel_tool_use", "tool_choice.disable_parallel_tool_use")
+    if serial is not None:
+        request.parallel_tools = not serial
+
+
+def _decode_thinking(asked: dict[str, Any], request: Request) -> None:
+    """thinking and output_config: how much, and in which form the answer is."""
+    thinking = object_at(asked, "thinking", "thinking")
+    if thinking is not None:
+        kind = text_at(thinking, "type", "thinking.type")
+        if kind == "enabled":
+            request.thinking_tokens = count_at(thinking, "budget_tokens", "thinking.budget_tokens", 0)
+        elif kind == "disabled":
+            request.thinking_tokens = 0
+        elif kind == "adaptive":
+            request.thinking_tokens = -1
+        else:
+            request.extra["thinking"] = thinking
+        if thinking.get("display") and kind in ("enabled", "adaptive"):
+            request.extra["thinking.display"] = thinking["display"]
+    config = object_at(asked, "output_config", "output_config")
+    if config is None:
+        return
+    effort = text_at(config, "effort", "output_config.effort")
+    if effort and effort not in _EFFORTS:
+        raise Unmappable("output_config.effort", "output_config.effort must be low, medium, high, xhigh or max")
+    request.effort = effort
+    form = object_at(config, "format", "output_config.format")
+    if form is not None:
+        request.response_format = "schema"
+        request.schema = object_at(form, "schema", "output_config.format.schema") or {}
+        request.schema_strict = True
+
+
+def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
+    """`request.model` is the provider's name for it. Args: max_tokens stands where the client has not said any.
+
+    Raises: Unmappable for what it cannot say, if that is not allowed, or if an answer would miss its question.
+    """
+    own = request.dialect == ANTHROPIC
+    asked: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or max_tokens}
+    system, turns = split_system(request)
+    if system:
+        blocks = encode_blocks(system, "user", losses, own)
+        if len(blocks) == 1 and len(blocks[0]) == 2:
+            asked["system"] = blocks[0]["text"]
+        elif blocks:
+            asked["system"] = blocks
+    asked["messages"] = _encode_turns(turns, losses, own)
+    if request.stream:
+        asked["stream"] = True
+    _encode_sampling(request, losses, asked)
+    _encode_tools(request, losses, asked, own)
+    _encode_thinking(request, losses, asked, turns)
+    if request.response_format == "schema":
+        form = {"type": "json_schema", "schema": request.schema or {}}
+        asked.setdefault("output_config", {})["format"] = form
+    elif request.response_format == "json":
+        losses.lose("response_format", "response_format json_object has no match: use json_schema")
+    if request.user:
+        asked["metadata"] = {"user_id": request.user}
+    if request.service_tier == "auto":
+        asked["service_tier"] = "auto"
+    elif request.service_tier == "default":
+        asked["service_tier"] = "standard_only"
+    elif request.service_tier:
+        losses.lose("service_tier")
+    for name, value in request.extra.items():
+        if own and "." not in name:
+            asked[name] = value
+        else:
+            losses.lose(name)
+    return orjson.dumps(asked)
+
+
+def encode_count_request(request: Request, losses: Losses) -> bytes:
+    """The same for /messages/count_tokens, which takes nothing of how the answer shall be."""
+    asked = orjson.loads(encode_request(request, losses, 1))
+    return orjson.dumps({name: asked[name] for name in _COUNTED if name in asked})
+
+
+_COUNTED: Final = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+
+
+def _encode_turns(turns: list[Message], losses: Losses, own: bool) -> list[dict[str, Any]]:
+    said: list[dict[str, Any]] = []
+    for turn in turns:
+        content = encode_blocks(turn.parts, turn.role, losses, own)
+        if len(content) == 1 and content[0]["type"] == "text" and len(content[0]) == 2:
+            said.append({"role": turn.role, "content": content[0]["text"]})
+        elif content:
+            said.append({"role": turn.role, "content": content})
+    if said and said[-1]["role"] == "assistant":
+        # The beginning of an answer, which may not end in blanks.
+        content = said[-1]["content"]
+        if isinstance(content, str):
+            said[-1]["content"] = content.rstrip()
+        elif content[-1]["type"] == "text":
+            content[-1]["text"] = content[-1]["text"].rstrip()
+    return said
+
+
+def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any]) -> None:
+    if request.temperature is not None:
+        if request.temperature > 1.0:
+            losses.lose("temperature", "the model's provider takes a temperature of 1 at most")
+        asked["temperature"] = min(request.temperature, 1.0)
+    if request.top_p is not None:
+        asked["top_p"] = request.top_p
+    if request.top_k is not None and request.top_k > 0:
+        asked["top_k"] = request.top_k
+    if request.stop:
+        asked["stop_sequences"] = request.stop
+    if request.n > 1:
+        losses.lose("n")
+    if request.seed is not None:
+        losses.lose("seed")
+    if request.frequency_penalty:
+        losses.lose("frequency_penalty")
+    if request.presence_penalty:
+        losses.lose("presence_penalty")
+    if request.logprobs:
+        losses.lose("logprobs")
+    if request.top_logprobs:
+        losses.lose("top_logprobs")
+    if request.logit_bias:
+        losses.lose("logit_bias")
+    if request.metadata:
+        losses.lose("metadata")
+
+
+def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any], own: bool) -> None:
+    tools: list[dict[str, Any]] = []
+    for tool in request.tools:
+        if tool.raw is not None:
+            if own:
+                tools.append(tool.raw)
+            else:
+                losses.lose(f"tools.{tool.raw.get('type', '')}")
+            continue
+        said: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters or {"type": "object"}}
+        if tool.description:
+            said["description"] = tool.description
+        if tool.strict:
+            said["strict"] = True
+        if tool.cache:
+            said["cache_control"] = {"type": "ephemeral"}
+        tools.append(said)
+    if not tools:
+        return
+    asked["tools"] = tools
+    kind = request.tool_choice or ("auto" if request.parallel_tools is not None else "")
+    if not kind:
+        return
+    choice: dict[str, Any] = {"type": kind}
+    if kind == "tool":
+        choice["name"] = request.tool_name
+    if request.parallel_tools is not None and kind != "none":
+        choice["disable_parallel_tool_use"] = not request.parallel_tools
+    asked["tool_choice"] = choice
+
+
+def _encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:
+    """How much it shall think: as an effort for models that know it, as a budget for those before.
+
+    A model that thinks by budget refuses a temperature, a forced tool, and a last turn that called tools without its
+    thoughts, which only a client of this dialect has kept: then it does not think, rather than fail.
+    """
+    if request.thinking_tokens == 0:
+        asked["thinking"] = {"type": "disabled"}
+        return
+    if request.dialect == ANTHROPIC:
+        if request.thinking_tokens == -1:
+            asked["thinking"] = _ADAPTIVE
+        elif request.thinking_tokens is not None:
+            asked["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
+        if request.effort:
+            asked["output_config"] = {"effort": request.effort}
+        return
+    if request.effort in ("", "none") and request.thinking_tokens is None:
+        return
+    word = "reasoning_effort" if request.dialect == OPENAI else "reasoning.effort"
+    version = version_of(request.model)
+    if version >= (4, 6):
+        asked["thinking"] = _ADAPTIVE
+        effort = request.effort or "high"
+        if effort == "minimal":
+            effort = "low"
+        elif effort == "xhigh" and version < (4, 7):
+            effort = "high"
+        asked["output_config"] = {"effort": effort}
+        return
+    budget = max(request.thinking_tokens or 0, 0) or _BUDGETS[request.effort or "medium"]
+    budget = min(budget, asked["max_tokens"] // 2)
+    may_think = version >= (3, 7) and budget >= _LEAST_BUDGET
+    if not may_think or request.tool_choice in ("any", "tool") or _has_thoughtless_call(turns):
+        losses.lose(word)
+        return
+    for refused in ("temperature", "top_k"):
+        if refused in asked:
+            losses.lose(refused, f"{refused} cannot be said to a model that thinks")
+            del asked[refused]
+    asked["thinking"] = {"type": "enabled", "budget_tokens": budget}
+
+
+def version_of(model: str) -> tuple[int, int]:
+    """ "claude-3-7-sonnet-20250219": (3, 7); "claude-opus-4-6": (4, 6). A name without a version is the newest there
+    is."""
+    match = _VERSION.search(model)
+    if match is None:
+        return 99, 0
+    return int(match[1]), int(match[2] or 0)
+
+
+def _has_thoughtless_call(turns: list[Message]) -> bool:
+    """The last turn of the assistant calls a tool and does not begin with a thought that its provider has signed."""
+    for turn in reversed(turns):
+        if turn.role == "assistant":
+            calls = any(part.kind == TOOL_USE for part in turn.parts)
+            first = turn.parts[0] if turn.parts else None
+            return calls and (first is None or first.kind != THINKING or not first.data)
+    return False

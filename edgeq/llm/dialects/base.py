@@ -1,0 +1,175 @@
+"""What the data path calls of every dialect's streams, and what the dialects share: names, ids, typed looks into JSON.
+
+The looks take a parameter's path ("messages.role") for the error: whatever is wrong with a request is the caller's to
+mend, so it is `Unmappable`, with that path.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from edgeq.llm.message import Unmappable
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Event
+
+# Names of dialects, as in [provider.NAME] dialect and in Request.dialect.
+OPENAI: Final = "openai"
+"""Chat completions."""
+ANTHROPIC: Final = "anthropic"
+GEMINI: Final = "gemini"
+RESPONSES: Final = "responses"
+"""OpenAI's, for clients only."""
+EMBEDDINGS: Final = "embeddings"
+
+
+class StreamDecoder:
+    """A provider's stream as events. One for each answer."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Bytes of the event stream, cut anywhere.
+
+        Returns: whole events; nothing after a FAILURE.
+        Raises: ValueError if an event is longer than is taken.
+        """
+        raise NotImplementedError
+
+    def end(self) -> list[Event]:
+        """The connection has ended. Returns: FINISH if all of the answer had come; otherwise FAILURE, once."""
+        raise NotImplementedError
+
+
+class StreamEncoder:
+    """Events as a client's stream. One for each answer."""
+
+    def __init__(self, model: str, wants_usage: bool, input_tokens: int, created: int) -> None:
+        """Args: model as the client calls it; input_tokens an estimate, for a dialect that tells it before it is known;
+        created in Unix seconds."""
+        self.model: str = model
+        self.wants_usage: bool = wants_usage
+        self.input_tokens: int = input_tokens
+        self.created: int = created
+        self.request_id: str = ""
+        """edgeq's, for errors, where their shape has room for it."""
+        self.begun: bool = False
+        """Something other than comments has been encoded."""
+        self.finished: bool = False
+        """FINISH was encoded."""
+
+    def encode(self, events: list[Event]) -> bytes:
+        """Whole server-sent events; perhaps none."""
+        raise NotImplementedError
+
+    def end(self) -> bytes:
+        """What says that a finished stream is over; empty if it never finished."""
+        raise NotImplementedError
+
+    def keepalive(self) -> bytes:
+        """What tells the client that edgeq is still there, and nothing else."""
+        return b":\n\n"
+
+
+def answer_id(prefix: str, known: str) -> str:
+    """An id that looks as the dialect's ids do. Args: known is the provider's, or empty."""
+    if known.startswith(prefix):
+        return known
+    return prefix + (known or secrets.token_hex(12))
+
+
+def as_object(body: bytes) -> dict[str, Any]:
+    """Raises: Unmappable if it is no JSON object."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unmappable("", f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise Unmappable("", "the body must be a JSON object")
+    return value
+
+
+def text_at(of: dict[str, Any], key: str, param: str) -> str:
+    """Empty if it is absent or null."""
+    value = of.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Unmappable(param, f"{param} must be a string")
+    return value
+
+
+def flag_at(of: dict[str, Any], key: str, param: str) -> bool | None:
+    """None if it is absent or null."""
+    value = of.get(key)
+    if value is None or isinstance(value, bool):
+        return value
+    raise Unmappable(param, f"{param} must be true or false")
+
+
+def count_at(of: dict[str, Any], key: str, param: str, least: int) -> int | None:
+    """A whole number of at least `least`; None if it is absent or null."""
+    value = of.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Unmappable(param, f"{param} must be a whole number")
+    if value < least:
+        raise Unmappable(param, f"{param} must be at least {least}")
+    return value
+
+
+def number_at(of: dict[str, Any], key: str, param: str, least: float, most: float) -> float | None:
+    """A number within bounds; None if it is absent or null."""
+    value = of.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Unmappable(param, f"{param} must be a number")
+    number = float(value)
+    if not least <= number <= most:
+        raise Unmappable(param, f"{param} must be from {least:g} to {most:g}")
+    return number
+
+
+def list_at(of: dict[str, Any], key: str, param: str) -> list[Any]:
+    """Empty if it is absent or null."""
+    value = of.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Unmappable(param, f"{param} must be a list")
+    return value
+
+
+def objects_at(of: dict[str, Any], key: str, param: str) -> list[dict[str, Any]]:
+    """Empty if it is absent or null."""
+    values = list_at(of, key, param)
+    for value in values:
+        if not isinstance(value, dict):
+            raise Unmappable(param, f"each of {param} must be an object")
+    return values
+
+
+def object_at(of: dict[str, Any], key: str, param: str) -> dict[str, Any] | None:
+    """None if it is absent or null."""
+    value = of.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise Unmappable(param, f"{param} must be an object")
+    return value
+
+
+def tokens(of: dict[str, Any] | None, key: str) -> int:
+    """A number of tokens in what a provider tells; 0 where it does not tell it as a whole number."""
+    if of is None:
+        return 0
+    value = of.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def known_object(value: Any) -> dict[str, Any] | None:
+    """`value` if it is an object, for what providers send: they are not told what is wrong with it."""
+    return value if isinstance(value, dict) else None

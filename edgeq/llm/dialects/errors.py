@@ -1,0 +1,247 @@
+"""Errors: Failed <-> the shapes of the dialects, as the body of an answer and within a stream.
+
+    OpenAI      {"error": {"message", "type", "param", "code"}}; within a stream the same as data, then no [DONE]
+    Anthropic   {"type": "error", "error": {"type", "message"}, "request_id"}; within a stream an event "error"
+    Gemini      {"error": {"code", "message", "status", "details"}}, of a stream perhaps in a list
+
+Source: shared reference, llm.md 4.4; docs.claude.com/en/api/errors; google.rpc.Code. Compatible servers are less exact:
+{"error": "text"} (Ollama), {"object": "error", "message"} (vLLM, Mistral), {"detail": ..} (FastAPI): all are read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from edgeq.llm.dialects.base import ANTHROPIC, GEMINI, RESPONSES, known_object
+from edgeq.llm.message import (
+    AUTHENTICATION,
+    BILLING,
+    FAILURE,
+    INTERNAL,
+    INVALID,
+    NOT_FOUND,
+    OVERLOADED,
+    PERMISSION,
+    RATE,
+    TIMEOUT,
+    TOO_LARGE,
+    Event,
+    Failed,
+)
+
+_STATUSES: Final[dict[str, int]] = {
+    INVALID: 400,
+    AUTHENTICATION: 401,
+    BILLING: 429,
+    PERMISSION: 403,
+    NOT_FOUND: 404,
+    TOO_LARGE: 413,
+    RATE: 429,
+    OVERLOADED: 503,
+    TIMEOUT: 504,
+    INTERNAL: 500,
+}
+_ANTHROPIC_STATUSES: Final[dict[str, int]] = {BILLING: 402, OVERLOADED: 529}
+_STATUS_FREE: Final = frozenset((INVALID, INTERNAL))
+"""Kinds that several statuses belong to: Failed.status says which."""
+
+_KINDS_BY_STATUS: Final[dict[int, str]] = {
+    401: AUTHENTICATION,
+    402: BILLING,
+    403: PERMISSION,
+    404: NOT_FOUND,
+    408: TIMEOUT,
+    413: TOO_LARGE,
+    429: RATE,
+    503: OVERLOADED,
+    504: TIMEOUT,
+    529: OVERLOADED,
+}
+
+_OPENAI_TYPES: Final[dict[str, str]] = {
+    INVALID: "invalid_request_error",
+    AUTHENTICATION: "authentication_error",
+    BILLING: "insufficient_quota",
+    PERMISSION: "permission_error",
+    NOT_FOUND: "not_found_error",
+    TOO_LARGE: "invalid_request_error",
+    RATE: "rate_limit_error",
+    OVERLOADED: "server_error",
+    TIMEOUT: "server_error",
+    INTERNAL: "server_error",
+}
+_ANTHROPIC_TYPES: Final[dict[str, str]] = {
+    INVALID: "invalid_request_error",
+    AUTHENTICATION: "authentication_error",
+    BILLING: "billing_error",
+    PERMISSION: "permission_error",
+    NOT_FOUND: "not_found_error",
+    TOO_LARGE: "request_too_large",
+    RATE: "rate_limit_error",
+    OVERLOADED: "overloaded_error",
+    TIMEOUT: "timeout_error",
+    INTERNAL: "api_error",
+}
+_GEMINI_STATUSES: Final[dict[str, str]] = {
+    INVALID: "INVALID_ARGUMENT",
+    AUTHENTICATION: "UNAUTHENTICATED",
+    BILLING: "RESOURCE_EXHAUSTED",
+    PERMISSION: "PERMISSION_DENIED",
+    NOT_FOUND: "NOT_FOUND",
+    TOO_LARGE: "INVALID_ARGUMENT",
+    RATE: "RESOURCE_EXHAUSTED",
+    OVERLOADED: "UNAVAILABLE",
+    TIMEOUT: "DEADLINE_EXCEEDED",
+    INTERNAL: "INTERNAL",
+}
+
+_KINDS_BY_WORD: Final[dict[str, str]] = {
+    # Types and codes of OpenAI and who follows it.
+    "invalid_api_key": AUTHENTICATION,
+    "insufficient_quota": BILLING,
+    "billing_hard_limit_reached": BILLING,
+    "model_not_found": NOT_FOUND,
+    "rate_limit_exceeded": RATE,
+    "requests": RATE,
+    "tokens": RATE,
+    "overloaded": OVERLOADED,
+    "engine_overloaded": OVERLOADED,
+    "context_length_exceeded": INVALID,
+    # Anthropic's types, some of them OpenAI's, too.
+    "invalid_request_error": INVALID,
+    "authentication_error": AUTHENTICATION,
+    "billing_error": BILLING,
+    "permission_error": PERMISSION,
+    "not_found_error": NOT_FOUND,
+    "request_too_large": TOO_LARGE,
+    "rate_limit_error": RATE,
+    "overloaded_error": OVERLOADED,
+    "timeout_error": TIMEOUT,
+    "api_error": INTERNAL,
+    "server_error": INTERNAL,
+    # Google's statuses.
+    "INVALID_ARGUMENT": INVALID,
+    "FAILED_PRECONDITION": INVALID,
+    "OUT_OF_RANGE": INVALID,
+    "UNAUTHENTICATED": AUTHENTICATION,
+    "PERMISSION_DENIED": PERMISSION,
+    "NOT_FOUND": NOT_FOUND,
+    "RESOURCE_EXHAUSTED": RATE,
+    "UNAVAILABLE": OVERLOADED,
+    "DEADLINE_EXCEEDED": TIMEOUT,
+    "INTERNAL": INTERNAL,
+}
+
+_TOO_LONG: Final = (
+    "prompt is too long",
+    "exceed context limit",
+    "maximum context length",
+    "exceeds the maximum number of",
+)
+"""How providers without a code for it say that the window of the model is too small."""
+
+
+def status_of(dialect: str, failed: Failed) -> int:
+    """The status with which a client of the dialect is told: 529 is only Anthropic's, and 402 nobody else's habit."""
+    if failed.kind in _STATUS_FREE and failed.status >= 400:
+        return failed.status
+    if dialect == ANTHROPIC and failed.kind in _ANTHROPIC_STATUSES:
+        return _ANTHROPIC_STATUSES[failed.kind]
+    return _STATUSES[failed.kind]
+
+
+def encode_error(dialect: str, failed: Failed, request_id: str) -> bytes:
+    """The body of an answer. Args: request_id may be empty."""
+    if dialect == ANTHROPIC:
+        return orjson.dumps(
+            {
+                "type": "error",
+                "error": {"type": _ANTHROPIC_TYPES[failed.kind], "message": failed.message},
+                "request_id": request_id or None,
+            }
+        )
+    if dialect == GEMINI:
+        status = _GEMINI_STATUSES[failed.kind]
+        return orjson.dumps(
+            {"error": {"code": status_of(dialect, failed), "message": failed.message, "status": status}}
+        )
+    return orjson.dumps({"error": _openai_error(failed)})
+
+
+def encode_stream_error(dialect: str, failed: Failed, request_id: str) -> bytes:
+    """The last event of a stream that has failed."""
+    if dialect == ANTHROPIC:
+        return b"event: error\ndata: " + encode_error(dialect, failed, request_id) + b"\n\n"
+    if dialect == RESPONSES:
+        event = {"type": "error", "sequence_number": 0, **_openai_error(failed)}
+        event["type"] = "error"
+        return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
+    return b"data: " + encode_error(dialect, failed, request_id) + b"\n\n"
+
+
+def encode_failure(dialect: str, event: Event, request_id: str) -> bytes:
+    """The same of a FAILURE."""
+    kind = event.name if event.name in _STATUSES else INTERNAL
+    return encode_stream_error(dialect, Failed(_STATUSES[kind], kind, event.text), request_id)
+
+
+def failure(kind: str, message: str) -> Event:
+    """A FAILURE."""
+    event = Event(FAILURE, text=message)
+    event.name = kind
+    return event
+
+
+def _openai_error(failed: Failed) -> dict[str, Any]:
+    word = failed.unit if failed.kind == RATE and failed.unit else _OPENAI_TYPES[failed.kind]
+    return {"message": failed.message, "type": word, "param": failed.param or None, "code": failed.code or None}
+
+
+def decode_error(dialect: str, status: int, body: bytes) -> Failed:
+    """What a provider says in an answer with an error's status. Whatever it sends, there is something to tell."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # A proxy's page in HTML, or nothing: it says less than the status, and is nobody's business.
+        return Failed(status, kind_of(status), f"the provider answered with status {status}")
+    if isinstance(said, list) and said:
+        said = said[0]
+    whole = known_object(said)
+    if whole is None:
+        return Failed(status, kind_of(status), f"the provider answered with status {status}")
+    return decode_error_object(dialect, status, whole.get("error") or whole.get("detail") or whole)
+
+
+def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
+    """The `error` of an answer, or of an event in a stream. Args: status 0 if there is none."""
+    error = known_object(said)
+    if error is None:
+        message = said if isinstance(said, str) else orjson.dumps(said).decode()
+        return Failed(status or 500, kind_of(status), message)
+    word = str(error.get("status" if dialect == GEMINI else "type") or "")
+    code = error.get("code")
+    if not status and isinstance(code, int) and 400 <= code < 600:
+        status = code
+    named = code if isinstance(code, str) else ""
+    kind = _KINDS_BY_WORD.get(named) or _KINDS_BY_WORD.get(word, "")
+    known = _KINDS_BY_STATUS.get(status, "")
+    if not kind or (kind in _STATUS_FREE and known):
+        # OpenAI says invalid_request_error of a wrong key, too: there the status is the better word.
+        kind = known or kind or kind_of(status)
+    message = str(error.get("message") or error.get("msg") or f"the provider answered with status {status}")
+    failed = Failed(status or _STATUSES[kind], kind, message, named, str(error.get("param") or ""))
+    if kind == RATE and word in ("requests", "tokens"):
+        failed.unit = word
+    if kind == INVALID and not failed.code and any(words in message for words in _TOO_LONG):
+        failed.code = "context_length_exceeded"
+    return failed
+
+
+def kind_of(status: int) -> str:
+    """What a status says by itself. 0: there is none."""
+    known = _KINDS_BY_STATUS.get(status)
+    if known is not None:
+        return known
+    return INVALID if 400 <= status < 500 else INTERNAL

@@ -1,0 +1,190 @@
+"""A chat completion: OpenAI's JSON <-> Answer.
+
+Source: shared reference, llm.md 4.2; openai/openai-python, types/chat/chat_completion.py. Thoughts are no part of
+OpenAI's own dialect: compatible servers call them reasoning_content (DeepSeek, vLLM) or reasoning (OpenRouter, Groq).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from edgeq.llm.dialects.base import answer_id, known_object, tokens
+from edgeq.llm.message import (
+    REFUSAL,
+    STOP_CONTEXT,
+    STOP_END,
+    STOP_LENGTH,
+    STOP_PAUSE,
+    STOP_REFUSAL,
+    STOP_SEQUENCE,
+    STOP_TOOL,
+    TEXT,
+    THINKING,
+    TOOL_USE,
+    UNKNOWN,
+    Answer,
+    Part,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Request
+
+FINISH_REASONS: Final[dict[str, str]] = {
+    STOP_END: "stop",
+    STOP_SEQUENCE: "stop",
+    STOP_PAUSE: "stop",
+    STOP_LENGTH: "length",
+    STOP_CONTEXT: "length",
+    STOP_TOOL: "tool_calls",
+    STOP_REFUSAL: "content_filter",
+}
+
+STOPS: Final[dict[str, str]] = {
+    "stop": STOP_END,
+    "length": STOP_LENGTH,
+    "tool_calls": STOP_TOOL,
+    "function_call": STOP_TOOL,
+    "content_filter": STOP_REFUSAL,
+}
+
+
+def stop_of(finish_reason: str, has_calls: bool, has_refused: bool) -> str:
+    """Why it ended. Some servers say "stop" after calls of tools (litellm 34692), OpenAI after a refusal."""
+    stop = STOPS.get(finish_reason, STOP_END)
+    if stop == STOP_END:
+        if has_calls:
+            return STOP_TOOL
+        if has_refused:
+            return STOP_REFUSAL
+    return stop
+
+
+def decode_usage(said: dict[str, Any] | None) -> Usage:
+    """A `usage`, or what stands in its place."""
+    if said is None:
+        return Usage()
+    read = known_object(said.get("prompt_tokens_details"))
+    written = known_object(said.get("completion_tokens_details"))
+    return Usage(
+        tokens(said, "prompt_tokens") if "prompt_tokens" in said else UNKNOWN,
+        tokens(said, "completion_tokens") if "completion_tokens" in said else UNKNOWN,
+        tokens(read, "cached_tokens"),
+        tokens(read, "cache_write_tokens"),
+        tokens(written, "reasoning_tokens"),
+    )
+
+
+def encode_usage(usage: Usage) -> dict[str, Any]:
+    """What nobody has told is 0 here, as the dialect must name a number."""
+    read = max(usage.input, 0)
+    written = max(usage.output, 0)
+    said: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+    details = {"cached_tokens": usage.cached}
+    if usage.cache_write:
+        details["cache_write_tokens"] = usage.cache_write
+    said["prompt_tokens_details"] = details
+    said["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    return said
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Of several choices the first.
+
+    Raises: ValueError if it is no chat completion: the provider's fault.
+    """
+    said = known_object(orjson.loads(body))
+    if said is None:
+        raise ValueError("the provider's answer is no JSON object")
+    choices = said.get("choices")
+    choice = known_object(choices[0]) if isinstance(choices, list) and choices else None
+    message = known_object(choice.get("message")) if choice is not None else None
+    if choice is None or message is None:
+        raise ValueError("the provider's answer has no message")
+    answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
+    has_refused = _decode_message(message, answer.parts)
+    has_calls = bool(answer.parts) and answer.parts[-1].kind == TOOL_USE
+    answer.stop = stop_of(str(choice.get("finish_reason") or ""), has_calls, has_refused)
+    matched = choice.get("stop_reason")
+    if isinstance(matched, str) and answer.stop == STOP_END:
+        # vLLM tells which of the request's stop sequences it was.
+        answer.stop = STOP_SEQUENCE
+        answer.stop_sequence = matched
+    answer.usage = decode_usage(known_object(said.get("usage")))
+    created = said.get("created")
+    answer.created = created if isinstance(created, int) else 0
+    answer.service_tier = str(said.get("service_tier") or "")
+    return answer
+
+
+def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
+    """Its parts: thoughts, text, refusal, calls. Returns: whether it refuses."""
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str) and thought:
+        parts.append(Part(THINKING, thought))
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join([piece["text"] for piece in content if isinstance(piece, dict) and "text" in piece])
+    if isinstance(content, str) and content:
+        parts.append(Part(TEXT, content))
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal:
+        parts.append(Part(REFUSAL, refusal))
+    calls = message.get("tool_calls")
+    if isinstance(calls, list):
+        for call in calls:
+            function = known_object(call.get("function")) if isinstance(call, dict) else None
+            if function is None:
+                raise ValueError("a call of a tool that is no function")
+            arguments = function.get("arguments")
+            if not isinstance(arguments, str):
+                # Ollama's habit: the object itself.
+                arguments = "" if arguments is None else orjson.dumps(arguments).decode()
+            name = str(function.get("name") or "")
+            parts.append(Part(TOOL_USE, id=str(call.get("id") or ""), name=name, arguments=arguments))
+    return bool(refusal)
+
+
+def encode_answer(answer: Answer, request: Request | None) -> bytes:
+    """`answer.model` and `answer.created` as the client shall see them."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    refusals: list[str] = []
+    calls: list[dict[str, Any]] = []
+    for part in answer.parts:
+        if part.kind == TEXT:
+            texts.append(part.text)
+        elif part.kind == TOOL_USE:
+            function = {"name": part.name, "arguments": part.arguments or "{}"}
+            calls.append({"id": part.id, "type": "function", "function": function})
+        elif part.kind == THINKING:
+            thoughts.append(part.text)
+        elif part.kind == REFUSAL:
+            refusals.append(part.text)
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "".join(texts) if texts else None,
+        "refusal": "".join(refusals) if refusals else None,
+    }
+    thought = "".join(thoughts)
+    if thought:
+        message["reasoning_content"] = thought
+    if calls:
+        message["tool_calls"] = calls
+    elif not texts and not refusals:
+        message["content"] = ""
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": FINISH_REASONS[answer.stop]}
+    said: dict[str, Any] = {
+        "id": answer_id("chatcmpl-", answer.id),
+        "object": "chat.completion",
+        "created": answer.created,
+        "model": answer.model,
+        "choices": [choice],
+    }
+    if answer.usage.input != UNKNOWN or answer.usage.output != UNKNOWN:
+        said["usage"] = encode_usage(answer.usage)
+    if answer.service_tier:
+        said["service_tier"] = answer.service_tier
+    return orjson.dumps(said)

@@ -1,0 +1,341 @@
+"""A request for a chat completion: OpenAI's JSON <-> Request.
+
+Source: shared reference, llm.md 4.1; openai/openai-python, types/chat/completion_create_params.py.
+
+Compatible servers are older than OpenAI's own models: what only those want (max_completion_tokens), or refuse
+(reasoning_effort), goes by the name of the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from edgeq.llm.dialects.base import (
+    OPENAI,
+    RESPONSES,
+    as_object,
+    count_at,
+    flag_at,
+    list_at,
+    number_at,
+    object_at,
+    objects_at,
+    text_at,
+)
+from edgeq.llm.dialects.openai_content import decode_messages, encode_messages
+from edgeq.llm.message import Request, Tool, Unmappable
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Losses
+
+_READ: Final = frozenset(
+    [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "reasoning_effort",
+        "user",
+        "safety_identifier",
+        "service_tier",
+        "n",
+        "seed",
+        "frequency_penalty",
+        "presence_penalty",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "metadata",
+        "functions",
+        "function_call",
+        "top_k",
+    ]
+)
+"""What has an attribute of its own. top_k is not OpenAI's, but most compatible servers know it by that name."""
+
+_SHARED: Final = frozenset(("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"))
+"""Extras that OpenAI's responses call the same."""
+
+_EFFORTS: Final = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
+
+
+def decode_request(body: bytes) -> Request:
+    """Raises: Unmappable for what is no request for a chat completion, with the parameter."""
+    asked = as_object(body)
+    if "functions" in asked or "function_call" in asked:
+        raise Unmappable("functions", "functions cannot be translated: use tools, which replaced them")
+    request = Request(text_at(asked, "model", "model"), dialect=OPENAI)
+    if not isinstance(asked.get("messages"), list):
+        raise Unmappable("messages", "messages must be a list")
+    request.messages = decode_messages(asked, request)
+    request.stream = flag_at(asked, "stream", "stream") is True
+    _decode_sampling(asked, request)
+    _decode_tools(asked, request)
+    _decode_format(asked, request)
+    options = object_at(asked, "stream_options", "stream_options")
+    if options is not None:
+        request.wants_usage = flag_at(options, "include_usage", "stream_options.include_usage") is True
+    request.user = text_at(asked, "user", "user")
+    safety_identifier = text_at(asked, "safety_identifier", "safety_identifier")
+    if not request.user:
+        request.user = safety_identifier
+    elif safety_identifier and safety_identifier != request.user:
+        request.extra["safety_identifier"] = safety_identifier
+    request.service_tier = text_at(asked, "service_tier", "service_tier")
+    request.metadata = object_at(asked, "metadata", "metadata")
+    for name, value in asked.items():
+        if name not in _READ and value is not None and not _says_nothing(name, value):
+            request.extra[name] = value
+    return request
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """What the absence of the parameter means, too."""
+    return (name == "store" and value is False) or (name == "modalities" and value == ["text"])
+
+
+def _decode_sampling(asked: dict[str, Any], request: Request) -> None:
+    """How long, how random, how many."""
+    limits = (
+        count_at(asked, "max_completion_tokens", "max_completion_tokens", 1),
+        count_at(asked, "max_tokens", "max_tokens", 1),
+    )
+    request.max_tokens = max((limit for limit in limits if limit is not None), default=None)
+    request.temperature = number_at(asked, "temperature", "temperature", 0.0, 2.0)
+    request.top_p = number_at(asked, "top_p", "top_p", 0.0, 1.0)
+    request.top_k = count_at(asked, "top_k", "top_k", -1)
+    stop = asked.get("stop")
+    stops = [stop] if isinstance(stop, str) else list_at(asked, "stop", "stop")
+    for one in stops:
+        if not isinstance(one, str):
+            raise Unmappable("stop", "stop must be a string or a list of strings")
+    request.stop = stops
+    n = count_at(asked, "n", "n", 1)
+    if n is not None:
+        request.n = n
+    request.seed = count_at(asked, "seed", "seed", -(2**63))
+    request.frequency_penalty = number_at(asked, "frequency_penalty", "frequency_penalty", -2.0, 2.0)
+    request.presence_penalty = number_at(asked, "presence_penalty", "presence_penalty", -2.0, 2.0)
+    request.logprobs = flag_at(asked, "logprobs", "logprobs") is True
+    request.top_logprobs = count_at(asked, "top_logprobs", "top_logprobs", 0)
+    request.logit_bias = object_at(asked, "logit_bias", "logit_bias")
+    effort = text_at(asked, "reasoning_effort", "reasoning_effort")
+    if effort and effort not in _EFFORTS:
+        raise Unmappable("reasoning_effort", "reasoning_effort must be one of " + ", ".join(sorted(_EFFORTS)))
+    request.effort = effort
+
+
+def _decode_tools(asked: dict[str, Any], request: Request) -> None:
+    """What it may call, and whether it must."""
+    for tool in objects_at(asked, "tools", "tools"):
+        if text_at(tool, "type", "tools.type") not in ("", "function"):
+            custom = object_at(tool, "custom", "tools.custom") or {}
+            request.tools.append(Tool(text_at(custom, "name", "tools.custom.name"), raw=tool))
+            continue
+        function = object_at(tool, "function", "tools.function")
+        if function is None:
+            raise Unmappable("tools.function", "tools.function is missing")
+        name = text_at(function, "name", "tools.function.name")
+        if not name:
+            raise Unmappable("tools.function.name", "tools.function.name is missing")
+        request.tools.append(
+            Tool(
+                name,
+                text_at(function, "description", "tools.function.description"),
+                object_at(function, "parameters", "tools.function.parameters") or {},
+                flag_at(function, "strict", "tools.function.strict") is True,
+            )
+        )
+    request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
+    choice = asked.get("tool_choice")
+    if choice is None:
+        return
+    if isinstance(choice, str):
+        if choice not in ("auto", "none", "required"):
+            raise Unmappable("tool_choice", "tool_choice must be auto, none, required or an object")
+        request.tool_choice = "any" if choice == "required" else choice
+        return
+    if not isinstance(choice, dict):
+        raise Unmappable("tool_choice", "tool_choice must be a string or an object")
+    kind = text_at(choice, "type", "tool_choice.type")
+    named = object_at(choice, kind, f"tool_choice.{kind}") or {}
+    if kind == "allowed_tools":
+        _allow_only(named, request)
+        return
+    request.tool_choice = "tool"
+    request.tool_name = text_at(named, "name", f"tool_choice.{kind}.name")
+    if not request.tool_name:
+        raise Unmappable("tool_choice", "tool_choice names no tool")
+
+
+def _allow_only(allowed: dict[str, Any], request: Request) -> None:
+    """allowed_tools: the rest of the tools need not be sent. (OpenAI has it so that its cache of prompts holds.)"""
+    where = "tool_choice.allowed_tools"
+    request.tool_choice = "any" if text_at(allowed, "mode", f"{where}.mode") == "required" else "auto"
+    names: list[str] = []
+    for tool in objects_at(allowed, "tools", f"{where}.tools"):
+        inner = object_at(tool, text_at(tool, "type", f"{where}.tools.type"), f"{where}.tools") or tool
+        names.append(text_at(inner, "name", f"{where}.tools.name"))
+    request.tools = [tool for tool in request.tools if tool.name in names]
+
+
+def _decode_format(asked: dict[str, Any], request: Request) -> None:
+    """response_format."""
+    wanted = object_at(asked, "response_format", "response_format")
+    if wanted is None:
+        return
+    kind = text_at(wanted, "type", "response_format.type")
+    if kind == "json_object":
+        request.response_format = "json"
+    elif kind == "json_schema":
+        schema = object_at(wanted, "json_schema", "response_format.json_schema")
+        if schema is None:
+            raise Unmappable("response_format.json_schema", "response_format.json_schema is missing")
+        request.response_format = "schema"
+        request.schema_name = text_at(schema, "name", "response_format.json_schema.name")
+        request.schema = object_at(schema, "schema", "response_format.json_schema.schema") or {}
+        request.schema_strict = flag_at(schema, "strict", "response_format.json_schema.strict") is True
+        if schema.get("description"):
+            request.extra["response_format.json_schema.description"] = schema["description"]
+    elif kind != "text":
+        raise Unmappable("response_format.type", "response_format.type must be text, json_object or json_schema")
+
+
+def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
+    """`request.model` is the provider's name for it; a stream is always asked for its usage. max_tokens is not needed:
+    this dialect has a limit of its own where none is told.
+
+    Raises: Unmappable for what it cannot say, if that is not allowed, or if an answer would miss its question.
+    """
+    asked: dict[str, Any] = {"model": request.model, "messages": encode_messages(request, losses)}
+    is_openai = is_of_openai(request.model)
+    if request.stream:
+        asked["stream"] = True
+        asked["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        asked["max_completion_tokens" if is_openai else "max_tokens"] = request.max_tokens
+    _encode_sampling(request, losses, asked, is_openai)
+    _encode_tools(request, losses, asked)
+    if request.response_format == "json":
+        asked["response_format"] = {"type": "json_object"}
+    elif request.response_format == "schema":
+        schema: dict[str, Any] = {"name": request.schema_name or "answer", "schema": request.schema or {}}
+        if request.schema_strict:
+            schema["strict"] = True
+        asked["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if request.user:
+        asked["user"] = request.user
+    if request.service_tier:
+        asked["service_tier"] = request.service_tier
+    if request.metadata is not None:
+        asked["metadata"] = request.metadata
+    for name, value in request.extra.items():
+        own = request.dialect == OPENAI or (request.dialect == RESPONSES and name in _SHARED)
+        if own and "." not in name:
+            asked[name] = value
+        else:
+            losses.lose(name)
+    return orjson.dumps(asked)
+
+
+def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is_openai: bool) -> None:
+    if request.temperature is not None:
+        asked["temperature"] = request.temperature
+    if request.top_p is not None:
+        asked["top_p"] = request.top_p
+    if request.top_k is not None:
+        if is_openai:
+            losses.lose("top_k")
+        else:
+            asked["top_k"] = request.top_k
+    if request.stop:
+        asked["stop"] = request.stop
+    if request.n > 1:
+        asked["n"] = request.n
+    if request.seed is not None:
+        asked["seed"] = request.seed
+    if request.frequency_penalty is not None:
+        asked["frequency_penalty"] = request.frequency_penalty
+    if request.presence_penalty is not None:
+        asked["presence_penalty"] = request.presence_penalty
+    if request.logprobs:
+        asked["logprobs"] = True
+    if request.top_logprobs is not None:
+        asked["top_logprobs"] = request.top_logprobs
+    if request.logit_bias is not None:
+        asked["logit_bias"] = request.logit_bias
+    effort = request.effort or _effort_of(request.thinking_tokens)
+    if effort:
+        if request.model.startswith(_NEVER_THINK):
+            if effort != "none":
+                losses.lose("reasoning_effort" if request.dialect == OPENAI else "thinking")
+        else:
+            asked["reasoning_effort"] = effort
+
+
+def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any]) -> None:
+    tools: list[dict[str, Any]] = []
+    for tool in request.tools:
+        if tool.raw is not None:
+            if request.dialect == OPENAI:
+                tools.append(tool.raw)
+            else:
+                losses.lose(f"tools.{tool.raw.get('type', '')}")
+            continue
+        function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters or EMPTY_SCHEMA}
+        if tool.description:
+            function["description"] = tool.description
+        if tool.strict:
+            function["strict"] = True
+        tools.append({"type": "function", "function": function})
+    if tools:
+        asked["tools"] = tools
+        if request.parallel_tools is not None:
+            asked["parallel_tool_calls"] = request.parallel_tools
+        if request.tool_choice == "any":
+            asked["tool_choice"] = "required"
+        elif request.tool_choice == "tool":
+            asked["tool_choice"] = _named(request)
+        elif request.tool_choice:
+            asked["tool_choice"] = request.tool_choice
+
+
+def _named(request: Request) -> dict[str, Any]:
+    kind = "function"
+    for tool in request.tools:
+        if tool.name == request.tool_name and tool.raw is not None:
+            kind = str(tool.raw.get("type", kind))
+    return {"type": kind, kind: {"name": request.tool_name}}
+
+
+EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}}
+"""Parameters of a tool that takes none."""
+
+_OPENAI: Final = ("gpt-", "chatgpt-", "o1", "o3", "o4")
+_NEVER_THINK: Final = ("gpt-3", "gpt-4", "chatgpt-4")
+
+
+def is_of_openai(model: str) -> bool:
+    """The model is OpenAI's own by its name; gpt-oss is served by others."""
+    return model.startswith(_OPENAI) and not model.startswith("gpt-oss")
+
+
+def _effort_of(thinking_tokens: int | None) -> str:
+    """Google's table of its own OpenAI dialect, read backwards. Nothing is said of a model that shall not think: the
+    most do not, and refuse the parameter."""
+    if thinking_tokens is None or thinking_tokens <= 0:
+        return ""
+    if thinking_tokens <= 1024:
+        return "low"
+    return "medium" if thinking_tokens <= 8192 else "high"

@@ -1,0 +1,294 @@
+"""Answers that pass from a provider to a client of the same dialect, byte for byte: only their usage, their beginning,
+their end and their errors are seen.
+
+A chunk costs a few looks for bytes. That is safe, since within JSON a quote of a text is escaped: the bytes `"usage":`
+can only be a key. What matters is decoded then.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import orjson
+
+from edgeq.llm.dialects.base import ANTHROPIC
+from edgeq.llm.dialects.errors import decode_error_object
+from edgeq.llm.message import INTERNAL, UNKNOWN, Failed, Usage
+from edgeq.llm.requested import requested as requested
+from edgeq.llm.requested import with_model as with_model
+from edgeq.llm.shapes import Peek as Peek
+from edgeq.llm.shapes import as_begins, as_usage
+from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader
+
+if TYPE_CHECKING:
+    from edgeq.llm.shapes import Told
+
+_END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
+"""Of an event: a line's end and an empty line."""
+
+_TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
+_ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
+
+_QUOTE: Final = 34
+_BACKSLASH: Final = 92
+
+
+def usage_of(dialect: str, body: bytes) -> Usage:
+    """Of a whole answer; UNKNOWN if it tells none, or is no such answer."""
+    try:
+        told = as_usage.decode(body).usage
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Usage()
+    usage = Usage()
+    if told is not None:
+        _learn(dialect, usage, told)
+    return usage
+
+
+def _learn(dialect: str, usage: Usage, told: Told) -> None:
+    """What is told replaces what was known; what is not told stays."""
+    written = told.completion_tokens_details or told.output_tokens_details
+    if written is not None:
+        usage.reasoning = max(written.reasoning_tokens or written.thinking_tokens or 0, 0)
+    if dialect == ANTHROPIC:
+        own = UNKNOWN if usage.input == UNKNOWN else usage.input - usage.cached - usage.cache_write
+        if told.input_tokens is not None:
+            own = max(told.input_tokens, 0)
+        if told.cache_read_input_tokens is not None:
+            usage.cached = max(told.cache_read_input_tokens, 0)
+        if told.cache_creation_input_tokens is not None:
+            usage.cache_write = max(told.cache_creation_input_tokens, 0)
+        usage.input = UNKNOWN if own == UNKNOWN else own + usage.cached + usage.cache_write
+        if told.output_tokens is not None:
+            usage.output = max(told.output_tokens, 0)
+        return
+    read = told.prompt_tokens_details or told.input_tokens_details
+    if read is not None:
+        usage.cached = max(read.cached_tokens or 0, 0)
+        usage.cache_write = max(read.cache_write_tokens or 0, 0)
+    total = told.prompt_tokens if told.prompt_tokens is not None else told.input_tokens
+    if total is not None:
+        usage.input = max(total, 0)
+    total = told.completion_tokens if told.completion_tokens is not None else told.output_tokens
+    if total is not None:
+        usage.output = max(total, 0)
+    elif told.prompt_tokens is not None and usage.output == UNKNOWN:
+        # Embeddings: there is no output.
+        usage.output = 0
+
+
+class PassThrough:
+    """One stream."""
+
+    __slots__ = (
+        "_held",
+        "_held_bytes",
+        "_is_anthropic",
+        "_strips_usage",
+        "begun",
+        "dialect",
+        "done",
+        "failed",
+        "finished",
+        "output_bytes",
+        "usage",
+    )
+
+    def __init__(self, dialect: str, strip_usage: bool) -> None:
+        """Args: strip_usage: the client has not asked for the usage, edgeq has."""
+        self.dialect: str = dialect
+        self.usage: Usage = Usage()
+        """What was told so far."""
+        self.begun: bool = False
+        """Something of the answer itself has come: text, a thought, a call of a tool."""
+        self.finished: bool = False
+        """It has told why the answer ended: nothing of that is missing."""
+        self.done: bool = False
+        """It has said its last word ([DONE], message_stop)."""
+        self.failed: Failed | None = None
+        """The provider has told an error."""
+        self.output_bytes: int = 0
+        """Of what the model has written, as JSON: for an estimate if its usage is never told."""
+        self._is_anthropic: bool = dialect == ANTHROPIC
+        self._strips_usage: bool = strip_usage
+        self._held: list[bytes] = []
+        self._held_bytes: int = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """More of the stream. Returns: the events that are complete now, as they came; the rest is held.
+
+        Raises: ValueError if one event is longer than is taken.
+        """
+        if self._held:
+            self._held.append(data)
+            # An event that comes in many pieces is looked at once it may be complete, not at each piece.
+            if b"\n" not in data and b"\r" not in data:
+                return self._hold(len(data))
+            data = b"".join(self._held)
+            self._held = []
+            self._held_bytes = 0
+        if b"\r" in data:
+            return self._feed_lines(data)
+        end = data.find(b"\n\n") + 2
+        if end == len(data) and end > 1:
+            return data if self._see(data) else b""
+        passed: list[bytes] = []
+        start = 0
+        while end != 1:
+            event = data[start:end]
+            if self._see(event):
+                passed.append(event)
+            start = end
+            end = data.find(b"\n\n", start) + 2
+        return self._pass(data, start, passed)
+
+    def _feed_lines(self, data: bytes) -> bytes:
+        """The same for lines that end with CR, or CRLF, which nobody is known to send."""
+        passed: list[bytes] = []
+        start = 0
+        for match in _END.finditer(data):
+            event = data[start : match.end()]
+            if self._see(event):
+                passed.append(event)
+            start = match.end()
+        return self._pass(data, start, passed)
+
+    def _pass(self, data: bytes, start: int, passed: list[bytes]) -> bytes:
+        if start < len(data):
+            self._held.append(data[start:])
+            self._hold(len(data) - start)
+        return b"".join(passed)
+
+    def _hold(self, size: int) -> bytes:
+        self._held_bytes += size
+        if self._held_bytes > MAX_EVENT_BYTES:
+            raise ValueError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        return b""
+
+    def _see(self, event: bytes) -> bool:
+        """One event, with the empty line at its end. Returns: whether it is passed on."""
+        if self._is_anthropic:
+            self._see_anthropic(event)
+            return True
+        if b'"error"' in event:
+            self._see_error(event)
+        at = event.find(b'"usage":')
+        if at >= 0 and not _is_null(event, at + 8):
+            return self._see_usage(event)
+        at = event.find(b'"delta":')
+        if at >= 0:
+            self._see_delta(event, at)
+        elif b"[DONE]" in event and event.strip() == b"data: [DONE]":
+            self.done = True
+        return True
+
+    def _see_delta(self, event: bytes, at: int) -> None:
+        """An OpenAI chunk with a choice; `at` is where its delta begins."""
+        for key in _TEXTS:
+            start = event.find(key, at)
+            if start >= 0:
+                self._count(event, start + len(key))
+        if not self.begun:
+            calls = event.find(b'"tool_calls":', at)
+            self.begun = calls >= 0 and not _is_null(event, calls + 13)
+        if not self.finished:
+            reason = event.find(b'"finish_reason":', at)
+            if reason >= 0 and not _is_null(event, reason + 16):
+                self.finished = True
+                self.begun = True
+
+    def _count(self, event: bytes, start: int) -> None:
+        """A value stands there, a text of the model or null."""
+        if event[start] == 32:
+            start += 1
+        if event[start] != _QUOTE:
+            return
+        start += 1
+        end = event.find(b'"', start)
+        while end > start and event[end - 1] == _BACKSLASH and _is_escaped(event, end):
+            end = event.find(b'"', end + 1)
+        if end > start:
+            self.output_bytes += end - start
+            self.begun = True
+
+    def _see_usage(self, event: bytes) -> bool:
+        """A chunk that tells the usage; the one that tells nothing else is stripped."""
+        for data in EventReader().feed(event):
+            try:
+                told = as_usage.decode(data.data).usage
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return True
+            if told is not None:
+                _learn(self.dialect, self.usage, told)
+            at = event.find(b'"delta":')
+            if at >= 0:
+                self._see_delta(event, at)
+            elif self._strips_usage:
+                said = orjson.loads(data.data)
+                return not (isinstance(said, dict) and said.get("choices") == [])
+        return True
+
+    def _see_error(self, event: bytes) -> None:
+        """It may be one: an object with a truthy `error`, as the SDK sees it."""
+        for one in EventReader().feed(event):
+            try:
+                said = orjson.loads(one.data)
+            except orjson.JSONDecodeError:
+                continue
+            if isinstance(said, dict) and (said.get("error") or said.get("type") == "error"):
+                self.failed = decode_error_object(self.dialect, 0, said.get("error") or said)
+
+    def _see_anthropic(self, event: bytes) -> None:
+        if event.startswith(b"event: content_block_delta\n"):
+            self._see_block_delta(event)
+            return
+        for one in EventReader().feed(event):
+            name = one.event
+            try:
+                if name == b"content_block_start":
+                    self.begun = True
+                elif name == b"content_block_delta":
+                    self._see_block_delta(event)
+                elif name == b"message_start":
+                    begins = as_begins.decode(one.data).message
+                    if begins is not None and begins.usage is not None:
+                        _learn(ANTHROPIC, self.usage, begins.usage)
+                elif name == b"message_delta":
+                    self.begun = True
+                    reason = one.data.find(b'"stop_reason":')
+                    self.finished = self.finished or (reason >= 0 and not _is_null(one.data, reason + 14))
+                    told = as_usage.decode(one.data).usage
+                    if told is not None:
+                        _learn(ANTHROPIC, self.usage, told)
+                elif name == b"message_stop":
+                    self.done = True
+                elif name == b"error":
+                    self._see_error(event)
+                    if self.failed is None:
+                        self.failed = Failed(500, INTERNAL, "the provider has failed")
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                # What edgeq cannot read the client may: it is passed on as it is.
+                continue
+
+    def _see_block_delta(self, event: bytes) -> None:
+        """Its delta has one text."""
+        for key in _ANTHROPIC_TEXTS:
+            start = event.find(key)
+            if start >= 0:
+                self._count(event, start + len(key))
+                return
+
+
+def _is_null(event: bytes, at: int) -> bool:
+    """The value there is null; some servers put a space before it."""
+    return event.startswith((b"null", b" null"), at)
+
+
+def _is_escaped(event: bytes, at: int) -> bool:
+    """The quote there has an odd number of backslashes before it."""
+    start = at
+    while event[start - 1] == _BACKSLASH:
+        start -= 1
+    return (at - start) % 2 == 1

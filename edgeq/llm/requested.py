@@ -1,0 +1,76 @@
+"""A request that passes to a provider of its own dialect: what is looked at in it, and its model's name put in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+import orjson
+
+from edgeq.llm.message import Unmappable
+from edgeq.llm.shapes import Peek, as_named, as_peek
+
+_PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
+"""How msgspec says where something is wrong."""
+
+_MODEL: Final = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
+
+
+def requested(dialect: str, body: bytes) -> Peek:
+    """What edgeq must know of a client's request.
+
+    Raises: Unmappable if the body is no JSON object, or one of these is of a wrong type.
+    """
+    try:
+        return as_peek.decode(body)
+    except msgspec.ValidationError as error:
+        said = str(error)
+        place = _PLACE.search(said)
+        param = place[1] if place is not None else ""
+        message = said[: place.start()] if place is not None else said
+        raise Unmappable(param, f"{param or 'the body'}: {message[:1].lower()}{message[1:]}") from None
+    except msgspec.DecodeError as error:
+        raise Unmappable("", f"the body is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise Unmappable("", "the body is not UTF-8") from None
+
+
+def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> bytes:
+    """The same request for the provider's `model`, and with its usage told at the end of a stream if `include_usage`.
+
+    The name is put in where the old one stood, so that all else stays byte for byte. If it is not plain where that is
+    (the word "model" more than once, or written with escapes, so that two parsers might see two models) the body is
+    written anew: a provider must see the model that edgeq has seen, or limits could be passed by.
+    """
+    adds_usage = include_usage and peek.stream is True and not peek.wants_usage
+    if adds_usage and peek.stream_options is not None:
+        return _anew(body, model, adds_usage)
+    if body.count(b'"model"') != 1 or b"\\u006" in body:
+        return _anew(body, model, adds_usage)
+    if peek.model != model:
+        match = _MODEL.search(body)
+        if match is None:
+            return _anew(body, model, adds_usage)
+        spliced = body[: match.start(2)] + orjson.dumps(model) + body[match.end(2) :]
+        if as_named.decode(spliced).model != model:
+            # It was the name of something deeper.
+            return _anew(body, model, adds_usage)
+        body = spliced
+    if adds_usage:
+        if b'"stream_options"' in body:
+            return _anew(body, model, adds_usage)
+        start = body.index(b"{") + 1
+        body = body[:start] + b'"stream_options":{"include_usage":true},' + body[start:]
+    return body
+
+
+def _anew(body: bytes, model: str, adds_usage: bool) -> bytes:
+    try:
+        asked: dict[str, Any] = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unmappable("", f"the body is not JSON: {error}") from None
+    asked["model"] = model
+    if adds_usage:
+        asked["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}
+    return orjson.dumps(asked)

@@ -1,0 +1,175 @@
+"""A stream that passes through is the same bytes, and what edgeq must know of it is seen."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.llm.message import BILLING, OVERLOADED, UNKNOWN, Usage
+from edgeq.llm.passing import PassThrough, usage_of
+
+
+def chunk(delta: dict[str, Any] | None, **more: Any) -> bytes:
+    """A chunk of a chat completion."""
+    finish = more.pop("finish_reason", None)
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
+    return b"data: " + orjson.dumps({"id": "c", "model": "m", "choices": choices, "usage": None, **more}) + b"\n\n"
+
+
+def event(kind: str, **more: Any) -> bytes:
+    """An event of a message."""
+    return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **more}) + b"\n\n"
+
+
+USAGE = {
+    "prompt_tokens": 9,
+    "completion_tokens": 4,
+    "prompt_tokens_details": {"cached_tokens": 3},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+LAST = chunk(None, usage=USAGE)
+OPENAI = [
+    b": hello\n\n",
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": 'a "usage": \\"error\\" b'}),
+    chunk({"content": "usage"}),
+    chunk({"content": "error"}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}),
+    chunk({}, finish_reason="stop"),
+    LAST,
+    b"data: [DONE]\n\n",
+]
+ANTHROPIC = [
+    event("message_start", message={"usage": {"input_tokens": 5, "cache_read_input_tokens": 2, "output_tokens": 1}}),
+    event("ping"),
+    event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    event("content_block_delta", index=0, delta={"type": "text_delta", "text": 'say "error"'}),
+    event("content_block_stop", index=0),
+    event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7}),
+    event("message_stop"),
+]
+
+
+def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
+    """The stream in pieces."""
+    edges = [0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)]
+    return [stream[start:end] for start, end in pairwise(edges)]
+
+
+CUTS = st.lists(st.integers(0, 10_000), max_size=8)
+LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+
+
+@given(CUTS, LINE_ENDS, st.booleans())
+def test_an_openai_stream(cuts: list[int], line_end: bytes, strips: bool) -> None:
+    """Every byte arrives but for the chunk of usage, if the client has not asked for it; and all is seen."""
+    passing = PassThrough("openai", strips)
+    pieces = cut(b"".join(OPENAI).replace(b"\n", line_end), cuts)
+    passed = b"".join([passing.feed(piece) for piece in pieces])
+    kept = [one for one in OPENAI if not (strips and one is LAST)]
+    assert passed.replace(line_end, b"\n") == b"".join(kept)
+    assert passing.usage == Usage(9, 4, 3, 0, 1)
+    assert passing.done
+    assert passing.finished
+    assert passing.begun
+    assert passing.failed is None
+    expected = ['a "usage": \\"error\\" b', "usage", "error", "{}"]
+    assert passing.output_bytes == sum(len(orjson.dumps(text)) - 2 for text in expected)
+
+
+@given(CUTS, LINE_ENDS)
+def test_an_anthropic_stream(cuts: list[int], line_end: bytes) -> None:
+    """The same of the other dialect, of which nothing is ever stripped."""
+    stream = b"".join(ANTHROPIC).replace(b"\n", line_end)
+    passing = PassThrough("anthropic", True)
+    assert b"".join([passing.feed(piece) for piece in cut(stream, cuts)]) == stream
+    assert passing.usage == Usage(7, 7, 2)
+    assert passing.done
+    assert passing.finished
+    assert passing.begun
+    assert passing.failed is None
+    assert passing.output_bytes == len(r"say \"error\"")
+
+
+@pytest.mark.parametrize(("dialect", "silent"), [("openai", OPENAI[:2]), ("anthropic", ANTHROPIC[:2])])
+def test_what_is_no_answer_yet(dialect: str, silent: list[bytes]) -> None:
+    """Comments, pings and an empty role do not commit edgeq to this provider; the next event does."""
+    passing = PassThrough(dialect, False)
+    passing.feed(b"".join(silent))
+    assert not passing.begun
+    passing.feed((OPENAI if dialect == "openai" else ANTHROPIC)[2])
+    assert passing.begun
+
+
+def test_servers_that_write_spaces() -> None:
+    """JSON as Python's own encoder writes it is seen, too."""
+    passing = PassThrough("openai", True)
+    first = b'data: {"choices": [{"delta": {"content": "four"}, "finish_reason": null}], "usage": null}\n\n'
+    last = b'data: {"choices": [{"delta": {"content": null}, "finish_reason": "stop"}], "usage": null}\n\n'
+    assert passing.feed(first) == first
+    assert (passing.output_bytes, passing.finished) == (4, False)
+    assert passing.feed(last) == last
+    assert passing.finished
+    assert passing.feed(b'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}\n\n') == b""
+    assert passing.usage == Usage(1, 2)
+
+
+def test_usage_beside_a_choice_is_not_stripped() -> None:
+    """Some servers tell the usage with the last of the text: that chunk must arrive."""
+    passing = PassThrough("openai", True)
+    data = chunk({"content": "x"}, usage=USAGE)
+    assert passing.feed(data) == data
+    assert passing.usage.input == 9
+    assert passing.begun
+
+
+def test_errors_within_a_stream() -> None:
+    """They are seen, and arrive."""
+    passing = PassThrough("openai", False)
+    data = b'data: {"error":{"message":"no","type":"insufficient_quota","code":"insufficient_quota"}}\n\n'
+    assert passing.feed(data) == data
+    assert passing.failed is not None
+    assert (passing.failed.kind, passing.failed.message) == (BILLING, "no")
+    passing = PassThrough("anthropic", False)
+    passing.feed(event("error", error={"type": "overloaded_error", "message": "busy"}))
+    assert passing.failed is not None
+    assert (passing.failed.kind, passing.failed.message) == (OVERLOADED, "busy")
+    assert not passing.done
+
+
+def test_an_event_that_never_ends() -> None:
+    """It does not fill the memory."""
+    passing = PassThrough("openai", False)
+    passing.feed(b"x" * 16 * 1024 * 1024)
+    with pytest.raises(ValueError, match="an event of more than"):
+        passing.feed(b"x")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "told", "usage"),
+    [
+        ("openai", USAGE, Usage(9, 4, 3, 0, 1)),
+        ("openai", {"prompt_tokens": 8, "total_tokens": 8}, Usage(8, 0)),
+        ("openai", None, Usage(UNKNOWN, UNKNOWN)),
+        ("openai", {"prompt_tokens": "many"}, Usage(UNKNOWN, UNKNOWN)),
+        (
+            "responses",
+            {"input_tokens": 4, "output_tokens": 3, "output_tokens_details": {"reasoning_tokens": 2}},
+            Usage(4, 3, 0, 0, 2),
+        ),
+        (
+            "anthropic",
+            {"input_tokens": 1, "cache_read_input_tokens": 10, "cache_creation_input_tokens": 100, "output_tokens": 5},
+            Usage(111, 5, 10, 100),
+        ),
+    ],
+)
+def test_usage_of_whole_answers(dialect: str, told: Any, usage: Usage) -> None:
+    """Anthropic's input is without what is cached, edgeq's with it."""
+    assert usage_of(dialect, orjson.dumps({"id": "x", "usage": told})) == usage
+    assert usage_of(dialect, b"<html>") == Usage()
