@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.support import demo_llm, gateway
@@ -30,8 +30,8 @@ BEHAVIOURS: Final = {
     "refuses": "stop=refusal",
     "paced": "rate=2000,tokens=20",
     "split": "split=5,crlf,tokens=8",
-    "fails-inside": "fail=3,tokens=8",
-    "cut-inside": "cut=4,tokens=8",
+    "fails-inside": "fail=3,tokens=8,rate=4",
+    "cut-inside": "cut=4,tokens=8,rate=4",
     "cut-whole": "cut=1,tokens=8",
     "hangs": "hang=4,tokens=8",
     "400": "error=400",
@@ -56,7 +56,6 @@ class Service:
     origin: str
     """Before the paths: "http://127.0.0.1:8080"."""
     provider: Provider
-    uses: dict[str, int] = field(default_factory=dict)
 
     @property
     def openai_url(self) -> str:
@@ -69,6 +68,10 @@ class Service:
     def model(self, behaviour: str) -> str:
         """The name of a model that behaves so."""
         return f"mock/{BEHAVIOURS[behaviour]}" if self.upstream == DIRECT else f"{behaviour}-{self.upstream}"
+
+    def answers_as(self, behaviour: str) -> tuple[str, ...]:
+        """What an answer may call its model: what was asked for, or what the provider calls it."""
+        return self.model(behaviour), f"mock/{BEHAVIOURS[behaviour]}"
 
     def counts(self, behaviour: str) -> dict[str, int]:
         """What the provider has counted for a model, of all keys together."""
@@ -91,8 +94,12 @@ def configuration(port: int) -> dict[str, Any]:
         }
         for dialect, path in DIALECTS.items()
     }
+    # A name with a slash of its own is Gemini's only with all of its path.
+    names = {"gemini": "models/mock/"}
     models = {
-        f"{behaviour}-{dialect}": {"targets": [{"provider": f"mock-{dialect}", "model": f"mock/{directives}"}]}
+        f"{behaviour}-{dialect}": {
+            "targets": [{"provider": f"mock-{dialect}", "model": f"{names.get(dialect, 'mock/')}{directives}"}]
+        }
         for behaviour, directives in BEHAVIOURS.items()
         for dialect in DIALECTS
     }
