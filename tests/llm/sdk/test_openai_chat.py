@@ -174,18 +174,15 @@ def test_a_refusal(client: openai.OpenAI, service: Service) -> None:
 def test_errors(client: openai.OpenAI, service: Service) -> None:
     """The SDK's own class for each, with a code."""
     behind = service.upstream != DIRECT
-    expected: list[tuple[str, type[openai.APIStatusError], int]] = [
-        ("400", openai.BadRequestError, 400),
-        ("401", openai.InternalServerError, 502) if behind else ("401", openai.AuthenticationError, 401),
-        ("429", openai.RateLimitError, 429),
-        ("quota", openai.InternalServerError, 503) if behind else ("quota", openai.RateLimitError, 429),
-        ("503", openai.InternalServerError, 503),
-        ("529", openai.InternalServerError, 503 if behind else 529),
-    ]
-    for behaviour, kind, status in expected:
-        with pytest.raises(kind) as caught:
+    # A provider that refuses our key, or has no money of ours, is no fault of the client's: nothing for it to correct.
+    behind_it = {"400": (400,), "401": (502,), "429": (429, 503), "quota": (503,), "503": (503,), "529": (503,)}
+    itself = {"400": (400,), "401": (401,), "429": (429,), "quota": (429,), "503": (503,), "529": (529,)}
+    for behaviour, statuses in (behind_it if behind else itself).items():
+        with pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model=service.model(behaviour), messages=HELLO)
-        assert caught.value.status_code == status, behaviour
+        assert caught.value.status_code in statuses, (behaviour, caught.value)
+        if behind and behaviour in ("429", "503"):
+            assert float(caught.value.response.headers["retry-after"]) > 0
         assert caught.value.body, behaviour
 
 
