@@ -85,29 +85,23 @@ class Service:
 
 def configuration(port: int) -> dict[str, Any]:
     """The tables of models: every behaviour behind every dialect, all of them at the provider on `port`."""
-    providers = {
-        f"mock-{dialect}": {
-            "url": f"http://127.0.0.1:{port}{path}",
-            "dialect": dialect,
-            "keys": [f"sk-mock-{dialect}"],
-            "breaker": {"failures": 1_000_000},
-        }
-        for dialect, path in DIALECTS.items()
-    }
-    # A name with a slash of its own is Gemini's only with all of its path.
-    names = {"gemini": "models/mock/"}
-    models = {
-        f"{behaviour}-{dialect}": {
-            "targets": [{"provider": f"mock-{dialect}", "model": f"{names.get(dialect, 'mock/')}{directives}"}]
-        }
-        for behaviour, directives in BEHAVIOURS.items()
-        for dialect in DIALECTS
-    }
-    return {
-        "provider": providers,
-        "model": models,
-        "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}],
-    }
+    providers: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    for dialect, path in DIALECTS.items():
+        for behaviour, directives in BEHAVIOURS.items():
+            # A refusal may pause a whole key, so who refuses has one of his own.
+            provider = f"mock-{dialect}-{behaviour}" if "error=" in directives else f"mock-{dialect}"
+            providers[provider] = {
+                "url": f"http://127.0.0.1:{port}{path}",
+                "dialect": dialect,
+                "keys": [f"sk-{provider}"],
+                "breaker": {"failures": 1_000_000},
+            }
+            # A name with a slash of its own is Gemini's only with all of its path.
+            name = f"models/mock/{directives}" if dialect == "gemini" else f"mock/{directives}"
+            models[f"{behaviour}-{dialect}"] = {"targets": [{"provider": provider, "model": name}]}
+    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}
+    return {"provider": providers, "model": models, "route": [route]}
 
 
 @contextlib.contextmanager
