@@ -29,7 +29,7 @@ from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
-from edgeq.admission.ticket import DROPPED, OK, Held, Ticket
+from edgeq.admission.ticket import DROPPED, OK, Held, Lobby, Ticket
 from edgeq.board.resources import (
     BINDING_US,
     BOUND_OK,
@@ -89,7 +89,7 @@ class Watcher:
         raise NotImplementedError
 
 
-class Bulkhead:
+class Bulkhead(Lobby):
     """One resource in one worker. The limit is the machine's; counters are this worker's, from its start."""
 
     __slots__ = (
@@ -132,7 +132,6 @@ class Bulkhead:
         "queue",
         "refusals",
         "repairs",
-        "resource",
         "service",
         "shared",
         "stuck",
@@ -141,8 +140,7 @@ class Bulkhead:
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
-        self.resource = resource
-        """As refusals name it, without the part: ``upstream/api``."""
+        super().__init__(resource)
         self.limit: int = limit
         self.is_callers_own: bool = False
         """Is the caller himself the only one by whom it is reached? Then that is what he is told."""

@@ -6,7 +6,8 @@
     ticket.release(now, outcome)        -> everything that it holds is given back, each permit once
 
 Invariants
-- A ticket waits in at most one bulkhead. It may hold permits of several (tenant, route, upstream), taken in that order.
+- A ticket waits in at most one lobby (a bulkhead, or a token gate). It may hold permits of several bulkheads (tenant,
+  route, upstream), taken in that order.
 - The permits are known here and nowhere else, so whoever ends a request needs to know nothing about its limits.
 """
 
@@ -33,6 +34,20 @@ IGNORED: Final = 3
 """Says nothing about the upstream: the client left, or this gateway ended it."""
 
 
+class Lobby:
+    """Where a ticket can wait: whatever has a queue. Base class."""
+
+    __slots__ = ("resource",)
+
+    def __init__(self, resource: str) -> None:
+        self.resource = resource
+        """As refusals name it, without the part: ``upstream/api``."""
+
+    def cancel(self, ticket: Ticket, now: float) -> None:
+        """The ticket waits no more (its client has left)."""
+        raise NotImplementedError
+
+
 class Ticket:
     """Base class of a request. Times are monotonic seconds."""
 
@@ -41,6 +56,7 @@ class Ticket:
         "charged_flow",
         "charged_s",
         "cohort",
+        "cost",
         "deadline_at",
         "elder",
         "flow",
@@ -71,7 +87,10 @@ class Ticket:
         """The tenant's share, relative to others."""
         self.size_bytes: int = 0
         """Memory that it holds while it waits."""
-        self.waits_in: Bulkhead | None = None
+        self.cost: float = 0.0
+        """What its tenant's flow is charged with, where that is known before (tokens); 0.0: the usual time of a place.
+        Must not change while it waits."""
+        self.waits_in: Lobby | None = None
         # The permit taken last, and those before it.
         self.held: Bulkhead | None = None
         self.granted_at: float = 0.0
@@ -88,8 +107,8 @@ class Ticket:
         self.elder: Ticket | None = None
         self.younger: Ticket | None = None
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
-        """It has waited and now holds a permit of `bulkhead`."""
+    def granted(self, lobby: Lobby, now: float) -> None:
+        """It has waited and now has what it waited for: a permit of this bulkhead, tokens of this gate."""
         raise NotImplementedError
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
@@ -152,7 +171,7 @@ class CallbackTicket(Ticket):
         self._refused = refused
         self.number: int = number
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+    def granted(self, lobby: Lobby, now: float) -> None:
         self._granted(self, now)
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:

@@ -359,7 +359,10 @@ class Downstream(Timed):
         if trusted:
             self.client_lines = trusted_client_lines(shard.forward, head, self.peer.client_host, self.peer.tls)
         route = head.route
-        exchange = Exchange(self, head, route, now)
+        if route is None or route.llm is None:
+            exchange = Exchange(self, head, route, now)
+        else:
+            exchange = route.llm.exchange(self, head, route, now)
         self.exchange = exchange
         if route is None:
             self._take_rest(exchange, data, end)
@@ -434,6 +437,15 @@ class Downstream(Timed):
         twin.exchange = made
         twin.expect_answer()
         return made
+
+    def detach(self, exchange: Exchange) -> Downstream:
+        """The client has left, and what runs for it goes on: for nobody. Returns: who takes the rest."""
+        twin = Downstream(self.shard, self.settings, self.peer, None)
+        twin.transport = Nobody(twin)
+        twin.state = ACTIVE
+        twin.exchange = exchange
+        twin.expect_answer()
+        return twin
 
     def _settle(self, head: RequestHead, settled: int) -> None:
         """Find the route and make the forwarded prefix; both are used again while the head stays the same."""

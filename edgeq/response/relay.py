@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.ticket import DROPPED, IGNORED, OK
+from edgeq.admission.ticket import DROPPED, IGNORED, OK, Lobby
 from edgeq.policy.headers import TRACE_BEGIN, TRACE_SPANS, forward_prefix, trace_lines
 from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
@@ -186,13 +186,13 @@ class Exchange(Attempt):
                 return own
         return None
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+    def granted(self, lobby: Lobby, now: float) -> None:
         """The wait is over."""
         if self.trace is not None:
             self.trace.end_wait(now)
         route = self.route
         try:
-            if route is not None and bulkhead is route.upstream.bulkhead:
+            if route is not None and lobby is route.upstream.bulkhead:
                 self._submit(route.upstream)
             else:
                 self.enter(now)
@@ -250,22 +250,28 @@ class Exchange(Attempt):
             if framer.done:
                 self.request_done = True
                 rest = framer.excess
-        if data:
-            up = self.up
-            if up is not None:
-                retry = self._policy()
-                if retry is not None and self._sent_all and len(self.pending) + len(data) <= retry.body_bytes:
-                    self.pending += data
-                else:
-                    self._sent_all = False
-                    self.pending = b""
-                up.transport.write(data)
-                up.expire_in(self.first_byte_s(up))
-            else:
-                self.pending = self.pending + data if self.pending else data
-                if len(self.pending) > MAX_PENDING:
-                    self.down.pause_reading()
+        if data or self.request_done:
+            self.take_body(data)
         return rest
+
+    def take_body(self, data: bytes) -> None:
+        """More of the request's body has come, and perhaps its end."""
+        up = self.up
+        if not data:
+            return
+        if up is not None:
+            retry = self._policy()
+            if retry is not None and self._sent_all and len(self.pending) + len(data) <= retry.body_bytes:
+                self.pending += data
+            else:
+                self._sent_all = False
+                self.pending = b""
+            up.transport.write(data)
+            up.expire_in(self.first_byte_s(up))
+        else:
+            self.pending = self.pending + data if self.pending else data
+            if len(self.pending) > MAX_PENDING:
+                self.down.pause_reading()
 
     def begin(self, up: UpstreamConnection, now: float) -> None:
         """Send the request on `up`, which belongs to this exchange from here on."""
@@ -301,10 +307,9 @@ class Exchange(Attempt):
     def send(self, up: UpstreamConnection, now: float) -> None:
         """Write the head, and what there is of the body."""
         shard = self.down.shard
-        head = self.head
         forward = shard.forward
         request_id = self.request_id
-        fields = head.fields
+        fields = self.head.fields
         prefix = self.prefix
         if not prefix:  # it depends on the endpoint
             prefix = self._prefix_for(up.pool.host)
@@ -331,15 +336,21 @@ class Exchange(Attempt):
             )
             up.transport.write(b"".join(out))
         else:
-            tracer = shard.tracer
-            if tracer is not None and forward.trace == TRACE_SPANS:
-                trace = tracer.lines(self, up, now)
-            else:
-                trace = trace_lines(head, forward, shard.ids.make())
-                self.trace_id = trace[16:48]
+            trace = self.trace_lines(up, now)
             up.transport.write(
                 b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", self.pending))
             )
+
+    def trace_lines(self, up: UpstreamConnection, now: float) -> bytes:
+        """The field lines by which the upstream's spans join the trace of this request."""
+        shard = self.down.shard
+        forward = shard.forward
+        tracer = shard.tracer
+        if tracer is not None and forward.trace == TRACE_SPANS:
+            return tracer.lines(self, up, now)
+        lines = trace_lines(self.head, forward, shard.ids.make())
+        self.trace_id = lines[16:48]
+        return lines
 
     def first_byte_s(self, up: UpstreamConnection) -> float:
         """How long the answer to this try may take to begin; 0: any time."""
@@ -368,7 +379,7 @@ class Exchange(Attempt):
         kind = self._answer_kind
         now = monotonic()
         if kind < 0:
-            self._answer_head(data, now)
+            self.answer_head(data, now)
             return
         up = self.up
         down = self.down
@@ -418,7 +429,8 @@ class Exchange(Attempt):
         if not down.write_blocked or self._is_wanted():  # or it is the client who takes its time
             up.expire_after(now, up.pool.upstream.tunnel_s if self.tunnel else up.pool.upstream.body_s)
 
-    def _answer_head(self, data: bytes, now: float) -> None:
+    def answer_head(self, data: bytes, now: float) -> None:
+        """Bytes of what comes before an answer's body."""
         up = self.up
         if up is None:
             return
@@ -460,9 +472,10 @@ class Exchange(Attempt):
             data = data[end:]
             if not data:
                 return
-        self._final_head(answer, data, end, now)
+        self.final_head(answer, data, end, now)
 
-    def _final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
+    def final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
+        """The head of an answer is here, up to `end` of what has come."""
         up = self.up
         if up is None:
             return
@@ -786,6 +799,16 @@ class Exchange(Attempt):
     def turn(self, route: Route, now: float) -> None:
         """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
         seen to it that the request may go there."""
+        self.leave_route(route, now)
+        down = self.down
+        upstream = route.upstream
+        if not upstream.hosts_differ:
+            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
+        down.expect_answer()
+        self.enter(now)
+
+    def leave_route(self, route: Route, now: float) -> None:
+        """Nothing is left of what was tried: `route` is next."""
         if self.trace is not None:
             self.trace.end_try(self, now)
         self.give_up(now)
@@ -800,12 +823,6 @@ class Exchange(Attempt):
         self.first_byte_at = 0.0
         self.connect_s = 0.0
         self.prefix = b""
-        down = self.down
-        upstream = route.upstream
-        if not upstream.hosts_differ:
-            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
-        down.expect_answer()
-        self.enter(now)
 
     def give_up(self, now: float) -> None:
         """Nothing more is expected of this upstream: no other try is of use, and its places are free."""
@@ -899,22 +916,26 @@ class Exchange(Attempt):
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
         is_orderly = row.fault != "C" or row.status == 429
         self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"
-        text = refusal(
+        text = self.refusal(reason, resource, detail, retry_after_s, policy)
+        down.transport.write(text)
+        self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
+        self._end(monotonic())
+        down.exchange_done(self, monotonic())
+
+    def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
+        """The answer that tells the client of it, in the words of whatever it speaks."""
+        return refusal(
             reason,
             resource,
             detail,
             self.request_id,
-            down.shard.forward.node,
+            self.down.shard.forward.node,
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,
             policy,
             self.answer_lines,
         )
-        down.transport.write(text)
-        self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
-        self._end(monotonic())
-        down.exchange_done(self, monotonic())
 
     def end_by_defect(self, error: Exception) -> None:
         is_over = self.ended
@@ -980,9 +1001,9 @@ class Exchange(Attempt):
 
     def _drop_upstream(self) -> None:
         self.leave_upstream()
-        bulkhead = self.waits_in
-        if bulkhead is not None:
-            bulkhead.cancel(self, monotonic())
+        lobby = self.waits_in
+        if lobby is not None:
+            lobby.cancel(self, monotonic())
 
     # -- flow control -------------------------------------------------------------------------------------------------
 

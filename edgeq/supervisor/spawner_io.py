@@ -133,6 +133,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
             bells=bells,
             sockets=sockets,
             kept=spawn.kept,
+            accounts=spawn.accounts,
             make_app=load_part(app),
             make_loop=load_part(loop),
         )

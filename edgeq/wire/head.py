@@ -223,6 +223,11 @@ def field_value(head: RequestHead, name: bytes) -> bytes:
     return head.raw[at : head.raw.find(b"\r\n", at)].strip(b" \t")
 
 
+def answer_field(head: ResponseHead, name: bytes) -> bytes:
+    """The value of an answer's field called `name` (in lower case), the first of several; nothing if there is none."""
+    return _value_after(head.raw, b"\r\n" + name + b":", 0)
+
+
 def _start_of(fields: RequestFields, name: bytes) -> bytes:
     """How the only line of this name begins, with the CRLF before it; nothing if there is no such line, or several."""
     start = b""

@@ -28,6 +28,8 @@ from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.messages import (
+    AccountsTaken,
+    AccountsTold,
     Applied,
     Apply,
     ConnectionList,
@@ -43,6 +45,7 @@ from edgeq.supervisor.messages import (
     Retire,
     Retired,
     SeenConnection,
+    UsageTaken,
     decode_to_worker,
     encode_message,
     unpack_config,
@@ -53,6 +56,8 @@ ORPHAN_GRACE_S: Final = 0.2
 """Without a supervisor: until handshakes in flight are complete."""
 ORPHAN_MARGIN_S: Final = 10.0
 """Without a supervisor: after the drain timeout, until the process ends in any case."""
+_LAST_WORDS_S: Final = 1.0
+"""For the supervisor to take them."""
 
 
 class App(Protocol):
@@ -66,6 +71,12 @@ class App(Protocol):
     ) -> None:
         """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here;
         `rereads`: also what has not changed in it reads its files again."""
+
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        """How to tell the supervisor something, from now on."""
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        """What the supervisor tells of accounts; the first time before `start`."""
 
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""
@@ -174,11 +185,16 @@ class Control:
         """Queues of others that are being emptied."""
         self.generation = generation
         self._channel = Channel(loop, control, self._on_frame, self._on_orphaned, with_fds=True)
+        app.speak_by(self._send)
 
     def ready(self) -> None:
         """The App accepts."""
         self._row.set_state(STATE_SERVING)
         self._send(Ready(os.getpid(), self.generation))
+
+    def finish(self) -> None:
+        """The loop has ended: have the supervisor get what was said last."""
+        self._channel.send_rest(_LAST_WORDS_S)
 
     def _send(self, message: Message) -> None:
         self._channel.send(encode_message(message))
@@ -199,6 +215,12 @@ class Control:
                 self._app.renew_tickets(tickets.value)
             case ListConnections(count):
                 self._list_connections(count)
+            case UsageTaken() as message:
+                self._app.hear(message)
+            case AccountsTold() as message:
+                self._app.hear(message)
+                if message.snapshot is not None:
+                    self._send(AccountsTaken(message.number))
 
     def _list_connections(self, count: int) -> None:
         try:

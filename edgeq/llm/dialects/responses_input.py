@@ -1,0 +1,156 @@
+"""The items of a request of OpenAI's responses -> messages.
+
+A turn is told as items in a row: what the model has thought, said and called are one message, and so are the results
+of its calls.
+
+Items of tools that only OpenAI has (web searches, computers) are OTHER parts: of the assistant, which may be dropped,
+or of the user, which may not.
+
+Source: the openai SDK's types, responses/response_input_item_param.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edgeq.llm.dialects.base import objects_at, text_at
+from edgeq.llm.message import (
+    DOCUMENT,
+    IMAGE,
+    OTHER,
+    REFUSAL,
+    TEXT,
+    THINKING,
+    TOOL_RESULT,
+    TOOL_USE,
+    Message,
+    Part,
+    Unmappable,
+)
+
+_ROLES: Final[dict[str, str]] = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
+
+_RESULTS: Final = "results"
+"""Instead of a role: results of tools are turns of the user's, but apart from what he says."""
+
+
+def decode_input(asked: dict[str, Any]) -> list[Message]:
+    """`asked["input"]`: text, or items.
+
+    Raises: Unmappable.
+    """
+    said = asked.get("input")
+    if said is None:
+        raise Unmappable("input", "input is missing")
+    if isinstance(said, str):
+        return [Message("user", [Part(TEXT, said)])]
+    messages: list[Message] = []
+    names: dict[str, str] = {}
+    """Of tools, by the id of their call."""
+    previous = ""
+    for item in objects_at(asked, "input", "input"):
+        kind = text_at(item, "type", "input.type")
+        if kind in ("", "message"):
+            said_by = _ROLES.get(text_at(item, "role", "input.role"), "")
+            if not said_by:
+                raise Unmappable("input.role", "input.role must be user, assistant, system or developer")
+            parts = _decode_content(item, "content", "input.content")
+        elif kind == "function_call_output":
+            said_by = _RESULTS
+            parts = [_decode_result(item, names)]
+        elif kind == "item_reference":
+            raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
+        elif kind.endswith("_output"):
+            said_by = _RESULTS
+            parts = [Part(OTHER, raw=item)]
+        else:
+            said_by = "assistant"
+            parts = [_decode_own(kind, item, names)]
+        if said_by == previous and said_by in ("assistant", _RESULTS):
+            messages[-1].parts.extend(parts)
+        else:
+            messages.append(Message("user" if said_by == _RESULTS else said_by, parts))
+            previous = said_by
+    return messages
+
+
+def _decode_content(of: dict[str, Any], key: str, param: str) -> list[Part]:
+    """Text, or a list of parts."""
+    said = of.get(key)
+    if said is None:
+        return []
+    if isinstance(said, str):
+        return [Part(TEXT, said)]
+    return [_decode_part(part, param) for part in objects_at(of, key, param)]
+
+
+def _decode_part(said: dict[str, Any], param: str) -> Part:
+    kind = text_at(said, "type", f"{param}.type")
+    if kind in ("input_text", "output_text", "text"):
+        part = Part(TEXT, text_at(said, "text", f"{param}.text"))
+    elif kind == "refusal":
+        part = Part(REFUSAL, text_at(said, "refusal", f"{param}.refusal"))
+    elif kind == "input_image" and said.get("image_url") is not None:
+        part = Part(IMAGE, detail=text_at(said, "detail", f"{param}.detail"))
+        _decode_url(text_at(said, "image_url", f"{param}.image_url"), f"{param}.image_url", part)
+    elif kind == "input_file" and said.get("file_id") is None:
+        part = Part(DOCUMENT, name=text_at(said, "filename", f"{param}.filename"))
+        name = "file_data" if said.get("file_data") is not None else "file_url"
+        _decode_url(text_at(said, name, f"{param}.{name}"), f"{param}.{name}", part)
+    elif kind:
+        part = Part(OTHER, raw=said)
+    else:
+        raise Unmappable(f"{param}.type", f"{param}.type is missing")
+    part.cache = said.get("prompt_cache_breakpoint") is not None
+    return part
+
+
+def _decode_result(item: dict[str, Any], names: dict[str, str]) -> Part:
+    part = Part(TOOL_RESULT, id=_needed(item, "call_id"))
+    if part.id not in names:
+        raise Unmappable("input.call_id", f"no function_call before its output has the call_id {part.id}")
+    part.name = names[part.id]
+    part.parts = _decode_content(item, "output", "input.output")
+    return part
+
+
+def _decode_own(kind: str, item: dict[str, Any], names: dict[str, str]) -> Part:
+    """What the model has done, but said."""
+    if kind == "function_call":
+        part = Part(TOOL_USE, id=_needed(item, "call_id"), name=_needed(item, "name"))
+        part.arguments = text_at(item, "arguments", "input.arguments")
+        names[part.id] = part.name
+        return part
+    if kind == "reasoning":
+        told = "content" if item.get("content") else "summary"
+        where = f"input.{told}"
+        texts = [text_at(piece, "text", f"{where}.text") for piece in objects_at(item, told, where)]
+        return Part(
+            THINKING,
+            "\n\n".join(texts),
+            data=text_at(item, "encrypted_content", "input.encrypted_content"),
+            detail="" if texts else "redacted",
+        )
+    return Part(OTHER, raw=item)
+
+
+def _needed(item: dict[str, Any], key: str) -> str:
+    value = text_at(item, key, f"input.{key}")
+    if not value:
+        raise Unmappable(f"input.{key}", f"input.{key} is missing")
+    return value
+
+
+def _decode_url(url: str, param: str, part: Part) -> None:
+    """A data URI (RFC 2397), base64 only, or where the thing is."""
+    if not url.startswith("data:"):
+        if not url.startswith(("http://", "https://")):
+            raise Unmappable(param, f"{param} must be a URL of http, https or data")
+        part.url = url
+        return
+    kind, comma, data = url[5:].partition(",")
+    media_type, _, coding = kind.partition(";")
+    if not comma or not coding.endswith("base64"):
+        raise Unmappable(param, f"{param} must be a data URI in base64")
+    part.media_type = media_type
+    part.data = data
