@@ -99,7 +99,8 @@ def requests(draw: st.DrawFn) -> Request:
     request.user = draw(st.sampled_from(["", "ann"]))
     request.service_tier = draw(st.sampled_from(["", "auto", "default"]))
     request.effort = draw(st.sampled_from(["", "low", "medium", "high", "max"]))
-    names = draw(st.lists(NAMES, unique=True, max_size=3))
+    called = {part.name for message in request.messages for part in message.parts if part.kind == TOOL_USE}
+    names = sorted(called | draw(st.sets(NAMES)))
     request.tools = [Tool(name, draw(st.sampled_from(["", "d"])), draw(SCHEMAS), draw(st.booleans())) for name in names]
     if names:
         request.tool_choice = draw(st.sampled_from(["auto", "any", "tool"]))
