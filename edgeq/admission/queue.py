@@ -315,6 +315,7 @@ class FairQueue:
 
     def push(self, ticket: Ticket, now: float, busy: float) -> str:
         """Let `ticket` wait. Returns: empty, or the reason why it may not. Others may go to `shed` for it."""
+        ticket.flow = None  # until it has a place
         level = self._levels[ticket.priority]
         flow = level.flow_for(ticket.tenant)
         hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)

@@ -214,6 +214,8 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         )
     if not _TOKEN.fullmatch(upstream.sticky_cookie):
         findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
+    if upstream.engine and upstream.balance == "round-robin":
+        findings.add((*path, "engine"), "what engines say of their queues does not count in round-robin")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
     _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)

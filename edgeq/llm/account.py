@@ -139,7 +139,7 @@ class Spent(msgspec.Struct, frozen=True, array_like=True):
     is_whole: bool = True
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request has used."""
 
     at: float
@@ -160,7 +160,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     """-1: there was none."""
 
 
-class Conversation(msgspec.Struct, frozen=True, array_like=True):
+class Conversation(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What was asked and answered, where accounts.log_prompts is on."""
 
     at: float

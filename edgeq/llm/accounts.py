@@ -169,10 +169,8 @@ class AccountsHolder:
 
     def finish(self) -> None:
         """Tell all that is left: this worker ends."""
-        batch = self.usage.take()
-        while batch is not None:
+        for batch in self.usage.rest():
             self._tell(batch)
-            batch = self.usage.take()
 
     def _tell(self, batch: Batch | None) -> None:
         if batch is not None and self.send is not None:

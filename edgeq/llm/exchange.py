@@ -149,6 +149,9 @@ class ModelExchange(Exchange):
     def __init__(self, down: Downstream, head: RequestHead, route: Route, now: float, models: ModelRoute) -> None:
         super().__init__(down, head, route, now)
         self.models: ModelRoute = models
+        self._answer_remaining = 0
+        self._answer_framer = None
+        self._answer_chunks = False
         self._stage: int = COLLECT
         self._entered: bool = False
         self._chunks: list[bytes] = []

@@ -107,7 +107,7 @@ class Choice:
     def has_room(self) -> bool:
         """Would a request be sent at once?"""
         upstream = self.upstream
-        return not upstream.limited or upstream.bulkhead.has_place()
+        return not upstream.limited or upstream.bulkhead.places() > 0
 
 
 class ModelPlan:

@@ -227,6 +227,7 @@ class Supervisor:
 
         self._keeper = Keeper(self._loop, self._config.accounts, self._fleet)
         self._fleet.accounts = self._keeper.told
+        self._fleet.leftover_fd = self._keeper.leftover_fd
         self._fleet.on_usage = self._keeper.take
 
     def _look_for_progress(self) -> None:

@@ -760,6 +760,7 @@ class App:
             ),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
+            "llm": self._shard.measures.told(now),
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }

@@ -139,6 +139,10 @@ def test_a_worker_hears_and_tells() -> None:
     hear(UsageTaken(1))
     holder.finish()
     assert [one.number for one in sent if isinstance(one, UsageTold)] == [1, 2]
+    holder.finish()
+    last = sent[-1]
+    assert isinstance(last, UsageTold)
+    assert (last.number, last.mark, len(last.entries)) == (2, holder.usage.mark, 1), "once more: it was not taken"
 
 
 def test_nothing_secret_is_shown() -> None:

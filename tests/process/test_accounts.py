@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from edgeq.llm.store_io import Store
+from tests.support import kernel
 from tests.support.gateway import free_port
 from tests.support.supervised import Supervised, Who, connect, read_who, supervised, wait_for
 
@@ -150,21 +151,46 @@ def test_a_killed_worker_loses_what_it_had_not_told(tmp_path: Path) -> None:
         assert one.stored() == rows["k"] + 1
 
 
-def test_a_killed_supervisor_loses_no_more_than_is_said(tmp_path: Path) -> None:
-    """What was stored is there for the next one, once; its workers' last requests may be lost."""
+def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
+    """What its workers had not told, and what they finish without it, is there for the next one, once."""
     with accounted(tmp_path) as one:
         one.use(100)
         one.wait_stored(100)
-        for _ in range(10):
-            one.use(10)
-        one.running.signal(signal.SIGKILL)
-        one.running.wait_exit()
-        kept = one.stored()
-        assert 100 <= kept <= 200
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(connect(one.address)) for _ in range(_ENOUGH)]
+            for sock in held:
+                sock.sendall(b"use 1 k\n")
+                read_who(sock)
+            for sock in held:
+                sock.sendall(b"hold\n")
+            pids = one.running.pids().values()
+            one.running.signal(signal.SIGKILL)
+            one.running.wait_exit()
+            for sock in held:
+                read_who(sock)  # it drains
+        wait_for("the end of its workers", lambda: not any(map(kernel.is_alive, pids)))
+        assert 100 <= one.stored() <= 100 + _ENOUGH
     with accounted(tmp_path) as one:
-        assert one.stored() == kept
+        assert one.stored() == 100 + _ENOUGH
         one.use(7)
-        one.wait_stored(kept + 7)
+        one.wait_stored(107 + _ENOUGH)
+
+
+def test_a_worker_that_outlives_its_supervisor(tmp_path: Path) -> None:
+    """What it finishes while the next one serves already, that one stores."""
+    with accounted(tmp_path, workers=1) as old, connect(old.address) as sock:
+        sock.sendall(b"use 1 k\n")
+        pid = read_who(sock).pid
+        old.wait_stored(1)
+        old.running.signal(signal.SIGKILL)
+        old.running.wait_exit()
+        with accounted(tmp_path, workers=1) as new:
+            assert new.stored() == 1
+            assert kernel.is_alive(pid)
+            sock.sendall(b"use 3 k\n")
+            assert read_who(sock).pid == pid
+            new.wait_stored(4)
+            assert new.running.events("usage of the last run's workers is stored")[-1]["requests"] == 3
 
 
 def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:

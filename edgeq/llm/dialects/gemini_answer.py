@@ -16,24 +16,17 @@ from typing import Final
 
 import msgspec
 
-from edgeq.llm.dialects import base
-from edgeq.llm.dialects.base import answer_id
+from edgeq.llm.dialects.base import GEMINI, StreamDecoder, answer_id
 from edgeq.llm.dialects.collect import answer_of
+from edgeq.llm.dialects.errors import decode_error_object, failure
 from edgeq.llm.dialects.gemini_request import SIGNATURE
 from edgeq.llm.dialects.gemini_shapes import ContentPart, Counted, Generated, UsageMetadata
 from edgeq.llm.message import (
-    AUTHENTICATION,
     DELTA,
-    FAILURE,
     FINISH,
     INTERNAL,
-    INVALID,
-    NOT_FOUND,
-    OVERLOADED,
     PART_END,
     PART_START,
-    PERMISSION,
-    RATE,
     START,
     STOP_END,
     STOP_LENGTH,
@@ -41,7 +34,6 @@ from edgeq.llm.message import (
     STOP_TOOL,
     TEXT,
     THINKING,
-    TIMEOUT,
     TOOL_USE,
     Answer,
     Event,
@@ -67,18 +59,6 @@ _BOTCHED: Final = frozenset(
         "UNEXPECTED_TOOL_CALL",
     )
 )
-
-_KINDS: Final[dict[str, str]] = {
-    "INVALID_ARGUMENT": INVALID,
-    "FAILED_PRECONDITION": INVALID,
-    "OUT_OF_RANGE": INVALID,
-    "UNAUTHENTICATED": AUTHENTICATION,
-    "PERMISSION_DENIED": PERMISSION,
-    "NOT_FOUND": NOT_FOUND,
-    "RESOURCE_EXHAUSTED": RATE,
-    "UNAVAILABLE": OVERLOADED,
-    "DEADLINE_EXCEEDED": TIMEOUT,
-}
 
 _generated = msgspec.json.Decoder(Generated)
 _counted = msgspec.json.Decoder(Counted)
@@ -140,7 +120,8 @@ class Reader:
         if self.ended:
             return events
         if piece.error is not None:
-            return self._fail(_KINDS.get(piece.error.status, INTERNAL), piece.error.message, events)
+            failed = decode_error_object(GEMINI, 0, piece.error)
+            return self._fail(failed.kind, failed.message, events)
         if piece.usage_metadata is not None:
             self._usage = _usage(piece.usage_metadata)
         if not self._begun:
@@ -222,14 +203,12 @@ class Reader:
         self.ended = True
 
     def _fail(self, kind: str, message: str, events: list[Event]) -> list[Event]:
-        failure = Event(FAILURE, text=message)
-        failure.name = kind
-        events.append(failure)
+        events.append(failure(kind, message))
         self.ended = True
         return events
 
 
-class StreamDecoder(base.StreamDecoder):
+class GeminiStreamDecoder(StreamDecoder):
     """The events of streamGenerateContent with alt=sse."""
 
     __slots__ = ("_events", "_reader")

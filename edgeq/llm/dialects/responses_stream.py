@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import orjson
 
-from edgeq.llm.dialects import base
+from edgeq.llm.dialects.base import StreamEncoder
 from edgeq.llm.dialects.responses_answer import answer_name, content, finish, head, item
 from edgeq.llm.message import (
     DELTA,
@@ -52,7 +52,7 @@ _DELTAS: Final[dict[int, str]] = {
 """Events of these parts, without ".delta" or ".done"."""
 
 
-class StreamEncoder(base.StreamEncoder):
+class ResponsesStreamEncoder(StreamEncoder):
     """One stream. Its usage is told whether it is wanted or not: this dialect's clients cannot ask."""
 
     def __init__(self, model: str, wants_usage: bool, input_tokens: int, created: int) -> None:
