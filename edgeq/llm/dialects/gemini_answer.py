@@ -127,7 +127,7 @@ class Reader:
         if not self._begun:
             self._begun = True
             start = Event(START)
-            self.id = start.id = answer_id("", piece.response_id or "")
+            self.id = start.id = piece.response_id or answer_id("r_", "")
             start.model = piece.model_version or ""
             start.usage = self._usage
             events.append(start)

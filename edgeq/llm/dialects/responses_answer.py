@@ -51,7 +51,7 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
 
 def answer_name(provider_id: str) -> str:
     """What is common to the ids of an answer and its items: the provider's id of it, without its prefix."""
-    return answer_id("", provider_id.removeprefix("chatcmpl-").removeprefix("msg_").removeprefix("resp_"))
+    return answer_id("resp_", provider_id.removeprefix("chatcmpl-").removeprefix("msg_")).removeprefix("resp_")
 
 
 def head(name: str, model: str, created: int) -> dict[str, Any]:
