@@ -188,8 +188,9 @@ class PassThrough:
         """An OpenAI chunk with a choice; `at` is where its delta begins."""
         for key in _TEXTS:
             start = event.find(key, at)
-            if start >= 0:
-                self._count(event, start + len(key))
+            if start >= 0 and self._count(event, start + len(key)):
+                # A chunk has one text, by all that is known; two would only be an estimate too low.
+                break
         if not self.begun:
             calls = event.find(b'"tool_calls":', at)
             self.begun = calls >= 0 and not _is_null(event, calls + 13)
@@ -199,19 +200,21 @@ class PassThrough:
                 self.finished = True
                 self.begun = True
 
-    def _count(self, event: bytes, start: int) -> None:
-        """A value stands there, a text of the model or null."""
+    def _count(self, event: bytes, start: int) -> bool:
+        """A value stands there, a text of the model or null. Returns: whether it is a text, and not empty."""
         if event[start] == 32:
             start += 1
         if event[start] != _QUOTE:
-            return
+            return False
         start += 1
         end = event.find(b'"', start)
         while end > start and event[end - 1] == _BACKSLASH and _is_escaped(event, end):
             end = event.find(b'"', end + 1)
-        if end > start:
-            self.output_bytes += end - start
-            self.begun = True
+        if end <= start:
+            return False
+        self.output_bytes += end - start
+        self.begun = True
+        return True
 
     def _see_usage(self, event: bytes) -> bool:
         """A chunk that tells the usage; the one that tells nothing else is stripped."""

@@ -87,7 +87,8 @@ def decode_answer(body: bytes) -> Answer:
     usage = known_object(said.get("usage"))
     if usage is not None:
         answer.usage = decode_usage(usage)
-        answer.service_tier = str(usage.get("service_tier") or "")
+        tier = str(usage.get("service_tier") or "")
+        answer.service_tier = "default" if tier == "standard" else tier
     return answer
 
 
@@ -122,7 +123,9 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
         elif part.kind == THINKING:
             content.append({"type": "thinking", "thinking": part.text, "signature": part.data})
     usage = encode_usage(answer.usage)
-    if answer.service_tier in ("standard", "priority", "batch"):
+    if answer.service_tier == "default":
+        usage["service_tier"] = "standard"
+    elif answer.service_tier in ("priority", "batch"):
         usage["service_tier"] = answer.service_tier
     return orjson.dumps(
         {

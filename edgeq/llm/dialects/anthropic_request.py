@@ -183,6 +183,9 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
         elif blocks:
             asked["system"] = blocks
     asked["messages"] = _encode_turns(turns, losses, own)
+    for message in request.messages:
+        if message.name:
+            losses.lose("messages.name")
     if request.stream:
         asked["stream"] = True
     _encode_sampling(request, losses, asked)
