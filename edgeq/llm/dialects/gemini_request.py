@@ -204,7 +204,9 @@ def _arguments(part: Part) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise Unmappable("messages.tool_calls", f"the arguments of call {part.id} are no JSON object")
+        raise Unmappable(
+            "messages.tool_calls.function.arguments", f"the arguments of call {part.id} are no JSON object"
+        )
     return arguments
 
 
@@ -226,7 +228,7 @@ def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], loss
 
 def _media(part: Part, losses: Losses) -> dict[str, Any]:
     if part.detail not in ("", "auto"):
-        losses.lose("image_url.detail")
+        losses.lose("messages.content.image_url.detail")
     if not part.url:
         return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
     media_type = part.media_type

@@ -138,7 +138,7 @@ def test_how_it_shall_answer(fields: dict[str, Any], wanted: dict[str, Any]) -> 
         ({"messages": [Message("user", [Part(TEXT, "hello")], "ann")]}, "messages.name"),
         (
             {"messages": [Message("user", [Part(IMAGE, url="http://a/b.png", detail="low")])]},
-            "image_url.detail",
+            "messages.content.image_url.detail",
         ),
     ],
 )
