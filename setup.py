@@ -48,6 +48,31 @@ HOT = [
     "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
     "edgeq/listener/tcp_info_io.py",
+    "edgeq/llm/accounts.py",
+    "edgeq/llm/affinity.py",
+    "edgeq/llm/cache_key.py",
+    "edgeq/llm/estimate.py",
+    "edgeq/llm/exchange.py",
+    "edgeq/llm/flight.py",
+    "edgeq/llm/hedge.py",
+    "edgeq/llm/ledger.py",
+    "edgeq/llm/message.py",
+    "edgeq/llm/meter.py",
+    "edgeq/llm/operation.py",
+    "edgeq/llm/passing.py",
+    "edgeq/llm/plan.py",
+    "edgeq/llm/price.py",
+    "edgeq/llm/prompt_cache.py",
+    "edgeq/llm/provider.py",
+    "edgeq/llm/pulse.py",
+    "edgeq/llm/requested.py",
+    "edgeq/llm/route.py",
+    "edgeq/llm/saying.py",
+    "edgeq/llm/speech.py",
+    "edgeq/llm/sse.py",
+    "edgeq/llm/till.py",
+    "edgeq/llm/usage.py",
+    "edgeq/llm/dialects/*.py",
     "edgeq/observe/refusals.py",
     "edgeq/route/*.py",
     "edgeq/policy/*.py",
@@ -83,7 +108,8 @@ NOTE = BUILD_BASE / "interpreted.txt"
 def hot_modules() -> list[str]:
     """The files to compile."""
     files = sorted({file for pattern in HOT for file in glob(pattern)})
-    return [file for file in files if not file.endswith("__init__.py")]
+    # shapes: msgspec makes these classes, and reads their annotations while edgeq runs.
+    return [file for file in files if not file.endswith(("__init__.py", "shapes.py"))]
 
 
 def missing_tool() -> str:

@@ -72,7 +72,7 @@ class Command:
     def usage(self) -> str:
         """The words with their arguments."""
         arguments = [one.name.upper() if one.required else f"[{one.name.upper()}]" for one in self.arguments]
-        options = [f"[--{one.name}]" if one.is_flag else f"[--{one.name} {one.name.upper()}]" for one in self.options]
+        options = [_option(one) for one in self.options]
         return " ".join([self.words, *arguments, *options])
 
     @property
@@ -83,7 +83,13 @@ class Command:
 
     def missing(self, arguments: Arguments) -> str:
         """The first argument that has to be there and is not; empty: there is none."""
-        return next((one.name.upper() for one in self.arguments if one.required and one.name not in arguments), "")
+        wanted = [(one.name.upper(), one) for one in self.arguments] + [(f"--{one.name}", one) for one in self.options]
+        return next((said for said, one in wanted if one.required and one.name not in arguments), "")
+
+
+def _option(one: Argument) -> str:
+    text = f"--{one.name}" if one.is_flag else f"--{one.name} {one.name.upper()}"
+    return text if one.required else f"[{text}]"
 
 
 class Found(NamedTuple):

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from edgeq.admin import accounts
 from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Found, Run
 from edgeq.admin.control import Client, Control, Wish
 from edgeq.admin.render import Column
@@ -605,6 +606,7 @@ COMMANDS: Final = (
         "resume route/checkout",
         _TAKE_BACK,
     ),
+    *accounts.COMMANDS,
     Command("live", "GET", "/livez", "viewer", "is the supervisor alive", _live),
     Command(
         "ready", "GET", "/readyz", "viewer", "are new connections served (503 while starting and draining)", _ready

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeq.admin.render import Record
 from edgeq.config.change import Change
+
+if TYPE_CHECKING:
+    from edgeq.admin.accounts import AccountsControl
 
 
 class Reloaded(NamedTuple):
@@ -127,6 +130,10 @@ class Control(Protocol):
 
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         """Upstream and URL of the endpoints that somebody may mean."""
+
+    @property
+    def accounts(self) -> AccountsControl | None:
+        """Virtual keys and usage; None without [accounts]."""
 
     @property
     def etag(self) -> str:

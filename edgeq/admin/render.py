@@ -127,6 +127,8 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, Mapping):
         return " ".join(f"{_text(key)}={_text(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_text, value)) or "-"
     if isinstance(value, float):
         return f"{value:.3g}"
     return printable(str(value))

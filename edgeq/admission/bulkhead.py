@@ -29,7 +29,7 @@ from edgeq.admission.limits import TIMES, Totals
 from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
-from edgeq.admission.ticket import DROPPED, OK, Held, Ticket
+from edgeq.admission.ticket import DROPPED, OK, Held, Lobby, Ticket
 from edgeq.board.resources import (
     BINDING_US,
     BOUND_OK,
@@ -89,7 +89,7 @@ class Watcher:
         raise NotImplementedError
 
 
-class Bulkhead:
+class Bulkhead(Lobby):
     """One resource in one worker. The limit is the machine's; counters are this worker's, from its start."""
 
     __slots__ = (
@@ -107,7 +107,6 @@ class Bulkhead:
         "_told",
         "_told_waited_s",
         "_waits_by_service",
-        "admitted",
         "area_at",
         "area_s",
         "bound_ok",
@@ -125,14 +124,12 @@ class Bulkhead:
         "is_learned",
         "last_refusal",
         "limit",
-        "max_in_flight",
         "max_stuck",
         "ok",
         "ok_held_s",
         "queue",
         "refusals",
         "repairs",
-        "resource",
         "service",
         "shared",
         "stuck",
@@ -141,8 +138,7 @@ class Bulkhead:
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
-        self.resource = resource
-        """As refusals name it, without the part: ``upstream/api``."""
+        super().__init__(resource)
         self.limit: int = limit
         self.is_callers_own: bool = False
         """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
@@ -177,7 +173,6 @@ class Bulkhead:
         self._idle_place: bool = False
         """The last tick left a waiter beside a free place, for another worker."""
         # For whoever learns the limit (a window is the difference of two readings), and for people.
-        self.admitted: int = 0
         self.heard: int = 0
         """Of those in flight, whose answers have begun while somebody watched; see `hear`."""
         self.ok: int = 0
@@ -188,8 +183,6 @@ class Bulkhead:
         self.area_s: float = 0.0
         """Integral of in_flight over time, up to area_at; see `advance`."""
         self.area_at: float = now
-        self.max_in_flight: int = 0
-        """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
         self.watcher: Watcher | None = None
@@ -237,18 +230,22 @@ class Bulkhead:
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Take a place if one is free and nobody waits for it."""
-        if not self.has_place():
+        room = self.places()
+        if room <= 0:
             return False
-        self._grant(ticket, now)
+        self._grant(ticket, now, room)
         self.shared.admitted(0.0)
         return True
 
-    def has_place(self) -> bool:
-        """Would `try_acquire` take a place?"""
+    def places(self) -> int:
+        """How many places could `try_acquire` take now? None if 0 or less."""
         if self.queue.queued or self._settling:
-            return False
+            return 0
+        room = self.limit - self.counted
         shared = self.shared
-        return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
+        if not shared.alone:
+            room = 0 if shared.others_wait() else room - shared.others_in_flight()
+        return room
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
@@ -275,7 +272,8 @@ class Bulkhead:
         self.queue.remove(ticket, now)
         self.dispatch(now)
 
-    def _grant(self, ticket: Ticket, now: float) -> None:
+    def _grant(self, ticket: Ticket, now: float, room: int) -> None:
+        """`room`: the places that are free, this one among them."""
         if ticket.held is not None:
             ticket.cover()
         cohort = self._cohort
@@ -291,15 +289,13 @@ class Bulkhead:
         self.area_at = now
         in_flight += 1
         self.in_flight = in_flight
-        if in_flight > self.max_in_flight:
-            self.max_in_flight = in_flight
-        self.admitted += 1
-        self.counted += 1
-        if not self._bound and not self._has_room():
+        counted = self.counted + 1
+        self.counted = counted
+        if room <= 1 and not self._bound:
             self._bound = True
             self._bound_at = now
-        shared = self.shared
-        shared.set_in_flight(self.counted, self.in_flight)
+        if not self.shared.is_late:
+            self.shared.set_in_flight(counted, in_flight)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -329,7 +325,6 @@ class Bulkhead:
             flow = found.charged_flow
             if flow is not None:
                 self.queue.settle_account(flow, found.charged_s, held_s, ticket.weight)
-        assert cohort is not None
         cohort.count -= 1
         in_flight = self.in_flight
         self.area_s += in_flight * (now - self.area_at)
@@ -356,8 +351,9 @@ class Bulkhead:
         self.held_s += held_s
         shared = self.shared
         shared.finished(held_s, outcome)
-        shared.set_in_flight(self.counted, self.in_flight)
-        if self.queue.queued or shared.others_wait():
+        if not shared.is_late:
+            shared.set_in_flight(self.counted, in_flight)
+        if self.queue.queued or (not shared.alone and shared.others_wait()):
             self.dispatch(now)
         if self._bound and not self._is_reached():
             self._leave_bound(now)
@@ -438,8 +434,11 @@ class Bulkhead:
         self.excused = min(self.stuck, max(self.excused, room))
         self.counted = self.in_flight - self.excused
 
-    def _has_room(self) -> bool:
-        return self.counted + self.shared.others_in_flight() < self.limit
+    def _room(self) -> int:
+        """Places that are free, for whoever comes first; none if 0 or less."""
+        room = self.limit - self.counted
+        shared = self.shared
+        return room if shared.alone else room - shared.others_in_flight()
 
     def _places(self, more: int) -> float:
         """How many of the machine's places serve those who wait here and `more`: the part of it that they are of all
@@ -481,7 +480,8 @@ class Bulkhead:
                     except Exception as error:
                         failed = error  # the others are told all the same
                 continue
-            if not self._has_room():
+            room = self._room()
+            if room <= 0:
                 break
             self._again = False
             oldest = queue.oldest
@@ -498,7 +498,7 @@ class Bulkhead:
                 continue
             next_one.waits_in = None
             waited_s = now - next_one.arrived_at
-            self._grant(next_one, now)
+            self._grant(next_one, now, room)
             shared.admitted(waited_s)
             try:
                 next_one.granted(self, now)
@@ -585,7 +585,7 @@ class Bulkhead:
     def _is_reached(self) -> bool:
         """Does the limit keep anybody from being in flight? A place that is free because it has been handed over, and
         whose new owner has not come yet, is as good as taken."""
-        return self.queue.queued > 0 or not self._has_room() or self.shared.others_wait()
+        return self.queue.queued > 0 or self._room() <= 0 or self.shared.others_wait()
 
     def tick(self, now: float) -> None:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
@@ -600,19 +600,20 @@ class Bulkhead:
         if queue.queued or queue.shed or shared.others_wait():
             queue.expire(now)
             self._settle(now, True)
-            if queue.queued and self._has_room():
+            if queue.queued and self._room() > 0:
                 if self._idle_place:  # the other worker has had a whole tick
                     self.repairs += 1
                     self._settle(now, False)
-                self._idle_place = queue.queued > 0 and self._has_room()
+                self._idle_place = queue.queued > 0 and self._room() > 0
             else:
                 self._idle_place = False
 
     def tell(self, now: float) -> None:
-        """Count by what the sums have grown, for the board."""
+        """Count by what the sums have grown, for the board, and show who is in flight."""
         self.advance(now)
         queue = self.queue
         shared = self.shared
+        shared.set_in_flight(self.counted, self.in_flight)  # it may have been late until just now
         told = self._told
         shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
         self._told_waited_s = queue.busy_s
@@ -688,13 +689,11 @@ class Bulkhead:
                 self.shared.set_in_flight(self.counted, self.in_flight)
                 self.dispatch(now)
 
-    def advance(self, now: float, restart: bool = False) -> None:
-        """Bring the sums over time (`area_s`, `queue.busy_s`) up to now. restart: `max_in_flight` begins anew."""
+    def advance(self, now: float) -> None:
+        """Bring the sums over time (`area_s`, `queue.busy_s`) up to now."""
         self.queue.advance(now)
         self.area_s += self.in_flight * (now - self.area_at)
         self.area_at = now
-        if restart:
-            self.max_in_flight = self.in_flight
 
     def snapshot(self, now: float) -> dict[str, object]:
         """What do I hold, who waits, since when, why was the last one refused. Times in seconds."""
@@ -717,7 +716,7 @@ class Bulkhead:
             "service_mean_s": service.mean_s,
             "service_median_s": service.median_s(),
             "service_p95_s": service.p95_s(),
-            "admitted": self.admitted,
+            "admitted": self.in_flight + self.ok + self.dropped + self.ignored,
             "ok": self.ok,
             "dropped": self.dropped,
             "ignored": self.ignored,

@@ -15,11 +15,12 @@ Invariants
 - queued = sum of the levels = sum of the flows; queued_bytes likewise. A ticket that left has no links.
 
 Fair queueing between tenants, as Kubernetes' priority and fairness has it (reference overload.md 2.2, KA), in its
-start-time form: a flow's tag is the service it has had, in seconds of a place divided by weight. It is charged with
-the usual time when a request is taken, corrected when that has ended, and raised to the level's virtual time when it
-becomes active, so an idle tenant saves up nothing. Tenants are dealt to flows by shuffle sharding: a hand of 4 of 64
-cards. Unlike there, a tenant keeps to one flow for as long as nobody else stands in it: a tenant that floods has one
-flow, not four, and one tenant alone is served in strict order.
+start-time form: a flow's tag is the service it has had, in seconds of a place (or, before a token gate, in tokens)
+divided by weight. It is charged with the usual time, or the ticket's own cost, when a request is taken, corrected when
+that has ended, and raised to the level's virtual time when it becomes active, so an idle tenant saves up nothing.
+Tenants are dealt to flows by shuffle sharding: a hand of 4 of 64 cards. Unlike there, a tenant keeps to one flow for as
+long as nobody else stands in it: a tenant that floods has one flow, not four, and one tenant alone is served in strict
+order.
 """
 
 from __future__ import annotations
@@ -51,15 +52,17 @@ _MAX_CORRECTION: Final = 10.0
 
 
 class Flow:
-    """Requests that stand in one line. `tag`: service had, seconds by weight."""
+    """Requests that stand in one line. `tag`: service had, seconds (or cost) by weight."""
 
-    __slots__ = ("congestion", "first", "index", "last", "mixed", "size", "tag", "tenant")
+    __slots__ = ("congestion", "first", "index", "last", "load", "mixed", "size", "tag", "tenant")
 
     def __init__(self) -> None:
         self.congestion: Congestion = Congestion()
         self.first: Ticket | None = None
         self.last: Ticket | None = None
         self.size: int = 0
+        self.load: float = 0.0
+        """What they ask for, in all: by their costs, or by their number where costs are not known before."""
         self.tag: float = 0.0
         self.tenant = b""
         self.mixed: bool = False
@@ -127,7 +130,7 @@ class Level:
         return best
 
     def longest(self) -> Flow:
-        """The flow with the most requests for its weight; there is one."""
+        """The flow that asks for most, for its weight; there is one."""
         best = self.active[0]
         for flow in self.active:
             if crowd(flow) > crowd(best):
@@ -193,9 +196,14 @@ def goes_before(flow: Flow, other: Flow) -> bool:
 
 
 def crowd(flow: Flow) -> float:
-    """How many stand in it, for its weight."""
+    """How much is asked for in it, for its weight."""
     first = flow.first
-    return flow.size / first.weight if first is not None else 0.0
+    return flow.load / first.weight if first is not None else 0.0
+
+
+def load_of(ticket: Ticket) -> float:
+    """What it adds to its flow's load."""
+    return ticket.cost or 1.0
 
 
 class FairQueue:
@@ -219,6 +227,7 @@ class FairQueue:
         "elsewhere_bytes",
         "filled_at",
         "max_bytes",
+        "max_cost",
         "max_queued",
         "max_wait_s",
         "newest_arrival",
@@ -226,6 +235,7 @@ class FairQueue:
         "patient_until",
         "queued",
         "queued_bytes",
+        "queued_cost",
         "shed",
         "slots",
         "tenant_share",
@@ -239,6 +249,8 @@ class FairQueue:
         self.discipline: int = ADAPTIVE
         self.max_queued: int = 256
         self.max_bytes: int = 16 * 1024 * 1024
+        self.max_cost: float = 0.0
+        """Sum of the costs of those who wait; 0.0: no bound."""
         self.max_wait_s: float = 1.0
         self.patient_until: float = 0.0
         """No flow becomes congested before: the limit is a guess, or was one when those who wait came."""
@@ -252,6 +264,7 @@ class FairQueue:
         """Requests that wait at other workers, and their memory; to be set before `push`."""
         self.queued: int = 0
         self.queued_bytes: int = 0
+        self.queued_cost: float = 0.0
         self.filled_at: float = 0.0
         """Since when it has not been empty."""
         self.busy_s: float = 0.0
@@ -273,9 +286,15 @@ class FairQueue:
         discipline = self.discipline
         return flow.is_turned() if discipline == ADAPTIVE else discipline == LIFO
 
-    def _is_full(self, size: int) -> bool:
-        """Is there no room for one of `size` bytes?"""
+    def _is_full(self, size: int, cost: float) -> bool:
+        """Is there no room for one of `size` bytes and this cost? One whose cost is above the bound may wait alone."""
         queued = self.queued
+        max_cost = self.max_cost
+        if max_cost and queued:
+            queued_cost = self.queued_cost + cost
+            # What those elsewhere cost is not told: as much as those here.
+            if queued_cost * self.workers > max_cost and queued_cost * (queued + self.elsewhere) > max_cost * queued:
+                return True
         queued_bytes = self.queued_bytes + size
         if queued + self.elsewhere < self.max_queued and queued_bytes + self.elsewhere_bytes <= self.max_bytes:
             return False
@@ -296,6 +315,7 @@ class FairQueue:
 
     def push(self, ticket: Ticket, now: float, busy: float) -> str:
         """Let `ticket` wait. Returns: empty, or the reason why it may not. Others may go to `shed` for it."""
+        ticket.flow = None  # until it has a place
         level = self._levels[ticket.priority]
         flow = level.flow_for(ticket.tenant)
         hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)
@@ -311,7 +331,8 @@ class FairQueue:
             return "queue_full"
         if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
             return "fair_share_exceeded"
-        full = self._is_full(size)
+        cost = ticket.cost
+        full = self._is_full(size, cost)
         if self.queued == 0:
             self._fill(now)
         if self.discipline == ADAPTIVE and now >= self.patient_until:
@@ -336,7 +357,7 @@ class FairQueue:
                 reason = "fair_share_exceeded"
             self.remove(victim, now)
             self.shed.append((victim, reason))
-            full = self._is_full(size)
+            full = self._is_full(size, cost)
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
         if flow.size == 0:
@@ -347,9 +368,11 @@ class FairQueue:
             flow.mixed = True
         self._link(ticket, flow)
         flow.size += 1
+        flow.load += load_of(ticket)
         level.size += 1
         self.queued += 1
         self.queued_bytes += size
+        self.queued_cost += cost
         if has_deadline:
             self._deadlines += 1
         return ""
@@ -427,7 +450,7 @@ class FairQueue:
             return None
         else:
             crowded = level.longest()
-            if crowded is flow or crowd(crowded) <= (flow.size + 1) / ticket.weight:
+            if crowded is flow or crowd(crowded) <= (flow.load + load_of(ticket)) / ticket.weight:
                 return flow.first if self.newest_first(flow) else None
         # The one that would be served last.
         return crowded.first if self.newest_first(crowded) else crowded.last
@@ -435,7 +458,14 @@ class FairQueue:
     # -- out ----------------------------------------------------------------------------------------------------------
 
     def take(self, now: float) -> Ticket | None:
-        """The next one; None if nobody is left who is worth serving."""
+        """Serve the next one; None if nobody is left who is worth serving."""
+        ticket = self.first(now)
+        if ticket is not None:
+            self.serve(ticket, now)
+        return ticket
+
+    def first(self, now: float) -> Ticket | None:
+        """The next one, who waits on; None if nobody is left who is worth serving. Who is not goes to `shed`."""
         while self.queued:
             level = self._levels[0]
             if level.size == 0:
@@ -445,27 +475,35 @@ class FairQueue:
             flow = level.next_flow()
             ticket = flow.last if self.newest_first(flow) else flow.first
             assert ticket is not None
+            reason = self._too_late(ticket, now)
+            if not reason:
+                return ticket
             self.remove(ticket, now)
-            if ticket.deadline_at < NEVER:
-                if ticket.deadline_at <= now:
-                    self.shed.append((ticket, "deadline_expired"))
-                    continue
-                # It would only take the place of one that can still make it.
-                if self._service.known and now + self._service.median_s() > ticket.deadline_at:
-                    self.shed.append((ticket, "deadline_infeasible"))
-                    continue
-            if now - ticket.arrived_at >= self.max_wait_s:
-                self.shed.append((ticket, "queue_timeout"))
-                continue
-            level.virtual = flow.tag
-            cost_s = self._service.mean_s
-            if cost_s == 0.0:
-                cost_s = _USUAL_S
-            flow.tag += cost_s / ticket.weight
-            ticket.charged_flow = flow
-            ticket.charged_s = cost_s
-            return ticket
+            self.shed.append((ticket, reason))
         return None
+
+    def _too_late(self, ticket: Ticket, now: float) -> str:
+        """Why it is not worth serving any more; empty: it is."""
+        if ticket.deadline_at < NEVER:
+            if ticket.deadline_at <= now:
+                return "deadline_expired"
+            # It would only take the place of one that can still make it.
+            if self._service.known and now + self._service.median_s() > ticket.deadline_at:
+                return "deadline_infeasible"
+        return "queue_timeout" if now - ticket.arrived_at >= self.max_wait_s else ""
+
+    def serve(self, ticket: Ticket, now: float) -> None:
+        """It is its turn: charge its flow."""
+        flow = ticket.flow
+        assert flow is not None
+        self.remove(ticket, now)
+        self._levels[ticket.priority].virtual = flow.tag
+        cost = ticket.cost
+        if cost == 0.0:
+            cost = self._service.mean_s or _USUAL_S
+        flow.tag += cost / ticket.weight
+        ticket.charged_flow = flow
+        ticket.charged_s = cost
 
     def remove(self, ticket: Ticket, now: float) -> None:
         """It waits no more."""
@@ -484,7 +522,9 @@ class FairQueue:
         else:
             newer.flow_older = older
         flow.size -= 1
+        flow.load -= load_of(ticket)
         if flow.size == 0:
+            flow.load = 0.0
             level.retire(flow, now)
         level.size -= 1
         elder = ticket.elder
@@ -504,6 +544,7 @@ class FairQueue:
         ticket.younger = None
         self.queued -= 1
         self.queued_bytes -= ticket.size_bytes
+        self.queued_cost = self.queued_cost - ticket.cost if self.queued else 0.0
         if ticket.deadline_at < NEVER:
             self._deadlines -= 1
         if self.queued == 0:
@@ -563,7 +604,8 @@ class FairQueue:
             ticket = younger
 
     def settle_account(self, flow: Flow, charged_s: float, held_s: float, weight: float) -> None:
-        """A request that was taken from `flow` has ended after held_s: correct what it was charged with."""
+        """A request that was taken from `flow` has ended after held_s (or has cost that): correct what it was charged
+        with."""
         most_s = charged_s * _MAX_CORRECTION
         flow.tag += (min(most_s, held_s) - charged_s) / weight
 

@@ -6,7 +6,8 @@
     ticket.release(now, outcome)        -> everything that it holds is given back, each permit once
 
 Invariants
-- A ticket waits in at most one bulkhead. It may hold permits of several (tenant, route, upstream), taken in that order.
+- A ticket waits in at most one lobby (a bulkhead, or a token gate). It may hold permits of several bulkheads (tenant,
+  route, upstream), taken in that order.
 - The permits are known here and nowhere else, so whoever ends a request needs to know nothing about its limits.
 """
 
@@ -33,14 +34,33 @@ IGNORED: Final = 3
 """Says nothing about the upstream: the client left, or this gateway ended it."""
 
 
+class Lobby:
+    """Where a ticket can wait: whatever has a queue. Base class."""
+
+    __slots__ = ("resource",)
+
+    def __init__(self, resource: str) -> None:
+        self.resource = resource
+        """As refusals name it, without the part: ``upstream/api``."""
+
+    def cancel(self, ticket: Ticket, now: float) -> None:
+        """The ticket waits no more (its client has left)."""
+        raise NotImplementedError
+
+
 class Ticket:
-    """Base class of a request. Times are monotonic seconds."""
+    """Base class of a request. Times are monotonic seconds.
+
+    Most requests never wait and meet one limit, and interpreted each store costs 30 ns: what is not set here is set by
+    whoever uses it first, the links by the queue, what a permit brings by its grant.
+    """
 
     __slots__ = (
         "arrived_at",
         "charged_flow",
         "charged_s",
         "cohort",
+        "cost",
         "deadline_at",
         "elder",
         "flow",
@@ -58,6 +78,19 @@ class Ticket:
         "younger",
     )
 
+    size_bytes: int
+    """Memory that it holds while it waits: set by who lets it wait."""
+    # Of the permit taken last, if there is one.
+    cohort: Cohort
+    charged_s: float
+    """By which `charged_flow` was charged, if there is one."""
+    # Links of the queue: set by `FairQueue.push`.
+    flow: Flow | None
+    flow_older: Ticket | None
+    flow_newer: Ticket | None
+    elder: Ticket | None
+    younger: Ticket | None
+
     def __init__(self, arrived_at: float) -> None:
         self.arrived_at: float = arrived_at
         """From when waiting counts: the arrival, minus what it has waited in the kernel. A grant sets it to its
@@ -69,27 +102,20 @@ class Ticket:
         """Whose request; empty: nobody said, all of those share one queue."""
         self.weight: float = 1.0
         """The tenant's share, relative to others."""
-        self.size_bytes: int = 0
-        """Memory that it holds while it waits."""
-        self.waits_in: Bulkhead | None = None
+        self.cost: float = 0.0
+        """What its tenant's flow is charged with, where that is known before (tokens); 0.0: the usual time of a place.
+        Must not change while it waits."""
+        self.waits_in: Lobby | None = None
         # The permit taken last, and those before it.
         self.held: Bulkhead | None = None
         self.granted_at: float = 0.0
-        self.cohort: Cohort | None = None
         self.charged_flow: Flow | None = None
-        self.charged_s: float = 0.0
         self.heard: bool = False
         """The answer has begun under the permit taken last; see `Bulkhead.hear`."""
         self.outer: list[Held] | None = None
-        # Links of the queue.
-        self.flow: Flow | None = None
-        self.flow_older: Ticket | None = None
-        self.flow_newer: Ticket | None = None
-        self.elder: Ticket | None = None
-        self.younger: Ticket | None = None
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
-        """It has waited and now holds a permit of `bulkhead`."""
+    def granted(self, lobby: Lobby, now: float) -> None:
+        """It has waited and now has what it waited for: a permit of this bulkhead, tokens of this gate."""
         raise NotImplementedError
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
@@ -113,7 +139,8 @@ class Ticket:
             self.granted_at = other.granted_at
             self.cohort = other.cohort
             self.charged_flow = other.charged_flow
-            self.charged_s = other.charged_s
+            if other.charged_flow is not None:
+                self.charged_s = other.charged_s
             other.held = None
 
     def release(self, now: float, outcome: int) -> None:
@@ -130,9 +157,9 @@ class Held:
     def __init__(self, ticket: Ticket, bulkhead: Bulkhead) -> None:
         self.bulkhead: Bulkhead = bulkhead
         self.granted_at: float = ticket.granted_at
-        self.cohort: Cohort | None = ticket.cohort
+        self.cohort: Cohort = ticket.cohort
         self.charged_flow: Flow | None = ticket.charged_flow
-        self.charged_s: float = ticket.charged_s
+        self.charged_s: float = 0.0 if ticket.charged_flow is None else ticket.charged_s
 
 
 class CallbackTicket(Ticket):
@@ -148,11 +175,12 @@ class CallbackTicket(Ticket):
         number: int = 0,
     ) -> None:
         super().__init__(arrived_at)
+        self.size_bytes = 0
         self._granted = granted
         self._refused = refused
         self.number: int = number
 
-    def granted(self, bulkhead: Bulkhead, now: float) -> None:
+    def granted(self, lobby: Lobby, now: float) -> None:
         self._granted(self, now)
 
     def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:

@@ -9,6 +9,7 @@ All workers write, nobody locks. What can happen then:
 - Two workers charge one key at the same moment: one of both updates is lost. With `charge` that moment is the tenth of
   a microsecond between a load and a store; what others charged since our `get` is kept, so it costs the burst, and not
   the rate. With `set` it lasts from our `get` on. tests/board/test_processes.py measures the error.
+- `refund` and `delay` lose or undo one update in the same tenth of a microsecond, as `charge` does.
 - Two new keys take one place at the same moment: one is forgotten, which loses its update. Its time must not stay under
   the other's key, so who has taken a place looks once more and puts its own time right.
 - What remains (a worker that is put to sleep by the kernel between two stores) can leave a strange time under a key.
@@ -43,6 +44,15 @@ class ArrivalTable:
     def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
         """Move a key's time on by `cost_ns`, from now if it has passed. Returns the new time, which is kept at least
         until it has passed."""
+        raise NotImplementedError
+
+    def refund(self, key: int, cost_ns: int, now_ns: int) -> int:
+        """Move a key's time back by `cost_ns`, but not behind now: what would be paid back beyond it has been earned
+        again already. Returns the new time; now if nothing is known of the key."""
+        raise NotImplementedError
+
+    def delay(self, key: int, at_ns: int) -> None:
+        """Move a key's time on to `at_ns`, unless it is later already."""
         raise NotImplementedError
 
 
@@ -102,6 +112,29 @@ class GcraTable(ArrivalTable):
         time_ns += cost_ns
         cells[at] = time_ns
         return time_ns
+
+    def refund(self, key: int, cost_ns: int, now_ns: int) -> int:
+        """See `ArrivalTable`."""
+        cells = self._cells
+        if (key != self._key or cells[self._at] != key) and self.get(key) == 0:
+            return now_ns
+        at = self._at + 1
+        time_ns: int = cells[at]
+        time_ns -= cost_ns
+        if time_ns < now_ns:
+            time_ns = now_ns
+        cells[at] = time_ns
+        return time_ns
+
+    def delay(self, key: int, at_ns: int) -> None:
+        """See `ArrivalTable`."""
+        cells = self._cells
+        if (key != self._key or cells[self._at] != key) and self.get(key) == 0:
+            self.set(key, at_ns)
+            return
+        at = self._at + 1
+        if cells[at] < at_ns:
+            cells[at] = at_ns
 
     def _place(self, key: int) -> int:
         """Where a key stands or shall stand."""

@@ -5,15 +5,16 @@ Invariants
 - Nobody locks. An aligned 8-byte store is one store on the platforms that we support, so a cell is never half old and
   half new; two cells may be (a reader can be off by what is being changed at that moment, never by more).
 - A dead worker's gauges vanish with `bury`; its counters are kept, so that totals of the machine never go back.
-- Three things have other writers, each a single cell whose loss costs one update: learned limits (the leader), arrival
-  times of rates (everybody, see gcra_table.py), names of indices (the supervisor).
+- Four things have other writers, each a single cell whose loss costs one update: learned limits (the leader), arrival
+  times of rates and sums of money (everybody, see gcra_table.py, spent.py), names of indices (the supervisor).
 
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
-    row x N   cells (below), open connections per listener index, tables of clients, tenants and endpoints, a block for
-              each resource (resources.py): first gauges, then counters; a report, the last events, and the last
-              requests that were refused or slow (page.py)
+    row x N   cells (below), open connections per listener index, tables of clients, tenants, endpoints and meters, a
+              block for each resource (resources.py): first gauges, then counters; a report, the last events, and the
+              last requests that were refused or slow (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times
+    spent     table of the money that was spent in a day or month (spent.py)
     annex     of the supervisor alone, as long as it wants it: what the numbers were (ring.py)
 
 Clients, tenants and endpoints are found by keyed.py. A client that finds no room there is not counted (`untracked` says
@@ -36,7 +37,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 5
+VERSION: Final = 6
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -45,9 +46,14 @@ CLIENTS: Final = 8192
 TENANTS: Final = 4096
 ENDPOINTS: Final = 1024
 TENANT_CELLS: Final = 4
+METERS: Final = 4096
+"""Those who use models and have a limit of concurrency or money (llm/ledger.py)."""
 ENDPOINT_CELLS: Final = 8
+METER_CELLS: Final = 4
 """Of an entry, its key and its references included."""
 RATES: Final = 65536
+SPENT: Final = 16384
+SPENT_CELLS: Final = 3
 REPORT_CELLS: Final = 32768
 """Two halves of 128 KiB."""
 EVENT_CELLS: Final = 8192
@@ -87,8 +93,9 @@ _R_LISTENERS: Final = 64
 _R_CLIENTS: Final = _R_LISTENERS + LISTENERS
 _R_TENANTS: Final = _R_CLIENTS + 2 * CLIENTS
 _R_ENDPOINTS: Final = _R_TENANTS + TENANT_CELLS * TENANTS
+_R_METERS: Final = _R_ENDPOINTS + ENDPOINT_CELLS * ENDPOINTS
 _PAGE_CELLS: Final = 512
-_R_RESOURCES: Final = -(-(_R_ENDPOINTS + ENDPOINT_CELLS * ENDPOINTS) // _PAGE_CELLS) * _PAGE_CELLS
+_R_RESOURCES: Final = -(-(_R_METERS + METER_CELLS * METERS) // _PAGE_CELLS) * _PAGE_CELLS
 _R_REPORT: Final = _R_RESOURCES + _RESOURCE * RESOURCES
 _R_EVENTS: Final = _R_REPORT + REPORT_CELLS
 _R_REQUESTS: Final = _R_EVENTS + EVENT_CELLS
@@ -121,7 +128,7 @@ def key_hash(*parts: bytes) -> int:
 class Row:
     """One worker's cells. Only that worker calls what writes."""
 
-    __slots__ = ("_base", "_cells", "clients", "endpoints", "slot", "tenants")
+    __slots__ = ("_base", "_cells", "clients", "endpoints", "meters", "slot", "tenants")
 
     def __init__(self, cells: memoryview, slot: int) -> None:
         self.slot: int = slot
@@ -130,6 +137,7 @@ class Row:
         self.clients: KeyedCounts = KeyedCounts(cells, self._base + _R_CLIENTS, CLIENTS, 2)
         self.tenants: KeyedCounts = KeyedCounts(cells, self._base + _R_TENANTS, TENANTS, TENANT_CELLS)
         self.endpoints: KeyedCounts = KeyedCounts(cells, self._base + _R_ENDPOINTS, ENDPOINTS, ENDPOINT_CELLS)
+        self.meters: KeyedCounts = KeyedCounts(cells, self._base + _R_METERS, METERS, METER_CELLS)
 
     def begin(self, pid: int, generation: int) -> None:
         """A worker takes its row, empty, before it serves."""
@@ -342,6 +350,10 @@ class Board:
         """The cells of the table of arrival times: RATES pairs."""
         return self.cells(_HEADER + (self.slots + 1) * _ROW, 2 * RATES)
 
+    def spent(self) -> memoryview:
+        """The cells of the table of money: SPENT triples."""
+        return self.cells(_HEADER + (self.slots + 1) * _ROW + 2 * RATES, SPENT_CELLS * SPENT)
+
     def annex(self) -> memoryview | None:
         """Memory behind the cells, for what the supervisor alone writes and reads (ring.py); None if there is none.
 
@@ -522,7 +534,7 @@ class Board:
 
 
 def _size_bytes(slots: int) -> int:
-    return 8 * (_HEADER + (slots + 1) * _ROW + 2 * RATES)
+    return 8 * (_HEADER + (slots + 1) * _ROW + 2 * RATES + SPENT_CELLS * SPENT)
 
 
 def _inherit(dead: memoryview, row: memoryview) -> None:

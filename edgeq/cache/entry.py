@@ -7,6 +7,7 @@ from typing import Final
 
 from edgeq.cache.fields import fields_of, parse_date
 from edgeq.cache.rules import CacheSettings, Judgement, judge
+from edgeq.cache.sieve import Kept
 from edgeq.cache.wish import Wish
 
 OVERHEAD_BYTES: Final = 1100
@@ -21,7 +22,7 @@ _IN_304: Final = frozenset(b"cache-control content-location date etag expires va
 """RFC 9110 15.4.5, and Last-Modified, without which some clients forget theirs."""
 
 
-class Entry:
+class Entry(Kept):
     """An answer that may be used again. `head`: status line, lines and Content-Length, without the empty line."""
 
     __slots__ = (
@@ -34,21 +35,18 @@ class Entry:
         "last_modified",
         "lifetime_s",
         "modified_at",
-        "newer",
         "no_cache",
-        "older",
-        "size_bytes",
         "stale_if_error_s",
         "stale_while_revalidate_s",
         "status",
         "stored_at",
-        "used",
         "variant",
         "vary",
     )
 
     def __init__(self, key: bytes, variant: bytes, status: int, lines: bytes, body: bytes) -> None:
         """Args: lines are status line and field lines, each with its CRLF."""
+        super().__init__()
         self.key = key
         self.variant = variant
         self.vary: list[bytes] = []
@@ -65,11 +63,6 @@ class Entry:
         self.for_anyone: bool = False
         self.stale_while_revalidate_s: float = 0.0
         self.stale_if_error_s: float = 0.0
-        self.size_bytes: int = 0
-        # The store's: whether it was used since it was last looked at, and its neighbours in order of arrival.
-        self.used: bool = False
-        self.older: Entry | None = None
-        self.newer: Entry | None = None
 
     def settle(self, judgement: Judgement, fields: dict[bytes, bytes], now: float) -> None:
         """Take over what was judged of the answer's fields; `now` is when it came."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeq import __version__
-from edgeq.cli import change, check, completion, demo, explain, reload, serve, show, top, version
+from edgeq.cli import accounts, change, check, completion, demo, demo_llm, explain, reload, serve, show, top, version
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
@@ -25,9 +25,11 @@ COMMANDS: Final[dict[str, Any]] = {
     "show": show,
     "explain": explain,
     **{words: change.Verb(words) for words in change.VERBS},
+    **{word: accounts.Group(word) for word in accounts.WORDS},
     "top": top,
     "version": version,
     "demo": demo,
+    "demo-llm": demo_llm,
     "completion": completion,
 }
 

@@ -47,6 +47,11 @@ def get(path: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     return _ask(path, "GET", target, timeout_s)
 
 
+def send(path: str, method: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
+    """The same with any method."""
+    return _ask(path, method, target, timeout_s)
+
+
 def tell(path: str, line: str, timeout_s: float) -> str:
     """The answer to a line of text: what people read. Raises OSError if nobody answers in time."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:

@@ -18,7 +18,7 @@ from edgeq.admin.render import render_text
 from edgeq.cli.arguments import add_admin, admin_socket
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
 
-_EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
+EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
 _NOTES: Final = """
 A wrong value changes nothing and says why: exit code 1. Exit code 69: the admin socket is not reachable; 77: not
 allowed. `edgeq show changes` lists what is set.
@@ -35,15 +35,7 @@ class Verb:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Those of the admin command, and where its socket is."""
-        for one in self._command.arguments:
-            parser.add_argument(
-                one.name, metavar=one.name.upper(), nargs=None if one.required else "?", help=_help(one)
-            )
-        for one in self._command.options:
-            if one.is_flag:
-                parser.add_argument(f"--{one.name}", dest=one.name, action="store_const", const="true", help=_help(one))
-            else:
-                parser.add_argument(f"--{one.name}", dest=one.name, metavar=one.name.upper(), help=_help(one))
+        add_arguments_of(parser, self._command)
         add_admin(parser.add_mutually_exclusive_group())
         parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
         parser.add_argument("--json", action="store_true", help="print the answer as JSON")
@@ -71,7 +63,19 @@ class Verb:
         else:
             said = answer.get("error") or f"the admin socket answered with status {status}"
             print(f"edgeq {command.words}: {said}", file=sys.stderr)
-        return EXIT_OK if answer.get("ok") is True else _EXIT_CODES.get(status, EXIT_FAILED)
+        return EXIT_OK if answer.get("ok") is True else EXIT_CODES.get(status, EXIT_FAILED)
+
+
+def add_arguments_of(parser: argparse.ArgumentParser, command: Command, has_values: bool = True) -> None:
+    """Those of an admin command; `has_values`: also those that are told by their place."""
+    for one in command.arguments if has_values else ():
+        parser.add_argument(one.name, metavar=one.name.upper(), nargs=None if one.required else "?", help=_help(one))
+    for one in command.options:
+        name = f"--{one.name}"
+        if one.is_flag:
+            parser.add_argument(name, dest=one.name, action="store_const", const="true", help=_help(one))
+        else:
+            parser.add_argument(name, dest=one.name, metavar=one.name.upper(), required=one.required, help=_help(one))
 
 
 def _help(argument: Argument) -> str:

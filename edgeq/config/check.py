@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from edgeq.cache.store import COLLECTING_SHARE
+from edgeq.cache.sieve import COLLECTING_SHARE
 from edgeq.config.address import (
     check_host_header,
     check_match_host,
@@ -22,6 +22,8 @@ from edgeq.config.address import (
     parse_collector,
     parse_listen,
 )
+from edgeq.config.check_llm import check_llm
+from edgeq.config.check_prompts import check_prompts
 from edgeq.config.convert import MAX_INT
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
@@ -37,6 +39,7 @@ from edgeq.config.schema import (
     Trace,
     Upstream,
 )
+from edgeq.config.schema_llm import PromptCache
 from edgeq.config.units import parse_duration, parse_rate
 from edgeq.policy.fallback import CHOICES, STATUSES
 from edgeq.policy.hedge import LEAST_S as HEDGE_LEAST_S
@@ -71,7 +74,7 @@ def check(config: Config, findings: Findings) -> None:
     """Add everything that is wrong to `findings`."""
     if not config.listener:
         findings.add(("listener",), 'no listener: write [[listener]] and address = "0.0.0.0:8080"')
-    if not config.upstream:
+    if not config.upstream and not config.provider:
         findings.add(("upstream",), 'no upstream: write [upstream.NAME] and endpoints = ["http://HOST:PORT"]')
     _server(config, findings)
     for number, listener in enumerate(config.listener):
@@ -82,6 +85,8 @@ def check(config: Config, findings: Findings) -> None:
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     _distinct_routes(config.route, findings)
+    check_llm(config, findings)
+    check_prompts(config, findings)
     _tenant(config, findings)
     _rates(config, findings)
     if not config.route and len(config.upstream) > 1:
@@ -209,6 +214,8 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         )
     if not _TOKEN.fullmatch(upstream.sticky_cookie):
         findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
+    if upstream.engine and upstream.balance == "round-robin":
+        findings.add((*path, "engine"), "what engines say of their queues does not count in round-robin")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
     _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
@@ -263,6 +270,8 @@ def _route(route: Route, path: Path, config: Config, findings: Findings) -> None
     _hedge(route.retry.hedge, (*path, "retry", "hedge"), findings)
     if route.cache is not None:
         _cache(route.cache, (*path, "cache"), findings)
+    if route.llm is not None and route.llm.cache is not None:
+        _cache(route.llm.cache, (*path, "llm", "cache"), findings)
     if route.fallback is not None:
         _fallback(route, route.fallback, (*path, "fallback"), config, findings)
 
@@ -279,7 +288,7 @@ def _hedge(hedge: str, path: Path, findings: Findings) -> None:
         findings.add(path, "must be 1ms at least")
 
 
-def _cache(cache: RouteCache, path: Path, findings: Findings) -> None:
+def _cache(cache: RouteCache | PromptCache, path: Path, findings: Findings) -> None:
     _positive(cache, ("max_bytes", "max_object"), path, findings)
     if cache.max_bytes and cache.max_object > cache.max_bytes // COLLECTING_SHARE:
         findings.add(
@@ -406,6 +415,10 @@ def _rest(config: Config, findings: Findings) -> None:
             _header_name(name.lower(), ("forward", key), findings)
     if config.forward.deadline and config.forward.deadline.lower() == config.forward.priority.lower():
         findings.add(("forward", "priority"), "the same header as forward.deadline")
+    if config.accounts is not None:
+        _positive(config.accounts, ("flush",), ("accounts",), findings)
+        if not config.accounts.store:
+            findings.add(("accounts", "store"), "must name a file")
     if config.trace is not None:
         _trace(config.trace, config.forward, findings)
     target = config.access_log.target

@@ -5,7 +5,7 @@ ours, because `msgspec.convert` stops at the first error and names the keys of m
 
 What cannot be read becomes a stand-in (the default, or an empty value), so that the checks after this one can go on;
 `Findings` makes sure that a stand-in is not blamed. A negative number is wrong unless it is the key's default, where
-the schema gives it a meaning.
+the schema gives it a meaning, or its type says how low it may be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import inspect
 
-from edgeq.config.base import Duration, Size
+from edgeq.config.base import Duration, Size, Text
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config
@@ -81,21 +81,31 @@ def _value(
     try:
         value = _scalar(kind, raw)
         if isinstance(value, int | float) and value < 0 and value != default:
-            raise ValueError("must not be negative")
+            _check_least(kind, value)
     except ValueError as error:
         findings.add(path, f"{error}{otherwise}")
         return _stand_in(kind) if default is msgspec.NODEFAULT else default
     return value
 
 
+def _check_least(kind: inspect.Type, value: float) -> None:
+    least = kind.ge if isinstance(kind, inspect.IntType | inspect.FloatType) else None
+    if least is None:
+        raise ValueError("must not be negative")
+    if value < least:
+        raise ValueError(f"must be {least:g} at least")
+
+
 def _alternative(kind: inspect.UnionType, raw: object) -> inspect.Type:
-    """Which type of a union a value is of: a number or a word, a table or a string. (TOML cannot say none.)"""
+    """Which type of a union a value is of: a number, true or false, a word, a table. (TOML cannot say none.)"""
     kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
     for one in kinds:
         match one, raw:
             case (inspect.LiteralType() | inspect.StrType(), str()) | (inspect.StructType(), dict()):
                 return one
-            case inspect.IntType(), int():
+            case (inspect.BoolType(), bool()) | (inspect.FloatType(), float()):
+                return one
+            case inspect.IntType(), int() if not isinstance(raw, bool):
                 return one
     return kinds[0]
 
@@ -135,6 +145,12 @@ def _scalar(kind: inspect.Type, raw: object) -> object:
             return parse_duration(raw)
         case inspect.CustomType(cls=cls) if cls is Size:
             return parse_size(raw)
+        case inspect.CustomType(cls=cls) if cls is Text:
+            if not isinstance(raw, str):
+                raise ValueError(f"expected a string, got {_kind_of(raw)}")
+            if any((sign < " " and sign not in "\n\r\t") or sign == "\x7f" for sign in raw):
+                raise ValueError("contains a control character")
+            return raw
     raise TypeError(f"the schema has a type that the loader does not know: {kind}")
 
 

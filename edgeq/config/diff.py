@@ -23,7 +23,7 @@ _RESTART_KEYS = ("admin", "metrics", "user")
 """Keys of [server] that only a new start can change."""
 
 
-_TABLES = ("server", "tenant", "forward", "access_log", "log", "trace", "dns", "protect", "explain")
+_TABLES = ("server", "accounts", "tenant", "forward", "access_log", "log", "trace", "dns", "protect", "explain")
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,13 +44,18 @@ def check_files(config: Config, findings: Findings) -> None:
         _check_log(config.access_log.target, findings)
     if config.trace is not None and not _can_trace():
         findings.add(("trace",), "needs the extra \"otel\", which is not installed: pip install 'edgeq[otel]'")
+    if config.accounts is not None and not findings.blames(_STORE):
+        from edgeq.llm.store_io import check_store  # and with it SQLite
+
+        if problem := check_store(config.accounts.store):
+            findings.add(_STORE, problem)
     _check_user(config.server.user, findings)
     _check_group(config.server.admin_group, findings)
 
 
 def names_files(path: Path) -> bool:
     """Is this a key that only `check_files` can judge?"""
-    return path in (_LOG, ("server", "user"), ("server", "admin_group")) or "tls" in path
+    return path in (_LOG, _STORE, ("server", "user"), ("server", "admin_group")) or "tls" in path
 
 
 def _check_pair(certificate: str, key: str, path: Path, key_path: Path, findings: Findings) -> None:
@@ -124,6 +129,7 @@ def _readable(file: str, path: Path, findings: Findings) -> bool:
     return True
 
 
+_STORE: Final[Path] = ("accounts", "store")
 _LOG: Final[Path] = ("access_log", "target")
 
 

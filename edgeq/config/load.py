@@ -26,7 +26,9 @@ from edgeq.config.credentials_io import find_credentials
 from edgeq.config.files_io import check_files
 from edgeq.config.findings import Findings, Label
 from edgeq.config.lines import Lines, Path, index
+from edgeq.config.providers import provider_upstreams
 from edgeq.config.schema import Config, Route
+from edgeq.config.schema_llm import Accounts, RouteLlm
 from edgeq.errors import ConfigError, Problem
 
 COMMAND_LINE: Final = "command line"
@@ -70,8 +72,16 @@ class Document:
         if problems:
             raise ConfigError(problems)
         listeners = tuple(replace(one, name=one.name or one.address) for one in config.listener)
-        routes = config.route or (Route(name=DEFAULT_ROUTE, upstream=next(iter(config.upstream))),)
-        return replace(config, listener=listeners, route=routes)
+        routes = config.route or (_default_route(config),)
+        upstreams = {**config.upstream, **provider_upstreams(config)}
+        return replace(config, listener=listeners, route=routes, upstream=upstreams)
+
+
+def _default_route(config: Config) -> Route:
+    """Of a file that has none: to its only upstream, or to its models."""
+    if config.upstream:
+        return Route(name=DEFAULT_ROUTE, upstream=next(iter(config.upstream)))
+    return Route(name=DEFAULT_ROUTE, llm=RouteLlm())
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,13 @@ def admin_path(path: str) -> str:
     server = _parse(_read(path), path).get("server")
     admin = server.get("admin") if isinstance(server, dict) else None
     return admin if isinstance(admin, str) else ""
+
+
+def store_path(path: str) -> str:
+    """`accounts.store` of such a file; empty if it has no [accounts]."""
+    accounts = _parse(_read(path), path).get("accounts")
+    store = accounts.get("store", Accounts().store) if isinstance(accounts, dict) else None
+    return store if isinstance(store, str) else ""
 
 
 def _read(path: str) -> str:

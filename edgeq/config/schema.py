@@ -305,6 +305,9 @@ class Upstream(Table, frozen=True):
     """How long an endpoint that is new, or back, takes from a tenth of its weight to all of it. 0: no slow start."""
     panic_threshold: float = 0.5
     """If fewer endpoints than this share are in use (not ejected, checks not bad), all of them are. 0: never."""
+    engine: Literal["", "vllm"] = ""
+    """vllm: each endpoint is asked for /metrics once a second, and what it says of its queue counts in p2c-ewma and
+    least-requests."""
     health: Health | None = None
     eject: Eject = Eject()
     breaker: Breaker | None = None
@@ -349,7 +352,7 @@ class Provider(Table, frozen=True):
     wait: Duration = Duration(30)
     """The longest wait of a request for tokens of its model and key, in their queue."""
     engine: Literal["", "vllm"] = ""
-    """vllm: balance several URLs of `endpoints` by what each says of its queue in /metrics."""
+    """vllm: balance url and `endpoints` by what each says of its queue in /metrics."""
     endpoints: tuple[str, ...] = ()
     """More of the same kind, as in url without its path: replicas of an engine of one's own."""
     limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = "adaptive"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgeq.config.base import Duration, Size, Table
+from edgeq.config.base import Duration, Integer, Number, Size, Table, Text
 
 
 class TokenLimits(Table, frozen=True):
@@ -129,21 +129,23 @@ class Variable(Table, frozen=True):
 
     type: Literal["string", "integer", "number", "boolean", "enum", "list"] = "string"
     required: bool = True
-    default: str | int | float | bool | None = None
+    default: str | Integer | Number | bool | None = None
     max_length: int = 100_000
-    """Of a string, or of a list's items."""
-    min: float | None = None
-    max: float | None = None
+    """In characters, of a string, or of each item of a list."""
+    min: Number | None = None
+    """Of a number, or of how many items a list has."""
+    max: Number | None = None
     values: tuple[str, ...] = ()
     """Of an enum."""
     help: str = ""
 
 
 class PromptMessage(Table, frozen=True):
-    """A message of a prompt, with its variables in double braces: "Summarize: {{text}}"."""
+    """A message of a prompt, with its variables in double braces: "Summarize: {{text}}". Two braces themselves are
+    written "{{{{"."""
 
     role: Literal["system", "user", "assistant"]
-    text: str
+    text: Text
 
 
 class Prompt(Table, frozen=True):
@@ -162,7 +164,7 @@ class Prompt(Table, frozen=True):
     max_tokens: int = 0
     temperature: float = -1.0
     """-1: the model's own."""
-    json_schema: str = ""
+    json_schema: Text = Text("")
     """The answer's JSON Schema, in JSON."""
     answer: Literal["text", "json", "chat"] = "text"
     """{"text": ...}; what the model has written, as JSON; or the chat completion itself."""

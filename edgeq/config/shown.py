@@ -14,7 +14,7 @@ import msgspec
 
 from edgeq.config.credentials_io import ENVIRONMENT, PREFIX
 from edgeq.config.lines import Path, show_path
-from edgeq.config.schema import Config, Tenant, Trace
+from edgeq.config.schema import Config, Provider, Tenant, Trace
 from edgeq.config.units import show
 from edgeq.wire.fields import PRIVATE
 
@@ -45,7 +45,19 @@ def without_secrets(config: Config) -> Config:
         config = msgspec.structs.replace(config, tenant=masked_tenant(config.tenant))
     if config.trace is not None and config.trace.headers:
         config = msgspec.structs.replace(config, trace=masked_trace(config.trace))
+    if config.provider:
+        masked = {name: masked_provider(one) for name, one in config.provider.items()}
+        config = msgspec.structs.replace(config, provider=masked)
     return config
+
+
+def masked_provider(provider: Provider) -> Provider:
+    """[provider.NAME] with each secret that stands there itself as `MASK`."""
+    keys = tuple(
+        _masked(one) if isinstance(one, str) else msgspec.structs.replace(one, key=_masked(one.key))
+        for one in provider.keys
+    )
+    return msgspec.structs.replace(provider, keys=keys, headers=_masked_headers(provider.headers))
 
 
 def masked_tenant(tenant: Tenant) -> Tenant:
@@ -58,12 +70,22 @@ def masked_tenant(tenant: Tenant) -> Tenant:
 
 def masked_trace(trace: Trace) -> Trace:
     """[trace] with each value of a header that stands there itself as `MASK`."""
-    masked = {name: text if text.startswith((PREFIX, ENVIRONMENT)) else MASK for name, text in trace.headers.items()}
-    return msgspec.structs.replace(trace, headers=masked)
+    return msgspec.structs.replace(trace, headers=_masked_headers(trace.headers))
+
+
+def _masked_headers(headers: dict[str, str]) -> dict[str, str]:
+    return {name: _masked(text) for name, text in headers.items()}
+
+
+def _masked(text: str) -> str:
+    """A name of a secret may be told, a secret may not."""
+    return text if text.startswith((PREFIX, ENVIRONMENT)) else MASK
 
 
 def is_secret(path: Path, config: Config) -> bool:
     """May neither a key nor its value be told? They are left to the file."""
+    if len(path) > 2 and path[0] == "provider" and path[2] in ("keys", "headers"):
+        return True
     return path[:2] == ("trace", "headers") or (path[:2] == ("tenant", "weights") and _has_secret_names(config.tenant))
 
 

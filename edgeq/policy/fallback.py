@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SHED: Final = frozenset(
     (
         "rate_limited_shared",
+        "token_limit_shared",
+        "budget_exhausted_shared",
         "queue_full",
         "queue_timeout",
         "queue_codel_drop",
@@ -34,7 +36,16 @@ SHED: Final = frozenset(
     )
 )
 FAILED: Final = frozenset(token for token, row in REASONS.items() if row.fault == "U" and row.status)
-QUOTA: Final = frozenset(("rate_limited", "concurrency_limit_client", "fair_share_exceeded"))
+QUOTA: Final = frozenset(
+    (
+        "rate_limited",
+        "token_limit",
+        "request_over_limit",
+        "budget_exhausted",
+        "concurrency_limit_client",
+        "fair_share_exceeded",
+    )
+)
 GROUPS: Final[dict[str, frozenset[str]]] = {"shed": SHED, "failed": FAILED}
 STATUSES: Final = frozenset(("429", "500", "502", "503", "504"))
 CHOICES: Final = (*GROUPS, *sorted(SHED | FAILED | QUOTA), *sorted(STATUSES))

@@ -55,14 +55,31 @@ class LocalArrivals(ArrivalTable):
         return min(self._times.get(key, 0), latest_ns)
 
     def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
-        """See `ArrivalTable`; a full table forgets the earlier half of its times, and most of those have passed."""
+        """See `ArrivalTable`."""
+        at_ns = max(self._times.get(key, 0), now_ns) + cost_ns
+        self._keep(key, at_ns)
+        return at_ns
+
+    def refund(self, key: int, cost_ns: int, now_ns: int) -> int:
+        """See `ArrivalTable`."""
+        if key not in self._times:
+            return now_ns
+        at_ns = max(self._times[key] - cost_ns, now_ns)
+        self._times[key] = at_ns
+        return at_ns
+
+    def delay(self, key: int, at_ns: int) -> None:
+        """See `ArrivalTable`."""
+        if self._times.get(key, 0) < at_ns:
+            self._keep(key, at_ns)
+
+    def _keep(self, key: int, at_ns: int) -> None:
+        """A full table forgets the earlier half of its times, and most of those have passed."""
         times = self._times
         if len(times) >= self.max_keys and key not in times:
             middle = sorted(times.values())[len(times) // 2]
             self._times = times = {one: at for one, at in times.items() if at > middle}
-        at_ns = max(times.get(key, 0), now_ns) + cost_ns
         times[key] = at_ns
-        return at_ns
 
     def __len__(self) -> int:
         return len(self._times)

@@ -4,7 +4,9 @@ A tenant is what `tenant.key` says: a header, a credential, the client's address
 is belongs to the tenant without a name, together with all others who do not, and so does who says it twice: of two
 values the upstream might believe the other one.
 
-A name that came from a credential is a digest of it, so that neither logs nor `edgeq show` give the credential away.
+Where there are [accounts], a credential that is a virtual key belongs to the tenant of its account, by his name.
+
+Any other name that came from a credential is a digest of it, so that neither logs nor `edgeq show` give it away.
 
 The fields of a head may be shared with other heads that differ in a value (`wire.head.RequestFields`), and they have no
 values of what is only passed on. So a value is looked up in the head's own bytes, and remembered on the head.
@@ -21,6 +23,7 @@ from edgeq.wire.head import field_value
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
+    from edgeq.llm.accounts import AccountsHolder
     from edgeq.policy.trust import Networks
     from edgeq.wire.head import RequestFields, RequestHead
 
@@ -48,15 +51,17 @@ nobody can make two credentials meet, and by chance two of a million do so once 
 class TenantKey:
     """`tenant.key`, made ready: how the tenant of a request is found."""
 
-    __slots__ = ("_private", "kind", "name", "weights")
+    __slots__ = ("_private", "accounts", "kind", "name", "weights")
 
-    def __init__(self, key: str, weights: dict[str, int] | None = None) -> None:
-        """Args: key is "header:NAME", "key", "client-address" or "route"; weights are shares by what a request says.
+    def __init__(self, key: str, weights: dict[str, int] | None = None, accounts: AccountsHolder | None = None) -> None:
+        """Args: key is "header:NAME", "key", "client-address" or "route"; weights are shares by what a request says,
+        or where there are accounts by tenants' names.
 
         Raises: ValueError for another key.
         """
         self.name = b""
         self._private: bool = False
+        self.accounts: AccountsHolder | None = accounts if key == "key" else None
         if key.startswith("header:"):
             self.kind: int = HEADER
             self.name = key[7:].strip().lower().encode("ascii", "replace")
@@ -74,7 +79,15 @@ class TenantKey:
         """Of the tenants, by name; others weigh 1."""
         if weights is not None:
             for value, weight in weights.items():
-                self.weights[self.called(value.encode())] = float(weight)
+                tenant = value.encode() if self.accounts is not None else self.called(value.encode())
+                self.weights[tenant] = float(weight)
+
+    def weight(self, tenant: bytes) -> float:
+        """A tenant's share in fair queues: as the configuration says, else as his account does, else 1."""
+        known = self.weights.get(tenant, 0.0)
+        if known:
+            return known
+        return self.accounts.current.weights.get(tenant, 1.0) if self.accounts is not None else 1.0
 
     def of_head(self, head: RequestHead) -> bytes:
         """The tenant that a head names; for the kinds HEADER and CREDENTIAL."""
@@ -103,16 +116,25 @@ class TenantKey:
     def _find(self, head: RequestHead) -> bytes:
         if self.kind == HEADER:
             return self.called(field_value(head, self.name))
-        for name in _CREDENTIALS:
-            value = field_value(head, name)
-            if value and name == b"authorization":
-                # The same key is the same tenant, in whichever field it comes (RFC 6750 2.1).
-                scheme, _, rest = value.partition(b" ")
-                if scheme.lower() == b"bearer":
-                    value = rest.strip(b" \t")
-            if value:
-                return self.called(value)
-        return ANONYMOUS
+        value = credential_of(head)
+        if not value:
+            return ANONYMOUS
+        named = self.accounts.tenant_of(value) if self.accounts is not None else ANONYMOUS
+        return named or self.called(value)
+
+
+def credential_of(head: RequestHead) -> bytes:
+    """The credential that a request brings, in whichever of the usual fields; nothing if it brings none."""
+    for name in _CREDENTIALS:
+        value = field_value(head, name)
+        if value and name == b"authorization":
+            # The same key is the same tenant, in whichever field it comes (RFC 6750 2.1).
+            scheme, _, rest = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                value = rest.strip(b" \t")
+        if value:
+            return value
+    return b""
 
 
 def client_of(down: Downstream, fields: RequestFields) -> bytes:

@@ -53,8 +53,8 @@ class Terms:
             elif kind == ROUTE:
                 tenant = self._route_name
             exchange.tenant = tenant
-            if key.weights:
-                exchange.weight = key.weights.get(tenant, 1.0)
+            if key.weights or key.accounts is not None:
+                exchange.weight = key.weight(tenant)
         exchange.priority = self._priority
         if down.trusted:
             self._believe(exchange, down.shard.forward)

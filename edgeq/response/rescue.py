@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 _PHRASES: Final[dict[int, str]] = {
     200: "OK",
     400: "Bad Request",
+    401: "Unauthorized",
+    402: "Payment Required",
+    403: "Forbidden",
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
     413: "Content Too Large",
     414: "URI Too Long",
+    409: "Conflict",
     417: "Expectation Failed",
     429: "Too Many Requests",
     431: "Request Header Fields Too Large",
@@ -35,6 +39,7 @@ _PHRASES: Final[dict[int, str]] = {
     502: "Bad Gateway",
     503: "Service Unavailable",
     504: "Gateway Timeout",
+    529: "Overloaded",
     505: "HTTP Version Not Supported",
 }
 UNKNOWN: Final = -1.0
@@ -136,6 +141,47 @@ def prepared(
         head += f"x-request-id: {request_id.decode('latin-1')}\r\n"
     last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
     return head.encode("latin-1") + extra + last + (b"" if head_only else answer.body)
+
+
+def spoken(
+    status: int,
+    body: bytes,
+    reason: str,
+    resource: str,
+    detail: str,
+    request_id: bytes,
+    node: bytes,
+    keep_alive: bool,
+    head_only: bool,
+    retry_after_s: float = UNKNOWN,
+    extra: bytes = b"",
+) -> bytes:
+    """A refusal whose body is in the words of an API that the client speaks, as JSON; its head says what `refusal`
+    would. Arguments are those of `refusal`, and the status, which such an API may have another one for.
+
+    The official SDKs of OpenAI and Anthropic ask three fields: x-should-retry whether to come again, retry-after-ms and
+    then retry-after when; and they keep to no wait above 60 s, so for a longer one they are told not to.
+    """
+    row = REASONS[reason]
+    kind = row.retry_after
+    text = (
+        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{_date()}"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
+        f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail or row.hint)}; "
+        f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
+    )
+    if kind != "none" and retry_after_s <= MAX_RETRY_AFTER_S:
+        wait_s = _wait_s(kind, retry_after_s)
+        exact_ms = ceil(retry_after_s * 1000) if kind == "exact" and retry_after_s > 0 else wait_s * 1000
+        text += f"retry-after: {wait_s}\r\nretry-after-ms: {exact_ms}\r\nx-should-retry: true\r\n"
+    elif kind != "none" or row.status < 500:
+        text += "x-should-retry: false\r\n"
+    if status == 405:
+        text += "allow: GET, POST\r\n"
+    if request_id:
+        text += f"x-request-id: {request_id.decode('latin-1')}\r\n"
+    last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
+    return text.encode("latin-1") + extra + last + (b"" if head_only else body)
 
 
 def proxy_status_line(node: bytes, reason: str, resource: str, served: str) -> bytes:

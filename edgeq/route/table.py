@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeq.admission.bulkhead import Bulkhead
     from edgeq.admission.tenants import Tenants
     from edgeq.cache.cache import RouteCache
+    from edgeq.llm.route import ModelRoute
     from edgeq.policy.fallback import Fallback
     from edgeq.policy.retry import RetryPolicy
     from edgeq.policy.terms import Terms
@@ -40,6 +41,7 @@ class Route:
         "generation",
         "graceful",
         "host",
+        "llm",
         "log_text",
         "name",
         "path",
@@ -92,6 +94,8 @@ class Route:
         self.cache: RouteCache | None = None
         self.fallback: Fallback | None = None
         """What is served in place of refusals; None: nothing."""
+        self.llm: ModelRoute | None = None
+        """It serves models."""
         self.graceful: bool = False
         """It has a cache or a fallback."""
         self._below: list[bytes] = readings(rewrite) if rewrite else []

@@ -9,7 +9,9 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -94,6 +96,21 @@ class Channel:
             self._flush()
             if self._queue and self._sock is not None:
                 self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def read_rest(self) -> None:
+        """Take what the peer has sent before its end, which may be known from elsewhere first."""
+        self._readable()
+
+    def send_rest(self, timeout_s: float) -> None:
+        """Wait until the peer has taken what was sent; for the last words of a process whose loop has ended."""
+        if self._sock is None or not self._queue:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        while self._queue and self._sock is not None:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0 or not select.select((), (self._sock,), (), left_s)[1]:
+                return
+            self._flush()
 
     def close(self) -> None:
         """Close this end without a call to `on_end`."""

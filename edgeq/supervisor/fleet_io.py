@@ -40,6 +40,8 @@ from edgeq.supervisor.launch import Launch
 from edgeq.supervisor.leftover_io import DRAINING, refuse_waiting, resource_of
 from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
+    AccountsTaken,
+    AccountsTold,
     Applied,
     Apply,
     ConnectionList,
@@ -59,6 +61,7 @@ from edgeq.supervisor.messages import (
     SeenConnection,
     Spawn,
     TicketSecret,
+    UsageTold,
     decode_from_worker,
     encode_message,
     pack_config,
@@ -128,6 +131,7 @@ class Worker:
     """One process, from the request for it to its end."""
 
     __slots__ = (
+        "accounts",
         "addresses",
         "bells",
         "channel",
@@ -147,6 +151,8 @@ class Worker:
         self.slot = slot
         self.addresses = set(addresses)
         """Listeners that it accepts from, as far as we know."""
+        self.accounts = 0
+        """The last change of accounts that it knows of."""
         self.bells = 0
         """How many it has: those of the lowest slots."""
         self.emptying = 0
@@ -236,6 +242,12 @@ class Fleet:
         """Slots whose worker serves, but shall get nothing: others serve for it."""
         self.before_bury: Callable[[int], None] = _nothing
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
+        self.accounts: Callable[[], AccountsTold | None] = _no_accounts
+        """What a new worker has to know of them."""
+        self.leftover_fd = -1
+        """With accounts: a file for what a worker has used when nobody takes it."""
+        self.on_usage: Callable[[UsageTold, Callable[[Message], None]], None] = _no_usage
+        """Called with what a worker has used, and how to answer it."""
         self._tickets = TicketSecret.make()
         self.spawner = SpawnerClient(loop, launch, self)
 
@@ -434,8 +446,21 @@ class Fleet:
 
     def reopen_logs(self) -> None:
         """Tell all workers."""
+        self.tell(ReopenLogs())
+
+    def tell(self, message: Message) -> None:
+        """Tell all workers something."""
         for worker in self._workers.values():
-            worker.send(ReopenLogs())
+            worker.send(message)
+
+    async def accounts_taken(self, number: int, timeout_s: float) -> list[int]:
+        """Wait until all workers that serve know of a change of accounts. Returns the slots of those that do not."""
+
+        def behind() -> list[int]:
+            return [slot for slot, one in self._workers.items() if one.was_ready and one.accounts < number]
+
+        await self._changes.until(lambda: not behind(), timeout_s)
+        return behind()
 
     async def connections(self, count: int, timeout_s: float) -> dict[int, Told]:
         """So many of each worker, by slot; None of one that does not answer in time."""
@@ -450,8 +475,7 @@ class Fleet:
     def _renew_tickets(self) -> None:
         self._loop.call_later(self._launch.ticket_life_s, self._renew_tickets)
         self._tickets = TicketSecret.make()
-        for worker in self._workers.values():
-            worker.send(RenewTickets(self._tickets))
+        self.tell(RenewTickets(self._tickets))
 
     def _apply(self, worker: Worker, target: Target) -> None:
         new = tuple(address for address in target.addresses if address not in worker.addresses)
@@ -585,6 +609,10 @@ class Fleet:
             worker.bells = len(bells)
             socket_fds = [sock.fileno() for sock in socks]
             fds = [theirs.fileno(), self._board.fd, worker.where_fd, *bells, *socket_fds]
+            accounts = self.accounts()
+            if accounts is not None:
+                worker.accounts = accounts.number
+                fds.append(self.leftover_fd)
             spawn = Spawn(
                 slot,
                 target.generation,
@@ -595,6 +623,7 @@ class Fleet:
                 target.credentials,
                 len(bells),
                 self._listeners.kept,
+                accounts,
             )
             self.spawner.spawn(spawn, fds)
 
@@ -634,6 +663,11 @@ class Fleet:
                 pass  # its end says more
             case ConnectionList(count, connections):
                 worker.answered(count, connections)
+            case AccountsTaken(number):
+                worker.accounts = number
+            case UsageTold():
+                self.on_usage(message, worker.send)
+                return
         self._changes.notify()
 
     def _on_ready(self, worker: Worker, pid: int, generation: int) -> None:
@@ -682,6 +716,9 @@ class Fleet:
             self._gone(worker, None)
 
     def _gone(self, worker: Worker, status: int | None) -> None:
+        if not self._is_there(worker):
+            return
+        worker.channel.read_rest()  # what it has used last
         if not self._is_there(worker):
             return
         del self._workers[worker.slot]
@@ -762,6 +799,15 @@ class Fleet:
 
 
 def _nothing(_slot: int) -> None:
+    """Nobody wants to know."""
+
+
+def _no_accounts() -> AccountsTold | None:
+    """There are none."""
+    return None
+
+
+def _no_usage(_told: UsageTold, _reply: Callable[[Message], None]) -> None:
     """Nobody wants to know."""
 
 

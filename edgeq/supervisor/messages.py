@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from edgeq.config.schema import Config
+from edgeq.llm.account import Conversation, Entry, Snapshot, Spent
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -42,6 +43,15 @@ class TicketSecret(msgspec.Struct, frozen=True):
         return cls(secrets.token_bytes(32))
 
 
+class AccountsTold(Message, frozen=True):
+    """Supervisor to worker: who may use models, or what of it has changed, and what was spent."""
+
+    number: int
+    """Changes are counted."""
+    snapshot: Snapshot | None = None
+    spent: Spent | None = None
+
+
 # supervisor -> spawner
 
 
@@ -60,6 +70,9 @@ class Spawn(Message, frozen=True):
     """How many."""
     kept: frozenset[str] = frozenset()
     """Addresses whose sockets outlive the supervisor."""
+    accounts: AccountsTold | None = None
+    """With [accounts]: a worker knows them before it accepts. The last descriptor is the file for what it has used when
+    it ends without a supervisor."""
 
 
 # spawner -> supervisor
@@ -143,6 +156,12 @@ class ListConnections(Message, frozen=True):
     count: int
 
 
+class UsageTaken(Message, frozen=True):
+    """The batch of this number is in the store."""
+
+    number: int
+
+
 # worker -> supervisor
 
 
@@ -212,9 +231,31 @@ class ConnectionList(Message, frozen=True):
     """None: it could not look, and its log says why."""
 
 
+class AccountsTaken(Message, frozen=True):
+    """The answer to an AccountsTold with a snapshot."""
+
+    number: int
+
+
+class UsageTold(Message, frozen=True):
+    """A batch of what was used (llm/usage.py)."""
+
+    mark: str
+    """Of the worker's life, in which batches are counted."""
+    number: int
+    entries: tuple[Entry, ...]
+    conversations: tuple[Conversation, ...] = ()
+    dropped: int = 0
+    """What did not fit since the batch before."""
+
+
 FromSpawner: TypeAlias = SpawnerReady | Spawned | SpawnFailed | Exited
-ToWorker: TypeAlias = Apply | Retire | Empty | Drain | ReopenLogs | RenewTickets | ListConnections
-FromWorker: TypeAlias = Ready | Failed | Applied | Retired | Emptied | Drained | ConnectionList
+ToWorker: TypeAlias = (
+    Apply | Retire | Empty | Drain | ReopenLogs | RenewTickets | ListConnections | AccountsTold | UsageTaken
+)
+FromWorker: TypeAlias = (
+    Ready | Failed | Applied | Retired | Emptied | Drained | ConnectionList | AccountsTaken | UsageTold
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _spawn = msgspec.msgpack.Decoder(Spawn)

@@ -23,7 +23,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edgeq import __version__
 from edgeq.admin.control import Changed, Reloaded, Wish
@@ -36,6 +36,7 @@ from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff
 from edgeq.config.live import Ended, Live, Plan, endpoints_named
 from edgeq.config.schema import Config
+from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
 from edgeq.explain import verdict, watch
@@ -59,6 +60,9 @@ from edgeq.supervisor.status import Facts, queue_words, status_line
 from edgeq.supervisor.stuck_io import Rescuer
 from edgeq.supervisor.systemd_io import Notifier, take_descriptors
 from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
+
+if TYPE_CHECKING:
+    from edgeq.llm.keeper_io import Keeper
 
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
@@ -130,6 +134,8 @@ class Supervisor:
         self._sampling: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._recording: asyncio.TimerHandle | None = None
+        self._keeper: Keeper | None = None
+        """Of accounts."""
         self._admin: AdminServer | None = None
         self._metrics: MetricsServer | None = None
         self._reloaded = True
@@ -180,6 +186,7 @@ class Supervisor:
         plan = self._prepare(self._config)
         if unnamed := self._listeners.unnamed:
             raise StartError(f"the .socket unit listens on {unnamed[0]}, and no listener does", EXIT_CONFIG)
+        self._open_accounts()
         if self._config.server.admin:
             self._admin = AdminServer(self._config.server, self)
             await self._admin.start()
@@ -212,6 +219,16 @@ class Supervisor:
         if self._serving is not None:
             self._serving()
         await self._settle(self._config, plan)
+
+    def _open_accounts(self) -> None:
+        if self._config.accounts is None:
+            return
+        from edgeq.llm.keeper_io import Keeper  # and with it SQLite
+
+        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet)
+        self._fleet.accounts = self._keeper.told
+        self._fleet.leftover_fd = self._keeper.leftover_fd
+        self._fleet.on_usage = self._keeper.take
 
     def _look_for_progress(self) -> None:
         """Tell the watchdog only if every worker that serves has moved on."""
@@ -268,7 +285,7 @@ class Supervisor:
             if timer is not None:
                 timer.cancel()
         await self._storms.close()
-        for service in (self._metrics, self._admin):
+        for service in (self._metrics, self._admin, self._keeper):
             if service is not None:
                 await service.close()
         log_io.tap(None)
@@ -346,6 +363,11 @@ class Supervisor:
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         """Those that run."""
         return endpoints_named(self._config, text)
+
+    @property
+    def accounts(self) -> Keeper | None:
+        """Their keeper; None without [accounts]."""
+        return self._keeper
 
     @property
     def etag(self) -> str:
@@ -437,6 +459,9 @@ class Supervisor:
         """Have all workers run a plan, or none. `kept`: what shall outlive a restart is written down already."""
         config = plan.config
         changes = diff(self._config, config)
+        if _moves_accounts(self._config.accounts, config.accounts):
+            # Keys must not seem to be asked for where they are not, nor the other way round.
+            return _Applied("accounts and accounts.store change only at a restart: nothing was applied")
         for key in changes.restart:
             _log.warning("takes effect at the next start", key=key)
         try:
@@ -463,6 +488,8 @@ class Supervisor:
         configure_log(config)
         self._configure_history(config)
         self._configure_admin(config)
+        if self._keeper is not None and config.accounts is not None:
+            self._keeper.configure(config.accounts)
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
@@ -620,6 +647,10 @@ class Supervisor:
             return ""
         oldest_ns, queued, name = min(waiting)
         return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+
+
+def _moves_accounts(old: Accounts | None, new: Accounts | None) -> bool:
+    return (old.store if old is not None else None) != (new.store if new is not None else None)
 
 
 def _kept(changes: Sequence[Change]) -> list[Change]:

@@ -1,9 +1,8 @@
 """Active checks: asks each endpoint of an upstream now and then, over a connection of its own.
 
 Decides when an answer is good; what follows from it is in health.py. One request a connection, so that a check also
-shows whether the endpoint accepts. It is dialed like any other (`Dialer`: http, https, unix), and h11 reads its answer.
-Invariants: at most one check of an endpoint runs; whatever ends it, it is told once and its connection is closed; one
-worker checks for all (`SharedCells.leads`).
+shows whether the endpoint accepts. Invariants: at most one check of an endpoint runs; whatever ends it, it is told once
+and its connection is closed; one worker checks for all (`SharedCells.leads`).
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-import h11
-
-from edgeq.upstream.connect_io import Dial, Dialer
+from edgeq.upstream.ask_io import Ask
+from edgeq.upstream.connect_io import Dialer
 from edgeq.upstream.health import HealthState, Outcome
 
 if TYPE_CHECKING:
@@ -25,117 +23,52 @@ if TYPE_CHECKING:
     from edgeq.upstream.upstream import Upstream
 
 MAX_BODY: Final = 64 * 1024
-_CUT: Final = "the connection was closed before the end of the answer"
 _SATURATED: Final = frozenset(("upstream_backlog_full",))
 """Reasons of a dial that say "busy" rather than "broken"."""
 
 Done = Callable[[Outcome, str], None]
 
 
-class Check(asyncio.Protocol):
-    """One check: a request and its answer, in one bounded time."""
+class Check(Ask):
+    """One check: a request and its answer. The end is told by `done`, never from within `start`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, config: Health, host: str, done: Done) -> None:
+        super().__init__(loop, config.path, host, "edgeq-health", float(config.timeout))
         self._config = config
-        self._host = host
-        self._done: Done | None = done
-        self._transport: Any = None
-        self._dial: Dial | None = None
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_BODY)
-        self._status = 0
+        self._done = done
         self._body = b""
-        self._timer = loop.call_later(float(config.timeout), self._expired)
 
-    def start(self, dialer: Dialer, address: Any) -> None:
-        """Dial. The end is told by `done`, never from within this call."""
-        self._dial = dialer.dial(address, lambda: self, self._dialed)
+    def on_undialed(self, reason: str, detail: str) -> None:
+        outcome: Outcome = "timeout" if reason in _SATURATED or reason == "upstream_connect_timeout" else "bad"
+        self._tell(outcome, f"{reason}: {detail}" if detail else reason)
 
-    def _dialed(self, protocol: Any, reason: str) -> None:
-        dial = self._dial
-        self._dial = None
-        if protocol is None:
-            outcome: Outcome = "timeout" if reason in _SATURATED or reason == "upstream_connect_timeout" else "bad"
-            detail = dial.detail if dial is not None else ""
-            self._end(outcome, f"{reason}: {detail}" if detail else reason)
-
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        if self._done is None:
-            transport.abort()
-            return
-        headers = [("Host", self._host), ("User-Agent", "edgeq-health"), ("Connection", "close")]
-        request = self._h11.send(h11.Request(method="GET", target=self._config.path, headers=headers))
-        transport.write((request or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
-
-    def data_received(self, data: bytes) -> None:
-        self._receive(data)
-
-    def eof_received(self) -> bool:
-        self._receive(b"")
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._end("bad", _CUT)
-
-    def _receive(self, data: bytes) -> None:
-        if self._done is None:
-            return
-        try:
-            self._h11.receive_data(data)
-            while True:
-                event = self._h11.next_event()
-                if isinstance(event, h11.Response):
-                    self._status = event.status_code
-                    if not self._is_good_status():
-                        self._end("bad", f"status {self._status}")
-                        return
-                    if not self._config.body:
-                        self._end("good", "")
-                        return
-                elif isinstance(event, h11.Data):
-                    self._body += bytes(event.data)
-                    if self._found():
-                        return
-                    if len(self._body) >= MAX_BODY:
-                        self._end("bad", f"{self._config.body!r} is not in the first 64 KiB of the answer")
-                        return
-                elif isinstance(event, h11.EndOfMessage):
-                    self._end("bad", f"{self._config.body!r} is not in the answer")
-                    return
-                elif not isinstance(event, h11.InformationalResponse):
-                    return  # needs more, or the connection has ended
-        except h11.RemoteProtocolError as error:
-            self._end("bad", f"not valid HTTP: {error}" if data else _CUT)
-
-    def _is_good_status(self) -> bool:
+    def on_status(self, status: int) -> None:
         wanted = self._config.status
-        return self._status in wanted if wanted else 200 <= self._status < 400
+        if not (status in wanted if wanted else 200 <= status < 400):
+            self._tell("bad", f"status {status}")
+        elif not self._config.body:
+            self._tell("good", "")
 
-    def _found(self) -> bool:
-        if self._config.body.encode() not in self._body:
-            return False
-        self._end("good", "")
-        return True
+    def on_data(self, data: bytes) -> None:
+        self._body += data
+        if self._config.body.encode() in self._body:
+            self._tell("good", "")
+        elif len(self._body) >= MAX_BODY:
+            self._tell("bad", f"{self._config.body!r} is not in the first 64 KiB of the answer")
 
-    def _expired(self) -> None:
-        self._end("timeout", f"no answer within {float(self._config.timeout):g} s")
+    def on_complete(self) -> None:
+        self._tell("bad", f"{self._config.body!r} is not in the answer")
 
-    def cancel(self) -> None:
-        """Give up; nothing is told."""
-        self._done = None
-        self._end("bad", "cancelled")
+    def on_broken(self, detail: str) -> None:
+        self._tell("bad", detail)
 
-    def _end(self, outcome: Outcome, detail: str) -> None:
-        done = self._done
-        self._done = None
-        self._timer.cancel()
-        if self._dial is not None:
-            self._dial.cancel()
-            self._dial = None
-        if self._transport is not None:
-            self._transport.abort()
-        if done is not None:
-            done(outcome, detail)
+    def on_timeout(self) -> None:
+        self._tell("timeout", f"no answer within {float(self._config.timeout):g} s")
+
+    def _tell(self, outcome: Outcome, detail: str) -> None:
+        if not self.ended:
+            self.end()
+            self._done(outcome, detail)
 
 
 class HealthChecks:
@@ -161,7 +94,7 @@ class HealthChecks:
             del self._states[member]
             check = self._running.pop(member, None)
             if check is not None:
-                check.cancel()
+                check.end()
         if health is None:
             return
         for member in members:
@@ -196,7 +129,7 @@ class HealthChecks:
     def close(self) -> None:
         """Stop all."""
         for check in list(self._running.values()):
-            check.cancel()
+            check.end()
         self._running = {}
         self._states = {}
         self._config = None

@@ -4,7 +4,8 @@ How many requests it has is not counted here but read from its pool, so that no 
 
 The cost of a member is its latency to the head of the answer, in seconds, as a "peak EWMA": it follows a rise at once
 and a fall slowly (time constant 10 s), and what is not measured anew fades, so that a member that was slow is tried
-again. Two deviations from Finagle and Linkerd, whose way this is:
+again. An engine of models tells more: how many requests it has from everybody, and how many of them wait there; these
+count like requests of our own. Two deviations from Finagle and Linkerd, whose way this is:
 
 - A rise is at most threefold for one answer. Without that, one answer that took 5 s instead of 20 ms keeps a member out
   for a minute; a member that has really become slow is known after three answers all the same.
@@ -57,6 +58,8 @@ class Member:
         "credit",
         "ejected_times",
         "ejected_until",
+        "engine_load",
+        "engine_until",
         "failed",
         "health",
         "name",
@@ -104,6 +107,10 @@ class Member:
         self.adopted_health: int = 0
         """The newest changes of any worker that this one has taken over."""
         self.health: int = UNKNOWN
+        self.engine_load: float = 0.0
+        """Requests that its engine says to have beside ours (engine.py), believed until `engine_until`; 0: it has never
+        said anything."""
+        self.engine_until: float = 0.0
 
     def pending(self) -> int:
         """Requests that run here or wait here."""
@@ -137,11 +144,15 @@ class Member:
             cost = UNSEEN_S if pending else 0.0
         if self.penalty_s:
             cost += self.penalty(now)
+        if now < self.engine_until:
+            return cost * (pending + 1 + self.engine_load) / self.share
         return cost * (pending + 1) / self.share
 
     def crowd(self, now: float) -> float:
         """What least-requests compares: a penalty of `PENALTY_MIN_S` counts like a second request beside each."""
         crowd = (self.pending() + 1) / self.share
+        if now < self.engine_until:
+            crowd += self.engine_load / self.share
         return crowd * (1.0 + self.penalty(now) / PENALTY_MIN_S) if self.penalty_s else crowd
 
     def took(self, seconds: float, now: float) -> None:
@@ -214,8 +225,8 @@ class Member:
         return True
 
     def snapshot(self, now: float) -> dict[str, int | float | str]:
-        """What the balancer knows."""
-        return {
+        """What the balancer knows; engine_load: -1 if it is too old to be believed."""
+        seen: dict[str, int | float | str] = {
             "endpoint": self.name,
             "weight": self.weight,
             "share": self.share,
@@ -228,3 +239,6 @@ class Member:
             "ejected_s": max(0.0, self.ejected_until - now) if self.ejected_until else 0.0,
             "health": ("unknown", "good", "bad")[self.health],
         }
+        if self.engine_until:
+            seen["engine_load"] = self.engine_load if now < self.engine_until else -1.0
+        return seen

@@ -15,6 +15,7 @@ from edgeq.upstream.check_io import HealthChecks
 from edgeq.upstream.connect_io import Dial, Dialer
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
+from edgeq.upstream.engines_io import EngineReadings
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.probe_io import readable, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
@@ -41,6 +42,7 @@ class UpstreamService:
         # Each worker draws other numbers, or all would draw the same endpoint at the same time.
         self.upstream = Upstream(name, wheel, random.getrandbits(31), resources)
         self._checks = HealthChecks(self.upstream)
+        self._engines = EngineReadings(self.upstream)
         self._loop = loop
         self._resolver = resolver
         self._log = log
@@ -135,6 +137,7 @@ class UpstreamService:
         now = monotonic()
         upstream.set_pools(list(pools.values()), weights, now)
         self._checks.configure(config, self._dialers, now)
+        self._engines.configure(config, self._dialers)
         self._troubles.keep({pool.name for pool in upstream.pools})
         hosts = [_host_header(spec) for spec in self._specs.values()]
         upstream.default_host = hosts[0] if hosts else b""
@@ -153,6 +156,7 @@ class UpstreamService:
                 pool.expire_waiting(now)
         upstream.tick(now)
         self._checks.tick(now)
+        self._engines.tick(now)
         if upstream.events:
             self._tell_events()
         if self._leaving:
@@ -226,6 +230,7 @@ class UpstreamService:
         for watch in self._watches.values():
             watch.close()
         self._checks.close()
+        self._engines.close()
         self._watches = {}
         self._specs = {}
         self._addresses = {}

@@ -37,6 +37,11 @@ from edgeq.listener.connection import Downstream, DownstreamFactory
 from edgeq.listener.hangup_io import HangupWatch
 from edgeq.listener.settings import ListenerSettings
 from edgeq.listener.tls_io import TlsContexts
+from edgeq.llm.accounts import AccountsHolder
+from edgeq.llm.build import ModelBuilder, first_upstream
+from edgeq.llm.ledger import Ledger
+from edgeq.llm.plan import Models
+from edgeq.llm.till import Till
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
@@ -67,12 +72,13 @@ from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
-from edgeq.supervisor.messages import SeenConnection
+from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 from edgeq.trace.tracing_io import Tracing
 from edgeq.upstream.resolve_io import Resolver
 from edgeq.upstream.service_io import UpstreamService
 from edgeq.upstream.shared import SharedBudget
 from edgeq.upstream.tls_io import Contexts
+from edgeq.upstream.upstream import Upstream
 from edgeq.worker import connections, report
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
@@ -143,8 +149,15 @@ class App:
         self._caches: dict[str, tuple[object, RouteCache]] = {}
         """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
+        self._model_builder = ModelBuilder()
+        self._models: Models | None = None
+        """Those of the configuration, if it has any."""
+        self.accounts = AccountsHolder()
+        """Whose virtual keys there are, and what is used: for routes that serve models."""
         self._arrivals = GcraTable(board)
         """What rates know of their keys; stays when rates change."""
+        self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
+        self._till = Till(self.accounts, self._ledger)
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
@@ -245,7 +258,10 @@ class App:
         self._upstream_contexts.keep(one.tls for one in config.upstream.values())
         self._generation = generation
         tenant = config.tenant
-        self._tenant = TenantKey(tenant.key, tenant.weights) if tenant.key else None
+        known = self.accounts if config.accounts is not None else None
+        self._tenant = TenantKey(tenant.key, tenant.weights, known) if tenant.key else None
+        if config.accounts is not None:
+            self.accounts.configure(float(config.accounts.flush), config.accounts.log_prompts)
         self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
@@ -258,7 +274,9 @@ class App:
         for name in [name for name in self._budgets if name not in config.upstream]:
             del self._budgets[name]
             self._resources.forget_endpoint(self._budget_cells.pop(name))
-        shard.routes = RouteTable([self._route(route) for route in _routes(config)])
+        self._models = self._build_models(config, lenient)
+        routes = {route.name: self._route(route) for route in _routes(config)}
+        shard.routes = RouteTable([*routes.values(), *self._prompt_routes(config, routes)])
         shard.generation = generation
         hedged = {route.name for route in config.route if route.retry.hedge != "off"}
         self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
@@ -313,19 +331,53 @@ class App:
         pressure.descriptors_full = config.descriptors
         self._shard.prepared.clear()
 
+    def _build_models(self, config: Config, lenient: bool) -> Models | None:
+        if not config.model:
+            return None
+        try:
+            return self._model_builder.build(
+                config, lambda name: self._services[name].upstream, self._budgets.__getitem__
+            )
+        except ValueError as error:
+            if not lenient:
+                raise
+            self._log.error("models.failed", problem=str(error))
+            return self._models
+
+    def _prompt_routes(self, config: Config, routes: dict[str, Route]) -> list[Route]:
+        """A prompt's path belongs to its route, whatever that matches."""
+        found: dict[str, Route] = {}
+        for prompt in config.prompt:
+            own = routes[prompt.route]
+            path = prompt.path.encode()
+            made = Route(own.name, own.host, path, own.upstream, b"", own.timeout_s, own.body_bytes, own.generation)
+            made.terms, made.tenants, made.bulkhead, made.llm = own.terms, own.tenants, own.bulkhead, own.llm
+            found[f"{own.name} {prompt.path}"] = made
+        return list(found.values())
+
+    def _upstream_of(self, name: str) -> Upstream:
+        return self._services[name].upstream
+
     def _route(self, config: RouteConfig) -> Route:
+        llm = config.llm
+        upstream = config.upstream if llm is None else first_upstream(self._config)
+        body_bytes = int(config.body_bytes)
+        if llm is not None and body_bytes < 0:
+            body_bytes = int(llm.body_bytes)
         route = Route(
             config.name,
             config.match.host.lower().encode(),
             config.match.path.encode(),
-            self._services[config.upstream].upstream,
+            self._services[upstream].upstream,
             config.rewrite.encode(),
             float(config.timeout),
-            int(config.body_bytes),
+            body_bytes,
             self._generation,
             config.ambiguous_paths == "pass",
         )
         route.terms = self._terms(config)
+        if llm is not None and self._models is not None:
+            route.llm = self._model_builder.route(config.name, llm, route, self._models, self._till)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
         if self._config.tenant.limit:
@@ -503,6 +555,14 @@ class App:
             if door.tls is not None:
                 door.tls.share_tickets(address, secret)
 
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        """How to tell the supervisor something, from now on."""
+        self.accounts.send = send
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        """What the supervisor tells of accounts."""
+        self.accounts.hear(message)
+
     def _refusal(self, reason: str, resource: str) -> bytes:
         return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
 
@@ -539,6 +599,9 @@ class App:
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         self._tracing.tick()
+        wall_s = time()
+        self._ledger.tick(now, wall_s)
+        self.accounts.tick(now, wall_s)
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
         if self._drain_done is not None:
@@ -697,6 +760,7 @@ class App:
             ),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
+            "llm": self._shard.measures.told(now),
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }
@@ -727,6 +791,7 @@ class App:
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker
             self._log.info("refusals_of_worker", refused=refused)
+        self.accounts.finish()
         self._access.flush()
         self._access.close()
         if self._old_access is not None:

@@ -23,11 +23,14 @@ from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
 from edgeq.errors import EdgeqError
 from edgeq.listener.tls_io import TlsError
+from edgeq.llm import leftover_io
 from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.messages import (
+    AccountsTaken,
+    AccountsTold,
     Applied,
     Apply,
     ConnectionList,
@@ -43,6 +46,8 @@ from edgeq.supervisor.messages import (
     Retire,
     Retired,
     SeenConnection,
+    UsageTaken,
+    UsageTold,
     decode_to_worker,
     encode_message,
     unpack_config,
@@ -53,6 +58,8 @@ ORPHAN_GRACE_S: Final = 0.2
 """Without a supervisor: until handshakes in flight are complete."""
 ORPHAN_MARGIN_S: Final = 10.0
 """Without a supervisor: after the drain timeout, until the process ends in any case."""
+_LAST_WORDS_S: Final = 1.0
+"""For the supervisor to take them."""
 
 
 class App(Protocol):
@@ -66,6 +73,12 @@ class App(Protocol):
     ) -> None:
         """Take over a configuration, or raise and keep the old one. `sockets`: of listeners that are new here;
         `rereads`: also what has not changed in it reads its files again."""
+
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        """How to tell the supervisor something, from now on."""
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        """What the supervisor tells of accounts; the first time before `start`."""
 
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""
@@ -142,6 +155,7 @@ class Control:
         "_drain_timeout_s",
         "_emptying",
         "_kept",
+        "_leftover_fd",
         "_loop",
         "_row",
         "_sockets",
@@ -159,11 +173,14 @@ class Control:
         sockets: dict[str, socket.socket],
         kept: frozenset[str],
         bells: list[int],
+        leftover_fd: int = -1,
     ) -> None:
         self._loop = loop
         self._app = app
         self._bells = bells
         """The board's; grows by what a new configuration brings."""
+        self._leftover_fd = leftover_fd
+        """For what was used while there is no supervisor."""
         self._row = row
         self._config = config
         self._sockets = dict(sockets)
@@ -174,14 +191,26 @@ class Control:
         """Queues of others that are being emptied."""
         self.generation = generation
         self._channel = Channel(loop, control, self._on_frame, self._on_orphaned, with_fds=True)
+        app.speak_by(self._send)
 
     def ready(self) -> None:
         """The App accepts."""
         self._row.set_state(STATE_SERVING)
         self._send(Ready(os.getpid(), self.generation))
 
+    def finish(self) -> None:
+        """The loop has ended: have the supervisor get what was said last."""
+        self._channel.send_rest(_LAST_WORDS_S)
+
     def _send(self, message: Message) -> None:
-        self._channel.send(encode_message(message))
+        payload = encode_message(message)
+        if self._channel.closed and isinstance(message, UsageTold) and self._leftover_fd >= 0:
+            try:
+                leftover_io.append(self._leftover_fd, payload)
+            except OSError as error:
+                _log.error("usage is lost", requests=len(message.entries), problem=error.strerror)
+        else:
+            self._channel.send(payload)
 
     def _on_frame(self, frame: Frame) -> None:
         match decode_to_worker(frame.payload):
@@ -199,6 +228,12 @@ class Control:
                 self._app.renew_tickets(tickets.value)
             case ListConnections(count):
                 self._list_connections(count)
+            case UsageTaken() as message:
+                self._app.hear(message)
+            case AccountsTold() as message:
+                self._app.hear(message)
+                if message.snapshot is not None:
+                    self._send(AccountsTaken(message.number))
 
     def _list_connections(self, count: int) -> None:
         try:

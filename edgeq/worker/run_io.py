@@ -15,7 +15,7 @@ from edgeq.board.page import Page
 from edgeq.config.schema import Config
 from edgeq.observe import log_io
 from edgeq.supervisor.channel_io import send_blocking
-from edgeq.supervisor.messages import Failed, encode_message
+from edgeq.supervisor.messages import AccountsTold, Failed, encode_message
 from edgeq.worker import report
 from edgeq.worker.control_io import App, Control, MakeApp, configure_log, log_failure
 
@@ -73,6 +73,8 @@ def main(
     bells: Sequence[int],
     sockets: dict[str, socket.socket],
     kept: frozenset[str],
+    accounts: AccountsTold | None,
+    leftover_fd: int,
     make_app: MakeApp,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> int:
@@ -87,12 +89,14 @@ def main(
     asyncio.set_event_loop(loop)
     try:
         app = make_app(slot, workers, generation, config, ticket_secret, sockets, board)
+        if accounts is not None:
+            app.hear(accounts)
         app.start(loop)
     except Exception as error:
         why = log_failure("worker cannot start", error, config, slot=slot)
         send_blocking(control, encode_message(Failed(generation, why)))
         return 1
-    ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells)
+    ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells, leftover_fd)
     pulse = Pulse(loop, app, row, board.report(slot))
     pulse.beat()
     gc.collect()
@@ -103,5 +107,6 @@ def main(
     finally:
         pulse.tell()  # what was counted last survives this process
         app.close()
+        ends.finish()
         loop.close()
     return 0

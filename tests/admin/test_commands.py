@@ -39,7 +39,9 @@ def test_every_command_has_level_help_and_both_names() -> None:
         assert command.help
         assert (command.level == "admin") == (command.method != "GET")
         needed = {one.name: "x" for one in command.arguments if one.required}
-        values = " x" * len(needed)
+        options = {one.name: "x" for one in command.options if one.required}
+        values = " x" * len(needed) + "".join(f" --{name} x" for name in options)
+        needed |= options
         assert find_text(f"  {command.words.upper()}{values} ") == Found(command, needed)
         assert find_text(f"{command.words}{values} json") == Found(command, needed, True)
         assert find_http(command.method, f"{command.path}?{urlencode(needed)}") == Found(command, needed)

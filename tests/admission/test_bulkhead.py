@@ -9,6 +9,9 @@ import pytest
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
+from edgeq.board.handover import Neighbours
+from edgeq.board.layout import Board
+from edgeq.board.resources import Resources
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 from tests.admission.support import Book, free_one, full, taught
@@ -229,6 +232,28 @@ def test_two_workers_share_a_limit_and_the_order_of_arrival() -> None:
     assert [worker.in_flight for worker in workers] == [0, 0]
 
 
+def test_what_ran_before_the_second_worker_came_counts_for_it() -> None:
+    """A worker that is alone tells nobody what is in flight; with the tick on which it sees another one it does."""
+    board = Board.create(2)
+    board.assign_resources(["upstream/api"])
+    board.use(0)
+    first = Resources(board, Neighbours(board, 0, lambda _: None))
+    alone = Bulkhead("upstream/api", 2, 0.0, first.bind("upstream/api"))
+    book = Book()
+    book.enter(alone, book.ticket(1, 0.0), 0.0)
+    book.enter(alone, book.ticket(2, 0.0), 0.0)
+    board.use(1)
+    newcomer = Bulkhead(
+        "upstream/api", 2, 0.0, Resources(board, Neighbours(board, 1, lambda _: None)).bind("upstream/api")
+    )
+    first.tick(0.1)
+    alone.tick(0.1)
+    assert newcomer.places() == 0
+    book.tickets[1].release(0.2, OK)
+    assert newcomer.places() == 1
+    board.close()
+
+
 def test_a_lost_wake_up_costs_two_ticks() -> None:
     """A place that was handed over to a worker that does not come for it is taken after all."""
     book = Book()
@@ -260,9 +285,8 @@ def test_counters_for_learning_a_limit() -> None:
     assert bulkhead.area_s == pytest.approx(1 + 2 + 2 + 1)
     assert bulkhead.queue.busy_s == pytest.approx(0.5)
     assert bulkhead.held_s == pytest.approx(2.0 + 2.0)
-    assert (bulkhead.admitted, bulkhead.ok, bulkhead.dropped, bulkhead.max_in_flight) == (3, 1, 1, 2)
-    bulkhead.advance(4.0, True)
-    assert bulkhead.max_in_flight == 1
+    assert (bulkhead.ok, bulkhead.dropped, bulkhead.in_flight) == (1, 1, 1)
+    assert bulkhead.snapshot(4.0)["admitted"] == 3
 
 
 def test_priority_goes_first() -> None:

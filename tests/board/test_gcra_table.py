@@ -94,3 +94,24 @@ def test_like_a_dictionary_while_there_is_room(steps: list[tuple[int, int, int]]
         model[key] = at_ns
     assert all(table.get(key) == at_ns for key, at_ns in model.items())
     board.close()
+
+
+def test_a_refund_never_goes_behind_now(board: Board) -> None:
+    """What is paid back beyond now has been earned again by time; of an unknown key there is nothing to pay back."""
+    one, other = GcraTable(board), GcraTable(board)
+    assert one.refund(7, 50, now_ns=100) == 100
+    assert one.get(7) == 0
+    one.charge(7, 100, now_ns=100)
+    assert other.refund(7, 30, now_ns=110) == 170
+    assert one.refund(7, 500, now_ns=120) == 120
+    assert other.get(7) == 120
+
+
+def test_a_delay_only_moves_on(board: Board) -> None:
+    """A pause that somebody else has made longer stays as long."""
+    one, other = GcraTable(board), GcraTable(board)
+    one.delay(7, 1000)
+    other.delay(7, 500)
+    assert one.get(7) == 1000
+    other.delay(7, 2000)
+    assert one.get(7) == 2000

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeq.cache.entry import Entry, freshened, make_entry
 from edgeq.cache.fields import fields_of
 from edgeq.cache.rules import CacheSettings, judge
-from edgeq.cache.store import COLLECTING_SHARE, MAX_VARIANTS, Store
+from edgeq.cache.sieve import COLLECTING_SHARE, Kept
+from edgeq.cache.store import MAX_VARIANTS, Store
 from edgeq.cache.wish import Wish
 from edgeq.wire.h1_request import parse_request
 from edgeq.wire.head import HeadLimits
@@ -195,7 +196,7 @@ class StoreModel(RuleBasedStateMachine):
         assert store.entries == len(kept)
         assert store.size_bytes == sum(one.size_bytes for one in kept) + self.collecting
         assert store.size_bytes <= max(store.max_bytes, self.collecting)
-        in_order: list[Entry] = []
+        in_order: list[Kept] = []
         one = store._oldest if hasattr(store, "_oldest") else None  # not to be seen once it is compiled
         while one is not None:
             in_order.append(one)

@@ -206,6 +206,7 @@ def test_a_typo_is_recognised() -> None:
             'hash_key = "header"',
             'edgeq.toml:6: upstream.api.hash_key: expected "client-address", "path", "header:NAME"',
         ),
+        ('engine = "vllm"\nbalance = "round-robin"', "edgeq.toml:6: upstream.api.engine: what engines say"),
         ('hash_key = "header:a b"', 'edgeq.toml:6: upstream.api.hash_key: expected "client-address", "path"'),
         ('sticky_cookie = "a;b"', "edgeq.toml:6: upstream.api.sticky_cookie: a cookie's name is one word"),
         ("panic_threshold = 2", "edgeq.toml:6: upstream.api.panic_threshold: a share is from 0 to 1"),

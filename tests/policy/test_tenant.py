@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from edgeq.llm.account import Snapshot
+from edgeq.llm.accounts import AccountsHolder
+from edgeq.llm.registry import Registry
 from edgeq.policy.tenant import ANONYMOUS, TenantKey, key_of
+from edgeq.supervisor.messages import AccountsTold
 from edgeq.wire.h1_request import parse_request
 from edgeq.wire.head import HeadLimits, RequestHead
 
@@ -84,3 +88,22 @@ def test_weights_are_found_by_what_requests_say() -> None:
     """A credential is written in the configuration as it is sent, and known by its digest."""
     key = TenantKey("header:x-api-key", {"gold": 4})
     assert key.weights == {key.of_head(head(b"X-Api-Key: gold")): 4.0}
+
+
+def test_virtual_keys_are_known_by_their_tenants() -> None:
+    """By whichever field a key comes; a credential that is none of edgeq's stays a digest."""
+    registry = Registry(Snapshot())
+    made = registry.create(0.0, "acme", "", {})
+    registry.take(made.change)
+    registry.take(registry.change_tenant("acme", "", 3, {}).change)
+    holder = AccountsHolder()
+    holder.hear(AccountsTold(1, registry.snapshot()))
+    secret = made.secret.encode()
+    key = TenantKey("key", {"big": 5}, holder)
+    assert (
+        key.of_head(head(b"Authorization: Bearer " + secret)) == key.of_head(head(b"X-Api-Key: " + secret)) == b"acme"
+    )
+    assert key.of_head(head(b"X-Api-Key: other")).startswith(b"key-")
+    assert key.of_head(head()) == ANONYMOUS
+    assert [key.weight(one) for one in (b"acme", b"big", b"other")] == [3.0, 5.0, 1.0]
+    assert TenantKey("key").of_head(head(b"X-Api-Key: " + secret)).startswith(b"key-")

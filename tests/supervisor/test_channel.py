@@ -114,3 +114,39 @@ def test_changes_report_the_condition_or_the_end_of_time() -> None:
         assert await waiting
 
     run(scenario)
+
+
+def test_last_words_arrive() -> None:
+    """What waits in memory is sent after the loop has ended, and read though the end is known from elsewhere."""
+
+    async def scenario() -> None:
+        ours, theirs = pair()
+        sender, receiver = End(ours), End(theirs)
+        count = 40
+        for _ in range(count):
+            sender.channel.send(b"x" * 100_000)
+        reading = asyncio.get_running_loop().run_in_executor(None, sender.channel.send_rest, TIMEOUT_S)
+        assert await receiver.changes.until(lambda: len(receiver.frames) > count // 2, TIMEOUT_S)
+        await reading
+        sender.channel.close()
+        receiver.channel.read_rest()
+        assert len(receiver.frames) == count
+        assert receiver.ends == 1
+        receiver.channel.read_rest()
+        assert receiver.ends == 1
+
+    run(scenario)
+
+
+def test_nobody_waits_for_ever_for_last_words_to_be_taken() -> None:
+    """A supervisor that does not read keeps no worker from its end."""
+
+    async def scenario() -> None:
+        ours, theirs = pair()
+        sender = End(ours)
+        sender.channel.send(b"x" * 10_000_000)
+        sender.channel.send_rest(0.0)
+        sender.channel.close()
+        theirs.close()
+
+    run(scenario)

@@ -3,7 +3,8 @@
 The answer is "SLOT PID GENERATION WORKERS NODE UID LOGS_REOPENED TICKETS", the last a hash of the secret behind session
 tickets. `forward.node` of the configuration steers it: "unborn" cannot be constructed, "stubborn" cannot be applied,
 "crash" dies before it is ready. A line "hold" gets its answer only while draining, so that a test has a request in
-flight. A line "hang" and the loop turns no more.
+flight. A line "hang" and the loop turns no more. "use COUNT KEY" notes so many requests for a model; "find SECRET" is
+answered with "SLOT VERDICT TENANT SPENT", the last what acme has spent today.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import hashlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
-from edgeq.supervisor.messages import SeenConnection
+from edgeq.llm.accounts import AccountsHolder
+from edgeq.llm.message import Usage
+from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 
 
 class FakeApp:
@@ -51,11 +55,16 @@ class FakeApp:
         self.log_reopened = 0
         self.ticket_secret = ticket_secret
         self.on_done: Callable[[], None] | None = None
+        self.accounts = AccountsHolder()
+        if config.accounts is not None:
+            self.accounts.configure(float(config.accounts.flush), config.accounts.log_prompts)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         for address, sock in self.sockets.items():
             loop.add_reader(sock.fileno(), self._accept, address, sock)
+        if self.config.accounts is not None:
+            self._tick()
 
     def apply(
         self, generation: int, workers: int, config: Config, sockets: dict[str, socket.socket], rereads: bool
@@ -66,6 +75,21 @@ class FakeApp:
         self.sockets.update(sockets)
         for address, sock in sockets.items():
             self.loop.add_reader(sock.fileno(), self._accept, address, sock)
+
+    def speak_by(self, send: Callable[[Message], None]) -> None:
+        self.accounts.send = send
+
+    def hear(self, message: AccountsTold | UsageTaken) -> None:
+        self.accounts.hear(message)
+
+    def _tick(self) -> None:
+        self.accounts.tick(time.monotonic(), time.time())
+        self.loop.call_later(0.01, self._tick)
+
+    def _use(self, count: int, key_id: str) -> None:
+        """As requests for a model would, each for a millionth."""
+        for _ in range(count):
+            self.accounts.usage.record("acme", key_id, "m", "p/m", Usage(10, 2), 1, 200, 0.1, 0.05)
 
     def renew_tickets(self, secret: bytes) -> None:
         self.ticket_secret = secret
@@ -107,6 +131,7 @@ class FakeApp:
     def close(self) -> None:
         for sock in tuple(self.open):
             self._close(sock)
+        self.accounts.finish()
 
     def _accept(self, address: str, listener: socket.socket) -> bool:
         try:
@@ -130,6 +155,15 @@ class FakeApp:
             self.held.append(sock)
         elif data == b"hang\n":
             _hang()
+        elif data.startswith(b"use "):
+            _, count, key_id = data.split()
+            self._use(int(count), key_id.decode())
+            self._answer(sock)
+        elif data.startswith(b"find "):
+            account = self.accounts.current.find(data.split()[1])
+            verdict = self.accounts.current.verdict(account, time.time())
+            spent = self.accounts.spent("tenant/acme", per_month=False)
+            sock.send(f"{self.slot} {verdict or 'active'} {account and account.tenant} {spent}\n".encode())
         else:
             self._answer(sock)
 

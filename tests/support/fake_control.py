@@ -60,6 +60,8 @@ class FakeControl:
             (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
         ]
 
+    accounts = None
+
     @property
     def etag(self) -> str:
         return "a-7"

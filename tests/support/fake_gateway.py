@@ -1,7 +1,8 @@
 """Run the real supervisor with `fake_app` in its workers: `python fake_gateway.py SETTINGS.json`.
 
 The settings are read again at each reload: addresses, workers, node, admin, admin_mode, admin_group, drain_timeout,
-backlog, stuck_after, stuck_restart; `problem` makes the configuration wrong. `ticket_life_s` is read once.
+backlog, stuck_after, stuck_restart, store and flush (of accounts); `problem` makes the configuration wrong.
+`ticket_life_s` is read once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from edgeq.config.base import Duration
 from edgeq.config.schema import Config, Forward, Listener, Server, Stuck, Upstream
+from edgeq.config.schema_llm import Accounts
 from edgeq.errors import ConfigError, EdgeqError, Problem
 from edgeq.supervisor import run_io
 from edgeq.supervisor.launch import Launch
@@ -40,6 +42,7 @@ def load(path: Path) -> Config:
                 after=Duration(settings.get("stuck_after", 2)), restart=Duration(settings.get("stuck_restart", 10))
             ),
         ),
+        accounts=Accounts(store=settings["store"], flush=Duration(settings["flush"])) if "store" in settings else None,
         forward=Forward(node=settings.get("node", "v1")),
     )
 

@@ -1,0 +1,412 @@
+"""The commands of accounts: keys, tenants, usage. Rows of the table in `commands.py`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol, TypeAlias
+
+from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
+from edgeq.admin.control import Client, Control
+from edgeq.admin.render import Column
+from edgeq.config.units import parse_duration
+from edgeq.llm.registry import Made, NoSuch, Registry, key_told
+from edgeq.llm.sums import KEY, Spending, day_of
+
+Make: TypeAlias = Callable[[Registry, float], Made]
+"""From what there is and the time (seconds since 1970) to what shall become of it. Raises NoSuch, ValueError."""
+
+_NONE: Final = "there are no accounts: the configuration has no table [accounts]"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_MODELS: Final = re.compile(r"[!-+\--~]{1,128}(?:,[!-+\--~]{1,128})*", re.ASCII)
+_GROUPS: Final = (*KEY[:1], "month", *KEY[1:])
+_MAX_LIMIT: Final = 10**15
+_LIMITS: Final = {
+    "rpm": ("requests_per_minute", "requests in a minute"),
+    "tpm": ("tokens_per_minute", "tokens in a minute, input and output"),
+    "itpm": ("input_tokens_per_minute", "input tokens in a minute"),
+    "otpm": ("output_tokens_per_minute", "output tokens in a minute"),
+    "concurrent": ("concurrent", "requests in flight"),
+    "per-day": ("money_per_day", "money in a day of UTC"),
+    "per-month": ("money_per_month", "money in a month of UTC"),
+}
+
+
+class AccountsControl(Protocol):
+    """What these commands act on: the supervisor, or a store without one."""
+
+    registry: Registry
+    spending: Spending
+
+    async def change(self, make: Make) -> tuple[Made, Sequence[int]]:
+        """Write a change, and tell the workers. Returns it, and the slots of workers that do not know of it yet.
+
+        Raises what `make` raises; StoreError: nothing was changed.
+        """
+
+    async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
+        """`Store.usage`. Raises StoreError."""
+
+
+Act: TypeAlias = Callable[[AccountsControl, Arguments], Awaitable[Answer]]
+
+
+def _run(act: Act) -> Run:
+    """The handler of a command; what goes wrong is told."""
+
+    async def run(control: Control, arguments: Arguments, _client: Client) -> Answer:
+        from edgeq.llm.store_io import StoreError
+
+        accounts = control.accounts
+        if accounts is None:
+            return _error(404, _NONE)
+        try:
+            return await act(accounts, arguments)
+        except NoSuch as error:
+            return _error(404, str(error))
+        except ValueError as error:
+            return _error(422, str(error))
+        except StoreError as error:
+            return _error(503, f"nothing was changed: {error}")
+
+    return run
+
+
+def _error(status: int, text: str) -> Answer:
+    return Answer(status, {"ok": False, "error": text})
+
+
+async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "") -> Answer:
+    made, behind = await accounts.change(make)
+    said: dict[str, Any] = {"ok": True}
+    if made.account is not None:
+        said["id"] = made.account.id
+    if made.secret:
+        said["key"] = made.secret
+        said["note"] = "this is the only time that the key is shown" + secret_note
+    if behind:
+        said["behind"] = list(behind)
+    return Answer(200, said)
+
+
+async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    from edgeq.config.schema_llm import TokenLimits
+
+    limits = TokenLimits(**_limits(arguments))
+
+    def make(registry: Registry, now: float) -> Made:
+        changes = {**_attributes(arguments, now), "limits": limits}
+        changes.pop("team", None)
+        return registry.create(now, arguments["tenant"], arguments.get("team", ""), changes)
+
+    return await _changed(accounts, make)
+
+
+async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    limits = _limits(arguments)
+    if len(arguments) < 2:
+        raise ValueError("what shall be set? name an option")
+
+    def make(registry: Registry, now: float) -> Made:
+        return registry.change(arguments["id"], _attributes(arguments, now), limits)
+
+    return await _changed(accounts, make)
+
+
+async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    grace_s = _seconds(arguments.get("grace", "0"))
+    note = f"; the one before works for {arguments['grace']} more" if grace_s else "; the one before has ended"
+    return await _changed(accounts, lambda registry, now: registry.rotate(now, arguments["id"], grace_s), note)
+
+
+async def _revoke(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    return await _changed(accounts, lambda registry, now: registry.revoke(now, arguments["id"]))
+
+
+async def _list(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    return Answer(200, accounts.registry.keys_told(time.time(), accounts.spending, arguments.get("match", "")))
+
+
+async def _show(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    account = accounts.registry.account(arguments["id"])
+    return Answer(200, key_told(account, time.time(), accounts.spending))
+
+
+async def _tenants(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    return Answer(200, accounts.registry.tenants_told(accounts.spending, arguments.get("match", "")))
+
+
+async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    limits = _limits(arguments)
+    weight = int(arguments["weight"]) if "weight" in arguments else None
+    return await _changed(
+        accounts,
+        lambda registry, _now: registry.change_tenant(arguments["tenant"], arguments.get("team", ""), weight, limits),
+    )
+
+
+async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    by = [one for one in arguments.get("by", "tenant,model").split(",") if one]
+    now = time.time()
+    rows = await accounts.usage(by, _day(arguments.get("since", ""), now), _day(arguments.get("until", ""), now))
+    for row in rows:
+        row["cost"] = row.pop("cost_micro") / 1e6
+    if arguments.get("csv", "false") == "true":
+        return Answer(200, (), _csv(rows, by), "text/csv")
+    return Answer(200, rows)
+
+
+def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:
+    text = io.StringIO()
+    names = list(rows[0]) if rows else [*by]
+    table = csv.DictWriter(text, names, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue().encode()
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _limits(arguments: Arguments) -> dict[str, Any]:
+    """Those that are said, as TokenLimits has them."""
+    said = {field: arguments[option] for option, (field, _help) in _LIMITS.items() if option in arguments}
+    return {field: float(text) if field.startswith("money") else int(text) for field, text in said.items()}
+
+
+def _attributes(arguments: Arguments, now: float) -> dict[str, Any]:
+    """Of Account."""
+    found: dict[str, Any] = {key: arguments[key] for key in ("name", "team") if key in arguments}
+    if "models" in arguments:
+        found["models"] = tuple(one for one in arguments["models"].split(",") if one)
+    if "expires" in arguments:
+        found["expires"] = _instant(arguments["expires"], now)
+    return found
+
+
+def _seconds(text: str) -> float:
+    return float(parse_duration(float(text) if text.isascii() and text.isdigit() else text))
+
+
+def _instant(text: str, now: float) -> float:
+    """Seconds since 1970, 0 for never. Raises ValueError."""
+    if text in ("never", "0"):
+        return 0.0
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return now + _seconds(text)
+
+
+def _day(text: str, now: float) -> str:
+    """A day of UTC; empty for none. Raises ValueError."""
+    if not text:
+        return ""
+    if text in ("today", "yesterday"):
+        return day_of(now - (86400 if text == "yesterday" else 0))
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).strftime("%Y-%m-%d")
+    except ValueError:
+        return (datetime.fromtimestamp(now, UTC) - timedelta(seconds=_seconds(text))).strftime("%Y-%m-%d")
+
+
+def _checked(parse: Callable[[str], Any], wanted: str) -> Callable[[str], str]:
+    """Says what is wanted if `parse` raises ValueError."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except (ValueError, OverflowError):
+            return wanted
+        return ""
+
+    return check
+
+
+def _is_name(text: str) -> str:
+    return "" if _NAME.fullmatch(text) else "at most 64 letters, digits, dots, dashes and underscores"
+
+
+def _is_title(text: str) -> str:
+    return "" if len(text) <= 128 and text.isprintable() else "at most 128 printable characters"
+
+
+def _is_models(text: str) -> str:
+    return "" if not text or _MODELS.fullmatch(text) else 'names of models, "gpt-*" for several, with commas between'
+
+
+def _is_count(text: str) -> str:
+    return "" if text.isascii() and text.isdigit() and int(text) <= _MAX_LIMIT else "a whole number; 0 for no limit"
+
+
+def _is_money(text: str) -> str:
+    wanted = "an amount of money such as 12.50; 0 for no limit"
+    if not re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,6})?", text, re.ASCII):
+        return wanted
+    return ""
+
+
+def _is_weight(text: str) -> str:
+    return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 1000 else "a number from 1 to 1000"
+
+
+def _is_flag(text: str) -> str:
+    return "" if text in ("true", "false") else "true or false"
+
+
+def _is_by(text: str) -> str:
+    groups = [one for one in text.split(",") if one]
+    known = len(set(groups)) == len(groups) and all(one in _GROUPS for one in groups)
+    return "" if known else f"some of {', '.join(_GROUPS)}, with commas between"
+
+
+_is_instant: Final = _checked(lambda text: _instant(text, 0.0), 'a duration ("30d"), a day ("2027-01-31"), or "never"')
+_is_grace: Final = _checked(_seconds, 'a duration such as "1h"')
+_is_day: Final = _checked(lambda text: _day(text, 1e9), 'a day ("2026-11-26", "today") or so long ago ("7d")')
+
+_LIMIT_OPTIONS: Final = tuple(
+    Argument(option, f"{text}; 0: no limit", _is_money if field.startswith("money") else _is_count)
+    for option, (field, text) in _LIMITS.items()
+)
+_OF_KEY: Final = (
+    Argument("name", "for people", _is_title),
+    Argument("models", 'names of models that it may use, "gpt-*" for several; empty: all', _is_models),
+    *_LIMIT_OPTIONS,
+    Argument("expires", 'a duration ("30d"), a day, or "never"', _is_instant),
+)
+_TEAM: Final = Argument("team", "a part of the tenant", lambda text: _is_name(text) if text else "")
+_ID: Final = (Argument("id", "of the key: the part after eq-", required=True),)
+_N: Final = "count"
+
+COMMANDS: Final = (
+    Command(
+        "keys list",
+        "GET",
+        "/v1/keys",
+        "viewer",
+        "virtual keys, with what they have spent",
+        _run(_list),
+        (Argument("match", "only those that have this text in id, tenant, team or name"),),
+        (
+            Column("id"),
+            Column("tenant", gives_way=True),
+            Column("team", gives_way=True),
+            Column("name", gives_way=True),
+            Column("state"),
+            Column("models", gives_way=True),
+            Column("limits", gives_way=True),
+            Column("spent_day", "day", _N),
+            Column("spent_month", "month", _N),
+        ),
+        "keys list acme",
+    ),
+    Command(
+        "keys show",
+        "GET",
+        "/v1/keys/show",
+        "viewer",
+        "one virtual key",
+        _run(_show),
+        _ID,
+        (),
+        "keys show k3v8n2pq",
+    ),
+    Command(
+        "keys create",
+        "POST",
+        "/v1/keys",
+        "admin",
+        "make a virtual key, and a tenant or team that is new; its secret is shown this once, only its digest is kept",
+        _run(_create),
+        (),
+        (),
+        "keys create --tenant acme --name batch --models 'gpt-*' --rpm 600 --per-day 50 --expires 30d",
+        (Argument("tenant", "who pays", _is_name, required=True), _TEAM, *_OF_KEY),
+    ),
+    Command(
+        "keys set",
+        "PUT",
+        "/v1/keys",
+        "admin",
+        "change a virtual key; what is not said stays as it is",
+        _run(_set),
+        _ID,
+        (),
+        "keys set k3v8n2pq --tpm 200000",
+        (_TEAM, *_OF_KEY),
+    ),
+    Command(
+        "keys rotate",
+        "POST",
+        "/v1/keys/rotate",
+        "admin",
+        "give a virtual key a new secret",
+        _run(_rotate),
+        _ID,
+        (),
+        "keys rotate k3v8n2pq --grace 1h",
+        (Argument("grace", "for how long the secret that it had works, too", _is_grace),),
+    ),
+    Command(
+        "keys revoke",
+        "DELETE",
+        "/v1/keys",
+        "admin",
+        "have a virtual key refused from now on; that cannot be taken back",
+        _run(_revoke),
+        _ID,
+        (),
+        "keys revoke k3v8n2pq",
+    ),
+    Command(
+        "tenants",
+        "GET",
+        "/v1/accounts/tenants",
+        "viewer",
+        "tenants of virtual keys and their teams, with limits and what they have spent",
+        _run(_tenants),
+        (Argument("match", "only those that have this text in their name"),),
+        (
+            Column("tenant", gives_way=True),
+            Column("team", gives_way=True),
+            Column("keys", "", _N),
+            Column("weight", "", _N),
+            Column("limits", gives_way=True),
+            Column("spent_day", "day", _N),
+            Column("spent_month", "month", _N),
+        ),
+    ),
+    Command(
+        "tenants set",
+        "PUT",
+        "/v1/accounts/tenants",
+        "admin",
+        "give a tenant, or one of its teams, limits for all of its keys together; or a weight in fair queues",
+        _run(_set_tenant),
+        (Argument("tenant", "its name", _is_name, required=True),),
+        (),
+        "tenants set acme --per-month 2000 --weight 3",
+        (_TEAM, Argument("weight", "share of a queue; others have 1", _is_weight), *_LIMIT_OPTIONS),
+    ),
+    Command(
+        "usage",
+        "GET",
+        "/v1/usage",
+        "viewer",
+        "requests, tokens and cost, as stored (accounts.flush late at most)",
+        _run(_usage),
+        (),
+        (),
+        "usage --by tenant,model --since 7d",
+        (
+            Argument("by", f"some of {', '.join(_GROUPS)} (tenant,model)", _is_by),
+            Argument("since", 'the first day: "2026-11-26", "today", or so long ago ("7d")', _is_day),
+            Argument("until", "the last day", _is_day),
+            Argument("csv", "as comma-separated values", _is_flag, is_flag=True),
+        ),
+    ),
+)

@@ -1,0 +1,65 @@
+"""What [provider.NAME] stands for: an upstream for each of its keys, called NAME, or NAME-KEY where there are several.
+
+So limits, queues, breakers, pools, the board, `show`, `explain` and metrics know them without knowing of models.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from edgeq.config.schema import Config, Eject, Provider, Upstream
+from edgeq.config.schema_llm import ProviderKey
+
+NO_KEY = ProviderKey(key="")
+
+
+def provider_keys(provider: Provider) -> tuple[ProviderKey, ...]:
+    """Its keys, each with a name; one without a secret if there is none."""
+    if not provider.keys:
+        return (NO_KEY,)
+    keys = [ProviderKey(key=one) if isinstance(one, str) else one for one in provider.keys]
+    return tuple(
+        ProviderKey(key=one.key, name=one.name or str(number), weight=one.weight, limits=one.limits)
+        for number, one in enumerate(keys, 1)
+    )
+
+
+def upstream_name(name: str, provider: Provider, key: ProviderKey) -> str:
+    """Of one key of the provider called `name`."""
+    return f"{name}-{key.name}" if len(provider.keys) > 1 else name
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """A provider's URL as its endpoint and the path before its API's, without a "/" at the end.
+
+    Raises: ValueError for what is no URL.
+    """
+    if url.startswith("unix:"):
+        return url, ""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError('expected "https://HOST/PATH"')
+    if parts.query or parts.fragment:
+        raise ValueError("a provider's URL has no query")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+
+
+def provider_upstreams(config: Config) -> dict[str, Upstream]:
+    """The upstreams that the providers of a checked configuration stand for."""
+    found = {}
+    for name, provider in config.provider.items():
+        endpoint, _ = split_url(provider.url)
+        for key in provider_keys(provider):
+            found[upstream_name(name, provider, key)] = Upstream(
+                endpoints=(endpoint, *provider.endpoints),
+                host="upstream",
+                engine=provider.engine,
+                limit=provider.limit,
+                queue=provider.queue,
+                timeouts=provider.timeouts,
+                pool=provider.pool,
+                breaker=provider.breaker,
+                tls=provider.tls,
+                eject=Eject() if provider.endpoints else Eject(failures=0),
+            )
+    return found

@@ -1,0 +1,152 @@
+"""From a configuration to the models that a worker serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeq.config.credentials_io import read_header
+from edgeq.config.providers import provider_keys, split_url, upstream_name
+from edgeq.config.schema import Config, Provider
+from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target
+from edgeq.config.units import parse_duration
+from edgeq.llm.operation import ANTHROPIC, GEMINI
+from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, KeyState, ModelPlan, Models
+from edgeq.llm.price import Tariff
+from edgeq.llm.prompt_cache import PromptCache
+from edgeq.llm.prompts import Prompts
+from edgeq.llm.route import ModelRoute
+from edgeq.llm.till import Till
+from edgeq.policy.hedge import HedgePolicy
+from edgeq.policy.retry import RetryBudget
+from edgeq.route.table import Route
+from edgeq.upstream.upstream import Upstream
+
+_VERSION = b"anthropic-version: 2023-06-01\r\n"
+
+
+class ModelBuilder:
+    """Builds the models of each configuration; what is known of keys outlives it."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, tuple[str, KeyState]] = {}
+        """By the upstream's name, each with what the configuration says of its secret."""
+        self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
+        self._caches: dict[str, PromptCache] = {}
+        """Of routes that have one."""
+        self._prompts = Prompts(())
+
+    def build(
+        self, config: Config, upstream_of: Callable[[str], Upstream], budget_of: Callable[[str], RetryBudget]
+    ) -> Models:
+        """Args: an upstream and its retry budget by its name. Raises: ValueError for a secret that cannot be read."""
+        keys: dict[str, tuple[str, KeyState]] = {}
+        for name, provider in config.provider.items():
+            for key in provider_keys(provider):
+                full = upstream_name(name, provider, key)
+                known = self._keys.get(full)
+                # A new secret deserves a new trial.
+                keys[full] = known if known is not None and known[0] == key.key else (key.key, KeyState(full))
+        self._keys = keys
+        self._prompts = Prompts(config.prompt)
+        plans = [self._plan(name, model, config, upstream_of, budget_of) for name, model in config.model.items()]
+        aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}
+        return Models(plans, aliases)
+
+    def _plan(
+        self,
+        name: str,
+        model: Model,
+        config: Config,
+        upstream_of: Callable[[str], Upstream],
+        budget_of: Callable[[str], RetryBudget],
+    ) -> ModelPlan:
+        choices = []
+        for number, target in enumerate(model.targets):
+            provider = config.provider[target.provider]
+            for key in provider_keys(provider):
+                full = upstream_name(target.provider, provider, key)
+                choices.append(
+                    Choice(
+                        f"{full}/{target.model or name}",
+                        number,
+                        target.provider,
+                        provider.dialect,
+                        target.model or name,
+                        split_url(provider.url)[1].encode(),
+                        _head(provider, key),
+                        upstream_of(full),
+                        self._keys[full][1],
+                        key.weight * target.weight,
+                        Tariff(target.price),
+                        target.max_tokens,
+                        budget_of(full),
+                    )
+                )
+        balance = WEIGHTED if model.balance == "weighted" else ORDERED
+        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits)
+
+    def route(self, name: str, config: RouteLlm, route: Route, models: Models, till: Till) -> ModelRoute:
+        """What [route.llm] says of `route`. A cache stays, with what it holds, while the route has one."""
+        cache: PromptCache | None = None
+        if config.cache is not None:
+            cache = self._caches.get(name)
+            if cache is None:
+                cache = self._caches[name] = PromptCache(config.cache)
+            else:
+                cache.configure(config.cache)
+        else:
+            self._caches.pop(name, None)
+        return ModelRoute(
+            route,
+            models,
+            till,
+            config.mode == "strict",
+            list(config.models),
+            config.model,
+            float(config.first_token),
+            float(config.between_tokens),
+            float(config.keepalive),
+            float(config.drain) if config.disconnect == "drain" else 0.0,
+            config.attempts,
+            config.limits,
+            self._prompts,
+            cache,
+            config.cache is not None and config.cache.share == "all",
+        )
+
+    def _hedge(self, name: str, text: str) -> HedgePolicy | None:
+        """When a second target is asked. What is measured stays while the policy does."""
+        if text == "off":
+            self._hedges.pop(name, None)
+            return None
+        known = self._hedges.get(name)
+        if known is None or known[0] != text:
+            known = self._hedges[name] = (text, HedgePolicy(0.0 if text == "p95" else float(parse_duration(text))))
+        return known[1]
+
+
+def first_upstream(config: Config) -> str:
+    """Of the first target of all: a route has to have one before a request says which."""
+    model = next(iter(config.model.values()))
+    target: Target = model.targets[0]
+    provider = config.provider[target.provider]
+    return upstream_name(target.provider, provider, provider_keys(provider)[0])
+
+
+def _head(provider: Provider, key: ProviderKey) -> bytes:
+    """Field lines of each request to one key."""
+    lines = b"content-type: application/json\r\nuser-agent: edgeq\r\n"
+    own = {name.lower() for name in provider.headers}
+    if key.key:
+        secret = read_header(key.key).encode("latin-1")
+        if provider.dialect == ANTHROPIC:
+            lines += b"x-api-key: " + secret + b"\r\n"
+        elif provider.dialect == GEMINI:
+            lines += b"x-goog-api-key: " + secret + b"\r\n"
+        else:
+            lines += b"authorization: Bearer " + secret + b"\r\n"
+    if provider.dialect == ANTHROPIC and "anthropic-version" not in own:
+        lines += _VERSION
+    for name, text in provider.headers.items():
+        lines += f"{name.lower()}: {read_header(text)}\r\n".encode("latin-1")
+    return lines

@@ -1,0 +1,1241 @@
+"""One request for a model, from its first byte to the settling of its account.
+
+    COLLECT --whole body--> look: who asks, which model, is it known already, may it be paid
+      --> PLACE: a target and a key; its words; a place in its queues
+      --> SENT: until the first event nothing has gone to the client, and whatever fails turns to the next target
+      --> PASSING: events go on as they come; a failure is told within the stream
+      --> the end: the account is settled, whoever ended it
+
+The answer of a target that speaks the client's dialect passes as it came: of a stream only its usage and its end are
+looked for. Other answers are translated, streams event by event.
+
+Invariants
+- Exactly one end, in `_end`, as with any exchange: permits, reservations and the upstream's connection are given back
+  there, however it ended, whoever left.
+- After the first event (`_begun`) there is no other target: what follows belongs to the same answer.
+- A stream that was cut is never ended as if it were complete: an error event of the dialect comes first.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from edgeq.admission.ticket import DEFAULT, SHEDDABLE
+from edgeq.llm import message, speech
+from edgeq.llm.cache_key import request_key
+from edgeq.llm.dialects import errors
+from edgeq.llm.hedge import HedgeClock, ModelHedge
+from edgeq.llm.message import Failed, Losses, Unmappable, Usage
+from edgeq.llm.models_list import list_body, model_body
+from edgeq.llm.operation import (
+    ANTHROPIC,
+    CHAT,
+    COUNT_TOKENS,
+    MODELS,
+    OPENAI,
+    PROMPT_OPERATION,
+    Operation,
+    model_of,
+    operation_of,
+)
+from edgeq.llm.passing import PassThrough, usage_of
+from edgeq.llm.plan import Choice, ModelPlan
+from edgeq.llm.prompts import NotJson
+from edgeq.llm.provider import judge
+from edgeq.llm.pulse import COMMENT, Pulse
+from edgeq.llm.requested import requested, with_model
+from edgeq.llm.saying import answer_start, failed_of
+from edgeq.llm.shapes import Peek
+from edgeq.llm.sharing import STREAM, Share
+from edgeq.llm.speech import Asked
+from edgeq.llm.till import Bill
+from edgeq.policy.terms import PRIORITIES
+from edgeq.reasons import REASONS
+from edgeq.response.relay import FULL_READ, Exchange
+from edgeq.response.rescue import UNKNOWN, spoken
+from edgeq.wire.errors import Refused
+from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
+from edgeq.wire.head import answer_field, field_value, retry_after_s
+from edgeq.worker.wheel import NEVER
+
+if TYPE_CHECKING:
+    from edgeq.listener.connection import Downstream
+    from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
+    from edgeq.llm.message import Event
+    from edgeq.llm.prompts import Prompt
+    from edgeq.llm.route import ModelRoute
+    from edgeq.policy.retry import RetryBudget
+    from edgeq.route.table import Route
+    from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.upstream.pool import Pool
+    from edgeq.wire.head import RequestHead, ResponseHead
+
+COLLECT: Final = 0
+PLACE: Final = 1
+SENT: Final = 2
+
+MAX_ANSWER: Final = 64 * 1024 * 1024
+"""Of a whole answer, which is held until its end: embeddings are the largest."""
+MAX_KEPT: Final = 256 * 1024
+"""Of a stream before its first event."""
+_OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
+"""Ends that say nothing about what others would get."""
+_STAYS: Final = frozenset(
+    (
+        "client_gone",
+        "client_stalled",
+        "draining",
+        "internal_error",
+        "deadline_expired",
+        "deadline_infeasible",
+        "body_timeout",
+        "body_too_large",
+    )
+)
+"""Ends that no other target would change."""
+
+
+class ModelExchange(Exchange):
+    """A request for a model, and its answer."""
+
+    __slots__ = (
+        "_asked",
+        "_begun",
+        "_budget",
+        "_chunks",
+        "_clock",
+        "_decoder",
+        "_encoder",
+        "_entered",
+        "_failed_by",
+        "_head_sent",
+        "_held_bytes",
+        "_is_again",
+        "_kept",
+        "_last_at",
+        "_left",
+        "_order",
+        "_param",
+        "_parts",
+        "_passing",
+        "_pulse",
+        "_said",
+        "_said_bytes",
+        "_second",
+        "_share",
+        "_size",
+        "_stage",
+        "_stopped",
+        "_streams",
+        "_turns",
+        "bill",
+        "body",
+        "cached",
+        "choice",
+        "dropped",
+        "first_event_at",
+        "models",
+        "operation",
+        "peek",
+        "plan",
+        "prompt",
+        "sent_body",
+        "usage",
+    )
+
+    def __init__(self, down: Downstream, head: RequestHead, route: Route, now: float, models: ModelRoute) -> None:
+        super().__init__(down, head, route, now)
+        self.models: ModelRoute = models
+        self._answer_remaining = 0
+        self._answer_framer = None
+        self._answer_chunks = False
+        self._stage: int = COLLECT
+        self._entered: bool = False
+        self._chunks: list[bytes] = []
+        self._size: int = 0
+        self.body = b""
+        self.operation: Operation | None = None
+        self.peek: Peek | None = None
+        self.plan: ModelPlan | None = None
+        self._order: list[Choice] = []
+        """Who is to be asked, in order."""
+        self._turns: int = 0
+        """How many of them have been."""
+        self.choice: Choice | None = None
+        self.sent_body = b""
+        """The body in the words of the present target."""
+        self._asked: Asked | None = None
+        """The request in no dialect, once it had to be taken apart."""
+        self.dropped: list[str] = []
+        self._passing: PassThrough | None = None
+        self._decoder: StreamDecoder | None = None
+        self._encoder: StreamEncoder | None = None
+        self._parts: list[bytes] = []
+        """Of an answer that is held until its end."""
+        self._kept = b""
+        """Of a stream, before its first event."""
+        self._head_sent: bool = False
+        self._begun: bool = False
+        self._streams: bool = False
+        """A stream was asked for."""
+        self._stopped: bool = False
+        """The last event of the stream has come."""
+        self._last_at: float = 0.0
+        self._pulse: Pulse | None = None
+        self.first_event_at: float = 0.0
+        self.usage: Usage = Usage()
+        self.bill: Bill = Bill(models.till, b"")
+        self._param = ""
+        """Of the request: what an error is about."""
+        self._said: ResponseHead | None = None
+        """The head of the target's answer."""
+        self._held_bytes: int = 0
+        self._said_bytes: int = 0
+        """Of text that the model has written, for when nobody tells the usage."""
+        self._failed_by: list[str] = []
+        """Who was asked before."""
+        self._budget: RetryBudget | None = None
+        """Where what is under way counts as a retry."""
+        self._is_again: bool = False
+        """Somebody was asked before."""
+        self._second: ModelHedge | None = None
+        self._clock: HedgeClock | None = None
+        self._share: Share | None = None
+        """Its part in an answer that others may get as well."""
+        self.cached = ""
+        """What the cache has done: hit, joined, miss."""
+        self.prompt: Prompt | None = None
+        """Whose path it is."""
+        self._left: bool = False
+        """The client has left, and the answer is read to its end."""
+
+    # -- the request --------------------------------------------------------------------------------------------------
+
+    def take_body(self, data: bytes) -> None:
+        if data:
+            self._chunks.append(data)
+            self._size += len(data)
+        if self.request_done and self._entered:
+            # In a turn of its own: whoever gives us bytes is not prepared for our end.
+            self.down.shard.call_soon(self._whole)
+
+    def enter(self, now: float) -> None:
+        if self._stage == COLLECT:
+            self._entered = True
+            if self.request_done:
+                self._look(now)
+            return
+        super().enter(now)
+
+    def _whole(self) -> None:
+        if not self.ended:
+            try:
+                self._look(monotonic())
+            except Exception as error:  # of our own
+                self.end_by_defect(error)
+
+    def _look(self, now: float) -> None:
+        """The whole request is here: who asks for what?"""
+        self._stage = PLACE
+        head = self.head
+        bill = self.bill
+        bill.tenant = self.tenant
+        chunks = self._chunks
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        versions = self.models.prompts.versions(head.path)
+        operation = PROMPT_OPERATION if versions else operation_of(head.path)
+        self.operation = operation
+        if operation is None:
+            self.fail("no_route", self.own_resource(), "the path is none of a model's API: see docs/llm.md")
+            return
+        reason = bill.identify(head)
+        if reason:
+            self.fail(reason, self.own_resource(), bill.detail)
+            return
+        if bill.account is not None:
+            self.tenant = bill.tenant
+            self.weight = bill.weight()
+        if operation.kind == MODELS:
+            self._list_models(model_of(head.path) or b"")
+            return
+        if head.method != b"POST" and not (versions and head.method == b"GET"):
+            self.fail("method_refused", self.own_resource(), f"{operation.name} is asked for by POST")
+            return
+        try:
+            if versions:
+                if not self._fill_in(versions):
+                    return
+            else:
+                self.peek = requested(operation.dialect, self.body)
+        except Unmappable as error:
+            self._refuse(error.param, error.message)
+            return
+        peek = self.peek
+        assert peek is not None
+        self._streams = peek.stream is True and operation.kind == CHAT
+        plan = self._plan_of(peek.model)
+        if plan is None:
+            return
+        if operation.kind == COUNT_TOKENS:
+            self._count_tokens(plan, now)
+            return
+        self.plan = plan
+        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
+            self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
+        keepalive_s = self.models.keepalive_s
+        if self._streams and keepalive_s and head.minor:
+            self._pulse = Pulse(self)
+            down = self.down
+            down.shard.wheel.schedule(self._pulse, now + keepalive_s)
+        if not self._is_shared(plan, operation, now):
+            self._pay(now)
+
+    def _fill_in(self, versions: list[str]) -> bool:
+        """The path is a prompt's: make its request. Returns: False if there is none to make. Raises: Unmappable."""
+        query = self.head.query
+        version = ""
+        for pair in query[1:].split(b"&"):
+            if pair.startswith(b"version="):
+                version = pair[8:].decode("latin-1")
+        prompt = self.models.prompts.find(self.head.path, version)
+        if prompt is None:
+            raise Unmappable("version", f"there is no version {version[:50]!r}; there are {', '.join(versions)}")
+        if self.head.method == b"GET":
+            self._send(200, prompt.description(versions))
+            self.finish_here()
+            return False
+        self.prompt = prompt
+        request = prompt.request(self.body)
+        self._asked = Asked(request, None)
+        self.peek = Peek(model=request.model, max_tokens=request.max_tokens)
+        self.priority = PRIORITIES[prompt.settings.priority.encode()]
+        return True
+
+    # -- an answer that is known, or on its way -----------------------------------------------------------------------
+
+    def _is_shared(self, plan: ModelPlan, operation: Operation, now: float) -> bool:
+        """Is the answer here, or on its way to somebody else?"""
+        cache = self.models.cache
+        if cache is None:
+            return False
+        tenant = "" if self.models.shares_cache else self.tenant.decode("latin-1")
+        what = f"{operation.dialect}/{operation.name}"
+        prompt = self.prompt
+        if prompt is not None:
+            what = f"{prompt.settings.path}/{prompt.settings.version}"
+        try:
+            asked: object = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return False
+        key = request_key(asked, what, plan.name, tenant) if isinstance(asked, dict) else b""
+        if not key:
+            return False
+        stored = cache.look(key, now)
+        if stored is not None:
+            self.cached = "hit"
+            self.answer_lines += b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
+            if stored.content_type == STREAM:
+                self.pass_on(stored.body, now)
+                self.end_shared(now)
+            else:
+                self.answer_shared(stored.body, now)
+            return True
+        share = self._share = Share(self)
+        if share.enter(cache, key):
+            self.cached = "joined"
+            self.answer_lines += b"x-edgeq-cache: joined\r\n"
+            share.more(now)
+            return True
+        self.cached = "miss"
+        self.answer_lines += b"x-edgeq-cache: miss\r\n"
+        return False
+
+    def pass_on(self, data: bytes, now: float) -> None:
+        """Events of an answer that is not asked for by this exchange."""
+        self._open_stream()
+        if not self.first_event_at:
+            self.first_event_at = now
+        self._last_at = now
+        self.answer_bytes += len(data)
+        self.down.transport.write(chunk(data) if self.head.minor else data)
+
+    def end_shared(self, now: float) -> None:
+        """All of such a stream is written."""
+        self._open_stream()
+        if self.head.minor:
+            self.down.transport.write(LAST_CHUNK)
+        self.finish_here()
+
+    def answer_shared(self, body: bytes, now: float) -> None:
+        """A whole answer that was not asked for by this exchange."""
+        self.first_event_at = now
+        self._send(200, body)
+        self.finish_here()
+
+    def go_alone(self, now: float) -> None:
+        """There is nobody to follow any more."""
+        try:
+            self._pay(now)
+        except Exception as error:  # of our own; whoever says so has no part in it
+            self.end_by_defect(error)
+
+    def drop_unwanted(self) -> None:
+        """Its client has left, and now all who followed have, too."""
+        super().client_gone()
+
+    def hold_back(self) -> None:
+        """Who follows is behind: do not read the upstream for now."""
+        up = self.up
+        if up is not None:
+            up.transport.pause_reading()
+
+    def resume_answer(self) -> None:
+        share = self._share
+        if share is not None and share.seat is not None:
+            share.more(monotonic())
+        else:
+            super().resume_answer()
+
+    # -- what it may cost ---------------------------------------------------------------------------------------------
+
+    def _pay(self, now: float) -> None:
+        """Reserve what it is expected to use, and ask the first target."""
+        plan = self.plan
+        peek = self.peek
+        operation = self.operation
+        assert plan is not None
+        assert peek is not None
+        assert operation is not None
+        if plan.degrade and plan.is_saturated(now):
+            smaller = self.models.models.find(plan.degrade)
+            if smaller is not None and not smaller.is_saturated(now):
+                plan = self.plan = smaller
+                self.answer_lines += b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
+        self._order = plan.order(now)
+        prompt = self.prompt
+        refusal = self.bill.reserve(
+            plan,
+            self._order[0],
+            self.models.route.name,
+            self.models.limits,
+            None if prompt is None else prompt.settings,
+            self.body,
+            peek.output_tokens,
+            peek.n or 1,
+            operation.kind == CHAT,
+            now,
+        )
+        if refusal is not None:
+            self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
+            return
+        self._turn_to(self._order[0], now)
+
+    def _count_tokens(self, plan: ModelPlan, now: float) -> None:
+        """How many tokens the request has: by a target that can tell, or else about."""
+        self._order = [choice for choice in plan.order(now) if choice.dialect == ANTHROPIC]
+        if self._order:
+            self._turn_to(self._order[0], now)
+            return
+        self.answer_lines += b"x-edgeq-estimated: true\r\n"
+        self._send(200, b'{"input_tokens":%d}' % self._about())
+        self.finish_here()
+
+    def _about(self) -> int:
+        """An estimate of the request's tokens."""
+        return max(1, len(self.body) // 4)
+
+    def _plan_of(self, name: str) -> ModelPlan | None:
+        models = self.models
+        name = name or models.default_model
+        if not name:
+            self._refuse("model", "the request names no model")
+            return None
+        plan = models.models.find(name)
+        if plan is None or name not in models.names:
+            self._param = "model"
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
+            return None
+        if not self.bill.may_use(plan.name):
+            self._param = "model"
+            self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
+            return None
+        return plan
+
+    def own_resource(self) -> str:
+        """The route's."""
+        return self.models.route.resource
+
+    def _refuse(self, param: str, text: str) -> None:
+        """The request itself makes no sense, or cannot be said to the target."""
+        self._param = param
+        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
+
+    def _list_models(self, name: bytes) -> None:
+        if self.head.method not in (b"GET", b"HEAD"):
+            self.fail("method_refused", self.own_resource(), "models are listed by GET")
+            return
+        models = self.models
+        is_anthropic = field_value(self.head, b"anthropic-version") != b""
+        one = name.decode("latin-1")
+        if one and one not in models.names:
+            self._param = "model"
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
+            return
+        self._send(200, model_body(one, is_anthropic) if one else list_body(models.names, is_anthropic))
+        self.finish_here()
+
+    # -- a target -----------------------------------------------------------------------------------------------------
+
+    def _turn_to(self, choice: Choice, now: float) -> None:
+        """Put the request into the words of a target, and wait for a place there."""
+        self.choice = choice
+        self._turns += 1
+        self.route = self.models.by(choice.upstream)
+        try:
+            self.sent_body = self._words_for(choice)
+        except Unmappable as error:
+            if self._turns < len(self._order):  # another one may know the word
+                self._turn_to(self._order[self._turns], now)
+            else:
+                self._refuse(error.param, error.message)
+            return
+        self.queued_at = now
+        super().enter(now)
+
+    def _words_for(self, choice: Choice) -> bytes:
+        """The body in the dialect of a target. Raises: Unmappable."""
+        operation = self.operation
+        peek = self.peek
+        assert operation is not None
+        assert peek is not None
+        if operation.dialect == choice.dialect and self.prompt is None:
+            return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
+        losses = Losses(self.models.strict)
+        what = self._asked
+        if what is None:
+            what = self._asked = speech.asked(operation, self.body)
+        body = speech.words(choice.dialect, what, choice.model, losses, choice.max_tokens)
+        self.dropped = losses.dropped
+        return body
+
+    def send(self, up: UpstreamConnection, now: float) -> None:
+        """Write the request in the words of its target."""
+        choice = self.choice
+        plan = self.plan
+        assert choice is not None
+        self._stage = SENT
+        if choice.budget is not None and not self._is_again:
+            choice.budget.request(now)
+        self.write_to(up, choice, self.sent_body, now)
+        hedge = None if plan is None else plan.hedge
+        if hedge is not None and self._clock is None and self._turns < len(self._order):
+            after_s = hedge.after_s()
+            if after_s < NEVER:
+                self._clock = clock = HedgeClock(self)
+                self.down.shard.fine_wheel.schedule(clock, now + after_s)
+
+    def write_to(self, up: UpstreamConnection, choice: Choice, body: bytes, now: float) -> None:
+        """Write a request with this body on a connection to one of the targets."""
+        operation = self.operation
+        peek = self.peek
+        assert operation is not None
+        assert peek is not None
+        up.transport.write(
+            b"".join(
+                (
+                    b"POST ",
+                    choice.path,
+                    speech.path_of(choice.dialect, operation, choice.model, self._streams),
+                    b" HTTP/1.1\r\nHost: ",
+                    up.pool.host or choice.upstream.host,
+                    b"\r\n",
+                    choice.head,
+                    self._passed_on(choice),
+                    b"content-length: %d\r\nx-request-id: " % len(body),
+                    self.request_id,
+                    b"\r\n",
+                    self.trace_lines(up, now),
+                    b"\r\n",
+                    body,
+                )
+            )
+        )
+
+    # -- a second target ----------------------------------------------------------------------------------------------
+
+    def ask_second(self, now: float) -> None:
+        """The first event is late: ask the next target as well, if it has room."""
+        plan = self.plan
+        first = self.choice
+        if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
+            return
+        for choice in self._order[self._turns :]:
+            if choice.is_open(now) and choice.has_room() and choice.upstream is not first.upstream:
+                break
+        else:
+            return
+        if not self._takes_budget(first, now):
+            return
+        try:
+            body = self._words_for(choice)
+        except Unmappable:
+            return
+        second = ModelHedge(self, choice, body, now)
+        self._second = second
+        if second.start(now):
+            if plan.hedge is not None:
+                plan.hedge.sent += 1
+        else:
+            self._second = None
+
+    def second_won(self, second: ModelHedge, data: bytes) -> None:
+        """Its answer has begun, in `data`, before the first event of the other."""
+        if self._second is not second or self._begun:
+            second.cancel(monotonic())
+            return
+        now = monotonic()
+        self._second = None
+        plan = self.plan
+        if plan is not None and plan.hedge is not None:
+            plan.hedge.won += 1
+        self.leave_upstream()
+        self.leave_route(self.models.by(second.choice.upstream), now)
+        self._forget_answer()
+        self.choice = second.choice
+        self.sent_body = second.body
+        second.exchange = None
+        self.go_on_with(second)
+        self.answer_data(data)
+
+    def second_lost(self, second: ModelHedge) -> None:
+        """The first target is the only one again."""
+        if self._second is second:
+            self._second = None
+
+    def _takes_budget(self, choice: Choice, now: float) -> bool:
+        """May a request that `choice` has had be sent once more, somewhere? If so, it counts there."""
+        budget = choice.budget
+        if budget is None:
+            return True
+        self._count_no_more()
+        if not budget.take(now, choice.upstream.in_flight()):
+            return False
+        self._budget = budget
+        return True
+
+    def _count_no_more(self) -> None:
+        budget = self._budget
+        if budget is not None:
+            self._budget = None
+            budget.ended()
+
+    def _passed_on(self, choice: Choice) -> bytes:
+        """Field lines of the client that mean something to a target of its own dialect."""
+        operation = self.operation
+        if operation is None or operation.dialect != "anthropic" or choice.dialect != "anthropic":
+            return b""
+        beta = field_value(self.head, b"anthropic-beta")
+        return b"anthropic-beta: " + beta + b"\r\n" if beta else b""
+
+    def first_byte_s(self, up: UpstreamConnection) -> float:
+        return self.models.first_s
+
+    def is_replayable(self) -> bool:
+        return not self._begun and not self.down.closing
+
+    # -- the answer ---------------------------------------------------------------------------------------------------
+
+    def answer_data(self, data: bytes) -> None:
+        now = monotonic()
+        if self._answer_kind < 0:
+            self.answer_head(data, now)
+        else:
+            self._take(data, now)
+
+    def final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
+        up = self.up
+        choice = self.choice
+        peek = self.peek
+        operation = self.operation
+        if up is None or choice is None or peek is None or operation is None:
+            return
+        member = up.pool.member
+        if member is not None:
+            up.pool.upstream.answered(member, answer, self.sent_at, True, now)
+        status = answer.status
+        if status == 101 or status == 204 or status == 304:
+            self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
+            return
+        self._said = answer
+        up.reusable = answer.keep_alive
+        kind = answer.body_kind
+        if kind == NO_BODY:
+            kind = LENGTH
+            self._answer_remaining = 0
+        elif kind == LENGTH:
+            self._answer_remaining = answer.content_length
+        elif kind == CHUNKED:
+            self._answer_framer = ChunkedFramer(True, False, 64 * 1024)
+        else:
+            up.reusable = False
+        self._answer_kind = kind
+        if self._streams and status == 200:
+            if b"text/event-stream" not in answer_field(answer, b"content-type").lower():
+                self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
+                return
+            if operation.dialect == choice.dialect:
+                self._passing = PassThrough(operation.dialect, not peek.wants_usage)
+            else:
+                self._decoder = speech.decoder(choice.dialect)
+                self._encoder = speech.encoder(operation.dialect, peek, self._about(), self.request_id)
+        self._take(data[end:], now)
+
+    def _take(self, data: bytes, now: float) -> None:
+        """Bytes of the answer's body, as they came."""
+        up = self.up
+        if up is None:
+            return
+        kind = self._answer_kind
+        is_done = False
+        payload = data
+        if kind == LENGTH:
+            remaining = self._answer_remaining
+            size = len(data)
+            if size > remaining:
+                payload = data[:remaining]
+                size = remaining
+                up.reusable = False
+            self._answer_remaining = remaining - size
+            is_done = size == remaining
+        elif kind == CHUNKED:
+            framer = self._answer_framer
+            if framer is None:
+                return
+            try:
+                payload = framer.feed(data)
+            except Refused as error:
+                self.fail("upstream_protocol_error", up.pool.resource, error.detail)
+                return
+            is_done = framer.done
+            if framer.excess:
+                up.reusable = False
+        if payload:
+            if self._passing is not None or self._decoder is not None:
+                self._events(payload, now)
+            else:
+                self._hold(payload)
+            if self.up is not up:  # it has ended, or gone on to somebody else
+                return
+        if is_done:
+            self._all_came(now)
+            return
+        if len(data) >= FULL_READ:  # the others have their turn first
+            up.transport.pause_reading()
+            self.down.shard.call_soon(self._read_on)
+        if not self.down.write_blocked:
+            up.expire_after(now, self.models.between_s if self._begun else self.models.first_s)
+
+    def _hold(self, payload: bytes) -> None:
+        """More of an answer that is no stream."""
+        self._parts.append(payload)
+        self._held_bytes += len(payload)
+        up = self.up
+        if self._held_bytes > MAX_ANSWER and up is not None:
+            self.fail("upstream_protocol_error", up.pool.resource, f"an answer of more than {MAX_ANSWER} bytes")
+
+    # -- a stream -----------------------------------------------------------------------------------------------------
+
+    def _events(self, payload: bytes, now: float) -> None:
+        """Bytes of the target's stream: pass on what they say."""
+        passing = self._passing
+        failed: Failed | None = None
+        begun = False
+        out = b""
+        try:
+            if passing is not None:
+                out = passing.feed(payload)
+                begun = passing.begun
+                failed = passing.failed
+                self._stopped = passing.done or passing.finished
+            else:
+                decoder = self._decoder
+                encoder = self._encoder
+                assert decoder is not None
+                assert encoder is not None
+                events = decoder.feed(payload)
+                failed = self._look_at(events)
+                begun = self._is_begun(events)
+                if failed is None:
+                    out = encoder.encode(events)
+        except ValueError as error:
+            up = self.up
+            self.fail("upstream_protocol_error", "" if up is None else up.pool.resource, str(error))
+            return
+        if failed is not None and not (passing is not None and self._begun):
+            self._fail_by(failed, now)
+            return
+        if not self._begun:
+            if not begun:
+                self._kept += out
+                if len(self._kept) > MAX_KEPT:
+                    up = self.up
+                    self.fail("upstream_protocol_error", "" if up is None else up.pool.resource, "no event for long")
+                return
+            self._begin_stream(now)
+            out = self._kept + out
+            self._kept = b""
+        if out:
+            self._last_at = now
+            self.answer_bytes += len(out)
+            if self._share is not None:
+                self._share.add(out, now)
+            self.down.transport.write(chunk(out) if self.head.minor else out)
+        if failed is not None:  # the target has said so itself, in the client's dialect
+            self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
+
+    def _look_at(self, events: list[Event]) -> Failed | None:
+        """What these say of the whole answer: its usage, its end. Returns: an error, if one is among them."""
+        for event in events:
+            kind = event.kind
+            if kind == message.DELTA:
+                self._said_bytes += len(event.text)
+            elif kind in (message.START, message.FINISH):
+                usage = event.usage
+                if usage is not None:
+                    self.usage = usage
+                if kind == message.FINISH:
+                    self._stopped = True
+            elif kind == message.FAILURE:
+                return Failed(500, event.name or message.INTERNAL, event.text)
+        return None
+
+    def _is_begun(self, events: list[Event]) -> bool:
+        """Is one of these more than a greeting?"""
+        for event in events:  # not any(): a generator is an object for mypyc
+            kind = event.kind
+            if kind != message.START and kind != message.PING:
+                return True
+        return False
+
+    def _begin_stream(self, now: float) -> None:
+        """The first event is here: from now on it is this target's answer."""
+        self._first_event(now)
+        held = self.held
+        if held is not None and held.watcher is not None:
+            held.hear(self)
+        if self._share is not None:
+            self._share.begin(True)
+        self._open_stream()
+
+    def _first_event(self, now: float) -> None:
+        """From now on it is this target's answer."""
+        self._begun = True
+        self.first_event_at = now
+        second = self._second
+        if second is not None:
+            self._second = None
+            second.cancel(now)
+        plan = self.plan
+        if plan is not None and plan.hedge is not None:
+            plan.hedge.answered(now - (self.queued_at or now), now)
+        if self.tries is not None:
+            self.tries.answered(self, now)
+
+    def _open_stream(self) -> None:
+        """Write the head of a stream, once."""
+        if self._head_sent:
+            return
+        self._head_sent = True
+        self.answer_started = True
+        self.status = 200
+        down = self.down
+        self.keep_alive = down.may_keep(self) and self.head.minor == 1
+        down.transport.write(answer_start(200, -1, self._lines(), self.keep_alive, self.head.minor, self.request_id))
+
+    def beat(self, now: float) -> None:
+        """Nothing may have gone to the client for a while: say that we are still there."""
+        pulse = self._pulse
+        if self.ended or pulse is None:
+            return
+        keepalive_s = self.models.keepalive_s
+        if now - self._last_at >= keepalive_s:
+            self._open_stream()
+            self._last_at = now
+            if not self.down.write_blocked:
+                self.down.transport.write(chunk(COMMENT))
+        self.down.shard.wheel.schedule(pulse, self._last_at + keepalive_s)
+
+    # -- the end of an answer -----------------------------------------------------------------------------------------
+
+    def _all_came(self, now: float) -> None:
+        """The last byte of the target's answer is here."""
+        if self._passing is None and self._decoder is None:
+            self._whole_answer(now)
+        elif self._stopped:
+            self._end_stream(now)
+        else:
+            up = self.up
+            self.fail(
+                "upstream_truncated", "" if up is None else up.pool.resource, "the stream ended within its answer"
+            )
+
+    def _end_stream(self, now: float) -> None:
+        passing = self._passing
+        out = self._kept
+        self._kept = b""
+        if passing is not None:
+            self.usage = passing.usage
+            self._said_bytes = passing.output_bytes
+        else:
+            encoder = self._encoder
+            if encoder is not None:
+                out += encoder.end()
+        self._open_stream()
+        share = self._share
+        if share is not None:
+            share.add(out, now)
+            share.finish(self._begun, now)
+        if self.head.minor:
+            out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
+        if out:
+            self.down.transport.write(out)
+        self._complete(now)
+
+    def _whole_answer(self, now: float) -> None:
+        said = self._said
+        choice = self.choice
+        operation = self.operation
+        up = self.up
+        if said is None or choice is None or operation is None:
+            return
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+        if said.status >= 300:
+            self._fail_by(errors.decode_error(choice.dialect, said.status, body), now)
+            return
+        try:
+            if operation.dialect == choice.dialect and self.prompt is None:
+                self.usage = usage_of(operation.dialect, body)
+            else:
+                body = self._translated(choice, body)
+        except (ValueError, NotJson) as error:
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
+            return
+        self._first_event(now)
+        share = self._share
+        if share is not None:
+            share.begin(False)
+            share.add(body, now)
+            share.finish(True, now)
+        self._send(200, body)
+        self._complete(now)
+
+    def _translated(self, choice: Choice, body: bytes) -> bytes:
+        """A target's whole answer in the client's words. Raises: ValueError if it is none, NotJson."""
+        operation = self.operation
+        what = self._asked
+        peek = self.peek
+        assert operation is not None
+        assert what is not None
+        assert peek is not None
+        if what.embedding is not None:
+            body, self.usage = speech.vectors(body, what.embedding, peek.model)
+            return body
+        answer = speech.heard(choice.dialect, body, peek.model)
+        self.usage = answer.usage
+        prompt = self.prompt
+        if prompt is not None and prompt.settings.answer != "chat":
+            return prompt.answer(answer)
+        return speech.said(operation.dialect, answer, what)
+
+    def _send(self, status: int, body: bytes) -> None:
+        """Write a whole answer."""
+        down = self.down
+        self.status = status
+        self.answer_started = True
+        self.keep_alive = down.may_keep(self)
+        self.answer_bytes = len(body)
+        head = answer_start(status, len(body), self._lines(), self.keep_alive, self.head.minor, self.request_id)
+        down.transport.write(head if self.head.method == b"HEAD" else head + body)
+
+    def _lines(self) -> bytes:
+        """Field lines of the answer that say what edgeq has done with the request."""
+        lines = self.answer_lines
+        choice = self.choice
+        if choice is not None:
+            lines += choice.line
+        if self.dropped:
+            lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
+        return lines
+
+    # -- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def _fail_by(self, failed: Failed, now: float) -> None:
+        """The target has answered with an error."""
+        up = self.up
+        choice = self.choice
+        said = self._said
+        if up is None or choice is None:
+            return
+        verdict = judge(failed)
+        if verdict.rest_s:
+            choice.key.disable(verdict.detail, now + verdict.rest_s)
+        if verdict.reason:
+            wait_s = UNKNOWN
+            if said is not None:
+                after_s = retry_after_s(said)
+                wait_s = float(after_s) if after_s > 0 else UNKNOWN
+            self._whole_connection(now)
+            self.fail(verdict.reason, up.pool.resource, verdict.detail, wait_s)
+            return
+        # The client's own doing: he is told in his own words, whoever has found out.
+        operation = self.operation
+        assert operation is not None
+        body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+        if self._head_sent:
+            self._end_cut("", failed.message, now)
+            return
+        self._send(errors.status_of(operation.dialect, failed), body)
+        self._complete(now)
+
+    def _whole_connection(self, now: float) -> None:
+        """A refusal has come to its end: its connection is good for others."""
+        up = self.up
+        framer = self._answer_framer
+        if up is None or (framer is not None and not framer.done) or self._answer_remaining:
+            return
+        self.let_go(up)
+        if up.transport.get_write_buffer_size():
+            up.discard()
+        else:
+            up.pool.release(up, now)
+
+    def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = UNKNOWN, policy: str = "") -> None:
+        if self.ended:
+            return
+        if (
+            self._stage != COLLECT
+            and not self._begun
+            and reason not in _STAYS
+            and self._go_on(reason, resource, detail)
+        ):
+            return
+        if self._head_sent:
+            if REASONS[reason].status:
+                self.reason = reason
+                self.resource = resource
+                self._end_cut(reason, detail, monotonic())
+                return
+        super().fail(reason, resource, detail, retry_after_s, policy)
+
+    def _go_on(self, reason: str, resource: str, detail: str) -> bool:
+        """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
+        order = self._order
+        turns = self._turns
+        now = monotonic()
+        while turns < len(order) and not order[turns].is_open(now):
+            turns += 1
+        if turns >= len(order) or turns >= self.models.attempts or not self._turns or self.down.closing:
+            return False
+        if REASONS[reason].fault == "C":
+            return False
+        first = self.choice
+        if self.attempts and self.sent_at and first is not None and not self._takes_budget(first, now):
+            self._failed_by.append("retries are at their share of the traffic: retry_budget_exhausted")
+            return False
+        self._is_again = True
+        self._turns = turns
+        self.reason = reason
+        self.resource = resource
+        up = self.up
+        if up is not None:
+            self.blame(up.pool, reason)
+        self._drop_upstream()
+        self._failed_by.append(f"{reason} at {resource}")
+        self._forget_answer()
+        choice = order[turns]
+        self.leave_route(self.models.by(choice.upstream), now)
+        self._turn_to(choice, now)
+        return True
+
+    def _forget_answer(self) -> None:
+        """Nothing of a target's answer is of use."""
+        self._answer_kind = -1
+        self._answer_remaining = 0
+        self._answer_framer = None
+        self._passing = None
+        self._decoder = None
+        self._encoder = None
+        self._parts = []
+        self._held_bytes = 0
+        self._kept = b""
+        self._stopped = False
+        self._said = None
+
+    def _end_cut(self, reason: str, detail: str, now: float) -> None:
+        """The stream cannot go on: say so in the client's dialect, and end it."""
+        operation = self.operation
+        assert operation is not None
+        up = self.up
+        passing = self._passing
+        told = passing is not None and passing.failed is not None
+        if passing is not None:
+            self.usage = passing.usage
+            self._said_bytes = passing.output_bytes
+        if reason:
+            self.reason = reason
+            if not self.resource and up is not None:
+                self.resource = up.pool.resource
+            if up is not None:
+                self.blame(up.pool, reason)
+        self._drop_upstream()
+        out = b""
+        if not told:
+            failed = failed_of(reason or "upstream_error", detail, "")
+            out = errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+        if self.head.minor:
+            out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
+        if out:
+            self.down.transport.write(out)
+        self._end(now)
+        self.down.exchange_done(self, now)
+
+    def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
+        operation = self.operation
+        dialect = OPENAI if operation is None else operation.dialect
+        if self._failed_by:
+            detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"
+        failed = failed_of(reason, detail, self._param)
+        self.status = errors.status_of(dialect, failed)
+        body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
+        return spoken(
+            self.status,
+            body,
+            reason,
+            resource,
+            detail,
+            self.request_id,
+            self.down.shard.forward.node,
+            self.keep_alive,
+            self.head.method == b"HEAD",
+            retry_after_s,
+            self.answer_lines,
+        )
+
+    def connect_failed(self, reason: str, pool: Pool) -> None:
+        tracer = self.down.shard.tracer
+        if tracer is not None:
+            tracer.not_connected(self, self, pool, reason)
+        if not self._tries().after_dial(self, pool):
+            self.fail(reason, pool.resource, "")
+
+    def no_answer(self) -> None:
+        up = self.up
+        if up is not None:
+            self.fail("upstream_timeout", up.pool.resource, "llm.first_token passed")
+
+    def upstream_ended(self, clean: bool) -> None:
+        up = self.up
+        if up is None:
+            return
+        now = monotonic()
+        if self._stopped or (self._answer_kind == UNTIL_CLOSE and clean):
+            up.reusable = False
+            self._all_came(now)
+            return
+        reason = "upstream_reset" if self._said is None else "upstream_truncated"
+        self.blame(up.pool, reason)
+        self.up = None
+        up.exchange = None
+        what = "before its answer" if self._said is None else "within its answer"
+        self.fail(reason, up.pool.resource, f"the provider closed the connection {what}")
+
+    def must_reset(self) -> bool:
+        return self._head_sent and self.head.minor == 0
+
+    # -- the client leaves --------------------------------------------------------------------------------------------
+
+    def client_gone(self) -> None:
+        drain_s = self.models.drain_s
+        now = monotonic()
+        share = self._share
+        is_wanted = share is not None and not self.ended and share.go_on_without_client(now)
+        if self.ended or self._left or not (is_wanted or (drain_s and self.up is not None)):
+            super().client_gone()
+            return
+        # Others wait for it; or what has been paid for is read to its end, for what it says of its usage.
+        self._left = True
+        if is_wanted:
+            drain_s = NEVER
+        self.reason = "client_gone"
+        self.resource = self.down.settings.resource
+        self.deadline_at = min(self.deadline_at, now + drain_s)
+        self.down = self.down.detach(self)
+        up = self.up
+        if up is not None:
+            up.transport.resume_reading()
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        """Settle the account, whoever has ended it."""
+        peek = self.peek
+        plan = self.plan
+        if peek is None or plan is None:
+            return
+        usage = self.usage
+        passing = self._passing
+        if passing is not None:
+            usage = passing.usage
+            self._said_bytes = passing.output_bytes
+        bill = self.bill
+        if self._said is not None and self._begun:
+            # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
+            estimate = bill.estimate
+            if usage.input < 0 and estimate is not None:
+                usage.input = estimate.input
+            if usage.output < 0:
+                usage.output = self._said_bytes // 4
+        self.usage = usage
+        first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
+        sent = self.attempts > 0
+        status = self.status
+        bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, now - self.begun_at, first_s, now)
+
+    def _end(self, now: float) -> None:
+        if self.ended:
+            return
+        pulse = self._pulse
+        if pulse is not None:
+            self._pulse = None
+            pulse.exchange = None
+            self.down.shard.wheel.remove(pulse)
+        clock = self._clock
+        if clock is not None:
+            self._clock = None
+            clock.exchange = None
+            self.down.shard.fine_wheel.remove(clock)
+        second = self._second
+        if second is not None:
+            self._second = None
+            second.cancel(now)
+        self._count_no_more()
+        self._settle(now)
+        share = self._share
+        if share is not None:
+            self._share = None
+            share.end(self.reason not in _OWN_END, now)
+        if self._left:
+            self.status = 499
+            self.reason = "client_gone"
+        super()._end(now)
+        self.body = b""
+        self.sent_body = b""
+        self._asked = None
+        self._parts = []

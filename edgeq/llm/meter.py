@@ -1,0 +1,421 @@
+"""What one subject (a tenant, a virtual key, a model, a model at a provider's key, a prompt) may use, and has used: in
+requests and tokens a minute, in requests at once, and in money a day or month. Machine-wide.
+
+    ask -------> 0.0: it may; else why not, and how long until it may
+    charge ----> reserved: what the request is expected to use
+    settle ----> what it has used instead; the rest is paid back, or the debt charged, and carried over
+
+A limit of N tokens a minute is a bucket of N tokens that fills evenly, as providers have it: the generic cell rate
+algorithm of policy/rate.py, with the cost in time (tokens x minute / N) in the table that all workers share. It never
+lets in more than N + N x t/60 in any time t, and after settling it is exact, whatever was expected.
+
+A request that needs more than the whole bucket: if by its input alone, it never fits, and waiting does not help, as
+OpenAI says it ("Request too large"). If only together with its output, which is a guess, it is let in alone, once the
+bucket is full, and what it needs beyond that is a debt (Guava's limiter lets such a one in, too, and the next pays).
+
+Requests in flight and reserved money are this worker's numbers in its row of the board, so they vanish with it; two
+workers may admit at the same moment, so `concurrent` is passed by workers - 1 at most. Money that is spent stands in
+board/spent.py and outlives workers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.board.gcra_table import ArrivalTable
+from edgeq.board.keyed import Entry, KeyedCounts
+from edgeq.board.layout import METER_CELLS, METERS, Board, key_hash
+from edgeq.board.spent import SpentTable
+from edgeq.config.schema_llm import TokenLimits
+from edgeq.llm.estimate import Estimate
+from edgeq.worker.wheel import NEVER
+
+TENANT: Final = 0
+KEY: Final = 1
+MODEL: Final = 2
+TARGET: Final = 3
+"""A model at a provider's key: the provider counts, too."""
+PROMPT: Final = 4
+TEAM: Final = 5
+KINDS: Final = ("tenant", "key", "model", "target", "prompt", "team")
+_CALLERS_OWN: Final = (True, True, False, False, True, True)
+
+REQUESTS: Final = 0
+TOKENS: Final = 1
+INPUT: Final = 2
+OUTPUT: Final = 3
+CONCURRENT: Final = 4
+BUDGET: Final = 5
+WHATS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "concurrent", "budget")
+
+MINUTE_NS: Final = 60_000_000_000
+_HEADROOM_NS: Final = 1_000_000_000
+"""Of a provider's limit: what has waited is sent evenly, but arrives a little unevenly, and its bucket must not be
+passed by ours. It costs nothing of the rate, only of the burst: 1.7 %."""
+_DEBT_NS: Final = 60 * MINUTE_NS
+"""No time of ours lies further ahead: a debt of an hour, of one answer of 128,000 tokens under a limit of 2,000."""
+_CONCURRENT_WAIT_S: Final = 1.0
+"""When a place comes free nobody knows."""
+
+_E_IN_FLIGHT: Final = 0
+_E_RESERVED: Final = 1
+
+
+class Books:
+    """Where one worker keeps and reads what the machine uses."""
+
+    __slots__ = ("arrivals", "day_until_s", "month_until_s", "others", "own", "spent", "wall_ahead_s")
+
+    def __init__(self, arrivals: ArrivalTable, board: Board | None = None, slot: int = 0) -> None:
+        """`arrivals`: the same for all of `policy.rate`. No board: this worker is alone."""
+        self.arrivals: ArrivalTable = arrivals
+        self.spent: SpentTable = SpentTable(board)
+        if board is None:
+            cells = memoryview(bytearray(8 * METER_CELLS * METERS)).cast("Q")
+            self.own: KeyedCounts = KeyedCounts(cells, 0, METERS, METER_CELLS)
+        else:
+            self.own = board.row(slot).meters
+        self.others: list[KeyedCounts] = []
+        """Of the other workers; entries hold this very list."""
+        self.wall_ahead_s: float = 0.0
+        """Unix seconds minus monotonic ones."""
+        self.day_until_s: int = 0
+        self.month_until_s: int = 0
+        """When they end, in unix seconds."""
+
+
+class Refusal:
+    """Who says no, and when to ask again."""
+
+    __slots__ = ("detail", "limit", "meter", "wait_s", "what")
+
+    def __init__(self, meter: Meter, what: int, limit: int, wait_s: float, detail: str) -> None:
+        self.meter: Meter = meter
+        self.what: int = what
+        """REQUESTS .. BUDGET."""
+        self.limit: int = limit
+        """In requests or tokens a minute, requests, or millionths of money."""
+        self.wait_s: float = wait_s
+        """NEVER: it does not help to wait."""
+        self.detail = detail
+
+    def reason(self) -> str:
+        """A token of edgeq.reasons."""
+        is_own = _CALLERS_OWN[self.meter.kind]
+        what = self.what
+        if what == BUDGET:
+            return "budget_exhausted" if is_own else "budget_exhausted_shared"
+        if what == CONCURRENT:
+            return "concurrency_limit_client" if is_own else "queue_full"
+        if self.wait_s >= NEVER:
+            return "request_over_limit"
+        if what == REQUESTS:
+            return "rate_limited" if is_own else "rate_limited_shared"
+        return "token_limit" if is_own else "token_limit_shared"
+
+    def resource(self) -> str:
+        """What it was refused by: ``tenant:tokens``, ``model/gpt-5:requests``."""
+        return f"{self.meter.resource}:{WHATS[self.what]}"
+
+
+class Allowance:
+    """So many requests or tokens a minute."""
+
+    __slots__ = ("_burst_ns", "configured", "cost_ns", "count", "headroom_ns", "heard", "key", "kind")
+
+    def __init__(self, kind: int, key: int, count: int, headroom_ns: int) -> None:
+        self.kind: int = kind
+        """REQUESTS, TOKENS, INPUT or OUTPUT."""
+        self.key: int = key
+        self.headroom_ns: int = headroom_ns
+        self._burst_ns: int = MINUTE_NS - headroom_ns
+        self.count: int = count
+        """A minute: the smaller one of the two that follow."""
+        self.configured: int = count
+        """0: none is."""
+        self.heard: int = 0
+        """What the provider says it is; 0: it does not."""
+        self.cost_ns: int = 0
+        """Of the last `ask`; nothing comes between it and its `charge`."""
+
+    def limit(self, configured: int, heard: int) -> None:
+        """Set the limit; one of the two is not 0."""
+        self.configured = configured
+        self.heard = heard
+        self.count = configured if heard == 0 or 0 < configured < heard else heard
+
+    def ask(self, table: ArrivalTable, amount: int, now_ns: int) -> int:
+        """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
+        cost_ns = amount * MINUTE_NS // self.count
+        self.cost_ns = cost_ns
+        burst_ns = self._burst_ns
+        if cost_ns > burst_ns:
+            cost_ns = burst_ns  # let in alone
+        known = table.get(self.key, now_ns + _DEBT_NS)
+        wait_ns = (known if known > now_ns else now_ns) + cost_ns - burst_ns - now_ns  # noqa: FURB136 - a call when compiled
+        return wait_ns if wait_ns > 0 else 0  # noqa: FURB136
+
+    def correct(self, table: ArrivalTable, charged_ns: int, amount: int, now_ns: int) -> None:
+        """It was so much, instead of what was charged."""
+        more_ns = amount * MINUTE_NS // self.count - charged_ns
+        if more_ns > 0:
+            table.charge(self.key, more_ns, now_ns)
+        elif more_ns < 0:
+            table.refund(self.key, -more_ns, now_ns)
+
+    def remaining(self, table: ArrivalTable, now_ns: int) -> int:
+        """What may be used at once."""
+        left_ns = MINUTE_NS - self.ahead_ns(table, now_ns)
+        return left_ns * self.count // MINUTE_NS if left_ns > 0 else 0
+
+    def ahead_ns(self, table: ArrivalTable, now_ns: int) -> int:
+        """How long until the bucket is full again."""
+        ahead_ns = table.get(self.key, now_ns + _DEBT_NS) - now_ns
+        return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136
+
+    def at_most(self, table: ArrivalTable, amount: int, now_ns: int) -> None:
+        """No more than so much is left: the provider says so."""
+        table.delay(self.key, now_ns + MINUTE_NS - amount * MINUTE_NS // self.count)
+
+
+class Meter:
+    """One subject in one worker."""
+
+    __slots__ = (
+        "_day_key",
+        "_entry",
+        "_hash",
+        "_month_key",
+        "allowances",
+        "books",
+        "concurrent",
+        "day_micro",
+        "in_flight",
+        "kind",
+        "limits",
+        "month_micro",
+        "name",
+        "pinned",
+        "refused",
+        "reserved_micro",
+        "resource",
+        "used_at",
+    )
+
+    def __init__(self, kind: int, name: str, limits: TokenLimits, books: Books) -> None:
+        """Args: kind is TENANT .. TEAM. The name of a tenant or key is not told in names of resources."""
+        self.kind: int = kind
+        self.name = name
+        self.resource = f"{KINDS[kind]}/{name}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
+        self.books: Books = books
+        self._hash: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
+        self._day_key: int = key_hash(b"llm day", KINDS[kind].encode(), name.encode())
+        self._month_key: int = key_hash(b"llm month", KINDS[kind].encode(), name.encode())
+        self._entry: Entry | None = None
+        self.limits: TokenLimits = limits
+        self.allowances: list[Allowance] = []
+        self.concurrent: int = 0
+        self.day_micro: int = 0
+        self.month_micro: int = 0
+        self.in_flight: int = 0
+        """Of this worker, as is the next."""
+        self.reserved_micro: int = 0
+        self.refused: int = 0
+        self.pinned: bool = False
+        """Somebody keeps it: the ledger must not let it go."""
+        self.used_at: float = 0.0
+        self._apply(limits)
+
+    def resize(self, limits: TokenLimits) -> None:
+        """Take over other limits; what runs and what was used stays counted. What has been let in is not cut."""
+        if limits != self.limits:
+            self._apply(limits)
+        self.limits = limits
+
+    def _apply(self, limits: TokenLimits) -> None:
+        self._allow(REQUESTS, limits.requests_per_minute)
+        self._allow(TOKENS, limits.tokens_per_minute)
+        self._allow(INPUT, limits.input_tokens_per_minute)
+        self._allow(OUTPUT, limits.output_tokens_per_minute)
+        self.concurrent = limits.concurrent
+        self.day_micro = int(limits.money_per_day * 1e6)
+        self.month_micro = int(limits.money_per_month * 1e6)
+        if self.concurrent or self.day_micro or self.month_micro:
+            self._open()
+        else:
+            self.close()
+
+    def _allow(self, kind: int, count: int) -> None:
+        known = self.allowance(kind)
+        if known is not None:
+            if count or known.heard:
+                known.limit(count, known.heard)
+            else:
+                self.allowances.remove(known)
+        elif count:
+            self._new_allowance(kind, count)
+
+    def _new_allowance(self, kind: int, count: int) -> Allowance:
+        headroom_ns = _HEADROOM_NS if self.kind == TARGET else 0
+        made = Allowance(kind, (self._hash ^ (kind + 1)) or 1, count, headroom_ns)
+        self.allowances.append(made)
+        return made
+
+    def allowance(self, kind: int) -> Allowance | None:
+        """The one of a kind, if there is a limit."""
+        for one in self.allowances:
+            if one.kind == kind:
+                return one
+        return None
+
+    def hear_limit(self, kind: int, count: int) -> None:
+        """The provider says what its limit is: the smaller one of it and ours holds from now on."""
+        known = self.allowance(kind)
+        if known is None:
+            made = self._new_allowance(kind, count)
+            made.limit(0, count)
+        elif known.heard != count:
+            known.limit(known.configured, count)
+
+    def _open(self) -> None:
+        if self._entry is None:
+            self._entry = Entry(self.books.own, self.books.others, self._hash, METER_CELLS - 2)
+            self._show(self._entry)
+
+    def close(self) -> None:
+        """Leave the board: nothing is counted there any more. The next reservation comes back to it."""
+        entry = self._entry
+        if entry is not None:
+            entry.close()
+            self._entry = None
+
+    def _show(self, entry: Entry) -> None:
+        entry.put(_E_IN_FLIGHT, self.in_flight)
+        entry.put(_E_RESERVED, self.reserved_micro)
+
+    # -- one request --------------------------------------------------------------------------------------------------
+
+    def ask(self, estimate: Estimate, now: float) -> Refusal | None:
+        """Would it be admitted now? Charges nothing. None: it would; else what keeps it for longest."""
+        now_ns = int(now * 1e9)
+        longest_ns = 0
+        longest: Allowance | None = None
+        table = self.books.arrivals
+        for one in self.allowances:
+            wait_ns = one.ask(table, _amount(one.kind, estimate), now_ns)
+            if one.cost_ns > MINUTE_NS and one.kind != OUTPUT and estimate.input > one.count:
+                return self._never(one, estimate)
+            if wait_ns > longest_ns:
+                longest_ns = wait_ns
+                longest = one
+        if self._entry is None and (self.concurrent or self.day_micro or self.month_micro):
+            self._open()
+        entry = self._entry
+        if entry is not None:
+            refusal = self._ask_entry(entry, estimate, now)
+            if refusal is not None:
+                return refusal
+        if longest is None:
+            return None
+        if longest.cost_ns > MINUTE_NS and estimate.input > longest.count and longest.kind != OUTPUT:
+            return self._never(longest, estimate)
+        amount = _amount(longest.kind, estimate)
+        what = WHATS[longest.kind].replace("_", " ")
+        detail = (
+            f"{amount} {what}, of {longest.count} a minute" if longest.kind else f"more than {longest.count} a minute"
+        )
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, detail)
+
+    def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
+        detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
+        return Refusal(self, one.kind, one.count, NEVER, detail)
+
+    def _ask_entry(self, entry: Entry, estimate: Estimate, now: float) -> Refusal | None:
+        limit = self.concurrent
+        if limit and self.in_flight + entry.others_total(_E_IN_FLIGHT) >= limit:
+            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} requests are in flight")
+        if estimate.cost_micro and (self.day_micro or self.month_micro):
+            books = self.books
+            wanted = estimate.cost_micro + self.reserved_micro + entry.others_total(_E_RESERVED)
+            limit = self.day_micro
+            if limit and wanted + books.spent.spent(self._day_key, books.day_until_s) > limit:
+                return self._too_dear(limit, estimate, books.day_until_s, now, "day")
+            limit = self.month_micro
+            if limit and wanted + books.spent.spent(self._month_key, books.month_until_s) > limit:
+                return self._too_dear(limit, estimate, books.month_until_s, now, "month")
+        return None
+
+    def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
+        wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
+        return Refusal(self, BUDGET, limit, wait_s, f"the budget of a {period} is {limit / 1e6:g}")
+
+    def begin(self, cost_micro: int, now: float) -> None:
+        """A request is in flight. Its allowances are charged by who reserves."""
+        self.in_flight += 1
+        self.reserved_micro += cost_micro
+        self.used_at = now
+        entry = self._entry
+        if entry is not None:
+            self._show(entry)
+
+    def end(self, reserved_micro: int, spent_micro: int, now: float) -> None:
+        """It is not any more, and has cost this."""
+        self.in_flight -= 1
+        self.reserved_micro -= reserved_micro
+        self.used_at = now
+        entry = self._entry
+        if entry is not None:
+            self._show(entry)
+            if spent_micro:
+                books = self.books
+                now_s = int(now + books.wall_ahead_s)
+                if self.day_micro:
+                    books.spent.add(self._day_key, books.day_until_s, spent_micro, now_s)
+                if self.month_micro:
+                    books.spent.add(self._month_key, books.month_until_s, spent_micro, now_s)
+
+    # -- for people ---------------------------------------------------------------------------------------------------
+
+    def machine_in_flight(self) -> int:
+        """Requests of all workers; of this one only, if nothing limits them."""
+        entry = self._entry
+        return self.in_flight + (0 if entry is None else entry.others_total(_E_IN_FLIGHT))
+
+    def spent_at_least(self, day_micro: int, month_micro: int, now: float) -> None:
+        """What the store of accounts knows to be spent in the day and the month that run."""
+        books = self.books
+        now_s = int(now + books.wall_ahead_s)
+        books.spent.at_least(self._day_key, books.day_until_s, day_micro, now_s)
+        books.spent.at_least(self._month_key, books.month_until_s, month_micro, now_s)
+
+    def spent_micro(self) -> tuple[int, int]:
+        """In this day, and in this month, as far as there is a budget of either."""
+        books = self.books
+        day = books.spent.spent(self._day_key, books.day_until_s)
+        return day, books.spent.spent(self._month_key, books.month_until_s)
+
+    def snapshot(self, now: float) -> dict[str, object]:
+        """What is limited, what is left, who holds it."""
+        now_ns = int(now * 1e9)
+        table = self.books.arrivals
+        day, month = self.spent_micro()
+        return {
+            "meter": KINDS[self.kind],
+            "name": self.name,
+            "limits": {WHATS[one.kind]: one.count for one in self.allowances},
+            "remaining": {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances},
+            "heard": {WHATS[one.kind]: one.heard for one in self.allowances if one.heard},
+            "in_flight": self.machine_in_flight(),
+            "concurrent": self.concurrent,
+            "spent_day": day / 1e6,
+            "spent_month": month / 1e6,
+            "refused": self.refused,
+        }
+
+
+def _amount(kind: int, estimate: Estimate) -> int:
+    if kind == TOKENS:
+        return estimate.input + estimate.output
+    if kind == REQUESTS:
+        return 1
+    return estimate.input if kind == INPUT else estimate.output

@@ -1,0 +1,174 @@
+"""Who answers for a model: its targets, each at each of its provider's keys, in the order in which they are asked.
+
+    model --> Choice (target, key) --> upstream, with its limits, queue, breaker and pools
+
+Built anew with each configuration; what must outlive a reload (a key that is out of order, what was learned) stands in
+`KeyState`, which is kept by name.
+"""
+
+from __future__ import annotations
+
+from random import expovariate
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from edgeq.config.schema_llm import TokenLimits
+    from edgeq.llm.price import Tariff
+    from edgeq.policy.hedge import HedgePolicy
+    from edgeq.policy.retry import RetryBudget
+    from edgeq.upstream.upstream import Upstream
+
+ORDERED: Final = 0
+WEIGHTED: Final = 1
+
+
+class KeyState:
+    """What a worker knows of one key of a provider. Times are monotonic seconds."""
+
+    __slots__ = ("disabled_until", "name", "why")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """Of the upstream."""
+        self.disabled_until: float = 0.0
+        """The provider does not take the key, or it has no money: nobody is sent there before."""
+        self.why = ""
+
+    def disable(self, why: str, until: float) -> None:
+        """Send nobody there for now."""
+        self.why = why
+        self.disabled_until = until
+
+
+class Choice:
+    """One target at one key."""
+
+    __slots__ = (
+        "budget",
+        "dialect",
+        "head",
+        "key",
+        "line",
+        "max_tokens",
+        "model",
+        "name",
+        "path",
+        "provider",
+        "target",
+        "tariff",
+        "upstream",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        target: int,
+        provider: str,
+        dialect: str,
+        model: str,
+        path: bytes,
+        head: bytes,
+        upstream: Upstream,
+        key: KeyState,
+        weight: int,
+        tariff: Tariff,
+        max_tokens: int,
+        budget: RetryBudget | None,
+    ) -> None:
+        self.name = name
+        """PROVIDER/MODEL, as people are told of it."""
+        self.target: int = target
+        """Its place in the model's list: the keys of one target have the same."""
+        self.provider = provider
+        self.dialect = dialect
+        self.model = model
+        """As the provider calls it."""
+        self.path = path
+        """Before what the dialect says: "/v1"."""
+        self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
+        self.head = head
+        """Field lines of every request, each with its CRLF; the key is one of them."""
+        self.upstream: Upstream = upstream
+        self.key: KeyState = key
+        self.weight: int = weight
+        self.tariff: Tariff = tariff
+        self.max_tokens: int = max_tokens
+        self.budget: RetryBudget | None = budget
+        """Of the upstream: how many of what it has failed may be sent once more, wherever."""
+
+    def is_open(self, now: float) -> bool:
+        """May somebody be sent there, as far as is known?"""
+        if now < self.key.disabled_until:
+            return False
+        breaker = self.upstream.breaker
+        return breaker is None or not breaker.is_shut(now)
+
+    def has_room(self) -> bool:
+        """Would a request be sent at once?"""
+        upstream = self.upstream
+        return not upstream.limited or upstream.bulkhead.places() > 0
+
+
+class ModelPlan:
+    """One model. `choices` in the order of the file: target by target, key by key."""
+
+    __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "name")
+
+    def __init__(
+        self,
+        name: str,
+        balance: int,
+        choices: list[Choice],
+        degrade: str,
+        hedge: HedgePolicy | None,
+        limits: TokenLimits,
+    ) -> None:
+        self.name = name
+        self.balance: int = balance
+        self.choices: list[Choice] = choices
+        self.degrade = degrade
+        """Name of the model to turn to while none of these has room; empty: none."""
+        self.hedge: HedgePolicy | None = hedge
+        self.limits: TokenLimits = limits
+        """Of all its requests together."""
+
+    def order(self, now: float) -> list[Choice]:
+        """In which order to ask. Keys of a target are drawn by their weight, and so are targets that are balanced; who
+        has no room comes behind who has, and last who cannot answer (out of order, breaker open).
+
+        The draw: a weighted sample without replacement is the order of exponential variables with these rates
+        (Efraimidis and Spirakis, 2006).
+        """
+        choices = self.choices
+        if len(choices) == 1:
+            return choices
+        ranked: list[tuple[int, int, float, int]] = []
+        for number, choice in enumerate(choices):
+            rank = 0 if choice.has_room() else 1
+            if not choice.is_open(now):
+                rank = 2
+            group = choice.target if self.balance == ORDERED else 0
+            ranked.append((rank, group, expovariate(choice.weight), number))
+        ranked.sort()
+        return [choices[one[3]] for one in ranked]
+
+    def is_saturated(self, now: float) -> bool:
+        """Would a request have to wait, whoever is asked?"""
+        return not any(choice.is_open(now) and choice.has_room() for choice in self.choices)
+
+
+class Models:
+    """All models of a configuration, by name and alias."""
+
+    __slots__ = ("_by_name", "names")
+
+    def __init__(self, plans: list[ModelPlan], aliases: dict[str, str]) -> None:
+        self._by_name: dict[str, ModelPlan] = {plan.name: plan for plan in plans}
+        self.names: list[str] = sorted([*self._by_name, *aliases])
+        for alias, name in aliases.items():
+            self._by_name[alias] = self._by_name[name]
+
+    def find(self, name: str) -> ModelPlan | None:
+        """The model that is called so, or has this alias."""
+        return self._by_name.get(name)

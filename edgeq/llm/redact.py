@@ -1,0 +1,72 @@
+"""Prompts and answers without what nobody should find in a log: keys, addresses, numbers of cards and accounts.
+
+It masks what looks like one, and leaves the rest. That is a net and no wall: a password in plain words passes.
+
+    keys       sk-.., eq-.., ghp_.., AKIA.., "Bearer ..", JSON web tokens, PEM blocks
+    addresses  of mail
+    cards      13 to 19 digits that pass Luhn's test, with blanks or dashes between them
+    IBAN       by its check digits (ISO 13616: the number, rearranged, leaves 1 when divided by 97)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+KEY: Final = "[key]"
+MAIL: Final = "[mail]"
+CARD: Final = "[card]"
+IBAN: Final = "[iban]"
+
+_KEYS: Final = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|\b(?:sk|pk|rk|eq|xox[abprs]|glpat|hf|gsk|pplx|r8)[-_][\w-]{12,}"
+    r"|\bgh[opsur]_\w{16,}|\bgithub_pat_\w{20,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\bAIza[\w-]{30,}",
+    re.ASCII | re.DOTALL,
+)
+_BEARER: Final = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.ASCII | re.IGNORECASE)
+_MAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b", re.ASCII)
+_CARD: Final = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])", re.ASCII)
+_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.ASCII)
+
+
+def redacted(text: str) -> str:
+    """The text with masks."""
+    text = _KEYS.sub(KEY, text)
+    text = _BEARER.sub(rf"\1\2{KEY}", text)
+    text = _MAIL.sub(MAIL, text)
+    text = _IBAN.sub(_masked_iban, text)
+    return _CARD.sub(_masked_card, text)
+
+
+def _masked_card(found: re.Match[str]) -> str:
+    digits = found[0].replace(" ", "").replace("-", "")
+    return CARD if is_luhn(digits) else found[0]
+
+
+def is_luhn(digits: str) -> bool:
+    """Does a number pass Luhn's test (ISO/IEC 7812-1, annex B)?"""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if place % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def _masked_iban(found: re.Match[str]) -> str:
+    # What follows in capitals may have been taken for a part of it: the longest beginning that is one, is masked.
+    text = found[0]
+    for end in range(len(text), 14, -1):
+        number = text[:end].replace(" ", "")
+        if len(number) >= 15 and text[end - 1] != " " and is_iban(number):
+            return IBAN + text[end:]
+    return text
+
+
+def is_iban(number: str) -> bool:
+    """Are the check digits right?"""
+    digits = "".join(str(int(one, 36)) for one in number[4:] + number[:4])
+    return int(digits) % 97 == 1

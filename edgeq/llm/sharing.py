@@ -1,0 +1,138 @@
+"""One exchange's part in an answer that several get: it leads, for itself and for others, or it follows.
+
+    sought --stored--> answered from the cache
+           --in flight--> it follows: what the leader sends is written here, too, as far as this client takes it
+           --neither--> it leads: what it sends is recorded
+
+The flight (`flight.py`) decides who is what; here it is done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeq.llm.exchange import ModelExchange
+    from edgeq.llm.flight import Flight, Seat
+    from edgeq.llm.prompt_cache import PromptCache
+
+STREAM = b"text/event-stream"
+WHOLE = b"application/json"
+
+
+class Share:
+    """Of one exchange, until it has ended. A `Party` of the flight."""
+
+    __slots__ = ("_parts", "exchange", "flight", "seat")
+
+    def __init__(self, exchange: ModelExchange) -> None:
+        self.exchange: ModelExchange = exchange
+        self.flight: Flight | None = None
+        """The one that it leads."""
+        self.seat: Seat | None = None
+        """In the one that it follows."""
+        self._parts: list[bytes] = []
+        """Of a whole answer that is followed: its length must be known before it is written."""
+
+    def enter(self, cache: PromptCache, key: bytes) -> bool:
+        """Follow whoever asks the same just now, or lead. Returns: whether it follows."""
+        self.seat = cache.join(key, self)
+        if self.seat is None:
+            self.flight = cache.lead(key, self)
+            return False
+        return True
+
+    # -- as leader ----------------------------------------------------------------------------------------------------
+
+    def begin(self, streams: bool) -> None:
+        """A good answer begins."""
+        flight = self.flight
+        if flight is not None:
+            flight.begin(200, STREAM if streams else WHOLE)
+
+    def add(self, data: bytes, now: float) -> None:
+        """Bytes of it, as they are sent."""
+        flight = self.flight
+        if flight is not None and not flight.add(data, now):
+            self.exchange.hold_back()
+
+    def finish(self, good: bool, now: float) -> None:
+        """It is complete."""
+        flight = self.flight
+        if flight is not None:
+            self.flight = None
+            flight.finish(good, now)
+
+    def go_on_without_client(self, now: float) -> bool:
+        """The leader's client has left. Returns: whether others still want the answer."""
+        flight = self.flight
+        return flight is not None and flight.leave(now)
+
+    def end(self, failed: bool, now: float) -> None:
+        """The exchange has ended. `failed`: by the upstream."""
+        flight = self.flight
+        if flight is not None:
+            self.flight = None
+            flight.lost(failed, now)
+        self._leave(now)
+
+    def _leave(self, now: float) -> None:
+        seat = self.seat
+        if seat is not None:
+            self.seat = None
+            seat.leave(now)
+
+    # -- as follower: what the flight says ----------------------------------------------------------------------------
+
+    def more(self, now: float) -> None:
+        """There is something to take, or the end has come."""
+        seat = self.seat
+        if seat is None:
+            return
+        exchange = self.exchange
+        is_whole = seat.flight.content_type == WHOLE
+        while is_whole or not exchange.down.write_blocked:
+            data = seat.take()
+            if not data:
+                break
+            if is_whole:
+                self._parts.append(data)
+                continue
+            exchange.pass_on(data, now)
+            if self.seat is not seat:
+                return
+        if not seat.has_ended():
+            return
+        self._leave(now)
+        if is_whole:
+            exchange.answer_shared(b"".join(self._parts), now)
+        else:
+            exchange.end_shared(now)
+
+    def lead(self, now: float) -> None:
+        """Who led has failed, and this is to ask in its place."""
+        seat = self.seat
+        if seat is not None:
+            self.seat = None
+            self.flight = seat.flight
+            self.exchange.go_alone(now)
+
+    def alone(self, now: float) -> None:
+        """There is nobody to follow any more."""
+        self.seat = None
+        self.exchange.go_alone(now)
+
+    def broken(self, reason: str, now: float) -> None:
+        """A part has come, and there will be no more."""
+        self.seat = None
+        exchange = self.exchange
+        exchange.fail("upstream_truncated", exchange.own_resource(), f"the answer was another's, too: {reason}")
+
+    def unwanted(self, now: float) -> None:
+        """Its client has left, and all who followed have, too."""
+        self.flight = None
+        self.exchange.drop_unwanted()
+
+    def resume(self) -> None:
+        """Those who follow have caught up."""
+        self.exchange.resume_answer()

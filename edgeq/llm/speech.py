@@ -1,0 +1,123 @@
+"""What a client says, in the words of a target, and what the target answers, in the client's.
+
+The dialects know how; here stands which of them is meant, and where a target is asked. Embeddings are no chat and have
+words of their own; the responses of OpenAI's newer API are chats of a provider.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from edgeq.llm.dialects import anthropic, embeddings, gemini, openai_chat, responses
+from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
+from edgeq.llm.message import Answer, Losses, Request, Unmappable, Usage
+from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMINI, RESPONSES, Operation
+
+if TYPE_CHECKING:
+    from edgeq.llm.dialects.embeddings import EmbeddingRequest
+    from edgeq.llm.shapes import Peek
+
+_OPENAI_PATHS: Final = {CHAT: b"/chat/completions", EMBEDDINGS: b"/embeddings"}
+_ANTHROPIC_PATHS: Final = {CHAT: b"/messages", COUNT_TOKENS: b"/messages/count_tokens"}
+_GEMINI_NAMES: Final = {CHAT: "chat", EMBEDDINGS: "embeddings"}
+
+
+class Asked:
+    """A request that was taken apart: for an answer, or for embeddings."""
+
+    __slots__ = ("embedding", "request")
+
+    def __init__(self, request: Request | None, embedding: EmbeddingRequest | None) -> None:
+        self.request: Request | None = request
+        self.embedding: EmbeddingRequest | None = embedding
+
+
+def asked(operation: Operation, body: bytes) -> Asked:
+    """Take a request apart. Raises: Unmappable for what makes no sense in its own dialect."""
+    if operation.kind == EMBEDDINGS:
+        return Asked(None, embeddings.decode_request(body))
+    dialect = operation.dialect
+    if dialect == ANTHROPIC:
+        return Asked(anthropic.decode_request(body), None)
+    if dialect == RESPONSES:
+        return Asked(responses.decode_request(body), None)
+    return Asked(openai_chat.decode_request(body), None)
+
+
+def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int) -> bytes:
+    """The body for a target of this dialect, which calls the model so. Raises: Unmappable."""
+    embedding = what.embedding
+    if embedding is not None:
+        if dialect != GEMINI:
+            raise Unmappable("model", "this model's provider has no embeddings")
+        embedding.model = model
+        return embeddings.encode_gemini(embedding, losses)
+    request = what.request
+    assert request is not None
+    request.model = model
+    if dialect == ANTHROPIC:
+        return anthropic.encode_request(request, losses, max_tokens)
+    if dialect == GEMINI:
+        return gemini.encode_request(request, losses, max_tokens)
+    return openai_chat.encode_request(request, losses, max_tokens)
+
+
+def path_of(dialect: str, operation: Operation, model: str, stream: bool) -> bytes:
+    """Where a target of this dialect is asked for it, below its base path. Raises: KeyError if it is nowhere."""
+    if dialect == GEMINI:
+        return gemini.path(model, _GEMINI_NAMES[operation.kind], stream).encode()
+    return (_ANTHROPIC_PATHS if dialect == ANTHROPIC else _OPENAI_PATHS)[operation.kind]
+
+
+def vectors(body: bytes, embedding: EmbeddingRequest, model: str) -> tuple[bytes, Usage]:
+    """Gemini's embeddings as OpenAI's, and what they have used. Raises: ValueError if they are none."""
+    found = embeddings.decode_gemini(body, embedding)
+    found.model = found.model or model
+    return embeddings.encode_answer(found, embedding), Usage(found.input_tokens, 0)
+
+
+def heard(dialect: str, body: bytes, model: str) -> Answer:
+    """A target's whole answer. `model`: what it is called where the target does not say. Raises: ValueError."""
+    if dialect == ANTHROPIC:
+        found = anthropic.decode_answer(body)
+    elif dialect == GEMINI:
+        found = gemini.decode_answer(body)
+    else:
+        found = openai_chat.decode_answer(body)
+    found.model = found.model or model
+    found.created = found.created or int(time())
+    return found
+
+
+def said(dialect: str, answer: Answer, what: Asked) -> bytes:
+    """It in the words of a client of this dialect."""
+    request = what.request
+    if dialect == ANTHROPIC:
+        return anthropic.encode_answer(answer, request)
+    if dialect == RESPONSES:
+        return responses.encode_answer(answer, request)
+    return openai_chat.encode_answer(answer, request)
+
+
+def decoder(dialect: str) -> StreamDecoder:
+    """For the stream of a target of this dialect."""
+    if dialect == ANTHROPIC:
+        return anthropic.StreamDecoder()
+    if dialect == GEMINI:
+        return gemini.StreamDecoder()
+    return openai_chat.StreamDecoder()
+
+
+def encoder(dialect: str, peek: Peek, input_tokens: int, request_id: bytes) -> StreamEncoder:
+    """For the stream of a client of this dialect. `input_tokens`: about as many as the request has."""
+    now_s = int(time())
+    made: StreamEncoder
+    if dialect == ANTHROPIC:
+        made = anthropic.StreamEncoder(peek.model, True, input_tokens, now_s)
+    elif dialect == RESPONSES:
+        made = responses.StreamEncoder(peek.model, True, input_tokens, now_s)
+    else:
+        made = openai_chat.StreamEncoder(peek.model, peek.wants_usage, input_tokens, now_s)
+    made.request_id = request_id.decode("latin-1")
+    return made

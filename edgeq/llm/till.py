@@ -1,0 +1,172 @@
+"""Who asks, what he may use, and what he has used: the account of one request, from its key to its settling.
+
+    identify: key -> account, its tenant     -> a reason of refusal, or none
+    reserve:  all limits that concern it     -> a Refusal, or what is expected is reserved
+    settle:   what was used and cost         -> limits, the store of usage, and what is learned for the next estimate
+
+Without [accounts] there is nobody to know: the tenant is whom [tenant] names. Without limits nothing is reserved.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Final
+
+from edgeq.llm.account import EXPIRED, NO_LIMITS, REPLACED, REVOKED, Account
+from edgeq.llm.accounts import MESSAGES, AccountsHolder
+from edgeq.llm.affinity import Affinity
+from edgeq.llm.estimate import Estimate, Estimator
+from edgeq.llm.ledger import Ledger, Reservation, reserve
+from edgeq.llm.message import Usage
+from edgeq.llm.meter import KEY, MODEL, PROMPT, TEAM, TENANT, Meter, Refusal
+from edgeq.policy.tenant import credential_of
+
+if TYPE_CHECKING:
+    from edgeq.config.schema_llm import Prompt, TokenLimits
+    from edgeq.llm.plan import Choice, ModelPlan
+    from edgeq.wire.head import RequestHead
+
+_KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM}
+_REASONS: Final = {REVOKED: "key_revoked", EXPIRED: "key_expired", REPLACED: "key_expired"}
+
+
+class Till:
+    """What one worker needs for that."""
+
+    __slots__ = ("accounts", "affinity", "estimator", "ledger")
+
+    def __init__(self, accounts: AccountsHolder, ledger: Ledger) -> None:
+        self.accounts: AccountsHolder = accounts
+        self.ledger: Ledger = ledger
+        self.estimator: Estimator = Estimator()
+        self.affinity: Affinity = Affinity()
+
+
+class Bill:
+    """Of one request."""
+
+    __slots__ = ("account", "detail", "estimate", "key_id", "meters", "reservation", "tenant", "till")
+
+    def __init__(self, till: Till, tenant: bytes) -> None:
+        """`tenant`: as [tenant] has found it."""
+        self.till: Till = till
+        self.tenant: bytes = tenant
+        self.account: Account | None = None
+        self.key_id = ""
+        self.detail = ""
+        """Of the last refusal."""
+        self.meters: list[Meter] = []
+        self.estimate: Estimate | None = None
+        self.reservation: Reservation | None = None
+
+    def identify(self, head: RequestHead) -> str:
+        """Find out who asks. Returns: a token of edgeq.reasons if he may not ask."""
+        accounts = self.till.accounts.current
+        if not accounts.is_on:
+            return ""
+        secret = credential_of(head)
+        if not secret:
+            self.detail = "give a key in Authorization: Bearer, or in x-api-key"
+            return "key_missing"
+        account = accounts.find(secret)
+        verdict = accounts.verdict(account, time())
+        if verdict or account is None:
+            self.detail = MESSAGES[verdict]
+            return _REASONS.get(verdict, "key_unknown")
+        self.account = account
+        self.key_id = account.id
+        self.tenant = account.tenant.encode()
+        return ""
+
+    def may_use(self, model: str) -> bool:
+        """Is the model one of the account's?"""
+        account = self.account
+        return account is None or account.allows(model)
+
+    def weight(self) -> float:
+        """The tenant's share in fair queues."""
+        return self.till.accounts.current.weights.get(self.tenant, 1.0)
+
+    def reserve(
+        self,
+        plan: ModelPlan,
+        choice: Choice,
+        route: str,
+        of_tenant: TokenLimits,
+        prompt: Prompt | None,
+        body: bytes,
+        max_tokens: int,
+        answers: int,
+        speaks: bool,
+        now: float,
+    ) -> Refusal | None:
+        """Reserve what is expected of it, or say why not.
+
+        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is;
+        max_tokens, answers as the request says (0 and 1 if it does not); speaks: the model will say something, as for
+        embeddings it does not.
+        """
+        till = self.till
+        ledger = till.ledger
+        account = self.account
+        meters = self.meters
+        if account is not None:
+            for subject, limits in till.accounts.current.limits(account):
+                kind, _, name = subject.partition("/")
+                meters.append(ledger.meter(_KINDS[kind], name, limits))
+        if of_tenant != NO_LIMITS:
+            meters.append(ledger.meter(TENANT, f"{route}:{self.tenant.decode('latin-1')}", of_tenant))
+        if prompt is not None and prompt.limits != NO_LIMITS:
+            meters.append(ledger.meter(PROMPT, f"{prompt.name}:{self.tenant.decode('latin-1')}", prompt.limits))
+        if plan.limits != NO_LIMITS:
+            meters.append(ledger.meter(MODEL, plan.name, plan.limits))
+        usual = choice.max_tokens if speaks else 0
+        estimate = till.estimator.estimate(plan.name, self.tenant, body, max_tokens, usual, answers)
+        estimate.cost_micro = choice.tariff.expected(estimate.input, estimate.output)
+        self.estimate = estimate
+        if not meters:
+            return None
+        found = reserve(meters, estimate, now)
+        if isinstance(found, Refusal):
+            return found
+        self.reservation = found
+        return None
+
+    def settle(
+        self,
+        model: str,
+        choice: Choice | None,
+        usage: Usage,
+        answers: int,
+        sent: bool,
+        status: int,
+        seconds: float,
+        first_s: float,
+        now: float,
+    ) -> int:
+        """The request has ended: give back what it did not use, and write down what it did.
+
+        Args: sent: a provider has had it; first_s: to the first event, -1.0 if there was none. Returns: what it cost,
+        in millionths.
+        """
+        reservation = self.reservation
+        used = sent and (usage.input >= 0 or usage.output >= 0)
+        cost_micro = 0
+        if used and choice is not None:
+            cost_micro = choice.tariff.of_usage(usage)
+        if reservation is not None:
+            self.reservation = None
+            if used:
+                reservation.settle(usage, cost_micro, now)
+            else:
+                reservation.cancel(now, sent)
+        estimate = self.estimate
+        if used and estimate is not None and status == 200:
+            self.till.estimator.learn(estimate, usage, answers)
+        accounts = self.till.accounts
+        if accounts.current.is_on and self.account is not None:
+            name = choice.name if choice is not None else ""
+            accounts.usage.record(
+                self.tenant.decode("latin-1"), self.key_id, model, name, usage, cost_micro, status, seconds, first_s
+            )
+        return cost_micro

@@ -1,0 +1,141 @@
+"""Commands of accounts, on a store without a supervisor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.admin.command import Answer, Found
+from edgeq.admin.commands import find_text
+from edgeq.cli.store_control import answer
+from edgeq.llm.account import Entry
+from edgeq.llm.store_io import Store
+from edgeq.llm.sums import day_of
+from tests.admin.test_commands import run
+from tests.support.fake_control import FakeControl
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    path = tmp_path / "s"
+    Store(str(path)).close()
+    return str(path)
+
+
+def ask(store: str, words: str) -> Any:
+    """The body of an answer that went well."""
+    found = said(store, words)
+    assert found.status == 200, found.body
+    return found.body
+
+
+def said(store: str, words: str) -> Answer:
+    found = find_text(words)
+    assert isinstance(found, Found), found
+    return answer(store, found.command, dict(found.arguments))
+
+
+def test_the_life_of_a_key(store: str) -> None:
+    """Created, changed in part, listed, revoked."""
+    made = ask(
+        store,
+        "keys create --tenant acme --team core --name 'a b' --models gpt-*,o3 --rpm 5 --per-day 1.5 --expires never",
+    )
+    assert made["ok"]
+    ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")
+    ask(store, "keys create --tenant other")
+    shown = ask(store, f"keys show {made['id']}")
+    assert shown["limits"] == {"tokens_per_minute": 7, "money_per_day": 1.5}
+    assert shown["models"] == ["gpt-*", "o3"]
+    assert shown["expires"] == "2030-01-31T00:00:00+00:00"
+    assert made["key"] not in json.dumps(shown)
+    assert [one["id"] for one in ask(store, "keys list acme")] == [made["id"]]
+    assert len(ask(store, "keys list")) == 2
+    ask(store, f"keys set {made['id']} --models '' --team ''")
+    assert ask(store, f"keys show {made['id']}")["models"] == []
+    ask(store, f"keys revoke {made['id']}")
+    assert ask(store, f"keys show {made['id']}")["state"] == "revoked"
+    assert said(store, f"keys rotate {made['id']}").status == 422
+    tenants = ask(store, "tenants")
+    assert [(one["tenant"], one["team"], one["keys"]) for one in tenants] == [
+        ("acme", "", 0),
+        ("acme", "core", 0),
+        ("other", "", 1),
+    ]
+
+
+def test_tenants_and_teams(store: str) -> None:
+    """Limits and weight, each left as it is where it is not said."""
+    ask(store, "tenants set acme --weight 3 --per-month 100")
+    ask(store, "tenants set acme --otpm 10")
+    ask(store, "tenants set acme --team core --concurrent 2")
+    acme, core = ask(store, "tenants")
+    assert acme["weight"] == 3
+    assert acme["limits"] == {"output_tokens_per_minute": 10, "money_per_month": 100.0}
+    assert core["limits"] == {"concurrent": 2}
+    assert said(store, "tenants set acme --team core --weight 2").status == 422
+
+
+def test_usage(store: str) -> None:
+    """Grouped, from a day to another, as records and as CSV."""
+    opened = Store(store)
+    day = 1_795_700_000.0
+    for number, (at, tenant) in enumerate([(day, "a"), (day, "b"), (day - 86400, "a"), (day - 40 * 86400, "a")], 1):
+        entry = Entry(at, tenant, "k", "m", "t", 10, 5, 0, 0, 0, 1_500_000, 200, 1.0, 0.1)
+        opened.add("w", number, [entry], {"k": "core"}, day, 0.0)
+    opened.close()
+    by_tenant = {one["tenant"]: one for one in ask(store, "usage --by tenant")}
+    assert (by_tenant["a"]["requests"], by_tenant["a"]["cost"]) == (3, 4.5)
+    assert [one["day"] for one in ask(store, f"usage --by day,tenant --since {day_of(day - 86400)}")] == [
+        "2026-11-25",
+        "2026-11-26",
+        "2026-11-26",
+    ]
+    assert [one["month"] for one in ask(store, "usage --by month,team")] == ["2026-10", "2026-11"]
+    assert ask(store, "usage --until 2026-11-01")[0]["requests"] == 1
+    assert ask(store, "usage --since 2026-12-01") == []
+    assert said(store, "usage --by tenant --csv").text.splitlines()[:2] == [
+        b"tenant,requests,errors,input,output,cached,cache_write,reasoning,cost",
+        b"a,3,0,30,15,0,0,0,4.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("keys create", "--tenant is missing: keys create --tenant TENANT [--team TEAM]"),
+        ("keys create --tenant ../x", "tenant: expected at most 64 letters"),
+        ("keys create --tenant a --rpm -1", "rpm: expected a whole number"),
+        ("keys create --tenant a --per-day nan", "per-day: expected an amount of money"),
+        ("keys create --tenant a --expires soon", "expires: expected a duration"),
+        ("keys create --tenant a --models 'a b'", "models: expected names of models"),
+        ("keys rotate k --grace -5", "grace: expected a duration"),
+        ("keys show", "ID is missing"),
+        ("keys", "unknown command 'keys'"),
+        ("usage --by planet", "by: expected some of day, month"),
+        ("usage --by day,day", "by: expected some of day, month"),
+        ("usage --since tomorrow", "since: expected a day"),
+        ("tenants set a --weight 0", "weight: expected a number from 1"),
+    ],
+)
+def test_wrong_words(words: str, says: str) -> None:
+    """Each mistake is named before anything is done."""
+    found = find_text(words)
+    assert isinstance(found, str)
+    assert says in found
+
+
+def test_refusals(store: str) -> None:
+    """Keys that are not there, nothing to set, and a gateway without accounts."""
+    assert said(store, "keys show nobody").status == 404
+    assert said(store, "keys revoke nobody").status == 404
+    assert said(store, "keys set nobody --rpm 1").status == 404
+    made = ask(store, "keys create --tenant a")
+    assert said(store, f"keys set {made['id']}").status == 422
+    none = run("keys list", FakeControl())
+    assert none.status == 404
+    assert isinstance(none.body, dict)
+    assert "no accounts" in none.body["error"]

@@ -1,0 +1,129 @@
+"""[provider], [model] and [route.llm]: what they stand for, and every mistake in them named with its line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeq.config.load import load_file, load_text
+from edgeq.config.schema_llm import RouteLlm
+from edgeq.config.shown import MASK, leaves
+from edgeq.errors import ConfigError
+
+BASE = """
+[[listener]]
+address = "127.0.0.1:0"
+[provider.p]
+url = "http://127.0.0.1:9/v1"
+[model.m]
+targets = [{ provider = "p" }]
+"""
+
+
+def problems(text: str) -> list[str]:
+    """What is wrong, each with its place."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "f.toml")
+    return [str(one) for one in caught.value.problems]
+
+
+def test_models_without_a_route_are_served_at_every_path() -> None:
+    """The smallest file: a provider, a model."""
+    config = load_text(BASE, "f.toml").config
+    assert [(route.name, route.match.path, route.llm) for route in config.route] == [("default", "/*", RouteLlm())]
+    assert list(config.upstream) == ["p"]
+    assert config.upstream["p"].endpoints == ("http://127.0.0.1:9",)
+
+
+def test_each_key_is_an_upstream() -> None:
+    """Keys have limits and a state of their own."""
+    text = BASE.replace(
+        '/v1"\n', '/v1"\nkeys = ["secret-a", { key = "secret-b", name = "b", weight = 2 }]\nlimit = 7\n'
+    )
+    config = load_text(text, "f.toml").config
+    assert list(config.upstream) == ["p-1", "p-b"]
+    assert {one.limit for one in config.upstream.values()} == {7}
+
+
+def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of secrets are told, secrets are not."""
+    monkeypatch.setenv("P_KEY", "x-secret")
+    text = BASE.replace(
+        '/v1"\n', '/v1"\nkeys = ["x-secret", { key = "env:P_KEY", name = "b" }]\nheaders = { api-key = "x-secret" }\n'
+    )
+    shown = [leaf.value for leaf in leaves(load_text(text, "f.toml").config)]
+    assert not [value for value in shown if "x-secret" in value]
+    assert [value for value in shown if MASK in value]
+    assert [value for value in shown if "env:P_KEY" in value]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('provider = "p"', 'provider = "q"', 'f.toml:7: model.m.targets[0].provider: there is no provider "q"'),
+        ('"http://127.0.0.1:9/v1"', '"ftp://x"', "f.toml:5: provider.p.url: expected"),
+        ('"http://127.0.0.1:9/v1"', '"http://x/v1?a=b"', "f.toml:5: provider.p.url: a provider's URL has no query"),
+        ('/v1"\n', '/v1"\nkeys = ["env:EDGEQ_NO_SUCH"]\n', "f.toml:6: provider.p.keys[0]: there is no variable"),
+        ('/v1"\n', '/v1"\nheaders = { Host = "x" }\n', "f.toml:6: provider.p.headers.Host: is no name of a header"),
+        ('/v1"\n', '/v1"\ndialect = "cohere"\n', "f.toml:6: provider.p.dialect: "),
+        ('provider = "p" }]', 'provider = "p", weight = 0 }]', "f.toml:7: model.m.targets[0].weight: must be 1"),
+        ('provider = "p" }]', 'provider = "p" }]\ndegrade = "n"', 'f.toml:8: model.m.degrade: there is no model "n"'),
+        ('provider = "p" }]', 'provider = "p" }]\nhedge = "soon"', "f.toml:8: model.m.hedge: expected"),
+        (
+            'provider = "p" }]',
+            'provider = "p" }]\nlimits.tokens_per_min = 5',
+            "f.toml:8: model.m.limits.tokens_per_min",
+        ),
+        ('targets = [{ provider = "p" }]', "targets = []", "f.toml:7: model.m.targets: a model needs a target"),
+    ],
+)
+def test_single_problems(old: str, new: str, says: str) -> None:
+    """Each mistake is blamed once, on its own line and key."""
+    found = problems(BASE.replace(old, new, 1))
+    assert len(found) == 1, found
+    assert found[0].startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("route", "says"),
+    [
+        ('upstream = "u"\nllm = {}', "route[0].upstream: a route with llm is answered by providers"),
+        ("llm = {}\ncache = {}", "route[0].cache: does not go with llm"),
+        ('llm = {}\nretry = { on = ["reset"] }', "route[0].retry: does not go with llm"),
+        ('llm = {}\nrewrite = "/x"', "route[0].rewrite: does not go with llm"),
+        ('llm = { models = ["x"] }', 'route[0].llm.models[0]: there is no model "x"'),
+        ('llm = { model = "mm" }', 'route[0].llm.model: there is no model "mm" (did you mean m?)'),
+        ("llm = { attempts = 0 }", "route[0].llm.attempts: must be 1 at least"),
+        ("", "route[0].upstream: missing"),
+    ],
+)
+def test_routes_with_models(route: str, says: str) -> None:
+    """What does not go together is said."""
+    text = f'{BASE}\n[upstream.u]\nendpoints = ["http://127.0.0.1:9"]\n[[route]]\nname = "r"\n{route}\n'
+    found = problems(text)
+    assert any(says in one for one in found), found
+
+
+def test_a_name_that_two_models_have() -> None:
+    """An alias is a name, too."""
+    found = problems(BASE + '[model.n]\naliases = ["m"]\ntargets = [{ provider = "p" }]\n')
+    assert found == ['f.toml:8: model.n: "m" is a name of model "m" already']
+
+
+def test_a_provider_that_is_called_like_an_upstream() -> None:
+    """Both would be one queue."""
+    found = problems(BASE + '[upstream.p]\nendpoints = ["http://127.0.0.1:9"]\n[[route]]\nname = "r"\nllm = {}\n')
+    assert any('there is an upstream "p" already' in one for one in found)
+
+
+def test_the_example_of_models_is_right() -> None:
+    """It passes, and every key that it shows commented out exists with that default."""
+    example = Path(__file__).parents[2] / "llm.toml.example"
+    config = load_file(str(example)).config
+    shown = "\n".join(
+        line.removeprefix("# ") if " = " in line.partition("#")[2] and line.startswith("# ") else line
+        for line in example.read_text().splitlines()[6:]
+        if not line.startswith(("# cache", "# endpoints"))
+    )
+    assert load_text(shown, "shown").config == config

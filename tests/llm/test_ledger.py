@@ -1,0 +1,278 @@
+"""Reservations: all or nothing, corrected once, carried over, and the same for all workers."""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from edgeq.board.gcra_table import GcraTable
+from edgeq.board.handover import Neighbours
+from edgeq.board.layout import Board
+from edgeq.config.schema_llm import Price, TokenLimits
+from edgeq.llm.estimate import Estimate
+from edgeq.llm.ledger import IDLE_S, Ledger, Reservation, month_end_s, reserve
+from edgeq.llm.message import UNKNOWN, Usage
+from edgeq.llm.meter import KEY, MODEL, TARGET, TENANT, TOKENS, Meter, Refusal
+from edgeq.llm.price import Tariff
+from edgeq.policy.rate import LocalArrivals
+from edgeq.worker.wheel import NEVER
+
+NOW = 1000.0
+WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
+
+
+def alone() -> Ledger:
+    ledger = Ledger(LocalArrivals())
+    ledger.tick(NOW, WALL)
+    return ledger
+
+
+def tenant(ledger: Ledger, **limits: Any) -> Meter:
+    return ledger.meter(TENANT, "acme", TokenLimits(**limits))
+
+
+def granted(meters: list[Meter], estimate: Estimate, now: float = NOW) -> Reservation:
+    found = reserve(meters, estimate, now)
+    assert isinstance(found, Reservation)
+    return found
+
+
+def refused(meters: list[Meter], estimate: Estimate, now: float = NOW) -> Refusal:
+    found = reserve(meters, estimate, now)
+    assert isinstance(found, Refusal)
+    return found
+
+
+def left(meter: Meter, kind: int = TOKENS, now: float = NOW) -> int:
+    allowance = meter.allowance(kind)
+    assert allowance is not None
+    return allowance.remaining(meter.books.arrivals, int(now * 1e9))
+
+
+def test_the_rest_is_paid_back() -> None:
+    """What was expected and not used may be used by others at once."""
+    meter = tenant(alone(), tokens_per_minute=6000)
+    reservation = granted([meter], Estimate(1000, 4000))
+    assert left(meter) == 1000
+    reservation.settle(Usage(input=900, output=100), 0, NOW)
+    assert left(meter) == 5000
+
+
+def test_a_debt_is_carried_over() -> None:
+    """An answer longer than expected is charged in full, beyond what is left, and the next waits for it."""
+    meter = tenant(alone(), tokens_per_minute=6000)
+    granted([meter], Estimate(1000, 1000)).settle(Usage(input=1000, output=11_000), 0, NOW)
+    assert left(meter) == 0
+    refusal = refused([meter], Estimate(500, 500))
+    assert (refusal.reason(), refusal.resource(), refusal.limit) == ("token_limit", "tenant:tokens", 6000)
+    assert refusal.wait_s == pytest.approx(70.0)
+    assert isinstance(reserve([meter], Estimate(500, 500), NOW + 69.9), Refusal)
+    granted([meter], Estimate(500, 500), NOW + 70.01)
+
+
+def test_a_second_end_does_nothing() -> None:
+    """Whichever comes first is the end."""
+    meter = tenant(alone(), tokens_per_minute=6000, concurrent=5)
+    reservation = granted([meter], Estimate(1000, 1000))
+    reservation.cancel(NOW)
+    reservation.settle(Usage(input=1, output=5000), 0, NOW)
+    reservation.cancel(NOW)
+    assert (left(meter), meter.in_flight) == (6000, 0)
+
+
+def test_cancelled_before_it_was_sent_or_after() -> None:
+    """Only what was sent is a request."""
+    meter = tenant(alone(), requests_per_minute=1)
+    granted([meter], Estimate(1, 1)).cancel(NOW)
+    granted([meter], Estimate(1, 1)).cancel(NOW, sent=True)
+    refusal = refused([meter], Estimate(1, 1))
+    assert refusal.reason() == "rate_limited"
+    assert refusal.wait_s == pytest.approx(60.0)
+
+
+def test_unknown_usage_stays_as_expected() -> None:
+    """A cut stream that has told its input only."""
+    meter = tenant(alone(), tokens_per_minute=6000, input_tokens_per_minute=6000, output_tokens_per_minute=6000)
+    granted([meter], Estimate(1000, 1000)).settle(Usage(input=500, output=UNKNOWN), 0, NOW)
+    assert left(meter) == 4500
+
+
+def test_what_a_provider_read_from_its_cache_is_no_input() -> None:
+    """But it is one of all tokens."""
+    ledger = alone()
+    meter = tenant(ledger, tokens_per_minute=6000, input_tokens_per_minute=6000)
+    granted([meter], Estimate(1000, 1000)).settle(Usage(input=1000, cached=800, output=1000), 0, NOW)
+    assert (left(meter), left(meter, 2)) == (4000, 5800)
+
+
+def test_all_or_nothing() -> None:
+    """What one refuses costs the others nothing; the longest wait is told."""
+    ledger = alone()
+    one = tenant(ledger, tokens_per_minute=6000, concurrent=3)
+    other = ledger.meter(MODEL, "gpt", TokenLimits(tokens_per_minute=1000))
+    granted([other], Estimate(500, 500))
+    refusal = refused([one, other], Estimate(100, 100))
+    assert refusal.meter is other
+    assert (refusal.reason(), refusal.resource()) == ("token_limit_shared", "model/gpt:tokens")
+    assert (left(one), one.in_flight) == (6000, 0)
+
+
+def test_an_input_beyond_a_whole_minute_never_fits() -> None:
+    """It is told that it does not help to wait."""
+    meter = tenant(alone(), tokens_per_minute=1000)
+    refusal = refused([meter], Estimate(1001, 10))
+    assert (refusal.reason(), refusal.wait_s) == ("request_over_limit", NEVER)
+    granted([meter], Estimate(10, 10))
+    assert refused([meter], Estimate(1001, 10)).reason() == "request_over_limit"
+
+
+def test_an_output_beyond_a_whole_minute_is_let_in_alone() -> None:
+    """It is only a guess; what it needs beyond a minute is a debt."""
+    meter = tenant(alone(), tokens_per_minute=1000)
+    big = Estimate(100, 2900)
+    small = granted([meter], Estimate(10, 10))
+    assert refused([meter], big).wait_s == pytest.approx(1.2)
+    small.cancel(NOW)
+    reservation = granted([meter], big)
+    assert refused([meter], Estimate(10, 0)).wait_s == pytest.approx(120.6)
+    reservation.settle(Usage(input=100, output=100), 0, NOW)
+    assert left(meter) == 800
+
+
+def test_requests_at_once() -> None:
+    """As many as there are places, and no more."""
+    meter = tenant(alone(), concurrent=2)
+    first = granted([meter], Estimate(1, 1))
+    granted([meter], Estimate(1, 1))
+    assert refused([meter], Estimate(1, 1)).reason() == "concurrency_limit_client"
+    first.settle(Usage(input=1, output=1), 0, NOW)
+    granted([meter], Estimate(1, 1))
+
+
+def test_money_of_a_day() -> None:
+    """What runs is reserved, what is spent stays until midnight UTC; the rest of a day is told as the wait."""
+    ledger = alone()
+    meter = tenant(ledger, money_per_day=1.0)
+    running = granted([meter], Estimate(1, 1, cost_micro=600_000))
+    refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
+    assert refusal.reason() == "budget_exhausted"
+    assert refusal.wait_s == pytest.approx(43_200.0)
+    running.settle(Usage(input=1, output=1), 300_000, NOW)
+    granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
+    assert refused([meter], Estimate(1, 1, cost_micro=1)).reason() == "budget_exhausted"
+    assert meter.spent_micro() == (1_000_000, 0)
+    ledger.tick(NOW + 43_201, WALL + 43_201)
+    granted([tenant(ledger, money_per_day=1.0)], Estimate(1, 1, cost_micro=500_000), NOW + 43_201)
+
+
+def test_more_than_the_whole_budget_never_fits() -> None:
+    """Not tomorrow either."""
+    meter = tenant(alone(), money_per_month=1.0)
+    assert refused([meter], Estimate(1, 1, cost_micro=1_000_001)).wait_s == NEVER
+
+
+def test_the_store_tells_what_was_spent_before() -> None:
+    """By a gateway that has been started again."""
+    ledger = alone()
+    ledger.spent(TENANT, "acme", 900_000, 900_000, NOW)
+    meter = tenant(ledger, money_per_day=1.0)
+    assert refused([meter], Estimate(1, 1, cost_micro=200_000)).reason() == "budget_exhausted"
+    granted([meter], Estimate(1, 1, cost_micro=100_000))
+
+
+def test_limits_change_while_it_runs() -> None:
+    """What was used before counts by its share; limits come and go; what runs is settled all the same."""
+    ledger = alone()
+    meter = tenant(ledger, tokens_per_minute=1000, concurrent=1)
+    running = granted([meter], Estimate(250, 250))
+    meter.resize(TokenLimits(tokens_per_minute=2000, requests_per_minute=10, money_per_day=1.0))
+    assert left(meter) == 1000
+    second = granted([meter], Estimate(500, 500))
+    meter.resize(TokenLimits())
+    running.settle(Usage(input=1, output=1), 0, NOW)
+    second.cancel(NOW)
+    assert (meter.in_flight, meter.allowances) == (0, [])
+    for _ in range(3):
+        granted([meter], Estimate(10**6, 10**6))
+
+
+def test_the_providers_own_limit_holds_if_it_is_lower() -> None:
+    """Or if there is none of ours."""
+    ledger = alone()
+    meter = ledger.meter(TARGET, "openai:gpt", TokenLimits(tokens_per_minute=5000))
+    meter.hear_limit(TOKENS, 3000)
+    assert meter.snapshot(NOW)["limits"] == {"tokens": 3000}
+    meter.hear_limit(TOKENS, 9000)
+    assert meter.snapshot(NOW)["limits"] == {"tokens": 5000}
+    meter.resize(TokenLimits())
+    assert meter.snapshot(NOW)["limits"] == {"tokens": 9000}
+
+
+def test_meters_that_nobody_uses_go() -> None:
+    """Those that somebody uses or keeps stay."""
+    ledger = alone()
+    used = tenant(ledger, concurrent=1)
+    running = granted([used], Estimate(1, 1))
+    kept = ledger.meter(TARGET, "x", TokenLimits())
+    kept.pinned = True
+    ledger.meter(KEY, "k", TokenLimits(concurrent=1))
+    ledger.tick(NOW + IDLE_S * 2, WALL)
+    assert len(ledger) == 2
+    running.cancel(NOW + IDLE_S * 2)
+    ledger.tick(NOW + IDLE_S * 4, WALL)
+    assert len(ledger) == 1
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board.create(2)
+    for slot in range(2):
+        made.use(slot)
+    yield made
+    made.close()
+
+
+def test_one_limit_for_the_machine(board: Board) -> None:
+    """What one worker holds the other sees; what a dead one held is free, what it has spent is not."""
+    ledgers = [Ledger(GcraTable(board), board, Neighbours(board, slot, lambda _: None)) for slot in range(2)]
+    for ledger in ledgers:
+        ledger.tick(NOW, WALL)
+    limits = {"tokens_per_minute": 6000, "concurrent": 2, "money_per_day": 1.0}
+    one, other = (tenant(ledger, **limits) for ledger in ledgers)
+    granted([one], Estimate(500, 500, 100_000)).settle(Usage(input=500, output=500), 100_000, NOW)
+    granted([one], Estimate(500, 500, 400_000))
+    assert (left(other), other.machine_in_flight()) == (4000, 1)
+    assert refused([other], Estimate(500, 500, 600_000)).reason() == "budget_exhausted"
+    granted([other], Estimate(500, 500, 400_000)).cancel(NOW)
+    board.bury(0)
+    assert (left(other), other.machine_in_flight()) == (4000, 0)
+    assert refused([other], Estimate(500, 500, 900_001)).reason() == "budget_exhausted"
+    granted([other], Estimate(500, 500, 900_000))
+
+
+def test_months() -> None:
+    """They end at midnight UTC before the first."""
+    for year in (2026, 2028):
+        for month in range(1, 13):
+            ends = float(
+                calendar.timegm((year, month + 1, 1, 0, 0, 0))
+                if month < 12
+                else calendar.timegm((year + 1, 1, 1, 0, 0, 0))
+            )
+            first = calendar.timegm((year, month, 1, 0, 0, 0))
+            assert month_end_s(first) == month_end_s(ends - 1) == ends
+            assert time.gmtime(ends).tm_mday == 1
+
+
+def test_prices() -> None:
+    """Parts of the input that caches have, or take, have prices of their own."""
+    tariff = Tariff(Price(input=3.0, output=15.0, cached=0.3, cache_write=3.75))
+    assert tariff.expected(1000, 100) == 4500
+    usage = Usage(input=1000, output=100, cached=500, cache_write=100)
+    assert tariff.of_usage(usage) == 400 * 3 + 150 + 375 + 1500
+    assert tariff.of_usage(Usage()) == 0
+    assert Tariff(Price(input=0.15)).of_usage(Usage(input=1, output=5, cached=1)) == 1

@@ -1,0 +1,71 @@
+"""What is masked of prompts and answers, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.llm.account import Snapshot
+from edgeq.llm.redact import is_iban, is_luhn, redacted
+from edgeq.llm.registry import Registry
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("use sk-proj-abc_DEF-0123456789abcdef!", "use [key]!"),
+        ("sk-ant-api03-" + "x" * 90, "[key]"),
+        ("ghp_0123456789abcdefABCDEF", "[key]"),
+        ("AKIAIOSFODNN7EXAMPLE, yes", "[key], yes"),
+        ("Authorization: Bearer abc.def-123==", "Authorization: Bearer [key]"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-def_1", "[key]"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\nrest", "[key]\nrest"),
+        ("-----BEGIN PRIVATE KEY-----\nMIIE", "[key]"),
+        ("mail Joe.Doe+x@mail.example.com.", "mail [mail]."),
+        ("card 4111 1111 1111 1111, or 4111-1111-1111-1111 or 4111111111111111", "card [card], or [card] or [card]"),
+        ("card 4111 1111 1111 1112", "card 4111 1111 1111 1112"),
+        ("to DE89 3704 0044 0532 0130 00 please", "to [iban] please"),
+        ("GB82WEST12345698765432 NOW AND HERE", "[iban] NOW AND HERE"),
+        ("DE89 3704 0044 0532 0130 02", "DE89 3704 0044 0532 0130 02"),
+        ("a task-force of risk-averse people, sk-1, eq-2", "a task-force of risk-averse people, sk-1, eq-2"),
+        ("at 2026-11-26 10:00, 3.14159265358979323846", "at 2026-11-26 10:00, 3.14159265358979323846"),
+        ("user@host, @handle, a@b", "user@host, @handle, a@b"),
+        ("the bearer of bad news", "the bearer of bad news"),
+    ],
+)
+def test_masks(text: str, kept: str) -> None:
+    """Each kind, in the middle of other text, and its nearest harmless relative."""
+    assert redacted(text) == kept
+
+
+def test_own_keys_are_masked() -> None:
+    """Whatever id and secret they have."""
+    for _ in range(200):
+        secret = Registry(Snapshot()).create(0.0, "t", "", {}).secret
+        assert redacted(f"my key is {secret}.") == "my key is [key]."
+
+
+@given(st.text(max_size=300))
+def test_any_text(text: str) -> None:
+    """It never fails, and a second time changes nothing."""
+    once = redacted(text)
+    assert redacted(once) == once
+
+
+@given(st.integers(10**11, 10**18 - 1))
+def test_luhn_has_one_check_digit(number: int) -> None:
+    """Of the ten last digits that a number may have, one is right."""
+    assert sum(is_luhn(f"{number}{digit}") for digit in range(10)) == 1
+
+
+def test_iban_of_the_standard() -> None:
+    """Examples of ISO 13616's registry."""
+    for number in ("GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947"):
+        assert is_iban(number)
+
+
+@pytest.mark.parametrize("text", ["A" * 100_000, "1 " * 50_000, "a@" * 50_000, "x.x" * 30_000, "eyJ" * 30_000])
+def test_no_text_takes_forever(text: str) -> None:
+    """Patterns that could be tried again and again at each place are bounded: this ends, and that is the test."""
+    redacted(text)
