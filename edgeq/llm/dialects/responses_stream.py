@@ -16,6 +16,7 @@ Source: the openai SDK's types, responses/response_stream_event.py, and its accu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -175,7 +176,7 @@ class ResponsesStreamEncoder(StreamEncoder):
         self.finished = True
         usage = event.usage
         if usage is not None and usage.input == UNKNOWN:
-            usage.input = self.input_tokens
+            usage = replace(usage, input=self.input_tokens)  # the event's own is what the request is charged
         finish(self._response, self._items, event.stop, usage)
         self._event(f"response.{self._response['status']}", {"response": self._response}, out)
 

@@ -392,6 +392,7 @@ def test_input_that_nobody_has_counted_is_told_as_estimated() -> None:
     finish.stop, finish.usage = STOP_END, Usage(output=4)
     (*_, last) = events(StreamEncoder("m", True, 9, 7).encode([Event(START), finish]))
     assert last["response"]["usage"]["total_tokens"] == 13
+    assert finish.usage == Usage(output=4)  # what is charged is another matter
     finish.usage = None
     (*_, last) = events(StreamEncoder("m", True, 9, 7).encode([Event(START), finish]))
     assert last["response"]["usage"] is None
