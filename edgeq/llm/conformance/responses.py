@@ -370,7 +370,7 @@ CHUNKS_THERE: Final = StreamTable(
             ({"error": {"message": "busy", "type": "server_error"}},),
             (
                 _event("failed", response={"status": "failed", "error": {"code": "server_error", "message": "busy"}}),
-                {"type": "error", "code": "server_error", "message": "busy", "error": {"message": "busy"}},
+                {"type": "error", "message": "busy", "error": {"message": "busy", "type": "server_error"}},
             ),
             "the second at which the SDKs raise",
         ),

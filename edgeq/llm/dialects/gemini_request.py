@@ -61,6 +61,9 @@ _LEVELS: Final[dict[str, str]] = {
 
 _CHOICES: Final[dict[str, str]] = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}
 
+_RESOURCES: Final = ("models/", "tunedModels/")
+"""Names that are whole already."""
+
 _MEDIA_TYPES: Final[dict[str, str]] = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -95,7 +98,7 @@ def encode_count(request: Request, losses: Losses) -> bytes:
 
 def model_name(model: str) -> str:
     """As Gemini names its resources: "models/gemini-2.5-flash"."""
-    return model if "/" in model else "models/" + model
+    return model if model.startswith(_RESOURCES) else "models/" + model
 
 
 def _body(request: Request, losses: Losses) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def turns(*messages: Message, model: str = "gemini-2.5-flash") -> list[Any]:
         ("gemini-2.5-flash", "chat", False, "/models/gemini-2.5-flash:generateContent"),
         ("gemini-2.5-flash", "chat", True, "/models/gemini-2.5-flash:streamGenerateContent?alt=sse"),
         ("tunedModels/mine", "chat", False, "/tunedModels/mine:generateContent"),
+        ("demo/tools=2,think=3", "chat", False, "/models/demo/tools=2,think=3:generateContent"),
         ("a b?", "count", False, "/models/a%20b%3F:countTokens"),
         ("gemini-embedding-001", "embeddings", False, "/models/gemini-embedding-001:batchEmbedContents"),
     ],

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeq.llm.dialects.base import RESPONSES
+from edgeq.llm.dialects.errors import encode_stream_error
 from edgeq.llm.dialects.responses import StreamEncoder, decode_request, encode_answer
 from edgeq.llm.message import (
     DELTA,
@@ -32,10 +34,12 @@ from edgeq.llm.message import (
     STOP_TOOL,
     TEXT,
     THINKING,
+    TIMEOUT,
     TOOL_RESULT,
     TOOL_USE,
     Answer,
     Event,
+    Failed,
     Message,
     Part,
     Request,
@@ -384,6 +388,19 @@ def test_a_stream_that_fails_before_it_begins_has_only_the_error() -> None:
     assert not encoder.begun
     assert [event["type"] for event in events(encoder.encode([Event(FAILURE, text="sorry")]))] == ["error"]
     assert encoder.begun
+
+
+def test_an_error_of_edgeqs_own_is_one_at_which_the_sdks_raise() -> None:
+    """They do at an `error`, and at nothing else."""
+    failed = Failed(504, TIMEOUT, "too late", "first_token_timeout")
+    (told,) = events(encode_stream_error(RESPONSES, failed, ""))
+    assert (told["code"], told["message"]) == ("first_token_timeout", "too late")
+    assert told["error"] == {
+        "message": "too late",
+        "type": "server_error",
+        "param": None,
+        "code": "first_token_timeout",
+    }
 
 
 def test_input_that_nobody_has_counted_is_told_as_estimated() -> None:
