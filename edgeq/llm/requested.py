@@ -49,7 +49,7 @@ def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> byte
     if body.count(b'"model"') != 1 or b"\\u006" in body:
         return _anew(body, model, adds_usage)
     if peek.model != model:
-        match = _MODEL.search(body)
+        match = _MODEL.match(body, body.index(b'"model"'))
         if match is None:
             return _anew(body, model, adds_usage)
         spliced = body[: match.start(2)] + orjson.dumps(model) + body[match.end(2) :]

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.llm.message import BILLING, OVERLOADED, UNKNOWN, Usage
+from edgeq.llm.dialects.table import DIALECTS
+from edgeq.llm.message import BILLING, DELTA, OVERLOADED, UNKNOWN, Event, Usage
 from edgeq.llm.passing import PassThrough, usage_of
+from tests.llm.dialects.conversations import streams
 
 
 def chunk(delta: dict[str, Any] | None, **more: Any) -> bytes:
@@ -173,3 +175,25 @@ def test_usage_of_whole_answers(dialect: str, told: Any, usage: Usage) -> None:
     """Anthropic's input is without what is cached, edgeq's with it."""
     assert usage_of(dialect, orjson.dumps({"id": "x", "usage": told})) == usage
     assert usage_of(dialect, b"<html>") == Usage()
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@given(streams(), st.booleans(), CUTS)
+def test_what_is_seen_is_what_is_decoded(dialect: str, events: list[Event], wants: bool, cuts: list[int]) -> None:
+    """Of any stream, without taking it apart: what was used, that it began and ended, and about how much was said."""
+    encoder = DIALECTS[dialect].encoder("m", True, 33, 7)
+    begun = encoder.encode(events[:1])
+    body = encoder.encode(events[1:-1])
+    stream = begun + body + encoder.encode(events[-1:]) + encoder.end()
+    passing = PassThrough(dialect, not wants)
+    passing.feed(begun)
+    assert not passing.begun
+    passing.feed(body)
+    assert passing.begun == bool(body)
+    assert not passing.finished
+    passing = PassThrough(dialect, not wants)
+    passed = b"".join([passing.feed(piece) for piece in cut(stream, cuts)])
+    assert passing.usage == events[-1].usage
+    assert (passing.begun, passing.finished, passing.done) == (True, True, True)
+    assert passing.output_bytes == sum(len(orjson.dumps(event.text)) - 2 for event in events if event.kind == DELTA)
+    assert (passed == stream) == (wants or dialect == "anthropic")
