@@ -484,14 +484,15 @@ class ModelExchange(Exchange):
         if self.head.method not in (b"GET", b"HEAD"):
             self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
-        models = self.models
+        bill = self.bill
+        names = [one for one in self.models.names if bill.may_use(one)]
         is_anthropic = field_value(self.head, b"anthropic-version") != b""
         one = name.decode("latin-1")
-        if one and one not in models.names:
+        if one and one not in names:
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
             return
-        self._send(200, model_body(one, is_anthropic) if one else list_body(models.names, is_anthropic))
+        self._send(200, model_body(one, is_anthropic) if one else list_body(names, is_anthropic))
         self.finish_here()
 
     # -- a target -----------------------------------------------------------------------------------------------------
@@ -555,15 +556,16 @@ class ModelExchange(Exchange):
     def write_to(self, up: UpstreamConnection, choice: Choice, body: bytes, now: float) -> None:
         """Write a request with this body on a connection to one of the targets."""
         operation = self.operation
-        peek = self.peek
         assert operation is not None
-        assert peek is not None
+        path = speech.path_of(choice.dialect, operation, choice.model, self._streams)
+        if choice.query:
+            path += (b"&" if b"?" in path else b"?") + choice.query
         up.transport.write(
             b"".join(
                 (
                     b"POST ",
                     choice.path,
-                    speech.path_of(choice.dialect, operation, choice.model, self._streams),
+                    path,
                     b" HTTP/1.1\r\nHost: ",
                     up.pool.host or choice.upstream.host,
                     b"\r\n",
