@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from edgeq.llm.dialects.base import OPENAI, StreamDecoder, StreamEncoder, answer_id, known_object
-from edgeq.llm.dialects.errors import decode_error_object, encode_failure, failure
+from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_object
+from edgeq.llm.dialects.errors import decode_error_object, encode_failure
+from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
 from edgeq.llm.message import (
     DELTA,
-    FAILURE,
     FINISH,
     INTERNAL,
     PART_END,
     PART_START,
-    PING,
     REFUSAL,
     START,
     STOP_END,
@@ -35,7 +34,6 @@ from edgeq.llm.message import (
     Event,
     Usage,
 )
-from edgeq.llm.sse import EventReader
 
 if TYPE_CHECKING:
     from edgeq.llm.sse import SseEvent
@@ -68,11 +66,11 @@ class _Open:
         return True
 
 
-class OpenAiStreamDecoder(StreamDecoder):
+class OpenAiStreamDecoder(JsonStreamDecoder):
     """`StreamDecoder` of this dialect."""
 
     def __init__(self) -> None:
-        self._reader: EventReader = EventReader()
+        super().__init__()
         self._parts: list[_Open] = []
         """The first is open and passed on, the rest wait."""
         self._calls: dict[int, _Open] = {}
@@ -82,49 +80,25 @@ class OpenAiStreamDecoder(StreamDecoder):
         self._has_started: bool = False
         self._has_calls: bool = False
         self._has_refused: bool = False
-        self._is_over: bool = False
         self._finish_reason: str = ""
         self._stop_sequence: str = ""
         self._usage: Usage = Usage()
 
-    def feed(self, data: bytes) -> list[Event]:
-        """See StreamDecoder."""
-        events: list[Event] = []
-        for event in self._reader.feed(data):
-            self._take(event, events)
-        return events
+    def _is_last_word(self, event: SseEvent) -> bool:
+        return event.data == b"[DONE]"
 
-    def end(self) -> list[Event]:
-        """See StreamDecoder. Some servers end a stream without [DONE], or its last line without an empty one: it is
-        whole if it has told why it ended."""
-        events: list[Event] = []
-        for event in self._reader.rest():
-            if event.data == b"[DONE]":
-                self._take(event, events)
-        if not self._is_over:
-            if self._finish_reason:
-                self._finish(events)
-            else:
-                self._is_over = True
-                events.append(failure(INTERNAL, "the provider's stream ended before the answer did"))
-        return events
+    def _has_reason(self) -> bool:
+        return self._finish_reason != ""
 
     def _take(self, event: SseEvent, events: list[Event]) -> None:
-        """One server-sent event."""
-        if self._is_over:
-            return
         if event.data == b"[DONE]":
             if self._finish_reason:
                 self._finish(events)
             else:
                 self._fail(INTERNAL, "the provider's stream ended without a reason", events)
             return
-        try:
-            chunk = known_object(orjson.loads(event.data))
-        except orjson.JSONDecodeError:
-            chunk = None
+        chunk = self._object(event, events)
         if chunk is None:
-            self._fail(INTERNAL, "the provider's stream is broken: an event is no JSON object", events)
             return
         error = chunk.get("error")
         if error:
@@ -261,10 +235,6 @@ class OpenAiStreamDecoder(StreamDecoder):
         finish.usage = self._usage
         events.append(finish)
 
-    def _fail(self, kind: str, message: str, events: list[Event]) -> None:
-        self._is_over = True
-        events.append(failure(kind, message))
-
 
 class OpenAiStreamEncoder(StreamEncoder):
     """`StreamEncoder` of this dialect. What all chunks have in common is made once."""
@@ -277,29 +247,12 @@ class OpenAiStreamEncoder(StreamEncoder):
         self._calls: int = -1
         """Index of the last call."""
 
-    def encode(self, events: list[Event]) -> bytes:
-        """See StreamEncoder."""
-        out: list[bytes] = []
-        for event in events:
-            kind = event.kind
-            if kind == DELTA:
-                self._encode_delta(event, out)
-            elif kind == START:
-                self._begin(event.id, out)
-            elif kind == PART_START:
-                if event.part == TOOL_USE:
-                    self._encode_call(event, out)
-            elif kind == FINISH:
-                self._finish(event, out)
-            elif kind == PING:
-                out.append(self.keepalive())
-            elif kind == FAILURE:
-                out.append(encode_failure(OPENAI, event, self.request_id))
-        return b"".join(out)
-
     def end(self) -> bytes:
         """See StreamEncoder."""
         return b"data: [DONE]\n\n" if self.finished else b""
+
+    def _encode_start(self, event: Event, out: list[bytes]) -> None:
+        self._begin(event.id, out)
 
     def _begin(self, known: str, out: list[bytes]) -> None:
         if self.begun:
@@ -336,7 +289,10 @@ class OpenAiStreamEncoder(StreamEncoder):
         elif part == REFUSAL:
             self._chunk(b'{"refusal":' + orjson.dumps(text) + b"}", out)
 
-    def _encode_call(self, event: Event, out: list[bytes]) -> None:
+    def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
+        """Only a call has a beginning of its own."""
+        if event.part != TOOL_USE:
+            return
         self._calls += 1
         call = {
             "index": self._calls,
@@ -346,7 +302,13 @@ class OpenAiStreamEncoder(StreamEncoder):
         }
         self._chunk(b'{"tool_calls":[' + orjson.dumps(call) + b"]}", out)
 
-    def _finish(self, event: Event, out: list[bytes]) -> None:
+    def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
+        """There is no word for it."""
+
+    def _encode_failure(self, event: Event, out: list[bytes]) -> None:
+        out.append(encode_failure(OPENAI, event, self.request_id))
+
+    def _encode_finish(self, event: Event, out: list[bytes]) -> None:
         self._begin("", out)
         self.finished = True
         reason = FINISH_REASONS.get(event.stop, "stop").encode()
