@@ -1,10 +1,6 @@
 """A chat completion as a stream: OpenAI's chunks <-> events.
 
 Source: shared reference, llm.md 4.3; openai/openai-python, types/chat/chat_completion_chunk.py.
-
-Chunks may speak of several calls of tools in turn, by their index; events may not. So one part is open, and is passed
-on as it comes; what comes of another meanwhile waits. A text is over when something else begins, a call when its
-arguments are a whole JSON object; those without that mark wait for the end of the stream.
 """
 
 from __future__ import annotations
@@ -17,12 +13,10 @@ from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_obje
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
+from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
-    DELTA,
     FINISH,
     INTERNAL,
-    PART_END,
-    PART_START,
     REFUSAL,
     START,
     STOP_END,
@@ -39,44 +33,14 @@ if TYPE_CHECKING:
     from edgeq.llm.sse import SseEvent
 
 
-class _Open:
-    """A part that has begun and is not known to be over."""
-
-    __slots__ = ("arguments", "id", "kind", "name", "waiting")
-
-    def __init__(self, kind: int, call_id: str, name: str) -> None:
-        self.kind: int = kind
-        self.id: str = call_id
-        self.name: str = name
-        self.arguments: list[str] = []
-        """TOOL_USE: all that has come."""
-        self.waiting: list[str] = []
-        """What has not been passed on."""
-
-    def is_over(self) -> bool:
-        """Nothing more of it can come, given that something else has."""
-        if self.kind != TOOL_USE:
-            return True
-        if not self.arguments or not self.arguments[-1].rstrip().endswith("}"):
-            return False
-        try:
-            orjson.loads("".join(self.arguments))
-        except orjson.JSONDecodeError:
-            return False
-        return True
-
-
 class OpenAiStreamDecoder(JsonStreamDecoder):
     """`StreamDecoder` of this dialect."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: list[_Open] = []
-        """The first is open and passed on, the rest wait."""
-        self._calls: dict[int, _Open] = {}
+        self._parts: Sequence = Sequence()
+        self._calls: dict[int, OpenPart] = {}
         """By the provider's index: the last call that has it."""
-        self._index: int = -1
-        """Of the open part, or the last one."""
         self._has_started: bool = False
         self._has_calls: bool = False
         self._has_refused: bool = False
@@ -133,19 +97,19 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             matched = choice.get("stop_reason")
             if isinstance(matched, str):
                 self._stop_sequence = matched
-            self._close_all(events)
+            self._close(events)
 
     def _take_delta(self, delta: dict[str, Any], events: list[Event]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if thought and isinstance(thought, str):
-            self._add_text(THINKING, thought, events)
+            self._parts.add_text(THINKING, thought, events)
         content = delta.get("content")
         if content and isinstance(content, str):
-            self._add_text(TEXT, content, events)
+            self._parts.add_text(TEXT, content, events)
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self._has_refused = True
-            self._add_text(REFUSAL, refusal, events)
+            self._parts.add_text(REFUSAL, refusal, events)
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             for call in calls:
@@ -160,73 +124,24 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         function = known_object(call.get("function")) or {}
         part = self._calls.get(number)
         if part is None or (call_id and call_id != part.id):
-            part = _Open(TOOL_USE, call_id, str(function.get("name") or ""))
+            part = OpenPart(TOOL_USE, call_id, str(function.get("name") or ""))
             self._has_calls = True
             self._calls[number] = part
-            self._open(part, events)
+            self._parts.open(part, events)
         arguments = function.get("arguments")
         if isinstance(arguments, dict):
             arguments = orjson.dumps(arguments).decode()
         if arguments and isinstance(arguments, str):
-            part.arguments.append(arguments)
-            self._add(part, arguments, events)
+            self._parts.add(part, arguments, events)
 
-    def _add_text(self, kind: int, text: str, events: list[Event]) -> None:
-        part = self._parts[-1] if self._parts else None
-        if part is None or part.kind != kind:
-            part = _Open(kind, "", "")
-            self._open(part, events)
-        self._add(part, text, events)
-
-    def _open(self, part: _Open, events: list[Event]) -> None:
-        """A part begins: at once if the one before is over, otherwise in its turn."""
-        self._parts.append(part)
-        if len(self._parts) == 1:
-            self._start_first(events)
-        else:
-            self._go_on(events)
-
-    def _add(self, part: _Open, text: str, events: list[Event]) -> None:
-        """More of a part."""
-        if part is not self._parts[0]:
-            part.waiting.append(text)
-            return
-        delta = Event(DELTA, self._index, part.kind, text)
-        events.append(delta)
-        if len(self._parts) > 1:
-            self._go_on(events)
-
-    def _go_on(self, events: list[Event]) -> None:
-        """Close what is over, and open what has waited for it."""
-        while len(self._parts) > 1 and self._parts[0].is_over():
-            self._close_first(events)
-            self._start_first(events)
-
-    def _start_first(self, events: list[Event]) -> None:
-        part = self._parts[0]
-        self._index += 1
-        start = Event(PART_START, self._index, part.kind)
-        start.id = part.id
-        start.name = part.name
-        events.append(start)
-        if part.waiting:
-            events.append(Event(DELTA, self._index, part.kind, "".join(part.waiting)))
-            part.waiting = []
-
-    def _close_first(self, events: list[Event]) -> None:
-        part = self._parts.pop(0)
-        events.append(Event(PART_END, self._index, part.kind))
-
-    def _close_all(self, events: list[Event]) -> None:
-        while self._parts:
-            self._close_first(events)
-            if self._parts:
-                self._start_first(events)
+    def _close(self, events: list[Event]) -> None:
+        """The answer is over, though its usage may still come."""
+        self._parts.close(events)
         self._calls.clear()
 
     def _finish(self, events: list[Event]) -> None:
         self._is_over = True
-        self._close_all(events)
+        self._close(events)
         finish = Event(FINISH)
         finish.stop = stop_of(self._finish_reason, self._has_calls, self._has_refused)
         if self._stop_sequence and finish.stop == STOP_END:
