@@ -197,3 +197,27 @@ def test_what_is_seen_is_what_is_decoded(dialect: str, events: list[Event], want
     assert (passing.begun, passing.finished, passing.done) == (True, True, True)
     assert passing.output_bytes == sum(len(orjson.dumps(event.text)) - 2 for event in events if event.kind == DELTA)
     assert (passed == stream) == (wants or dialect == "anthropic")
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@given(st.lists(st.text(st.sampled_from('a"\\\n\u00e9'), max_size=4), max_size=12))
+def test_chunks_that_differ_only_in_their_text(dialect: str, texts: list[str]) -> None:
+    """Most do, and are not looked at again: quotes and escapes must be, and what comes after them is not missed."""
+    passing = PassThrough(dialect, False)
+    for text in texts:
+        if dialect == "openai":
+            data = chunk({"content": text})
+        else:
+            data = event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+        assert passing.feed(data) == data
+        assert not passing.finished
+    assert passing.output_bytes == sum(len(orjson.dumps(text)) - 2 for text in texts)
+    assert passing.begun == any(texts)
+    last = chunk({"content": "z"}, finish_reason="stop") if dialect == "openai" else ANTHROPIC[-2]
+    passing.feed(last)
+    assert passing.finished
+    passing.feed(OPENAI[-1] if dialect == "openai" else ANTHROPIC[-1])
+    assert passing.done
+    assert passing.failed is None
+    passing.feed(b'event: error\ndata: {"type":"error","error":{"message":"late"}}\n\n')
+    assert passing.failed is not None

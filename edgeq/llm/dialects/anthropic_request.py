@@ -225,11 +225,11 @@ def _encode_turns(turns: list[Message], losses: Losses, own: bool) -> list[dict[
             said.append({"role": turn.role, "content": content})
     if said and said[-1]["role"] == "assistant":
         # The beginning of an answer, which may not end in blanks.
-        content = said[-1]["content"]
-        if isinstance(content, str):
-            said[-1]["content"] = content.rstrip()
-        elif content[-1]["type"] == "text":
-            content[-1]["text"] = content[-1]["text"].rstrip()
+        begun = said[-1]["content"]
+        if isinstance(begun, str):
+            said[-1]["content"] = begun.rstrip()
+        elif begun[-1]["type"] == "text":
+            begun[-1]["text"] = begun[-1]["text"].rstrip()
     return said
 
 
