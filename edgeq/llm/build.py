@@ -147,6 +147,7 @@ class ModelBuilder:
             self._prompts,
             cache,
             config.cache is not None and config.cache.share == "all",
+            int(config.affinity),
         )
 
     def _hedge(self, name: str, text: str) -> HedgePolicy | None:

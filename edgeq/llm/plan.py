@@ -138,6 +138,20 @@ class ModelPlan:
         ranked.sort()
         return [choices[one[3]] for one in ranked]
 
+    def prefer(self, order: list[Choice], name: str, now: float) -> list[Choice]:
+        """The same order, but first the choice of that name if it could be asked at once. Of targets in order only
+        another key of the first one: who has answered while that was out of order is not to stay for it."""
+        first = order[0]
+        if first.name == name:
+            return order
+        for choice in order:
+            if choice.name == name:
+                fits = self.balance != ORDERED or choice.target == first.target
+                if fits and choice.is_open(now) and choice.has_room(now):
+                    return [choice, *[one for one in order if one is not choice]]
+                break
+        return order
+
     def is_saturated(self, now: float) -> bool:
         """Would a request have to wait, whoever is asked?"""
         return not any(choice.is_open(now) and choice.has_room(now) for choice in self.choices)
