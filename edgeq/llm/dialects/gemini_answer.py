@@ -17,10 +17,9 @@ from typing import Final
 
 import msgspec
 
-from edgeq.llm.dialects.base import GEMINI, StreamDecoder, answer_id
+from edgeq.llm.dialects.base import GEMINI, GEMINI_SIGNATURE, StreamDecoder, answer_id
 from edgeq.llm.dialects.collect import answer_of
 from edgeq.llm.dialects.errors import decode_error_object, failure
-from edgeq.llm.dialects.gemini_request import SIGNATURE
 from edgeq.llm.dialects.gemini_shapes import ContentPart, Counted, Generated, UsageMetadata
 from edgeq.llm.message import (
     DELTA,
@@ -166,7 +165,7 @@ class Reader:
                 if self._open != THINKING:
                     self._start(THINKING, events)
                 signed = Event(DELTA, self._index, THINKING)
-                signed.id = SIGNATURE + part.thought_signature
+                signed.id = GEMINI_SIGNATURE + part.thought_signature
                 events.append(signed)
             start = self._start(TOOL_USE, events)
             start.id = call.id or f"call_{self.id}_{start.index}"
