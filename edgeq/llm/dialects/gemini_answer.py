@@ -5,6 +5,8 @@
   answer's id and their number.
 - A call's signature becomes a THINKING part before it, marked as Gemini's: clients send such parts back with the next
   turn. Signatures of text may be left out, and are.
+- A stream has no last word: "STOP" may stand in each of its events (Gemini 1, and some servers between), so that it has
+  ended when nothing more comes, and not before.
 - An answer that ends because the model has botched its call is a failure of the provider: another try may do better.
 
 Source: ai.google.dev/api/generate-content.
@@ -143,8 +145,6 @@ class Reader:
                     return self.fail(INTERNAL, f"{self._reason}: {said}", events)
         elif piece.prompt_feedback is not None and piece.prompt_feedback.block_reason:
             self._reason = piece.prompt_feedback.block_reason
-        if self._reason and piece.usage_metadata is not None:
-            self._finish(events)
         return events
 
     def end(self) -> list[Event]:

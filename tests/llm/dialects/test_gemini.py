@@ -27,6 +27,7 @@ from edgeq.llm.message import (
     FINISH,
     IMAGE,
     OTHER,
+    PART_END,
     PART_START,
     RATE,
     START,
@@ -46,6 +47,7 @@ from edgeq.llm.message import (
     Request,
     Tool,
     Unmappable,
+    Usage,
 )
 from tests.llm.dialects.conversations import answers, plain, plain_answer, requests, told
 from tests.support.gemini_server import piece, read_request, stream, written
@@ -375,11 +377,14 @@ def test_an_error_within_a_stream_is_told() -> None:
     assert decoder.end() == []
 
 
-def test_a_stream_ends_once_its_usage_is_known() -> None:
-    """With its last event if that tells it, and with the connection if none does."""
+def test_a_stream_ends_with_its_last_byte() -> None:
+    """Whatever it says before: some put a reason to end into every event. The last usage holds."""
     decoder = StreamDecoder()
-    last = piece(finishReason="STOP", usageMetadata={"promptTokenCount": 1, "candidatesTokenCount": 2})
-    assert [event.kind for event in decoder.feed(stream(last))] == [START, FINISH]
-    decoder = StreamDecoder()
-    assert [event.kind for event in decoder.feed(stream(piece(finishReason="STOP")))] == [START]
-    assert [event.kind for event in decoder.end()] == [FINISH]
+    first = piece({"text": "a"}, finishReason="STOP", usageMetadata={"promptTokenCount": 1, "candidatesTokenCount": 1})
+    last = piece({"text": "b"}, finishReason="STOP", usageMetadata={"promptTokenCount": 1, "candidatesTokenCount": 2})
+    events = decoder.feed(stream(first, last))
+    assert [event.kind for event in events] == [START, PART_START, DELTA, DELTA]
+    events += decoder.end()
+    assert [event.kind for event in events[-2:]] == [PART_END, FINISH]
+    assert plain_answer(answer_of(events)).parts == [Part(TEXT, "ab")]
+    assert events[-1].usage == Usage(1, 2)
