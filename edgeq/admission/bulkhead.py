@@ -104,10 +104,12 @@ class Bulkhead(Lobby):
         "_patient_until",
         "_retry_after",
         "_settling",
+        "_stuck_after_s",
+        "_stuck_at",
+        "_stuck_s",
         "_told",
         "_told_waited_s",
         "_waits_by_service",
-        "admitted",
         "area_at",
         "area_s",
         "bound_ok",
@@ -125,7 +127,6 @@ class Bulkhead(Lobby):
         "is_learned",
         "last_refusal",
         "limit",
-        "max_in_flight",
         "max_stuck",
         "ok",
         "ok_held_s",
@@ -163,6 +164,10 @@ class Bulkhead(Lobby):
         self._cohort_until: float = now + _COHORT_S
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
+        self._stuck_after_s: float = _STUCK_UNKNOWN_S
+        self._stuck_s: float = 0.0
+        """Integral of stuck over time, up to `_stuck_at`."""
+        self._stuck_at: float = now
         self._waits_by_service: bool = False
         self._patient_until: float = 0.0
         """While it is paused, and for as long after it as those who came then may still wait."""
@@ -175,7 +180,6 @@ class Bulkhead(Lobby):
         self._idle_place: bool = False
         """The last tick left a waiter beside a free place, for another worker."""
         # For whoever learns the limit (a window is the difference of two readings), and for people.
-        self.admitted: int = 0
         self.heard: int = 0
         """Of those in flight, whose answers have begun while somebody watched; see `hear`."""
         self.ok: int = 0
@@ -186,8 +190,6 @@ class Bulkhead(Lobby):
         self.area_s: float = 0.0
         """Integral of in_flight over time, up to area_at; see `advance`."""
         self.area_at: float = now
-        self.max_in_flight: int = 0
-        """Since `advance(now, True)`."""
         self.ok_held_s: float = 0.0
         """Sum of how long the OK ones were held."""
         self.watcher: Watcher | None = None
@@ -235,21 +237,28 @@ class Bulkhead(Lobby):
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Take a place if one is free and nobody waits for it."""
-        if not self.has_place():
+        room = self.places()
+        if room <= 0:
             return False
-        self._grant(ticket, now)
+        self._grant(ticket, now, room)
         self.shared.admitted(0.0)
         return True
 
-    def has_place(self) -> bool:
-        """Would `try_acquire` take a place?"""
+    def places(self) -> int:
+        """How many places could `try_acquire` take now? None if 0 or less."""
         if self.queue.queued or self._settling:
-            return False
+            return 0
+        room = self.limit - self.counted
         shared = self.shared
-        return self.counted + shared.others_in_flight() < self.limit and not shared.others_wait()
+        if not shared.alone:
+            room = 0 if shared.others_wait() else room - shared.others_in_flight()
+        return room
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
+        cohorts = self._cohorts
+        if cohorts and now - cohorts[0].ended_at >= self._stuck_after_s:
+            self._find_stuck(now)  # nobody is to wait until the tick for a place that somebody stuck has
         ticket.waits_in = self
         queue = self.queue
         shared = self.shared
@@ -273,7 +282,8 @@ class Bulkhead(Lobby):
         self.queue.remove(ticket, now)
         self.dispatch(now)
 
-    def _grant(self, ticket: Ticket, now: float) -> None:
+    def _grant(self, ticket: Ticket, now: float, room: int) -> None:
+        """`room`: the places that are free, this one among them."""
         if ticket.held is not None:
             ticket.cover()
         cohort = self._cohort
@@ -289,15 +299,13 @@ class Bulkhead(Lobby):
         self.area_at = now
         in_flight += 1
         self.in_flight = in_flight
-        if in_flight > self.max_in_flight:
-            self.max_in_flight = in_flight
-        self.admitted += 1
-        self.counted += 1
-        if not self._bound and not self._has_room():
+        counted = self.counted + 1
+        self.counted = counted
+        if room <= 1 and not self._bound:
             self._bound = True
             self._bound_at = now
-        shared = self.shared
-        shared.set_in_flight(self.counted, self.in_flight)
+        if not self.shared.is_late:
+            self.shared.set_in_flight(counted, in_flight)
 
     # -- out ----------------------------------------------------------------------------------------------------------
 
@@ -327,7 +335,6 @@ class Bulkhead(Lobby):
             flow = found.charged_flow
             if flow is not None:
                 self.queue.settle_account(flow, found.charged_s, held_s, ticket.weight)
-        assert cohort is not None
         cohort.count -= 1
         in_flight = self.in_flight
         self.area_s += in_flight * (now - self.area_at)
@@ -335,6 +342,7 @@ class Bulkhead(Lobby):
         in_flight -= 1
         self.in_flight = in_flight
         if cohort.stuck:
+            self._advance_stuck(now)
             self.stuck -= 1
             self._excuse()
         else:
@@ -354,8 +362,9 @@ class Bulkhead(Lobby):
         self.held_s += held_s
         shared = self.shared
         shared.finished(held_s, outcome)
-        shared.set_in_flight(self.counted, self.in_flight)
-        if self.queue.queued or shared.others_wait():
+        if not shared.is_late:
+            shared.set_in_flight(self.counted, in_flight)
+        if self.queue.queued or (not shared.alone and shared.others_wait()):
             self.dispatch(now)
         if self._bound and not self._is_reached():
             self._leave_bound(now)
@@ -395,6 +404,7 @@ class Bulkhead(Lobby):
     def totals(self, now: float, totals: Totals) -> None:
         """Fill in what a limit is learned from, of this worker."""
         self.advance(now)
+        self._advance_stuck(now)
         totals.ok = self.ok
         totals.dropped = self.dropped - self.busy
         totals.busy = self.busy
@@ -402,7 +412,7 @@ class Bulkhead(Lobby):
         totals.service_s = self.ok_held_s
         totals.times = self.times
         totals.stuck = self.stuck
-        totals.in_flight_s = self.area_s
+        totals.in_flight_s = self.area_s - self._stuck_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
 
@@ -436,8 +446,11 @@ class Bulkhead(Lobby):
         self.excused = min(self.stuck, max(self.excused, room))
         self.counted = self.in_flight - self.excused
 
-    def _has_room(self) -> bool:
-        return self.counted + self.shared.others_in_flight() < self.limit
+    def _room(self) -> int:
+        """Places that are free, for whoever comes first; none if 0 or less."""
+        room = self.limit - self.counted
+        shared = self.shared
+        return room if shared.alone else room - shared.others_in_flight()
 
     def _places(self, more: int) -> float:
         """How many of the machine's places serve those who wait here and `more`: the part of it that they are of all
@@ -479,7 +492,8 @@ class Bulkhead(Lobby):
                     except Exception as error:
                         failed = error  # the others are told all the same
                 continue
-            if not self._has_room():
+            room = self._room()
+            if room <= 0:
                 break
             self._again = False
             oldest = queue.oldest
@@ -496,7 +510,7 @@ class Bulkhead(Lobby):
                 continue
             next_one.waits_in = None
             waited_s = now - next_one.arrived_at
-            self._grant(next_one, now)
+            self._grant(next_one, now, room)
             shared.admitted(waited_s)
             try:
                 next_one.granted(self, now)
@@ -583,7 +597,7 @@ class Bulkhead(Lobby):
     def _is_reached(self) -> bool:
         """Does the limit keep anybody from being in flight? A place that is free because it has been handed over, and
         whose new owner has not come yet, is as good as taken."""
-        return self.queue.queued > 0 or not self._has_room() or self.shared.others_wait()
+        return self.queue.queued > 0 or self._room() <= 0 or self.shared.others_wait()
 
     def tick(self, now: float) -> None:
         """About ten times a second: find the stuck, end waits that are over, check that nobody waits for nothing."""
@@ -598,19 +612,20 @@ class Bulkhead(Lobby):
         if queue.queued or queue.shed or shared.others_wait():
             queue.expire(now)
             self._settle(now, True)
-            if queue.queued and self._has_room():
+            if queue.queued and self._room() > 0:
                 if self._idle_place:  # the other worker has had a whole tick
                     self.repairs += 1
                     self._settle(now, False)
-                self._idle_place = queue.queued > 0 and self._has_room()
+                self._idle_place = queue.queued > 0 and self._room() > 0
             else:
                 self._idle_place = False
 
     def tell(self, now: float) -> None:
-        """Count by what the sums have grown, for the board."""
+        """Count by what the sums have grown, for the board, and show who is in flight."""
         self.advance(now)
         queue = self.queue
         shared = self.shared
+        shared.set_in_flight(self.counted, self.in_flight)  # it may have been late until just now
         told = self._told
         shared.add(BINDING_US, int((queue.busy_s - self._told_waited_s) * 1e6))
         self._told_waited_s = queue.busy_s
@@ -669,6 +684,7 @@ class Bulkhead(Lobby):
         after_s = _STUCK_UNKNOWN_S
         if service.known:
             after_s = max(_STUCK_S, _STUCK_TIMES * service.p95_s())
+        self._stuck_after_s = after_s
         self._cohort_s = max(_COHORT_S, after_s / _COHORTS)
         if now >= min(self._cohort_until, self._cohort.began_at + self._cohort_s):
             self._next_cohort(now)
@@ -678,6 +694,7 @@ class Bulkhead(Lobby):
         while cohorts and now - cohorts[0].ended_at >= after_s:
             stuck = cohorts.popleft()
             stuck.stuck = True
+            self._advance_stuck(now)
             self.stuck += stuck.count
         if self.stuck > self.excused:
             before = self.counted
@@ -686,13 +703,15 @@ class Bulkhead(Lobby):
                 self.shared.set_in_flight(self.counted, self.in_flight)
                 self.dispatch(now)
 
-    def advance(self, now: float, restart: bool = False) -> None:
-        """Bring the sums over time (`area_s`, `queue.busy_s`) up to now. restart: `max_in_flight` begins anew."""
+    def advance(self, now: float) -> None:
+        """Bring the sums over time (`area_s`, `queue.busy_s`) up to now."""
         self.queue.advance(now)
         self.area_s += self.in_flight * (now - self.area_at)
         self.area_at = now
-        if restart:
-            self.max_in_flight = self.in_flight
+
+    def _advance_stuck(self, now: float) -> None:
+        self._stuck_s += self.stuck * (now - self._stuck_at)
+        self._stuck_at = now
 
     def snapshot(self, now: float) -> dict[str, object]:
         """What do I hold, who waits, since when, why was the last one refused. Times in seconds."""
@@ -715,7 +734,7 @@ class Bulkhead(Lobby):
             "service_mean_s": service.mean_s,
             "service_median_s": service.median_s(),
             "service_p95_s": service.p95_s(),
-            "admitted": self.admitted,
+            "admitted": self.in_flight + self.ok + self.dropped + self.ignored,
             "ok": self.ok,
             "dropped": self.dropped,
             "ignored": self.ignored,

@@ -315,6 +315,7 @@ class FairQueue:
 
     def push(self, ticket: Ticket, now: float, busy: float) -> str:
         """Let `ticket` wait. Returns: empty, or the reason why it may not. Others may go to `shed` for it."""
+        ticket.flow = None  # until it has a place
         level = self._levels[ticket.priority]
         flow = level.flow_for(ticket.tenant)
         hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)
@@ -582,8 +583,14 @@ class FairQueue:
 
     def turn_all_away(self, reason: str, now: float) -> None:
         """Turn away everybody."""
-        while self.oldest is not None:
-            self._turn_away(self.oldest, reason, now)
+        self.turn_away_until(NEVER, reason, now)
+
+    def turn_away_until(self, arrived_at: float, reason: str, now: float) -> None:
+        """Turn away everybody who came until then."""
+        oldest = self.oldest
+        while oldest is not None and oldest.arrived_at <= arrived_at:
+            self._turn_away(oldest, reason, now)
+            oldest = self.oldest
 
     def _turn_away(self, ticket: Ticket, reason: str, now: float) -> None:
         self.remove(ticket, now)

@@ -29,6 +29,8 @@ class RoomShare(MachineWide):
 
     def __init__(self, room: Room, wake: Callable[[], None]) -> None:
         super().__init__()
+        self.alone = False
+        self.is_late = False
         self.room: Room = room
         self.wake = wake
         self.count: int = 0

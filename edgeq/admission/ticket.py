@@ -21,6 +21,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.admission.bulkhead import Bulkhead, Cohort
     from edgeq.admission.queue import Flow
+    from edgeq.llm.gate import Claim
 
 CRITICAL: Final = 0
 DEFAULT: Final = 1
@@ -49,12 +50,17 @@ class Lobby:
 
 
 class Ticket:
-    """Base class of a request. Times are monotonic seconds."""
+    """Base class of a request. Times are monotonic seconds.
+
+    Most requests never wait and meet one limit, and interpreted each store costs 30 ns: what is not set here is set by
+    whoever uses it first, the links by the queue, what a permit brings by its grant.
+    """
 
     __slots__ = (
         "arrived_at",
         "charged_flow",
         "charged_s",
+        "claim",
         "cohort",
         "cost",
         "deadline_at",
@@ -74,6 +80,19 @@ class Ticket:
         "younger",
     )
 
+    size_bytes: int
+    """Memory that it holds while it waits: set by who lets it wait."""
+    # Of the permit taken last, if there is one.
+    cohort: Cohort
+    charged_s: float
+    """By which `charged_flow` was charged, if there is one."""
+    # Links of the queue: set by `FairQueue.push`.
+    flow: Flow | None
+    flow_older: Ticket | None
+    flow_newer: Ticket | None
+    elder: Ticket | None
+    younger: Ticket | None
+
     def __init__(self, arrived_at: float) -> None:
         self.arrived_at: float = arrived_at
         """From when waiting counts: the arrival, minus what it has waited in the kernel. A grant sets it to its
@@ -85,27 +104,19 @@ class Ticket:
         """Whose request; empty: nobody said, all of those share one queue."""
         self.weight: float = 1.0
         """The tenant's share, relative to others."""
-        self.size_bytes: int = 0
-        """Memory that it holds while it waits."""
         self.cost: float = 0.0
         """What its tenant's flow is charged with, where that is known before (tokens); 0.0: the usual time of a place.
         Must not change while it waits."""
+        self.claim: Claim | None = None
+        """What it needs of a token gate, and has of it."""
         self.waits_in: Lobby | None = None
         # The permit taken last, and those before it.
         self.held: Bulkhead | None = None
         self.granted_at: float = 0.0
-        self.cohort: Cohort | None = None
         self.charged_flow: Flow | None = None
-        self.charged_s: float = 0.0
         self.heard: bool = False
         """The answer has begun under the permit taken last; see `Bulkhead.hear`."""
         self.outer: list[Held] | None = None
-        # Links of the queue.
-        self.flow: Flow | None = None
-        self.flow_older: Ticket | None = None
-        self.flow_newer: Ticket | None = None
-        self.elder: Ticket | None = None
-        self.younger: Ticket | None = None
 
     def granted(self, lobby: Lobby, now: float) -> None:
         """It has waited and now has what it waited for: a permit of this bulkhead, tokens of this gate."""
@@ -132,7 +143,8 @@ class Ticket:
             self.granted_at = other.granted_at
             self.cohort = other.cohort
             self.charged_flow = other.charged_flow
-            self.charged_s = other.charged_s
+            if other.charged_flow is not None:
+                self.charged_s = other.charged_s
             other.held = None
 
     def release(self, now: float, outcome: int) -> None:
@@ -149,9 +161,9 @@ class Held:
     def __init__(self, ticket: Ticket, bulkhead: Bulkhead) -> None:
         self.bulkhead: Bulkhead = bulkhead
         self.granted_at: float = ticket.granted_at
-        self.cohort: Cohort | None = ticket.cohort
+        self.cohort: Cohort = ticket.cohort
         self.charged_flow: Flow | None = ticket.charged_flow
-        self.charged_s: float = ticket.charged_s
+        self.charged_s: float = 0.0 if ticket.charged_flow is None else ticket.charged_s
 
 
 class CallbackTicket(Ticket):
@@ -167,6 +179,7 @@ class CallbackTicket(Ticket):
         number: int = 0,
     ) -> None:
         super().__init__(arrived_at)
+        self.size_bytes = 0
         self._granted = granted
         self._refused = refused
         self.number: int = number

@@ -22,24 +22,29 @@ BUCKETS: Final = 464
 """29 groups of 16: the last one begins at 2**31 us, so that one hour (3.6e9 us) is well inside."""
 MAX_US: Final = 2**32 - 1
 
-_NEAR: Final = 1024
-_SHIFTS: Final[list[int]] = [max(0, value.bit_length() - 5) for value in range(_NEAR)]
+_NEAR: Final = 4096
+
+
+def _bucket_near(us: int) -> int:
+    shift = max(0, us.bit_length() - 5)
+    return (shift << 4) + (us >> shift)
+
+
+_BUCKETS: Final[list[int]] = [_bucket_near(us) for us in range(_NEAR)]
 
 
 def bucket_of(us: int) -> int:
     """The bucket of a time in microseconds. Below 0 counts as 0 (clocks of two sources), above MAX_US as MAX_US."""
-    if us < 32:
-        return us if us > 0 else 0  # noqa: FURB136 - max() makes a tuple when compiled
+    if us <= 0:
+        return 0
     if us > MAX_US:
         us = MAX_US
-    # How far to shift until five bits are left. Steps of five and a table: bit_length() is a slow call when compiled.
-    shift = 0
-    rest = us
-    while rest >= _NEAR:
-        rest >>= 5
-        shift += 5
-    shift += _SHIFTS[rest]
-    return (shift << 4) + (us >> shift)
+    # Half the time is one octave lower, which is 16 buckets. A table: bit_length() is a slow call when compiled.
+    above = 0
+    while us >= _NEAR:
+        us >>= 5
+        above += 80
+    return above + _BUCKETS[us]
 
 
 def bucket_floor(bucket: int) -> int:

@@ -111,7 +111,7 @@ class MachineWide:
     without a board, and for tests.
     """
 
-    __slots__ = ("_learned", "_neighbours", "_slots", "alone")
+    __slots__ = ("_learned", "_neighbours", "_slots", "alone", "is_late")
 
     def __init__(self, neighbours: Neighbours | None = None) -> None:
         self._neighbours: Neighbours | None = neighbours
@@ -119,6 +119,9 @@ class MachineWide:
         self._slots: list[int] = [] if neighbours is None else neighbours.others()
         self.alone: bool = not self._slots
         """No other row is in use."""
+        self.is_late: bool = True
+        """Nobody reads what is in flight here before the next tick, so that is when `set_in_flight` is to be called;
+        False: with each change."""
 
     def meet(self) -> None:
         """Look at all rows that are in use now."""
@@ -239,6 +242,7 @@ class ResourceCells(MachineWide):
     """
 
     __slots__ = (
+        "_at_once",
         "_block",
         "_board",
         "_counted",
@@ -257,6 +261,8 @@ class ResourceCells(MachineWide):
         "_others_turns",
         "_pending",
         "_queued",
+        "_served",
+        "_served_us",
         "index",
         "is_apart",
         "name",
@@ -289,6 +295,10 @@ class ResourceCells(MachineWide):
         self._others_turns: list[memoryview] = []
         self._pending: list[int] = [0] * RESOURCE_COUNTERS
         self._dirty: list[int] = []
+        # Of these there is one for each request; until the tick they are counted here.
+        self._at_once: int = 0
+        self._served: int = 0
+        self._served_us: int = 0
         self.meet()
 
     def meet(self) -> None:
@@ -297,6 +307,7 @@ class ResourceCells(MachineWide):
             self.alone = True
             return
         super().meet()
+        self.is_late = self.alone
         if self._late:
             self._catch_up()
         blocks = [self._board.resource_block(slot, self.index) for slot in self._slots]
@@ -405,22 +416,29 @@ class ResourceCells(MachineWide):
 
     def admitted(self, waited_s: float) -> None:
         """A request got its permit after so long, 0.0 for at once."""
-        self.add(ADMITTED, 1)
         if waited_s <= 0.0:
-            self.add(WAIT, 1)
+            self._at_once += 1
             return
         wait_us = int(waited_s * 1e6)
+        self.add(ADMITTED, 1)
         self.add(WAIT + bucket_of(wait_us), 1)
         self.add(WAIT_US, wait_us)
 
     def finished(self, held_s: float, outcome: int) -> None:
         """A permit was given back, with an outcome (OK, DROPPED, IGNORED). Only of OK the time counts as service: a
         time-out tells of the time-out."""
-        self.add(outcome, 1)
-        if outcome == OK:
-            service_us = int(held_s * 1e6) if held_s > 0.0 else 0
-            self.add(SERVICE + bucket_of(service_us), 1)
-            self.add(SERVICE_US, service_us)
+        if outcome != OK:
+            self.add(outcome, 1)
+            return
+        service_us = int(held_s * 1e6) if held_s > 0.0 else 0
+        self._served += 1
+        self._served_us += service_us
+        counter = SERVICE + bucket_of(service_us)
+        pending = self._pending
+        before = pending[counter]
+        if before == 0:
+            self._dirty.append(counter)
+        pending[counter] = before + 1
 
     def refused(self, reason: str) -> None:
         """A request was refused, with a token of edgeq.reasons."""
@@ -430,6 +448,15 @@ class ResourceCells(MachineWide):
         """On each tick: what was counted since the last one goes to the board."""
         if self._late:
             self._catch_up()
+        if self._at_once:
+            self.add(ADMITTED, self._at_once)
+            self.add(WAIT, self._at_once)
+            self._at_once = 0
+        if self._served:
+            self.add(OK, self._served)
+            self.add(SERVICE_US, self._served_us)
+            self._served = 0
+            self._served_us = 0
         if self._dirty:
             block, pending = self._block, self._pending
             for counter in self._dirty:
@@ -478,6 +505,7 @@ class TenantCells(MachineWide):
 
     def __init__(self, neighbours: Neighbours, entry: Entry) -> None:
         super().__init__(neighbours)
+        self.is_late = False
         self.entry: Entry = entry
         self.alone = not entry.others
 

@@ -214,6 +214,8 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         )
     if not _TOKEN.fullmatch(upstream.sticky_cookie):
         findings.add((*path, "sticky_cookie"), "a cookie's name is one word of letters, digits, dashes, underscores")
+    if upstream.engine and upstream.balance == "round-robin":
+        findings.add((*path, "engine"), "what engines say of their queues does not count in round-robin")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
     _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
@@ -415,8 +417,8 @@ def _rest(config: Config, findings: Findings) -> None:
         findings.add(("forward", "priority"), "the same header as forward.deadline")
     if config.accounts is not None:
         _positive(config.accounts, ("flush",), ("accounts",), findings)
-        if not config.accounts.store:
-            findings.add(("accounts", "store"), "must name a file")
+        if not config.accounts.store.startswith("/"):  # commands that look into it run elsewhere
+            findings.add(("accounts", "store"), 'must be an absolute path: "/var/lib/edgeq/accounts.sqlite"')
     if config.trace is not None:
         _trace(config.trace, config.forward, findings)
     target = config.access_log.target

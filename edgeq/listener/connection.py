@@ -175,9 +175,12 @@ class Downstream(Timed):
     def data_received(self, data: bytes) -> None:
         state = self.state
         try:
-            if state == IDLE and (self.buffer or self.write_blocked):
-                self._hold(data)
-            elif state in (IDLE, NEW, READING):
+            if state == IDLE:
+                if self.buffer or self.write_blocked:
+                    self._hold(data)
+                else:
+                    self._read_head(data)
+            elif state in (NEW, READING):
                 self._read_head(data)
             elif state == ACTIVE:
                 self._active_data(data)
@@ -394,7 +397,13 @@ class Downstream(Timed):
             return
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
-        shard.wheel.schedule(self, self._active_deadline())
+        if exchange.request_done and not self.half_closed and not self.write_blocked:
+            at = exchange.deadline_at
+        else:
+            at = self._active_deadline()
+        self.expire_at = at
+        if at < self.turn_at:
+            shard.wheel.schedule(self, at)
         grace = exchange.grace
         if grace is not None and grace.answers(exchange, now):
             return
@@ -576,7 +585,10 @@ class Downstream(Timed):
     def _rest(self, now: float) -> None:
         """Wait for the next request."""
         self._idle_since = now
-        self.shard.wheel.schedule(self, now + self.settings.trim_s)
+        at = now + self.settings.trim_s
+        self.expire_at = at
+        if at < self.turn_at:
+            self.shard.wheel.schedule(self, at)
 
     def _next_request(self) -> None:
         if self.state != IDLE or not self.buffer:

@@ -2,6 +2,7 @@
 
     command -> change -> store (in a thread) -> registry -> every worker -> answer
     batch of a worker -> store (in a thread) -> spending -> "taken" to that worker
+    what workers of a killed supervisor have left (leftover_io.py) -> store -> spending
 
 The loop never waits for the disk. If the store cannot be written (a full disk), workers serve on from what they know;
 what they use waits in them and here, one batch each, and is written once that is possible.
@@ -10,20 +11,24 @@ what they use waits in them and here, one batch each, and is written once that i
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
+import msgspec
+
 from edgeq.admin.accounts import Make
 from edgeq.config.schema_llm import Accounts as Settings
 from edgeq.errors import EXIT_CONFIG, StartError
+from edgeq.llm import leftover_io
 from edgeq.llm.registry import Made, Registry
 from edgeq.llm.store_io import Store, StoreError
 from edgeq.llm.sums import Key, Sum, day_of
 from edgeq.observe import log_io
-from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold
+from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold, decode_from_worker, encode_message
 
 _log = log_io.get_logger()
 T = TypeVar("T")
@@ -61,6 +66,7 @@ class Keeper:
                 raise
         except StoreError as error:
             raise StartError(f"accounts.store: {error}", EXIT_CONFIG) from error
+        self.leftover_fd = self._open_leftover()
         # One thread: what is asked of the store is done in order.
         self._thread = ThreadPoolExecutor(1, "accounts")
         self._number = 0
@@ -71,6 +77,7 @@ class Keeper:
         self._writing: asyncio.Task[None] | None = None
         self._failing = False
         self._closing = False
+        self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
 
     def configure(self, settings: Settings) -> None:
@@ -89,10 +96,16 @@ class Keeper:
             done, _ = await asyncio.wait((self._writing,), timeout=_CLOSE_S)
             if not done:
                 self._writing.cancel()
-        if self._waiting:
+        try:
+            for told, _reply in self._waiting:
+                leftover_io.append(self.leftover_fd, encode_message(told))
+        except OSError as error:
             lost = sum(len(told.entries) for told, _reply in self._waiting)
-            _log.error("usage is lost: the store cannot be written", store=self._settings.store, requests=lost)
+            _log.error("usage is lost: the store cannot be written", requests=lost, problem=error.strerror)
+        if self._leftover is not None:
+            await asyncio.wait((self._leftover,), timeout=_CLOSE_S)
         await self._in_thread(self._store.close)
+        os.close(self.leftover_fd)
         self._thread.shutdown(wait=False)
 
     # AccountsControl, for the admin socket.
@@ -160,9 +173,55 @@ class Keeper:
     def _tell_spent(self) -> None:
         self._beat = self._loop.call_later(float(self._settings.flush), self._tell_spent)
         self._turn()
+        if os.fstat(self.leftover_fd).st_size and (self._leftover is None or self._leftover.done()):
+            self._leftover = self._loop.create_task(self._look_for_leftover())
         spent = self.spending.told()
         if spent is not None:
             self._workers.tell(AccountsTold(self._number, None, spent))
+
+    def _open_leftover(self) -> int:
+        """And take what is there, so that the first worker knows what was spent. Raises StartError."""
+        path = leftover_io.leftover_path(self._settings.store)
+        try:
+            fd = leftover_io.open_leftover(self._settings.store)
+        except OSError as error:
+            self._store.close()
+            raise StartError(f"accounts.store: {path} cannot be opened: {error.strerror}", EXIT_CONFIG) from error
+        try:
+            for sums in self._add_leftover(fd):
+                self.spending.add(sums)
+        except (OSError, StoreError) as error:
+            os.close(fd)
+            self._store.close()
+            raise StartError(f"accounts.store: {path}: {error}", EXIT_CONFIG) from error
+        return fd
+
+    def _add_leftover(self, fd: int) -> list[dict[Key, Sum]]:
+        added: list[dict[Key, Sum]] = []
+        broken = 0
+
+        def use(payload: bytes) -> None:
+            nonlocal broken
+            try:
+                told = decode_from_worker(payload)
+            except msgspec.DecodeError:
+                broken += 1
+            else:
+                if isinstance(told, UsageTold):
+                    added.append(self._add(told))
+
+        broken += leftover_io.take(fd, use) > 0
+        if added or broken:
+            requests = sum(one.requests for sums in added for one in sums.values())
+            _log.info("usage of the last run's workers is stored", requests=requests, broken=broken)
+        return added
+
+    async def _look_for_leftover(self) -> None:
+        try:
+            for sums in await self._in_thread(self._add_leftover, self.leftover_fd):
+                self.spending.add(sums)
+        except (OSError, StoreError) as error:
+            _log.error("usage of the last run's workers waits", problem=str(error))
 
     def _turn(self) -> None:
         self.spending.turn(day_of(time.time()))

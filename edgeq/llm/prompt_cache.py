@@ -111,12 +111,20 @@ class PromptCache(Sieve):
         if known is not None:
             answer.used = known.used
             self._drop(known)
+        self.expire(now)
         if not self._make_room(answer.size_bytes):
             return False
         self._stored[answer.key] = answer
         self._add(answer)
         self.stored += 1
         return True
+
+    def expire(self, now: float) -> None:
+        """Drop what may not be given any more: answers are not to lie in memory for longer than was asked for."""
+        oldest = self._oldest
+        while isinstance(oldest, Stored) and now - oldest.stored_at >= self.ttl_s:
+            self._drop(oldest)
+            oldest = self._oldest
 
     def clear(self) -> None:
         """Drop everything that is stored; what is in flight goes on, and is stored."""

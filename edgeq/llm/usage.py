@@ -6,8 +6,9 @@ A worker sends a batch, and the next one when that one is in the store (`taken`)
 one batch of each worker in the supervisor, MAX_WAITING entries in a worker; what comes on top is dropped, and counted.
 A batch has the worker's mark and a number, by which the store knows it again: nothing is counted twice.
 
-What a crash can lose: a killed worker's entries of the last accounts.flush, or of two of them while a batch is being
-written. A killed supervisor's: the same of all its workers, and what these still finish, as they have nobody to tell.
+What a crash can lose: of a killed worker, the entries of the last accounts.flush (longer only while the store is slow);
+of a killed supervisor, nothing, as long as its workers can finish: they leave what was not taken to its successor
+(leftover_io.py).
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class UsageLog:
         self._conversations: list[Conversation] = []
         self._text_waiting: int = 0
         self._number: int = 0
-        self._sent: bool = False
-        """A batch is on its way into the store."""
+        self._sent: Batch | None = None
+        """On its way into the store."""
         self._due_at: float = 0.0
 
     def record(
@@ -135,28 +136,36 @@ class UsageLog:
     def tick(self, now: float, wall_s: float) -> Batch | None:
         """Called often. Returns what is to be sent now; `now` is monotonic."""
         self.wall_s = wall_s
-        if now < self._due_at or self._sent:
+        if now < self._due_at or self._sent is not None:
             return None
         self._due_at = now + self.flush_s
-        return self.take()
+        return self._next()
 
-    def take(self) -> Batch | None:
-        """The next batch, whether it is time or not; None if there is nothing to tell."""
+    def rest(self) -> list[Batch]:
+        """All that is not known to be stored; what was sent already is sent again."""
+        batches = [self._sent] if self._sent is not None else []
+        batch = self._next()
+        while batch is not None:
+            batches.append(batch)
+            batch = self._next()
+        return batches
+
+    def _next(self) -> Batch | None:
         if not (self._entries or self._conversations or self._untold):
             return None
         self._number += 1
-        self._sent = True
         conversations = self._take_conversations()
         # A message has room for the one or the other.
         count = MAX_BATCH if not conversations else MAX_BATCH // 5
         entries, self._entries = self._entries[:count], self._entries[count:]
         dropped, self._untold = self._untold, 0
-        return Batch(self._number, entries, conversations, dropped)
+        self._sent = Batch(self._number, entries, conversations, dropped)
+        return self._sent
 
     def taken(self, number: int) -> None:
         """A batch is in the store."""
         if number == self._number:
-            self._sent = False
+            self._sent = None
             if len(self._entries) >= MAX_BATCH:
                 self._due_at = 0.0  # it waits for want of room, not of time
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgeq.board import resources
 from edgeq.board.histogram import Histogram, bucket_floor
 from edgeq.board.layout import Board
+from edgeq.observe.llm_metrics import llm_metrics
 from edgeq.observe.overview import Overview
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Metrics:
         yield from self._upstreams()
         yield from self._times()
         yield self._refusals()
+        yield from llm_metrics(self._overview.reports.llm())
         yield from PROCESS_COLLECTOR.collect()
 
     def _workers(self) -> Iterator[Metric]:

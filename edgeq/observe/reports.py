@@ -1,7 +1,7 @@
 """The workers' reports (worker/report.py), read from the board and made one: of all workers, the dead ones included.
 
-Counters of refusals outlive their worker: before its row is cleared they are added to those of the other dead, which
-have a report of their own on the board. So they outlive the supervisor as well, if the board does.
+Counters of refusals and of models outlive their worker: before its row is cleared they are added to those of the other
+dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board does.
 """
 
 from __future__ import annotations
@@ -56,15 +56,27 @@ class Reports:
     def bury(self, slot: int) -> None:
         """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.
 
-        MAX_REFUSALS pairs are kept; of more only the sum of each reason.
+        MAX_REFUSALS pairs are kept; of more only the sum of each reason. Numbers of models are kept if there is room.
         """
         page = self._board.report(self._board.slots)
-        kept = _refusals_of(_decode(page.read()))
-        _add_refusals(kept, _refusals_of(_decode(self._board.report(slot).read())))
-        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_refusals(kept)) > page.max_bytes:
-            text = _encode_refusals({reason: {OTHER: sum(found.values())} for reason, found in kept.items()})
+        dead, last = _decode(page.read()), _decode(self._board.report(slot).read())
+        kept = _refusals_of(dead)
+        _add_refusals(kept, _refusals_of(last))
+        llm = merged(dead.get("llm") or {}, last.get("llm") or {})
+        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_kept(kept, llm)) > page.max_bytes:
+            kept = {reason: {OTHER: sum(found.values())} for reason, found in kept.items()}
+            text = _encode_kept(kept, llm)
+        if len(text) > page.max_bytes:
+            text = _encode_kept(kept, {})
         page.write(text)
         self._fresh.forget()
+
+    def llm(self) -> Report:
+        """The numbers of models (llm/measures.py), since the start."""
+        total: Report = _decode(self._board.report(self._board.slots).read()).get("llm") or {}
+        for report in self.all().values():
+            total = merged(total, report.get("llm") or {})
+        return total
 
     def upstreams(self) -> Iterator[Report]:
         """Each upstream as each worker sees it."""
@@ -91,6 +103,8 @@ class Reports:
                     one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
                 if "cost_s" in seen:
                     one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
+                if "engine_load" in seen:
+                    one["engine_load"] = max(one["engine_load"] or 0.0, seen["engine_load"])
                 one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
@@ -131,6 +145,7 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "weight": weight,
         **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
         "ejected_s": 0.0,
+        "engine_load": None,
         "health": "unknown",
     }
 
@@ -158,5 +173,17 @@ def add(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[key] = total.get(key, 0) + count
 
 
-def _encode_refusals(counts: Mapping[str, Mapping[str, int]]) -> bytes:
-    return orjson.dumps({"refusals": counts})
+def merged(one: Any, other: Any) -> Any:
+    """The sum of two documents of one shape: tables by key, arrays by place, numbers. Changes neither."""
+    if isinstance(one, dict):
+        both = {key: merged(value, other[key]) if key in other else value for key, value in one.items()}
+        return {**both, **{key: value for key, value in other.items() if key not in one}}
+    if isinstance(one, list):
+        if len(one) != len(other):  # of another release, whose board this one has taken over
+            return other
+        return [merged(*pair) for pair in zip(one, other, strict=True)]
+    return one + other
+
+
+def _encode_kept(refusals: Mapping[str, Mapping[str, int]], llm: Report) -> bytes:
+    return orjson.dumps({"refusals": refusals, "llm": llm} if llm else {"refusals": refusals})

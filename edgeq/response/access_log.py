@@ -21,6 +21,9 @@ of the second try of a request that had two at once.
 `edgeq.cache` is what the route's cache did: hit, stale, joined, revalidated, stale-if-error, miss, bypass.
 `edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.
 
+Of a request for a model (llm/exchange.py) there are the model, the target, tokens as `gen_ai.usage.*`, what they cost
+(`edgeq.cost`, in the currency of the prices), the time to the first event (`edgeq.first_event_ms`), the virtual key.
+
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
 came: what is secret does not belong into a URL (RFC 9110 17.9), and which parameter would be cannot be known here.
@@ -68,6 +71,7 @@ _methods: Final[dict[bytes, bytes]] = {
 _headers: Final[dict[tuple[bytes, bytes, bytes, bytes], bytes]] = {}
 _outcomes: Final[dict[tuple[int, str, int, bool], bytes]] = {}
 _clients: Final[dict[tuple[str, str, bool], bytes]] = {}
+_tenants: Final[dict[bytes, bytes]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
@@ -96,28 +100,31 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             second = this_second
             stamp = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
         micro = int((wall - this_second) * 1e6)
-        parts.append(stamp)
-        parts.append(_THREE[micro // 1000])
-        parts.append(_THREE[micro % 1000])
-        parts.append(b'Z",')
-        _add_how(parts, exchange)
         head = exchange.head
         what = head.log_text
         if not what:
             what = _render_what(head)
             if len(what) <= _MAX_FRAGMENT_CHARS:
                 head.log_text = what
-        parts.append(what)
         down = exchange.down
         who = down.log_text
         if not who:
             who = down.log_text = _render_who(down)
-        parts.append(who)
-        parts.append(b'"http.response.body.size":')
-        parts.append(_size(exchange.answer_bytes))
-        parts.append(b',"edgeq.request_id":"')
-        parts.append(exchange.request_id)
-        parts.append(b'"')
+        parts += (
+            stamp,
+            _THREE[micro // 1000],
+            _THREE[micro % 1000],
+            b'Z",',
+            _how(exchange),
+            _where(exchange),
+            what,
+            who,
+            b'"http.response.body.size":',
+            _size(exchange.answer_bytes),
+            b',"edgeq.request_id":"',
+            exchange.request_id,
+            b'"',
+        )
         if exchange.request_bytes:
             parts.append(b',"http.request.body.size":')
             parts.append(_size(exchange.request_bytes))
@@ -127,8 +134,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             parts.append(trace_id)
             parts.append(b'"')
         if exchange.tenant:
-            parts.append(b',"edgeq.tenant":')
-            parts.append(_quote(exchange.tenant).encode("ascii"))
+            parts.append(_whose(exchange.tenant))
         sent_at = exchange.sent_at
         if sent_at:
             if sent_at != exchange.queued_at:
@@ -137,11 +143,10 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
                 if exchange.connect_s:
                     parts.append(b',"edgeq.connect_ms":')
                     parts.append(_milliseconds(exchange.connect_s))
-            if exchange.first_byte_at > sent_at:
-                parts.append(b',"edgeq.first_byte_ms":')
-                parts.append(_milliseconds(exchange.first_byte_at - sent_at))
-            parts.append(b',"edgeq.upstream_ms":')
-            parts.append(_milliseconds(ended_at - sent_at))
+            first_byte_at = exchange.first_byte_at
+            if first_byte_at > sent_at:
+                parts += (b',"edgeq.first_byte_ms":', _milliseconds(first_byte_at - sent_at))
+            parts += (b',"edgeq.upstream_ms":', _milliseconds(ended_at - sent_at))
         elif exchange.queued_at:
             parts.append(b',"edgeq.queue_ms":')
             parts.append(_milliseconds(ended_at - exchange.queued_at))
@@ -154,9 +159,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             if peer.waited_us:
                 parts.append(b',"edgeq.accept_ms":')
                 parts.append(_milliseconds(peer.waited_us * 1e-6))
-        parts.append(b',"edgeq.total_ms":')
-        parts.append(_milliseconds(ended_at - exchange.begun_at))
-        parts.append(b"}\n")
+        parts += (b',"edgeq.total_ms":', _milliseconds(ended_at - exchange.begun_at), b"}\n")
     return b"".join(parts)
 
 
@@ -281,30 +284,45 @@ def _render_who(down: Downstream) -> bytes:
     return b'%b"client.port":%d,' % (known, peer.client_port) if peer.client_port else known
 
 
-def _add_how(parts: list[bytes], exchange: Exchange) -> None:
+def _how(exchange: Exchange) -> bytes:
     """How it went: few different values, because they come from the configuration and the reasons."""
     tries = exchange.tries
     if exchange.reason or exchange.resource or (tries is not None and tries.hedged):
-        parts.append(_render_outcome(exchange))
-    else:
-        outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
-        known = _outcomes.get(outcome)
-        if known is None:
-            known = _render_outcome(exchange)
-            if len(_outcomes) >= _MAX_FRAGMENTS:
-                _outcomes.clear()
-            _outcomes[outcome] = known
-        parts.append(known)
-    grace = exchange.grace
-    if grace is not None:
-        parts.append(_render_grace(grace))
+        return _render_outcome(exchange)
+    outcome = (exchange.status, exchange.endpoint, exchange.attempts, exchange.reused)
+    known = _outcomes.get(outcome)
+    if known is None:
+        known = _render_outcome(exchange)
+        if len(_outcomes) >= _MAX_FRAGMENTS:
+            _outcomes.clear()
+        _outcomes[outcome] = known
+    return known
+
+
+def _whose(tenant: bytes) -> bytes:
+    known = _tenants.get(tenant)
+    if known is None:
+        known = f',"edgeq.tenant":{_quote(tenant)}'.encode("ascii")
+        if len(known) <= _MAX_FRAGMENT_CHARS:
+            if len(_tenants) >= _MAX_FRAGMENTS:
+                _tenants.clear()
+            _tenants[tenant] = known
+    return known
+
+
+def _where(exchange: Exchange) -> bytes:
+    """By which route, after what its cache or fallback had to do with it."""
     route = exchange.route
     if route is None:
-        parts.append(b'"edgeq.generation":%d,' % exchange.down.shard.generation)
-        return
-    if not route.log_text:
-        route.log_text = _render_route(route)
-    parts.append(route.log_text)
+        where = b'"edgeq.generation":%d,' % exchange.down.shard.generation
+    else:
+        where = route.log_text
+        if not where:
+            where = route.log_text = _render_route(route)
+        if route.llm is not None:
+            where += exchange.own_fields()
+    grace = exchange.grace
+    return where if grace is None else _render_grace(grace) + where
 
 
 def _render_grace(grace: Grace) -> bytes:

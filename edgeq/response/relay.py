@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.ticket import DROPPED, IGNORED, OK, Lobby
-from edgeq.policy.headers import TRACE_BEGIN, TRACE_SPANS, forward_prefix, trace_lines
+from edgeq.policy.headers import TRACE_BEGIN, TRACE_OFF, TRACE_SPANS, forward_prefix, trace_lines
 from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
 from edgeq.response.tries import Tries
@@ -54,7 +54,8 @@ _BIG: Final = 16 * 1024
 
 
 class Exchange(Attempt):
-    """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come."""
+    """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come. What most requests
+    do not need is not set at first (see `Ticket`)."""
 
     __slots__ = (
         "_answer_chunks",
@@ -90,8 +91,20 @@ class Exchange(Attempt):
         "trace_id",
     )
 
+    # Of a request that has a body.
+    _request_remaining: int
+    _request_framer: ChunkedFramer | None
+    # Of an answer that has a body, by its kind (`_answer_kind`).
+    _answer_remaining: int
+    _answer_framer: ChunkedFramer | None
+    _answer_chunks: bool
+    _upstream_half_closed: bool
+    """Of a tunnel."""
+    ended_at: float
+    """Set once it has ended."""
+
     def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
-        super().__init__(down, head, now)
+        Attempt.__init__(self, down, head, now)
         self.route: Route | None = route
         # Taken now: the head may be shared, and meanwhile be settled for another client or configuration.
         self.prefix: bytes = head.prefix
@@ -111,17 +124,12 @@ class Exchange(Attempt):
         self.pending = b""
         """Request body bytes that no upstream connection has got yet, or all of them if they may have to go again."""
         self.request_bytes: int = 0
-        self._request_remaining: int = 0
-        self._request_framer: ChunkedFramer | None = None
         self._sent_all: bool = False
         """`pending` has all body bytes so far, and they are sent."""
         self.answer_lines = b""
         """Header lines for the answer that are not the upstream's, each with its CRLF."""
         self.answer_bytes: int = 0
         self._answer_kind: int = -1
-        self._answer_remaining: int = 0
-        self._answer_framer: ChunkedFramer | None = None
-        self._answer_chunks: bool = False
         self._interim: int = 0
         self.grace: Grace | None = None
         """None unless its route has a cache or a fallback."""
@@ -130,16 +138,14 @@ class Exchange(Attempt):
         self.reason = ""
         self.resource = ""
         self.ended: bool = False
-        self.ended_at: float = 0.0
-        self._upstream_half_closed: bool = False
-        fields = head.fields
-        kind = fields.body_kind
-        if kind == LENGTH:
+        kind = head.fields.body_kind
+        if kind != NO_BODY:
             self.request_done = False
-            self._request_remaining = fields.content_length
-        elif kind == CHUNKED:
-            self.request_done = False
-            self._request_framer = ChunkedFramer(False, True, down.settings.trailer_bytes)
+            if kind == LENGTH:
+                self._request_remaining = head.fields.content_length
+                self._request_framer = None
+            else:
+                self._request_framer = ChunkedFramer(False, True, down.settings.trailer_bytes)
 
     # -- through the limits -------------------------------------------------------------------------------------------
 
@@ -281,28 +287,30 @@ class Exchange(Attempt):
         self.attempts += 1
         self.sent_at = now
         self.reused = up.requests > 1
-        self.endpoint = up.pool.name
+        pool = up.pool
+        self.endpoint = pool.name
         self.send(up, now)
         self._sent_all = self.request_done
-        retry = self._policy()
-        if retry is not None:
-            self._sent_all = self.request_done or len(self.pending) <= retry.body_bytes
-            if self.attempts == 1:
-                retry.budget.request(now)
-                if (
-                    retry.hedge is not None
-                    and self.request_done
-                    and self.is_replayable()
-                    and not self.head.fields.upgrade
-                ):
-                    self._tries().plan_hedge(self, retry.hedge, now)
-        if not self._sent_all:
-            self.pending = b""
+        route = self.route
+        if route is None or route.retry is None:
+            up.expire_after(now, pool.upstream.first_byte_s)
+        else:
+            self._begin_by(route.retry, now)
+            up.expire_after(now, self.first_byte_s(up))
         if not self.request_done:
+            if not self._sent_all:
+                self.pending = b""
             down.resume_reading()
-        up.expire_after(now, self.first_byte_s(up))
         if down.write_blocked:  # by the end of the last answer
             self.pause_answer()
+
+    def _begin_by(self, retry: RetryPolicy, now: float) -> None:
+        """It may have to be sent once more."""
+        self._sent_all = self.request_done or len(self.pending) <= retry.body_bytes
+        if self.attempts == 1:
+            retry.budget.request(now)
+            if retry.hedge is not None and self.request_done and self.is_replayable() and not self.head.fields.upgrade:
+                self._tries().plan_hedge(self, retry.hedge, now)
 
     def send(self, up: UpstreamConnection, now: float) -> None:
         """Write the head, and what there is of the body."""
@@ -317,9 +325,10 @@ class Exchange(Attempt):
         if grace is not None:
             prefix = grace.prefix(prefix)
         lines = self.down.client_lines
+        kind = forward.trace
         if forward.deadline is not None and self.deadline_at < NEVER:
             lines += forward.deadline.line(self.deadline_at - now)
-        if forward.trace == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
+        if kind == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
             # An id that was made here is the trace id as well: one id to search for.
             self.trace_id = request_id
             out = (
@@ -345,9 +354,12 @@ class Exchange(Attempt):
         """The field lines by which the upstream's spans join the trace of this request."""
         shard = self.down.shard
         forward = shard.forward
+        kind = forward.trace
         tracer = shard.tracer
-        if tracer is not None and forward.trace == TRACE_SPANS:
+        if tracer is not None and kind == TRACE_SPANS:
             return tracer.lines(self, up, now)
+        if kind == TRACE_OFF:
+            return b""
         lines = trace_lines(self.head, forward, shard.ids.make())
         self.trace_id = lines[16:48]
         return lines
@@ -437,30 +449,30 @@ class Exchange(Attempt):
         if self.first_byte_at == 0.0:
             self.first_byte_at = now
         pool = up.pool
+        memo = pool.memo
+        if memo is not None and not up.buffer and data.startswith(memo.raw):
+            self.final_head(memo, data, len(memo.raw), now)
+            return
         while True:
-            memo = pool.memo
             if up.buffer:
                 seen = len(up.buffer)
                 data = up.buffer + data
                 up.buffer = b""
             else:
                 seen = 0
-            if memo is not None and data.startswith(memo.raw):
-                answer = memo
-                end = len(memo.raw)
-            else:
-                try:
-                    end = find_response_end(data, seen)
-                    if end < 0:
-                        up.buffer = data
-                        return
-                    answer = parse_response(data[:end])
-                except Refused as error:
-                    self.fail(error.reason, pool.resource, error.detail)
+            try:
+                end = find_response_end(data, seen)
+                if end < 0:
+                    up.buffer = data
                     return
-                if answer.status >= 200:
-                    pool.memo = answer
-            if answer.status >= 200 or answer.status == 101:
+                answer = parse_response(data[:end])
+            except Refused as error:
+                self.fail(error.reason, pool.resource, error.detail)
+                return
+            if answer.status >= 200:
+                pool.memo = answer
+                break
+            if answer.status == 101:
                 break
             # Interim answers are passed on, to clients that can know them (RFC 9110 15.2).
             self._interim += 1
@@ -482,7 +494,8 @@ class Exchange(Attempt):
         down = self.down
         head = self.head
         status = answer.status
-        if status == 408 and not answer.keep_alive and self._interim == 0 and self._may_go_again(up):
+        special = answer.is_special
+        if special and status == 408 and not answer.keep_alive and self._interim == 0 and self._may_go_again(up):
             # The one answer that a server may send unasked (RFC 9110 15.5.9): it was closing an idle connection.
             self.up = None
             self.first_byte_at = 0.0
@@ -490,12 +503,13 @@ class Exchange(Attempt):
             up.discard()
             up.pool.submit(self, True)
             return
-        member = up.pool.member
+        pool = up.pool
+        member = pool.member
         if member is not None:
-            up.pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
-        retry = self._policy()
-        if retry is not None and status in retry.statuses:
-            if self._tries().after_answer(self, retry, answer, up, len(data) - end, now):
+            pool.upstream.answered(member, answer, self.sent_at, self._sent_all, now)
+        route = self.route
+        if route is not None and route.retry is not None and status in route.retry.statuses:
+            if self._tries().after_answer(self, route.retry, answer, up, len(data) - end, now):
                 return
         if self.tries is not None:
             self.tries.answered(self, now)
@@ -507,40 +521,39 @@ class Exchange(Attempt):
         held = self.held
         if held is not None and held.watcher is not None:
             held.hear(self)
-        if status == 503 or status == 429:
-            self.reason = "upstream_shed"
-            self.resource = up.pool.resource
         kind = answer.body_kind
         size = len(data) - end
         up.reusable = answer.keep_alive
-        if status == 101:
-            asked = head.fields.upgrade if head.minor == 1 and self.request_done else b""
-            if not asked or answer.upgrade != asked:
-                self.answer_started = False
-                self.fail("upstream_protocol_error", up.pool.resource, "101 without being asked for this protocol")
+        if special:
+            if status == 101:
+                asked = head.fields.upgrade if head.minor == 1 and self.request_done else b""
+                if not asked or answer.upgrade != asked:
+                    self.answer_started = False
+                    self.fail("upstream_protocol_error", pool.resource, "101 without being asked for this protocol")
+                    return
+                self._begin_tunnel(answer, data[end:])
                 return
-            self._begin_tunnel(answer, data[end:])
-            return
-        if kind == LENGTH and answer.content_length == 0:
-            kind = NO_BODY
-        if status == 204 or status == 304 or head.method == b"HEAD":
+            if status == 503 or status == 429:
+                self.reason = "upstream_shed"
+                self.resource = pool.resource
+            elif status == 204 or status == 304:
+                kind = NO_BODY
+        if (kind == LENGTH and answer.content_length == 0) or head.method == b"HEAD":
             kind = NO_BODY
         self._answer_kind = kind
         keep = down.may_keep(self)
         extra = b""
-        if kind == CHUNKED:
+        if kind > LENGTH:  # how long it is shows at its end
             if head.minor == 1:
                 extra = b"transfer-encoding: chunked\r\n"
             else:
                 keep = False
-            self._answer_framer = ChunkedFramer(head.minor == 0, head.fields.te_trailers, 64 * 1024)
-        elif kind == UNTIL_CLOSE:
-            up.reusable = False
-            if head.minor == 1:
-                extra = b"transfer-encoding: chunked\r\n"
-                self._answer_chunks = True
+            if kind == CHUNKED:
+                self._answer_framer = ChunkedFramer(head.minor == 0, head.fields.te_trailers, 64 * 1024)
             else:
-                keep = False
+                up.reusable = False
+                self._answer_framer = None
+                self._answer_chunks = head.minor == 1
         self.keep_alive = keep
         if self.sticky:
             extra += self.sticky
@@ -621,7 +634,9 @@ class Exchange(Attempt):
             return
         self.tunnel = True
         self.release(monotonic(), IGNORED)  # it may last for days, and is no work to wait for
+        self._upstream_half_closed = False
         self._answer_kind = UNTIL_CLOSE
+        self._answer_chunks = False
         up.reusable = False
         down.transport.write(answer.forward + b"x-request-id: " + self.request_id + b"\r\n\r\n" + rest)
         early = down.enter_tunnel()
@@ -654,7 +669,7 @@ class Exchange(Attempt):
 
     def has_passed_fin(self) -> bool:
         """Has the client got our FIN while the other direction of its tunnel lives on?"""
-        return self._upstream_half_closed
+        return self.tunnel and self._upstream_half_closed
 
     def taken_bytes(self) -> int:
         """What the upstream's kernel has taken of the request's body: grows while the request moves."""
@@ -937,6 +952,10 @@ class Exchange(Attempt):
             self.answer_lines,
         )
 
+    def own_fields(self) -> bytes:
+        """What the access log has to say of this kind of request alone, each field with its comma."""
+        return b""
+
     def end_by_defect(self, error: Exception) -> None:
         is_over = self.ended
         super().end_by_defect(error)
@@ -1057,26 +1076,25 @@ class Exchange(Attempt):
         if self.reason:
             self._count()
         self._tell(now)
-        if self.tries is not None or self.held is not None:
+        if self.tries is None and self.outer is None and not self.reason:
+            if self.held is not None:
+                self.held.release(self, now, OK)
+        else:
             self.give_up(now)
 
     def _tell(self, now: float) -> None:
         """To whoever looks later: `explain` if it was refused or slow, the collector of traces, the access log."""
         shard = self.down.shard
+        self.ended_at = now
         if self.reason or (self.first_byte_at or now) - self.begun_at >= shard.slow_s:
-            self.ended_at = now
             shard.keep(self)
         if shard.tracer is not None:
             shard.tracer.ended(self, now)
         if shard.log_enabled:
-            self._record(now)
-
-    def _record(self, now: float) -> None:
-        shard = self.down.shard
-        self.ended_at = now
-        shard.ring.append(self)
-        if len(shard.ring) >= LOG_BATCH:
-            shard.flush_log()
+            ring = shard.ring
+            ring.append(self)
+            if len(ring) >= LOG_BATCH:
+                shard.flush_log()
 
     def _end_gracefully(self, grace: Grace, now: float) -> None:
         """The same, for what may have been answered by something else than its route's upstream."""

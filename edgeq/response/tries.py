@@ -224,7 +224,7 @@ class Tries(Timed):
         upstream = route.upstream
         bulkhead = upstream.bulkhead
         pool = upstream.spare(exchange, [up.pool])
-        if pool is None or (upstream.limited and not bulkhead.has_place()):
+        if pool is None or (upstream.limited and bulkhead.places() <= 0):
             return
         if not policy.budget.take(now, upstream.in_flight()):
             return

@@ -244,6 +244,8 @@ class Fleet:
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self.accounts: Callable[[], AccountsTold | None] = _no_accounts
         """What a new worker has to know of them."""
+        self.leftover_fd = -1
+        """With accounts: a file for what a worker has used when nobody takes it."""
         self.on_usage: Callable[[UsageTold, Callable[[Message], None]], None] = _no_usage
         """Called with what a worker has used, and how to answer it."""
         self._tickets = TicketSecret.make()
@@ -608,7 +610,9 @@ class Fleet:
             socket_fds = [sock.fileno() for sock in socks]
             fds = [theirs.fileno(), self._board.fd, worker.where_fd, *bells, *socket_fds]
             accounts = self.accounts()
-            worker.accounts = accounts.number if accounts is not None else 0
+            if accounts is not None:
+                worker.accounts = accounts.number
+                fds.append(self.leftover_fd)
             spawn = Spawn(
                 slot,
                 target.generation,

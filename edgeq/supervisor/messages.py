@@ -71,7 +71,8 @@ class Spawn(Message, frozen=True):
     kept: frozenset[str] = frozenset()
     """Addresses whose sockets outlive the supervisor."""
     accounts: AccountsTold | None = None
-    """With [accounts]: a worker knows them before it accepts."""
+    """With [accounts]: a worker knows them before it accepts. The last descriptor is the file for what it has used when
+    it ends without a supervisor."""
 
 
 # spawner -> supervisor

@@ -113,6 +113,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
     try:
         spawn = child.spawn
         control_fd, board_fd, where_fd, *rest = child.fds
+        leftover_fd = rest.pop() if spawn.accounts is not None else -1
         bells, listener_fds = rest[: spawn.bells], rest[spawn.bells :]
         _close_all_but(_STDIO | frozenset(child.fds))
         process_io.set_name(f"edgeq-w{spawn.slot}")
@@ -134,6 +135,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
             sockets=sockets,
             kept=spawn.kept,
             accounts=spawn.accounts,
+            leftover_fd=leftover_fd,
             make_app=load_part(app),
             make_loop=load_part(loop),
         )

@@ -107,12 +107,14 @@ class UpstreamConnection(Timed):
 
     def expire_after(self, now: float, timeout_s: float) -> None:
         """Expire so many seconds after `now`; 0 or NEVER: do not."""
-        self.pool.upstream.wheel.schedule(self, now + timeout_s if timeout_s else NEVER)
+        at = now + timeout_s if timeout_s else NEVER
+        self.expire_at = at
+        if at < self.turn_at:
+            self.pool.upstream.wheel.schedule(self, at)
 
     def expire_in(self, timeout_s: float) -> None:
         """Expire after so many seconds from now; 0 or NEVER: do not."""
-        wheel = self.pool.upstream.wheel
-        wheel.schedule(self, monotonic() + timeout_s if timeout_s else NEVER)
+        self.expire_after(monotonic(), timeout_s)
 
     def on_expire(self, now: float) -> None:
         exchange = self.exchange

@@ -150,21 +150,21 @@ class Pool:
         """An answer is complete: keep the connection for the next request, or close it."""
         if connection.lost:
             return
-        upstream = self.upstream
+        lifetime_s = self.upstream.max_lifetime_s
         if (
             not connection.reusable
             or connection.buffer
             or self.retired
-            or (upstream.max_lifetime_s and now - connection.opened_at > upstream.max_lifetime_s)
+            or (lifetime_s and now - connection.opened_at > lifetime_s)
         ):
             self.close(connection)
-            return
-        self._give(connection, now, False)
+        else:
+            self._give(connection, now, False)
 
     def _give(self, connection: UpstreamConnection, now: float, fresh: bool) -> None:
         """To the one who waits longest, or to the idle ones. `fresh`: it was opened just now."""
-        waiting = self.waiting
-        if waiting:
+        if self.waiting:
+            waiting = self.waiting
             for exchange in waiting:
                 # A used connection has failed this one before, and it has no third try: it gets the one being opened.
                 if exchange.attempts and not fresh and self.connecting:
@@ -174,11 +174,13 @@ class Pool:
                 connection.exchange = exchange
                 exchange.begin(connection, now)
                 return
-        if self.retired or len(self.idle) >= self.upstream.max_idle:
+        idle = self.idle
+        upstream = self.upstream
+        if self.retired or len(idle) >= upstream.max_idle:
             self.close(connection)
             return
-        self.idle.append(connection)
-        connection.expire_after(now, self.upstream.idle_s)
+        idle.append(connection)
+        connection.expire_after(now, upstream.idle_s)
 
     def close(self, connection: UpstreamConnection) -> None:
         """Close a connection that has nothing to do."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeq.policy.tenant import TenantKey
     from edgeq.route.table import Route
 
+SPECIAL: Final = frozenset((101, 204, 304, 408, 429, 503))
 _IDEMPOTENT: Final = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))  # RFC 9110 9.2.2
 
 
@@ -176,6 +177,7 @@ class ResponseHead:
         "body_kind",
         "content_length",
         "forward",
+        "is_special",
         "keep_alive",
         "minor",
         "raw",
@@ -188,6 +190,8 @@ class ResponseHead:
         self.raw = raw
         self.status: int = status
         self.minor: int = minor
+        self.is_special: bool = status in SPECIAL
+        """Its status alone asks for more than to be passed on."""
         self.forward = b""
         self.body_kind: int = NO_BODY
         """As the fields say; a request's method or the status may mean that there is no body all the same."""
@@ -242,7 +246,7 @@ def _start_of(fields: RequestFields, name: bytes) -> bytes:
 def find_cookie(head: RequestHead, name: bytes) -> bytes:
     """The value of a cookie (RFC 6265 4.2.1), the first of its name; empty if there is none."""
     raw = head.raw
-    if name not in raw:
+    if raw.find(name) < 0:
         return b""
     low = raw.lower()
     at = head.fields_at

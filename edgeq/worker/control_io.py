@@ -23,6 +23,7 @@ from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
 from edgeq.errors import EdgeqError
 from edgeq.listener.tls_io import TlsError
+from edgeq.llm import leftover_io
 from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
@@ -46,6 +47,7 @@ from edgeq.supervisor.messages import (
     Retired,
     SeenConnection,
     UsageTaken,
+    UsageTold,
     decode_to_worker,
     encode_message,
     unpack_config,
@@ -153,6 +155,7 @@ class Control:
         "_drain_timeout_s",
         "_emptying",
         "_kept",
+        "_leftover_fd",
         "_loop",
         "_row",
         "_sockets",
@@ -170,11 +173,14 @@ class Control:
         sockets: dict[str, socket.socket],
         kept: frozenset[str],
         bells: list[int],
+        leftover_fd: int = -1,
     ) -> None:
         self._loop = loop
         self._app = app
         self._bells = bells
         """The board's; grows by what a new configuration brings."""
+        self._leftover_fd = leftover_fd
+        """For what was used while there is no supervisor."""
         self._row = row
         self._config = config
         self._sockets = dict(sockets)
@@ -197,7 +203,14 @@ class Control:
         self._channel.send_rest(_LAST_WORDS_S)
 
     def _send(self, message: Message) -> None:
-        self._channel.send(encode_message(message))
+        payload = encode_message(message)
+        if self._channel.closed and isinstance(message, UsageTold) and self._leftover_fd >= 0:
+            try:
+                leftover_io.append(self._leftover_fd, payload)
+            except OSError as error:
+                _log.error("usage is lost", requests=len(message.entries), problem=error.strerror)
+        else:
+            self._channel.send(payload)
 
     def _on_frame(self, frame: Frame) -> None:
         match decode_to_worker(frame.payload):

@@ -32,7 +32,7 @@ MAX_LOOKED: Final = 1024
 """Connections that are looked at for who asks: a sample, of which 0.2 ms come twice a second."""
 MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
-_SECTIONS: Final = ("tenants", "asking", "queues", "upstreams", "listeners")
+_SECTIONS: Final = ("tenants", "asking", "queues", "upstreams", "listeners", "llm")
 """What may be left out, in this order."""
 
 

@@ -74,6 +74,7 @@ def main(
     sockets: dict[str, socket.socket],
     kept: frozenset[str],
     accounts: AccountsTold | None,
+    leftover_fd: int,
     make_app: MakeApp,
     make_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> int:
@@ -95,7 +96,7 @@ def main(
         why = log_failure("worker cannot start", error, config, slot=slot)
         send_blocking(control, encode_message(Failed(generation, why)))
         return 1
-    ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells)
+    ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells, leftover_fd)
     pulse = Pulse(loop, app, row, board.report(slot))
     pulse.beat()
     gc.collect()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edgeq.admission.pressure import Pressure
 from edgeq.listener.accept_policy import LogPace
+from edgeq.llm.measures import Measures
 from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
 from edgeq.route.table import RouteTable
@@ -39,6 +40,7 @@ class Shard:
         "kept",
         "log",
         "log_enabled",
+        "measures",
         "node",
         "prepared",
         "pressure",
@@ -82,6 +84,8 @@ class Shard:
         self.prepared: dict[str, bytes] = {}
         """Refusals for when there is no time to write one, by reason and whether the connection is kept."""
         self.refusals: Refusals = Refusals()
+        self.measures: Measures = Measures()
+        """Of requests to models."""
         self.requests: int = 0
         self.in_flight: int = 0
         self.slow_s: float = NEVER_SLOW_S

@@ -2,7 +2,13 @@
 
 A timed thing stands in at most one bucket. Moving a deadline later is one attribute store: when the old bucket's turn
 comes, the thing is put where its deadline now is. Only moving it earlier touches the wheel. So a request on a kept
-connection costs no timer operation. Precision is one tick, always late, never early.
+connection costs no timer operation, and who moves deadlines for each request sees to it without a call:
+
+    item.expire_at = at
+    if at < item.turn_at:
+        wheel.schedule(item, at)
+
+Precision is one tick, always late, never early.
 """
 
 from __future__ import annotations
@@ -15,13 +21,15 @@ NEVER: Final = 1e18
 
 
 class Timed:
-    """Something that expires. `expire_at`: monotonic seconds; `bucket`: where the wheel holds it, -1 for nowhere."""
+    """Something that expires. `expire_at`: monotonic seconds; `bucket`: where the wheel holds it, -1 for nowhere;
+    `turn_at`: when the wheel looks at it next, NEVER if it is nowhere."""
 
-    __slots__ = ("bucket", "expire_at")
+    __slots__ = ("bucket", "expire_at", "turn_at")
 
     def __init__(self) -> None:
         self.expire_at: float = NEVER
         self.bucket: int = -1
+        self.turn_at: float = NEVER
 
     def on_expire(self, now: float) -> None:
         """Called once the deadline has passed; sets a new deadline by `Wheel.schedule` if it wants one."""
@@ -55,8 +63,8 @@ class Wheel:
     def schedule(self, item: Timed, expire_at: float) -> None:
         """Let `item` expire at `expire_at`."""
         item.expire_at = expire_at
-        bucket = item.bucket
-        if bucket < 0 or expire_at < bucket * self.tick_s:
+        if expire_at < item.turn_at:
+            bucket = item.bucket
             if bucket >= 0:
                 self._buckets[bucket % self._size].discard(item)
             self._put(item)
@@ -68,6 +76,7 @@ class Wheel:
         if bucket <= self._position:
             bucket = self._position + 1
         item.bucket = bucket
+        item.turn_at = bucket * self.tick_s
         self._buckets[bucket % self._size].add(item)
 
     def remove(self, item: Timed) -> None:
@@ -76,6 +85,7 @@ class Wheel:
         if bucket >= 0:
             self._buckets[bucket % self._size].discard(item)
             item.bucket = -1
+            item.turn_at = NEVER
 
     def is_empty(self) -> bool:
         """Does nothing wait for its time?"""
@@ -101,6 +111,7 @@ class Wheel:
                 if item.bucket != self._position:
                     continue  # removed by another's expiry in this same turn
                 item.bucket = -1
+                item.turn_at = NEVER
                 if item.expire_at <= now:
                     expired += 1
                     try:

@@ -42,7 +42,7 @@ def test_the_life_of_a_key(store: str) -> None:
     """Created, changed in part, listed, revoked."""
     made = ask(
         store,
-        "keys create --tenant acme --team core --name 'a b' --models gpt-*,o3 --rpm 5 --per-day 1.5",
+        "keys create --tenant acme --team core --name 'a b' --models gpt-*,o3 --rpm 5 --per-day 1.5 --expires never",
     )
     assert made["ok"]
     ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")

@@ -7,8 +7,12 @@ from time import monotonic
 import pytest
 
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.limits import Totals
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
+from edgeq.board.handover import Neighbours
+from edgeq.board.layout import Board
+from edgeq.board.resources import Resources
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 from tests.admission.support import Book, free_one, full, taught
@@ -183,6 +187,35 @@ def test_the_stuck_do_not_take_the_places_of_others() -> None:
     assert bulkhead.service.mean_s == pytest.approx(0.02)
 
 
+def test_nobody_waits_until_the_tick_for_the_place_of_one_that_is_stuck() -> None:
+    """Who comes and finds no place has the stuck looked for; and those who wait already have the places."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0)
+    bulkhead.max_stuck = 2
+    bulkhead.tick(0.0)
+    book.enter(bulkhead, book.ticket(1, 0.02), 0.02)  # closes the cohort of the two
+    bulkhead.tick(0.02)
+    assert book.granted == []
+    book.enter(bulkhead, book.ticket(2, 0.07), 0.07)
+    assert book.granted == [1, 2]
+    assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (2, 4, 2)
+
+
+def test_the_stuck_are_left_out_of_what_a_limit_is_learned_from() -> None:
+    """Nobody waits for them to finish: a window of three answers for each in flight need not be that long."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0)
+    bulkhead.max_stuck = 2
+    totals = Totals()
+    for hundredth in range(0, 101, 10):
+        bulkhead.tick(hundredth / 100)
+    bulkhead.totals(1.0, totals)
+    assert bulkhead.stuck == 2
+    assert totals.in_flight_s == pytest.approx(2 * 0.2)
+    bulkhead.totals(2.0, totals)
+    assert totals.in_flight_s == pytest.approx(2 * 0.2)
+
+
 def test_slow_is_not_stuck_while_nothing_is_known() -> None:
     """A model that takes ten seconds for its first answer keeps its limit."""
     book = Book()
@@ -229,6 +262,28 @@ def test_two_workers_share_a_limit_and_the_order_of_arrival() -> None:
     assert [worker.in_flight for worker in workers] == [0, 0]
 
 
+def test_what_ran_before_the_second_worker_came_counts_for_it() -> None:
+    """A worker that is alone tells nobody what is in flight; with the tick on which it sees another one it does."""
+    board = Board.create(2)
+    board.assign_resources(["upstream/api"])
+    board.use(0)
+    first = Resources(board, Neighbours(board, 0, lambda _: None))
+    alone = Bulkhead("upstream/api", 2, 0.0, first.bind("upstream/api"))
+    book = Book()
+    book.enter(alone, book.ticket(1, 0.0), 0.0)
+    book.enter(alone, book.ticket(2, 0.0), 0.0)
+    board.use(1)
+    newcomer = Bulkhead(
+        "upstream/api", 2, 0.0, Resources(board, Neighbours(board, 1, lambda _: None)).bind("upstream/api")
+    )
+    first.tick(0.1)
+    alone.tick(0.1)
+    assert newcomer.places() == 0
+    book.tickets[1].release(0.2, OK)
+    assert newcomer.places() == 1
+    board.close()
+
+
 def test_a_lost_wake_up_costs_two_ticks() -> None:
     """A place that was handed over to a worker that does not come for it is taken after all."""
     book = Book()
@@ -260,9 +315,8 @@ def test_counters_for_learning_a_limit() -> None:
     assert bulkhead.area_s == pytest.approx(1 + 2 + 2 + 1)
     assert bulkhead.queue.busy_s == pytest.approx(0.5)
     assert bulkhead.held_s == pytest.approx(2.0 + 2.0)
-    assert (bulkhead.admitted, bulkhead.ok, bulkhead.dropped, bulkhead.max_in_flight) == (3, 1, 1, 2)
-    bulkhead.advance(4.0, True)
-    assert bulkhead.max_in_flight == 1
+    assert (bulkhead.ok, bulkhead.dropped, bulkhead.in_flight) == (1, 1, 1)
+    assert bulkhead.snapshot(4.0)["admitted"] == 3
 
 
 def test_priority_goes_first() -> None:

@@ -316,8 +316,9 @@ class WorkersOnABoard(Workers):
         """Everything ends, and the board is empty."""
         super().teardown()
         if hasattr(self, "workers"):
+            self.tick()
             for resources in self.resources:
-                resources.tick(self.now)
+                resources.flush()
             reading = read(self.board, 0, False)
             assert (reading.in_flight, reading.counted, reading.queued, reading.oldest_ns) == (0, 0, 0, 0)
             self.board.close()

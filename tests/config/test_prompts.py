@@ -137,3 +137,10 @@ def test_the_room_of_a_prompt_cache() -> None:
     text = BASE.replace('models = ["small"]', 'cache = { max_bytes = "1MiB", max_object = "1MiB" }')
     with pytest.raises(ConfigError, match="1/4 of max_bytes"):
         load_text(text, "f")
+
+
+def test_the_engine_of_a_provider() -> None:
+    """Is that of the upstream for which each of its keys stands."""
+    text = BASE.replace("[model.small]", 'engine = "vllm"\nendpoints = ["http://127.0.0.1:9002"]\n[model.small]')
+    upstream = load_text(text, "f").config.upstream["p"]
+    assert (upstream.engine, len(upstream.endpoints)) == ("vllm", 2)

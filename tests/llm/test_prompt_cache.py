@@ -119,6 +119,17 @@ def test_an_answer_is_given_again_until_its_time_is_over() -> None:
     assert cache.size_bytes == 0
 
 
+def test_what_is_too_old_does_not_lie_in_memory() -> None:
+    """It goes when somebody looks at the time, at the latest with the next answer that is stored."""
+    cache = cache_of(ttl=10.0)
+    for number in range(5):
+        answer(cache, b"hello", b"%d" % number, float(number))
+    cache.expire(11.9)
+    assert cache.entries == 3
+    answer(cache, b"hello", b"new", 13.0)
+    assert (cache.entries, cache.look(b"4", 13.0) is not None) == (2, True)
+
+
 def test_a_stream_is_stored_as_it_was_sent() -> None:
     """All pieces in their order."""
     cache = cache_of()

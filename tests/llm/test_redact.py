@@ -27,7 +27,7 @@ from edgeq.llm.registry import Registry
         ("card 4111 1111 1111 1112", "card 4111 1111 1111 1112"),
         ("to DE89 3704 0044 0532 0130 00 please", "to [iban] please"),
         ("GB82WEST12345698765432 NOW AND HERE", "[iban] NOW AND HERE"),
-        ("DE89 3704 0044 0532 0130 01", "DE89 3704 0044 0532 0130 01"),
+        ("DE89 3704 0044 0532 0130 02", "DE89 3704 0044 0532 0130 02"),
         ("a task-force of risk-averse people, sk-1, eq-2", "a task-force of risk-averse people, sk-1, eq-2"),
         ("at 2026-11-26 10:00, 3.14159265358979323846", "at 2026-11-26 10:00, 3.14159265358979323846"),
         ("user@host, @handle, a@b", "user@host, @handle, a@b"),

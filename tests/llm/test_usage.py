@@ -69,8 +69,7 @@ def test_what_is_noted() -> None:
     log = UsageLog()
     assert log.tick(0.0, 1000.0) is None
     log.record("t" * 1000, "k", "m", "p", Usage(UNKNOWN, 1 << 80), -5, 500, 1.0, -1.0)
-    batch = log.take()
-    assert batch is not None
+    (batch,) = log.rest()
     (entry,) = batch.entries
     assert (entry.at, entry.input, entry.output, entry.cost_micro) == (1000.0, 0, 10**12, 0)
     assert len(entry.tenant) == usage.MAX_NAME
@@ -80,16 +79,15 @@ def test_prompts_only_where_wanted() -> None:
     """And so many at a time that a message can take them."""
     log = UsageLog()
     log.converse("r", "t", "k", "m", "hello", "hi")
-    assert log.take() is None
+    assert log.rest() == []
     log.log_prompts = True
     for number in range(100):
         log.converse(f"r{number}", "t", "k", "m", "p" * 1000 + " x" * 100_000, "a" * 10)
     assert log.dropped > 0
     found = []
-    while (batch := log.take()) is not None:
+    for batch in log.rest():
         assert sum(len(one.prompt) + len(one.answer) for one in batch.conversations) <= usage.MAX_TEXT_BATCH
         found += [one.request for one in batch.conversations]
-        log.taken(batch.number)
     assert found == [f"r{number}" for number in range(len(found))]
     assert len(found) + log.dropped == 100
 

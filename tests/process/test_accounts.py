@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -13,9 +14,13 @@ from urllib.parse import urlencode
 
 import pytest
 
+from edgeq.cli import admin_client_io
 from edgeq.llm.store_io import Store
-from tests.support.gateway import free_port
-from tests.support.supervised import Supervised, Who, connect, read_who, supervised, wait_for
+from tests.support import gateway, kernel
+from tests.support.gateway import Settings, Value, free_port
+from tests.support.raw_client import RawClient
+from tests.support.scripted_upstream import echo, serve, upstream
+from tests.support.supervised import TIMEOUT_S, Supervised, Who, connect, read_who, supervised, wait_for
 
 FLUSH_S = 0.05
 _ENOUGH = 40
@@ -110,6 +115,18 @@ def test_workers_know_of_a_change_when_its_answer_comes(tmp_path: Path) -> None:
             assert told.encode() not in files
 
 
+def test_a_worker_that_hangs_is_named(tmp_path: Path) -> None:
+    """It is not waited for, and knows of the change before it serves anybody again."""
+    with accounted(tmp_path) as one:
+        pids = one.running.pids()
+        os.kill(pids[1], signal.SIGSTOP)
+        made = one.command("POST", "/v1/keys", tenant="acme")
+        assert made["behind"] == [1]
+        os.kill(pids[1], signal.SIGCONT)
+        wait_for("the other one", lambda: "behind" not in one.command("PUT", "/v1/keys", id=made["id"], rpm="1"))
+        assert one.verdicts(made["key"]) == {"active"}
+
+
 def test_keys_and_usage_outlive_a_restart(tmp_path: Path) -> None:
     """What is in use when the gateway stops is stored to the last request, and the next one goes on from there."""
     with accounted(tmp_path) as one:
@@ -150,21 +167,46 @@ def test_a_killed_worker_loses_what_it_had_not_told(tmp_path: Path) -> None:
         assert one.stored() == rows["k"] + 1
 
 
-def test_a_killed_supervisor_loses_no_more_than_is_said(tmp_path: Path) -> None:
-    """What was stored is there for the next one, once; its workers' last requests may be lost."""
+def test_a_killed_supervisor_loses_nothing(tmp_path: Path) -> None:
+    """What its workers had not told, and what they finish without it, is there for the next one, once."""
     with accounted(tmp_path) as one:
         one.use(100)
         one.wait_stored(100)
-        for _ in range(10):
-            one.use(10)
-        one.running.signal(signal.SIGKILL)
-        one.running.wait_exit()
-        kept = one.stored()
-        assert 100 <= kept <= 200
+        with contextlib.ExitStack() as stack:
+            held = [stack.enter_context(connect(one.address)) for _ in range(_ENOUGH)]
+            for sock in held:
+                sock.sendall(b"use 1 k\n")
+                read_who(sock)
+            for sock in held:
+                sock.sendall(b"hold\n")
+            pids = one.running.pids().values()
+            one.running.signal(signal.SIGKILL)
+            one.running.wait_exit()
+            for sock in held:
+                read_who(sock)  # it drains
+        wait_for("the end of its workers", lambda: not any(map(kernel.is_alive, pids)))
+        assert 100 <= one.stored() <= 100 + _ENOUGH
     with accounted(tmp_path) as one:
-        assert one.stored() == kept
+        assert one.stored() == 100 + _ENOUGH
         one.use(7)
-        one.wait_stored(kept + 7)
+        one.wait_stored(107 + _ENOUGH)
+
+
+def test_a_worker_that_outlives_its_supervisor(tmp_path: Path) -> None:
+    """What it finishes while the next one serves already, that one stores."""
+    with accounted(tmp_path, workers=1) as old, connect(old.address) as sock:
+        sock.sendall(b"use 1 k\n")
+        pid = read_who(sock).pid
+        old.wait_stored(1)
+        old.running.signal(signal.SIGKILL)
+        old.running.wait_exit()
+        with accounted(tmp_path, workers=1) as new:
+            assert new.stored() == 1
+            assert kernel.is_alive(pid)
+            sock.sendall(b"use 3 k\n")
+            assert read_who(sock).pid == pid
+            new.wait_stored(4)
+            assert new.running.events("usage of the last run's workers is stored")[-1]["requests"] == 3
 
 
 def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
@@ -184,6 +226,48 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
             other.execute("ALTER TABLE elsewhere RENAME TO batches")
         one.wait_stored(50)
         assert one.running.events("accounts store is written again")
+
+
+def test_what_waits_at_the_end_waits_for_the_next_one(tmp_path: Path) -> None:
+    """A gateway stops while its store cannot be written."""
+    with accounted(tmp_path) as one, contextlib.closing(sqlite3.connect(one.store)) as other:
+        other.execute("ALTER TABLE batches RENAME TO elsewhere")
+        one.use(50)
+        wait_for("the log", lambda: one.running.events("accounts store cannot be written: usage waits"))
+        one.use(20)
+        one.running.signal(signal.SIGTERM)
+        assert one.running.wait_exit() == 0
+        other.execute("ALTER TABLE elsewhere RENAME TO batches")
+    with accounted(tmp_path) as one:
+        assert one.stored() == 70
+
+
+def test_a_gateway_knows_tenants_by_their_keys(tmp_path: Path) -> None:
+    """With the real data plane: rates count them, and its log names them; others stay without a name."""
+    store = str(tmp_path / "accounts.sqlite")
+    rate: dict[str, Value] = {"name": "calls", "by": "tenant", "limits": ["2/h"]}
+    extra: dict[str, Value] = {
+        "server": {"admin": str(tmp_path / "admin.sock")},
+        "accounts": {"store": store},
+        "tenant": {"key": "key"},
+        "rate": [rate],
+    }
+    with upstream(serve(echo)) as backend, gateway.running(backend.port, Settings(extra=extra, workers=2)) as edge:
+        edge.wait_event("serving")
+
+        def ask(secret: str) -> int:
+            with RawClient(edge.address) as client:
+                return client.ask(f"GET /a HTTP/1.1\r\nHost: a\r\nX-Api-Key: {secret}\r\n\r\n".encode()).status
+
+        made = [
+            admin_client_io.post(str(tmp_path / "admin.sock"), "/v1/keys?tenant=acme", TIMEOUT_S)[1]["key"]
+            for _ in range(2)
+        ]
+        assert [ask(one) for one in (*made, made[0], "stranger")] == [200, 200, 429, 200]
+        edge.stop()
+        tenants = {json.loads(line)["edgeq.tenant"] for line in edge.log_lines()}
+        assert len(tenants) == 2
+        assert "acme" in tenants
 
 
 def test_a_store_that_is_in_use_or_broken(tmp_path: Path) -> None:

@@ -27,3 +27,4 @@ def test_no_package_that_only_happens_to_be_installed(module: str, tmp_path: Pat
     imported = set(done.stdout.decode().split())
     assert "structlog" in imported
     assert imported.isdisjoint(_UNWANTED)
+    assert "sqlite3" not in imported, "only a supervisor with accounts needs it"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-from edgeq.llm.dialects.gemini_answer import StreamDecoder, decode_answer, decode_count
+from edgeq.llm.dialects.gemini_answer import GeminiStreamDecoder as StreamDecoder
+from edgeq.llm.dialects.gemini_answer import decode_answer, decode_count
 from edgeq.llm.dialects.gemini_request import encode_count, encode_request, model_name
 
 KEY_HEADER: Final = b"x-goog-api-key"
@@ -36,7 +37,7 @@ def path(model: str, operation: str, stream: bool) -> str:
     Args: operation: "chat", "count" or "embeddings".
     Raises: KeyError for any other.
     """
-    resource = "/" + quote(model_name(model), safe="/")
+    resource = "/" + quote(model_name(model), safe="/=,@")
     if stream and operation == "chat":
         return resource + ":streamGenerateContent?alt=sse"
     return resource + ":" + _METHODS[operation]

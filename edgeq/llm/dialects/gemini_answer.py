@@ -12,28 +12,22 @@ Source: ai.google.dev/api/generate-content.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from edgeq.llm.dialects import base
-from edgeq.llm.dialects.base import answer_id
+from edgeq.llm.dialects.base import GEMINI, StreamDecoder, answer_id
 from edgeq.llm.dialects.collect import answer_of
+from edgeq.llm.dialects.errors import decode_error_object, failure
 from edgeq.llm.dialects.gemini_request import SIGNATURE
 from edgeq.llm.dialects.gemini_shapes import ContentPart, Counted, Generated, UsageMetadata
 from edgeq.llm.message import (
-    AUTHENTICATION,
     DELTA,
-    FAILURE,
     FINISH,
     INTERNAL,
-    INVALID,
-    NOT_FOUND,
-    OVERLOADED,
     PART_END,
     PART_START,
-    PERMISSION,
-    RATE,
     START,
     STOP_END,
     STOP_LENGTH,
@@ -41,7 +35,6 @@ from edgeq.llm.message import (
     STOP_TOOL,
     TEXT,
     THINKING,
-    TIMEOUT,
     TOOL_USE,
     Answer,
     Event,
@@ -67,18 +60,6 @@ _BOTCHED: Final = frozenset(
         "UNEXPECTED_TOOL_CALL",
     )
 )
-
-_KINDS: Final[dict[str, str]] = {
-    "INVALID_ARGUMENT": INVALID,
-    "FAILED_PRECONDITION": INVALID,
-    "OUT_OF_RANGE": INVALID,
-    "UNAUTHENTICATED": AUTHENTICATION,
-    "PERMISSION_DENIED": PERMISSION,
-    "NOT_FOUND": NOT_FOUND,
-    "RESOURCE_EXHAUSTED": RATE,
-    "UNAVAILABLE": OVERLOADED,
-    "DEADLINE_EXCEEDED": TIMEOUT,
-}
 
 _generated = msgspec.json.Decoder(Generated)
 _counted = msgspec.json.Decoder(Counted)
@@ -140,13 +121,14 @@ class Reader:
         if self.ended:
             return events
         if piece.error is not None:
-            return self._fail(_KINDS.get(piece.error.status, INTERNAL), piece.error.message, events)
+            failed = decode_error_object(GEMINI, 0, piece.error)
+            return self.fail(failed.kind, failed.message, events)
         if piece.usage_metadata is not None:
             self._usage = _usage(piece.usage_metadata)
         if not self._begun:
             self._begun = True
             start = Event(START)
-            self.id = start.id = answer_id("", piece.response_id or "")
+            self.id = start.id = piece.response_id or answer_id("r_", "")
             start.model = piece.model_version or ""
             start.usage = self._usage
             events.append(start)
@@ -159,7 +141,7 @@ class Reader:
                 self._reason = candidate.finish_reason
                 if self._reason in _BOTCHED:
                     said = candidate.finish_message or "the model has made a call that it cannot make"
-                    return self._fail(INTERNAL, f"{self._reason}: {said}", events)
+                    return self.fail(INTERNAL, f"{self._reason}: {said}", events)
         elif piece.prompt_feedback is not None and piece.prompt_feedback.block_reason:
             self._reason = piece.prompt_feedback.block_reason
         if self._reason and piece.usage_metadata is not None:
@@ -173,7 +155,7 @@ class Reader:
             if self._reason:
                 self._finish(events)
             else:
-                self._fail(INTERNAL, "the answer was cut", events)
+                self.fail(INTERNAL, "the answer was cut", events)
         return events
 
     def _part(self, part: ContentPart, events: list[Event]) -> None:
@@ -221,15 +203,14 @@ class Reader:
         events.append(finish)
         self.ended = True
 
-    def _fail(self, kind: str, message: str, events: list[Event]) -> list[Event]:
-        failure = Event(FAILURE, text=message)
-        failure.name = kind
-        events.append(failure)
+    def fail(self, kind: str, message: str, events: list[Event]) -> list[Event]:
+        """Nothing more is told after that."""
+        events.append(failure(kind, message))
         self.ended = True
         return events
 
 
-class StreamDecoder(base.StreamDecoder):
+class GeminiStreamDecoder(StreamDecoder):
     """The events of streamGenerateContent with alt=sse."""
 
     __slots__ = ("_events", "_reader")
@@ -239,19 +220,25 @@ class StreamDecoder(base.StreamDecoder):
         self._reader = Reader()
 
     def feed(self, data: bytes) -> list[Event]:
-        """Args: data: bytes of the stream, cut anywhere.
-
-        Raises: ValueError for what is no event of Gemini's.
-        """
+        """See StreamDecoder. What is no event of Gemini's is a FAILURE."""
         told: list[Event] = []
         for event in self._events.feed(data):
-            if event.data:
-                told += self._reader.read(generated(event.data))
+            if self._reader.ended:
+                break
+            try:
+                piece = generated(event.data)
+            except ValueError as error:
+                return self._reader.fail(INTERNAL, str(error), told)
+            told += self._reader.read(piece)
         return told
 
     def end(self) -> list[Event]:
-        """The connection has ended: FAILURE if the answer had not."""
-        return self._reader.end()
+        """See StreamDecoder. The last event may lack its empty line; if it cannot be read, it was cut."""
+        told: list[Event] = []
+        for event in self._events.rest():
+            with suppress(ValueError):
+                told += self._reader.read(generated(event.data))
+        return told + self._reader.end()
 
 
 def _usage(told: UsageMetadata) -> Usage:

@@ -5,6 +5,8 @@ Never compiled: msgspec reads the annotations at run time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -48,12 +50,6 @@ class PromptFeedback(Shape, gc=False):
     block_reason: str | None = None
 
 
-class Error(Shape, gc=False):
-    message: str = ""
-    status: str = ""
-    code: int = 0
-
-
 class Generated(Shape, gc=False):
     """GenerateContentResponse, or an error in its place."""
 
@@ -62,7 +58,7 @@ class Generated(Shape, gc=False):
     candidates: list[Candidate] | None = None
     usage_metadata: UsageMetadata | None = None
     prompt_feedback: PromptFeedback | None = None
-    error: Error | None = None
+    error: Any = None
 
 
 class Counted(Shape, gc=False):

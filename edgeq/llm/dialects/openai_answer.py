@@ -185,6 +185,6 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
     }
     if answer.usage.input != UNKNOWN or answer.usage.output != UNKNOWN:
         said["usage"] = encode_usage(answer.usage)
-    if answer.service_tier:
+    if answer.service_tier and answer.service_tier != "batch":
         said["service_tier"] = answer.service_tier
     return orjson.dumps(said)

@@ -76,7 +76,7 @@ def _decode_part(said: dict[str, Any], request: Request) -> Part:
         where = "messages.content.image_url"
         image = object_at(said, "image_url", where) or {}
         part = Part(IMAGE, detail=text_at(image, "detail", f"{where}.detail"))
-        _decode_url(text_at(image, "url", f"{where}.url"), f"{where}.url", part)
+        decode_url(text_at(image, "url", f"{where}.url"), f"{where}.url", part)
     elif kind == "input_audio":
         where = "messages.content.input_audio"
         audio = object_at(said, "input_audio", where) or {}
@@ -85,7 +85,7 @@ def _decode_part(said: dict[str, Any], request: Request) -> Part:
     elif kind == "file" and isinstance(said.get("file"), dict) and said["file"].get("file_data"):
         where = "messages.content.file"
         part = Part(DOCUMENT, name=text_at(said["file"], "filename", f"{where}.filename"))
-        _decode_url(text_at(said["file"], "file_data", f"{where}.file_data"), f"{where}.file_data", part)
+        decode_url(text_at(said["file"], "file_data", f"{where}.file_data"), f"{where}.file_data", part)
     elif kind:
         part = Part(OTHER, raw=said)
     else:
@@ -94,7 +94,7 @@ def _decode_part(said: dict[str, Any], request: Request) -> Part:
     return part
 
 
-def _decode_url(url: str, param: str, part: Part) -> None:
+def decode_url(url: str, param: str, part: Part) -> None:
     """A data URI (RFC 2397), base64 only, or where the thing is."""
     if not url.startswith("data:"):
         if not url.startswith(("http://", "https://")):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from edgeq.llm.dialects.base import objects_at, text_at
+from edgeq.llm.dialects.openai_content import decode_url
 from edgeq.llm.message import (
     DOCUMENT,
     IMAGE,
@@ -92,11 +93,11 @@ def _decode_part(said: dict[str, Any], param: str) -> Part:
         part = Part(REFUSAL, text_at(said, "refusal", f"{param}.refusal"))
     elif kind == "input_image" and said.get("image_url") is not None:
         part = Part(IMAGE, detail=text_at(said, "detail", f"{param}.detail"))
-        _decode_url(text_at(said, "image_url", f"{param}.image_url"), f"{param}.image_url", part)
+        decode_url(text_at(said, "image_url", f"{param}.image_url"), f"{param}.image_url", part)
     elif kind == "input_file" and said.get("file_id") is None:
         part = Part(DOCUMENT, name=text_at(said, "filename", f"{param}.filename"))
         name = "file_data" if said.get("file_data") is not None else "file_url"
-        _decode_url(text_at(said, name, f"{param}.{name}"), f"{param}.{name}", part)
+        decode_url(text_at(said, name, f"{param}.{name}"), f"{param}.{name}", part)
     elif kind:
         part = Part(OTHER, raw=said)
     else:
@@ -139,18 +140,3 @@ def _needed(item: dict[str, Any], key: str) -> str:
     if not value:
         raise Unmappable(f"input.{key}", f"input.{key} is missing")
     return value
-
-
-def _decode_url(url: str, param: str, part: Part) -> None:
-    """A data URI (RFC 2397), base64 only, or where the thing is."""
-    if not url.startswith("data:"):
-        if not url.startswith(("http://", "https://")):
-            raise Unmappable(param, f"{param} must be a URL of http, https or data")
-        part.url = url
-        return
-    kind, comma, data = url[5:].partition(",")
-    media_type, _, coding = kind.partition(";")
-    if not comma or not coding.endswith("base64"):
-        raise Unmappable(param, f"{param} must be a data URI in base64")
-    part.media_type = media_type
-    part.data = data

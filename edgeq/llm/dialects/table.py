@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.dialects import anthropic, openai_chat
-from edgeq.llm.dialects.base import ANTHROPIC, OPENAI
+from edgeq.llm.dialects import anthropic, gemini, openai_chat, responses
+from edgeq.llm.dialects.base import ANTHROPIC, GEMINI, OPENAI, RESPONSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,30 @@ class Dialect:
         """Of model, wants_usage, input_tokens, created."""
 
 
+def _no_client_request(body: bytes) -> Request:
+    raise NotImplementedError("no client speaks this dialect")
+
+
+def _no_client_answer(answer: Answer, request: Request | None) -> bytes:
+    raise NotImplementedError("no client speaks this dialect")
+
+
+def _no_client_stream(model: str, wants_usage: bool, input_tokens: int, created: int) -> StreamEncoder:
+    raise NotImplementedError("no client speaks this dialect")
+
+
+def _no_provider_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
+    raise NotImplementedError("no provider speaks this dialect")
+
+
+def _no_provider_answer(body: bytes) -> Answer:
+    raise NotImplementedError("no provider speaks this dialect")
+
+
+def _no_provider_stream() -> StreamDecoder:
+    raise NotImplementedError("no provider speaks this dialect")
+
+
 _ROWS: Final = (
     Dialect(
         OPENAI,
@@ -60,6 +84,24 @@ _ROWS: Final = (
         anthropic.encode_answer,
         anthropic.StreamDecoder,
         anthropic.StreamEncoder,
+    ),
+    Dialect(
+        RESPONSES,
+        responses.decode_request,
+        _no_provider_request,
+        _no_provider_answer,
+        responses.encode_answer,
+        _no_provider_stream,
+        responses.StreamEncoder,
+    ),
+    Dialect(
+        GEMINI,
+        _no_client_request,
+        gemini.encode_request,
+        gemini.decode_answer,
+        _no_client_answer,
+        gemini.StreamDecoder,
+        _no_client_stream,
     ),
 )
 

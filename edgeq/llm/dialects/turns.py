@@ -42,6 +42,8 @@ def unsayable(part: Part, role: str, losses: Losses) -> None:
     Raises: Unmappable if it is the user's, even if losses are allowed: an answer to half a question is none.
     """
     word = str((part.raw or {}).get("type", "")) if part.kind == OTHER else _WORDS.get(part.kind, "")
+    if part.media_type.startswith("audio/"):
+        word = "input_audio"
     param = f"messages.content.{word}" if word else "messages.content"
     if role == "user":
         kind = f"{word} of {part.media_type}" if part.media_type else word or "this content"

@@ -1,0 +1,159 @@
+"""Errors of every provider are understood, and told in the client's dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeq.llm.dialects.errors import decode_error, encode_error, encode_stream_error, status_of
+from edgeq.llm.message import (
+    AUTHENTICATION,
+    BILLING,
+    INTERNAL,
+    INVALID,
+    NOT_FOUND,
+    OVERLOADED,
+    PERMISSION,
+    RATE,
+    TIMEOUT,
+    TOO_LARGE,
+    Failed,
+)
+from edgeq.llm.sse import EventReader
+
+KINDS = {
+    INVALID: 400,
+    AUTHENTICATION: 401,
+    BILLING: 402,
+    PERMISSION: 403,
+    NOT_FOUND: 404,
+    TOO_LARGE: 413,
+    RATE: 429,
+    OVERLOADED: 503,
+    TIMEOUT: 504,
+    INTERNAL: 500,
+}
+
+
+def openai(kind: str, code: str | None = None, message: str = "m") -> dict[str, Any]:
+    """OpenAI's shape."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "body", "kind", "code"),
+    [
+        ("openai", 401, openai("invalid_request_error", "invalid_api_key"), AUTHENTICATION, "invalid_api_key"),
+        ("openai", 401, openai("invalid_request_error"), AUTHENTICATION, ""),
+        ("openai", 404, openai("invalid_request_error", "model_not_found"), NOT_FOUND, "model_not_found"),
+        ("openai", 429, openai("insufficient_quota", "insufficient_quota"), BILLING, "insufficient_quota"),
+        ("openai", 429, openai("tokens", "rate_limit_exceeded"), RATE, "rate_limit_exceeded"),
+        (
+            "openai",
+            400,
+            openai("invalid_request_error", "context_length_exceeded"),
+            INVALID,
+            "context_length_exceeded",
+        ),
+        ("openai", 503, openai("server_error"), OVERLOADED, ""),
+        ("openai", 500, openai("server_error"), INTERNAL, ""),
+        ("openai", 400, {"error": "m"}, INVALID, ""),
+        ("openai", 422, {"detail": [{"msg": "m", "loc": ["body"]}]}, INVALID, ""),
+        ("openai", 404, {"object": "error", "message": "m", "type": "NotFoundError", "code": 404}, NOT_FOUND, ""),
+        (
+            "anthropic",
+            529,
+            {"type": "error", "error": {"type": "overloaded_error", "message": "m"}},
+            OVERLOADED,
+            "",
+        ),
+        ("anthropic", 402, {"type": "error", "error": {"type": "billing_error", "message": "m"}}, BILLING, ""),
+        ("anthropic", 413, {"type": "error", "error": {"type": "request_too_large", "message": "m"}}, TOO_LARGE, ""),
+        (
+            "gemini",
+            429,
+            {"error": {"code": 429, "message": "m", "status": "RESOURCE_EXHAUSTED", "details": []}},
+            RATE,
+            "",
+        ),
+        ("gemini", 400, [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}], INVALID, ""),
+        ("gemini", 503, {"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}, OVERLOADED, ""),
+    ],
+)
+def test_what_providers_say(dialect: str, status: int, body: Any, kind: str, code: str) -> None:
+    """The kind, whatever is exact in it: code, type, or only the status."""
+    failed = decode_error(dialect, status, orjson.dumps(body))
+    assert (failed.kind, failed.code, failed.status) == (kind, code, status)
+    assert "m" in failed.message
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"null", b"[]", b'"x"', b"{}", b'{"error":null}', b'{"error":[1]}'])
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 502, 529])
+def test_what_proxies_say(body: bytes, status: int) -> None:
+    """There is always something to tell."""
+    failed = decode_error("openai", status, body)
+    assert failed.status == status
+    assert failed.message
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_and_back(dialect: str, kind: str) -> None:
+    """What edgeq tells in a dialect, edgeq understands in it; but Google has one word for all that is used up."""
+    failed = Failed(KINDS[kind], kind, "m", param="p")
+    back = decode_error(dialect, status_of(dialect, failed), encode_error(dialect, failed, "id"))
+    assert back.kind == (RATE if (dialect, kind) == ("gemini", BILLING) else kind)
+    assert back.message == "m"
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "openai_status", "anthropic_status"),
+    [
+        (OVERLOADED, 529, 503, 529),
+        (OVERLOADED, 503, 503, 529),
+        (BILLING, 402, 429, 402),
+        (INVALID, 422, 422, 422),
+        (INTERNAL, 502, 502, 502),
+        (RATE, 429, 429, 429),
+        (TIMEOUT, 408, 504, 504),
+    ],
+)
+def test_statuses(kind: str, status: int, openai_status: int, anthropic_status: int) -> None:
+    """Each dialect has its own."""
+    failed = Failed(status, kind, "m")
+    assert status_of("openai", failed) == openai_status
+    assert status_of("anthropic", failed) == anthropic_status
+
+
+def test_what_ran_out() -> None:
+    """OpenAI's clients are told whether it was requests or tokens."""
+    failed = Failed(429, RATE, "m", "rate_limit_exceeded", unit="tokens")
+    said = orjson.loads(encode_error("openai", failed, ""))["error"]
+    assert said == {"message": "m", "type": "tokens", "param": None, "code": "rate_limit_exceeded"}
+    assert decode_error("openai", 429, orjson.dumps({"error": said})).unit == "tokens"
+
+
+def test_anthropic_has_no_code_for_a_full_window() -> None:
+    """OpenAI's clients look for it."""
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 2 > 1"}}
+    assert decode_error("anthropic", 400, orjson.dumps(body)).code == "context_length_exceeded"
+
+
+def test_an_error_in_a_stream() -> None:
+    """One event, in the client's shape, with the id of the request where there is room for it."""
+    failed = Failed(503, OVERLOADED, "busy", "queue_full")
+    (event,) = EventReader().feed(encode_stream_error("anthropic", failed, "r1"))
+    assert event.event == b"error"
+    assert orjson.loads(event.data) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "busy"},
+        "request_id": "r1",
+    }
+    (event,) = EventReader().feed(encode_stream_error("openai", failed, "r1"))
+    assert event.event == b""
+    assert orjson.loads(event.data)["error"]["code"] == "queue_full"
+    (event,) = EventReader().feed(encode_stream_error("responses", failed, "r1"))
+    assert event.event == b"error"
+    assert orjson.loads(event.data)["type"] == "error"
