@@ -8,6 +8,7 @@ import anthropic
 import openai
 import pytest
 
+from tests.llm.sdk.clock import Clock
 from tests.llm.sdk.support import UPSTREAMS
 from tests.support import llm_service
 from tests.support.llm_service import KEY, Service
@@ -40,3 +41,12 @@ def claude(service: Service) -> Iterator[anthropic.Anthropic]:
     """Anthropic's SDK, which tries once."""
     with anthropic.Anthropic(api_key=KEY, base_url=service.anthropic_url, max_retries=0, timeout=60) as made:
         yield made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """For both SDKs."""
+    made = Clock()
+    monkeypatch.setattr("openai._base_client.time", made)
+    monkeypatch.setattr("anthropic._base_client.time", made)
+    return made
