@@ -583,8 +583,14 @@ class FairQueue:
 
     def turn_all_away(self, reason: str, now: float) -> None:
         """Turn away everybody."""
-        while self.oldest is not None:
-            self._turn_away(self.oldest, reason, now)
+        self.turn_away_until(NEVER, reason, now)
+
+    def turn_away_until(self, arrived_at: float, reason: str, now: float) -> None:
+        """Turn away everybody who came until then."""
+        oldest = self.oldest
+        while oldest is not None and oldest.arrived_at <= arrived_at:
+            self._turn_away(oldest, reason, now)
+            oldest = self.oldest
 
     def _turn_away(self, ticket: Ticket, reason: str, now: float) -> None:
         self.remove(ticket, now)

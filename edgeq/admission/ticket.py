@@ -21,6 +21,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.admission.bulkhead import Bulkhead, Cohort
     from edgeq.admission.queue import Flow
+    from edgeq.llm.gate import Claim
 
 CRITICAL: Final = 0
 DEFAULT: Final = 1
@@ -59,6 +60,7 @@ class Ticket:
         "arrived_at",
         "charged_flow",
         "charged_s",
+        "claim",
         "cohort",
         "cost",
         "deadline_at",
@@ -105,6 +107,8 @@ class Ticket:
         self.cost: float = 0.0
         """What its tenant's flow is charged with, where that is known before (tokens); 0.0: the usual time of a place.
         Must not change while it waits."""
+        self.claim: Claim | None = None
+        """What it needs of a token gate, and has of it."""
         self.waits_in: Lobby | None = None
         # The permit taken last, and those before it.
         self.held: Bulkhead | None = None

@@ -63,3 +63,15 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
                 eject=Eject() if provider.endpoints else Eject(failures=0),
             )
     return found
+
+
+def target_names(config: Config) -> list[str]:
+    """Each model at each key of its providers, once: KEY/MODEL, where KEY is the upstream and MODEL the provider's name
+    for it."""
+    names: dict[str, None] = {}
+    for name, model in config.model.items():
+        for target in model.targets:
+            provider = config.provider[target.provider]
+            for key in provider_keys(provider):
+                names[f"{upstream_name(target.provider, provider, key)}/{target.model or name}"] = None
+    return list(names)

@@ -5,4 +5,11 @@ like any other request, and its answer is put back into the words of whoever ask
 
     dialects/    bytes of a dialect <-> message.py, whole and streamed; pairs of equal dialects are never taken apart
     message.py   a request, an answer and a stream's events in no dialect
+
+What it will use is reserved before it is sent, and corrected after it:
+
+    estimate.py  tokens that a request will use, learned by tenant and model; price.py  what they cost
+    meter.py     what one subject may use: requests and tokens a minute, requests at once, money; machine-wide
+    ledger.py    reserve by several meters, all or nothing; settle; limit_headers.py  what clients are told of it
+    gate.py      the queue before one model at one provider's key; provider_limits.py  what the provider says of them
 """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeq.board.resources import Resources
 from edgeq.config.credentials_io import read_header
-from edgeq.config.providers import provider_keys, split_url, upstream_name
+from edgeq.config.providers import provider_keys, split_url, target_names, upstream_name
 from edgeq.config.schema import Config, Provider
-from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target
+from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.config.units import parse_duration
+from edgeq.llm.gate import TokenGate
+from edgeq.llm.meter import TARGET
 from edgeq.llm.operation import ANTHROPIC, GEMINI
-from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, KeyState, ModelPlan, Models
+from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, ModelPlan, Models
 from edgeq.llm.price import Tariff
 from edgeq.llm.prompt_cache import PromptCache
 from edgeq.llm.prompts import Prompts
@@ -20,43 +23,63 @@ from edgeq.policy.hedge import HedgePolicy
 from edgeq.policy.retry import RetryBudget
 from edgeq.route.table import Route
 from edgeq.upstream.upstream import Upstream
+from edgeq.worker.wheel import FineWheel
 
 _VERSION = b"anthropic-version: 2023-06-01\r\n"
 
 
 class ModelBuilder:
-    """Builds the models of each configuration; what is known of keys outlives it."""
+    """Builds the models of each configuration; gates, caches and what was measured outlive it."""
 
-    def __init__(self) -> None:
-        self._keys: dict[str, tuple[str, KeyState]] = {}
-        """By the upstream's name, each with what the configuration says of its secret."""
+    def __init__(self, till: Till, resources: Resources, wheel: FineWheel) -> None:
+        """`resources`: by which workers know of each other's waiters; `wheel`: the worker's, for their turns."""
+        self._till = till
+        self._resources = resources
+        self._wheel = wheel
+        self.gates: dict[str, TokenGate] = {}
+        """By KEY/MODEL, as in `providers.target_names`; also those that only old requests still need."""
         self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
         self._caches: dict[str, PromptCache] = {}
         """Of routes that have one."""
         self._prompts = Prompts(())
 
     def build(
-        self, config: Config, upstream_of: Callable[[str], Upstream], budget_of: Callable[[str], RetryBudget]
+        self,
+        config: Config,
+        workers: int,
+        upstream_of: Callable[[str], Upstream],
+        budget_of: Callable[[str], RetryBudget],
     ) -> Models:
         """Args: an upstream and its retry budget by its name. Raises: ValueError for a secret that cannot be read."""
-        keys: dict[str, tuple[str, KeyState]] = {}
-        for name, provider in config.provider.items():
-            for key in provider_keys(provider):
-                full = upstream_name(name, provider, key)
-                known = self._keys.get(full)
-                # A new secret deserves a new trial.
-                keys[full] = known if known is not None and known[0] == key.key else (key.key, KeyState(full))
-        self._keys = keys
         self._prompts = Prompts(config.prompt)
-        plans = [self._plan(name, model, config, upstream_of, budget_of) for name, model in config.model.items()]
+        plans = []
+        for name, model in config.model.items():
+            plans.append(self._plan(name, model, config, workers, upstream_of, budget_of))
         aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}
+        wanted = set(target_names(config))
+        for name in [name for name, gate in self.gates.items() if name not in wanted and gate.is_unused()]:
+            gate = self.gates.pop(name)
+            gate.close()
+            self._resources.forget(gate.shared)
         return Models(plans, aliases)
+
+    def tick(self, now: float) -> None:
+        """About ten times a second."""
+        for gate in self.gates.values():
+            gate.tick(now)
+
+    def look(self, now: float) -> None:
+        """Another worker has left the turn to one who waits here."""
+        for gate in self.gates.values():
+            if gate.queue.queued:
+                gate.dispatch(now)
 
     def _plan(
         self,
         name: str,
         model: Model,
         config: Config,
+        workers: int,
         upstream_of: Callable[[str], Upstream],
         budget_of: Callable[[str], RetryBudget],
     ) -> ModelPlan:
@@ -65,17 +88,18 @@ class ModelBuilder:
             provider = config.provider[target.provider]
             for key in provider_keys(provider):
                 full = upstream_name(target.provider, provider, key)
+                called = target.model or name
                 choices.append(
                     Choice(
-                        f"{full}/{target.model or name}",
+                        f"{full}/{called}",
                         number,
                         target.provider,
                         provider.dialect,
-                        target.model or name,
+                        called,
                         split_url(provider.url)[1].encode(),
                         _head(provider, key),
                         upstream_of(full),
-                        self._keys[full][1],
+                        self._gate(full, called, target.limits or key.limits or provider.limits, provider, workers),
                         key.weight * target.weight,
                         Tariff(target.price),
                         target.max_tokens,
@@ -85,7 +109,18 @@ class ModelBuilder:
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
         return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits)
 
-    def route(self, name: str, config: RouteLlm, route: Route, models: Models, till: Till) -> ModelRoute:
+    def _gate(self, key: str, model: str, limits: TokenLimits, provider: Provider, workers: int) -> TokenGate:
+        name = f"{key}/{model}"
+        meter = self._till.ledger.meter(TARGET, name, limits)
+        gate = self.gates.get(name)
+        if gate is None:
+            shared = self._resources.bind(f"target/{name}")
+            gate = self.gates[name] = TokenGate(meter, key, self._wheel, shared)
+        queue = provider.queue
+        gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
+        return gate
+
+    def route(self, name: str, config: RouteLlm, route: Route, models: Models) -> ModelRoute:
         """What [route.llm] says of `route`. A cache stays, with what it holds, while the route has one."""
         cache: PromptCache | None = None
         if config.cache is not None:
@@ -99,7 +134,7 @@ class ModelBuilder:
         return ModelRoute(
             route,
             models,
-            till,
+            self._till,
             config.mode == "strict",
             list(config.models),
             config.model,

@@ -18,7 +18,8 @@ Invariants
 
 from __future__ import annotations
 
-from time import monotonic
+from json.encoder import encode_basestring_ascii as quoted
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -28,7 +29,9 @@ from edgeq.llm import message, speech
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
+from edgeq.llm.gate import Claim
 from edgeq.llm.hedge import HedgeClock, ModelHedge
+from edgeq.llm.measures import OK, UNKNOWN_S
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import (
@@ -46,6 +49,7 @@ from edgeq.llm.passing import PassThrough, usage_of
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider import judge
+from edgeq.llm.provider_limits import Heard, hear, retry_in_body
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import requested, with_model
 from edgeq.llm.saying import answer_start, failed_of
@@ -59,12 +63,13 @@ from edgeq.response.relay import FULL_READ, Exchange
 from edgeq.response.rescue import UNKNOWN, spoken
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
-from edgeq.wire.head import answer_field, field_value, retry_after_s
+from edgeq.wire.head import answer_field, field_value
 from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
+    from edgeq.llm.estimate import Estimate
     from edgeq.llm.message import Event
     from edgeq.llm.prompts import Prompt
     from edgeq.llm.route import ModelRoute
@@ -138,6 +143,7 @@ class ModelExchange(Exchange):
         "body",
         "cached",
         "choice",
+        "cost_micro",
         "dropped",
         "first_event_at",
         "models",
@@ -212,6 +218,8 @@ class ModelExchange(Exchange):
         """A field line: a smaller model than was asked for has answered."""
         self._beginnings: list[int] = []
         """What its prompt begins with; empty: nobody would have cached it."""
+        self.cost_micro: int = 0
+        """What it cost, in millionths of the currency."""
         self.cached = ""
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
@@ -431,37 +439,33 @@ class ModelExchange(Exchange):
             if smaller is not None and not smaller.is_saturated(now):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
-        self._order = plan.order(now)
+        order = plan.order(now)
         if self.models.affinity:
-            self._prefer(plan, now)
+            order = self._prefer(plan, order, now)
+        bill = self.bill
+        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
+        self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
-        refusal = self.bill.reserve(
-            plan,
-            self._order[0],
-            self.models.route.name,
-            self.models.limits,
-            None if prompt is None else prompt.settings,
-            self.body,
-            peek.output_tokens,
-            peek.n or 1,
-            operation.kind == CHAT,
-            now,
+        refusal = bill.reserve(
+            plan, self.models.route.name, self.models.limits, None if prompt is None else prompt.settings, now
         )
         if refusal is not None:
+            self.answer_lines += bill.header_lines(operation.dialect, now)
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
+        self.answer_lines += bill.header_lines(operation.dialect, now)
         self._turn_to(self._order[0], now)
 
-    def _prefer(self, plan: ModelPlan, now: float) -> None:
-        """Turn to who has cached what its prompt begins with."""
-        order = self._order
+    def _prefer(self, plan: ModelPlan, order: list[Choice], now: float) -> list[Choice]:
+        """The order, but first who has cached what its prompt begins with."""
         if len(order) == 1 and len(order[0].upstream.members) < 2:
-            return
+            return order
         self._beginnings = beginnings_of(self.body, plan.name, self.models.affinity)
         known = self.bill.till.affinity.prefer(self._beginnings, now)
         if known:
             name, _, self.prefers = known.partition("\n")
-            self._order = plan.prefer(order, name, now)
+            order = plan.prefer(order, name, now)
+        return order
 
     def _count_tokens(self, plan: ModelPlan, now: float) -> None:
         """How many tokens the request has: by a target that can tell, or else about."""
@@ -533,6 +537,14 @@ class ModelExchange(Exchange):
                 self._refuse(error.param, error.message)
             return
         self.queued_at = now
+        estimate = self.bill.estimate
+        if estimate is not None:
+            self.claim = Claim(estimate)
+            gate = choice.gate
+            if not gate.try_acquire(self, now):
+                self.size_bytes = len(self.sent_body)
+                gate.offer(self, now)
+                return
         super().enter(now)
 
     def _words_for(self, choice: Choice) -> bytes:
@@ -603,7 +615,7 @@ class ModelExchange(Exchange):
         if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
             return
         for choice in self._order[self._turns :]:
-            if choice.is_open(now) and choice.has_room() and choice.upstream is not first.upstream:
+            if choice.is_open(now) and choice.has_room(now) and choice.upstream is not first.upstream:
                 break
         else:
             return
@@ -700,6 +712,10 @@ class ModelExchange(Exchange):
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
         self._said = answer
+        if status < 400:
+            heard = hear(answer.raw, time())
+            if heard is not None:
+                choice.gate.heard(heard, status, now)
         up.reusable = answer.keep_alive
         kind = answer.body_kind
         if kind == NO_BODY:
@@ -949,7 +965,7 @@ class ModelExchange(Exchange):
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
         if said.status >= 300:
-            self._fail_by(errors.decode_error(choice.dialect, said.status, body), now)
+            self._fail_by(errors.decode_error(choice.dialect, said.status, body), now, body)
             return
         try:
             if operation.dialect == choice.dialect and self.prompt is None:
@@ -1011,21 +1027,15 @@ class ModelExchange(Exchange):
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
 
-    def _fail_by(self, failed: Failed, now: float) -> None:
+    def _fail_by(self, failed: Failed, now: float, body: bytes = b"") -> None:
         """The target has answered with an error."""
         up = self.up
         choice = self.choice
-        said = self._said
         if up is None or choice is None:
             return
         verdict = judge(failed)
-        if verdict.rest_s:
-            choice.key.disable(verdict.detail, now + verdict.rest_s)
         if verdict.reason:
-            wait_s = UNKNOWN
-            if said is not None:
-                after_s = retry_after_s(said)
-                wait_s = float(after_s) if after_s > 0 else UNKNOWN
+            wait_s = self._tell_gate(choice, verdict.reason, body, now)
             self._whole_connection(now)
             self.fail(verdict.reason, up.pool.resource, verdict.detail, wait_s)
             return
@@ -1038,6 +1048,26 @@ class ModelExchange(Exchange):
             return
         self._send(errors.status_of(operation.dialect, failed), body)
         self._complete(now)
+
+    def _tell_gate(self, choice: Choice, reason: str, body: bytes, now: float) -> float:
+        """What a provider's refusal means for others who are on their way to it. Returns: the wait that it asks for;
+        UNKNOWN: it does not."""
+        gate = choice.gate
+        if reason == "upstream_quota" or reason == "upstream_auth":
+            gate.disable_key(reason == "upstream_auth", now)
+            return gate.pause_s(now)
+        said = self._said
+        heard = None if said is None else hear(said.raw, time())
+        if reason == "upstream_rate_limit":
+            wait_s = retry_in_body(body)
+            if wait_s >= 0.0 and (heard is None or heard.retry_after_s < 0.0):
+                heard = heard or Heard()
+                heard.retry_after_s = wait_s
+            gate.heard(heard, 429, now)
+            return gate.pause_s(now)
+        if heard is not None and heard.retry_after_s >= 0.0:
+            return heard.retry_after_s
+        return UNKNOWN
 
     def _whole_connection(self, now: float) -> None:
         """A refusal has come to its end: its connection is good for others."""
@@ -1092,6 +1122,9 @@ class ModelExchange(Exchange):
         if up is not None:
             self.blame(up.pool, reason)
         self._drop_upstream()
+        claim = self.claim
+        if claim is not None:
+            claim.give_back(now, self.attempts > 0)
         self._failed_by.append(f"{reason} at {resource}")
         self._forget_answer()
         choice = order[turns]
@@ -1230,6 +1263,7 @@ class ModelExchange(Exchange):
             usage = passing.usage
             self._said_bytes = passing.output_bytes
         bill = self.bill
+        claim = self.claim
         if self._said is not None and self._begun:
             # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
             estimate = bill.estimate
@@ -1241,7 +1275,51 @@ class ModelExchange(Exchange):
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
         status = self.status
-        bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, now - self.begun_at, first_s, now)
+        seconds = now - self.begun_at
+        if claim is not None:
+            if self._begun:
+                claim.settle(usage, 0, now)
+            else:
+                claim.give_back(now, sent)
+        cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
+        self.cost_micro = cost
+        self.down.shard.measures.record(
+            plan.name,
+            self.choice.name if self.choice is not None and sent else "",
+            bill.tenant.decode("latin-1") if bill.account is not None else "",
+            usage,
+            cost,
+            first_s if self._streams else UNKNOWN_S,
+            seconds,
+            self.reason or OK,
+            self.cached,
+        )
+
+    def own_fields(self) -> bytes:
+        """See `Exchange.own_fields`; names by OpenTelemetry's GenAI conventions."""
+        peek = self.peek
+        operation = self.operation
+        if peek is None or operation is None:
+            return b""
+        text = f'"gen_ai.operation.name":"{operation.name}","gen_ai.request.model":{quoted(peek.model[:128])},'
+        choice = self.choice
+        if choice is not None:
+            text += f'"edgeq.target":{quoted(choice.name)},'
+        usage = self.usage
+        if usage.input >= 0:
+            text += f'"gen_ai.usage.input_tokens":{usage.input},'
+        if usage.output >= 0:
+            text += f'"gen_ai.usage.output_tokens":{usage.output},'
+        if self.cost_micro:
+            text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
+        if self.first_event_at:
+            text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+        if self.cached:
+            text += f'"edgeq.cache":"{self.cached}",'
+        bill = self.bill
+        if bill.key_id:
+            text += f'"edgeq.key":{quoted(bill.key_id)},"edgeq.tenant":{quoted(bill.tenant.decode("latin-1"))},'
+        return text.encode("ascii")
 
     def _end(self, now: float) -> None:
         if self.ended:
@@ -1274,3 +1352,13 @@ class ModelExchange(Exchange):
         self.sent_body = b""
         self._asked = None
         self._parts = []
+
+
+def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:
+    """Whoever has tokens for it now goes first; if nobody has, it waits where it is wanted most."""
+    if len(order) == 1:
+        return order
+    for number, choice in enumerate(order):
+        if choice.is_open(now) and choice.has_room(now) and choice.gate.wait_s(estimate, now) <= 0.0:
+            return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
+    return order

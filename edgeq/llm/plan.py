@@ -1,9 +1,8 @@
 """Who answers for a model: its targets, each at each of its provider's keys, in the order in which they are asked.
 
-    model --> Choice (target, key) --> upstream, with its limits, queue, breaker and pools
+    model --> Choice (target, key) --> gate: tokens --> upstream, with its limits, queue, breaker and pools
 
-Built anew with each configuration; what must outlive a reload (a key that is out of order, what was learned) stands in
-`KeyState`, which is kept by name.
+Built anew with each configuration; gates stay, by their name.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
+    from edgeq.llm.gate import TokenGate
     from edgeq.llm.price import Tariff
     from edgeq.policy.hedge import HedgePolicy
     from edgeq.policy.retry import RetryBudget
@@ -22,32 +22,14 @@ ORDERED: Final = 0
 WEIGHTED: Final = 1
 
 
-class KeyState:
-    """What a worker knows of one key of a provider. Times are monotonic seconds."""
-
-    __slots__ = ("disabled_until", "name", "why")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        """Of the upstream."""
-        self.disabled_until: float = 0.0
-        """The provider does not take the key, or it has no money: nobody is sent there before."""
-        self.why = ""
-
-    def disable(self, why: str, until: float) -> None:
-        """Send nobody there for now."""
-        self.why = why
-        self.disabled_until = until
-
-
 class Choice:
     """One target at one key."""
 
     __slots__ = (
         "budget",
         "dialect",
+        "gate",
         "head",
-        "key",
         "line",
         "max_tokens",
         "model",
@@ -70,7 +52,7 @@ class Choice:
         path: bytes,
         head: bytes,
         upstream: Upstream,
-        key: KeyState,
+        gate: TokenGate,
         weight: int,
         tariff: Tariff,
         max_tokens: int,
@@ -90,7 +72,8 @@ class Choice:
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""
         self.upstream: Upstream = upstream
-        self.key: KeyState = key
+        self.gate: TokenGate = gate
+        """Before this model at this key: tokens, and pauses that the provider asks for."""
         self.weight: int = weight
         self.tariff: Tariff = tariff
         self.max_tokens: int = max_tokens
@@ -99,13 +82,15 @@ class Choice:
 
     def is_open(self, now: float) -> bool:
         """May somebody be sent there, as far as is known?"""
-        if now < self.key.disabled_until:
+        if self.gate.pause_s(now) > 0.0:
             return False
         breaker = self.upstream.breaker
         return breaker is None or not breaker.is_shut(now)
 
-    def has_room(self) -> bool:
-        """Would a request be sent at once?"""
+    def has_room(self, now: float) -> bool:
+        """Would a request be sent at once, if there are tokens for it?"""
+        if not self.gate.would_admit(now):
+            return False
         upstream = self.upstream
         return not upstream.limited or upstream.bulkhead.places() > 0
 
@@ -135,7 +120,7 @@ class ModelPlan:
 
     def order(self, now: float) -> list[Choice]:
         """In which order to ask. Keys of a target are drawn by their weight, and so are targets that are balanced; who
-        has no room comes behind who has, and last who cannot answer (out of order, breaker open).
+        has no room comes behind who has, and last who cannot answer (paused, breaker open).
 
         The draw: a weighted sample without replacement is the order of exponential variables with these rates
         (Efraimidis and Spirakis, 2006).
@@ -145,7 +130,7 @@ class ModelPlan:
             return choices
         ranked: list[tuple[int, int, float, int]] = []
         for number, choice in enumerate(choices):
-            rank = 0 if choice.has_room() else 1
+            rank = 0 if choice.has_room(now) else 1
             if not choice.is_open(now):
                 rank = 2
             group = choice.target if self.balance == ORDERED else 0
@@ -162,14 +147,14 @@ class ModelPlan:
         for choice in order:
             if choice.name == name:
                 fits = self.balance != ORDERED or choice.target == first.target
-                if fits and choice.is_open(now) and choice.has_room():
+                if fits and choice.is_open(now) and choice.has_room(now):
                     return [choice, *[one for one in order if one is not choice]]
                 break
         return order
 
     def is_saturated(self, now: float) -> bool:
         """Would a request have to wait, whoever is asked?"""
-        return not any(choice.is_open(now) and choice.has_room() for choice in self.choices)
+        return not any(choice.is_open(now) and choice.has_room(now) for choice in self.choices)
 
 
 class Models:

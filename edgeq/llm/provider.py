@@ -9,27 +9,18 @@ Source: shared reference, llm.md 4.4.
 
 from __future__ import annotations
 
-from typing import Final
-
 from edgeq.llm import message
 from edgeq.llm.message import Failed
-
-QUOTA_REST_S: Final = 300.0
-"""A key whose account has no money: somebody has to pay first."""
-AUTH_REST_S: Final = 60.0
-"""A key that the provider does not take: somebody has to change it, but it may be the provider's own hiccup."""
 
 
 class Verdict:
     """`reason`: a token of `edgeq.reasons`; empty: the answer is passed on as the client's own fault."""
 
-    __slots__ = ("detail", "reason", "rest_s")
+    __slots__ = ("detail", "reason")
 
-    def __init__(self, reason: str, detail: str, rest_s: float = 0.0) -> None:
+    def __init__(self, reason: str, detail: str) -> None:
         self.reason = reason
         self.detail = detail
-        self.rest_s: float = rest_s
-        """How long the key is not to be used."""
 
 
 def judge(failed: Failed) -> Verdict:
@@ -37,12 +28,12 @@ def judge(failed: Failed) -> Verdict:
     status = failed.status
     said = f"the provider said {status}: {failed.message[:150]}"
     if failed.kind == message.BILLING or status == 402:
-        return Verdict("upstream_quota", said, QUOTA_REST_S)
+        return Verdict("upstream_quota", said)
     if status == 429 or failed.kind == message.RATE:
         return Verdict("upstream_rate_limit", said)
     if status in (401, 403):
         # What the provider says of our key is no business of the client's.
-        return Verdict("upstream_auth", f"the provider said {status}", AUTH_REST_S)
+        return Verdict("upstream_auth", f"the provider said {status}")
     if status in (503, 529) or failed.kind == message.OVERLOADED:
         return Verdict("upstream_overloaded", said)
     if status in (400, 413, 422):

@@ -12,9 +12,11 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
+from edgeq.llm import limit_headers
 from edgeq.llm.account import EXPIRED, NO_LIMITS, REPLACED, REVOKED, Account
 from edgeq.llm.accounts import MESSAGES, AccountsHolder
 from edgeq.llm.affinity import Affinity
+from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
@@ -87,28 +89,32 @@ class Bill:
         """The tenant's share in fair queues."""
         return self.till.accounts.current.weights.get(self.tenant, 1.0)
 
-    def reserve(
-        self,
-        plan: ModelPlan,
-        choice: Choice,
-        route: str,
-        of_tenant: TokenLimits,
-        prompt: Prompt | None,
-        body: bytes,
-        max_tokens: int,
-        answers: int,
-        speaks: bool,
-        now: float,
-    ) -> Refusal | None:
-        """Reserve what is expected of it, or say why not.
+    def expect(
+        self, plan: ModelPlan, choice: Choice, body: bytes, max_tokens: int, answers: int, speaks: bool
+    ) -> Estimate:
+        """What it is expected to use of `choice`.
 
-        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is;
-        max_tokens, answers as the request says (0 and 1 if it does not); speaks: the model will say something, as for
-        embeddings it does not.
+        Args: max_tokens, answers as the request says (0 and 1 if it does not); speaks: the model will say something, as
+        for embeddings it does not.
+        """
+        usual = choice.max_tokens if speaks else 0
+        estimate = self.till.estimator.estimate(plan.name, self.tenant, body, max_tokens, usual, answers)
+        estimate.cost_micro = choice.tariff.expected(estimate.input, estimate.output)
+        self.estimate = estimate
+        return estimate
+
+    def reserve(
+        self, plan: ModelPlan, route: str, of_tenant: TokenLimits, prompt: Prompt | None, now: float
+    ) -> Refusal | None:
+        """Reserve what is expected of all limits of the caller's and the model's own, or say why not.
+
+        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is.
         """
         till = self.till
         ledger = till.ledger
         account = self.account
+        estimate = self.estimate
+        assert estimate is not None
         meters = self.meters
         if account is not None:
             for subject, limits in till.accounts.current.limits(account):
@@ -120,10 +126,6 @@ class Bill:
             meters.append(ledger.meter(PROMPT, f"{prompt.name}:{self.tenant.decode('latin-1')}", prompt.limits))
         if plan.limits != NO_LIMITS:
             meters.append(ledger.meter(MODEL, plan.name, plan.limits))
-        usual = choice.max_tokens if speaks else 0
-        estimate = till.estimator.estimate(plan.name, self.tenant, body, max_tokens, usual, answers)
-        estimate.cost_micro = choice.tariff.expected(estimate.input, estimate.output)
-        self.estimate = estimate
         if not meters:
             return None
         found = reserve(meters, estimate, now)
@@ -131,6 +133,15 @@ class Bill:
             return found
         self.reservation = found
         return None
+
+    def header_lines(self, dialect: str, now: float) -> bytes:
+        """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""
+        own = [meter for meter in self.meters if meter.kind != MODEL]
+        if not own:
+            return b""
+        return limit_headers.header_lines(
+            limit_headers.ANTHROPIC if dialect == ANTHROPIC else limit_headers.OPENAI, own, now
+        )
 
     def settle(
         self,

@@ -21,6 +21,9 @@ of the second try of a request that had two at once.
 `edgeq.cache` is what the route's cache did: hit, stale, joined, revalidated, stale-if-error, miss, bypass.
 `edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.
 
+Of a request for a model (llm/exchange.py) there are the model, the target, tokens as `gen_ai.usage.*`, what they cost
+(`edgeq.cost`, in the currency of the prices), the time to the first event (`edgeq.first_event_ms`), the virtual key.
+
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
 came: what is secret does not belong into a URL (RFC 9110 17.9), and which parameter would be cannot be known here.
@@ -305,6 +308,8 @@ def _where(exchange: Exchange) -> bytes:
         where = route.log_text
         if not where:
             where = route.log_text = _render_route(route)
+        if route.llm is not None:
+            where += exchange.own_fields()
     grace = exchange.grace
     return where if grace is None else _render_grace(grace) + where
 

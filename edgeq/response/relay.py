@@ -952,6 +952,10 @@ class Exchange(Attempt):
             self.answer_lines,
         )
 
+    def own_fields(self) -> bytes:
+        """What the access log has to say of this kind of request alone, each field with its comma."""
+        return b""
+
     def end_by_defect(self, error: Exception) -> None:
         is_over = self.ended
         super().end_by_defect(error)

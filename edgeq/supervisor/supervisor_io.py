@@ -35,6 +35,7 @@ from edgeq.config.change import Change, ChangeError
 from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff
 from edgeq.config.live import Ended, Live, Plan, endpoints_named
+from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret
@@ -659,4 +660,8 @@ def _kept(changes: Sequence[Change]) -> list[Change]:
 
 def _resources(config: Config) -> list[str]:
     """What has a block of its own on the board. Upstreams first: they always have a limit, routes seldom."""
-    return [*(f"upstream/{name}" for name in config.upstream), *(f"route/{route.name}" for route in config.route)]
+    return [
+        *(f"upstream/{name}" for name in config.upstream),
+        *(f"target/{name}" for name in target_names(config)),
+        *(f"route/{route.name}" for route in config.route),
+    ]

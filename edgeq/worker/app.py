@@ -149,7 +149,6 @@ class App:
         self._caches: dict[str, tuple[object, RouteCache]] = {}
         """Of routes that have one, each with what its answers come from."""
         self._tenant: TenantKey | None = None
-        self._model_builder = ModelBuilder()
         self._models: Models | None = None
         """Those of the configuration, if it has any."""
         self.accounts = AccountsHolder()
@@ -158,6 +157,7 @@ class App:
         """What rates know of their keys; stays when rates change."""
         self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
         self._till = Till(self.accounts, self._ledger)
+        self._model_builder: ModelBuilder
         self._rates: dict[RateConfig, Rate] = {}
         self._budgets: dict[str, RetryBudget] = {}
         """Of upstreams; theirs are the retries of all routes that lead there."""
@@ -186,6 +186,8 @@ class App:
         config = self._config
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.flush_log = self._access.flush
+        self._ledger.tick(monotonic(), time())
+        self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel)
         try:
             self._trace(config)
         except ValueError as error:  # as below
@@ -335,9 +337,7 @@ class App:
         if not config.model:
             return None
         try:
-            return self._model_builder.build(
-                config, lambda name: self._services[name].upstream, self._budgets.__getitem__
-            )
+            return self._model_builder.build(config, self._workers, self._upstream_of, self._budgets.__getitem__)
         except ValueError as error:
             if not lenient:
                 raise
@@ -377,7 +377,7 @@ class App:
         )
         route.terms = self._terms(config)
         if llm is not None and self._models is not None:
-            route.llm = self._model_builder.route(config.name, llm, route, self._models, self._till)
+            route.llm = self._model_builder.route(config.name, llm, route, self._models)
         route.retry = self._retry(config)
         route.bulkhead = self._route_bulkhead(config)
         if self._config.tenant.limit:
@@ -601,6 +601,7 @@ class App:
         self._tracing.tick()
         wall_s = time()
         self._ledger.tick(now, wall_s)
+        self._model_builder.tick(now)
         self.accounts.tick(now, wall_s)
         if self._leaving and now >= self._leave_at:
             self._leave_step(now)
@@ -611,6 +612,7 @@ class App:
         """Another worker has left a place to one who waits here, or has moved a learned limit."""
         now = monotonic()
         self._tenants.look(now)
+        self._model_builder.look(now)
         for bulkhead in self._bulkheads.values():
             bulkhead.dispatch(now)
         for service in (*self._services.values(), *self._retired):

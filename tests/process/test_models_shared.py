@@ -203,3 +203,17 @@ def test_prompts_that_begin_alike_go_to_one_endpoint(size: int, affine: bool) ->
                 assert client.ask(request(False, "x" * size + str(number)), b"POST").status == 200
         assert len(one.requests) + len(other.requests) == 30
         assert (0 in (len(one.requests), len(other.requests))) == affine
+
+
+@pytest.mark.parametrize(("size", "affine"), [(9000, True), (1000, False)])
+def test_prompts_that_begin_alike_go_by_one_key(size: int, affine: bool) -> None:
+    """Each key is an account of its own, with caches of its own; others than the first one serve, too."""
+    settings = config("http://127.0.0.1:1")
+    with upstream(whole) as provider:
+        extra = {**settings.extra, "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["k1", "k2"]}}}
+        with gateway.running(provider.port, Settings(extra=extra)) as edge:
+            for number in range(30):
+                with RawClient(edge.address) as client:
+                    assert client.ask(request(False, "x" * size + str(number)), b"POST").status == 200
+        keys = {one.get(b"authorization") for one in provider.requests}
+        assert len(keys) == (1 if affine else 2)

@@ -1,0 +1,92 @@
+"""Fields that tell a client what is left of its limits, and when to come back, in its dialect.
+
+OpenAI: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, resets as Go durations ("6m0s"). Anthropic:
+anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}, resets in RFC 3339. A reset is
+the moment at which the limit is whole again, as they have it.
+
+Told is the tightest of the caller's own limits, of each kind the one of which the least part is left; never those of
+models and providers, which say nothing of this caller. Without limits nothing is told.
+
+Waits: SDKs obey retry-after-ms, then retry-after, up to 60 s (Anthropic's) or 120 s (OpenAI's), and x-should-retry
+before all. So no longer wait is ever told; who would have to wait longer is told not to retry.
+
+Source: reference llm.md 4.5.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from time import gmtime, strftime
+from typing import Final
+
+from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Allowance, Meter
+
+OPENAI: Final = 0
+ANTHROPIC: Final = 1
+
+MOST_WAIT_S: Final = 60.0
+_OPENAI_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens"}
+_ANTHROPIC_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens", INPUT: "input-tokens", OUTPUT: "output-tokens"}
+
+
+def header_lines(dialect: int, meters: list[Meter], now: float) -> bytes:
+    """The lines that tell what is left by these meters, the caller's own, each with its CRLF.
+
+    Args: dialect is OPENAI or ANTHROPIC; now in monotonic seconds.
+    """
+    lines = []
+    now_ns = int(now * 1e9)
+    for kind, name in (_OPENAI_NAMES if dialect == OPENAI else _ANTHROPIC_NAMES).items():
+        tightest: Allowance | None = None
+        least = 2.0
+        remaining = 0
+        ahead_ns = 0
+        wall_ahead_s = 0.0
+        for meter in meters:
+            one = meter.allowance(kind)
+            if one is not None:
+                left = one.remaining(meter.books.arrivals, now_ns)
+                if left / one.count < least:
+                    least = left / one.count
+                    tightest = one
+                    remaining = left
+                    ahead_ns = one.ahead_ns(meter.books.arrivals, now_ns)
+                    wall_ahead_s = meter.books.wall_ahead_s
+        if tightest is None:
+            continue
+        if dialect == OPENAI:
+            lines.append(
+                f"x-ratelimit-limit-{name}: {tightest.count}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
+                f"x-ratelimit-reset-{name}: {go_duration(ahead_ns / 1e9)}\r\n"
+            )
+        else:
+            at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(ceil(now + wall_ahead_s + ahead_ns / 1e9)))
+            lines.append(
+                f"anthropic-ratelimit-{name}-limit: {tightest.count}\r\n"
+                f"anthropic-ratelimit-{name}-remaining: {remaining}\r\nanthropic-ratelimit-{name}-reset: {at}\r\n"
+            )
+    return "".join(lines).encode()
+
+
+def retry_lines(wait_s: float) -> bytes:
+    """The lines that tell a client whether and when to come back, each with its CRLF; wait_s above 60, or NEVER: it
+    should not."""
+    if wait_s > MOST_WAIT_S:
+        return b"x-should-retry: false\r\n"
+    wait_ms = max(1, ceil(wait_s * 1000))
+    return f"retry-after: {-(-wait_ms // 1000)}\r\nretry-after-ms: {wait_ms}\r\nx-should-retry: true\r\n".encode()
+
+
+def go_duration(seconds: float) -> str:
+    """As Go writes a duration, in milliseconds: "0s", "120ms", "1s", "6m0s", "1h0m0.5s"."""
+    millis = ceil(seconds * 1000)
+    if millis <= 0:
+        return "0s"
+    if millis < 1000:
+        return f"{millis}ms"
+    minutes, rest = divmod(millis, 60_000)
+    text = f"{rest // 1000}" if rest % 1000 == 0 else f"{rest / 1000:.3f}".rstrip("0")
+    if minutes == 0:
+        return f"{text}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{text}s" if hours else f"{minutes}m{text}s"

@@ -1,0 +1,215 @@
+"""Token gates: who waits is let in at the moment there are tokens, in turn, and a pause is heard by all workers."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeq.admission.ticket import SHEDDABLE
+from edgeq.config.schema_llm import TokenLimits
+from edgeq.llm.message import Usage
+from edgeq.llm.provider_limits import TOKENS, Heard
+from tests.llm.gates import Machine, claim_of
+
+MINUTE = TokenLimits(tokens_per_minute=6000)
+
+
+def test_who_waits_is_let_in_when_there_are_tokens() -> None:
+    """At that moment, to the precision of the wheel, without a tick."""
+    machine = Machine(1, MINUTE)
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 500, 500)
+    machine.loop.run(9.98)
+    assert machine.granted == [1]
+    machine.loop.run(0.04)
+    assert machine.granted == [1, 2]
+    assert machine.loop.now == pytest.approx(1010.02)
+
+
+def test_what_is_paid_back_lets_in_at_once() -> None:
+    """In the same call."""
+    machine = Machine(1, MINUTE)
+    first = machine.ask(1, 2250, 2250)
+    machine.ask(2, 500, 500)
+    gate = machine.gates[0]
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
+    assert machine.granted == [1, 2]
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
+    claim_of(first).give_back(machine.loop.now, False)
+    assert gate.snapshot(machine.loop.now)["remaining"] == {"tokens": 400}
+
+
+def test_what_is_paid_back_lets_in_at_another_worker() -> None:
+    """By its bell."""
+    machine = Machine(2, MINUTE)
+    first = machine.ask(1, 2250, 2250)
+    machine.ask(2, 500, 500, worker=1)
+    claim_of(first).settle(Usage(input=3000, output=100), 0, machine.loop.now)
+    machine.loop.run(0.001)
+    assert machine.granted == [1, 2]
+
+
+def test_nobody_overtakes() -> None:
+    """A small one waits behind a large one of the same tenant, here, and in another worker by the tag."""
+    machine = Machine(2, MINUTE)
+    machine.ask(1, 1800, 1800, b"a")
+    machine.ask(2, 1000, 1000, b"a")
+    machine.loop.run(0.002)
+    machine.ask(3, 1, 1, b"a")
+    machine.ask(4, 1, 1, b"a", worker=1)
+    machine.loop.run(10.0)
+    assert machine.granted == [1]
+    machine.loop.run(20.0)
+    assert machine.granted[:2] == [1, 2]
+    assert sorted(machine.granted) == [1, 2, 3, 4]
+
+
+def test_one_who_leaves_lets_the_next_go_on() -> None:
+    """In whichever worker that is."""
+    machine = Machine(2, MINUTE)
+    machine.ask(1, 2000, 2000, b"a")
+    large = machine.ask(2, 2000, 2000, b"a")
+    machine.ask(3, 1, 1, b"a", worker=1)
+    machine.loop.run(1.0)
+    machine.gates[0].cancel(large, machine.loop.now)
+    machine.gates[0].cancel(large, machine.loop.now)
+    machine.loop.run(1.0)
+    assert machine.granted == [1, 3]
+    assert all(gate.queue.queued == 0 for gate in machine.gates)
+
+
+def test_waits_are_bounded() -> None:
+    """By time, by number, and by what the limit grants in that time; what never fits is told at once."""
+    machine = Machine(1, MINUTE, max_wait_s=10.0, max_queued=3)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 200, 200, b"a")
+    machine.ask(3, 200, 200, b"a")
+    machine.ask(4, 6001, 0, b"a")
+    machine.ask(5, 200, 200, b"a")
+    assert [one[:2] for one in machine.refused] == [(4, "request_over_limit"), (5, "queue_full")]
+    machine.ask(6, 1, 1, b"a")
+    machine.ask(7, 1, 1, b"a")
+    assert machine.refused[2][:2] == (7, "queue_full")
+    machine.gates[0].pause(5.0, machine.loop.now)
+    machine.loop.run(10.5)
+    assert (2, "queue_timeout") not in [one[:2] for one in machine.refused]
+    assert machine.granted[1] == 2
+    assert {number for number, reason, _ in machine.refused if reason == "queue_timeout"} <= {3, 6}
+
+
+def test_a_large_one_waits_alone() -> None:
+    """Though it has more tokens than may wait."""
+    machine = Machine(1, MINUTE, max_wait_s=10.0)
+    machine.ask(1, 500, 400)
+    machine.ask(2, 3000, 2800)
+    machine.loop.run(9.5)
+    assert machine.granted == [1, 2]
+
+
+def test_a_429_pauses_all_workers() -> None:
+    """Until the moment that the provider says; then it goes on by itself."""
+    machine = Machine(2, MINUTE)
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    machine.ask(1, 10, 10)
+    machine.ask(2, 10, 10, worker=1)
+    machine.loop.run(2.9)
+    assert machine.granted == []
+    assert machine.gates[1].snapshot(machine.loop.now)["paused_for"] == "upstream_rate_limit"
+    machine.loop.run(0.2)
+    assert sorted(machine.granted) == [1, 2]
+
+
+def test_a_pause_longer_than_one_may_wait_refuses() -> None:
+    """Who waits and who comes; honestly, and other targets may do."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 10, 10)
+    machine.gates[0].pause(20.0, machine.loop.now)
+    machine.ask(3, 10, 10)
+    assert [one[:2] for one in machine.refused] == [(2, "upstream_rate_limit"), (3, "upstream_rate_limit")]
+    assert all(20 <= retry_s <= 25 for _, _, retry_s in machine.refused)
+
+
+def test_a_key_without_credit_stops_all_its_models() -> None:
+    """For a while; why is known in all workers."""
+    machine = Machine(2, MINUTE)
+    machine.gates[0].disable_key(False, machine.loop.now)
+    machine.ask(1, 10, 10, worker=1)
+    assert machine.refused[0][1] == "upstream_quota"
+    machine.loop.run(61.0)
+    machine.gates[0].disable_key(True, machine.loop.now)
+    machine.ask(2, 10, 10, worker=1)
+    assert machine.refused[1][1] == "upstream_auth"
+    machine.loop.run(61.0)
+    machine.ask(3, 10, 10)
+    assert machine.granted == [3]
+
+
+def test_429s_that_say_nothing_pause_for_longer_each_time() -> None:
+    """Until something is answered."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    seen = []
+    for _ in range(7):
+        gate.heard(None, 429, machine.loop.now)
+        seen.append(gate.pause_s(machine.loop.now))
+        machine.loop.run(60.0)
+    assert seen == pytest.approx([1, 2, 4, 8, 16, 30, 30])
+    gate.heard(None, 200, machine.loop.now)
+    gate.heard(None, 429, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(1.0)
+
+
+def test_what_the_provider_has_left_counts() -> None:
+    """If it is less than we know of; and its limit, if it is lower than ours or we know none."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    machine.ask(1, 10**6, 0)
+    heard = Heard()
+    heard.limits[TOKENS] = 3000
+    heard.remaining[TOKENS] = 1000
+    gate.heard(heard, 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["remaining"] == {"tokens": 950}
+    heard.remaining[TOKENS] = 2000
+    gate.heard(heard, 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["remaining"] == {"tokens": 950}
+    machine.ask(2, 500, 500)
+    machine.loop.run(0.9)
+    assert machine.granted == [1]
+    machine.loop.run(0.2)
+    assert machine.granted == [1, 2]
+
+
+def test_retries_of_clients_wait_behind_first_tries() -> None:
+    """Whoever came first."""
+    machine = Machine(1, MINUTE)
+    machine.ask(1, 2250, 2250)
+    retry = machine.ask(2, 1500, 0)
+    machine.gates[0].cancel(retry, machine.loop.now)
+    retry.priority = SHEDDABLE
+    machine.enter(retry)
+    machine.ask(3, 500, 0)
+    machine.loop.run(60.0)
+    assert machine.granted == [1, 3, 2]
+
+
+def test_a_budget_that_is_spent_is_not_waited_for() -> None:
+    """Nobody waits until midnight."""
+    machine = Machine(1, TokenLimits(money_per_day=1.0))
+    machine.ask(1, 1, 1, cost=900_000)
+    machine.ask(2, 1, 1, cost=200_000)
+    assert machine.refused == [(2, "budget_exhausted_shared", 60)]
+
+
+def test_a_limit_that_grows_lets_in() -> None:
+    """At the next look."""
+    machine = Machine(1, MINUTE)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 3000, 2000)
+    machine.gates[0].meter.resize(TokenLimits(tokens_per_minute=600_000))
+    machine.loop.run(1.5)
+    assert machine.granted == [1, 2]

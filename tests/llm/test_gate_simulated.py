@@ -1,0 +1,124 @@
+"""Four times a provider's limit is asked for: it is used, it is not passed, and it is shared by tokens.
+
+A simulation with a clock of its own. The provider has a bucket of a minute's tokens, as ours; it knows at once what a
+request will use, which is the strictest that it can be.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from edgeq.admission.ticket import CallbackTicket
+from edgeq.config.schema_llm import TokenLimits
+from edgeq.llm.estimate import Estimator
+from edgeq.llm.gate import Claim
+from edgeq.llm.message import Usage
+from tests.llm.gates import Bucket, Machine, claim_of
+
+LIMIT = 600_000
+SECONDS = 600.0
+
+
+class Load:
+    """Tenants who ask, each for so many tokens a second, in requests of so many on average."""
+
+    def __init__(self, workers: int, tenants: dict[bytes, tuple[float, int, list[int]]]) -> None:
+        self.machine = Machine(workers, TokenLimits(tokens_per_minute=LIMIT), max_wait_s=20.0)
+        self.machine.on_grant = self.granted
+        self.machine.tick()
+        self.bucket = Bucket(LIMIT, self.machine.loop.now)
+        self.draw = random.Random(7)
+        self.estimators = [Estimator() for _ in range(workers)]
+        self.real: dict[int, tuple[int, int]] = {}
+        self.worker: dict[int, int] = {}
+        self.used: Counter[bytes] = Counter()
+        self.asked: Counter[bytes] = Counter()
+        self.number = 0
+        self.warm_at = self.machine.loop.now + 60.0
+        self.base = 0
+        for tenant, (rate, size, at) in tenants.items():
+            self.arrive(tenant, rate, size, at)
+
+    def arrive(self, tenant: bytes, rate: float, size: int, workers: list[int]) -> None:
+        """One request, and later the next."""
+        loop = self.machine.loop
+        self.number += 1
+        number = self.number
+        tokens_in = max(1, int(self.draw.expovariate(2.0 / size)))
+        tokens_out = max(1, int(self.draw.expovariate(2.0 / size)))
+        worker = self.draw.choice(workers)
+        self.real[number] = (tokens_in, tokens_out)
+        self.worker[number] = worker
+        if loop.now >= self.warm_at:
+            self.asked[tenant] += tokens_in + tokens_out
+        body = b"x" * int(tokens_in * 4 * self.draw.uniform(0.8, 1.2))
+        ticket = CallbackTicket(loop.now, self.machine._granted, self.machine._refused, number)
+        ticket.tenant = tenant
+        ticket.claim = Claim(self.estimators[worker].estimate("big", tenant, body, 8 * size, 4096))
+        self.machine.enter(ticket, worker)
+        loop.call_later(self.draw.expovariate(rate / size), lambda: self.arrive(tenant, rate, size, workers))
+
+    def granted(self, ticket: CallbackTicket) -> None:
+        """It is sent, and reaches the provider a little later."""
+        self.machine.loop.call_later(self.draw.uniform(0.001, 0.1), lambda: self.reach(ticket))
+
+    def reach(self, ticket: CallbackTicket) -> None:
+        loop = self.machine.loop
+        tokens_in, tokens_out = self.real[ticket.number]
+        gate = self.machine.gates[self.worker[ticket.number]]
+        if not self.bucket.take(tokens_in + tokens_out, loop.now):
+            gate.heard(None, 429, loop.now)
+            claim_of(ticket).give_back(loop.now, True)
+            return
+        if loop.now >= self.warm_at:
+            self.used[ticket.tenant] += tokens_in + tokens_out
+        loop.call_later(0.2 + tokens_out * 0.005, lambda: self.answered(ticket))
+
+    def answered(self, ticket: CallbackTicket) -> None:
+        worker = self.worker[ticket.number]
+        usage = Usage(*self.real.pop(ticket.number))
+        claim = claim_of(ticket)
+        self.estimators[worker].learn(claim.estimate, usage)
+        claim.settle(usage, 0, self.machine.loop.now)
+
+    def run(self) -> float:
+        """Returns: the part of the limit that was used, after the first minute, in which a whole bucket more was."""
+        self.machine.loop.run(60.0 + SECONDS)
+        return sum(self.used.values()) / (LIMIT / 60 * SECONDS)
+
+
+A_SECOND = LIMIT / 60
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_four_times_the_limit(workers: int) -> None:
+    """At least 97 % of it is used, nothing is refused by the provider, and small tenants get all that they ask for."""
+    everywhere = list(range(workers))
+    load = Load(
+        workers,
+        {
+            b"flood": (3.6 * A_SECOND, 2000, everywhere),
+            b"small": (0.2 * A_SECOND, 500, [0]),
+            b"other": (0.2 * A_SECOND, 1000, everywhere),
+        },
+    )
+    share = load.run()
+    assert load.bucket.refused == 0
+    assert 0.97 <= share <= 1.03
+    for tenant in (b"small", b"other"):
+        assert load.used[tenant] >= 0.9 * load.asked[tenant]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_shares_are_by_tokens(workers: int) -> None:
+    """Two who both ask for twice the limit have half of it each: one in few large requests and by one worker, the other
+    in many small ones and by all."""
+    everywhere = list(range(workers))
+    load = Load(workers, {b"large": (2 * A_SECOND, 6000, [0]), b"small": (2 * A_SECOND, 1500, everywhere)})
+    share = load.run()
+    assert load.bucket.refused == 0
+    assert share >= 0.97
+    assert load.used[b"large"] / sum(load.used.values()) == pytest.approx(0.5, abs=0.06)

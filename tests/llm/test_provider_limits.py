@@ -1,0 +1,141 @@
+"""What providers say of their limits: read where it is sense, and never an error."""
+
+from __future__ import annotations
+
+import calendar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.llm.provider_limits import (
+    INPUT,
+    OUTPUT,
+    REQUESTS,
+    TOKENS,
+    UNKNOWN,
+    go_duration_s,
+    hear,
+    is_quota_gone,
+    retry_in_body,
+)
+
+WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
+
+
+def test_openai() -> None:
+    """As their documentation shows it."""
+    heard = hear(
+        b"HTTP/1.1 200 OK\r\nX-RateLimit-Limit-Requests: 60\r\nx-ratelimit-limit-tokens: 150000\r\n"
+        b"x-ratelimit-remaining-requests: 59\r\nx-ratelimit-remaining-tokens: 149984\r\n"
+        b"x-ratelimit-reset-requests: 1s\r\nx-ratelimit-reset-tokens: 6m0s\r\n"
+        b"x-ratelimit-limit-project-tokens: 5\r\n",
+        WALL,
+    )
+    assert heard is not None
+    assert (heard.limits[REQUESTS], heard.remaining[REQUESTS], heard.resets_s[REQUESTS]) == (60, 59, 1.0)
+    assert (heard.limits[TOKENS], heard.remaining[TOKENS], heard.resets_s[TOKENS]) == (150_000, 149_984, 360.0)
+    assert (heard.limits[INPUT], heard.retry_after_s, heard.pause_s()) == (UNKNOWN, -1.0, -1.0)
+
+
+def test_anthropic() -> None:
+    """With moments."""
+    heard = hear(
+        b"anthropic-ratelimit-input-tokens-limit: 20000\r\nanthropic-ratelimit-input-tokens-remaining: 0\r\n"
+        b"anthropic-ratelimit-input-tokens-reset: 2026-11-26T12:00:05Z\r\n"
+        b"anthropic-ratelimit-output-tokens-remaining: 7000\r\nanthropic-ratelimit-output-tokens-limit: 8000\r\n"
+        b"anthropic-ratelimit-output-tokens-reset: 2026-11-26T13:01:00+01:00\r\n",
+        WALL,
+    )
+    assert heard is not None
+    assert (heard.remaining[INPUT], heard.resets_s[INPUT]) == (0, 5.0)
+    assert (heard.limits[OUTPUT], heard.resets_s[OUTPUT]) == (8000, 60.0)
+    assert heard.pause_s() == 5.0
+
+
+@pytest.mark.parametrize(
+    ("line", "wait_s"),
+    [
+        (b"retry-after: 7", 7.0),
+        (b"Retry-After: 0.5", 0.5),
+        (b"retry-after-ms: 1500", 1.5),
+        (b"retry-after: 7\r\nretry-after-ms: 1500", 1.5),
+        (b"retry-after-ms: 1500\r\nretry-after: 7", 1.5),
+        (b"retry-after: Thu, 26 Nov 2026 12:00:30 GMT", 30.0),
+        (b"retry-after: Thu, 26 Nov 2026 11:00:00 GMT", 0.0),
+    ],
+)
+def test_when_to_come_back(line: bytes, wait_s: float) -> None:
+    """The finer one counts."""
+    heard = hear(line + b"\r\n", WALL)
+    assert heard is not None
+    assert heard.retry_after_s == heard.pause_s() == wait_s
+
+
+def test_azure_knows_nothing() -> None:
+    """-1 and 0 are no limits."""
+    heard = hear(
+        b"x-ratelimit-remaining-tokens: 0\r\nx-ratelimit-limit-tokens: 0\r\nx-ratelimit-remaining-requests: -1\r\n"
+        b"x-ratelimit-limit-requests: -1\r\n",
+        WALL,
+    )
+    assert heard is not None
+    assert (heard.limits, heard.remaining) == ([UNKNOWN] * 4, [UNKNOWN] * 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [(b"1s", 1), (b"6m0s", 360), (b"120ms", 0.12), (b"1h2m3.5s", 3723.5), (b"20", 20), (b"", -1), (b"1x", -1)],
+)
+def test_durations(text: bytes, seconds: float) -> None:
+    """Of Go, or seconds."""
+    assert go_duration_s(text) == pytest.approx(seconds)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b"x-ratelimit-limit-tokens",
+                    b"x-ratelimit-remaining-requests",
+                    b"x-ratelimit-reset-tokens",
+                    b"anthropic-ratelimit-tokens-reset",
+                    b"anthropic-ratelimit-input-tokens-limit",
+                    b"x-ratelimit-",
+                    b"anthropic-ratelimit-",
+                    b"retry-after",
+                    b"retry-after-ms",
+                ]
+            ),
+            st.binary(max_size=20)
+            | st.sampled_from([b" nan", b" inf", b" 1e300", b" -5", b" 1s", b" 99999999999999999h"]),
+        ),
+        max_size=6,
+    )
+)
+def test_nonsense_says_nothing(lines: list[tuple[bytes, bytes]]) -> None:
+    """Numbers that are heard are within bounds."""
+    heard = hear(b"".join(name + b":" + value + b"\r\n" for name, value in lines), WALL)
+    if heard is not None:
+        assert all(-1 <= number <= 10**12 for number in heard.limits + heard.remaining)
+        assert all(wait_s == -1 or 0 <= wait_s <= 10**12 for wait_s in [*heard.resets_s, heard.retry_after_s])
+
+
+def test_gemini() -> None:
+    """In the body, of a stream too."""
+    body = (
+        b'{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [{"@type": "x"}, '
+        b'{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.07s"}]}}'
+    )
+    assert retry_in_body(body) == retry_in_body(b"[" + body + b"]") == pytest.approx(34.07)
+    assert retry_in_body(b'{"error": "RetryInfo"}') == retry_in_body(b"RetryInfo") == retry_in_body(b"{}") == -1
+
+
+def test_no_credit() -> None:
+    """Is no matter of waiting."""
+    assert is_quota_gone(402, b"")
+    assert is_quota_gone(429, b'{"error":{"type":"insufficient_quota"}}')
+    assert is_quota_gone(400, b"Your credit balance is too low to access the Anthropic API")
+    assert not is_quota_gone(429, b'{"error":{"code":"rate_limit_exceeded"}}')
+    assert not is_quota_gone(200, b"insufficient_quota")
