@@ -781,8 +781,10 @@ class ModelExchange(Exchange):
         if len(data) >= FULL_READ:  # the others have their turn first
             up.transport.pause_reading()
             self.down.shard.call_soon(self._read_on)
-        if not self.down.write_blocked:
+        if not self.down.write_blocked or self._is_wanted():
             up.expire_after(now, self.models.between_s if self._begun else self.models.first_s)
+        else:
+            self.pause_answer()
 
     def _hold(self, payload: bytes) -> None:
         """More of an answer that is no stream."""
@@ -1230,24 +1232,43 @@ class ModelExchange(Exchange):
     # -- the client leaves --------------------------------------------------------------------------------------------
 
     def client_gone(self) -> None:
-        drain_s = self.models.drain_s
+        if not self._goes_on("client_gone"):
+            super().client_gone()
+
+    def stalled(self) -> None:
+        if not self._goes_on("client_stalled"):
+            super().stalled()
+
+    def _goes_on(self, reason: str) -> bool:
+        """The client has left. Returns: whether the answer is read on: others wait for it; or what has been paid for is
+        read to its end, for what it says of its usage."""
+        if self.ended or self._left:
+            return False
         now = monotonic()
         share = self._share
-        is_wanted = share is not None and not self.ended and share.go_on_without_client(now)
-        if self.ended or self._left or not (is_wanted or (drain_s and self.up is not None)):
-            super().client_gone()
-            return
-        # Others wait for it; or what has been paid for is read to its end, for what it says of its usage.
-        self._left = True
-        if is_wanted:
+        drain_s = self.models.drain_s
+        if share is not None and share.go_on_without_client(now):
             drain_s = NEVER
-        self.reason = "client_gone"
+        elif not drain_s or self.up is None:
+            return False
+        self._left = True
+        self.reason = reason
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
         self.down = self.down.detach(self)
         up = self.up
         if up is not None:
             up.transport.resume_reading()
+        return True
+
+    def _is_wanted(self) -> bool:
+        """Is the answer read on for others, although this client does not take it? As far as what waits for it is
+        bounded."""
+        share = self._share
+        cache = self.models.cache
+        if share is None or cache is None or not share.is_followed():
+            return False
+        return int(self.down.transport.get_write_buffer_size()) < cache.max_object
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import select
 import threading
 from collections.abc import Iterator
 
@@ -121,6 +123,44 @@ def test_the_leader_leaves() -> None:
         with RawClient(edge.address) as client:
             assert client.ask(request(), b"POST").get(b"x-edgeq-cache") == b"hit"
         assert len(provider.requests) == 1
+
+
+BIG = event("x" * 60_000)
+ROOM: dict[str, Value] = {"max_object": "16MiB", "max_bytes": "128MiB"}
+
+
+def test_a_leader_that_does_not_read_holds_nobody() -> None:
+    """Who follows gets all; and when the leader is given up, goes on."""
+    go_on = threading.Event()
+
+    def big(connection: UpstreamConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(HEAD + chunked(FIRST))
+            assert go_on.wait(60)
+            go_on.clear()
+            for _ in range(160):
+                connection.send(chunked(BIG))
+            assert go_on.wait(60)
+            connection.send(chunked(LAST) + b"0\r\n\r\n")
+
+    with upstream(big) as provider:
+        settings = config(provider.url, cache=ROOM)
+        with gateway.running(provider.port, dataclasses.replace(settings, write_s=1)) as edge:
+            leader = RawClient(edge.address, receive_buffer_bytes=4096)
+            leader.send(request())
+            while FIRST not in leader.received:
+                assert leader.read_some()
+            follower = begin(edge)
+            go_on.set()
+            while follower.received.count(BIG) < 160:
+                assert follower.read_some(30)
+            poller = select.poll()
+            poller.register(leader.socket, select.POLLRDHUP)
+            wait_for("the leader is given up", lambda: bool(poller.poll(0)))
+            go_on.set()
+            leader.close()
+            assert rest(follower).body == FIRST + BIG * 160 + LAST
+            assert len(provider.requests) == 1
 
 
 def test_all_leave() -> None:
