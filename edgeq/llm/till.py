@@ -9,7 +9,7 @@ Without [accounts] there is nobody to know: the tenant is whom [tenant] names. W
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from edgeq.llm import limit_headers
@@ -21,6 +21,7 @@ from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import KEY, MODEL, PROMPT, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.sums import day_of
 from edgeq.policy.tenant import credential_of
 
 if TYPE_CHECKING:
@@ -40,8 +41,15 @@ class Till:
     def __init__(self, accounts: AccountsHolder, ledger: Ledger) -> None:
         self.accounts: AccountsHolder = accounts
         self.ledger: Ledger = ledger
+        accounts.on_spent = self._spent
         self.estimator: Estimator = Estimator()
         self.affinity: Affinity = Affinity()
+
+    def _spent(self, subject: str, day_micro: int, month_micro: int) -> None:
+        """The store knows of this: what other workers, and earlier ones, have spent. The ledger has ticked."""
+        if self.accounts.day == day_of(time()):  # what was told late must not be taken for today's
+            kind, _, name = subject.partition("/")
+            self.ledger.spent(_KINDS[kind], name, day_micro, month_micro, monotonic())
 
 
 class Bill:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import gateway
+from tests.support import gateway, kernel
 from tests.support.gateway import Gateway, Settings, Value
 from tests.support.raw_client import Answer, Asked, RawClient
 from tests.support.scripted_upstream import ScriptedUpstream, UpstreamConnection, upstream
@@ -161,6 +161,38 @@ def test_a_leader_that_does_not_read_holds_nobody() -> None:
             leader.close()
             assert rest(follower).body == FIRST + BIG * 160 + LAST
             assert len(provider.requests) == 1
+
+
+def test_who_follows_alone_paces() -> None:
+    """Without the leader's client the provider is read no faster than that: what is not taken stays there."""
+    sent = threading.Event()
+
+    def huge(connection: UpstreamConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(HEAD + chunked(FIRST))
+            assert sent.wait(60)
+            for _ in range(1600):
+                connection.send(chunked(BIG))
+            connection.send(chunked(LAST) + b"0\r\n\r\n")
+
+    with upstream(huge) as provider, gateway.running(provider.port, config(provider.url, cache={})) as edge:
+        leader = begin(edge)
+        with RawClient(edge.address, receive_buffer_bytes=4096) as follower:
+            follower.send(request())
+            while FIRST not in follower.received:
+                assert follower.read_some()
+            leader.reset()
+            sent.set()
+            counts = [-1]
+            while provider.sent_bytes != counts[-1]:  # stuck: nothing has moved for half a second
+                counts.append(provider.sent_bytes)
+                kernel.select_pause(0.5)
+            assert 0 < counts[-1] < 50_000_000
+            size = 0
+            while not follower.received.endswith(b"0\r\n\r\n"):
+                size += len(follower.read_some(30))
+                del follower.received[:-100]
+            assert size > 96_000_000
 
 
 def test_all_leave() -> None:
