@@ -118,10 +118,3 @@ def services(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Itera
             origin = "http://{}:{}".format(*found.address)
             made = {dialect: Service(dialect, origin, provider) for dialect in DIALECTS}
             yield {DIRECT: Service(DIRECT, provider.url, provider), **made}
-
-
-@contextlib.contextmanager
-def direct() -> Iterator[dict[str, Service]]:
-    """The provider alone."""
-    with demo_llm.running() as provider:
-        yield {DIRECT: Service(DIRECT, provider.url, provider)}

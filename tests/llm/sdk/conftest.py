@@ -17,8 +17,7 @@ from tests.support.llm_service import KEY, Service
 @pytest.fixture(scope="package")
 def services() -> Iterator[dict[str, Service]]:
     """All of them, once for the whole directory."""
-    started = llm_service.direct() if UPSTREAMS == (llm_service.DIRECT,) else llm_service.services()
-    with started as found:
+    with llm_service.services() as found:
         yield found
 
 

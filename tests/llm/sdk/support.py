@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from typing import Any, Final
 
 from edgeq.llm.demo.content import words
 from tests.support.llm_service import DIALECTS, DIRECT
 
-SERVED: Final = find_spec("edgeq.llm.exchange") is not None
-"""Does this edgeq serve requests for models? Until then the provider itself is asked."""
-UPSTREAMS: Final = (DIRECT, *DIALECTS) if SERVED else (DIRECT,)
+UPSTREAMS: Final = (DIRECT, *DIALECTS)
 
 TEXT: Final = "".join(words(8))
 """What the behaviour "plain" says."""
