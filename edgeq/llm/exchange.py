@@ -57,7 +57,7 @@ from edgeq.llm.saying import answer_start, failed_of
 from edgeq.llm.shapes import Peek
 from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
-from edgeq.llm.till import Bill
+from edgeq.llm.till import MAX_LOGGED, Bill
 from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
 from edgeq.response.relay import FULL_READ, Exchange
@@ -124,6 +124,7 @@ class ModelExchange(Exchange):
         "_share",
         "_stage",
         "_streams",
+        "_transcript",
         "_turns",
         "bill",
         "body",
@@ -194,6 +195,8 @@ class ModelExchange(Exchange):
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
+        self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
+        """What was answered, where accounts.log_prompts asks for it."""
         self._left: bool = False
         """The client has left, and the answer is read to its end."""
 
@@ -481,14 +484,15 @@ class ModelExchange(Exchange):
         if self.head.method not in (b"GET", b"HEAD"):
             self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
-        models = self.models
+        bill = self.bill
+        names = [one for one in self.models.names if bill.may_use(one)]
         is_anthropic = field_value(self.head, b"anthropic-version") != b""
         one = name.decode("latin-1")
-        if one and one not in models.names:
+        if one and one not in names:
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
             return
-        self._send(200, model_body(one, is_anthropic) if one else list_body(models.names, is_anthropic))
+        self._send(200, model_body(one, is_anthropic) if one else list_body(names, is_anthropic))
         self.finish_here()
 
     # -- a target -----------------------------------------------------------------------------------------------------
@@ -552,15 +556,16 @@ class ModelExchange(Exchange):
     def write_to(self, up: UpstreamConnection, choice: Choice, body: bytes, now: float) -> None:
         """Write a request with this body on a connection to one of the targets."""
         operation = self.operation
-        peek = self.peek
         assert operation is not None
-        assert peek is not None
+        path = speech.path_of(choice.dialect, operation, choice.model, self._streams)
+        if choice.query:
+            path += (b"&" if b"?" in path else b"?") + choice.query
         up.transport.write(
             b"".join(
                 (
                     b"POST ",
                     choice.path,
-                    speech.path_of(choice.dialect, operation, choice.model, self._streams),
+                    path,
                     b" HTTP/1.1\r\nHost: ",
                     up.pool.host or choice.upstream.host,
                     b"\r\n",
@@ -726,6 +731,8 @@ class ModelExchange(Exchange):
             self.answer_bytes += len(out)
             if self._share is not None:
                 self._share.add(out, now)
+            if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
+                self._transcript.append(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
         if failed is not None:  # the target has said so itself, in the client's dialect
             self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
@@ -878,6 +885,8 @@ class ModelExchange(Exchange):
         self.answer_started = True
         self.keep_alive = down.may_keep(self)
         self.answer_bytes = len(body)
+        if self._transcript is not None:
+            self._transcript.append(body)
         head = answer_start(status, len(body), self._lines(), self.keep_alive, self.head.minor, self.request_id)
         down.transport.write(head if self.head.method == b"HEAD" else head + body)
 
@@ -1141,6 +1150,8 @@ class ModelExchange(Exchange):
                 claim.give_back(now, sent)
         cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
         self.cost_micro = cost
+        if self._transcript is not None:
+            bill.log(self.request_id, plan.name, self.body, self._transcript)
         self.down.shard.measures.record(
             plan.name,
             self.choice.name if self.choice is not None and sent else "",

@@ -36,6 +36,7 @@ class Choice:
         "name",
         "path",
         "provider",
+        "query",
         "target",
         "tariff",
         "upstream",
@@ -50,6 +51,7 @@ class Choice:
         dialect: str,
         model: str,
         path: bytes,
+        query: bytes,
         head: bytes,
         upstream: Upstream,
         gate: TokenGate,
@@ -68,6 +70,8 @@ class Choice:
         """As the provider calls it."""
         self.path = path
         """Before what the dialect says: "/v1"."""
+        self.query = query
+        """After it, without its "?"; empty: none."""
         self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from edgeq.llm.plan import Choice, ModelPlan
     from edgeq.wire.head import RequestHead
 
+MAX_LOGGED: Final = 256 * 1024
+"""Bytes of a prompt, or an answer; the log keeps 64 Ki characters of each."""
 _KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM}
 _REASONS: Final = {REVOKED: "key_revoked", EXPIRED: "key_expired", REPLACED: "key_expired"}
 
@@ -189,3 +191,15 @@ class Bill:
                 self.tenant.decode("latin-1"), self.key_id, model, name, usage, cost_micro, status, seconds, first_s
             )
         return cost_micro
+
+    def log(self, request_id: bytes, model: str, asked: bytes, answered: list[bytes]) -> None:
+        """Write down what was asked and answered, as it was sent; the store redacts it."""
+        answer = b"".join(answered)[:MAX_LOGGED]
+        self.till.accounts.usage.converse(
+            request_id.decode("latin-1"),
+            self.tenant.decode("latin-1"),
+            self.key_id,
+            model,
+            asked[:MAX_LOGGED].decode("utf-8", "replace"),
+            answer.decode("utf-8", "replace"),
+        )
