@@ -806,9 +806,12 @@ class ModelExchange(Exchange):
 
     def _all_came(self, incoming: Incoming, now: float) -> None:
         """The last byte of the target's answer is here."""
+        incoming.ended()
         if not incoming.is_stream():
             self._whole_answer(incoming, now)
         elif incoming.stopped:
+            if incoming.begun and not self._begun:
+                self._begin_stream(now)
             self._end_stream(incoming, now)
         else:
             up = self.up

@@ -14,6 +14,7 @@ from edgeq.llm.dialects.anthropic_content import decode_blocks, encode_blocks
 from edgeq.llm.dialects.anthropic_thinking import encode_thinking
 from edgeq.llm.dialects.base import (
     ANTHROPIC,
+    GEMINI_SIGNATURE,
     as_object,
     count_at,
     flag_at,
@@ -160,7 +161,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     """
     own = request.dialect == ANTHROPIC
     asked: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or max_tokens}
-    system, turns = split_system(request)
+    system, turns = split_system(request, GEMINI_SIGNATURE)
     if system:
         blocks = encode_blocks(system, "user", losses, own)
         if len(blocks) == 1 and len(blocks[0]) == 2:

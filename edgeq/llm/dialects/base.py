@@ -26,6 +26,11 @@ RESPONSES: Final = "responses"
 EMBEDDINGS: Final = "embeddings"
 
 
+GEMINI_SIGNATURE: Final = "gemini#"
+"""Before a signature of Gemini's wherever it is kept for the next turn: another provider's must never be sent to it,
+nor its own to another. "#" is in no base64."""
+
+
 class StreamDecoder:
     """A provider's stream as events. One for each answer."""
 
