@@ -116,13 +116,13 @@ class Comparison:
             bulk=row.bulk,
             limits=row.limits,
         )
-        plan = PLANS[proxy](scenario, self.programs)
+        plan = self.plan(row, proxy, scenario)
         if not plan.command[0]:
             raise DidNotStart(f"{proxy} is not installed")
         with processes_io.running(proxy, plan, PROXY_CORE, directory, scenario.port) as process:
             instance = Instance(proxy, variant, scenario.port, upstream_port, process)
             try:
-                negotiated = loads_io.verify(row, variant, scenario.port)
+                negotiated = self.verify(row, variant, instance)
             except loads_io.LoadFailed as error:
                 raise loads_io.LoadFailed(f"{error}; it wrote: {process.output_tail()}") from error
             for what, value in negotiated.items():
@@ -130,6 +130,18 @@ class Comparison:
             yield instance
             if not os.path.exists(scenario.log_path) or os.path.getsize(scenario.log_path) == 0:
                 self.note(f"{row.id}: {instance.name} wrote no access log")
+
+    def plan(self, _row: Row, proxy: str, scenario: Scenario) -> Plan:
+        """How a proxy is started."""
+        return PLANS[proxy](scenario, self.programs)
+
+    def verify(self, row: Row, variant: Variant, instance: Instance) -> dict[str, str]:
+        """Check that a proxy does what is asked. Returns what was negotiated; raises LoadFailed."""
+        return loads_io.verify(row, variant, instance.port)
+
+    def upstream_accepts(self, instance: Instance) -> int:
+        """Connections that the upstream has accepted so far, this question's included; raises LoadFailed."""
+        return loads_io.upstream_accepts(instance.upstream_port)
 
     @contextlib.contextmanager
     def one(self, stack: contextlib.ExitStack, row: Row, proxy: str) -> Iterator[Instance]:
@@ -200,9 +212,9 @@ class Comparison:
         core_before = accounting_io.core(PROXY_CORE)
         started = time.monotonic()
         try:
-            accepts_before = loads_io.upstream_accepts(instance.upstream_port)
+            accepts_before = self.upstream_accepts(instance)
             result = self.load(row, instance, seconds, directory)
-            connects = loads_io.upstream_accepts(instance.upstream_port) - accepts_before - 1
+            connects = self.upstream_accepts(instance) - accepts_before - 1
         except loads_io.LoadFailed as error:
             self.note(f"{row.id}: {instance.name}, round {number}: {error}")
             return None

@@ -11,6 +11,7 @@ import json
 import random
 import ssl
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,10 @@ request = function()
   return 'GET /' .. prefix .. '/item HTTP/1.1\\r\\n' .. {_head_lines({"Host": "host"})} .. '\\r\\n'
 end
 """
-    return (
-        text
-        + """
+    return text + WRK_REPORT
+
+
+WRK_REPORT = """
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format('{"requests":%d,"bytes":%d,"duration_us":%d,"errors":%d,"p50_us":%d,"p99_us":%d}\\n',
@@ -102,7 +104,7 @@ done = function(summary, latency, requests)
     latency:percentile(50), latency:percentile(99)))
 end
 """
-    )
+"""The end of each script: what wrk has counted, as JSON."""
 
 
 def run_tool(command: list[str], timeout_s: float) -> dict[str, Any]:
@@ -134,32 +136,31 @@ def run_tool(command: list[str], timeout_s: float) -> dict[str, Any]:
 
 def run_wrk(row: Row, load: WrkLoad, port: int, seconds: float, directory: str) -> LoadResult:
     """A closed loop with wrk."""
-    script = Path(directory, "wrk.lua")
-    script.write_text(wrk_script(load, start=random.randrange(1, 2_000_000)), encoding="utf-8")
+    script = wrk_script(load, start=random.randrange(1, 2_000_000))
     url = f"{'https' if row.tls else 'http'}://127.0.0.1:{port}{load.path}"
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{load.connections}",
-        f"-d{max(1, round(seconds))}s",
-        "--timeout",
-        "20s",
-        "-s",
-        str(script),
-    ]
-    found = run_tool([*command, url], seconds + 60)
+    return run_wrk_script(script, url, load.connections, seconds, row.answer_bytes, directory)
+
+
+def run_wrk_script(
+    text: str, url: str, connections: int, seconds: float, answer_bytes: int, directory: str
+) -> LoadResult:
+    """A closed loop with wrk and a script; an answer has at least `answer_bytes`."""
+    script = Path(directory, "wrk.lua")
+    script.write_text(text, encoding="utf-8")
+    times = [f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
+    found = run_tool(["wrk", "-t1", f"-c{connections}", *times, "-s", str(script), url], seconds + 60)
     requests, errors = int(found["requests"]), int(found["errors"])
-    if found["bytes"] < requests * row.answer_bytes:
-        errors += requests - int(found["bytes"]) // max(1, row.answer_bytes)
+    if found["bytes"] < requests * answer_bytes:
+        errors += requests - int(found["bytes"]) // max(1, answer_bytes)
     return LoadResult(
         requests, found["duration_us"] / 1e6, errors, {"p50_us": found["p50_us"], "p99_us": found["p99_us"]}
     )
 
 
-def run_streams(load: StreamLoad, port: int, seconds: float, python: str) -> LoadResult:
-    """Whole event streams, about `seconds` of them."""
+def run_streams(load: StreamLoad, port: int, seconds: float, python: str, request: Sequence[str] = ()) -> LoadResult:
+    """Whole event streams, about `seconds` of them. `request`: of the peer, where it is another than its own."""
     answers = max(1, round(seconds / (SSE_EVENTS * SSE_GAP_S)))
-    arguments = [port, load.connections, answers, SSE_EVENTS, SSE_GAP_S * 1000]
+    arguments = [port, load.connections, answers, SSE_EVENTS, SSE_GAP_S * 1000, *request]
     found = run_tool(
         [python, "-m", "benchmarks.peer_streams_io", *(str(argument) for argument in arguments)], 120 + 4 * seconds
     )

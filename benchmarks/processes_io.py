@@ -22,7 +22,6 @@ PROXY_CORE = 0
 LOAD_CORE = 1
 NICENESS = -10
 STOP_TIMEOUT_S = 5.0
-START_TIMEOUT_S = 15.0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -63,9 +62,9 @@ class Process:
         with open(self._output_path, encoding="utf-8", errors="replace") as output:
             return " | ".join(line.strip() for line in output.read().splitlines()[-6:])
 
-    def wait_listening(self, port: int) -> None:
+    def wait_listening(self, port: int, timeout_s: float) -> None:
         """Return when the port accepts connections; raises DidNotStart."""
-        give_up = time.monotonic() + START_TIMEOUT_S
+        give_up = time.monotonic() + timeout_s
         while time.monotonic() < give_up:
             if not self.running():
                 raise DidNotStart(f"{self.name} ended with {self._popen.returncode}: {self.output_tail()}")
@@ -74,7 +73,7 @@ class Process:
                 return
             except OSError:
                 time.sleep(0.05)
-        raise DidNotStart(f"{self.name} did not listen within {START_TIMEOUT_S:g} s: {self.output_tail()}")
+        raise DidNotStart(f"{self.name} did not listen within {timeout_s:g} s: {self.output_tail()}")
 
     def stop(self) -> None:
         """Ask the process to end, then make its whole family end."""
@@ -105,7 +104,7 @@ def running(name: str, plan: Plan, core: int, directory: str, port: int) -> Iter
         Path(path).write_text(content, encoding="utf-8")
     process = Process(name, plan.command, core, os.path.join(directory, f"{name}.out"), plan.environment)
     try:
-        process.wait_listening(port)
+        process.wait_listening(port, plan.start_timeout_s)
         yield process
     finally:
         process.stop()

@@ -56,6 +56,8 @@ class Plan:
     files: dict[str, str]
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    start_timeout_s: float = 15.0
+    """Until it listens."""
 
 
 @dataclass(frozen=True, slots=True)

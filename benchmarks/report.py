@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.rows import Row, Target
 
-REFERENCES = ("nginx", "haproxy")
+REFERENCES = ("nginx", "haproxy", "litellm", "portkey")
 QUIET = 0.10
 """Share of the proxy's processor that other work may take before a figure is called doubtful."""
 
@@ -164,7 +164,8 @@ def rendered_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> lis
 
 def markdown(row: Row, table: Sequence[Line]) -> str:
     """One row as a section with a table."""
-    header = ["proxy", row.unit, "/ nginx", "/ haproxy", "/ itself", "busy", "per s", "errors", "medians of details"]
+    references = [f"/ {name}" for name in REFERENCES]
+    header = ["proxy", row.unit, *references, "/ itself", "busy", "per s", "errors", "medians of details"]
     text = [f"## {row.id}", "", f"{row.title}", "", *rendered_table(header, [_cells(row, line) for line in table]), ""]
     text += [f"- {sentence}" for sentence in verdicts(row, table)]
     return "\n".join(text).rstrip() + "\n"

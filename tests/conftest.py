@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import edgeq
 from edgeq.cli.version import hot_path
@@ -15,6 +16,10 @@ _HOME = Path(edgeq.__file__).resolve().parent.parent
 
 # Tests use parts of the benchmarks; last on the path, so that the edgeq found there is not the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+# No test depends on the machine's speed: an example may take its time.
+settings.register_profile("edgeq", deadline=None)
+settings.load_profile("edgeq")
 
 # A child process must run the edgeq that is tested here, whatever its working directory holds.
 os.environ["PYTHONPATH"] = str(_HOME)

@@ -219,7 +219,9 @@ class Adaptive(Limit):
         lower = max(knee.quantile(self.LOWER), rung_at(LADDER[base] / 2), min(base, least))
         times = self.HIGHER_AFTER_HARM if self._harm else self.HIGHER
         higher = min(highest, max(base + 1, rung_at(LADDER[base] * times)))
-        if stays and lower < base and self._down_s > (1 - LADDER[lower] / LADDER[base]) * window.duration_s:
+        # Not lower beside requests that hang: until each is told from the others it has a place.
+        costs_s = (1 - LADDER[lower] / LADDER[base]) * window.duration_s
+        if stays and lower < base and self._down_s > costs_s and not window.stuck:
             self._go(lower)
         elif stays and higher > base and self._up_s > 0:
             self._tried = self._tried_s = 0.0

@@ -104,6 +104,9 @@ class Bulkhead(Lobby):
         "_patient_until",
         "_retry_after",
         "_settling",
+        "_stuck_after_s",
+        "_stuck_at",
+        "_stuck_s",
         "_told",
         "_told_waited_s",
         "_waits_by_service",
@@ -161,6 +164,10 @@ class Bulkhead(Lobby):
         self._cohort_until: float = now + _COHORT_S
         self._cohorts: deque[Cohort] = deque()
         """Closed ones with permits, the oldest first."""
+        self._stuck_after_s: float = _STUCK_UNKNOWN_S
+        self._stuck_s: float = 0.0
+        """Integral of stuck over time, up to `_stuck_at`."""
+        self._stuck_at: float = now
         self._waits_by_service: bool = False
         self._patient_until: float = 0.0
         """While it is paused, and for as long after it as those who came then may still wait."""
@@ -249,6 +256,9 @@ class Bulkhead(Lobby):
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for a place. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
+        cohorts = self._cohorts
+        if cohorts and now - cohorts[0].ended_at >= self._stuck_after_s:
+            self._find_stuck(now)  # nobody is to wait until the tick for a place that somebody stuck has
         ticket.waits_in = self
         queue = self.queue
         shared = self.shared
@@ -332,6 +342,7 @@ class Bulkhead(Lobby):
         in_flight -= 1
         self.in_flight = in_flight
         if cohort.stuck:
+            self._advance_stuck(now)
             self.stuck -= 1
             self._excuse()
         else:
@@ -393,6 +404,7 @@ class Bulkhead(Lobby):
     def totals(self, now: float, totals: Totals) -> None:
         """Fill in what a limit is learned from, of this worker."""
         self.advance(now)
+        self._advance_stuck(now)
         totals.ok = self.ok
         totals.dropped = self.dropped - self.busy
         totals.busy = self.busy
@@ -400,7 +412,7 @@ class Bulkhead(Lobby):
         totals.service_s = self.ok_held_s
         totals.times = self.times
         totals.stuck = self.stuck
-        totals.in_flight_s = self.area_s
+        totals.in_flight_s = self.area_s - self._stuck_s
         totals.bound_s = self.bound_s + (now - self._bound_at if self._bound else 0.0)
         totals.bound_ok = self.bound_ok
 
@@ -672,6 +684,7 @@ class Bulkhead(Lobby):
         after_s = _STUCK_UNKNOWN_S
         if service.known:
             after_s = max(_STUCK_S, _STUCK_TIMES * service.p95_s())
+        self._stuck_after_s = after_s
         self._cohort_s = max(_COHORT_S, after_s / _COHORTS)
         if now >= min(self._cohort_until, self._cohort.began_at + self._cohort_s):
             self._next_cohort(now)
@@ -681,6 +694,7 @@ class Bulkhead(Lobby):
         while cohorts and now - cohorts[0].ended_at >= after_s:
             stuck = cohorts.popleft()
             stuck.stuck = True
+            self._advance_stuck(now)
             self.stuck += stuck.count
         if self.stuck > self.excused:
             before = self.counted
@@ -694,6 +708,10 @@ class Bulkhead(Lobby):
         self.queue.advance(now)
         self.area_s += self.in_flight * (now - self.area_at)
         self.area_at = now
+
+    def _advance_stuck(self, now: float) -> None:
+        self._stuck_s += self.stuck * (now - self._stuck_at)
+        self._stuck_at = now
 
     def snapshot(self, now: float) -> dict[str, object]:
         """What do I hold, who waits, since when, why was the last one refused. Times in seconds."""

@@ -29,7 +29,7 @@ class Totals:
     stuck         of those in flight now, the ones that hang; of this worker alone
     times         how long single ones of them took, in seconds: at most `TIMES` since the window began, and only
                   while the limit wants to know; of this worker alone
-    in_flight_s   requests in flight, integrated over time
+    in_flight_s   requests in flight without those that hang, integrated over time: nobody waits for these to finish
     bound_s       time during which the limit was reached (in flight >= limit)
     bound_ok      answers in time that came while it was
     """

@@ -417,8 +417,8 @@ def _rest(config: Config, findings: Findings) -> None:
         findings.add(("forward", "priority"), "the same header as forward.deadline")
     if config.accounts is not None:
         _positive(config.accounts, ("flush",), ("accounts",), findings)
-        if not config.accounts.store:
-            findings.add(("accounts", "store"), "must name a file")
+        if not config.accounts.store.startswith("/"):  # commands that look into it run elsewhere
+            findings.add(("accounts", "store"), 'must be an absolute path: "/var/lib/edgeq/accounts.sqlite"')
     if config.trace is not None:
         _trace(config.trace, config.forward, findings)
     target = config.access_log.target

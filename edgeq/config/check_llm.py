@@ -48,8 +48,7 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
     if not _NAME.fullmatch(name):
         findings.add(path, "a name has at most 64 letters, digits, dots, dashes and underscores")
     try:
-        endpoint, _ = split_url(provider.url)
-        parse_endpoint(endpoint)
+        parse_endpoint(split_url(provider.url)[0])
     except ValueError as error:
         findings.add((*path, "url"), str(error))
     for number, one in enumerate(provider.endpoints):

@@ -29,26 +29,27 @@ def upstream_name(name: str, provider: Provider, key: ProviderKey) -> str:
     return f"{name}-{key.name}" if len(provider.keys) > 1 else name
 
 
-def split_url(url: str) -> tuple[str, str]:
-    """A provider's URL as its endpoint and the path before its API's, without a "/" at the end.
+def split_url(url: str) -> tuple[str, str, str]:
+    """A provider's URL as its endpoint, the path before its API's, without a "/" at the end, and the query of each
+    request, which Azure wants ("api-version=2024-10-21").
 
     Raises: ValueError for what is no URL.
     """
     if url.startswith("unix:"):
-        return url, ""
+        return url, "", ""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ValueError('expected "https://HOST/PATH"')
-    if parts.query or parts.fragment:
-        raise ValueError("a provider's URL has no query")
-    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    if parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("a provider's URL is visible ASCII, and has no fragment")
+    return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), parts.query
 
 
 def provider_upstreams(config: Config) -> dict[str, Upstream]:
     """The upstreams that the providers of a checked configuration stand for."""
     found = {}
     for name, provider in config.provider.items():
-        endpoint, _ = split_url(provider.url)
+        endpoint = split_url(provider.url)[0]
         for key in provider_keys(provider):
             found[upstream_name(name, provider, key)] = Upstream(
                 endpoints=(endpoint, *provider.endpoints),

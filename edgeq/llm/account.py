@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -139,6 +139,10 @@ class Spent(msgspec.Struct, frozen=True, array_like=True):
     is_whole: bool = True
 
 
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+"""Whatever a worker says: sums of these fit 64 bits."""
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What one request has used."""
 
@@ -148,12 +152,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Its id; empty: none was asked for."""
     model: str
     target: str
-    input: int
-    output: int
-    cached: int
-    cache_write: int
-    reasoning: int
-    cost_micro: int
+    input: Count
+    output: Count
+    cached: Count
+    cache_write: Count
+    reasoning: Count
+    cost_micro: Count
     status: int
     seconds: float
     first_token_s: float

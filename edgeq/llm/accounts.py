@@ -24,7 +24,9 @@ from edgeq.llm.account import (
     Team,
     Tenant,
     digest_of,
+    key_subject,
     team_subject,
+    tenant_subject,
 )
 from edgeq.llm.usage import Batch, UsageLog
 from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold
@@ -106,20 +108,25 @@ class Accounts:
         state = account.state(now)
         return "" if state == ACTIVE else state
 
+    def limits_of(self, subject: str) -> TokenLimits:
+        """Those of one subject (account.key_subject and its like)."""
+        kind, _, name = subject.partition("/")
+        if kind == "team":
+            team = self.teams.get(subject)
+            return team.limits if team is not None else NO_LIMITS
+        if kind == "tenant":
+            tenant = self.tenants.get(name)
+            return tenant.limits if tenant is not None else NO_LIMITS
+        account = self._by_id.get(name)
+        return account.limits if account is not None else NO_LIMITS
+
     def limits(self, account: Account) -> list[tuple[str, TokenLimits]]:
         """The limits that an account has to keep to, each with its subject: its own, its tenant's, its team's."""
-        key, tenant = account.subjects()[:2]
         found: list[tuple[str, TokenLimits]] = []
-        if account.limits != NO_LIMITS:
-            found.append((key, account.limits))
-        of_tenant = self.tenants.get(account.tenant)
-        if of_tenant is not None and of_tenant.limits != NO_LIMITS:
-            found.append((tenant, of_tenant.limits))
-        if account.team:
-            subject = team_subject(account.tenant, account.team)
-            of_team = self.teams.get(subject)
-            if of_team is not None and of_team.limits != NO_LIMITS:
-                found.append((subject, of_team.limits))
+        for subject in account.subjects():
+            limits = self.limits_of(subject)
+            if limits is not NO_LIMITS and limits != NO_LIMITS:
+                found.append((subject, limits))
         return found
 
 
@@ -129,11 +136,14 @@ NOBODY: Final = Accounts({}, {}, {}, is_on=False)
 class AccountsHolder:
     """What of accounts a worker has: the picture that holds now, what was spent, and the log of what is used."""
 
-    __slots__ = ("current", "day", "send", "spent_day", "spent_month", "usage")
+    __slots__ = ("current", "day", "on_spent", "send", "spent_day", "spent_month", "usage")
 
     def __init__(self) -> None:
         self.send: Callable[[Message], None] | None = None
         """To the supervisor."""
+        self.on_spent: Callable[[str, int, int], None] | None = None
+        """For budgets: called with a subject that has one, and what it has spent this day and month, when any of it
+        has changed."""
         self.current: Accounts = NOBODY
         self.usage: UsageLog = UsageLog()
         self.day: str = ""
@@ -152,16 +162,27 @@ class AccountsHolder:
         if isinstance(message, UsageTaken):
             self.usage.taken(message.number)
             return
-        spent = message.spent
-        if message.snapshot is not None:
-            self.current = self.current.changed(message.snapshot)
+        snapshot, spent = message.snapshot, message.spent
+        subjects: list[str] = []
+        if snapshot is not None:
+            self.current = self.current.changed(snapshot)
+            subjects += [key_subject(one.id) for one in snapshot.accounts]
+            subjects += [tenant_subject(one.name) for one in snapshot.tenants]
+            subjects += [team_subject(one.tenant, one.name) for one in snapshot.teams]
         if spent is not None:
+            subjects += spent.by_month
             self.day = spent.day
             if spent.is_whole:
                 self.spent_day, self.spent_month = dict(spent.by_day), dict(spent.by_month)
             else:
                 self.spent_day.update(spent.by_day)
                 self.spent_month.update(spent.by_month)
+        if self.on_spent is not None:
+            for subject in subjects:
+                limits = self.current.limits_of(subject)
+                month = self.spent_month.get(subject, 0)
+                if month and (limits.money_per_day or limits.money_per_month):
+                    self.on_spent(subject, self.spent_day.get(subject, 0), month)
 
     def tick(self, now: float, wall_s: float) -> None:
         """Called often; `now` is monotonic, `wall_s` since 1970."""

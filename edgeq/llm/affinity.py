@@ -17,6 +17,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
+from edgeq.llm.shapes import as_beginning
+
 BLOCK_BYTES: Final = 4096
 BLOCKS: Final = 8
 MAX_BLOCKS: Final = 32
@@ -49,6 +53,18 @@ def prefixes(model: str, system: bytes, messages: bytes, first_bytes: int) -> li
         at += block
         block = BLOCK_BYTES << (len(found) // BLOCKS)
     return found
+
+
+def beginnings_of(body: bytes, model: str, first_bytes: int) -> list[int]:
+    """The same of a request's body, in any dialect that clients speak; empty also for what is none."""
+    if first_bytes <= 0 or len(body) < first_bytes:
+        return []
+    try:
+        said = as_beginning.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    before = bytes(said.tools) + bytes(said.system) + bytes(said.instructions)
+    return prefixes(model, before, bytes(said.messages) or bytes(said.input), first_bytes)
 
 
 class Served:

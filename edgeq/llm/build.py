@@ -86,6 +86,7 @@ class ModelBuilder:
         choices = []
         for number, target in enumerate(model.targets):
             provider = config.provider[target.provider]
+            _, path, query = split_url(provider.url)
             for key in provider_keys(provider):
                 full = upstream_name(target.provider, provider, key)
                 called = target.model or name
@@ -96,7 +97,8 @@ class ModelBuilder:
                         target.provider,
                         provider.dialect,
                         called,
-                        split_url(provider.url)[1].encode(),
+                        path.encode(),
+                        query.encode(),
                         _head(provider, key),
                         upstream_of(full),
                         self._gate(full, called, target.limits or key.limits or provider.limits, provider, workers),
@@ -147,6 +149,7 @@ class ModelBuilder:
             self._prompts,
             cache,
             config.cache is not None and config.cache.share == "all",
+            int(config.affinity),
         )
 
     def _hedge(self, name: str, text: str) -> HedgePolicy | None:

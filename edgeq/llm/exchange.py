@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
-from edgeq.llm import message, speech
+from edgeq.llm import speech
+from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
 from edgeq.llm.gate import Claim
 from edgeq.llm.hedge import HedgeClock, ModelHedge
+from edgeq.llm.incoming import Incoming
 from edgeq.llm.measures import OK, UNKNOWN_S
 from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
@@ -55,21 +57,19 @@ from edgeq.llm.saying import answer_start, failed_of
 from edgeq.llm.shapes import Peek
 from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
-from edgeq.llm.till import Bill
+from edgeq.llm.till import MAX_LOGGED, Bill
 from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
 from edgeq.response.relay import FULL_READ, Exchange
 from edgeq.response.rescue import UNKNOWN, spoken
 from edgeq.wire.errors import Refused
-from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
+from edgeq.wire.framing import LAST_CHUNK, chunk
 from edgeq.wire.head import answer_field, field_value
 from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
-    from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
     from edgeq.llm.estimate import Estimate
-    from edgeq.llm.message import Event
     from edgeq.llm.prompts import Prompt
     from edgeq.llm.route import ModelRoute
     from edgeq.policy.retry import RetryBudget
@@ -82,10 +82,6 @@ COLLECT: Final = 0
 PLACE: Final = 1
 SENT: Final = 2
 
-MAX_ANSWER: Final = 64 * 1024 * 1024
-"""Of a whole answer, which is held until its end: embeddings are the largest."""
-MAX_KEPT: Final = 256 * 1024
-"""Of a stream before its first event."""
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
 _STAYS: Final = frozenset(
@@ -108,33 +104,27 @@ class ModelExchange(Exchange):
 
     __slots__ = (
         "_asked",
+        "_beginnings",
         "_begun",
         "_budget",
         "_chunks",
         "_clock",
-        "_decoder",
-        "_encoder",
         "_entered",
         "_failed_by",
         "_head_sent",
-        "_held_bytes",
+        "_incoming",
         "_is_again",
-        "_kept",
         "_last_at",
         "_left",
         "_order",
+        "_other_model",
         "_param",
-        "_parts",
-        "_passing",
         "_pulse",
-        "_said",
-        "_said_bytes",
         "_second",
         "_share",
-        "_size",
         "_stage",
-        "_stopped",
         "_streams",
+        "_transcript",
         "_turns",
         "bill",
         "body",
@@ -155,13 +145,9 @@ class ModelExchange(Exchange):
     def __init__(self, down: Downstream, head: RequestHead, route: Route, now: float, models: ModelRoute) -> None:
         super().__init__(down, head, route, now)
         self.models: ModelRoute = models
-        self._answer_remaining = 0
-        self._answer_framer = None
-        self._answer_chunks = False
         self._stage: int = COLLECT
         self._entered: bool = False
         self._chunks: list[bytes] = []
-        self._size: int = 0
         self.body = b""
         self.operation: Operation | None = None
         self.peek: Peek | None = None
@@ -176,19 +162,12 @@ class ModelExchange(Exchange):
         self._asked: Asked | None = None
         """The request in no dialect, once it had to be taken apart."""
         self.dropped: list[str] = []
-        self._passing: PassThrough | None = None
-        self._decoder: StreamDecoder | None = None
-        self._encoder: StreamEncoder | None = None
-        self._parts: list[bytes] = []
-        """Of an answer that is held until its end."""
-        self._kept = b""
-        """Of a stream, before its first event."""
+        self._incoming: Incoming | None = None
+        """The answer of the present target."""
         self._head_sent: bool = False
         self._begun: bool = False
         self._streams: bool = False
         """A stream was asked for."""
-        self._stopped: bool = False
-        """The last event of the stream has come."""
         self._last_at: float = 0.0
         self._pulse: Pulse | None = None
         self.first_event_at: float = 0.0
@@ -196,11 +175,6 @@ class ModelExchange(Exchange):
         self.bill: Bill = Bill(models.till, b"")
         self._param = ""
         """Of the request: what an error is about."""
-        self._said: ResponseHead | None = None
-        """The head of the target's answer."""
-        self._held_bytes: int = 0
-        self._said_bytes: int = 0
-        """Of text that the model has written, for when nobody tells the usage."""
         self._failed_by: list[str] = []
         """Who was asked before."""
         self._budget: RetryBudget | None = None
@@ -213,10 +187,16 @@ class ModelExchange(Exchange):
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
         """What it cost, in millionths of the currency."""
+        self._other_model = b""
+        """A field line: a smaller model than was asked for has answered."""
+        self._beginnings: list[int] = []
+        """What its prompt begins with; empty: nobody would have cached it."""
         self.cached = ""
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
+        self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
+        """What was answered, where accounts.log_prompts asks for it."""
         self._left: bool = False
         """The client has left, and the answer is read to its end."""
 
@@ -225,7 +205,6 @@ class ModelExchange(Exchange):
     def take_body(self, data: bytes) -> None:
         if data:
             self._chunks.append(data)
-            self._size += len(data)
         if self.request_done and self._entered:
             # In a turn of its own: whoever gives us bytes is not prepared for our end.
             self.down.shard.call_soon(self._whole)
@@ -334,7 +313,7 @@ class ModelExchange(Exchange):
         what = f"{operation.dialect}/{operation.name}"
         prompt = self.prompt
         if prompt is not None:
-            what = f"{prompt.settings.path}/{prompt.settings.version}"
+            what = f"{prompt.settings.path}/{prompt.mark}"
         try:
             asked: object = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -345,7 +324,7 @@ class ModelExchange(Exchange):
         stored = cache.look(key, now)
         if stored is not None:
             self.cached = "hit"
-            self.answer_lines += b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
+            self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
             if stored.content_type == STREAM:
                 self.pass_on(stored.body, now)
                 self.end_shared(now)
@@ -354,13 +333,21 @@ class ModelExchange(Exchange):
             return True
         share = self._share = Share(self)
         if share.enter(cache, key):
-            self.cached = "joined"
-            self.answer_lines += b"x-edgeq-cache: joined\r\n"
             share.more(now)
             return True
+        self._is_missed()
+        return False
+
+    def _is_missed(self) -> None:
+        """It asks for itself."""
         self.cached = "miss"
         self.answer_lines += b"x-edgeq-cache: miss\r\n"
-        return False
+
+    def is_given(self, about: bytes) -> None:
+        """What it gets is another one's answer; `about` are field lines of its head."""
+        if self.cached != "joined":
+            self.cached = "joined"
+            self.answer_lines += about + b"x-edgeq-cache: joined\r\n"
 
     def pass_on(self, data: bytes, now: float) -> None:
         """Events of an answer that is not asked for by this exchange."""
@@ -386,6 +373,7 @@ class ModelExchange(Exchange):
 
     def go_alone(self, now: float) -> None:
         """There is nobody to follow any more."""
+        self._is_missed()
         try:
             self._pay(now)
         except Exception as error:  # of our own; whoever says so has no part in it
@@ -422,9 +410,12 @@ class ModelExchange(Exchange):
             smaller = self.models.models.find(plan.degrade)
             if smaller is not None and not smaller.is_saturated(now):
                 plan = self.plan = smaller
-                self.answer_lines += b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
-        order = plan.order(now)
+                self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
+        self._order = plan.order(now)
+        if self.models.affinity:
+            self._prefer(plan, now)
         bill = self.bill
+        order = self._order
         estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
@@ -438,6 +429,17 @@ class ModelExchange(Exchange):
         self.answer_lines += bill.header_lines(operation.dialect, now)
         self._turn_to(self._order[0], now)
 
+    def _prefer(self, plan: ModelPlan, now: float) -> None:
+        """Turn to who has cached what its prompt begins with."""
+        order = self._order
+        if len(order) == 1 and len(order[0].upstream.members) < 2:
+            return
+        self._beginnings = beginnings_of(self.body, plan.name, self.models.affinity)
+        known = self.bill.till.affinity.prefer(self._beginnings, now)
+        if known:
+            name, _, self.prefers = known.partition("\n")
+            self._order = plan.prefer(order, name, now)
+
     def _count_tokens(self, plan: ModelPlan, now: float) -> None:
         """How many tokens the request has: by a target that can tell, or else about."""
         self._order = [choice for choice in plan.order(now) if choice.dialect == ANTHROPIC]
@@ -445,10 +447,10 @@ class ModelExchange(Exchange):
             self._turn_to(self._order[0], now)
             return
         self.answer_lines += b"x-edgeq-estimated: true\r\n"
-        self._send(200, b'{"input_tokens":%d}' % self._about())
+        self._send(200, b'{"input_tokens":%d}' % self._about_tokens())
         self.finish_here()
 
-    def _about(self) -> int:
+    def _about_tokens(self) -> int:
         """An estimate of the request's tokens."""
         return max(1, len(self.body) // 4)
 
@@ -482,14 +484,15 @@ class ModelExchange(Exchange):
         if self.head.method not in (b"GET", b"HEAD"):
             self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
-        models = self.models
+        bill = self.bill
+        names = [one for one in self.models.names if bill.may_use(one)]
         is_anthropic = field_value(self.head, b"anthropic-version") != b""
         one = name.decode("latin-1")
-        if one and one not in models.names:
+        if one and one not in names:
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
             return
-        self._send(200, model_body(one, is_anthropic) if one else list_body(models.names, is_anthropic))
+        self._send(200, model_body(one, is_anthropic) if one else list_body(names, is_anthropic))
         self.finish_here()
 
     # -- a target -----------------------------------------------------------------------------------------------------
@@ -553,15 +556,16 @@ class ModelExchange(Exchange):
     def write_to(self, up: UpstreamConnection, choice: Choice, body: bytes, now: float) -> None:
         """Write a request with this body on a connection to one of the targets."""
         operation = self.operation
-        peek = self.peek
         assert operation is not None
-        assert peek is not None
+        path = speech.path_of(choice.dialect, operation, choice.model, self._streams)
+        if choice.query:
+            path += (b"&" if b"?" in path else b"?") + choice.query
         up.transport.write(
             b"".join(
                 (
                     b"POST ",
                     choice.path,
-                    speech.path_of(choice.dialect, operation, choice.model, self._streams),
+                    path,
                     b" HTTP/1.1\r\nHost: ",
                     up.pool.host or choice.upstream.host,
                     b"\r\n",
@@ -682,72 +686,61 @@ class ModelExchange(Exchange):
         if status == 101 or status == 204 or status == 304:
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
-        self._said = answer
         if status < 400:
             heard = hear(answer.raw, time())
             if heard is not None:
                 choice.gate.heard(heard, status, now)
         up.reusable = answer.keep_alive
-        kind = answer.body_kind
-        if kind == NO_BODY:
-            kind = LENGTH
-            self._answer_remaining = 0
-        elif kind == LENGTH:
-            self._answer_remaining = answer.content_length
-        elif kind == CHUNKED:
-            self._answer_framer = ChunkedFramer(True, False, 64 * 1024)
-        else:
-            up.reusable = False
-        self._answer_kind = kind
+        self._answer_kind = answer.body_kind
+        incoming = self._incoming = Incoming(answer)
         if self._streams and status == 200:
             if b"text/event-stream" not in answer_field(answer, b"content-type").lower():
                 self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
                 return
             if operation.dialect == choice.dialect:
-                self._passing = PassThrough(operation.dialect, not peek.wants_usage)
+                incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
-                self._decoder = speech.decoder(choice.dialect)
-                self._encoder = speech.encoder(operation.dialect, peek, self._about(), self.request_id)
+                encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
+                incoming.translates(speech.decoder(choice.dialect), encoder)
         self._take(data[end:], now)
 
     def _take(self, data: bytes, now: float) -> None:
         """Bytes of the answer's body, as they came."""
         up = self.up
-        if up is None:
+        incoming = self._incoming
+        if up is None or incoming is None:
             return
-        kind = self._answer_kind
-        is_done = False
-        payload = data
-        if kind == LENGTH:
-            remaining = self._answer_remaining
-            size = len(data)
-            if size > remaining:
-                payload = data[:remaining]
-                size = remaining
-                up.reusable = False
-            self._answer_remaining = remaining - size
-            is_done = size == remaining
-        elif kind == CHUNKED:
-            framer = self._answer_framer
-            if framer is None:
-                return
-            try:
-                payload = framer.feed(data)
-            except Refused as error:
-                self.fail("upstream_protocol_error", up.pool.resource, error.detail)
-                return
-            is_done = framer.done
-            if framer.excess:
-                up.reusable = False
-        if payload:
-            if self._passing is not None or self._decoder is not None:
-                self._events(payload, now)
-            else:
-                self._hold(payload)
-            if self.up is not up:  # it has ended, or gone on to somebody else
-                return
-        if is_done:
-            self._all_came(now)
+        try:
+            out = incoming.feed(data)
+        except Refused as error:
+            self.fail("upstream_protocol_error", up.pool.resource, error.detail)
+            return
+        except ValueError as error:
+            self.fail("upstream_protocol_error", up.pool.resource, str(error))
+            return
+        if incoming.has_excess or incoming.ends_with_connection():
+            up.reusable = False
+        failed = incoming.failed
+        if failed is not None and not (incoming.is_passed() and self._begun):
+            self._fail_by(failed, now)
+            return
+        if out:
+            if not self._begun:
+                self._begin_stream(now)
+            self._last_at = now
+            self.answer_bytes += len(out)
+            if self._share is not None:
+                self._share.add(out, now)
+            if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
+                self._transcript.append(out)
+            self.down.transport.write(chunk(out) if self.head.minor else out)
+        if failed is not None:  # the target has said so itself, in the client's dialect
+            self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
+            return
+        if self.up is not up:  # the last of those who wanted it has gone
+            return
+        if incoming.is_done:
+            self._all_came(incoming, now)
             return
         if len(data) >= FULL_READ:  # the others have their turn first
             up.transport.pause_reading()
@@ -755,87 +748,7 @@ class ModelExchange(Exchange):
         if not self.down.write_blocked:
             up.expire_after(now, self.models.between_s if self._begun else self.models.first_s)
 
-    def _hold(self, payload: bytes) -> None:
-        """More of an answer that is no stream."""
-        self._parts.append(payload)
-        self._held_bytes += len(payload)
-        up = self.up
-        if self._held_bytes > MAX_ANSWER and up is not None:
-            self.fail("upstream_protocol_error", up.pool.resource, f"an answer of more than {MAX_ANSWER} bytes")
-
     # -- a stream -----------------------------------------------------------------------------------------------------
-
-    def _events(self, payload: bytes, now: float) -> None:
-        """Bytes of the target's stream: pass on what they say."""
-        passing = self._passing
-        failed: Failed | None = None
-        begun = False
-        out = b""
-        try:
-            if passing is not None:
-                out = passing.feed(payload)
-                begun = passing.begun
-                failed = passing.failed
-                self._stopped = passing.done or passing.finished
-            else:
-                decoder = self._decoder
-                encoder = self._encoder
-                assert decoder is not None
-                assert encoder is not None
-                events = decoder.feed(payload)
-                failed = self._look_at(events)
-                begun = self._is_begun(events)
-                if failed is None:
-                    out = encoder.encode(events)
-        except ValueError as error:
-            up = self.up
-            self.fail("upstream_protocol_error", "" if up is None else up.pool.resource, str(error))
-            return
-        if failed is not None and not (passing is not None and self._begun):
-            self._fail_by(failed, now)
-            return
-        if not self._begun:
-            if not begun:
-                self._kept += out
-                if len(self._kept) > MAX_KEPT:
-                    up = self.up
-                    self.fail("upstream_protocol_error", "" if up is None else up.pool.resource, "no event for long")
-                return
-            self._begin_stream(now)
-            out = self._kept + out
-            self._kept = b""
-        if out:
-            self._last_at = now
-            self.answer_bytes += len(out)
-            if self._share is not None:
-                self._share.add(out, now)
-            self.down.transport.write(chunk(out) if self.head.minor else out)
-        if failed is not None:  # the target has said so itself, in the client's dialect
-            self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
-
-    def _look_at(self, events: list[Event]) -> Failed | None:
-        """What these say of the whole answer: its usage, its end. Returns: an error, if one is among them."""
-        for event in events:
-            kind = event.kind
-            if kind == message.DELTA:
-                self._said_bytes += len(event.text)
-            elif kind in (message.START, message.FINISH):
-                usage = event.usage
-                if usage is not None:
-                    self.usage = usage
-                if kind == message.FINISH:
-                    self._stopped = True
-            elif kind == message.FAILURE:
-                return Failed(500, event.name or message.INTERNAL, event.text)
-        return None
-
-    def _is_begun(self, events: list[Event]) -> bool:
-        """Is one of these more than a greeting?"""
-        for event in events:  # not any(): a generator is an object for mypyc
-            kind = event.kind
-            if kind != message.START and kind != message.PING:
-                return True
-        return False
 
     def _begin_stream(self, now: float) -> None:
         """The first event is here: from now on it is this target's answer."""
@@ -844,13 +757,17 @@ class ModelExchange(Exchange):
         if held is not None and held.watcher is not None:
             held.hear(self)
         if self._share is not None:
-            self._share.begin(True)
+            self._share.begin(True, self._about())
         self._open_stream()
 
     def _first_event(self, now: float) -> None:
         """From now on it is this target's answer."""
         self._begun = True
         self.first_event_at = now
+        up = self.up
+        if self._beginnings and self.choice is not None and up is not None:
+            served = f"{self.choice.name}\n{up.pool.name}"
+            self.bill.till.affinity.served(self._beginnings, served, now)
         second = self._second
         if second is not None:
             self._second = None
@@ -887,52 +804,40 @@ class ModelExchange(Exchange):
 
     # -- the end of an answer -----------------------------------------------------------------------------------------
 
-    def _all_came(self, now: float) -> None:
+    def _all_came(self, incoming: Incoming, now: float) -> None:
         """The last byte of the target's answer is here."""
-        if self._passing is None and self._decoder is None:
-            self._whole_answer(now)
-        elif self._stopped:
-            self._end_stream(now)
+        if not incoming.is_stream():
+            self._whole_answer(incoming, now)
+        elif incoming.stopped:
+            self._end_stream(incoming, now)
         else:
             up = self.up
-            self.fail(
-                "upstream_truncated", "" if up is None else up.pool.resource, "the stream ended within its answer"
-            )
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_truncated", resource, "the stream ended within its answer")
 
-    def _end_stream(self, now: float) -> None:
-        passing = self._passing
-        out = self._kept
-        self._kept = b""
-        if passing is not None:
-            self.usage = passing.usage
-            self._said_bytes = passing.output_bytes
-        else:
-            encoder = self._encoder
-            if encoder is not None:
-                out += encoder.end()
+    def _end_stream(self, incoming: Incoming, now: float) -> None:
+        out = incoming.rest()
         self._open_stream()
         share = self._share
         if share is not None:
             share.add(out, now)
-            share.finish(self._begun, now)
+            share.finish(self._begun and not self._other_model, now)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
             self.down.transport.write(out)
         self._complete(now)
 
-    def _whole_answer(self, now: float) -> None:
-        said = self._said
+    def _whole_answer(self, incoming: Incoming, now: float) -> None:
         choice = self.choice
         operation = self.operation
         up = self.up
-        if said is None or choice is None or operation is None:
+        if choice is None or operation is None:
             return
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-        if said.status >= 300:
-            self._fail_by(errors.decode_error(choice.dialect, said.status, body), now, body)
+        body = incoming.body()
+        status = incoming.head.status
+        if status >= 300:
+            self._fail_by(errors.decode_error(choice.dialect, status, body), now, body)
             return
         try:
             if operation.dialect == choice.dialect and self.prompt is None:
@@ -946,9 +851,9 @@ class ModelExchange(Exchange):
         self._first_event(now)
         share = self._share
         if share is not None:
-            share.begin(False)
+            share.begin(False, self._about())
             share.add(body, now)
-            share.finish(True, now)
+            share.finish(not self._other_model, now)
         self._send(200, body)
         self._complete(now)
 
@@ -977,15 +882,19 @@ class ModelExchange(Exchange):
         self.answer_started = True
         self.keep_alive = down.may_keep(self)
         self.answer_bytes = len(body)
+        if self._transcript is not None:
+            self._transcript.append(body)
         head = answer_start(status, len(body), self._lines(), self.keep_alive, self.head.minor, self.request_id)
         down.transport.write(head if self.head.method == b"HEAD" else head + body)
 
     def _lines(self) -> bytes:
         """Field lines of the answer that say what edgeq has done with the request."""
-        lines = self.answer_lines
+        return self.answer_lines + self._about()
+
+    def _about(self) -> bytes:
+        """Those that are about the answer, whoever gets it."""
         choice = self.choice
-        if choice is not None:
-            lines += choice.line
+        lines = self._other_model if choice is None else self._other_model + choice.line
         if self.dropped:
             lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
         return lines
@@ -1021,8 +930,8 @@ class ModelExchange(Exchange):
         if reason == "upstream_quota" or reason == "upstream_auth":
             gate.disable_key(reason == "upstream_auth", now)
             return gate.pause_s(now)
-        said = self._said
-        heard = None if said is None else hear(said.raw, time())
+        incoming = self._incoming
+        heard = None if incoming is None else hear(incoming.head.raw, time())
         if reason == "upstream_rate_limit":
             wait_s = retry_in_body(body)
             if wait_s >= 0.0 and (heard is None or heard.retry_after_s < 0.0):
@@ -1037,8 +946,8 @@ class ModelExchange(Exchange):
     def _whole_connection(self, now: float) -> None:
         """A refusal has come to its end: its connection is good for others."""
         up = self.up
-        framer = self._answer_framer
-        if up is None or (framer is not None and not framer.done) or self._answer_remaining:
+        incoming = self._incoming
+        if up is None or incoming is None or not incoming.is_done:
             return
         self.let_go(up)
         if up.transport.get_write_buffer_size():
@@ -1100,27 +1009,15 @@ class ModelExchange(Exchange):
     def _forget_answer(self) -> None:
         """Nothing of a target's answer is of use."""
         self._answer_kind = -1
-        self._answer_remaining = 0
-        self._answer_framer = None
-        self._passing = None
-        self._decoder = None
-        self._encoder = None
-        self._parts = []
-        self._held_bytes = 0
-        self._kept = b""
-        self._stopped = False
-        self._said = None
+        self._incoming = None
 
     def _end_cut(self, reason: str, detail: str, now: float) -> None:
         """The stream cannot go on: say so in the client's dialect, and end it."""
         operation = self.operation
         assert operation is not None
         up = self.up
-        passing = self._passing
-        told = passing is not None and passing.failed is not None
-        if passing is not None:
-            self.usage = passing.usage
-            self._said_bytes = passing.output_bytes
+        incoming = self._incoming
+        told = incoming is not None and incoming.is_passed() and incoming.failed is not None
         if reason:
             self.reason = reason
             if not self.resource and up is not None:
@@ -1178,15 +1075,16 @@ class ModelExchange(Exchange):
         if up is None:
             return
         now = monotonic()
-        if self._stopped or (self._answer_kind == UNTIL_CLOSE and clean):
+        incoming = self._incoming
+        if incoming is not None and (incoming.stopped or (clean and incoming.ends_with_connection())):
             up.reusable = False
-            self._all_came(now)
+            self._all_came(incoming, now)
             return
-        reason = "upstream_reset" if self._said is None else "upstream_truncated"
+        reason = "upstream_reset" if incoming is None else "upstream_truncated"
         self.blame(up.pool, reason)
         self.up = None
         up.exchange = None
-        what = "before its answer" if self._said is None else "within its answer"
+        what = "before its answer" if incoming is None else "within its answer"
         self.fail(reason, up.pool.resource, f"the provider closed the connection {what}")
 
     def must_reset(self) -> bool:
@@ -1223,19 +1121,20 @@ class ModelExchange(Exchange):
         if peek is None or plan is None:
             return
         usage = self.usage
-        passing = self._passing
-        if passing is not None:
-            usage = passing.usage
-            self._said_bytes = passing.output_bytes
+        incoming = self._incoming
+        said_bytes = 0
+        if incoming is not None and incoming.is_stream():
+            usage = incoming.usage()
+            said_bytes = incoming.said_bytes()
         bill = self.bill
         claim = self.claim
-        if self._said is not None and self._begun:
+        if self._begun:
             # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
             estimate = bill.estimate
             if usage.input < 0 and estimate is not None:
                 usage.input = estimate.input
             if usage.output < 0:
-                usage.output = self._said_bytes // 4
+                usage.output = said_bytes // 4
         self.usage = usage
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
@@ -1248,6 +1147,8 @@ class ModelExchange(Exchange):
                 claim.give_back(now, sent)
         cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
         self.cost_micro = cost
+        if self._transcript is not None:
+            bill.log(self.request_id, plan.name, self.body, self._transcript)
         self.down.shard.measures.record(
             plan.name,
             self.choice.name if self.choice is not None and sent else "",
@@ -1316,7 +1217,6 @@ class ModelExchange(Exchange):
         self.body = b""
         self.sent_body = b""
         self._asked = None
-        self._parts = []
 
 
 def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:

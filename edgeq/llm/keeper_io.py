@@ -28,7 +28,7 @@ from edgeq.llm.registry import Made, Registry
 from edgeq.llm.store_io import Store, StoreError
 from edgeq.llm.sums import Key, Sum, day_of
 from edgeq.observe import log_io
-from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold, decode_from_worker
+from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold, decode_from_worker, encode_message
 
 _log = log_io.get_logger()
 T = TypeVar("T")
@@ -96,9 +96,12 @@ class Keeper:
             done, _ = await asyncio.wait((self._writing,), timeout=_CLOSE_S)
             if not done:
                 self._writing.cancel()
-        if self._waiting:
+        try:
+            for told, _reply in self._waiting:
+                leftover_io.append(self.leftover_fd, encode_message(told))
+        except OSError as error:
             lost = sum(len(told.entries) for told, _reply in self._waiting)
-            _log.error("usage is lost: the store cannot be written", store=self._settings.store, requests=lost)
+            _log.error("usage is lost: the store cannot be written", requests=lost, problem=error.strerror)
         if self._leftover is not None:
             await asyncio.wait((self._leftover,), timeout=_CLOSE_S)
         await self._in_thread(self._store.close)

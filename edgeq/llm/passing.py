@@ -2,7 +2,7 @@
 their end and their errors are seen.
 
 A chunk costs a few looks for bytes. That is safe, since within JSON a quote of a text is escaped: the bytes `"usage":`
-can only be a key. What matters is decoded then.
+can only be a key. What matters is decoded then. Most chunks cost less: they are the one before with another text.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class PassThrough:
     """One stream."""
 
     __slots__ = (
+        "_after",
+        "_before",
         "_held",
         "_held_bytes",
         "_is_anthropic",
@@ -115,6 +117,10 @@ class PassThrough:
         self._strips_usage: bool = strip_usage
         self._held: list[bytes] = []
         self._held_bytes: int = 0
+        self._before: bytes = b""
+        """Of the last event that was nothing but more text: what stood before the text."""
+        self._after: bytes = b""
+        """And what stood after it, from its quote to the empty line."""
 
     def feed(self, data: bytes) -> bytes:
         """More of the stream. Returns: the events that are complete now, as they came; the rest is held.
@@ -129,6 +135,8 @@ class PassThrough:
             data = b"".join(self._held)
             self._held = []
             self._held_bytes = 0
+        elif self._before and self._is_more(data):
+            return data
         if b"\r" in data:
             return self._feed_lines(data)
         end = data.find(b"\n\n") + 2
@@ -143,6 +151,18 @@ class PassThrough:
             start = end
             end = data.find(b"\n\n", start) + 2
         return self._pass(data, start, passed)
+
+    def _is_more(self, data: bytes) -> bool:
+        """It is the last event of nothing but text, with another text. Returns: False if it must be looked at."""
+        start = len(self._before)
+        end = len(data) - len(self._after)
+        if end <= start or not data.startswith(self._before) or not data.endswith(self._after):
+            return False
+        text = data[start:end]
+        if b'"' in text or text[-1] == _BACKSLASH:
+            return False
+        self.output_bytes += end - start
+        return True
 
     def _feed_lines(self, data: bytes) -> bytes:
         """The same for lines that end with CR, or CRLF, which nobody is known to send."""
@@ -179,16 +199,16 @@ class PassThrough:
             return self._see_usage(event)
         at = event.find(b'"delta":')
         if at >= 0:
-            self._see_delta(event, at)
+            self._see_delta(event, at, True)
         elif b"[DONE]" in event and event.strip() == b"data: [DONE]":
             self.done = True
         return True
 
-    def _see_delta(self, event: bytes, at: int) -> None:
-        """An OpenAI chunk with a choice; `at` is where its delta begins."""
+    def _see_delta(self, event: bytes, at: int, is_plain: bool) -> None:
+        """An OpenAI chunk with a choice; `at` is where its delta begins. Args: is_plain: it has no usage."""
         for key in _TEXTS:
             start = event.find(key, at)
-            if start >= 0 and self._count(event, start + len(key)):
+            if start >= 0 and self._count(event, start + len(key), is_plain):
                 # A chunk has one text, by all that is known; two would only be an estimate too low.
                 break
         if not self.begun:
@@ -199,8 +219,9 @@ class PassThrough:
             if reason >= 0 and not _is_null(event, reason + 16):
                 self.finished = True
                 self.begun = True
+                self._before = b""
 
-    def _count(self, event: bytes, start: int) -> bool:
+    def _count(self, event: bytes, start: int, is_plain: bool) -> bool:
         """A value stands there, a text of the model or null. Returns: whether it is a text, and not empty."""
         if event[start] == 32:
             start += 1
@@ -214,6 +235,9 @@ class PassThrough:
             return False
         self.output_bytes += end - start
         self.begun = True
+        if is_plain:
+            self._before = event[:start]
+            self._after = event[end:]
         return True
 
     def _see_usage(self, event: bytes) -> bool:
@@ -227,7 +251,7 @@ class PassThrough:
                 _learn(self.dialect, self.usage, told)
             at = event.find(b'"delta":')
             if at >= 0:
-                self._see_delta(event, at)
+                self._see_delta(event, at, False)
             elif self._strips_usage:
                 said = orjson.loads(data.data)
                 return not (isinstance(said, dict) and said.get("choices") == [])
@@ -280,7 +304,7 @@ class PassThrough:
         for key in _ANTHROPIC_TEXTS:
             start = event.find(key)
             if start >= 0:
-                self._count(event, start + len(key))
+                self._count(event, start + len(key), True)
                 return
 
 

@@ -36,6 +36,7 @@ class Choice:
         "name",
         "path",
         "provider",
+        "query",
         "target",
         "tariff",
         "upstream",
@@ -50,6 +51,7 @@ class Choice:
         dialect: str,
         model: str,
         path: bytes,
+        query: bytes,
         head: bytes,
         upstream: Upstream,
         gate: TokenGate,
@@ -68,6 +70,8 @@ class Choice:
         """As the provider calls it."""
         self.path = path
         """Before what the dialect says: "/v1"."""
+        self.query = query
+        """After it, without its "?"; empty: none."""
         self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""
@@ -137,6 +141,20 @@ class ModelPlan:
             ranked.append((rank, group, expovariate(choice.weight), number))
         ranked.sort()
         return [choices[one[3]] for one in ranked]
+
+    def prefer(self, order: list[Choice], name: str, now: float) -> list[Choice]:
+        """The same order, but first the choice of that name if it could be asked at once. Of targets in order only
+        another key of the first one: who has answered while that was out of order is not to stay for it."""
+        first = order[0]
+        if first.name == name:
+            return order
+        for choice in order:
+            if choice.name == name:
+                fits = self.balance != ORDERED or choice.target == first.target
+                if fits and choice.is_open(now) and choice.has_room(now):
+                    return [choice, *[one for one in order if one is not choice]]
+                break
+        return order
 
     def is_saturated(self, now: float) -> bool:
         """Would a request have to wait, whoever is asked?"""

@@ -7,6 +7,7 @@ its route and its own. Several versions may share a path; the last in the file a
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -29,11 +30,13 @@ class NotJson(Exception):
 class Prompt:
     """One version of a prompt. `settings` has its route, limits and priority."""
 
-    __slots__ = ("_messages", "_schema", "settings")
+    __slots__ = ("_messages", "_schema", "mark", "settings")
 
     def __init__(self, settings: Settings) -> None:
         """Raises: ValueError for what `check_prompts` refuses."""
         self.settings: Settings = settings
+        self.mark: str = blake2b(repr(settings).encode(), digest_size=8).hexdigest()
+        """Of all that it says: answers to what it said before are not to be given again."""
         self._messages: list[tuple[str, Template]] = [(one.role, Template(one.text)) for one in settings.messages]
         self._schema: dict[str, Any] | None = orjson.loads(settings.json_schema) if settings.json_schema else None
 

@@ -46,10 +46,10 @@ def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> byte
     adds_usage = include_usage and peek.stream is True and not peek.wants_usage
     if adds_usage and peek.stream_options is not None:
         return _anew(body, model, adds_usage)
-    if body.count(b'"model"') != 1 or b"\\u006" in body:
+    if body.count(b'"model"') != 1 or (b"\\" in body and b"\\u006" in body):
         return _anew(body, model, adds_usage)
     if peek.model != model:
-        match = _MODEL.search(body)
+        match = _MODEL.match(body, body.index(b'"model"'))
         if match is None:
             return _anew(body, model, adds_usage)
         spliced = body[: match.start(2)] + orjson.dumps(model) + body[match.end(2) :]

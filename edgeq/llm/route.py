@@ -24,6 +24,7 @@ class ModelRoute:
 
     __slots__ = (
         "_beside",
+        "affinity",
         "attempts",
         "between_s",
         "cache",
@@ -58,6 +59,7 @@ class ModelRoute:
         prompts: Prompts,
         cache: PromptCache | None,
         shares_cache: bool,
+        affinity: int,
     ) -> None:
         """Args: route is the one that requests match; names are the models that it serves, none for all; drain_s 0.0:
         who has left is not read to the end."""
@@ -79,6 +81,8 @@ class ModelRoute:
         self.cache: PromptCache | None = cache
         self.shares_cache: bool = shares_cache
         """A tenant may get what another one was answered."""
+        self.affinity: int = affinity
+        """How many bytes must be alike for requests to go where the last of them went; 0: they do not."""
         self._beside: dict[str, Route] = {}
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:

@@ -7,6 +7,7 @@ from typing import Final
 from edgeq.llm import message
 from edgeq.llm.message import Failed
 from edgeq.reasons import REASONS
+from edgeq.response.rescue import date_line
 
 _KINDS: Final[dict[int, str]] = {
     400: message.INVALID,
@@ -25,7 +26,7 @@ _KINDS: Final[dict[int, str]] = {
 }
 _BILLING: Final = frozenset(("budget_exhausted",))
 """429 by their row: OpenAI's clients know an exhausted budget so; Anthropic's know 402."""
-_STREAM: Final = b"\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+_STREAM: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 _PHRASES: Final[dict[int, bytes]] = {200: b"200 OK"}
 
 
@@ -40,7 +41,7 @@ def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor
     """The head of an answer, with its empty line. `length`: bytes of a JSON body; -1: a stream of events follows."""
     first = b"HTTP/1.1 " + (_PHRASES.get(status) or b"%d " % status)
     if length >= 0:
-        kind = b"\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % length
+        kind = b"content-type: application/json\r\ncontent-length: %d\r\n" % length
     elif minor:
         kind = _STREAM + b"transfer-encoding: chunked\r\n"
     else:
@@ -49,4 +50,6 @@ def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor
         kept = b"connection: close\r\n"
     else:
         kept = b"" if minor else b"connection: keep-alive\r\n"
-    return b"".join((first, kind, kept, extra, b"x-request-id: ", request_id, b"\r\n\r\n"))
+    return b"".join(
+        (first, b"\r\n", date_line().encode("ascii"), kind, kept, extra, b"x-request-id: ", request_id, b"\r\n\r\n")
+    )

@@ -56,6 +56,17 @@ class Peek(msgspec.Struct):
         return told if isinstance(told, str) else ""
 
 
+class Beginning(msgspec.Struct):
+    """What a prompt begins with, undecoded, in any dialect that clients speak."""
+
+    tools: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    """Anthropic's; `instructions` is OpenAI's in responses, `input` what goes for messages there."""
+    instructions: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+
+
 class ReadDetails(msgspec.Struct):
     """OpenAI's prompt_tokens_details, input_tokens_details."""
 
@@ -103,6 +114,7 @@ class Named(msgspec.Struct):
     model: str = ""
 
 
+as_beginning = msgspec.json.Decoder(Beginning)
 as_peek = msgspec.json.Decoder(Peek)
 as_usage = msgspec.json.Decoder(TellsUsage)
 as_begins = msgspec.json.Decoder(Begins)

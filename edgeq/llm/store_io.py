@@ -230,6 +230,8 @@ class Store:
                 with contextlib.suppress(sqlite3.Error):  # some errors have rolled it back already
                     self._db.execute("ROLLBACK")
                 raise
+        except (sqlite3.IntegrityError, sqlite3.DataError):
+            raise  # of what was to be written, not of the store: trying again would not help
         except sqlite3.Error as error:
             raise StoreError(f"{self.path}: {_why(error)}") from error
 

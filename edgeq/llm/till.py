@@ -9,7 +9,7 @@ Without [accounts] there is nobody to know: the tenant is whom [tenant] names. W
 
 from __future__ import annotations
 
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
 from edgeq.llm import limit_headers
@@ -21,6 +21,7 @@ from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import KEY, MODEL, PROMPT, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.sums import day_of
 from edgeq.policy.tenant import credential_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from edgeq.llm.plan import Choice, ModelPlan
     from edgeq.wire.head import RequestHead
 
+MAX_LOGGED: Final = 256 * 1024
+"""Bytes of a prompt, or an answer; the log keeps 64 Ki characters of each."""
 _KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM}
 _REASONS: Final = {REVOKED: "key_revoked", EXPIRED: "key_expired", REPLACED: "key_expired"}
 
@@ -40,8 +43,15 @@ class Till:
     def __init__(self, accounts: AccountsHolder, ledger: Ledger) -> None:
         self.accounts: AccountsHolder = accounts
         self.ledger: Ledger = ledger
+        accounts.on_spent = self._spent
         self.estimator: Estimator = Estimator()
         self.affinity: Affinity = Affinity()
+
+    def _spent(self, subject: str, day_micro: int, month_micro: int) -> None:
+        """The store knows of this: what other workers, and earlier ones, have spent. The ledger has ticked."""
+        if self.accounts.day == day_of(time()):  # what was told late must not be taken for today's
+            kind, _, name = subject.partition("/")
+            self.ledger.spent(_KINDS[kind], name, day_micro, month_micro, monotonic())
 
 
 class Bill:
@@ -181,3 +191,15 @@ class Bill:
                 self.tenant.decode("latin-1"), self.key_id, model, name, usage, cost_micro, status, seconds, first_s
             )
         return cost_micro
+
+    def log(self, request_id: bytes, model: str, asked: bytes, answered: list[bytes]) -> None:
+        """Write down what was asked and answered, as it was sent; the store redacts it."""
+        answer = b"".join(answered)[:MAX_LOGGED]
+        self.till.accounts.usage.converse(
+            request_id.decode("latin-1"),
+            self.tenant.decode("latin-1"),
+            self.key_id,
+            model,
+            asked[:MAX_LOGGED].decode("utf-8", "replace"),
+            answer.decode("utf-8", "replace"),
+        )

@@ -31,9 +31,10 @@ def llm_metrics(told: Mapping[str, Any]) -> Iterator[Metric]:
     series = [((model, target), one) for model, of in told.get("models", {}).items() for target, one in of.items()]
     if not series:
         return
+    asked = [(labels, one) for labels, one in series if any(one["duration"]["counts"])]
     for name, text, key, bounds in _TIMES:
         times = HistogramMetricFamily(name, text, labels=_LABELS)
-        for labels, one in series:
+        for labels, one in asked:
             times.add_metric(labels, _buckets(one[key]["counts"], bounds), one[key]["sum"])
         yield times
     usage = HistogramMetricFamily(
@@ -46,12 +47,13 @@ def llm_metrics(told: Mapping[str, Any]) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "edgeq_llm_requests", "By outcome, and by what the prompt cache was.", labels=(*_LABELS, "outcome", "cache")
     )
-    for labels, one in series:
+    for labels, one in asked:
         for kind in ("input", "output"):
             usage.add_metric((*labels, kind), _buckets(one[kind]["counts"], TOKENS), one[kind]["sum"])
         for part in _PARTS:
             tokens.add_metric((*labels, part), one[part])
         cost.add_metric(labels, one["cost_micro"] / 1e6)
+    for labels, one in series:
         for outcome, by_cache in one["requests"].items():
             for cache, count in by_cache.items():
                 requests.add_metric((*labels, outcome, cache), count)

@@ -103,6 +103,8 @@ class Reports:
                     one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
                 if "cost_s" in seen:
                     one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
+                if "engine_load" in seen:
+                    one["engine_load"] = max(one["engine_load"] or 0.0, seen["engine_load"])
                 one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
@@ -143,6 +145,7 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "weight": weight,
         **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
         "ejected_s": 0.0,
+        "engine_load": None,
         "health": "unknown",
     }
 

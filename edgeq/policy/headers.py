@@ -94,7 +94,7 @@ def forward_prefix(
 def without(kept: bytes, name: bytes) -> bytes:
     """Field lines without those of one name, which is in lower case."""
     start = name + b":"
-    if start not in kept.lower():
+    if kept.lower().find(start) < 0:
         return kept
     return b"".join([line + b"\r\n" for line in kept.split(b"\r\n") if line and not line.lower().startswith(start)])
 

@@ -104,6 +104,7 @@ class Window:
         "policy_item",
         "remaining",
         "reset_s",
+        "state",
         "tat_ns",
         "wait_ns",
         "window_s",
@@ -128,6 +129,8 @@ class Window:
         self.wait_ns: int = 0
         self.remaining: int = 0
         self.reset_s: int = 0
+        self.state = self.item_start + b"0;t=0"
+        """These two as an item of RateLimit."""
 
     def ask(self, table: ArrivalTable, subject: int, cost: int, now_ns: int) -> int:
         """Would a request of this cost be admitted now? Charges nothing.
@@ -153,16 +156,20 @@ class Window:
         self.tat_ns = table.charge(self.key, cost * self.each_ns, now_ns)
 
     def look(self, now_ns: int) -> None:
-        """Find out what is left after what was asked last: `remaining` and `reset_s`."""
-        left_ns = self.burst_ns - (self.tat_ns - now_ns)
+        """Find out what is left after what was asked last: `remaining`, `reset_s` and `state`."""
+        ahead_ns = self.tat_ns - now_ns
+        left_ns = self.burst_ns - ahead_ns
         remaining = left_ns // self.each_ns if left_ns > 0 else 0
-        self.remaining = remaining
         if self.wait_ns:
-            self.reset_s = -(-self.wait_ns // _NS)
+            reset_s = -(-self.wait_ns // _NS)
         elif remaining:
-            self.reset_s = -(-(self.tat_ns - now_ns) // _NS)
+            reset_s = -(-ahead_ns // _NS)
         else:
-            self.reset_s = -(-(self.each_ns - left_ns) // _NS)
+            reset_s = -(-(self.each_ns - left_ns) // _NS)
+        if remaining != self.remaining or reset_s != self.reset_s:  # below its rate a client sees the same each time
+            self.remaining = remaining
+            self.reset_s = reset_s
+            self.state = self.item_start + _digits(remaining) + b";t=" + _digits(reset_s)
 
 
 class Rate:
@@ -279,10 +286,7 @@ class RateSet:
                 continue
             window.look(now_ns)
             parts.append(separator)
-            parts.append(window.item_start)
-            parts.append(_digits(window.remaining))
-            parts.append(b";t=")
-            parts.append(_digits(window.reset_s))
+            parts.append(window.state)
             separator = b", "
         if len(parts) > 1:
             parts.append(b"\r\n")

@@ -71,6 +71,7 @@ _methods: Final[dict[bytes, bytes]] = {
 _headers: Final[dict[tuple[bytes, bytes, bytes, bytes], bytes]] = {}
 _outcomes: Final[dict[tuple[int, str, int, bool], bytes]] = {}
 _clients: Final[dict[tuple[str, str, bool], bytes]] = {}
+_tenants: Final[dict[bytes, bytes]] = {}
 _agents: Final[dict[tuple[bytes, bytes], str]] = {}
 
 
@@ -133,8 +134,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             parts.append(trace_id)
             parts.append(b'"')
         if exchange.tenant:
-            parts.append(b',"edgeq.tenant":')
-            parts.append(_quote(exchange.tenant).encode("ascii"))
+            parts.append(_whose(exchange.tenant))
         sent_at = exchange.sent_at
         if sent_at:
             if sent_at != exchange.queued_at:
@@ -296,6 +296,17 @@ def _how(exchange: Exchange) -> bytes:
         if len(_outcomes) >= _MAX_FRAGMENTS:
             _outcomes.clear()
         _outcomes[outcome] = known
+    return known
+
+
+def _whose(tenant: bytes) -> bytes:
+    known = _tenants.get(tenant)
+    if known is None:
+        known = f',"edgeq.tenant":{_quote(tenant)}'.encode("ascii")
+        if len(known) <= _MAX_FRAGMENT_CHARS:
+            if len(_tenants) >= _MAX_FRAGMENTS:
+                _tenants.clear()
+            _tenants[tenant] = known
     return known
 
 

@@ -97,7 +97,7 @@ def refusal(
         body += f',"request_id":{encode_basestring_ascii(identity)}'
     body += "}\n"
     head = (
-        f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{_date()}"
+        f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{date_line()}"
         f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
         f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail)}; "
         f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
@@ -130,7 +130,7 @@ def prepared(
     status = answer.status
     error = f"; error={row.proxy_status}" if row.proxy_status else ""
     head = (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{_date()}"
+        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{date_line()}"
         f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\ncache-control: no-store\r\n"
         f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
         f'edgeq-resource={_details(resource)}; edgeq-fallback="answer"\r\n'
@@ -165,7 +165,7 @@ def spoken(
     row = REASONS[reason]
     kind = row.retry_after
     text = (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{_date()}"
+        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{date_line()}"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
         f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail or row.hint)}; "
         f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
@@ -203,7 +203,8 @@ def _wait_s(kind: str, retry_after_s: float) -> int:
     return MAX_RETRY_AFTER_S if kind != "exact" and wait_s > MAX_RETRY_AFTER_S else wait_s
 
 
-def _date() -> str:
+def date_line() -> str:
+    """The Date field of this second, with its CRLF."""
     second = int(time.time())
     line = _dates.get(second)
     if line is None:

@@ -93,8 +93,12 @@ def resolved(path: bytes, merge: bool = True) -> bytes:
 
 
 def is_usual(path: bytes) -> bool:
-    """Is `path` in its normal form already, without any other reading? (Half of what a regular expression costs.)"""
-    return 0 not in path.translate(_USUAL_MAP) and b"//" not in path and b"/." not in path
+    """Is `path` in its normal form already, without any other reading? (Half of what a regular expression costs.)
+
+    By find: `b"//" in path` takes the left side for a number first, and the exception that is raised for it and thrown
+    away costs more than all the rest (CPython 3.11, bytes.__contains__).
+    """
+    return 0 not in path.translate(_USUAL_MAP) and path.find(b"//") < 0 and path.find(b"/.") < 0
 
 
 def spelled(path: bytes) -> bytes:

@@ -289,8 +289,11 @@ class RouteTable:
 
     def _find(self, host: bytes, path: bytes) -> Route | None:
         if self._hosts or self._wildcards:
-            name = _without_port(host)
-            of_host = self._hosts.get(name)
+            of_host = self._hosts.get(host)
+            name = host
+            if of_host is None:
+                name = _without_port(host)
+                of_host = self._hosts.get(name)
             if of_host is not None:
                 route = of_host.find(path)
                 if route is not None:

@@ -28,6 +28,7 @@ class Attempt(Ticket):
         "connect_s",
         "down",
         "head",
+        "prefers",
         "request_done",
         "sent_at",
         "sticky",
@@ -57,6 +58,8 @@ class Attempt(Ticket):
         self.answer_started: bool = False
         """Something of the answer is on its way to the client."""
         self.tunnel: bool = False
+        self.prefers = ""
+        """Name of the endpoint that has cached something of it; empty: all are alike."""
         self.sticky = b""
         """The field line of a cookie that the client gets with the answer, so that it comes back to this endpoint."""
 

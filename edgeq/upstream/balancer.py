@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgeq.upstream.pool import Pool
 
 BOUND: Final = 1.25
+SLACK: Final = 4.0
+"""Requests that a preferred member may have beyond its bound: engines of models run several at hardly any cost."""
 _MASK: Final = 0x3FFFFFFF
 _RANGE: Final = 1073741824.0
 _DRAWS: Final = 256
@@ -75,6 +77,20 @@ class Balancer:
             if member.pool not in tried and (best is None or self._before(member, best, now)):
                 best = member
         return best
+
+    def prefer(self, name: str, now: float) -> Member | None:
+        """The member of that name, if it is in use and has not much more to do than the others: to whom something
+        speaks for it a few requests more are worth it, no queue is. None: choose."""
+        members = self.members
+        found: Member | None = None
+        total = 0.0
+        for member in members:
+            total += member.crowd(now)
+            if member.name == name:
+                found = member
+        if found is None or not found.has_room() or found.crowd(now) > BOUND * total / len(members) + SLACK:
+            return None
+        return found
 
     def _before(self, member: Member, other: Member, now: float) -> bool:
         """Is `member` the better one? Room first."""

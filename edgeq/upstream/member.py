@@ -225,7 +225,7 @@ class Member:
         return True
 
     def snapshot(self, now: float) -> dict[str, int | float | str]:
-        """What the balancer knows; engine_load: -1 if it is too old to be believed."""
+        """What the balancer knows."""
         seen: dict[str, int | float | str] = {
             "endpoint": self.name,
             "weight": self.weight,
@@ -239,6 +239,6 @@ class Member:
             "ejected_s": max(0.0, self.ejected_until - now) if self.ejected_until else 0.0,
             "health": ("unknown", "good", "bad")[self.health],
         }
-        if self.engine_until:
-            seen["engine_load"] = self.engine_load if now < self.engine_until else -1.0
+        if now < self.engine_until:
+            seen["engine_load"] = self.engine_load
         return seen

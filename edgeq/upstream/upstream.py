@@ -419,6 +419,11 @@ class Upstream(Watcher):
         if not balancer.members:
             exchange.fail("upstream_none_healthy", self.resource, "all endpoints are ejected, unhealthy or drained")
             return
+        if exchange.prefers:
+            preferred = balancer.prefer(exchange.prefers, now)
+            if preferred is not None:
+                preferred.pool.submit(exchange, False)
+                return
         key = self._key(exchange) if self._key_kind else b""
         balancer.choose(key, now).pool.submit(exchange, False)
 

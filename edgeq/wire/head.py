@@ -246,7 +246,7 @@ def _start_of(fields: RequestFields, name: bytes) -> bytes:
 def find_cookie(head: RequestHead, name: bytes) -> bytes:
     """The value of a cookie (RFC 6265 4.2.1), the first of its name; empty if there is none."""
     raw = head.raw
-    if name not in raw:
+    if raw.find(name) < 0:
         return b""
     low = raw.lower()
     at = head.fields_at

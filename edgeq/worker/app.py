@@ -561,6 +561,7 @@ class App:
 
     def hear(self, message: AccountsTold | UsageTaken) -> None:
         """What the supervisor tells of accounts."""
+        self._ledger.tick(monotonic(), time())  # budgets are of a day, which it must know
         self.accounts.hear(message)
 
     def _refusal(self, reason: str, resource: str) -> bytes:

@@ -7,6 +7,7 @@ from time import monotonic
 import pytest
 
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.limits import Totals
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
 from edgeq.board.handover import Neighbours
@@ -184,6 +185,35 @@ def test_the_stuck_do_not_take_the_places_of_others() -> None:
         book.tickets[-number].release(2.0, DROPPED)
     assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (0, 1, 1)
     assert bulkhead.service.mean_s == pytest.approx(0.02)
+
+
+def test_nobody_waits_until_the_tick_for_the_place_of_one_that_is_stuck() -> None:
+    """Who comes and finds no place has the stuck looked for; and those who wait already have the places."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0)
+    bulkhead.max_stuck = 2
+    bulkhead.tick(0.0)
+    book.enter(bulkhead, book.ticket(1, 0.02), 0.02)  # closes the cohort of the two
+    bulkhead.tick(0.02)
+    assert book.granted == []
+    book.enter(bulkhead, book.ticket(2, 0.07), 0.07)
+    assert book.granted == [1, 2]
+    assert (bulkhead.stuck, bulkhead.in_flight, bulkhead.counted) == (2, 4, 2)
+
+
+def test_the_stuck_are_left_out_of_what_a_limit_is_learned_from() -> None:
+    """Nobody waits for them to finish: a window of three answers for each in flight need not be that long."""
+    book = Book()
+    bulkhead = full(book, 2, 0.0)
+    bulkhead.max_stuck = 2
+    totals = Totals()
+    for hundredth in range(0, 101, 10):
+        bulkhead.tick(hundredth / 100)
+    bulkhead.totals(1.0, totals)
+    assert bulkhead.stuck == 2
+    assert totals.in_flight_s == pytest.approx(2 * 0.2)
+    bulkhead.totals(2.0, totals)
+    assert totals.in_flight_s == pytest.approx(2 * 0.2)
 
 
 def test_slow_is_not_stuck_while_nothing_is_known() -> None:

@@ -63,7 +63,7 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
     [
         ('provider = "p"', 'provider = "q"', 'f.toml:7: model.m.targets[0].provider: there is no provider "q"'),
         ('"http://127.0.0.1:9/v1"', '"ftp://x"', "f.toml:5: provider.p.url: expected"),
-        ('"http://127.0.0.1:9/v1"', '"http://x/v1?a=b"', "f.toml:5: provider.p.url: a provider's URL has no query"),
+        ('"http://127.0.0.1:9/v1"', '"http://x/v1#a"', "f.toml:5: provider.p.url: a provider's URL is visible ASCII"),
         ('/v1"\n', '/v1"\nkeys = ["env:EDGEQ_NO_SUCH"]\n', "f.toml:6: provider.p.keys[0]: there is no variable"),
         ('/v1"\n', '/v1"\nheaders = { Host = "x" }\n', "f.toml:6: provider.p.headers.Host: is no name of a header"),
         ('/v1"\n', '/v1"\ndialect = "cohere"\n', "f.toml:6: provider.p.dialect: "),

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.schema_llm import TokenLimits
-from edgeq.llm.account import Snapshot, Spent, Team, Tenant, digest_of
+from edgeq.llm.account import Entry, Snapshot, Spent, Team, Tenant, digest_of
 from edgeq.llm.accounts import MESSAGES, NOBODY, Accounts, AccountsHolder
 from edgeq.llm.message import Usage
 from edgeq.llm.registry import NoSuch, Registry, id_of
-from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold, decode_to_worker, encode_message
+from edgeq.supervisor.messages import (
+    AccountsTold,
+    Message,
+    UsageTaken,
+    UsageTold,
+    decode_from_worker,
+    decode_to_worker,
+    encode_message,
+)
 
 
 def made(registry: Registry, now: float = 0.0, **changes: object) -> tuple[str, str]:
@@ -128,8 +137,13 @@ def test_a_worker_hears_and_tells() -> None:
     assert holder.tenant_of(secret.encode()) == b"acme"
     assert holder.tenant_of(b"x") == b""
     assert (holder.spent("tenant/acme", per_month=False), holder.spent("tenant/acme", per_month=True)) == (5, 7)
-    hear(AccountsTold(0, None, Spent("2026-11-26", {"key/k": 1}, {"key/k": 1}, is_whole=False)))
-    assert holder.spent("tenant/acme", per_month=False) == 5
+    spent: list[tuple[str, int, int]] = []
+    holder.on_spent = lambda *one: spent.append(one)
+    hear(AccountsTold(0, None, Spent("2026-11-26", {"tenant/acme": 6}, {"tenant/acme": 8, "key/l": 4}, is_whole=False)))
+    assert not spent, "who has no budget"
+    hear(AccountsTold(1, registry.change_tenant("acme", "", None, {"money_per_day": 1.0}).change))
+    assert spent == [("tenant/acme", 6, 8)]
+    assert holder.spent("tenant/acme", per_month=False) == 6
     assert holder.current.find(secret.encode()) is not None
     holder.usage.record("acme", "k", "m", "t", Usage(1, 1), 1, 200, 0.1, 0.1)
     holder.tick(1.0, 1e9)
@@ -140,9 +154,15 @@ def test_a_worker_hears_and_tells() -> None:
     holder.finish()
     assert [one.number for one in sent if isinstance(one, UsageTold)] == [1, 2]
     holder.finish()
-    last = sent[-1]
+    last = decode_from_worker(encode_message(sent[-1]))
     assert isinstance(last, UsageTold)
     assert (last.number, last.mark, len(last.entries)) == (2, holder.usage.mark, 1), "once more: it was not taken"
+    holder.configure(1.0, log_prompts=True)
+    holder.usage.converse("r", "acme", "k", "m", "hello", "hi")
+    holder.finish()
+    last = decode_from_worker(encode_message(sent[-1]))
+    assert isinstance(last, UsageTold)
+    assert [(one.request, one.prompt, one.answer) for one in last.conversations] == [("r", "hello", "hi")]
 
 
 def test_nothing_secret_is_shown() -> None:
@@ -153,6 +173,14 @@ def test_nothing_secret_is_shown() -> None:
     for thing in (one, one.account, told, [told], registry.snapshot()):
         assert one.secret not in repr(thing)
         assert repr(digest_of(one.secret.encode())) not in repr(thing)
+
+
+def test_a_worker_cannot_spoil_the_sums() -> None:
+    """What it says is bounded where it is read."""
+    for number in (-1, 10**12 + 1):
+        entry = Entry(0.0, "a", "k", "m", "t", number, 0, 0, 0, 0, 0, 200, 0.0, 0.0)
+        with pytest.raises(msgspec.ValidationError):
+            decode_from_worker(encode_message(UsageTold("m", 1, (entry,))))
 
 
 def test_keys_differ() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.llm.affinity import BLOCK_BYTES, KEEP_S, MAX_BLOCKS, Affinity, prefixes
+from edgeq.llm.affinity import BLOCK_BYTES, KEEP_S, MAX_BLOCKS, Affinity, beginnings_of, prefixes
 
 FIRST = 4096
 
@@ -80,3 +81,21 @@ def test_the_table_is_bounded(steps: list[tuple[int, int]]) -> None:
         table.served(beginnings, str(first), float(now))
         assert table.snapshot()["known"] <= 20
         assert table.prefer(beginnings, float(now)) == str(first)
+
+
+def test_what_a_body_begins_with() -> None:
+    """Tools and system before messages, wherever they stand; what stands around them does not count."""
+    messages = b'[{"role":"user","content":"' + b"x" * 9000 + b'"}]'
+    one = beginnings_of(b'{"model":"a","system":"S","messages":' + messages + b"}", "m", FIRST)
+    other = beginnings_of(b'{"temperature":1,"messages":' + messages + b',"system":"S","model":"b"}', "m", FIRST)
+    assert len(one) == 2
+    assert one == other
+    assert beginnings_of(b'{"messages":' + messages + b"}", "m", FIRST) != one
+    assert len(beginnings_of(b'{"input":' + messages + b"}", "m", FIRST)) == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"messages":1}', b'{"text":"x"}', b"\xff"])
+def test_bodies_without_a_beginning(body: bytes) -> None:
+    """Have no affinity."""
+    assert beginnings_of(body + b" " * FIRST, "m", FIRST) == []
+    assert beginnings_of(body, "m", 0) == []

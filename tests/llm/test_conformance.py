@@ -8,17 +8,16 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeq.llm.conformance.answers import CHAT_ANSWERS, MESSAGE_ANSWERS
 from edgeq.llm.conformance.chat import CHAT_TO_MESSAGES
-from edgeq.llm.conformance.document import PAGE, document
+from edgeq.llm.conformance.document import ANSWERS, PAGE, REQUESTS, STREAMS, document
+from edgeq.llm.conformance.gemini import CHAT_TO_GEMINI
 from edgeq.llm.conformance.messages import MESSAGES_TO_CHAT
+from edgeq.llm.conformance.responses import RESPONSES_TO_CHAT
 from edgeq.llm.conformance.row import Row, StreamRow, StreamTable, Table
-from edgeq.llm.conformance.streams import CHUNKS, DONE, EVENTS
+from edgeq.llm.conformance.streams import DONE
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import Losses, Unmappable
 from edgeq.llm.sse import EventReader
-
-REQUESTS = (CHAT_TO_MESSAGES, MESSAGES_TO_CHAT)
 
 
 def translated(table: Table, body: dict[str, Any], losses: Losses) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def test_a_field_of_a_request(table: Table, row: Row) -> None:
         assert translated(table, body, Losses(strict=True)) == made
 
 
-@pytest.mark.parametrize(("table", "row"), cases((CHAT_ANSWERS, MESSAGE_ANSWERS)))
+@pytest.mark.parametrize(("table", "row"), cases(ANSWERS))
 def test_a_field_of_an_answer(table: Table, row: Row) -> None:
     """What is different because of it is what the table says."""
     plain, made = (
@@ -98,9 +97,7 @@ def has_at_least(there: Any, wanted: Any) -> bool:
 
 
 STREAM_CASES = [
-    pytest.param(table, row, id=f"{table.source}-{table.target}-{row.name}")
-    for table in (CHUNKS, EVENTS)
-    for row in table.rows
+    pytest.param(table, row, id=f"{table.source}-{table.target}-{row.name}") for table in STREAMS for row in table.rows
 ]
 
 
@@ -127,9 +124,23 @@ MESSAGES_FIELDS = (
     "max_tokens messages model cache_control container diagnostics inference_geo metadata output_config service_tier "
     "speed stop_sequences stream system thinking tool_choice tools user_profile_id workspace_id temperature top_p top_k"
 )
+RESPONSES_FIELDS = (
+    "access_programs background background_options context_management conversation image include input instructions "
+    "max_output_tokens max_tool_calls metadata model moderation parallel_tool_calls previous_response_id prompt "
+    "prompt_cache_key prompt_cache_options prompt_cache_retention reasoning safety_identifier service_tier store "
+    "stream stream_options temperature text tool_choice tools top_logprobs top_p truncation user"
+)
 
 
-@pytest.mark.parametrize(("table", "fields"), [(CHAT_TO_MESSAGES, CHAT_FIELDS), (MESSAGES_TO_CHAT, MESSAGES_FIELDS)])
+@pytest.mark.parametrize(
+    ("table", "fields"),
+    [
+        (CHAT_TO_MESSAGES, CHAT_FIELDS),
+        (CHAT_TO_GEMINI, CHAT_FIELDS),
+        (MESSAGES_TO_CHAT, MESSAGES_FIELDS),
+        (RESPONSES_TO_CHAT, RESPONSES_FIELDS),
+    ],
+)
 def test_no_field_is_forgotten(table: Table, fields: str) -> None:
     """Each field of the official SDK has a row."""
     shown = {field for row in table.rows for field in row.example}

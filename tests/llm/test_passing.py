@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.llm.message import BILLING, OVERLOADED, UNKNOWN, Usage
+from edgeq.llm.dialects.table import DIALECTS
+from edgeq.llm.message import BILLING, DELTA, OVERLOADED, UNKNOWN, Event, Usage
 from edgeq.llm.passing import PassThrough, usage_of
+from tests.llm.dialects.conversations import streams
 
 
 def chunk(delta: dict[str, Any] | None, **more: Any) -> bytes:
@@ -173,3 +175,49 @@ def test_usage_of_whole_answers(dialect: str, told: Any, usage: Usage) -> None:
     """Anthropic's input is without what is cached, edgeq's with it."""
     assert usage_of(dialect, orjson.dumps({"id": "x", "usage": told})) == usage
     assert usage_of(dialect, b"<html>") == Usage()
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@given(streams(), st.booleans(), CUTS)
+def test_what_is_seen_is_what_is_decoded(dialect: str, events: list[Event], wants: bool, cuts: list[int]) -> None:
+    """Of any stream, without taking it apart: what was used, that it began and ended, and about how much was said."""
+    encoder = DIALECTS[dialect].encoder("m", True, 33, 7)
+    begun = encoder.encode(events[:1])
+    body = encoder.encode(events[1:-1])
+    stream = begun + body + encoder.encode(events[-1:]) + encoder.end()
+    passing = PassThrough(dialect, not wants)
+    passing.feed(begun)
+    assert not passing.begun
+    passing.feed(body)
+    assert passing.begun == bool(body)
+    assert not passing.finished
+    passing = PassThrough(dialect, not wants)
+    passed = b"".join([passing.feed(piece) for piece in cut(stream, cuts)])
+    assert passing.usage == events[-1].usage
+    assert (passing.begun, passing.finished, passing.done) == (True, True, True)
+    assert passing.output_bytes == sum(len(orjson.dumps(event.text)) - 2 for event in events if event.kind == DELTA)
+    assert (passed == stream) == (wants or dialect == "anthropic")
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@given(st.lists(st.text(st.sampled_from('a"\\\n\u00e9'), max_size=4), max_size=12))
+def test_chunks_that_differ_only_in_their_text(dialect: str, texts: list[str]) -> None:
+    """Most do, and are not looked at again: quotes and escapes must be, and what comes after them is not missed."""
+    passing = PassThrough(dialect, False)
+    for text in texts:
+        if dialect == "openai":
+            data = chunk({"content": text})
+        else:
+            data = event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+        assert passing.feed(data) == data
+        assert not passing.finished
+    assert passing.output_bytes == sum(len(orjson.dumps(text)) - 2 for text in texts)
+    assert passing.begun == any(texts)
+    last = chunk({"content": "z"}, finish_reason="stop") if dialect == "openai" else ANTHROPIC[-2]
+    passing.feed(last)
+    assert passing.finished
+    passing.feed(OPENAI[-1] if dialect == "openai" else ANTHROPIC[-1])
+    assert passing.done
+    assert passing.failed is None
+    passing.feed(b'event: error\ndata: {"type":"error","error":{"message":"late"}}\n\n')
+    assert passing.failed is not None

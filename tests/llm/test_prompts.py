@@ -213,6 +213,18 @@ def test_the_description_is_a_schema() -> None:
     assert b"Be " not in compiled().description([])
 
 
+def test_marks() -> None:
+    """Whatever is changed in a prompt changes its mark; and nothing else does."""
+    marks = {
+        compiled().mark,
+        compiled(version="2").mark,
+        compiled(messages=MESSAGES[1:]).mark,
+        compiled(variables={**VARIABLES, "more": Variable()}).mark,
+    }
+    assert len(marks) == 4
+    assert compiled().mark in marks
+
+
 def test_versions() -> None:
     """The last in the file is the default."""
     prompts = Prompts((settings(version="a"), settings(version="b"), settings(path="/p/other")))

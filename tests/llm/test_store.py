@@ -162,6 +162,14 @@ def test_a_batch_is_whole_or_not_there(path: str) -> None:
         assert store.usage([])[0]["requests"] == 1
 
 
+def test_what_cannot_be_stored_is_no_fault_of_the_store(path: str) -> None:
+    """It would be tried again for ever, and all other batches wait behind it."""
+    with opened(path) as store:
+        with pytest.raises(sqlite3.IntegrityError):
+            store.add("w", 1, [Entry(NOW, "a", "k", "m", "t", 0, 0, 0, 0, 0, 0, 200, float("nan"), 0.0)], {}, NOW, 0.0)
+        assert store.usage([]) == []
+
+
 def test_keys_come_back_as_they_were(path: str) -> None:
     """With limits, models, and both digests; a change replaces."""
     account = Account(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -13,10 +14,13 @@ from urllib.parse import urlencode
 
 import pytest
 
+from edgeq.cli import admin_client_io
 from edgeq.llm.store_io import Store
-from tests.support import kernel
-from tests.support.gateway import free_port
-from tests.support.supervised import Supervised, Who, connect, read_who, supervised, wait_for
+from tests.support import gateway, kernel
+from tests.support.gateway import Settings, Value, free_port
+from tests.support.raw_client import RawClient
+from tests.support.scripted_upstream import echo, serve, upstream
+from tests.support.supervised import TIMEOUT_S, Supervised, Who, connect, read_who, supervised, wait_for
 
 FLUSH_S = 0.05
 _ENOUGH = 40
@@ -109,6 +113,18 @@ def test_workers_know_of_a_change_when_its_answer_comes(tmp_path: Path) -> None:
         files = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
         for told in (secret, second, third):
             assert told.encode() not in files
+
+
+def test_a_worker_that_hangs_is_named(tmp_path: Path) -> None:
+    """It is not waited for, and knows of the change before it serves anybody again."""
+    with accounted(tmp_path) as one:
+        pids = one.running.pids()
+        os.kill(pids[1], signal.SIGSTOP)
+        made = one.command("POST", "/v1/keys", tenant="acme")
+        assert made["behind"] == [1]
+        os.kill(pids[1], signal.SIGCONT)
+        wait_for("the other one", lambda: "behind" not in one.command("PUT", "/v1/keys", id=made["id"], rpm="1"))
+        assert one.verdicts(made["key"]) == {"active"}
 
 
 def test_keys_and_usage_outlive_a_restart(tmp_path: Path) -> None:
@@ -210,6 +226,48 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
             other.execute("ALTER TABLE elsewhere RENAME TO batches")
         one.wait_stored(50)
         assert one.running.events("accounts store is written again")
+
+
+def test_what_waits_at_the_end_waits_for_the_next_one(tmp_path: Path) -> None:
+    """A gateway stops while its store cannot be written."""
+    with accounted(tmp_path) as one, contextlib.closing(sqlite3.connect(one.store)) as other:
+        other.execute("ALTER TABLE batches RENAME TO elsewhere")
+        one.use(50)
+        wait_for("the log", lambda: one.running.events("accounts store cannot be written: usage waits"))
+        one.use(20)
+        one.running.signal(signal.SIGTERM)
+        assert one.running.wait_exit() == 0
+        other.execute("ALTER TABLE elsewhere RENAME TO batches")
+    with accounted(tmp_path) as one:
+        assert one.stored() == 70
+
+
+def test_a_gateway_knows_tenants_by_their_keys(tmp_path: Path) -> None:
+    """With the real data plane: rates count them, and its log names them; others stay without a name."""
+    store = str(tmp_path / "accounts.sqlite")
+    rate: dict[str, Value] = {"name": "calls", "by": "tenant", "limits": ["2/h"]}
+    extra: dict[str, Value] = {
+        "server": {"admin": str(tmp_path / "admin.sock")},
+        "accounts": {"store": store},
+        "tenant": {"key": "key"},
+        "rate": [rate],
+    }
+    with upstream(serve(echo)) as backend, gateway.running(backend.port, Settings(extra=extra, workers=2)) as edge:
+        edge.wait_event("serving")
+
+        def ask(secret: str) -> int:
+            with RawClient(edge.address) as client:
+                return client.ask(f"GET /a HTTP/1.1\r\nHost: a\r\nX-Api-Key: {secret}\r\n\r\n".encode()).status
+
+        made = [
+            admin_client_io.post(str(tmp_path / "admin.sock"), "/v1/keys?tenant=acme", TIMEOUT_S)[1]["key"]
+            for _ in range(2)
+        ]
+        assert [ask(one) for one in (*made, made[0], "stranger")] == [200, 200, 429, 200]
+        edge.stop()
+        tenants = {json.loads(line)["edgeq.tenant"] for line in edge.log_lines()}
+        assert len(tenants) == 2
+        assert "acme" in tenants
 
 
 def test_a_store_that_is_in_use_or_broken(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.support import demo_llm, gateway
@@ -30,8 +30,8 @@ BEHAVIOURS: Final = {
     "refuses": "stop=refusal",
     "paced": "rate=2000,tokens=20",
     "split": "split=5,crlf,tokens=8",
-    "fails-inside": "fail=3,tokens=8",
-    "cut-inside": "cut=4,tokens=8",
+    "fails-inside": "fail=6,tokens=8,rate=10",
+    "cut-inside": "cut=6,tokens=8,rate=10",
     "cut-whole": "cut=1,tokens=8",
     "hangs": "hang=4,tokens=8",
     "400": "error=400",
@@ -56,7 +56,6 @@ class Service:
     origin: str
     """Before the paths: "http://127.0.0.1:8080"."""
     provider: Provider
-    uses: dict[str, int] = field(default_factory=dict)
 
     @property
     def openai_url(self) -> str:
@@ -70,6 +69,10 @@ class Service:
         """The name of a model that behaves so."""
         return f"mock/{BEHAVIOURS[behaviour]}" if self.upstream == DIRECT else f"{behaviour}-{self.upstream}"
 
+    def answers_as(self, behaviour: str) -> tuple[str, ...]:
+        """What an answer may call its model: what was asked for, or what the provider calls it."""
+        return self.model(behaviour), f"mock/{BEHAVIOURS[behaviour]}"
+
     def counts(self, behaviour: str) -> dict[str, int]:
         """What the provider has counted for a model, of all keys together."""
         total: dict[str, int] = {}
@@ -82,25 +85,23 @@ class Service:
 
 def configuration(port: int) -> dict[str, Any]:
     """The tables of models: every behaviour behind every dialect, all of them at the provider on `port`."""
-    providers = {
-        f"mock-{dialect}": {
-            "url": f"http://127.0.0.1:{port}{path}",
-            "dialect": dialect,
-            "keys": [f"sk-mock-{dialect}"],
-            "breaker": {"failures": 1_000_000},
-        }
-        for dialect, path in DIALECTS.items()
-    }
-    models = {
-        f"{behaviour}-{dialect}": {"targets": [{"provider": f"mock-{dialect}", "model": f"mock/{directives}"}]}
-        for behaviour, directives in BEHAVIOURS.items()
-        for dialect in DIALECTS
-    }
-    return {
-        "provider": providers,
-        "model": models,
-        "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}],
-    }
+    providers: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+    for dialect, path in DIALECTS.items():
+        for behaviour, directives in BEHAVIOURS.items():
+            # A refusal may pause a whole key, so who refuses has one of his own.
+            provider = f"mock-{dialect}-{behaviour}" if "error=" in directives else f"mock-{dialect}"
+            providers[provider] = {
+                "url": f"http://127.0.0.1:{port}{path}",
+                "dialect": dialect,
+                "keys": [f"sk-{provider}"],
+                "breaker": {"failures": 1_000_000},
+            }
+            # A name with a slash of its own is Gemini's only with all of its path.
+            name = f"models/mock/{directives}" if dialect == "gemini" else f"mock/{directives}"
+            models[f"{behaviour}-{dialect}"] = {"targets": [{"provider": provider, "model": name}]}
+    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}
+    return {"provider": providers, "model": models, "route": [route]}
 
 
 @contextlib.contextmanager

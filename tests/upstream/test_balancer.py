@@ -368,3 +368,25 @@ def test_a_single_endpoint_that_is_drained() -> None:
     assert (upstream.only, upstream.balancer.members, upstream.panics) == (None, [], False)
     upstream.set_pools([pool], {pool: 1.0}, 2.0)
     assert upstream.only is pool
+
+
+# -- a preferred member ------------------------------------------------------------------------------------------------
+
+
+def test_a_preferred_member_may_have_a_few_more() -> None:
+    """Until it has much more to do than the others, is full, or is not in use."""
+    upstream, members = made(2)
+    balancer = upstream.balancer
+    assert balancer.prefer("e1", 1.0) is members[1]
+    assert balancer.prefer("e9", 1.0) is None
+    members[1].pool.opened = 4
+    assert balancer.prefer("e1", 1.0) is members[1]
+    members[1].pool.opened = 20
+    assert balancer.prefer("e1", 1.0) is None
+    members[0].pool.opened = 20
+    assert balancer.prefer("e1", 1.0) is members[1]
+    upstream.max_connections = 20
+    assert balancer.prefer("e1", 1.0) is None
+    upstream.max_connections = 100
+    members[1].engine_load, members[1].engine_until = 50.0, 2.0  # its engine has a queue
+    assert balancer.prefer("e1", 1.0) is None

@@ -15,6 +15,11 @@ _USE: Final = {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": 1
 _USE_2: Final = {"type": "tool_use", "id": "c2", "name": "look", "input": {}}
 _SCHEMA: Final = {"type": "object", "properties": {"at": {"type": "integer"}}}
 _TOOL: Final = {"type": "function", "function": {"name": "look", "parameters": _SCHEMA}}
+_CALLED: Final[dict[str, Any]] = {
+    "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+    "tool_choice": {"type": "none"},
+}
+"""Calls without tools are refused: what was called is defined."""
 _TOOL_THERE: Final = {"name": "look", "input_schema": _SCHEMA}
 
 
@@ -152,7 +157,8 @@ _MESSAGES: Final = (
                 _HI,
                 {"role": "assistant", "content": [{"type": "text", "text": "well"}, _USE, _USE_2]},
                 _HI,
-            ]
+            ],
+            **_CALLED,
         },
         "arguments: text <-> object; empty <-> {}",
     ),
@@ -190,7 +196,8 @@ _MESSAGES: Final = (
                         {"type": "text", "text": "go on"},
                     ],
                 },
-            ]
+            ],
+            **_CALLED,
         },
         "all results of a turn in one turn of the user, and first",
     ),

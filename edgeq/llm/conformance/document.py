@@ -9,7 +9,9 @@ import orjson
 
 from edgeq.llm.conformance.answers import CHAT_ANSWERS, MESSAGE_ANSWERS
 from edgeq.llm.conformance.chat import CHAT_TO_MESSAGES
+from edgeq.llm.conformance.gemini import CHAT_TO_GEMINI, GEMINI_ANSWERS, PIECES
 from edgeq.llm.conformance.messages import MESSAGES_TO_CHAT
+from edgeq.llm.conformance.responses import CHAT_ANSWERS_THERE, CHUNKS_THERE, RESPONSES_TO_CHAT
 from edgeq.llm.conformance.streams import CHUNKS, DONE, EVENTS
 
 if TYPE_CHECKING:
@@ -17,9 +19,9 @@ if TYPE_CHECKING:
 
 PAGE: Final = "docs/llm-dialects.md"
 
-REQUESTS: Final[tuple[Table, ...]] = (CHAT_TO_MESSAGES, MESSAGES_TO_CHAT)
-ANSWERS: Final[tuple[Table, ...]] = (CHAT_ANSWERS, MESSAGE_ANSWERS)
-STREAMS: Final[tuple[StreamTable, ...]] = (CHUNKS, EVENTS)
+REQUESTS: Final[tuple[Table, ...]] = (CHAT_TO_MESSAGES, MESSAGES_TO_CHAT, RESPONSES_TO_CHAT, CHAT_TO_GEMINI)
+ANSWERS: Final[tuple[Table, ...]] = (CHAT_ANSWERS, MESSAGE_ANSWERS, CHAT_ANSWERS_THERE, GEMINI_ANSWERS)
+STREAMS: Final[tuple[StreamTable, ...]] = (CHUNKS, EVENTS, CHUNKS_THERE, PIECES)
 
 _INTRODUCTION: Final = """\
 # Dialects
@@ -36,7 +38,7 @@ translated, and so is its answer. What the target's dialect cannot say is
 
 "The default" and the like need no word: the answer is the same. An example is put into the smallest request, answer or
 stream that there is, and the result is what is different then. Dialects: `openai` is chat completions, `anthropic`
-messages.
+messages, `responses` OpenAI's responses, which only clients speak, `gemini` generateContent, which only providers do.
 """
 
 

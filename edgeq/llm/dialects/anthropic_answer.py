@@ -1,4 +1,4 @@
-"""A message: Anthropic's JSON <-> Answer, and the count of a request's tokens.
+"""A message: Anthropic's JSON <-> Answer.
 
 Source: shared reference, llm.md 4.2; anthropics/anthropic-sdk-python, types/message.py, usage.py.
 """
@@ -151,20 +151,3 @@ def _input(arguments: str) -> orjson.Fragment | dict[str, Any]:
     except orjson.JSONDecodeError:
         value = None
     return orjson.Fragment(arguments.encode()) if isinstance(value, dict) else {"arguments": arguments}
-
-
-def decode_count(body: bytes) -> int:
-    """Input tokens, of the answer to /messages/count_tokens.
-
-    Raises: ValueError if it is none.
-    """
-    said = known_object(orjson.loads(body))
-    count = said.get("input_tokens") if said is not None else None
-    if not isinstance(count, int) or count < 0:
-        raise ValueError("the provider's answer is no count of tokens")
-    return count
-
-
-def encode_count(input_tokens: int) -> bytes:
-    """The answer to /messages/count_tokens."""
-    return orjson.dumps({"input_tokens": input_tokens})

@@ -70,7 +70,7 @@ _VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!
 
 
 def decode_request(body: bytes) -> Request:
-    """A request for a message, or (without max_tokens) for a count of its tokens.
+    """A request for a message, or for a count of its tokens, which has no max_tokens.
 
     Raises: Unmappable for what is none, with the parameter.
     """
@@ -190,6 +190,8 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
         asked["stream"] = True
     _encode_sampling(request, losses, asked)
     _encode_tools(request, losses, asked, own)
+    if not own and "tools" not in asked:
+        _define_called(turns, asked)
     _encode_thinking(request, losses, asked, turns)
     if request.response_format == "schema":
         form = {"type": "json_schema", "schema": request.schema or {}}
@@ -212,15 +214,6 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     return orjson.dumps(asked)
 
 
-def encode_count_request(request: Request, losses: Losses) -> bytes:
-    """The same for /messages/count_tokens, which takes nothing of how the answer shall be."""
-    asked = orjson.loads(encode_request(request, losses, 1))
-    return orjson.dumps({name: asked[name] for name in _COUNTED if name in asked})
-
-
-_COUNTED: Final = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
-
-
 def _encode_turns(turns: list[Message], losses: Losses, own: bool) -> list[dict[str, Any]]:
     said: list[dict[str, Any]] = []
     for turn in turns:
@@ -231,11 +224,11 @@ def _encode_turns(turns: list[Message], losses: Losses, own: bool) -> list[dict[
             said.append({"role": turn.role, "content": content})
     if said and said[-1]["role"] == "assistant":
         # The beginning of an answer, which may not end in blanks.
-        content = said[-1]["content"]
-        if isinstance(content, str):
-            said[-1]["content"] = content.rstrip()
-        elif content[-1]["type"] == "text":
-            content[-1]["text"] = content[-1]["text"].rstrip()
+        begun = said[-1]["content"]
+        if isinstance(begun, str):
+            said[-1]["content"] = begun.rstrip()
+        elif begun[-1]["type"] == "text":
+            begun[-1]["text"] = begun[-1]["text"].rstrip()
     return said
 
 
@@ -297,6 +290,15 @@ def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any], own: 
     if request.parallel_tools is not None and kind != "none":
         choice["disable_parallel_tool_use"] = not request.parallel_tools
     asked["tool_choice"] = choice
+
+
+def _define_called(turns: list[Message], asked: dict[str, Any]) -> None:
+    """Calls and results are refused without tools that are defined, which other dialects do not ask for: those that
+    were called are, and may not be called again."""
+    names = {part.name for turn in turns for part in turn.parts if part.kind == TOOL_USE}
+    if names:
+        asked["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in sorted(names)]
+        asked["tool_choice"] = {"type": "none"}
 
 
 def _encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:

@@ -123,7 +123,7 @@ def _decode_input(asked: dict[str, Any], request: EmbeddingRequest) -> None:
         request.texts = said
         return
     for tokens in said if isinstance(said[0], list) else [said]:
-        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
             raise Unmappable("input", "input must be strings, or tokens, which are whole numbers")
         request.tokens.append(tokens)
 

@@ -175,10 +175,19 @@ def encode_stream_error(dialect: str, failed: Failed, request_id: str) -> bytes:
     if dialect == ANTHROPIC:
         return b"event: error\ndata: " + encode_error(dialect, failed, request_id) + b"\n\n"
     if dialect == RESPONSES:
-        event = {"type": "error", "sequence_number": 0, **_openai_error(failed)}
-        event["type"] = "error"
+        event = {"type": "error", "sequence_number": 0, **responses_error(failed)}
         return b"event: error\ndata: " + orjson.dumps(event) + b"\n\n"
     return b"data: " + encode_error(dialect, failed, request_id) + b"\n\n"
+
+
+def responses_error(failed: Failed) -> dict[str, Any]:
+    """The event "error" of a stream of responses, without its type and number.
+
+    The SDKs pass on an event of this type like any other, and raise only at one with an `error`: a cut answer must not
+    be taken for a whole one.
+    """
+    error = _openai_error(failed)
+    return {"code": error["code"], "message": error["message"], "param": error["param"], "error": error}
 
 
 def encode_failure(dialect: str, event: Event, request_id: str) -> bytes:

@@ -37,7 +37,7 @@ def path(model: str, operation: str, stream: bool) -> str:
     Args: operation: "chat", "count" or "embeddings".
     Raises: KeyError for any other.
     """
-    resource = "/" + quote(model_name(model), safe="/")
+    resource = "/" + quote(model_name(model), safe="/=,@")
     if stream and operation == "chat":
         return resource + ":streamGenerateContent?alt=sse"
     return resource + ":" + _METHODS[operation]

@@ -12,6 +12,7 @@ Source: ai.google.dev/api/generate-content.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -121,13 +122,13 @@ class Reader:
             return events
         if piece.error is not None:
             failed = decode_error_object(GEMINI, 0, piece.error)
-            return self._fail(failed.kind, failed.message, events)
+            return self.fail(failed.kind, failed.message, events)
         if piece.usage_metadata is not None:
             self._usage = _usage(piece.usage_metadata)
         if not self._begun:
             self._begun = True
             start = Event(START)
-            self.id = start.id = answer_id("", piece.response_id or "")
+            self.id = start.id = piece.response_id or answer_id("r_", "")
             start.model = piece.model_version or ""
             start.usage = self._usage
             events.append(start)
@@ -140,7 +141,7 @@ class Reader:
                 self._reason = candidate.finish_reason
                 if self._reason in _BOTCHED:
                     said = candidate.finish_message or "the model has made a call that it cannot make"
-                    return self._fail(INTERNAL, f"{self._reason}: {said}", events)
+                    return self.fail(INTERNAL, f"{self._reason}: {said}", events)
         elif piece.prompt_feedback is not None and piece.prompt_feedback.block_reason:
             self._reason = piece.prompt_feedback.block_reason
         if self._reason and piece.usage_metadata is not None:
@@ -154,7 +155,7 @@ class Reader:
             if self._reason:
                 self._finish(events)
             else:
-                self._fail(INTERNAL, "the answer was cut", events)
+                self.fail(INTERNAL, "the answer was cut", events)
         return events
 
     def _part(self, part: ContentPart, events: list[Event]) -> None:
@@ -202,7 +203,8 @@ class Reader:
         events.append(finish)
         self.ended = True
 
-    def _fail(self, kind: str, message: str, events: list[Event]) -> list[Event]:
+    def fail(self, kind: str, message: str, events: list[Event]) -> list[Event]:
+        """Nothing more is told after that."""
         events.append(failure(kind, message))
         self.ended = True
         return events
@@ -218,19 +220,25 @@ class GeminiStreamDecoder(StreamDecoder):
         self._reader = Reader()
 
     def feed(self, data: bytes) -> list[Event]:
-        """Args: data: bytes of the stream, cut anywhere.
-
-        Raises: ValueError for what is no event of Gemini's.
-        """
+        """See StreamDecoder. What is no event of Gemini's is a FAILURE."""
         told: list[Event] = []
         for event in self._events.feed(data):
-            if event.data:
-                told += self._reader.read(generated(event.data))
+            if self._reader.ended:
+                break
+            try:
+                piece = generated(event.data)
+            except ValueError as error:
+                return self._reader.fail(INTERNAL, str(error), told)
+            told += self._reader.read(piece)
         return told
 
     def end(self) -> list[Event]:
-        """The connection has ended: FAILURE if the answer had not."""
-        return self._reader.end()
+        """See StreamDecoder. The last event may lack its empty line; if it cannot be read, it was cut."""
+        told: list[Event] = []
+        for event in self._events.rest():
+            with suppress(ValueError):
+                told += self._reader.read(generated(event.data))
+        return told + self._reader.end()
 
 
 def _usage(told: UsageMetadata) -> Usage:

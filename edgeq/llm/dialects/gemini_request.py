@@ -61,6 +61,9 @@ _LEVELS: Final[dict[str, str]] = {
 
 _CHOICES: Final[dict[str, str]] = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}
 
+_RESOURCES: Final = ("models/", "tunedModels/")
+"""Names that are whole already."""
+
 _MEDIA_TYPES: Final[dict[str, str]] = {
     "png": "image/png",
     "jpg": "image/jpeg",
@@ -95,7 +98,7 @@ def encode_count(request: Request, losses: Losses) -> bytes:
 
 def model_name(model: str) -> str:
     """As Gemini names its resources: "models/gemini-2.5-flash"."""
-    return model if "/" in model else "models/" + model
+    return model if model.startswith(_RESOURCES) else "models/" + model
 
 
 def _body(request: Request, losses: Losses) -> dict[str, Any]:
@@ -204,7 +207,9 @@ def _arguments(part: Part) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise Unmappable("messages.tool_calls", f"the arguments of call {part.id} are no JSON object")
+        raise Unmappable(
+            "messages.tool_calls.function.arguments", f"the arguments of call {part.id} are no JSON object"
+        )
     return arguments
 
 
@@ -226,7 +231,7 @@ def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], loss
 
 def _media(part: Part, losses: Losses) -> dict[str, Any]:
     if part.detail not in ("", "auto"):
-        losses.lose("image_url.detail")
+        losses.lose("messages.content.image_url.detail")
     if not part.url:
         return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
     media_type = part.media_type

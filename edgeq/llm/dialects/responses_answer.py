@@ -51,7 +51,7 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
 
 def answer_name(provider_id: str) -> str:
     """What is common to the ids of an answer and its items: the provider's id of it, without its prefix."""
-    return answer_id("", provider_id.removeprefix("chatcmpl-").removeprefix("msg_").removeprefix("resp_"))
+    return answer_id("resp_", provider_id.removeprefix("chatcmpl-").removeprefix("msg_")).removeprefix("resp_")
 
 
 def head(name: str, model: str, created: int) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def head(name: str, model: str, created: int) -> dict[str, Any]:
 def finish(response: dict[str, Any], items: list[dict[str, Any]], stop: str, usage: Usage | None) -> None:
     """Make an answer that has begun one that has ended: complete, or not."""
     reason = _INCOMPLETE.get(stop)
-    if reason is None:
+    if reason is None or (stop == STOP_REFUSAL and _declines(items)):
         response["status"] = "completed"
     else:
         response["status"] = "incomplete"
@@ -102,6 +102,11 @@ def finish(response: dict[str, Any], items: list[dict[str, Any]], stop: str, usa
             "output_tokens_details": {"reasoning_tokens": usage.reasoning},
             "total_tokens": read + usage.output,
         }
+
+
+def _declines(items: list[dict[str, Any]]) -> bool:
+    """The model has said itself that it will not: that is a whole answer, and not one that was withheld."""
+    return any(done["type"] == "message" and done["content"][0]["type"] == "refusal" for done in items)
 
 
 def item(name: str, index: int, part: Part) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def decode_request(body: bytes) -> Request:
     asked = as_object(body)
     for name, why in _STATEFUL.items():
         if asked.get(name):
-            raise Unmappable(name, f"{name}: {why}")
+            raise Unmappable(name, why)
     request = Request(text_at(asked, "model", "model"), dialect=RESPONSES)
     instructions = text_at(asked, "instructions", "instructions")
     if instructions:
@@ -145,7 +145,7 @@ def _decode_tools(asked: dict[str, Any], request: Request) -> None:
         request.tool_choice = "any" if named.get("mode") == "required" else "auto"
         return
     if kind != "function":
-        raise Unmappable("tool_choice", f"tool_choice: {kind} is a tool of OpenAI's own")
+        raise Unmappable("tool_choice", f"{kind} is a tool of OpenAI's own")
     request.tool_choice = "tool"
     request.tool_name = text_at(named, "name", "tool_choice.name")
 

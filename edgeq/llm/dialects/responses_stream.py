@@ -16,16 +16,19 @@ Source: the openai SDK's types, responses/response_stream_event.py, and its accu
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from edgeq.llm.dialects.base import StreamEncoder
+from edgeq.llm.dialects.errors import responses_error
 from edgeq.llm.dialects.responses_answer import answer_name, content, finish, head, item
 from edgeq.llm.message import (
     DELTA,
     FAILURE,
     FINISH,
+    INTERNAL,
     INVALID,
     PART_END,
     PART_START,
@@ -37,6 +40,7 @@ from edgeq.llm.message import (
     TOOL_USE,
     UNKNOWN,
     Event,
+    Failed,
     Part,
 )
 
@@ -175,18 +179,15 @@ class ResponsesStreamEncoder(StreamEncoder):
         self.finished = True
         usage = event.usage
         if usage is not None and usage.input == UNKNOWN:
-            usage.input = self.input_tokens
+            usage = replace(usage, input=self.input_tokens)  # the event's own is what the request is charged
         finish(self._response, self._items, event.stop, usage)
         self._event(f"response.{self._response['status']}", {"response": self._response}, out)
 
     def _fail(self, event: Event, out: list[bytes]) -> None:
-        code = _CODES.get(event.name, "server_error")
-        error = {"code": code, "message": event.text}
         if self._name:
             self._response["status"] = "failed"
-            self._response["error"] = error
+            self._response["error"] = {"code": _CODES.get(event.name, "server_error"), "message": event.text}
             self._response["output"] = self._items
             self._event("response.failed", {"response": self._response}, out)
         self.begun = True
-        told: dict[str, Any] = {"code": code, "message": event.text, "param": None}
-        self._event("error", told | {"error": {"type": event.name, "code": code, "message": event.text}}, out)
+        self._event("error", responses_error(Failed(500, event.name or INTERNAL, event.text)), out)

@@ -37,7 +37,9 @@ from edgeq.llm.message import (
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).map(lambda text: text + ".")
 NAMES = st.sampled_from(["look", "find", "say_it"])
-SCHEMAS = st.sampled_from([{"type": "object", "properties": {"a": {"type": "integer"}}}, {"type": "object"}])
+SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"type": "object"}]
+)
 ARGUMENTS = st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | TEXTS | st.none(), max_size=2).map(
     lambda value: orjson.dumps({name: str(one) for name, one in value.items()}).decode()
 )
@@ -97,7 +99,8 @@ def requests(draw: st.DrawFn) -> Request:
     request.user = draw(st.sampled_from(["", "ann"]))
     request.service_tier = draw(st.sampled_from(["", "auto", "default"]))
     request.effort = draw(st.sampled_from(["", "low", "medium", "high", "max"]))
-    names = draw(st.lists(NAMES, unique=True, max_size=3))
+    called = {part.name for message in request.messages for part in message.parts if part.kind == TOOL_USE}
+    names = sorted(called | draw(st.sets(NAMES)))
     request.tools = [Tool(name, draw(st.sampled_from(["", "d"])), draw(SCHEMAS), draw(st.booleans())) for name in names]
     if names:
         request.tool_choice = draw(st.sampled_from(["auto", "any", "tool"]))

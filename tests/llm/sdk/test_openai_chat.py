@@ -23,7 +23,7 @@ def test_a_whole_answer(client: openai.OpenAI, service: Service) -> None:
     assert answer.usage is not None
     assert answer.usage.completion_tokens == 8
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 8
-    assert answer.model == service.model("plain")
+    assert answer.model in service.answers_as("plain")
     assert answer.id
 
 
@@ -36,7 +36,7 @@ def test_a_stream(client: openai.OpenAI, service: Service, behaviour: str) -> No
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == ["stop"]
     assert all(chunk.usage is None for chunk in chunks)
-    assert {chunk.model for chunk in chunks} == {service.model(behaviour)}
+    assert {chunk.model for chunk in chunks} <= set(service.answers_as(behaviour))
     assert len({chunk.id for chunk in chunks}) == 1
 
 
@@ -174,18 +174,15 @@ def test_a_refusal(client: openai.OpenAI, service: Service) -> None:
 def test_errors(client: openai.OpenAI, service: Service) -> None:
     """The SDK's own class for each, with a code."""
     behind = service.upstream != DIRECT
-    expected: list[tuple[str, type[openai.APIStatusError], int]] = [
-        ("400", openai.BadRequestError, 400),
-        ("401", openai.InternalServerError, 502) if behind else ("401", openai.AuthenticationError, 401),
-        ("429", openai.RateLimitError, 429),
-        ("quota", openai.InternalServerError, 503) if behind else ("quota", openai.RateLimitError, 429),
-        ("503", openai.InternalServerError, 503),
-        ("529", openai.InternalServerError, 503 if behind else 529),
-    ]
-    for behaviour, kind, status in expected:
-        with pytest.raises(kind) as caught:
+    # A provider that refuses our key, or has no money of ours, is no fault of the client's: nothing for it to correct.
+    behind_it = {"400": (400,), "401": (502,), "429": (429, 503), "quota": (503,), "503": (503,), "529": (503,)}
+    itself = {"400": (400,), "401": (401,), "429": (429,), "quota": (429,), "503": (503,), "529": (529,)}
+    for behaviour, statuses in (behind_it if behind else itself).items():
+        with pytest.raises(openai.APIStatusError) as caught:
             client.chat.completions.create(model=service.model(behaviour), messages=HELLO)
-        assert caught.value.status_code == status, behaviour
+        assert caught.value.status_code in statuses, (behaviour, caught.value)
+        if behind and behaviour in ("429", "503"):
+            assert float(caught.value.response.headers["retry-after"]) > 0
         assert caught.value.body, behaviour
 
 

@@ -1,0 +1,378 @@
+"""OpenAI's responses as the client's dialect: its requests as requests for chat completions, and chat completions as
+its answers and streams. Fields: openai/openai-python 3.57, types/responses."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edgeq.llm.conformance.row import Row, StreamRow, StreamTable, Table, lost, refused, said, silent
+from edgeq.llm.conformance.streams import DONE
+
+_HI: Final = {"role": "user", "content": "hi"}
+_HO: Final = {"role": "assistant", "content": "ho"}
+_CALL: Final = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+_CALL_THERE: Final = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+_SCHEMA: Final = {"type": "object", "properties": {"at": {"type": "integer"}}}
+_TOOL: Final = {"type": "function", "name": "look", "description": "d", "parameters": _SCHEMA, "strict": True}
+_TOOL_THERE: Final = {
+    "type": "function",
+    "function": {"name": "look", "description": "d", "parameters": _SCHEMA, "strict": True},
+}
+
+
+def _user(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"input": [{"role": "user", "content": list(content)}]}
+
+
+def _user_there(*content: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(content)}]}
+
+
+def _choose(name: str, choice: Any, there: Any) -> Row:
+    """tool_choice, which needs tools."""
+    return said(name, {"tools": [_TOOL], "tool_choice": choice}, {"tools": [_TOOL_THERE], "tool_choice": there})
+
+
+_INPUT: Final = (
+    silent("input: text", {"input": "hi"}, "one message of the user's"),
+    said(
+        "input: messages",
+        {"input": [_HI, {"role": "assistant", "content": "ho"}, _HI]},
+        {"messages": [_HI, {"role": "assistant", "content": "ho"}, _HI]},
+    ),
+    said(
+        "input: developer",
+        {"input": [{"role": "developer", "content": "a"}, _HI]},
+        {"messages": [{"role": "system", "content": "a"}, _HI]},
+    ),
+    said("instructions", {"instructions": "a"}, {"messages": [{"role": "system", "content": "a"}, _HI]}),
+    said("input_text", _user({"type": "input_text", "text": "a"}), {"messages": [{"role": "user", "content": "a"}]}),
+    said(
+        "input_image",
+        _user({"type": "input_image", "image_url": "https://x.example/a.png", "detail": "low"}),
+        _user_there({"type": "image_url", "image_url": {"url": "https://x.example/a.png", "detail": "low"}}),
+    ),
+    said(
+        "input_file",
+        _user({"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}),
+        _user_there({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}}),
+    ),
+    refused(
+        "input_file: file_id",
+        _user({"type": "input_file", "file_id": "f"}),
+        "messages.content.input_file",
+        "files are not stored here",
+    ),
+    said(
+        "function_call, function_call_output",
+        {"input": [_HI, _CALL, {"type": "function_call_output", "call_id": "c1", "output": "seen"}]},
+        {
+            "messages": [
+                _HI,
+                {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]},
+                {"role": "tool", "tool_call_id": "c1", "content": "seen"},
+            ]
+        },
+    ),
+    refused(
+        "function_call_output of no call",
+        {"input": [{"type": "function_call_output", "call_id": "c1", "output": "seen"}]},
+        "input.call_id",
+    ),
+    refused("item_reference", {"input": [{"type": "item_reference", "id": "m"}]}, "input", "nothing is stored here"),
+)
+
+RESPONSES_TO_CHAT: Final = Table(
+    "responses",
+    "openai",
+    "gpt-5",
+    {"model": "m", "input": [_HI]},
+    (
+        *_INPUT,
+        silent("model", {"model": "x"}, "the target's"),
+        said("stream", {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
+        silent("stream_options", {"stream_options": {"include_obfuscation": False}}, "there is none"),
+        said("max_output_tokens", {"max_output_tokens": 7}, {"max_completion_tokens": 7}),
+        said("temperature", {"temperature": 0.5}, {"temperature": 0.5}),
+        said("top_p", {"top_p": 0.5}, {"top_p": 0.5}),
+        said("top_logprobs", {"top_logprobs": 2}, {"top_logprobs": 2, "logprobs": True}),
+        said(
+            "include: logprobs",
+            {"include": ["message.output_text.logprobs"]},
+            {"logprobs": True},
+            "the answer tells none",
+        ),
+        silent("include: reasoning.encrypted_content", {"include": ["reasoning.encrypted_content"]}, "always told"),
+        lost(
+            "include: of tools of OpenAI's own",
+            {"include": ["file_search_call.results"]},
+            "include.file_search_call.results",
+        ),
+        _choose("tools, tool_choice: auto", "auto", "auto"),
+        _choose("tool_choice: none", "none", "none"),
+        _choose("tool_choice: required", "required", "required"),
+        _choose(
+            "tool_choice: named",
+            {"type": "function", "name": "look"},
+            {"type": "function", "function": {"name": "look"}},
+        ),
+        refused("tool_choice: web_search", {"tool_choice": {"type": "web_search"}}, "tool_choice"),
+        lost("tools: web_search", {"tools": [{"type": "web_search"}]}, "tools.web_search"),
+        said(
+            "parallel_tool_calls",
+            {"tools": [_TOOL], "parallel_tool_calls": False},
+            {"tools": [_TOOL_THERE], "parallel_tool_calls": False},
+        ),
+        silent("text.format: text", {"text": {"format": {"type": "text"}}}, "the default"),
+        said(
+            "text.format: json_object",
+            {"text": {"format": {"type": "json_object"}}},
+            {"response_format": {"type": "json_object"}},
+        ),
+        said(
+            "text.format: json_schema",
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": _SCHEMA, "strict": True}}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "schema": _SCHEMA, "strict": True},
+                }
+            },
+        ),
+        said("reasoning.effort", {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}),
+        silent("reasoning.summary", {"reasoning": {"summary": "auto"}}, "what is told of thoughts is passed on"),
+        lost("reasoning.context", {"reasoning": {"context": "all_turns"}}),
+        said("service_tier", {"service_tier": "flex"}, {"service_tier": "flex"}),
+        said("metadata", {"metadata": {"a": "b"}}, {"metadata": {"a": "b"}}),
+        said("user", {"user": "u"}, {"user": "u"}),
+        said("safety_identifier", {"safety_identifier": "u"}, {"user": "u"}),
+        silent("store: false", {"store": False}, "nothing is stored here"),
+        silent("truncation: disabled", {"truncation": "disabled"}, "the default"),
+        silent("background: false", {"background": False}, "the default"),
+        said("store", {"store": True}, {"store": True}, "as a chat completion"),
+        said("prompt_cache_key", {"prompt_cache_key": "k"}, {"prompt_cache_key": "k"}),
+        said("prompt_cache_retention", {"prompt_cache_retention": "24h"}, {"prompt_cache_retention": "24h"}),
+        said(
+            "prompt_cache_options",
+            {"prompt_cache_options": {"mode": "implicit"}},
+            {"prompt_cache_options": {"mode": "implicit"}},
+        ),
+        refused("background", {"background": True}, "background", "nothing is stored here"),
+        refused(
+            "previous_response_id", {"previous_response_id": "r"}, "previous_response_id", "nothing is stored here"
+        ),
+        refused("conversation", {"conversation": "c"}, "conversation", "nothing is stored here"),
+        refused("prompt", {"prompt": {"id": "p"}}, "prompt", "nothing is stored here"),
+        *[
+            lost(name, {name: value})
+            for name, value in (
+                ("access_programs", {"cyber": "standard"}),
+                ("background_options", {"completion_window": "soonest"}),
+                ("context_management", [{"type": "compaction"}]),
+                ("image", {"context_compression": "auto"}),
+                ("max_tool_calls", 3),
+                ("moderation", {"model": "m"}),
+                ("truncation", "auto"),
+            )
+        ],
+    ),
+)
+
+
+def _completion(finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
+    whole = {"role": "assistant", "content": "hi", **message}
+    return {"choices": [{"index": 0, "message": whole, "finish_reason": finish_reason}]}
+
+
+def _item(kind: str, place: int = 0, status: str = "completed", **content: Any) -> dict[str, Any]:
+    prefix = {"message": "msg", "function_call": "fc", "reasoning": "rs"}[kind]
+    item = {"id": f"{prefix}_1_{place}", "type": kind, **content}
+    return item if kind == "reasoning" else item | {"status": status}
+
+
+def _message(text: str, place: int = 0, status: str = "completed") -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    return _item("message", place, status, role="assistant", content=content)
+
+
+def _incomplete(finish_reason: str, reason: str) -> Row:
+    there = {"status": "incomplete", "incomplete_details": {"reason": reason}}
+    output = [_message("hi", status="incomplete")]
+    return said(f"finish_reason: {finish_reason}", _completion(finish_reason), {**there, "output": output})
+
+
+_CALLED: Final[dict[str, Any]] = {"call_id": "c1", "name": "look", "arguments": "{}"}
+
+CHAT_ANSWERS_THERE: Final = Table(
+    "openai",
+    "responses",
+    "",
+    {"id": "chatcmpl-1", "object": "chat.completion", "created": 7, "model": "m", **_completion()},
+    (
+        said("created", {"created": 8}, {"created_at": 8}),
+        said("model", {"model": "n"}, {"model": "n"}, "as the client calls it"),
+        said("service_tier", {"service_tier": "flex"}, {"service_tier": "flex"}),
+        said("message.content", _completion(content="a"), {"output": [_message("a")]}),
+        said(
+            "message.refusal",
+            _completion(content=None, refusal="no"),
+            {
+                "output": [
+                    _item(
+                        "message",
+                        role="assistant",
+                        content=[{"type": "refusal", "refusal": "no"}],
+                    )
+                ]
+            },
+        ),
+        said(
+            "message.reasoning_content",
+            _completion(reasoning_content="hm"),
+            {
+                "output": [
+                    _item("reasoning", summary=[{"type": "summary_text", "text": "hm"}]),
+                    _message("hi", 1),
+                ]
+            },
+            "of compatible servers",
+        ),
+        said(
+            "message.tool_calls",
+            _completion("tool_calls", content=None, tool_calls=[_CALL_THERE]),
+            {"output": [_item("function_call", **_CALLED)]},
+        ),
+        _incomplete("length", "max_output_tokens"),
+        said(
+            "usage",
+            {
+                "usage": {
+                    "prompt_tokens": 5,
+                    "completion_tokens": 4,
+                    "prompt_tokens_details": {"cached_tokens": 1},
+                    "completion_tokens_details": {"reasoning_tokens": 2},
+                }
+            },
+            {
+                "usage": {
+                    "input_tokens": 5,
+                    "input_tokens_details": {"cached_tokens": 1, "cache_write_tokens": 0},
+                    "output_tokens": 4,
+                    "output_tokens_details": {"reasoning_tokens": 2},
+                    "total_tokens": 9,
+                }
+            },
+        ),
+    ),
+)
+
+
+def _chunk(finish_reason: str | None = None, **delta: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "chatcmpl-1", "model": "m", "choices": [choice]}
+
+
+def _event(name: str, **fields: Any) -> dict[str, Any]:
+    return {"type": f"response.{name}", **fields}
+
+
+_BEGIN: Final = _chunk(role="assistant", content="")
+_TEXT: Final = _chunk(content="a")
+_AT: Final = {"item_id": "msg_1_0", "output_index": 0, "content_index": 0}
+
+CHUNKS_THERE: Final = StreamTable(
+    "openai",
+    "responses",
+    (
+        StreamRow(
+            "delta.role",
+            (),
+            (_BEGIN,),
+            (
+                _event("created", sequence_number=0, response={"id": "resp_1", "status": "in_progress", "output": []}),
+                _event("in_progress", sequence_number=1, response={"id": "resp_1"}),
+            ),
+        ),
+        StreamRow(
+            "delta.content",
+            (_BEGIN,),
+            (_TEXT,),
+            (
+                _event("output_item.added", output_index=0, item={"id": "msg_1_0", "status": "in_progress"}),
+                _event("content_part.added", **_AT, part={"type": "output_text", "text": ""}),
+                _event("output_text.delta", **_AT, delta="a"),
+            ),
+        ),
+        StreamRow(
+            "delta.reasoning_content",
+            (_BEGIN,),
+            (_chunk(reasoning_content="a"),),
+            (
+                _event("output_item.added", output_index=0, item={"id": "rs_1_0", "summary": []}),
+                _event("reasoning_summary_part.added", summary_index=0, part={"type": "summary_text", "text": ""}),
+                _event("reasoning_summary_text.delta", summary_index=0, delta="a"),
+            ),
+        ),
+        StreamRow(
+            "delta.refusal",
+            (_BEGIN,),
+            (_chunk(refusal="a"),),
+            (
+                _event("output_item.added", output_index=0),
+                _event("content_part.added", **_AT, part={"type": "refusal", "refusal": ""}),
+                _event("refusal.delta", **_AT, delta="a"),
+            ),
+        ),
+        StreamRow(
+            "delta.tool_calls",
+            (_BEGIN, _TEXT),
+            (_chunk(tool_calls=[{"index": 0, **_CALL_THERE}]),),
+            (
+                _event("output_text.done", **_AT, text="a"),
+                _event("content_part.done", **_AT, part={"type": "output_text", "text": "a"}),
+                _event("output_item.done", output_index=0, item=_message("a")),
+                _event(
+                    "output_item.added",
+                    output_index=1,
+                    item={"id": "fc_1_1", "type": "function_call", "call_id": "c1", "name": "look", "arguments": ""},
+                ),
+                _event("function_call_arguments.delta", item_id="fc_1_1", output_index=1, delta="{}"),
+            ),
+        ),
+        StreamRow(
+            "finish_reason: stop",
+            (_BEGIN, _TEXT),
+            (_chunk("stop"), DONE),
+            (
+                _event("output_text.done", **_AT, text="a"),
+                _event("content_part.done", **_AT),
+                _event("output_item.done", output_index=0),
+                _event("completed", response={"status": "completed", "output": [_message("a")]}),
+            ),
+        ),
+        StreamRow(
+            "finish_reason: length, usage",
+            (_BEGIN,),
+            (_chunk("length"), {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}, DONE),
+            (
+                _event(
+                    "incomplete",
+                    response={
+                        "incomplete_details": {"reason": "max_output_tokens"},
+                        "usage": {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7},
+                    },
+                ),
+            ),
+        ),
+        StreamRow(
+            "error",
+            (_BEGIN,),
+            ({"error": {"message": "busy", "type": "server_error"}},),
+            (
+                _event("failed", response={"status": "failed", "error": {"code": "server_error", "message": "busy"}}),
+                {"type": "error", "message": "busy", "error": {"message": "busy", "type": "server_error"}},
+            ),
+            "the second at which the SDKs raise",
+        ),
+    ),
+)

@@ -1,0 +1,188 @@
+"""One target's answer as it comes: its framing, its events, what they say of it, and what of it goes to the client.
+
+    bytes --framing--> payload --a stream of the client's dialect--> passed on, seen
+                               --a stream of another dialect-------> events, translated
+                               --no stream------------------------> held until its end
+
+Before the first event that means something nothing is given out: until then another target may answer. Decisions only;
+who writes, fails or turns to another target is the exchange.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edgeq.llm import message
+from edgeq.llm.message import Failed, Usage
+from edgeq.wire.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer
+
+if TYPE_CHECKING:
+    from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
+    from edgeq.llm.message import Event
+    from edgeq.llm.passing import PassThrough
+    from edgeq.wire.head import ResponseHead
+
+MAX_ANSWER: Final = 64 * 1024 * 1024
+"""Of a whole answer: embeddings are the largest."""
+MAX_KEPT: Final = 256 * 1024
+"""Of a stream before its first event."""
+_MAX_TRAILERS: Final = 64 * 1024
+
+
+class Incoming:
+    """See above. `begun`: something of the answer itself has come; `stopped`: it has said its last word; `is_done`: its
+    last byte is here."""
+
+    __slots__ = (
+        "_decoder",
+        "_encoder",
+        "_framer",
+        "_kept",
+        "_kind",
+        "_parts",
+        "_passing",
+        "_remaining",
+        "_said_bytes",
+        "_size",
+        "_usage",
+        "begun",
+        "failed",
+        "has_excess",
+        "head",
+        "is_done",
+        "stopped",
+    )
+
+    def __init__(self, head: ResponseHead) -> None:
+        """An answer that is no stream, unless `passes` or `translates` is called."""
+        self.head: ResponseHead = head
+        kind = head.body_kind
+        self._remaining: int = head.content_length if kind == LENGTH else 0
+        self._kind: int = LENGTH if kind == NO_BODY else kind
+        self._framer: ChunkedFramer | None = ChunkedFramer(True, False, _MAX_TRAILERS) if kind == CHUNKED else None
+        self._passing: PassThrough | None = None
+        self._decoder: StreamDecoder | None = None
+        self._encoder: StreamEncoder | None = None
+        self._parts: list[bytes] = []
+        self._size: int = 0
+        self._kept = b""
+        self._said_bytes: int = 0
+        self._usage: Usage = Usage()
+        self.begun: bool = False
+        self.stopped: bool = False
+        self.is_done: bool = False
+        self.failed: Failed | None = None
+        """The target has told an error within its stream."""
+        self.has_excess: bool = False
+        """More has come than belongs to it."""
+
+    def passes(self, passing: PassThrough) -> None:
+        """It is a stream of the client's own dialect."""
+        self._passing = passing
+
+    def translates(self, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
+        """It is a stream of another dialect than the client's."""
+        self._decoder = decoder
+        self._encoder = encoder
+
+    def is_stream(self) -> bool:
+        """Is it one?"""
+        return self._passing is not None or self._decoder is not None
+
+    def is_passed(self) -> bool:
+        """Does the client get the target's own bytes, errors, too?"""
+        return self._passing is not None
+
+    def ends_with_connection(self) -> bool:
+        """Is the end of the connection its end?"""
+        return self._kind == UNTIL_CLOSE
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body. Returns: what goes to the client now; of what is no stream, nothing.
+
+        Raises: Refused for a body that is not well formed; ValueError for too much, or an event that is none.
+        """
+        payload = data
+        if self._kind == LENGTH:
+            remaining = self._remaining
+            size = len(data)
+            if size > remaining:
+                payload = data[:remaining]
+                size = remaining
+                self.has_excess = True
+            self._remaining = remaining - size
+            self.is_done = size == remaining
+        else:
+            framer = self._framer
+            if framer is not None:
+                payload = framer.feed(data)
+                self.is_done = framer.done
+                self.has_excess = len(framer.excess) > 0
+        if not payload:
+            return b""
+        passing = self._passing
+        if passing is not None:
+            out = passing.feed(payload)
+            if passing.begun:
+                self.begun = True
+            self.failed = passing.failed
+            self.stopped = passing.done or passing.finished
+        elif self._decoder is not None:
+            out = self._translated(self._decoder.feed(payload))
+        else:
+            self._parts.append(payload)
+            self._size += len(payload)
+            if self._size > MAX_ANSWER:
+                raise ValueError(f"an answer of more than {MAX_ANSWER} bytes")
+            return b""
+        if self.begun:
+            if self._kept:
+                out = self._kept + out
+                self._kept = b""
+            return out
+        self._kept += out
+        if len(self._kept) > MAX_KEPT:
+            raise ValueError(f"nothing of the answer itself in {MAX_KEPT} bytes")
+        return b""
+
+    def _translated(self, events: list[Event]) -> bytes:
+        """Events in the client's words; what they say of the whole answer is noted."""
+        for event in events:
+            kind = event.kind
+            if kind == message.DELTA:
+                self.begun = True
+                self._said_bytes += len(event.text)
+            elif kind == message.FAILURE:
+                self.failed = Failed(500, event.name or message.INTERNAL, event.text)
+                return b""
+            elif kind == message.START or kind == message.FINISH:
+                if event.usage is not None:
+                    self._usage = event.usage
+                if kind == message.FINISH:
+                    self.begun = True
+                    self.stopped = True
+            elif kind != message.PING:
+                self.begun = True
+        encoder = self._encoder
+        return b"" if encoder is None else encoder.encode(events)
+
+    def rest(self) -> bytes:
+        """What is left to be said of a stream that has come to its end."""
+        out = self._kept
+        self._kept = b""
+        return out if self._encoder is None else out + self._encoder.end()
+
+    def body(self) -> bytes:
+        """All of an answer that is no stream."""
+        parts = self._parts
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def usage(self) -> Usage:
+        """As far as the stream has told it."""
+        passing = self._passing
+        return self._usage if passing is None else passing.usage
+
+    def said_bytes(self) -> int:
+        """Of text that the model has written, for when nobody tells the usage."""
+        passing = self._passing
+        return self._said_bytes if passing is None else passing.output_bytes

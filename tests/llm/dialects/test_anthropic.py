@@ -1,0 +1,223 @@
+"""What only messages of Anthropic need, and what the tables cannot show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeq.llm.dialects import anthropic
+from edgeq.llm.dialects.anthropic_request import version_of
+from edgeq.llm.message import (
+    DELTA,
+    FINISH,
+    PART_START,
+    TEXT,
+    THINKING,
+    TOOL_RESULT,
+    TOOL_USE,
+    Event,
+    Losses,
+    Message,
+    Part,
+    Request,
+    Tool,
+    Unmappable,
+    Usage,
+)
+
+
+def asked(request: Request, losses: Losses | None = None, max_tokens: int = 4096) -> dict[str, Any]:
+    """The body of a request."""
+    made: dict[str, Any] = orjson.loads(anthropic.encode_request(request, losses or Losses(True), max_tokens))
+    return made
+
+
+def says(model: str = "claude-opus-4-6", *messages: Message, **more: Any) -> Request:
+    """A client of chat completions."""
+    return Request(model, [*(messages or [Message("user", [Part(TEXT, "hi")])])], dialect="openai", **more)
+
+
+@pytest.mark.parametrize(
+    ("model", "version"),
+    [
+        ("claude-2.1", (2, 1)),
+        ("claude-3-opus-20240229", (3, 0)),
+        ("claude-3-7-sonnet-20250219", (3, 7)),
+        ("claude-sonnet-4-20250514", (4, 0)),
+        ("anthropic.claude-sonnet-4-5-20250929-v1:0", (4, 5)),
+        ("claude-opus-4-6", (4, 6)),
+        ("claude-opus-4.7", (4, 7)),
+        ("claude-new", (99, 0)),
+    ],
+)
+def test_versions(model: str, version: tuple[int, int]) -> None:
+    """How a model may be told to think goes by its version; dates are none."""
+    assert version_of(model) == version
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "thinking", "config"),
+    [
+        ("claude-sonnet-4-5", "medium", {"type": "enabled", "budget_tokens": 8192}, None),
+        ("claude-sonnet-4-5", "high", {"type": "enabled", "budget_tokens": 10_000}, None),
+        ("claude-opus-4-6", "high", {"type": "adaptive"}, {"effort": "high"}),
+        ("claude-opus-4-6", "xhigh", {"type": "adaptive"}, {"effort": "high"}),
+        ("claude-opus-4-7", "xhigh", {"type": "adaptive"}, {"effort": "xhigh"}),
+        ("claude-opus-4-6", "minimal", {"type": "adaptive"}, {"effort": "low"}),
+        ("claude-sonnet-4-5", "none", None, None),
+    ],
+)
+def test_thinking(model: str, effort: str, thinking: Any, config: Any) -> None:
+    """Older models have a budget, half of what the answer may be at most; newer ones an effort."""
+    made = asked(says(model, effort=effort, max_tokens=20_000))
+    assert made.get("thinking") == thinking
+    assert made.get("output_config") == config
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        says("claude-3-5-sonnet-20241022", effort="high"),
+        says("claude-sonnet-4-5", effort="high", max_tokens=1500),
+        says("claude-sonnet-4-5", effort="low", tools=[Tool("f")], tool_choice="any"),
+        says(
+            "claude-sonnet-4-5",
+            Message("user", [Part(TEXT, "hi")]),
+            Message("assistant", [Part(TOOL_USE, id="c", name="f")]),
+            Message("user", [Part(TOOL_RESULT, id="c")]),
+            effort="low",
+            tools=[Tool("f")],
+        ),
+    ],
+)
+def test_what_may_not_think(request_: Request) -> None:
+    """It answers without, rather than be refused by the provider; and it is told."""
+    losses = Losses(False)
+    assert "thinking" not in asked(request_, losses)
+    assert losses.dropped == ["reasoning_effort"]
+
+
+def test_who_thinks_has_no_temperature() -> None:
+    """These models refuse both together."""
+    losses = Losses(False)
+    made = asked(says("claude-sonnet-4-5", effort="low", temperature=0.5, max_tokens=9000), losses)
+    assert "temperature" not in made
+    assert losses.dropped == ["temperature"]
+
+
+def test_max_tokens_must_be_told() -> None:
+    """The target's, where the client has none."""
+    assert asked(says(), max_tokens=77)["max_tokens"] == 77
+    assert asked(says(max_tokens=5), max_tokens=77)["max_tokens"] == 5
+
+
+def test_large_numbers_stay() -> None:
+    """Arguments are never read as numbers on the way."""
+    call = Part(TOOL_USE, id="c", name="f", arguments='{"id": 123456789012345678901234567890}')
+    messages = [Message("user", [Part(TEXT, "hi")]), Message("assistant", [call])]
+    body = anthropic.encode_request(says("claude-opus-4-6", *messages, tools=[Tool("f")]), Losses(True), 1)
+    assert b'"input":{"id": 123456789012345678901234567890}' in body
+
+
+def test_arguments_cannot_escape() -> None:
+    """What is no JSON object never gets into the body."""
+    call = Part(TOOL_USE, id="c", name="f", arguments='{}},{"type":"text"')
+    with pytest.raises(Unmappable):
+        asked(says("claude-opus-4-6", Message("assistant", [call])))
+
+
+def test_ids_that_it_does_not_take() -> None:
+    """A call and its result have the same, which it takes."""
+    made = asked(
+        says(
+            "claude-opus-4-6",
+            Message("user", [Part(TEXT, "hi")]),
+            Message("assistant", [Part(TOOL_USE, id="functions.f:0", name="f")]),
+            Message("user", [Part(TOOL_RESULT, id="functions.f:0", parts=[Part(TEXT, "1")])]),
+        )
+    )
+    assert made["messages"][1]["content"][0]["id"] == "functions_f_0"
+    assert made["messages"][2]["content"][0]["tool_use_id"] == "functions_f_0"
+
+
+def test_empty_texts_and_blanks_at_the_end() -> None:
+    """It refuses both."""
+    made = asked(
+        says(
+            "claude-opus-4-6",
+            Message("user", [Part(TEXT, ""), Part(TEXT, "hi")]),
+            Message("assistant", [Part(TEXT, "")]),
+            Message("user", [Part(TEXT, "go")]),
+            Message("assistant", [Part(TEXT, "{ \n")]),
+        )
+    )
+    assert [turn["content"] for turn in made["messages"]] == ["hi", "go", "{"]
+
+
+def test_thoughts_stay_with_their_provider() -> None:
+    """Signed ones go back as they came, others do not go at all."""
+    thoughts = [Part(THINKING, "a", data="signed"), Part(THINKING, data="secret", detail="redacted")]
+    foreign = Part(THINKING, "b")
+    turn = Message("assistant", [*thoughts, foreign, Part(TEXT, "hi")])
+    made = asked(says("claude-opus-4-6", Message("user", [Part(TEXT, "hi")]), turn, Message("user", [Part(TEXT, "x")])))
+    assert made["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "a", "signature": "signed"},
+        {"type": "redacted_thinking", "data": "secret"},
+        {"type": "text", "text": "hi"},
+    ]
+
+
+def test_a_client_of_its_own_loses_nothing() -> None:
+    """Blocks, tools and parameters that only this dialect knows are written back."""
+    body = {
+        "model": "m",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": [{"type": "search_result", "source": "s", "title": "t"}]}],
+        "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+        "thinking": {"type": "adaptive"},
+        "output_config": {"effort": "max"},
+        "container": {"id": "c"},
+    }
+    assert asked(anthropic.decode_request(orjson.dumps(body))) == body
+
+
+def test_signatures_in_a_stream() -> None:
+    """There and back: the thought, its signature, and what is only encrypted."""
+    said = [Event(PART_START, 0, THINKING), Event(DELTA, 0, THINKING, "hm"), Event(DELTA, 0, THINKING)]
+    said[2].id = "signed"
+    said += [Event(PART_START, 1, THINKING), Event(DELTA, 1, THINKING)]
+    said[3].name, said[4].id = "redacted", "secret"
+    encoder = anthropic.StreamEncoder("m", True, 1, 1)
+    events = anthropic.StreamDecoder().feed(encoder.encode(said))
+    assert [event.id for event in events if event.kind == DELTA] == ["", "signed", "secret"]
+    assert [event.name for event in events if event.kind == PART_START] == ["", "redacted"]
+
+
+def test_what_keeps_a_client_waiting() -> None:
+    """A comment until the message has begun, then the dialect's own ping."""
+    encoder = anthropic.StreamEncoder("m", True, 1, 1)
+    assert encoder.keepalive().startswith(b":")
+    encoder.encode([Event(PART_START, 0, TEXT)])
+    assert encoder.keepalive().startswith(b"event: ping\n")
+    assert encoder.end() == b""
+
+
+def test_usage_that_nobody_tells() -> None:
+    """The estimate stands, and is not taken back."""
+    encoder = anthropic.StreamEncoder("m", True, 33, 1)
+    finish = Event(FINISH)
+    finish.usage = Usage()
+    out = encoder.encode([Event(PART_START, 0, TEXT), finish])
+    events = anthropic.StreamDecoder().feed(out + encoder.end())
+    assert events[-1].kind == FINISH
+    assert events[-1].usage == Usage(33, 0)
+
+
+def test_a_message_without_its_last_word() -> None:
+    """Whole once it has told why it ended."""
+    decoder = anthropic.StreamDecoder()
+    decoder.feed(b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}\n\n')
+    assert [event.kind for event in decoder.end()] == [FINISH]
+    assert decoder.end() == []

@@ -1,0 +1,200 @@
+"""What only chat completions need, and what the tables cannot show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeq.llm.dialects import openai_chat
+from edgeq.llm.message import (
+    DELTA,
+    DOCUMENT,
+    FAILURE,
+    FINISH,
+    PART_START,
+    PING,
+    STOP_SEQUENCE,
+    TEXT,
+    TOOL_USE,
+    Event,
+    Losses,
+    Message,
+    Part,
+    Request,
+    Unmappable,
+    Usage,
+)
+
+
+def asked(request: Request, losses: Losses | None = None) -> dict[str, Any]:
+    """The body of a request."""
+    made: dict[str, Any] = orjson.loads(openai_chat.encode_request(request, losses or Losses(True), 4096))
+    return made
+
+
+def says(model: str, **more: Any) -> Request:
+    """A client of messages."""
+    return Request(model, [Message("user", [Part(TEXT, "hi")])], dialect="anthropic", **more)
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("gpt-5", "max_completion_tokens"), ("o3", "max_completion_tokens"), ("gpt-oss:20b", "max_tokens")],
+)
+def test_the_limit_of_an_answer(model: str, name: str) -> None:
+    """OpenAI's own models want its new name, older servers know only the other."""
+    made = asked(says(model, max_tokens=5))
+    assert made[name] == 5
+    assert len(made.keys() & {"max_completion_tokens", "max_tokens"}) == 1
+
+
+def test_top_k() -> None:
+    """Servers of one's own know it."""
+    assert asked(says("llama3", top_k=5))["top_k"] == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking_tokens", "effort"),
+    [("gpt-5", 1024, "low"), ("gpt-5", 8192, "medium"), ("qwen3", 20_000, "high"), ("gpt-5", -1, ""), ("gpt-5", 0, "")],
+)
+def test_thinking(model: str, thinking_tokens: int, effort: str) -> None:
+    """As an effort."""
+    assert asked(says(model, thinking_tokens=thinking_tokens)).get("reasoning_effort", "") == effort
+
+
+def test_models_that_never_think() -> None:
+    """They refuse the parameter: it is lost."""
+    losses = Losses(False)
+    assert "reasoning_effort" not in asked(says("gpt-4o", thinking_tokens=5000), losses)
+    assert losses.dropped == ["thinking"]
+
+
+def test_a_client_of_its_own_loses_nothing() -> None:
+    """Parts, tools and parameters that only this dialect knows are written back."""
+    body = {
+        "model": "gpt-5",
+        "messages": [
+            {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]},
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "custom", "custom": {}}]},
+        ],
+        "tools": [{"type": "custom", "custom": {"name": "f"}}],
+        "tool_choice": {"type": "custom", "custom": {"name": "f"}},
+        "verbosity": "low",
+        "prediction": {"type": "content", "content": "x"},
+    }
+    assert asked(openai_chat.decode_request(orjson.dumps(body))) == body
+
+
+def test_audio() -> None:
+    """It is a document of its kind: some providers can hear."""
+    part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    body = {"model": "gpt-5", "messages": [{"role": "user", "content": [part]}]}
+    request = openai_chat.decode_request(orjson.dumps(body))
+    assert request.messages[0].parts == [Part(DOCUMENT, media_type="audio/wav", data="AAAA")]
+    assert asked(request) == body
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [1]}, "messages"),
+        ({"messages": [{"role": "robot"}]}, "messages.role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.tool_call_id"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]},
+            "messages.content.image_url.url",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}]},
+            "messages.content.image_url.url",
+        ),
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"n": "2"}, "n"),
+        ({"stop": [1]}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"tools": [{"type": "function"}]}, "tools.function"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.function.name"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"reasoning_effort": "much"}, "reasoning_effort"),
+    ],
+)
+def test_what_makes_no_sense(more: dict[str, Any], param: str) -> None:
+    """The field is named."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **more}
+    with pytest.raises(Unmappable) as caught:
+        openai_chat.decode_request(orjson.dumps(body))
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+CHUNK = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+
+
+@pytest.mark.parametrize("end", [b"", b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]\n\n"])
+def test_ends_of_streams(end: bytes) -> None:
+    """Some servers leave out the last word, or its empty line: the answer is whole."""
+    decoder = openai_chat.StreamDecoder()
+    events = decoder.feed(CHUNK + end) + decoder.end()
+    assert [event.kind for event in events if event.kind in (FINISH, FAILURE)] == [FINISH]
+    assert decoder.end() == []
+
+
+def test_a_stream_that_stops_without_a_reason() -> None:
+    """[DONE] alone does not make it whole."""
+    decoder = openai_chat.StreamDecoder()
+    events = decoder.feed(CHUNK.replace(b'"stop"', b"null") + b"data: [DONE]\n\n")
+    assert events[-1].kind == FAILURE
+    assert decoder.end() == []
+
+
+def test_which_stop_sequence_it_was() -> None:
+    """vLLM tells it."""
+    decoder = openai_chat.StreamDecoder()
+    finish = decoder.feed(CHUNK.replace(b'"stop"', b'"stop","stop_reason":"END"') + b"data: [DONE]\n\n")[-1]
+    assert (finish.stop, finish.stop_sequence) == (STOP_SEQUENCE, "END")
+
+
+def test_arguments_as_an_object() -> None:
+    """Ollama's habit, whole and streamed."""
+    call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
+    body = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    assert openai_chat.decode_answer(orjson.dumps(body)).parts[0].arguments == '{"a":1}'
+    chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+    events = openai_chat.StreamDecoder().feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
+    assert [event.text for event in events if event.kind == DELTA] == ['{"a":1}']
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_usage_is_told_to_who_asks(wants: bool) -> None:
+    """A chunk of its own, last; and null in all others."""
+    encoder = openai_chat.StreamEncoder("m", wants, 33, 7)
+    finish = Event(FINISH)
+    finish.usage = Usage(5, 2)
+    out = encoder.encode([Event(PART_START, 0, TEXT), Event(DELTA, 0, TEXT, "x"), finish]) + encoder.end()
+    chunks = [orjson.loads(line[6:]) for line in out.split(b"\n\n")[:-2]]
+    assert [chunk.get("usage", "absent") for chunk in chunks[:3]] == ([None] * 3 if wants else ["absent"] * 3)
+    assert [chunk["usage"]["total_tokens"] for chunk in chunks[3:]] == ([7] if wants else [])
+    assert out.endswith(b"data: [DONE]\n\n")
+
+
+def test_pings_and_failures() -> None:
+    """A comment; and an error after which nothing says that all is well."""
+    encoder = openai_chat.StreamEncoder("m", False, 1, 1)
+    assert encoder.encode([Event(PING)]).startswith(b":")
+    failure = Event(FAILURE, text="no")
+    out = encoder.encode([failure]) + encoder.end()
+    assert orjson.loads(out[6:])["error"]["message"] == "no"
+
+
+def test_a_call_without_arguments() -> None:
+    """An SDK gets text that is JSON."""
+    call = Part(TOOL_USE, id="c", name="f")
+    made = asked(Request("m", [Message("assistant", [call])]))
+    assert made["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{}"

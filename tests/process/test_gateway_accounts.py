@@ -1,0 +1,113 @@
+"""Virtual keys before real models: who may ask, what is counted, and budgets that outlive a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from edgeq.cli import admin_client_io
+from tests.support import demo_llm, gateway
+from tests.support.demo_llm import Provider
+from tests.support.gateway import Gateway, Settings, Value
+from tests.support.raw_client import Answer, RawClient
+from tests.support.supervised import TIMEOUT_S, wait_for
+
+_INPUT, _OUTPUT = 100, 10
+"""Tokens of each answer."""
+
+
+class Shop:
+    """A gateway with accounts and one model, which costs a millionth for each token."""
+
+    def __init__(self, edge: Gateway, admin: str) -> None:
+        self.edge = edge
+        self._admin = admin
+
+    def command(self, method: str, path: str, **arguments: str) -> Any:
+        status, _media, text = admin_client_io.send(self._admin, method, f"{path}?{urlencode(arguments)}", TIMEOUT_S)
+        assert status == 200, text
+        return json.loads(text)
+
+    def ask(self, secret: str = "", model: str = "m", stream: bool = False) -> Answer:
+        body = json.dumps({"model": model, "stream": stream, "messages": [{"role": "user", "content": "hello"}]})
+        field = f"Authorization: Bearer {secret}\r\n" if secret else ""
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n{field}Content-Length: {len(body)}\r\n\r\n"
+        with RawClient(self.edge.address) as client:
+            return client.ask((head + body).encode())
+
+    def requests(self) -> int:
+        return sum(one["requests"] for one in self.command("GET", "/v1/usage"))
+
+
+@contextlib.contextmanager
+def shop(directory: Path, provider: Provider) -> Iterator[Shop]:
+    """The same store for all in one directory."""
+    admin = str(directory / "admin.sock")
+    extra: dict[str, Value] = {
+        "server": {"admin": admin},
+        "accounts": {"store": str(directory / "accounts.sqlite"), "flush": 0.05},
+        "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["sk-provider"]}},
+        "model": {
+            name: {
+                "targets": [
+                    {
+                        "provider": "p",
+                        "model": f"mock/input={_INPUT},tokens={_OUTPUT}",
+                        "price": {"input": 1.0, "output": 1.0},
+                    }
+                ]
+            }
+            for name in ("m", "other")
+        },
+        "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {}}],
+    }
+    with gateway.running(provider.port, Settings(extra=extra, workers=2)) as edge:
+        edge.wait_event("serving")
+        yield Shop(edge, admin)
+
+
+def test_keys_open_models(tmp_path: Path) -> None:
+    """Only those that there are, for models that they may use; each refusal has its words."""
+    with demo_llm.running() as provider, shop(tmp_path, provider) as one:
+        made = one.command("POST", "/v1/keys", tenant="acme", team="core", models="m")
+        assert one.ask(made["key"]).status == 200
+        assert one.ask(made["key"], stream=True).status == 200
+        assert one.ask().status == 401
+        assert one.ask(made["key"] + "x").status == 401
+        assert one.ask(made["key"], "other").status in (403, 404)
+        one.command("DELETE", "/v1/keys", id=made["id"])
+        refused = one.ask(made["key"])
+        assert refused.status == 401
+        assert b"revoked" in refused.body
+        wait_for("usage", lambda: one.requests() >= 2)
+        rows = one.command("GET", "/v1/usage", by="tenant,team,key,model")
+        row = next(row for row in rows if row["model"] == "m")
+        assert (row["tenant"], row["team"], row["key"]) == ("acme", "core", made["id"])
+        assert (row["input"], row["output"]) == (2 * _INPUT, 2 * _OUTPUT)
+
+
+def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:
+    """What was spent today is spent for whoever serves next, and not for other tenants."""
+    cost = (_INPUT + _OUTPUT) / 1e6
+    with demo_llm.running() as provider:
+        with shop(tmp_path, provider) as one:
+            secret = one.command("POST", "/v1/keys", tenant="acme")["key"]
+            other = one.command("POST", "/v1/keys", tenant="other")["key"]
+            for _ in range(20):
+                assert one.ask(secret).status == 200
+            one.edge.stop()
+        with shop(tmp_path, provider) as one:
+            assert one.requests() == 20
+            assert one.ask(secret).status == 200
+            one.command("PUT", "/v1/accounts/tenants", tenant="acme", **{"per-day": f"{20 * cost:.6f}"})
+            assert {one.ask(secret).status for _ in range(8)} == {429}
+            assert one.ask(other).status == 200
+            one.edge.stop()
+        with shop(tmp_path, provider) as one:
+            assert {one.ask(secret).status for _ in range(8)} == {429}, "from the first request on"
+            one.command("PUT", "/v1/accounts/tenants", tenant="acme", **{"per-day": "100"})
+            assert one.ask(secret).status == 200
