@@ -68,8 +68,10 @@ def test_one_who_leaves_lets_the_next_go_on() -> None:
     machine = Machine(2, MINUTE)
     machine.ask(1, 2000, 2000, b"a")
     large = machine.ask(2, 2000, 2000, b"a")
+    machine.loop.run(0.01)
     machine.ask(3, 1, 1, b"a", worker=1)
     machine.loop.run(1.0)
+    assert machine.granted == [1]
     machine.gates[0].cancel(large, machine.loop.now)
     machine.gates[0].cancel(large, machine.loop.now)
     machine.loop.run(1.0)
