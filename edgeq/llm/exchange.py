@@ -686,7 +686,7 @@ class ModelExchange(Exchange):
         if status == 101 or status == 204 or status == 304:
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
-        if status < 400:
+        if status < 400 and choice.gate.listens(now):
             heard = hear(answer.raw, time())
             if heard is not None:
                 choice.gate.heard(heard, status, now)
@@ -1141,8 +1141,9 @@ class ModelExchange(Exchange):
         status = self.status
         seconds = now - self.begun_at
         if claim is not None:
-            if self._begun:
-                claim.settle(usage, 0, now)
+            choice = self.choice
+            if self._begun and choice is not None:
+                claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, sent)
         cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)

@@ -215,6 +215,18 @@ def test_what_the_provider_has_left_counts() -> None:
     assert machine.granted == [1, 2]
 
 
+def test_not_every_answer_is_read() -> None:
+    """Of many within a moment one is enough; where nothing is said all are looked at."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    gate.heard(None, 200, machine.loop.now)
+    assert gate.listens(machine.loop.now)
+    gate.heard(Heard(), 200, machine.loop.now)
+    assert not gate.listens(machine.loop.now)
+    machine.loop.run(0.051)
+    assert gate.listens(machine.loop.now)
+
+
 def test_retries_of_clients_wait_behind_first_tries() -> None:
     """Whoever came first."""
     machine = Machine(1, MINUTE)
