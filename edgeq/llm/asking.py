@@ -524,8 +524,9 @@ class ModelRequest(Exchange):
         status = self.status
         seconds = now - self.begun_at
         if claim is not None:
-            if self._begun:
-                claim.settle(usage, 0, now)
+            choice = self.choice
+            if self._begun and choice is not None:
+                claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, sent)
         cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)

@@ -319,7 +319,7 @@ class ModelExchange(ModelRequest):
         if status == 101 or status == 204 or status == 304:
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
-        if status < 400:
+        if status < 400 and choice.gate.listens(now):
             heard = hear(answer.raw, time())
             if heard is not None:
                 choice.gate.heard(heard, status, now)
