@@ -114,6 +114,7 @@ class ModelExchange(Exchange):
         "_head_sent",
         "_incoming",
         "_is_again",
+        "_is_held",
         "_last_at",
         "_left",
         "_order",
@@ -195,6 +196,8 @@ class ModelExchange(Exchange):
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
+        self._is_held: bool = False
+        """Its client has left, and all who follow are behind: the upstream is not read."""
         self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
         """What was answered, where accounts.log_prompts asks for it."""
         self._left: bool = False
@@ -387,13 +390,16 @@ class ModelExchange(Exchange):
         """Who follows is behind: do not read the upstream for now."""
         up = self.up
         if up is not None:
+            self._is_held = True
             up.transport.pause_reading()
+            up.expire_in(NEVER)
 
     def resume_answer(self) -> None:
         share = self._share
         if share is not None and share.seat is not None:
             share.more(monotonic())
         else:
+            self._is_held = False
             super().resume_answer()
 
     # -- what it may cost ---------------------------------------------------------------------------------------------
@@ -742,11 +748,15 @@ class ModelExchange(Exchange):
         if incoming.is_done:
             self._all_came(incoming, now)
             return
+        if self._is_held:
+            return
         if len(data) >= FULL_READ:  # the others have their turn first
             up.transport.pause_reading()
             self.down.shard.call_soon(self._read_on)
-        if not self.down.write_blocked:
+        if not self.down.write_blocked or self._is_wanted():
             up.expire_after(now, self.models.between_s if self._begun else self.models.first_s)
+        else:
+            self.pause_answer()
 
     # -- a stream -----------------------------------------------------------------------------------------------------
 
@@ -806,9 +816,12 @@ class ModelExchange(Exchange):
 
     def _all_came(self, incoming: Incoming, now: float) -> None:
         """The last byte of the target's answer is here."""
+        incoming.ended()
         if not incoming.is_stream():
             self._whole_answer(incoming, now)
         elif incoming.stopped:
+            if incoming.begun and not self._begun:
+                self._begin_stream(now)
             self._end_stream(incoming, now)
         else:
             up = self.up
@@ -1098,24 +1111,47 @@ class ModelExchange(Exchange):
     # -- the client leaves --------------------------------------------------------------------------------------------
 
     def client_gone(self) -> None:
-        drain_s = self.models.drain_s
+        if not self._goes_on("client_gone"):
+            super().client_gone()
+
+    def stalled(self) -> None:
+        if not self._goes_on("client_stalled"):
+            super().stalled()
+
+    def _goes_on(self, reason: str) -> bool:
+        """The client has left. Returns: whether the answer is read on: others wait for it; or what has been paid for is
+        read to its end, for what it says of its usage."""
+        if self.ended or self._left:
+            return False
         now = monotonic()
         share = self._share
-        is_wanted = share is not None and not self.ended and share.go_on_without_client(now)
-        if self.ended or self._left or not (is_wanted or (drain_s and self.up is not None)):
-            super().client_gone()
-            return
-        # Others wait for it; or what has been paid for is read to its end, for what it says of its usage.
-        self._left = True
-        if is_wanted:
+        drain_s = self.models.drain_s
+        if share is not None and share.go_on_without_client(now):
             drain_s = NEVER
-        self.reason = "client_gone"
+        elif not drain_s or self.up is None:
+            return False
+        self._left = True
+        self.reason = reason
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
         self.down = self.down.detach(self)
         up = self.up
         if up is not None:
             up.transport.resume_reading()
+        return True
+
+    def _is_wanted(self) -> bool:
+        """Is the answer read on for others, although this client does not take it? As far as what waits for it is
+        bounded."""
+        share = self._share
+        cache = self.models.cache
+        if share is None or cache is None or not share.is_followed():
+            return False
+        return int(self.down.transport.get_write_buffer_size()) < cache.max_object
+
+    def _read_on(self) -> None:
+        if not self._is_held:
+            super()._read_on()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

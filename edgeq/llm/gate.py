@@ -54,6 +54,8 @@ _LONGEST_PAUSE_S: Final = 3600.0
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
+_FORGET_PAUSE_S: Final = 60.0
+"""Or there has been none for so long."""
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -136,6 +138,7 @@ class TokenGate(Lobby):
         "_pause_s",
         "_retry_after",
         "_serving",
+        "_silent_until",
         "_tags",
         "_virtual",
         "_wheel",
@@ -165,6 +168,9 @@ class TokenGate(Lobby):
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
+        """Of the next 429 that does not say how long."""
+        self._silent_until: float = 0.0
+        """When the pause of the last one of these ends."""
         self._wheel: FineWheel = wheel
         self._alarm: Alarm = Alarm(self.dispatch)
         self._retry_after: RetryAfter = RetryAfter(seed)
@@ -492,10 +498,18 @@ class TokenGate(Lobby):
                 if 0 <= remaining < one.remaining(table, now_ns):
                     one.at_most(table, remaining, now_ns)
         if status == 429:
+            for one in self.meter.allowances:
+                if heard is None or heard.remaining[one.kind] < 0:
+                    one.at_most(table, 0, now_ns)  # or all would rush in when the pause ends
             pause_s = -1.0 if heard is None else heard.pause_s()
             if pause_s < 0:
+                if now < self._silent_until:
+                    return  # one of a volley
+                if now > self._silent_until + _FORGET_PAUSE_S:
+                    self._pause_s = _FIRST_PAUSE_S
                 pause_s = self._pause_s
                 self._pause_s = min(_MOST_PAUSE_S, 2 * pause_s)
+                self._silent_until = now + pause_s
             self.pause(pause_s, now)
         elif status < 400:
             self._pause_s = _FIRST_PAUSE_S

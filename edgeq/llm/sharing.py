@@ -63,6 +63,11 @@ class Share:
             self.flight = None
             flight.finish(good, now)
 
+    def is_followed(self) -> bool:
+        """Do others get what it sends?"""
+        flight = self.flight
+        return flight is not None and len(flight.followers) > 0
+
     def go_on_without_client(self, now: float) -> bool:
         """The leader's client has left. Returns: whether others still want the answer."""
         flight = self.flight
