@@ -657,6 +657,11 @@ class ModelExchange(ModelRequest):
         what = "before its answer" if incoming is None else "within its answer"
         self.fail(reason, up.pool.resource, f"the provider closed the connection {what}")
 
+    def ends_with_fin(self) -> bool:
+        # Who asks for models closes a connection in one piece: it is how all SDKs cancel a stream, and between two
+        # tokens nothing else tells of it.
+        return True
+
     def must_reset(self) -> bool:
         return self._head_sent and self.head.minor == 0
 
