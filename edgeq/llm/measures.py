@@ -72,7 +72,7 @@ FIRST_TOKEN_S: Final[tuple[float, ...]] = (
 )
 PER_TOKEN_S: Final[tuple[float, ...]] = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
-# Of any length, as mypyc has it: it takes one of known length that begins with a float for not set (mypy 1.19).
+# Of any length, as mypyc has it: it takes one of known length that begins with a float for not set (mypy 2.4).
 
 MAX_SERIES: Final = 64
 """Pairs of model and target; the rest is one, OTHER."""
