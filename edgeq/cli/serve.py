@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the quickstart, and those that are stronger than the file."""
     parser.add_argument("--listen", metavar="ADDR", help='where to listen: "127.0.0.1:8080", "[::]:80", "unix:/PATH"')
     parser.add_argument("--upstream", metavar="URL", help="without a file: where requests go, http://HOST:PORT")
-    parser.add_argument("--demo", action="store_true", help="without a file: start a demo upstream and a demo provider, and forward to them")
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="without a file: start a demo upstream and a demo provider, and serve them",
+    )
     parser.add_argument("--workers", metavar="N", type=int, help="worker processes; 0: one per usable core")
     parser.add_argument("--admin", metavar="PATH", help="path of the admin socket")
     parser.add_argument("--pidfile", metavar="FILE", help="write the process id there")

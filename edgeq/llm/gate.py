@@ -56,6 +56,7 @@ _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
+_LISTEN_EVERY_S: Final = 0.05
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -134,6 +135,7 @@ class TokenGate(Lobby):
         "_again",
         "_alarm",
         "_key_pause",
+        "_listen_at",
         "_pause",
         "_pause_s",
         "_retry_after",
@@ -169,6 +171,7 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
+        self._listen_at: float = 0.0
         self._silent_until: float = 0.0
         """When the pause of the last one of these ends."""
         self._wheel: FineWheel = wheel
@@ -477,12 +480,18 @@ class TokenGate(Lobby):
             return "upstream_rate_limit"
         return "upstream_auth" if until_ns & 1 else "upstream_quota"
 
+    def listens(self, now: float) -> bool:
+        """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest here, and
+        says little new within `_LISTEN_EVERY_S`. Refusals always are."""
+        return now >= self._listen_at
+
     def heard(self, heard: Heard | None, status: int, now: float) -> None:
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key. What
         is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too."""
         table = self.meter.books.arrivals
         now_ns = int(now * _NS)
         if heard is not None:
+            self._listen_at = now + _LISTEN_EVERY_S
             meter = self.meter
             changed = False
             for kind in (TOKENS, INPUT, OUTPUT):

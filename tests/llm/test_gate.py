@@ -68,8 +68,10 @@ def test_one_who_leaves_lets_the_next_go_on() -> None:
     machine = Machine(2, MINUTE)
     machine.ask(1, 2000, 2000, b"a")
     large = machine.ask(2, 2000, 2000, b"a")
+    machine.loop.run(0.01)
     machine.ask(3, 1, 1, b"a", worker=1)
     machine.loop.run(1.0)
+    assert machine.granted == [1]
     machine.gates[0].cancel(large, machine.loop.now)
     machine.gates[0].cancel(large, machine.loop.now)
     machine.loop.run(1.0)
@@ -211,6 +213,18 @@ def test_what_the_provider_has_left_counts() -> None:
     assert machine.granted == [1]
     machine.loop.run(0.2)
     assert machine.granted == [1, 2]
+
+
+def test_not_every_answer_is_read() -> None:
+    """Of many within a moment one is enough; where nothing is said all are looked at."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    gate.heard(None, 200, machine.loop.now)
+    assert gate.listens(machine.loop.now)
+    gate.heard(Heard(), 200, machine.loop.now)
+    assert not gate.listens(machine.loop.now)
+    machine.loop.run(0.051)
+    assert gate.listens(machine.loop.now)
 
 
 def test_retries_of_clients_wait_behind_first_tries() -> None:

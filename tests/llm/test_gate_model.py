@@ -52,12 +52,12 @@ class GateModel(RuleBasedStateMachine):
         tenant=st.sampled_from([b"", b"a", b"b", b"c"]),
         input_tokens=st.integers(0, 3000),
         output_tokens=st.integers(0, 1000),
-        copies=st.integers(1, 4),
+        copies=st.integers(1, 6),
     )
     def ask(self, worker: int, tenant: bytes, input_tokens: int, output_tokens: int, copies: int) -> None:
-        """Requests arrive."""
-        for _ in range(copies):
-            self.enter(worker, tenant, input_tokens, output_tokens)
+        """Requests arrive, at one worker after the other."""
+        for copy in range(copies):
+            self.enter(worker + copy, tenant, input_tokens, output_tokens)
 
     def some(self, pick: int, is_in: bool) -> CallbackTicket | None:
         found = [

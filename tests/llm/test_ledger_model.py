@@ -76,15 +76,28 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(
         worker=st.integers(0, MOST_WORKERS - 1),
         subjects=st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=4, unique=True),
-        input_tokens=st.integers(0, 800),
-        output_tokens=st.integers(0, 3000),
+        input_tokens=st.integers(0, 300) | st.just(1500),
+        output_tokens=st.integers(0, 1200) | st.just(9000),
         cost=st.integers(0, 300_000),
+        copies=st.integers(1, 5),
     )
     def ask(
+        self,
+        worker: int,
+        subjects: list[tuple[int, str]],
+        input_tokens: int,
+        output_tokens: int,
+        cost: int,
+        copies: int,
+    ) -> None:
+        """So many want the same, of one worker after the other."""
+        for copy in range(copies):
+            self.ask_once((worker + copy) % len(self.ledgers), subjects, input_tokens, output_tokens, cost)
+
+    def ask_once(
         self, worker: int, subjects: list[tuple[int, str]], input_tokens: int, output_tokens: int, cost: int
     ) -> None:
         """Reserve; a grant is within each limit, a refusal has a cause and changes nothing."""
-        worker %= len(self.ledgers)
         meters = [self.meter(worker, subject) for subject in subjects]
         before = [meter.snapshot(self.now) for meter in meters]
         estimate = Estimate(input_tokens, output_tokens, cost)
@@ -238,5 +251,5 @@ class LedgerModel(RuleBasedStateMachine):
 
 TestLedgerModel = LedgerModel.TestCase
 LedgerModel.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -77,7 +77,7 @@ def work(board: Board, slot: int, seconds: float) -> list[list[float]]:
 
 
 def test_limits_of_the_machine(board: Board) -> None:
-    """Concurrency is passed by three at most, tokens by what the running had reserved too little; all money is there."""
+    """Concurrency is passed by three at most, tokens by what was reserved too little; all money is there."""
     children = [Child(partial(work, board, slot, 1.5)) for slot in range(WORKERS)]
     board.cells(GO, 1)[0] = 1
     done = sorted(one for child in children for one in child.result())

@@ -100,7 +100,7 @@ def configuration(port: int) -> dict[str, Any]:
             # A name with a slash of its own is Gemini's only with all of its path.
             name = f"models/mock/{directives}" if dialect == "gemini" else f"mock/{directives}"
             models[f"{behaviour}-{dialect}"] = {"targets": [{"provider": provider, "model": name}]}
-    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}
+    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1, "keepalive": 0}}
     return {"provider": providers, "model": models, "route": [route]}
 
 

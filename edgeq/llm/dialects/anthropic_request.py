@@ -106,9 +106,9 @@ def _decode_tools(asked: dict[str, Any], request: Request) -> None:
         tool.parameters = object_at(said, "input_schema", "tools.input_schema") or {}
         tool.strict = flag_at(said, "strict", "tools.strict") is True
         tool.cache = said.get("cache_control") is not None
-        for hint in ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"):
-            if said.get(hint):
-                request.extra[f"tools.{hint}"] = said[hint]
+        for word in ("allowed_callers", "defer_loading", "input_examples"):
+            if said.get(word):
+                request.extra[f"tools.{word}"] = said[word]
         request.tools.append(tool)
     choice = object_at(asked, "tool_choice", "tool_choice")
     if choice is None:

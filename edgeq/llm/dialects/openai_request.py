@@ -64,7 +64,7 @@ _READ: Final = frozenset(
 )
 """What has an attribute of its own. top_k is not OpenAI's, but most compatible servers know it by that name."""
 
-_SHARED: Final = frozenset(("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"))
+_SHARED: Final = frozenset(("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "verbosity"))
 """Extras that OpenAI's responses call the same."""
 
 _EFFORTS: Final = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
