@@ -105,10 +105,14 @@ def _fields(table: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...
     return msgspec.structs.fields(table)
 
 
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
 def _walk(path: Path, value: Any, found: list[Leaf], default: Any = msgspec.NODEFAULT) -> None:
     if isinstance(value, msgspec.Struct):
         for field in _fields(type(value)):
-            same = getattr(default, field.name, field.default) if isinstance(default, msgspec.Struct) else field.default
+            same = getattr(default, field.name) if isinstance(default, msgspec.Struct) else _default_of(field)
             _walk((*path, field.encode_name), getattr(value, field.name), found, same)
     elif isinstance(value, dict) and any(isinstance(one, msgspec.Struct) for one in value.values()):
         for name, one in value.items():
