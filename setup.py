@@ -51,6 +51,7 @@ HOT = [
     "edgeq/listener/tcp_info_io.py",
     "edgeq/llm/accounts.py",
     "edgeq/llm/affinity.py",
+    "edgeq/llm/asking.py",
     "edgeq/llm/cache_key.py",
     "edgeq/llm/dialects/*.py",
     "edgeq/llm/estimate.py",

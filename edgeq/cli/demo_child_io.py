@@ -1,4 +1,4 @@
-"""The demo upstream as a child of `edgeq serve --demo`.
+"""The servers that `edgeq serve --demo` forwards to, each a child of its own: a demo upstream, a demo provider.
 
 The parent binds the socket and passes it on, so the port is known and connections wait in its backlog before the child
 has started. The child ends when its standard input does: when the parent closes it, or dies in whatever way. It gets a
@@ -17,8 +17,8 @@ import edgeq
 
 
 @contextmanager
-def started() -> Iterator[str]:
-    """Run the demo upstream on a free loopback port. Yields its URL."""
+def started(*command: str) -> Iterator[str]:
+    """Run `edgeq COMMAND ..`, one that takes --fd, on a free loopback port. Yields its URL."""
     from edgeq import demo_io
     from edgeq.config.address import ListenAddress
 
@@ -27,7 +27,7 @@ def started() -> Iterator[str]:
         # The child must run this very edgeq, wherever it was found.
         home = os.path.dirname(os.path.dirname(os.path.abspath(edgeq.__file__)))
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "edgeq", "demo", "--fd", str(sock.fileno())],
+            [sys.executable, "-P", "-m", "edgeq", *command, "--fd", str(sock.fileno())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             pass_fds=[sock.fileno()],

@@ -18,19 +18,24 @@ EXAMPLES: Final = """\
 examples:
   edgeq serve --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000
   edgeq serve --config /etc/edgeq/edgeq.toml --workers 4
-  edgeq serve --demo                    # with an upstream to try it against
+  edgeq serve --demo                    # with an upstream and a provider of models to try it against
 
 signals: TERM, INT: finish what runs, then stop; HUP: read the configuration again; USR1: reopen the access log
 """
 
 DEMO_LISTEN: Final = "127.0.0.1:8080"
+CHAT: Final = '{"model": "demo", "stream": true, "messages": [{"role": "user", "content": "hello"}]}'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the quickstart, and those that are stronger than the file."""
     parser.add_argument("--listen", metavar="ADDR", help='where to listen: "127.0.0.1:8080", "[::]:80", "unix:/PATH"')
     parser.add_argument("--upstream", metavar="URL", help="without a file: where requests go, http://HOST:PORT")
-    parser.add_argument("--demo", action="store_true", help="without a file: start a demo upstream and forward to it")
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="without a file: start a demo upstream and a demo provider, and serve them",
+    )
     parser.add_argument("--workers", metavar="N", type=int, help="worker processes; 0: one per usable core")
     parser.add_argument("--admin", metavar="PATH", help="path of the admin socket")
     parser.add_argument("--pidfile", metavar="FILE", help="write the process id there")
@@ -76,25 +81,36 @@ def _reader(args: argparse.Namespace) -> Callable[[], Document]:
 
 def _run_demo(args: argparse.Namespace) -> int:
     from edgeq.cli import demo_child_io
+    from edgeq.cli.demo_config import BEHAVIOUR, demo_config
     from edgeq.config import load
     from edgeq.config.address import parse_listen
 
     if args.upstream is not None or args.config is not None:
         raise UsageError("--demo brings its own upstream: say neither --upstream nor --config")
     listen = args.listen or DEMO_LISTEN
-    with demo_child_io.started() as url:
+    overrides = load.Overrides(listen, args.workers, args.admin)
+    with (
+        demo_child_io.started("demo") as url,
+        demo_child_io.started("demo-llm", "--behave", BEHAVIOUR) as provider_url,
+    ):
 
         def read() -> Document:
-            return load.quickstart(listen, url, args.workers or 0, args.admin or "")
+            return load.read_text(demo_config(url, provider_url), "the demo's configuration", overrides)
 
         read().build()  # or what is wrong with `listen` would be no message
         where = parse_listen(listen)
         host = f"[{where.host}]" if where.family == "ipv6" else where.host
-        curl = f"--unix-socket {where.path} http://demo/" if where.path else f"http://{host}:{where.port}/"
+        curl = f"--unix-socket {where.path} http://demo" if where.path else f"http://{host}:{where.port}"
 
         def serving() -> None:
-            top = f"\n  edgeq top --admin {args.admin}" if args.admin else ""
-            print(f"demo upstream at {url}; now try:\n  curl -i {curl}{top}", file=sys.stderr, flush=True)
+            lines = [
+                f"demo upstream at {url}, demo provider of models at {provider_url}; now try:",
+                f"  curl -i {curl}/",
+                f"  curl -iN {curl}/v1/chat/completions -d '{CHAT}'",
+            ]
+            if args.admin:
+                lines.append(f"  edgeq top --admin {args.admin}")
+            print("\n".join(lines), file=sys.stderr, flush=True)
 
         return _serve(read, args.pidfile, serving)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
 from edgeq.config.schema import Config, Eject, Provider, Upstream
 from edgeq.config.schema_llm import ProviderKey
 
@@ -56,7 +58,8 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
                 host="upstream",
                 engine=provider.engine,
                 limit=provider.limit,
-                queue=provider.queue,
+                # Who has waited for tokens is not to be refused for want of a place a second later.
+                queue=provider.queue if provider.queue.timeout else replace(provider.queue, timeout=provider.wait),
                 timeouts=provider.timeouts,
                 pool=provider.pool,
                 breaker=provider.breaker,

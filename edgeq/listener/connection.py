@@ -227,8 +227,8 @@ class Downstream(Timed):
         if self.state == TUNNEL:
             exchange.client_half_closed()
             return True
-        if not exchange.request_done:
-            self.exchange = None  # a cut request
+        if not exchange.request_done or exchange.ends_with_fin():
+            self.exchange = None  # a cut request, or one whose client wants no more
             exchange.client_gone()
             self.cut(exchange.must_reset())
             return False

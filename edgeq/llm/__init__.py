@@ -5,6 +5,9 @@ like any other request, and its answer is put back into the words of whoever ask
 
     dialects/    bytes of a dialect <-> message.py, whole and streamed; pairs of equal dialects are never taken apart
     message.py   a request, an answer and a stream's events in no dialect
+    sse.py       server-sent events from bytes cut anywhere
+    requested.py, passing.py, shapes.py   what is looked at in requests and answers of equal dialects
+    conformance/ what becomes of each field and event: docs/llm-dialects.md
 
 What it will use is reserved before it is sent, and corrected after it:
 

@@ -54,7 +54,8 @@ class Party(Protocol):
         """As leader who has left: nobody wants the upstream's answer any more. Also from within `Flight.add`."""
 
     def resume(self) -> None:
-        """As leader who has left, after `Flight.add` has returned False: read on."""
+        """As leader: read on, although the own client is slow, because somebody follows now; or after it has left, when
+        those who follow have caught up (`Flight.add` has returned False)."""
 
 
 class Seat:
@@ -146,6 +147,8 @@ class Flight:
             return None
         seat = Seat(self, party)
         self.followers[seat] = None
+        if self.is_led and len(self.followers) == 1:
+            self.leader.resume()
         return seat
 
     def take(self, seat: Seat) -> bytes:

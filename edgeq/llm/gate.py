@@ -54,6 +54,9 @@ _LONGEST_PAUSE_S: Final = 3600.0
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
+_FORGET_PAUSE_S: Final = 60.0
+"""Or there has been none for so long."""
+_LISTEN_EVERY_S: Final = 0.05
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -132,10 +135,12 @@ class TokenGate(Lobby):
         "_again",
         "_alarm",
         "_key_pause",
+        "_listen_at",
         "_pause",
         "_pause_s",
         "_retry_after",
         "_serving",
+        "_silent_until",
         "_tags",
         "_virtual",
         "_wheel",
@@ -165,6 +170,10 @@ class TokenGate(Lobby):
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
+        """Of the next 429 that does not say how long."""
+        self._listen_at: float = 0.0
+        self._silent_until: float = 0.0
+        """When the pause of the last one of these ends."""
         self._wheel: FineWheel = wheel
         self._alarm: Alarm = Alarm(self.dispatch)
         self._retry_after: RetryAfter = RetryAfter(seed)
@@ -471,12 +480,18 @@ class TokenGate(Lobby):
             return "upstream_rate_limit"
         return "upstream_auth" if until_ns & 1 else "upstream_quota"
 
+    def listens(self, now: float) -> bool:
+        """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest here, and
+        says little new within `_LISTEN_EVERY_S`. Refusals always are."""
+        return now >= self._listen_at
+
     def heard(self, heard: Heard | None, status: int, now: float) -> None:
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key. What
         is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too."""
         table = self.meter.books.arrivals
         now_ns = int(now * _NS)
         if heard is not None:
+            self._listen_at = now + _LISTEN_EVERY_S
             meter = self.meter
             changed = False
             for kind in (TOKENS, INPUT, OUTPUT):
@@ -492,10 +507,18 @@ class TokenGate(Lobby):
                 if 0 <= remaining < one.remaining(table, now_ns):
                     one.at_most(table, remaining, now_ns)
         if status == 429:
+            for one in self.meter.allowances:
+                if heard is None or heard.remaining[one.kind] < 0:
+                    one.at_most(table, 0, now_ns)  # or all would rush in when the pause ends
             pause_s = -1.0 if heard is None else heard.pause_s()
             if pause_s < 0:
+                if now < self._silent_until:
+                    return  # one of a volley
+                if now > self._silent_until + _FORGET_PAUSE_S:
+                    self._pause_s = _FIRST_PAUSE_S
                 pause_s = self._pause_s
                 self._pause_s = min(_MOST_PAUSE_S, 2 * pause_s)
+                self._silent_until = now + pause_s
             self.pause(pause_s, now)
         elif status < 400:
             self._pause_s = _FIRST_PAUSE_S

@@ -166,6 +166,17 @@ class Incoming:
         encoder = self._encoder
         return b"" if encoder is None else encoder.encode(events)
 
+    def ended(self) -> None:
+        """Its last byte is here. Some dialects have no last word (Gemini), and some servers leave theirs out: that all
+        has been said is known only now."""
+        passing = self._passing
+        if passing is not None:
+            self._kept += passing.rest()
+            self.begun = passing.begun
+            self.stopped = passing.done or passing.finished
+        elif self._decoder is not None and not self.stopped:
+            self._kept += self._translated(self._decoder.end())
+
     def rest(self) -> bytes:
         """What is left to be said of a stream that has come to its end."""
         out = self._kept

@@ -189,13 +189,13 @@ class Meter:
     __slots__ = (
         "_day_key",
         "_entry",
-        "_hash",
         "_month_key",
         "allowances",
         "books",
         "concurrent",
         "day_micro",
         "in_flight",
+        "key",
         "kind",
         "limits",
         "month_micro",
@@ -213,7 +213,7 @@ class Meter:
         self.name = name
         self.resource = f"{KINDS[kind]}/{name}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
         self.books: Books = books
-        self._hash: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
+        self.key: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
         self._day_key: int = key_hash(b"llm day", KINDS[kind].encode(), name.encode())
         self._month_key: int = key_hash(b"llm month", KINDS[kind].encode(), name.encode())
         self._entry: Entry | None = None
@@ -262,7 +262,7 @@ class Meter:
 
     def _new_allowance(self, kind: int, count: int) -> Allowance:
         headroom_ns = _HEADROOM_NS if self.kind == TARGET else 0
-        made = Allowance(kind, (self._hash ^ (kind + 1)) or 1, count, headroom_ns)
+        made = Allowance(kind, (self.key ^ (kind + 1)) or 1, count, headroom_ns)
         self.allowances.append(made)
         return made
 
@@ -284,7 +284,7 @@ class Meter:
 
     def _open(self) -> None:
         if self._entry is None:
-            self._entry = Entry(self.books.own, self.books.others, self._hash, METER_CELLS - 2)
+            self._entry = Entry(self.books.own, self.books.others, self.key, METER_CELLS - 2)
             self._show(self._entry)
 
     def close(self) -> None:

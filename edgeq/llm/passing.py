@@ -31,6 +31,11 @@ _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
 _ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
 
+# What the last event has left open, if it ended with a CR: an LF that follows belongs to it.
+_NOTHING: Final = 0
+_PASSED: Final = 1
+_STRIPPED: Final = 2
+
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
 
@@ -84,6 +89,7 @@ class PassThrough:
 
     __slots__ = (
         "_after",
+        "_after_cr",
         "_before",
         "_held",
         "_held_bytes",
@@ -121,12 +127,15 @@ class PassThrough:
         """Of the last event that was nothing but more text: what stood before the text."""
         self._after: bytes = b""
         """And what stood after it, from its quote to the empty line."""
+        self._after_cr: int = _NOTHING
 
     def feed(self, data: bytes) -> bytes:
         """More of the stream. Returns: the events that are complete now, as they came; the rest is held.
 
         Raises: ValueError if one event is longer than is taken.
         """
+        if self._after_cr and data:
+            return self._feed_after_cr(data)
         if self._held:
             self._held.append(data)
             # An event that comes in many pieces is looked at once it may be complete, not at each piece.
@@ -165,15 +174,41 @@ class PassThrough:
         return True
 
     def _feed_lines(self, data: bytes) -> bytes:
-        """The same for lines that end with CR, or CRLF, which nobody is known to send."""
+        """The same for lines that end with CR, or CRLF, which hardly anybody sends."""
         passed: list[bytes] = []
         start = 0
+        is_passed = False
         for match in _END.finditer(data):
             event = data[start : match.end()]
-            if self._see(event):
+            is_passed = self._see(event)
+            if is_passed:
                 passed.append(event)
             start = match.end()
+        if start == len(data) and data.endswith(b"\r"):
+            self._after_cr = _PASSED if is_passed else _STRIPPED
         return self._pass(data, start, passed)
+
+    def _feed_after_cr(self, data: bytes) -> bytes:
+        """The same where an LF may belong to the event before."""
+        is_passed = self._after_cr == _PASSED
+        self._after_cr = _NOTHING
+        if not data.startswith(b"\n"):
+            return self.feed(data)
+        out = self.feed(data[1:])
+        return b"\n" + out if is_passed else out
+
+    def rest(self) -> bytes:
+        """The connection has ended. Returns: the last event, if only the empty line after it was missing, with one."""
+        held = b"".join(self._held)
+        self._held = []
+        self._held_bytes = 0
+        reader = EventReader()
+        reader.feed(held)
+        for event in reader.rest():
+            if event.data == b"[DONE]" or _is_json(event.data):
+                whole = held.rstrip(b"\r\n") + b"\n\n"
+                return whole if self._see(whole) else b""
+        return b""
 
     def _pass(self, data: bytes, start: int, passed: list[bytes]) -> bytes:
         if start < len(data):
@@ -306,6 +341,15 @@ class PassThrough:
             if start >= 0:
                 self._count(event, start + len(key), True)
                 return
+
+
+def _is_json(data: bytes) -> bool:
+    """It was not cut."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _is_null(event: bytes, at: int) -> bool:

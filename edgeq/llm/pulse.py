@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgeq.worker.wheel import Timed
 
 if TYPE_CHECKING:
-    from edgeq.llm.exchange import ModelExchange
+    from edgeq.llm.asking import ModelRequest
 
 COMMENT = b": waiting\n\n"
 """Legal in every dialect: both official SDKs skip lines that begin with a colon."""
@@ -18,9 +18,9 @@ class Pulse(Timed):
 
     __slots__ = ("exchange",)
 
-    def __init__(self, exchange: ModelExchange) -> None:
+    def __init__(self, exchange: ModelRequest) -> None:
         super().__init__()
-        self.exchange: ModelExchange | None = exchange
+        self.exchange: ModelRequest | None = exchange
 
     def on_expire(self, now: float) -> None:
         exchange = self.exchange

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgeq.llm.exchange import ModelExchange
+    from edgeq.llm.asking import ModelRequest
     from edgeq.llm.flight import Flight, Seat
     from edgeq.llm.prompt_cache import PromptCache
 
@@ -25,8 +25,8 @@ class Share:
 
     __slots__ = ("_parts", "exchange", "flight", "seat")
 
-    def __init__(self, exchange: ModelExchange) -> None:
-        self.exchange: ModelExchange = exchange
+    def __init__(self, exchange: ModelRequest) -> None:
+        self.exchange: ModelRequest = exchange
         self.flight: Flight | None = None
         """The one that it leads."""
         self.seat: Seat | None = None
@@ -62,6 +62,11 @@ class Share:
         if flight is not None:
             self.flight = None
             flight.finish(good, now)
+
+    def is_followed(self) -> bool:
+        """Do others get what it sends?"""
+        flight = self.flight
+        return flight is not None and len(flight.followers) > 0
 
     def go_on_without_client(self, now: float) -> bool:
         """The leader's client has left. Returns: whether others still want the answer."""

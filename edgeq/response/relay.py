@@ -996,6 +996,10 @@ class Exchange(Attempt):
             when = "before it came here"
         self.fail("deadline_expired", route.resource if route is not None else "", f"its time ran out {when}")
 
+    def ends_with_fin(self) -> bool:
+        """Does a FIN after a whole request mean that the client leaves? It may be a half-close (RFC 9112 9.6)."""
+        return False
+
     def must_reset(self) -> bool:
         """Would a FIN now look like the end of the answer to the client?"""
         kind = self._answer_kind

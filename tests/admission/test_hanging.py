@@ -96,9 +96,9 @@ class Simulation:
 
     def _worked(self, end: Callable[[], None]) -> None:
         self._busy -= 1
-        end()
-        if self._inside:
+        if self._inside:  # before whoever is let in for the one that ends here
             self._work(self._inside.popleft())
+        end()
 
     def p99_s(self, begin: float, end: float) -> float:
         """Of the healthy ones that came in this time."""

@@ -7,11 +7,9 @@ took, and the rate is compared with the same attempts in one process.
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import random
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,47 +24,15 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import read
 from edgeq.board.resources import ResourceCells, Resources
 from edgeq.worker.wheel import NEVER
+from tests.support.forked import TIMEOUT_S, Child
 
 WORKERS = 4
 LIMIT = 3
 API = "upstream/api"
 SERVICE_S = 0.002
 TICK_S = 0.05
-TIMEOUT_S = 60.0
-"""Until a child that hangs fails the test."""
 GO = 60
 """A cell of the header that nothing else uses: 0 until all may begin; then how many must be done before any leaves."""
-
-
-class Child:
-    """A forked process that runs `play` and sends its result as JSON."""
-
-    def __init__(self, play: Callable[[], Any]) -> None:
-        self.result_fd, theirs = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            code = 1
-            try:
-                signal.alarm(int(TIMEOUT_S))
-                payload = json.dumps(play()).encode()
-                with os.fdopen(theirs, "wb") as out:
-                    out.write(payload)
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(theirs)
-
-    def result(self) -> Any:
-        with os.fdopen(self.result_fd, "rb") as source:
-            data = source.read()
-        _, status = os.waitpid(self.pid, 0)
-        assert status == 0
-        return json.loads(data)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        os.close(self.result_fd)
 
 
 @pytest.fixture

@@ -222,16 +222,19 @@ class TestServe:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        """--demo starts an upstream that answers while edgeq serves, and is gone afterwards."""
+        """--demo starts an upstream and a provider that answer while edgeq serves, and are gone afterwards."""
         answers: list[bytes] = []
+        addresses: list[tuple[str, int]] = []
 
         def ask(read: Callable[[], Document], pidfile: str | None, serving: Callable[[], None]) -> int:
             config = read().build()
-            host, port = next(iter(config.upstream["default"].weights())).removeprefix("http://").split(":")
-            connection = http.client.HTTPConnection(host, int(port), timeout=60)
-            connection.request("GET", "/")
-            answers.append(connection.getresponse().read())
-            connection.close()
+            for name, path in (("default", "/"), ("steady", "/v1/models")):
+                host, port = next(iter(config.upstream[name].weights())).removeprefix("http://").split(":")
+                connection = http.client.HTTPConnection(host, int(port), timeout=60)
+                connection.request("GET", path)
+                answers.append(connection.getresponse().read())
+                connection.close()
+                addresses.append((host, int(port)))
             assert capsys.readouterr().err == ""
             serving()
             return 0
@@ -239,7 +242,13 @@ class TestServe:
         monkeypatch.setattr(serve, "_serve", ask)
         assert main(["serve", "--demo", "--listen", "127.0.0.1:18080"]) == 0
         assert answers[0].startswith(b"GET / HTTP/1.1\n")
-        assert "curl -i http://127.0.0.1:18080/" in capsys.readouterr().err
+        assert b'"demo"' in answers[1]
+        said = capsys.readouterr().err
+        assert "curl -i http://127.0.0.1:18080/\n" in said
+        assert "curl -iN http://127.0.0.1:18080/v1/chat/completions -d" in said
+        for address in addresses:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address, timeout=60)
 
     def test_demo_whose_port_is_taken(self, tmp_path: Path) -> None:
         """Nobody is invited to ask it, and it is said once what is wrong."""

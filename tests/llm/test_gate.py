@@ -68,8 +68,10 @@ def test_one_who_leaves_lets_the_next_go_on() -> None:
     machine = Machine(2, MINUTE)
     machine.ask(1, 2000, 2000, b"a")
     large = machine.ask(2, 2000, 2000, b"a")
+    machine.loop.run(0.01)
     machine.ask(3, 1, 1, b"a", worker=1)
     machine.loop.run(1.0)
+    assert machine.granted == [1]
     machine.gates[0].cancel(large, machine.loop.now)
     machine.gates[0].cancel(large, machine.loop.now)
     machine.loop.run(1.0)
@@ -121,6 +123,20 @@ def test_a_429_pauses_all_workers() -> None:
     assert sorted(machine.granted) == [1, 2]
 
 
+def test_after_a_429_not_all_rush_in() -> None:
+    """What the provider has left then is what has come since, not what we thought was left."""
+    machine = Machine(1, MINUTE)
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    for number in range(10):
+        machine.ask(number, 100, 0)
+    machine.loop.run(3.1)
+    assert len(machine.granted) == 2
+    machine.loop.run(4.0)
+    assert len(machine.granted) == 6
+
+
 def test_a_pause_longer_than_one_may_wait_refuses() -> None:
     """Who waits and who comes; honestly, and other targets may do."""
     machine = Machine(1, MINUTE, max_wait_s=5.0)
@@ -156,9 +172,25 @@ def test_429s_that_say_nothing_pause_for_longer_each_time() -> None:
     for _ in range(7):
         gate.heard(None, 429, machine.loop.now)
         seen.append(gate.pause_s(machine.loop.now))
-        machine.loop.run(60.0)
+        machine.loop.run(seen[-1] + 1.0)
     assert seen == pytest.approx([1, 2, 4, 8, 16, 30, 30])
     gate.heard(None, 200, machine.loop.now)
+    gate.heard(None, 429, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(1.0)
+
+
+def test_a_volley_of_429s_is_one_pause() -> None:
+    """Those that were on their way together say the same thing; a long time without any begins anew."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    for _ in range(10):
+        gate.heard(None, 429, machine.loop.now)
+        machine.loop.run(0.01)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(0.9)
+    machine.loop.run(1.0)
+    gate.heard(None, 429, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(2.0)
+    machine.loop.run(300.0)
     gate.heard(None, 429, machine.loop.now)
     assert gate.pause_s(machine.loop.now) == pytest.approx(1.0)
 
@@ -181,6 +213,18 @@ def test_what_the_provider_has_left_counts() -> None:
     assert machine.granted == [1]
     machine.loop.run(0.2)
     assert machine.granted == [1, 2]
+
+
+def test_not_every_answer_is_read() -> None:
+    """Of many within a moment one is enough; where nothing is said all are looked at."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    gate.heard(None, 200, machine.loop.now)
+    assert gate.listens(machine.loop.now)
+    gate.heard(Heard(), 200, machine.loop.now)
+    assert not gate.listens(machine.loop.now)
+    machine.loop.run(0.051)
+    assert gate.listens(machine.loop.now)
 
 
 def test_retries_of_clients_wait_behind_first_tries() -> None:

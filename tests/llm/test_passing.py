@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeq.llm.dialects.table import DIALECTS
@@ -68,6 +68,8 @@ LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 @given(CUTS, LINE_ENDS, st.booleans())
+@example([-2], b"\r\n", False)
+@example([-19], b"\r\n", True)
 def test_an_openai_stream(cuts: list[int], line_end: bytes, strips: bool) -> None:
     """Every byte arrives but for the chunk of usage, if the client has not asked for it; and all is seen."""
     passing = PassThrough("openai", strips)
@@ -221,3 +223,26 @@ def test_chunks_that_differ_only_in_their_text(dialect: str, texts: list[str]) -
     assert passing.failed is None
     passing.feed(b'event: error\ndata: {"type":"error","error":{"message":"late"}}\n\n')
     assert passing.failed is not None
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_a_last_word_without_its_empty_line(dialect: str, missing: int) -> None:
+    """Some servers leave it out: the client gets it, and knows that all is said."""
+    stream = b"".join(OPENAI if dialect == "openai" else ANTHROPIC)
+    passing = PassThrough(dialect, False)
+    passed = passing.feed(stream[:-missing])
+    before = passing.done
+    assert passed + passing.rest() == stream
+    assert (before, passing.done) == (False, True)
+    assert passing.rest() == b""
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_an_event_that_was_cut(dialect: str) -> None:
+    """It is not passed on as if it were whole."""
+    stream = b"".join((OPENAI if dialect == "openai" else ANTHROPIC)[:4])
+    passing = PassThrough(dialect, False)
+    passing.feed(stream[:-6])
+    assert passing.rest() == b""
+    assert not passing.done

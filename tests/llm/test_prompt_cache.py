@@ -305,6 +305,15 @@ def test_late_in_a_long_answer_nobody_joins() -> None:
 # -- who leaves, what fails -------------------------------------------------------------------------------------------
 
 
+def test_a_leader_with_a_slow_client_reads_on_for_others() -> None:
+    """It is told once, with the first of them."""
+    cache = cache_of()
+    leader, _ = lead(cache)
+    join(cache)
+    join(cache)
+    assert leader.told == ["resume"]
+
+
 def test_a_leader_leaves_and_the_flight_goes_on() -> None:
     """Its upstream is not cancelled as long as there is a follower, and the answer is stored."""
     cache = cache_of()
@@ -321,7 +330,7 @@ def test_a_leader_leaves_and_the_flight_goes_on() -> None:
     found = cache.look(b"k", 0.0)
     assert found is not None
     assert found.body == b"12"
-    assert leader.told == []
+    assert leader.told == ["resume"]
 
 
 def test_after_the_leader_the_last_follower_leaves() -> None:
@@ -333,9 +342,9 @@ def test_after_the_leader_the_last_follower_leaves() -> None:
     flight.add(b"1", 0.0)
     assert flight.leave(0.0)
     one.go()
-    assert leader.told == []
+    assert leader.told == ["resume"]
     two.go()
-    assert leader.told == ["unwanted"]
+    assert leader.told == ["resume", "unwanted"]
     assert flight.ended
     assert cache.snapshot() == {**cache.snapshot(), "bytes": 0, "flights": 0}
 
@@ -357,7 +366,7 @@ def test_who_leaves_while_it_is_told() -> None:
     flight.begin(200, b"text/event-stream")
     assert flight.leave(0.0)
     flight.add(b"1", 0.0)
-    assert leader.told == ["unwanted"]
+    assert leader.told == ["resume", "unwanted"]
     assert cache.size_bytes == 0
 
 
@@ -371,7 +380,7 @@ def test_without_a_leader_the_fastest_follower_paces() -> None:
     assert flight.leave(0.0)
     assert not flight.add(b"y", 0.0)
     slow.pull(1)
-    assert leader.told == ["resume"]
+    assert leader.told == ["resume", "resume"]
     slow.pull()
     assert flight.add(b"z", 0.0)
 

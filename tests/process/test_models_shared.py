@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import select
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support import gateway
+from tests.support import gateway, kernel
 from tests.support.gateway import Gateway, Settings, Value
 from tests.support.raw_client import Answer, Asked, RawClient
 from tests.support.scripted_upstream import ScriptedUpstream, UpstreamConnection, upstream
@@ -123,6 +125,76 @@ def test_the_leader_leaves() -> None:
         assert len(provider.requests) == 1
 
 
+BIG = event("x" * 60_000)
+ROOM: dict[str, Value] = {"max_object": "16MiB", "max_bytes": "128MiB"}
+
+
+def test_a_leader_that_does_not_read_holds_nobody() -> None:
+    """Who follows gets all; and when the leader is given up, goes on."""
+    go_on = threading.Event()
+
+    def big(connection: UpstreamConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(HEAD + chunked(FIRST))
+            assert go_on.wait(60)
+            go_on.clear()
+            for _ in range(160):
+                connection.send(chunked(BIG))
+            assert go_on.wait(60)
+            connection.send(chunked(LAST) + b"0\r\n\r\n")
+
+    with upstream(big) as provider:
+        settings = config(provider.url, cache=ROOM)
+        with gateway.running(provider.port, dataclasses.replace(settings, write_s=1)) as edge:
+            leader = RawClient(edge.address, receive_buffer_bytes=4096)
+            leader.send(request())
+            while FIRST not in leader.received:
+                assert leader.read_some()
+            follower = begin(edge)
+            go_on.set()
+            while follower.received.count(BIG) < 160:
+                assert follower.read_some(30)
+            poller = select.poll()
+            poller.register(leader.socket, select.POLLRDHUP)
+            wait_for("the leader is given up", lambda: bool(poller.poll(0)))
+            go_on.set()
+            leader.close()
+            assert rest(follower).body == FIRST + BIG * 160 + LAST
+            assert len(provider.requests) == 1
+
+
+def test_who_follows_alone_paces() -> None:
+    """Without the leader's client the provider is read no faster than that: what is not taken stays there."""
+    sent = threading.Event()
+
+    def huge(connection: UpstreamConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(HEAD + chunked(FIRST))
+            assert sent.wait(60)
+            for _ in range(1600):
+                connection.send(chunked(BIG))
+            connection.send(chunked(LAST) + b"0\r\n\r\n")
+
+    with upstream(huge) as provider, gateway.running(provider.port, config(provider.url, cache={})) as edge:
+        leader = begin(edge)
+        with RawClient(edge.address, receive_buffer_bytes=4096) as follower:
+            follower.send(request())
+            while FIRST not in follower.received:
+                assert follower.read_some()
+            leader.reset()
+            sent.set()
+            counts = [-1]
+            while provider.sent_bytes != counts[-1]:  # stuck: nothing has moved for half a second
+                counts.append(provider.sent_bytes)
+                kernel.select_pause(0.5)
+            assert 0 < counts[-1] < 50_000_000
+            size = 0
+            while not follower.received.endswith(b"0\r\n\r\n"):
+                size += len(follower.read_some(30))
+                del follower.received[:-100]
+            assert size > 96_000_000
+
+
 def test_all_leave() -> None:
     """Then the provider's connection is closed, and the next one asks anew."""
     model = Model()
@@ -203,3 +275,17 @@ def test_prompts_that_begin_alike_go_to_one_endpoint(size: int, affine: bool) ->
                 assert client.ask(request(False, "x" * size + str(number)), b"POST").status == 200
         assert len(one.requests) + len(other.requests) == 30
         assert (0 in (len(one.requests), len(other.requests))) == affine
+
+
+@pytest.mark.parametrize(("size", "affine"), [(9000, True), (1000, False)])
+def test_prompts_that_begin_alike_go_by_one_key(size: int, affine: bool) -> None:
+    """Each key is an account of its own, with caches of its own; others than the first one serve, too."""
+    settings = config("http://127.0.0.1:1")
+    with upstream(whole) as provider:
+        extra = {**settings.extra, "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["k1", "k2"]}}}
+        with gateway.running(provider.port, Settings(extra=extra)) as edge:
+            for number in range(30):
+                with RawClient(edge.address) as client:
+                    assert client.ask(request(False, "x" * size + str(number)), b"POST").status == 200
+        keys = {one.get(b"authorization") for one in provider.requests}
+        assert len(keys) == (1 if affine else 2)

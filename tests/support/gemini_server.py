@@ -40,6 +40,10 @@ def read_request(body: bytes) -> Request:
     request.top_k = config.get("topK")
     request.stop = config.get("stopSequences", [])
     request.seed = config.get("seed")
+    if "responseMimeType" in config:
+        request.response_format = "schema" if "responseJsonSchema" in config else "json"
+        request.schema = config.get("responseJsonSchema")
+        request.schema_strict = request.schema is not None
     for tools in asked.get("tools", []):
         for tool in tools["functionDeclarations"]:
             parameters = tool.get("parametersJsonSchema", {})
@@ -55,6 +59,8 @@ def _read_part(part: dict[str, Any]) -> Part:
         return Part(TEXT, part["text"])
     if "inlineData" in part:
         return Part(IMAGE, media_type=part["inlineData"]["mimeType"], data=part["inlineData"]["data"])
+    if "fileData" in part:
+        return Part(IMAGE, url=part["fileData"]["fileUri"])
     if "functionCall" in part:
         call = part["functionCall"]
         return Part(TOOL_USE, id=call["id"], name=call["name"], arguments=orjson.dumps(call["args"]).decode())

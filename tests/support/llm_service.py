@@ -6,7 +6,7 @@ Tests are the same for all: they say how the provider shall behave by a name of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -100,23 +100,21 @@ def configuration(port: int) -> dict[str, Any]:
             # A name with a slash of its own is Gemini's only with all of its path.
             name = f"models/mock/{directives}" if dialect == "gemini" else f"mock/{directives}"
             models[f"{behaviour}-{dialect}"] = {"targets": [{"provider": provider, "model": name}]}
-    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1}}
+    route = {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"attempts": 1, "keepalive": 0}}
     return {"provider": providers, "model": models, "route": [route]}
 
 
 @contextlib.contextmanager
-def services(extra: Mapping[str, Any] | None = None) -> Iterator[dict[str, Service]]:
-    """By upstream: DIRECT and each dialect; one provider and one gateway for all of them."""
+def services(change: Callable[[dict[str, Any]], None] = lambda _: None) -> Iterator[dict[str, Service]]:
+    """By upstream: DIRECT and each dialect; one provider and one gateway for all of them.
+
+    `change`: what a test wants otherwise in the tables of `configuration`.
+    """
     with demo_llm.running() as provider:
-        settings = gateway.Settings(extra={**configuration(provider.port), **(extra or {})})
+        tables = configuration(provider.port)
+        change(tables)
+        settings = gateway.Settings(extra=tables)
         with gateway.running(provider.port, settings) as found:
             origin = "http://{}:{}".format(*found.address)
             made = {dialect: Service(dialect, origin, provider) for dialect in DIALECTS}
             yield {DIRECT: Service(DIRECT, provider.url, provider), **made}
-
-
-@contextlib.contextmanager
-def direct() -> Iterator[dict[str, Service]]:
-    """The provider alone."""
-    with demo_llm.running() as provider:
-        yield {DIRECT: Service(DIRECT, provider.url, provider)}

@@ -14,6 +14,7 @@ from edgeq.llm.message import (
     STOP_END,
     STOP_LENGTH,
     STOP_REFUSAL,
+    STOP_TOOL,
     TEXT,
     THINKING,
     TOOL_RESULT,
@@ -38,9 +39,14 @@ def written(request: Request) -> bytes:
         "temperature": request.temperature,
         "top_p": request.top_p,
         "user": request.user or None,
+        "service_tier": request.service_tier or None,
+        "reasoning": {"effort": request.effort} if request.effort else None,
         "parallel_tool_calls": request.parallel_tools,
     }
     body |= {name: value for name, value in said.items() if value is not None}
+    if request.response_format:
+        form = {"type": "json_schema", "name": request.schema_name, "schema": request.schema}
+        body["text"] = {"format": form | {"strict": request.schema_strict}}
     if request.tools:
         body["tools"] = [
             {
@@ -74,7 +80,8 @@ def _items(message: Message) -> list[dict[str, Any]]:
             summary = [{"type": "summary_text", "text": part.text}]
             items.append({"type": "reasoning", "summary": summary, "encrypted_content": part.data})
         elif part.kind == IMAGE:
-            content.append({"type": "input_image", "image_url": f"data:{part.media_type};base64,{part.data}"})
+            url = part.url or f"data:{part.media_type};base64,{part.data}"
+            content.append({"type": "input_image", "image_url": url})
         elif message.role == "assistant":
             items.append({"role": "assistant", "content": [{"type": spoken, "text": part.text}]})
         else:
@@ -91,6 +98,8 @@ def read_answer(response: dict[str, Any]) -> Answer:
         answer.parts.append(_read_item(item))
     reason = (response["incomplete_details"] or {}).get("reason", "")
     answer.stop = {"max_output_tokens": STOP_LENGTH, "content_filter": STOP_REFUSAL}.get(reason, STOP_END)
+    if answer.stop == STOP_END and any(part.kind == TOOL_USE for part in answer.parts):
+        answer.stop = STOP_TOOL
     told = response["usage"]
     if told is not None:
         assert told["total_tokens"] == told["input_tokens"] + told["output_tokens"]

@@ -139,6 +139,7 @@ RESPONSES_TO_CHAT: Final = Table(
                 }
             },
         ),
+        said("text.verbosity", {"text": {"verbosity": "low"}}, {"verbosity": "low"}),
         said("reasoning.effort", {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}),
         silent("reasoning.summary", {"reasoning": {"summary": "auto"}}, "what is told of thoughts is passed on"),
         lost("reasoning.context", {"reasoning": {"context": "all_turns"}}),

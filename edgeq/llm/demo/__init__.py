@@ -6,6 +6,7 @@ makes up its answers, and misbehaves where it is asked to.
     checks.py      what is wrong with a request, as providers would say it
     chat.py  responses.py  embeddings.py  openai_errors.py    OpenAI's dialects
     messages.py    Anthropic's        gemini.py    Google's
+    *_answer.py    what the three larger of them say; without it, what they are asked
     dialects.py    which path speaks which of them
     limits.py      tokens and requests per minute of each key and model, and what has happened there
     frames.py  reply.py    an answer as the bytes to send, in the pieces and at the times at which to send them

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 import orjson
 
-from edgeq.llm.demo import dialects, gemini, limits, reply
+from edgeq.llm.demo import dialects, gemini_answer, limits, reply
 from edgeq.llm.demo.behaviour import DEFAULT, NEVER, QUOTA, BadDirective, Behaviour, of_model, parse
 from edgeq.llm.demo.checks import Refusal
 from edgeq.llm.demo.content import CREATED, Ask, Content, compose
@@ -347,7 +347,7 @@ def _plan(known: _Known, fails: bool) -> Plan:
     frames = operation.events(ask, content, behaviour)
     kind = reply.EVENTS
     if known.array:
-        frames, kind = gemini.array(frames), reply.JSON
+        frames, kind = gemini_answer.array(frames), reply.JSON
 
     def failure(index: int) -> Frame:
         return dialects.error_frame(operation, Failed(529, OVERLOADED, _MESSAGES[OVERLOADED]), index)

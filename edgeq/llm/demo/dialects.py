@@ -9,7 +9,17 @@ from urllib.parse import unquote
 
 import orjson
 
-from edgeq.llm.demo import chat, embeddings, gemini, messages, openai_errors, responses
+from edgeq.llm.demo import (
+    chat,
+    chat_answer,
+    embeddings,
+    gemini,
+    gemini_answer,
+    messages,
+    messages_answer,
+    openai_errors,
+    responses,
+)
 from edgeq.llm.demo.behaviour import Behaviour
 from edgeq.llm.demo.checks import Json
 from edgeq.llm.demo.content import Ask, Content
@@ -52,22 +62,22 @@ def _counted(body: Json, _model: str) -> Ask:
     return messages.read_counted(body)
 
 
-CHAT: Final = Operation(OPENAI, _chat, chat.whole, chat.events)
+CHAT: Final = Operation(OPENAI, _chat, chat_answer.whole, chat_answer.events)
 RESPONSES: Final = Operation(OPENAI, _responses, responses.whole, responses.events)
 EMBEDDINGS: Final = Operation(
     OPENAI,
     lambda body, _model: embeddings.answer(body)[0],
     direct=lambda body, _model: embeddings.answer(body)[1],
 )
-MESSAGES: Final = Operation(ANTHROPIC, _messages, messages.whole, messages.events)
+MESSAGES: Final = Operation(ANTHROPIC, _messages, messages_answer.whole, messages_answer.events)
 COUNT: Final = Operation(
     ANTHROPIC,
     _counted,
     direct=lambda body, _model: {"input_tokens": messages.read_counted(body).input_tokens},
     counts=False,
 )
-GENERATE: Final = Operation(GEMINI, gemini.read, gemini.whole, gemini.events, streams=False)
-STREAM: Final = Operation(GEMINI, gemini.read, gemini.whole, gemini.events, streams=True)
+GENERATE: Final = Operation(GEMINI, gemini.read, gemini_answer.whole, gemini_answer.events, streams=False)
+STREAM: Final = Operation(GEMINI, gemini.read, gemini_answer.whole, gemini_answer.events, streams=True)
 GEMINI_COUNT: Final = Operation(
     GEMINI,
     gemini.read_counted,
@@ -76,13 +86,13 @@ GEMINI_COUNT: Final = Operation(
 )
 EMBED: Final = Operation(
     GEMINI,
-    lambda body, model: gemini.embed(body, model)[0],
-    direct=lambda body, model: gemini.embed(body, model)[1],
+    lambda body, model: gemini_answer.embed(body, model)[0],
+    direct=lambda body, model: gemini_answer.embed(body, model)[1],
 )
 EMBED_BATCH: Final = Operation(
     GEMINI,
-    lambda body, model: gemini.embed_batch(body, model)[0],
-    direct=lambda body, model: gemini.embed_batch(body, model)[1],
+    lambda body, model: gemini_answer.embed_batch(body, model)[0],
+    direct=lambda body, model: gemini_answer.embed_batch(body, model)[1],
 )
 
 _ENDINGS: Final = (
@@ -124,18 +134,18 @@ def family_of(path: str, anthropic: bool) -> str:
 def error_body(family: str, failed: Failed, retry_after_s: float, request_id: str) -> bytes:
     """The body of a refusal."""
     if family == ANTHROPIC:
-        return orjson.dumps(messages.error_object(failed, request_id))
+        return orjson.dumps(messages_answer.error_object(failed, request_id))
     if family == GEMINI:
-        return orjson.dumps(gemini.error_object(failed, retry_after_s), option=orjson.OPT_INDENT_2)
+        return orjson.dumps(gemini_answer.error_object(failed, retry_after_s), option=orjson.OPT_INDENT_2)
     return openai_errors.error_body(failed)
 
 
 def error_frame(operation: Operation, failed: Failed, index: int) -> Frame:
     """An error in the middle of a stream, after `index` events."""
     if operation.family == ANTHROPIC:
-        return named("error", messages.error_object(failed))
+        return named("error", messages_answer.error_object(failed))
     if operation.family == GEMINI:
-        return data(gemini.error_object(failed, 0))
+        return data(gemini_answer.error_object(failed, 0))
     if operation is RESPONSES:
         value: dict[str, Any] = {"type": "error", "code": "server_error", "message": failed.message, "param": None}
         return named("error", {**value, "sequence_number": index})

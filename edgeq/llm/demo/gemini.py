@@ -9,26 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from edgeq.llm.demo.behaviour import Behaviour
 from edgeq.llm.demo.checks import Json, a_count, a_list, a_number, a_text, an_object, count_tokens, invalid, names
-from edgeq.llm.demo.content import Ask, Content, Tool
-from edgeq.llm.demo.embeddings import vector
-from edgeq.llm.demo.frames import Frame, data
-from edgeq.llm.message import (
-    AUTHENTICATION,
-    BILLING,
-    INTERNAL,
-    INVALID,
-    NOT_FOUND,
-    OVERLOADED,
-    PERMISSION,
-    RATE,
-    STOP_LENGTH,
-    STOP_REFUSAL,
-    TIMEOUT,
-    TOO_LARGE,
-    Failed,
-)
+from edgeq.llm.demo.content import Ask, Tool
 
 _FIELDS: Final = names(
     "contents systemInstruction tools toolConfig generationConfig safetySettings cachedContent labels model "
@@ -52,30 +34,17 @@ _SCHEMA: Final = names(
 _TYPES: Final = names("STRING NUMBER INTEGER BOOLEAN ARRAY OBJECT NULL")
 _NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
 _MODES: Final = names("MODE_UNSPECIFIED AUTO ANY NONE VALIDATED")
-_STOPS: Final = {STOP_LENGTH: "MAX_TOKENS", STOP_REFUSAL: "SAFETY"}
-_STATUSES: Final = {
-    INVALID: (400, "INVALID_ARGUMENT"),
-    AUTHENTICATION: (401, "UNAUTHENTICATED"),
-    BILLING: (429, "RESOURCE_EXHAUSTED"),
-    PERMISSION: (403, "PERMISSION_DENIED"),
-    NOT_FOUND: (404, "NOT_FOUND"),
-    TOO_LARGE: (413, "INVALID_ARGUMENT"),
-    RATE: (429, "RESOURCE_EXHAUSTED"),
-    OVERLOADED: (503, "UNAVAILABLE"),
-    TIMEOUT: (504, "DEADLINE_EXCEEDED"),
-    INTERNAL: (500, "INTERNAL"),
-}
 
 
 def read(body: Json, model: str) -> Ask:
     """What a request asks. Raises: Refusal."""
-    body = _plain(body, _FIELDS, "")
+    body = plain(body, _FIELDS, "")
     ask = Ask(model, include_usage=True)
     contents = a_list(body.get("contents"), "contents", 1)
     _read_contents(contents, ask)
     system = body.get("systemInstruction")
     if system is not None:
-        content = _plain(an_object(system, "system_instruction"), names("role parts"), "system_instruction")
+        content = plain(an_object(system, "system_instruction"), names("role parts"), "system_instruction")
         for part in a_list(content.get("parts"), "system_instruction.parts", 1):
             a_text(an_object(part, "system_instruction.parts").get("text"), "system_instruction.parts.text")
     _read_config(body.get("generationConfig"), ask)
@@ -90,7 +59,7 @@ def read_counted(body: Json, model: str) -> Ask:
     return read(body if inner is None else an_object(inner, "generateContentRequest"), model)
 
 
-def _plain(value: Json, allowed: frozenset[str], where: str) -> Json:
+def plain(value: Json, allowed: frozenset[str], where: str) -> Json:
     """The object with its names in camelCase. Refuses others than `allowed`."""
     found: Json = {}
     for name, each in value.items():
@@ -108,7 +77,7 @@ def _read_contents(contents: list[Any], ask: Ask) -> None:
     """In the turn before."""
     for index, each in enumerate(contents):
         where = f"contents[{index}]"
-        content = _plain(an_object(each, where), names("role parts"), where)
+        content = plain(an_object(each, where), names("role parts"), where)
         role = content.get("role", "user")
         if role not in ("user", "model", "function"):
             invalid("Please use a valid role: user, model.", f"{where}.role")
@@ -144,7 +113,7 @@ def _read_contents(contents: list[Any], ask: Ask) -> None:
 
 
 def _read_part(value: object, where: str) -> Json:
-    part = _plain(an_object(value, where), _PART, where)
+    part = plain(an_object(value, where), _PART, where)
     kinds = [name for name in part if name in _DATA]
     if len(kinds) != 1:
         invalid(f"Invalid value at '{where}' (oneof), oneof field 'data' must have exactly one initialized field.")
@@ -154,15 +123,15 @@ def _read_part(value: object, where: str) -> Json:
         return part
     inner = an_object(value, f"{where}.{kinds[0]}")
     if kinds[0] == "inlineData":
-        inner = _plain(inner, names("mimeType data displayName"), where)
+        inner = plain(inner, names("mimeType data displayName"), where)
         a_text(inner.get("mimeType"), f"{where}.inline_data.mime_type", empty=False)
         a_text(inner.get("data"), f"{where}.inline_data.data", empty=False)
     elif kinds[0] == "functionCall":
-        inner = _plain(inner, names("id name args"), where)
+        inner = plain(inner, names("id name args"), where)
         a_text(inner.get("name"), f"{where}.function_call.name", empty=False)
         an_object(inner.get("args", {}), f"{where}.function_call.args")
     elif kinds[0] == "functionResponse":
-        inner = _plain(inner, names("id name response willContinue scheduling parts"), where)
+        inner = plain(inner, names("id name response willContinue scheduling parts"), where)
         if not inner.get("name"):
             invalid(f"* GenerateContentRequest.{where}.function_response.name: Name cannot be empty.", where)
         an_object(inner.get("response"), f"{where}.function_response.response")
@@ -172,7 +141,7 @@ def _read_part(value: object, where: str) -> Json:
 def _read_config(value: object, ask: Ask) -> None:
     if value is None:
         return
-    config = _plain(an_object(value, "generation_config"), _CONFIG, "generation_config")
+    config = plain(an_object(value, "generation_config"), _CONFIG, "generation_config")
     ask.max_tokens = a_count(config, "maxOutputTokens")
     a_number(config, "temperature", 0, 2)
     a_number(config, "topP", 0, 1)
@@ -184,7 +153,7 @@ def _read_config(value: object, ask: Ask) -> None:
         invalid("stop_sequences: at most 5 are supported.", "stop_sequences")
     thinking = config.get("thinkingConfig")
     if thinking is not None:
-        _plain(
+        plain(
             an_object(thinking, "thinking_config"),
             names("thinkingBudget includeThoughts thinkingLevel"),
             "generation_config.thinking_config",
@@ -203,7 +172,7 @@ def _read_tools(body: Json, ask: Ask) -> None:
                 continue  # a tool of the provider's own
             for index, each in enumerate(a_list(value, f"{where}.function_declarations")):
                 at = f"{where}.function_declarations[{index}]"
-                declaration = _plain(an_object(each, at), _DECLARATION, at)
+                declaration = plain(an_object(each, at), _DECLARATION, at)
                 called = a_text(declaration.get("name"), f"{at}.name")
                 if not _NAME.fullmatch(called):
                     invalid(f"* GenerateContentRequest.{at}.name: Invalid function name.", at)
@@ -214,14 +183,14 @@ def _read_tools(body: Json, ask: Ask) -> None:
     config = body.get("toolConfig")
     if config is None:
         return
-    calling = _plain(
+    calling = plain(
         an_object(config, "tool_config"),
         names("functionCallingConfig retrievalConfig includeServerSideToolInvocations"),
         "tool_config",
     ).get("functionCallingConfig")
     if calling is None:
         return
-    calling = _plain(
+    calling = plain(
         an_object(calling, "tool_config.function_calling_config"),
         names("mode allowedFunctionNames streamFunctionCallArguments"),
         "tool_config.function_calling_config",
@@ -242,7 +211,7 @@ def _read_tools(body: Json, ask: Ask) -> None:
 
 def _check_schema(value: object, where: str) -> None:
     """A schema is OpenAPI's, a part of JSON Schema: $schema, $ref, additionalProperties, oneOf are unknown to it."""
-    schema = _plain(an_object(value, where), _SCHEMA, where)
+    schema = plain(an_object(value, where), _SCHEMA, where)
     kind = schema.get("type")
     if kind is not None and str(kind).upper() not in _TYPES:
         invalid(
@@ -254,108 +223,3 @@ def _check_schema(value: object, where: str) -> None:
         _check_schema(schema["items"], f"{where}.items")
     for index, each in enumerate(a_list(schema.get("anyOf", []), f"{where}.any_of")):
         _check_schema(each, f"{where}.any_of[{index}]")
-
-
-# -- answers ----------------------------------------------------------------------------------------------------------
-
-
-def usage(content: Content) -> Json:
-    """The tokens of an answer; thoughts are counted apart from candidates."""
-    found: Json = {
-        "promptTokenCount": content.input_tokens,
-        "candidatesTokenCount": content.output_tokens - content.reasoning_tokens,
-        "totalTokenCount": content.input_tokens + content.output_tokens,
-    }
-    if content.cached:
-        found["cachedContentTokenCount"] = content.cached
-    if content.reasoning_tokens:
-        found["thoughtsTokenCount"] = content.reasoning_tokens
-    return found
-
-
-def whole(ask: Ask, content: Content, behaviour: Behaviour) -> Json:
-    """The body of an answer that is no stream."""
-    parts: list[Json] = []
-    if content.thoughts:
-        parts.append({"text": content.thought, "thought": True})
-    if content.words:
-        parts.append({"text": content.text})
-    parts += _calls(content)
-    return _chunk(ask, content, behaviour, parts, last=True)
-
-
-def events(ask: Ask, content: Content, behaviour: Behaviour) -> list[Frame]:
-    """The events of a stream with alt=sse. There is no end but the end of the body; calls come whole."""
-    pieces: list[list[Json]] = [[{"text": word, "thought": True}] for word in content.thoughts]
-    pieces += [[{"text": word}] for word in content.words]
-    pieces += [[call] for call in _calls(content)]
-    if not pieces:
-        pieces.append([{"text": ""}])
-    end = len(pieces) - 1
-    return [data(_chunk(ask, content, behaviour, parts, index == end), True) for index, parts in enumerate(pieces)]
-
-
-def _calls(content: Content) -> list[Json]:
-    return [
-        {"functionCall": {"name": call.name, "args": call.arguments}, "thoughtSignature": f"c2ln{content.key}"}
-        for call in content.calls
-    ]
-
-
-def _chunk(ask: Ask, content: Content, behaviour: Behaviour, parts: list[Json], last: bool) -> Json:
-    candidates: list[Json] = []
-    for index in range(ask.choices):
-        candidate: Json = {"content": {"parts": parts, "role": "model"}, "index": index}
-        if last:
-            candidate["finishReason"] = _STOPS.get(content.stop, "STOP")
-        candidates.append(candidate)
-    chunk: Json = {"candidates": candidates, "modelVersion": ask.model, "responseId": content.key}
-    if behaviour.usage != "off":
-        told = usage(content)
-        if not last:  # the output so far is a guess, as it is there
-            told = {"promptTokenCount": content.input_tokens, "totalTokenCount": content.input_tokens}
-        chunk["usageMetadata"] = told
-    return chunk
-
-
-def array(frames: list[Frame]) -> list[Frame]:
-    """The same events as one JSON array: what is sent without alt=sse."""
-    found = [((b",\r\n" if index else b"[") + data[6:-2], token) for index, (data, token) in enumerate(frames)]
-    return [*found, (b"]" if found else b"[]", False)]
-
-
-def embed(body: Json, model: str) -> tuple[Ask, Json]:
-    """embedContent: the request, and its whole answer."""
-    known = _plain(body, names("content model taskType title outputDimensionality config"), "")
-    size = a_count(known, "outputDimensionality") or 768
-    text = _text(known.get("content"))
-    return Ask(model, input_tokens=count_tokens(text)), {"embedding": {"values": vector(text, size)}}
-
-
-def embed_batch(body: Json, model: str) -> tuple[Ask, Json]:
-    """batchEmbedContents."""
-    tokens, found = 0, []
-    for each in a_list(_plain(body, names("requests"), "").get("requests"), "requests", 1):
-        ask, answer = embed(an_object(each, "requests"), model)
-        tokens += ask.input_tokens
-        found.append(answer["embedding"])
-    return Ask(model, input_tokens=tokens), {"embeddings": found}
-
-
-def _text(content: object) -> str:
-    parts = a_list(an_object(content, "content").get("parts"), "content.parts", 1)
-    return " ".join(a_text(an_object(part, "content.parts").get("text"), "content.parts.text") for part in parts)
-
-
-def error_object(failed: Failed, retry_after_s: float) -> Json:
-    """{"error": {...}}: body of a refusal, and event of a stream. When to come again stands in it."""
-    status, name = _STATUSES[failed.kind]
-    error: Json = {"code": failed.status or status, "message": failed.message, "status": name}
-    if failed.kind == RATE and retry_after_s:
-        error["details"] = [
-            {
-                "@type": "type.googleapis.com/google.rpc.RetryInfo",
-                "retryDelay": f"{retry_after_s:.3f}".rstrip("0").rstrip(".") + "s",
-            }
-        ]
-    return {"error": error}

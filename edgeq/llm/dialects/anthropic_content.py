@@ -44,11 +44,8 @@ def decode_blocks(of: dict[str, Any], key: str, where: str, names: dict[str, str
     parts: list[Part] = []
     for block in objects_at(of, key, where):
         part = _decode_block(block, where, names, request)
-        cache = object_at(block, "cache_control", f"{where}.cache_control")
-        if cache is not None:
-            part.cache = True
-            if cache.get("ttl") not in (None, "5m"):
-                request.extra[f"{where}.cache_control.ttl"] = cache["ttl"]
+        # For how long it is cached is a hint, as that it shall be at all: the answer is the same without.
+        part.cache = object_at(block, "cache_control", f"{where}.cache_control") is not None
         parts.append(part)
     return parts
 

@@ -6,15 +6,15 @@ docs.claude.com/en/docs/build-with-claude: extended-thinking, adaptive-thinking,
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from edgeq.llm.dialects.anthropic_content import decode_blocks, encode_blocks
+from edgeq.llm.dialects.anthropic_thinking import encode_thinking
 from edgeq.llm.dialects.base import (
     ANTHROPIC,
-    OPENAI,
+    GEMINI_SIGNATURE,
     as_object,
     count_at,
     flag_at,
@@ -25,7 +25,7 @@ from edgeq.llm.dialects.base import (
     text_at,
 )
 from edgeq.llm.dialects.turns import split_system
-from edgeq.llm.message import THINKING, TOOL_USE, Message, Request, Tool, Unmappable
+from edgeq.llm.message import TOOL_USE, Message, Request, Tool, Unmappable
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses
@@ -53,20 +53,6 @@ _READ: Final = frozenset(
 """What has an attribute of its own. The newest models have no temperature, top_p and top_k; the others do."""
 
 _EFFORTS: Final = frozenset(("low", "medium", "high", "xhigh", "max"))
-
-_BUDGETS: Final[dict[str, int]] = {
-    "minimal": 1024,
-    "low": 1024,
-    "medium": 8192,
-    "high": 24576,
-    "xhigh": 32768,
-    "max": 32768,
-}
-"""Tokens of thought, for models that know no effort. Source: Google's table for OpenAI's dialect."""
-
-_LEAST_BUDGET: Final = 1024
-_ADAPTIVE: Final = {"type": "adaptive"}
-_VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 
 
 def decode_request(body: bytes) -> Request:
@@ -120,9 +106,9 @@ def _decode_tools(asked: dict[str, Any], request: Request) -> None:
         tool.parameters = object_at(said, "input_schema", "tools.input_schema") or {}
         tool.strict = flag_at(said, "strict", "tools.strict") is True
         tool.cache = said.get("cache_control") is not None
-        for hint in ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples"):
-            if said.get(hint):
-                request.extra[f"tools.{hint}"] = said[hint]
+        for word in ("allowed_callers", "defer_loading", "input_examples"):
+            if said.get(word):
+                request.extra[f"tools.{word}"] = said[word]
         request.tools.append(tool)
     choice = object_at(asked, "tool_choice", "tool_choice")
     if choice is None:
@@ -175,7 +161,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     """
     own = request.dialect == ANTHROPIC
     asked: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens or max_tokens}
-    system, turns = split_system(request)
+    system, turns = split_system(request, GEMINI_SIGNATURE)
     if system:
         blocks = encode_blocks(system, "user", losses, own)
         if len(blocks) == 1 and len(blocks[0]) == 2:
@@ -192,7 +178,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     _encode_tools(request, losses, asked, own)
     if not own and "tools" not in asked:
         _define_called(turns, asked)
-    _encode_thinking(request, losses, asked, turns)
+    encode_thinking(request, losses, asked, turns)
     if request.response_format == "schema":
         form = {"type": "json_schema", "schema": request.schema or {}}
         asked.setdefault("output_config", {})["format"] = form
@@ -299,65 +285,3 @@ def _define_called(turns: list[Message], asked: dict[str, Any]) -> None:
     if names:
         asked["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in sorted(names)]
         asked["tool_choice"] = {"type": "none"}
-
-
-def _encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:
-    """How much it shall think: as an effort for models that know it, as a budget for those before.
-
-    A model that thinks by budget refuses a temperature, a forced tool, and a last turn that called tools without its
-    thoughts, which only a client of this dialect has kept: then it does not think, rather than fail.
-    """
-    if request.thinking_tokens == 0:
-        asked["thinking"] = {"type": "disabled"}
-        return
-    if request.dialect == ANTHROPIC:
-        if request.thinking_tokens == -1:
-            asked["thinking"] = _ADAPTIVE
-        elif request.thinking_tokens is not None:
-            asked["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
-        if request.effort:
-            asked["output_config"] = {"effort": request.effort}
-        return
-    if request.effort in ("", "none") and request.thinking_tokens is None:
-        return
-    word = "reasoning_effort" if request.dialect == OPENAI else "reasoning.effort"
-    version = version_of(request.model)
-    if version >= (4, 6):
-        asked["thinking"] = _ADAPTIVE
-        effort = request.effort or "high"
-        if effort == "minimal":
-            effort = "low"
-        elif effort == "xhigh" and version < (4, 7):
-            effort = "high"
-        asked["output_config"] = {"effort": effort}
-        return
-    budget = max(request.thinking_tokens or 0, 0) or _BUDGETS[request.effort or "medium"]
-    budget = min(budget, asked["max_tokens"] // 2)
-    may_think = version >= (3, 7) and budget >= _LEAST_BUDGET
-    if not may_think or request.tool_choice in ("any", "tool") or _has_thoughtless_call(turns):
-        losses.lose(word)
-        return
-    for refused in ("temperature", "top_k"):
-        if refused in asked:
-            losses.lose(refused, f"{refused} cannot be said to a model that thinks")
-            del asked[refused]
-    asked["thinking"] = {"type": "enabled", "budget_tokens": budget}
-
-
-def version_of(model: str) -> tuple[int, int]:
-    """ "claude-3-7-sonnet-20250219": (3, 7); "claude-opus-4-6": (4, 6). A name without a version is the newest there
-    is."""
-    match = _VERSION.search(model)
-    if match is None:
-        return 99, 0
-    return int(match[1]), int(match[2] or 0)
-
-
-def _has_thoughtless_call(turns: list[Message]) -> bool:
-    """The last turn of the assistant calls a tool and does not begin with a thought that its provider has signed."""
-    for turn in reversed(turns):
-        if turn.role == "assistant":
-            calls = any(part.kind == TOOL_USE for part in turn.parts)
-            first = turn.parts[0] if turn.parts else None
-            return calls and (first is None or first.kind != THINKING or not first.data)
-    return False

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.anthropic_answer import STOP_REASONS, STOPS, decode_block, decode_usage, encode_usage
-from edgeq.llm.dialects.base import ANTHROPIC, StreamDecoder, StreamEncoder, answer_id, known_object
-from edgeq.llm.dialects.errors import decode_error_object, encode_failure, failure
+from edgeq.llm.dialects.base import ANTHROPIC, StreamEncoder, answer_id, known_object
+from edgeq.llm.dialects.errors import decode_error_object, encode_failure
+from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.message import (
     DELTA,
-    FAILURE,
     FINISH,
-    INTERNAL,
     PART_END,
     PART_START,
     PING,
@@ -29,7 +28,6 @@ from edgeq.llm.message import (
     Event,
     Usage,
 )
-from edgeq.llm.sse import EventReader
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Part
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
 _PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
-class AnthropicStreamDecoder(StreamDecoder):
+class AnthropicStreamDecoder(JsonStreamDecoder):
     """`StreamDecoder` of this dialect."""
 
     def __init__(self) -> None:
-        self._reader: EventReader = EventReader()
+        super().__init__()
         self._index: int = -1
         """Of the open part, or the last one."""
         self._kind: int = -1
@@ -51,35 +49,14 @@ class AnthropicStreamDecoder(StreamDecoder):
         """All that was told of it."""
         self._stop: str = ""
         self._stop_sequence: str = ""
-        self._is_over: bool = False
 
-    def feed(self, data: bytes) -> list[Event]:
-        """See StreamDecoder."""
-        events: list[Event] = []
-        for event in self._reader.feed(data):
-            self._take(event, events)
-        return events
-
-    def end(self) -> list[Event]:
-        """See StreamDecoder. An answer that has told why it ended is whole, even without message_stop."""
-        events: list[Event] = []
-        if not self._is_over:
-            if self._stop:
-                self._finish(events)
-            else:
-                self._fail(INTERNAL, "the provider's stream ended before the answer did", events)
-        return events
+    def _has_reason(self) -> bool:
+        return self._stop != ""
 
     def _take(self, event: SseEvent, events: list[Event]) -> None:
         """One server-sent event; of a kind that is not known nothing (the dialect grows by such)."""
-        if self._is_over:
-            return
-        try:
-            said = known_object(orjson.loads(event.data))
-        except orjson.JSONDecodeError:
-            said = None
+        said = self._object(event, events)
         if said is None:
-            self._fail(INTERNAL, "the provider's stream is broken: an event is no JSON object", events)
             return
         kind = said.get("type")
         if kind == "content_block_delta":
@@ -174,35 +151,17 @@ class AnthropicStreamDecoder(StreamDecoder):
         finish.usage = decode_usage(self._usage)
         events.append(finish)
 
-    def _fail(self, kind: str, message: str, events: list[Event]) -> None:
-        self._is_over = True
-        events.append(failure(kind, message))
+
+_DELTA_HEAD: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
+_DELTA_WORDS: Final[dict[int, bytes]] = {
+    TOOL_USE: b'{"type":"input_json_delta","partial_json":',
+    THINKING: b'{"type":"thinking_delta","thinking":',
+}
+_TEXT_DELTA: Final = b'{"type":"text_delta","text":'
 
 
 class AnthropicStreamEncoder(StreamEncoder):
     """`StreamEncoder` of this dialect."""
-
-    def encode(self, events: list[Event]) -> bytes:
-        """See StreamEncoder."""
-        out: list[bytes] = []
-        for event in events:
-            kind = event.kind
-            if kind == DELTA:
-                out.append(_delta(event))
-            elif kind == START:
-                self._begin(event, out)
-            elif kind == PART_START:
-                self._begin(event, out)
-                out.append(_part_start(event))
-            elif kind == PART_END:
-                out.append(_event(b"content_block_stop", {"type": "content_block_stop", "index": event.index}))
-            elif kind == FINISH:
-                self._finish(event, out)
-            elif kind == PING:
-                out.append(self.keepalive())
-            elif kind == FAILURE:
-                out.append(encode_failure(ANTHROPIC, event, self.request_id))
-        return b"".join(out)
 
     def end(self) -> bytes:
         """See StreamEncoder."""
@@ -212,7 +171,7 @@ class AnthropicStreamEncoder(StreamEncoder):
         """See StreamEncoder. Before the message has begun its SDKs take nothing but a comment for nothing."""
         return _PING if self.begun else b":\n\n"
 
-    def _begin(self, event: Event, out: list[bytes]) -> None:
+    def _encode_start(self, event: Event, out: list[bytes]) -> None:
         """message_start, once: with the tokens of the input, of which there may be no more than an estimate."""
         if self.begun:
             return
@@ -232,8 +191,8 @@ class AnthropicStreamEncoder(StreamEncoder):
         }
         out.append(_event(b"message_start", {"type": "message_start", "message": message}))
 
-    def _finish(self, event: Event, out: list[bytes]) -> None:
-        self._begin(event, out)
+    def _encode_finish(self, event: Event, out: list[bytes]) -> None:
+        self._encode_start(event, out)
         self.finished = True
         usage = event.usage or Usage()
         said = encode_usage(usage)
@@ -245,6 +204,25 @@ class AnthropicStreamEncoder(StreamEncoder):
             "stop_sequence": event.stop_sequence or None,
         }
         out.append(_event(b"message_delta", {"type": "message_delta", "delta": delta, "usage": said}))
+
+    def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
+        self._encode_start(event, out)
+        out.append(_part_start(event))
+
+    def _encode_delta(self, event: Event, out: list[bytes]) -> None:
+        if event.part == THINKING and event.id:
+            word = b'{"type":"signature_delta","signature":'
+            text = event.id
+        else:
+            word = _DELTA_WORDS.get(event.part, _TEXT_DELTA)
+            text = event.text
+        out.append(_DELTA_HEAD % event.index + word + orjson.dumps(text) + b"}}\n\n")
+
+    def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
+        out.append(_event(b"content_block_stop", {"type": "content_block_stop", "index": event.index}))
+
+    def _encode_failure(self, event: Event, out: list[bytes]) -> None:
+        out.append(encode_failure(ANTHROPIC, event, self.request_id))
 
 
 def _event(name: bytes, said: dict[str, Any]) -> bytes:
@@ -261,21 +239,3 @@ def _part_start(event: Event) -> bytes:
     else:
         block = {"type": "text", "text": ""}
     return _event(b"content_block_start", {"type": "content_block_start", "index": event.index, "content_block": block})
-
-
-_DELTA_HEAD: Final = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
-_DELTA_WORDS: Final[dict[int, bytes]] = {
-    TOOL_USE: b'{"type":"input_json_delta","partial_json":',
-    THINKING: b'{"type":"thinking_delta","thinking":',
-}
-_TEXT_DELTA: Final = b'{"type":"text_delta","text":'
-
-
-def _delta(event: Event) -> bytes:
-    if event.part == THINKING and event.id:
-        word = b'{"type":"signature_delta","signature":'
-        text = event.id
-    else:
-        word = _DELTA_WORDS.get(event.part, _TEXT_DELTA)
-        text = event.text
-    return _DELTA_HEAD % event.index + word + orjson.dumps(text) + b"}}\n\n"

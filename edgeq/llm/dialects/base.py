@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.message import Unmappable
+from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Event
@@ -24,6 +24,11 @@ GEMINI: Final = "gemini"
 RESPONSES: Final = "responses"
 """OpenAI's, for clients only."""
 EMBEDDINGS: Final = "embeddings"
+
+
+GEMINI_SIGNATURE: Final = "gemini#"
+"""Before a signature of Gemini's wherever it is kept for the next turn: another provider's must never be sent to it,
+nor its own to another. "#" is in no base64."""
 
 
 class StreamDecoder:
@@ -61,6 +66,47 @@ class StreamEncoder:
 
     def encode(self, events: list[Event]) -> bytes:
         """Whole server-sent events; perhaps none."""
+        out: list[bytes] = []
+        for event in events:
+            kind = event.kind
+            if kind == DELTA:
+                self._encode_delta(event, out)
+            elif kind == PART_START:
+                self._encode_part_start(event, out)
+            elif kind == PART_END:
+                self._encode_part_end(event, out)
+            elif kind == START:
+                self._encode_start(event, out)
+            elif kind == FINISH:
+                self._encode_finish(event, out)
+            elif kind == FAILURE:
+                self._encode_failure(event, out)
+            else:
+                out.append(self.keepalive())
+        return b"".join(out)
+
+    def _encode_start(self, event: Event, out: list[bytes]) -> None:
+        """START. Each of these adds its bytes to `out`."""
+        raise NotImplementedError
+
+    def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
+        """PART_START."""
+        raise NotImplementedError
+
+    def _encode_delta(self, event: Event, out: list[bytes]) -> None:
+        """DELTA."""
+        raise NotImplementedError
+
+    def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
+        """PART_END."""
+        raise NotImplementedError
+
+    def _encode_finish(self, event: Event, out: list[bytes]) -> None:
+        """FINISH."""
+        raise NotImplementedError
+
+    def _encode_failure(self, event: Event, out: list[bytes]) -> None:
+        """FAILURE."""
         raise NotImplementedError
 
     def end(self) -> bytes:

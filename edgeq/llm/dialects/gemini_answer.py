@@ -5,6 +5,8 @@
   answer's id and their number.
 - A call's signature becomes a THINKING part before it, marked as Gemini's: clients send such parts back with the next
   turn. Signatures of text may be left out, and are.
+- A stream has no last word: "STOP" may stand in each of its events (Gemini 1, and some servers between), so that it has
+  ended when nothing more comes, and not before.
 - An answer that ends because the model has botched its call is a failure of the provider: another try may do better.
 
 Source: ai.google.dev/api/generate-content.
@@ -17,10 +19,9 @@ from typing import Final
 
 import msgspec
 
-from edgeq.llm.dialects.base import GEMINI, StreamDecoder, answer_id
+from edgeq.llm.dialects.base import GEMINI, GEMINI_SIGNATURE, StreamDecoder, answer_id
 from edgeq.llm.dialects.collect import answer_of
 from edgeq.llm.dialects.errors import decode_error_object, failure
-from edgeq.llm.dialects.gemini_request import SIGNATURE
 from edgeq.llm.dialects.gemini_shapes import ContentPart, Counted, Generated, UsageMetadata
 from edgeq.llm.message import (
     DELTA,
@@ -144,8 +145,6 @@ class Reader:
                     return self.fail(INTERNAL, f"{self._reason}: {said}", events)
         elif piece.prompt_feedback is not None and piece.prompt_feedback.block_reason:
             self._reason = piece.prompt_feedback.block_reason
-        if self._reason and piece.usage_metadata is not None:
-            self._finish(events)
         return events
 
     def end(self) -> list[Event]:
@@ -166,7 +165,7 @@ class Reader:
                 if self._open != THINKING:
                     self._start(THINKING, events)
                 signed = Event(DELTA, self._index, THINKING)
-                signed.id = SIGNATURE + part.thought_signature
+                signed.id = GEMINI_SIGNATURE + part.thought_signature
                 events.append(signed)
             start = self._start(TOOL_USE, events)
             start.id = call.id or f"call_{self.id}_{start.index}"

@@ -4,8 +4,8 @@
   older `parameters` and `responseSchema` refuse a request for one keyword they do not know.
 - Turns alternate between user and model, and all results of a turn's calls stand in the one that follows it, so that
   neighbours of the same role are one content.
-- Gemini's signatures travel in THINKING parts, marked (`SIGNATURE`), and go back on the part that follows. Gemini 3
-  refuses the first call of a turn without one; for calls it has not made itself there is a word to say so.
+- Gemini's signatures travel in THINKING parts, marked (`GEMINI_SIGNATURE`), and go back on the part that follows.
+  Gemini 3 refuses the first call of a turn without one; for calls it has not made itself there is a word to say so.
 
 Source: ai.google.dev/api/generate-content and /gemini-api/docs/thought-signatures; google-genai's types.
 """
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import orjson
 
+from edgeq.llm.dialects.base import GEMINI_SIGNATURE
 from edgeq.llm.dialects.turns import split_system, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -31,10 +32,6 @@ from edgeq.llm.message import (
     Request,
     Unmappable,
 )
-
-SIGNATURE: Final = "gemini#"
-"""Before a signature of Gemini's wherever it is kept for the next turn: another provider's must never be sent to it,
-nor its own to another. "#" is in no base64."""
 
 _UNSIGNED: Final = "skip_thought_signature_validator"
 
@@ -171,8 +168,8 @@ def _parts(turn: Message, names: dict[str, str], losses: Losses, new: bool) -> l
         kind = part.kind
         if kind == THINKING:
             # What it has thought need not be told to Gemini again, and what another has thought means nothing to it.
-            if part.data.startswith(SIGNATURE):
-                signature = part.data[len(SIGNATURE) :]
+            if part.data.startswith(GEMINI_SIGNATURE):
+                signature = part.data[len(GEMINI_SIGNATURE) :]
             continue
         if kind == TOOL_USE:
             names[part.id] = part.name

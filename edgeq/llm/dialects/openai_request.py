@@ -21,11 +21,11 @@ from edgeq.llm.dialects.base import (
     list_at,
     number_at,
     object_at,
-    objects_at,
     text_at,
 )
 from edgeq.llm.dialects.openai_content import decode_messages, encode_messages
-from edgeq.llm.message import Request, Tool, Unmappable
+from edgeq.llm.dialects.openai_tools import decode_tools, encode_tools
+from edgeq.llm.message import Request, Unmappable
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses
@@ -64,7 +64,7 @@ _READ: Final = frozenset(
 )
 """What has an attribute of its own. top_k is not OpenAI's, but most compatible servers know it by that name."""
 
-_SHARED: Final = frozenset(("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"))
+_SHARED: Final = frozenset(("store", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "verbosity"))
 """Extras that OpenAI's responses call the same."""
 
 _EFFORTS: Final = frozenset(("none", "minimal", "low", "medium", "high", "xhigh", "max"))
@@ -81,7 +81,7 @@ def decode_request(body: bytes) -> Request:
     request.messages = decode_messages(asked, request)
     request.stream = flag_at(asked, "stream", "stream") is True
     _decode_sampling(asked, request)
-    _decode_tools(asked, request)
+    decode_tools(asked, request)
     _decode_format(asked, request)
     options = object_at(asked, "stream_options", "stream_options")
     if options is not None:
@@ -136,60 +136,6 @@ def _decode_sampling(asked: dict[str, Any], request: Request) -> None:
     request.effort = effort
 
 
-def _decode_tools(asked: dict[str, Any], request: Request) -> None:
-    """What it may call, and whether it must."""
-    for tool in objects_at(asked, "tools", "tools"):
-        if text_at(tool, "type", "tools.type") not in ("", "function"):
-            custom = object_at(tool, "custom", "tools.custom") or {}
-            request.tools.append(Tool(text_at(custom, "name", "tools.custom.name"), raw=tool))
-            continue
-        function = object_at(tool, "function", "tools.function")
-        if function is None:
-            raise Unmappable("tools.function", "tools.function is missing")
-        name = text_at(function, "name", "tools.function.name")
-        if not name:
-            raise Unmappable("tools.function.name", "tools.function.name is missing")
-        request.tools.append(
-            Tool(
-                name,
-                text_at(function, "description", "tools.function.description"),
-                object_at(function, "parameters", "tools.function.parameters") or {},
-                flag_at(function, "strict", "tools.function.strict") is True,
-            )
-        )
-    request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
-    choice = asked.get("tool_choice")
-    if choice is None:
-        return
-    if isinstance(choice, str):
-        if choice not in ("auto", "none", "required"):
-            raise Unmappable("tool_choice", "tool_choice must be auto, none, required or an object")
-        request.tool_choice = "any" if choice == "required" else choice
-        return
-    if not isinstance(choice, dict):
-        raise Unmappable("tool_choice", "tool_choice must be a string or an object")
-    kind = text_at(choice, "type", "tool_choice.type")
-    named = object_at(choice, kind, f"tool_choice.{kind}") or {}
-    if kind == "allowed_tools":
-        _allow_only(named, request)
-        return
-    request.tool_choice = "tool"
-    request.tool_name = text_at(named, "name", f"tool_choice.{kind}.name")
-    if not request.tool_name:
-        raise Unmappable("tool_choice", "tool_choice names no tool")
-
-
-def _allow_only(allowed: dict[str, Any], request: Request) -> None:
-    """allowed_tools: the rest of the tools need not be sent. (OpenAI has it so that its cache of prompts holds.)"""
-    where = "tool_choice.allowed_tools"
-    request.tool_choice = "any" if text_at(allowed, "mode", f"{where}.mode") == "required" else "auto"
-    names: list[str] = []
-    for tool in objects_at(allowed, "tools", f"{where}.tools"):
-        inner = object_at(tool, text_at(tool, "type", f"{where}.tools.type"), f"{where}.tools") or tool
-        names.append(text_at(inner, "name", f"{where}.tools.name"))
-    request.tools = [tool for tool in request.tools if tool.name in names]
-
-
 def _decode_format(asked: dict[str, Any], request: Request) -> None:
     """response_format."""
     wanted = object_at(asked, "response_format", "response_format")
@@ -226,7 +172,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     if request.max_tokens is not None:
         asked["max_completion_tokens" if is_openai else "max_tokens"] = request.max_tokens
     _encode_sampling(request, losses, asked, is_openai)
-    _encode_tools(request, losses, asked)
+    encode_tools(request, losses, asked)
     if request.response_format == "json":
         asked["response_format"] = {"type": "json_object"}
     elif request.response_format == "schema":
@@ -283,44 +229,6 @@ def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is
         else:
             asked["reasoning_effort"] = effort
 
-
-def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any]) -> None:
-    tools: list[dict[str, Any]] = []
-    for tool in request.tools:
-        if tool.raw is not None:
-            if request.dialect == OPENAI:
-                tools.append(tool.raw)
-            else:
-                losses.lose(f"tools.{tool.raw.get('type', '')}")
-            continue
-        function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters or EMPTY_SCHEMA}
-        if tool.description:
-            function["description"] = tool.description
-        if tool.strict:
-            function["strict"] = True
-        tools.append({"type": "function", "function": function})
-    if tools:
-        asked["tools"] = tools
-        if request.parallel_tools is not None:
-            asked["parallel_tool_calls"] = request.parallel_tools
-        if request.tool_choice == "any":
-            asked["tool_choice"] = "required"
-        elif request.tool_choice == "tool":
-            asked["tool_choice"] = _named(request)
-        elif request.tool_choice:
-            asked["tool_choice"] = request.tool_choice
-
-
-def _named(request: Request) -> dict[str, Any]:
-    kind = "function"
-    for tool in request.tools:
-        if tool.name == request.tool_name and tool.raw is not None:
-            kind = str(tool.raw.get("type", kind))
-    return {"type": kind, kind: {"name": request.tool_name}}
-
-
-EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}}
-"""Parameters of a tool that takes none."""
 
 _OPENAI: Final = ("gpt-", "chatgpt-", "o1", "o3", "o4")
 _NEVER_THINK: Final = ("gpt-3", "gpt-4", "chatgpt-4")

@@ -1,10 +1,6 @@
 """A chat completion as a stream: OpenAI's chunks <-> events.
 
 Source: shared reference, llm.md 4.3; openai/openai-python, types/chat/chat_completion_chunk.py.
-
-Chunks may speak of several calls of tools in turn, by their index; events may not. So one part is open, and is passed
-on as it comes; what comes of another meanwhile waits. A text is over when something else begins, a call when its
-arguments are a whole JSON object; those without that mark wait for the end of the stream.
 """
 
 from __future__ import annotations
@@ -13,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from edgeq.llm.dialects.base import OPENAI, StreamDecoder, StreamEncoder, answer_id, known_object
-from edgeq.llm.dialects.errors import decode_error_object, encode_failure, failure
+from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_object
+from edgeq.llm.dialects.errors import decode_error_object, encode_failure
+from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
+from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
-    DELTA,
-    FAILURE,
     FINISH,
     INTERNAL,
-    PART_END,
-    PART_START,
-    PING,
     REFUSAL,
     START,
     STOP_END,
@@ -35,96 +28,41 @@ from edgeq.llm.message import (
     Event,
     Usage,
 )
-from edgeq.llm.sse import EventReader
 
 if TYPE_CHECKING:
     from edgeq.llm.sse import SseEvent
 
 
-class _Open:
-    """A part that has begun and is not known to be over."""
-
-    __slots__ = ("arguments", "id", "kind", "name", "waiting")
-
-    def __init__(self, kind: int, call_id: str, name: str) -> None:
-        self.kind: int = kind
-        self.id: str = call_id
-        self.name: str = name
-        self.arguments: list[str] = []
-        """TOOL_USE: all that has come."""
-        self.waiting: list[str] = []
-        """What has not been passed on."""
-
-    def is_over(self) -> bool:
-        """Nothing more of it can come, given that something else has."""
-        if self.kind != TOOL_USE:
-            return True
-        if not self.arguments or not self.arguments[-1].rstrip().endswith("}"):
-            return False
-        try:
-            orjson.loads("".join(self.arguments))
-        except orjson.JSONDecodeError:
-            return False
-        return True
-
-
-class OpenAiStreamDecoder(StreamDecoder):
+class OpenAiStreamDecoder(JsonStreamDecoder):
     """`StreamDecoder` of this dialect."""
 
     def __init__(self) -> None:
-        self._reader: EventReader = EventReader()
-        self._parts: list[_Open] = []
-        """The first is open and passed on, the rest wait."""
-        self._calls: dict[int, _Open] = {}
+        super().__init__()
+        self._parts: Sequence = Sequence()
+        self._calls: dict[int, OpenPart] = {}
         """By the provider's index: the last call that has it."""
-        self._index: int = -1
-        """Of the open part, or the last one."""
         self._has_started: bool = False
         self._has_calls: bool = False
         self._has_refused: bool = False
-        self._is_over: bool = False
         self._finish_reason: str = ""
         self._stop_sequence: str = ""
         self._usage: Usage = Usage()
 
-    def feed(self, data: bytes) -> list[Event]:
-        """See StreamDecoder."""
-        events: list[Event] = []
-        for event in self._reader.feed(data):
-            self._take(event, events)
-        return events
+    def _is_last_word(self, event: SseEvent) -> bool:
+        return event.data == b"[DONE]"
 
-    def end(self) -> list[Event]:
-        """See StreamDecoder. Some servers end a stream without [DONE], or its last line without an empty one: it is
-        whole if it has told why it ended."""
-        events: list[Event] = []
-        for event in self._reader.rest():
-            if event.data == b"[DONE]":
-                self._take(event, events)
-        if not self._is_over:
-            if self._finish_reason:
-                self._finish(events)
-            else:
-                self._is_over = True
-                events.append(failure(INTERNAL, "the provider's stream ended before the answer did"))
-        return events
+    def _has_reason(self) -> bool:
+        return self._finish_reason != ""
 
     def _take(self, event: SseEvent, events: list[Event]) -> None:
-        """One server-sent event."""
-        if self._is_over:
-            return
         if event.data == b"[DONE]":
             if self._finish_reason:
                 self._finish(events)
             else:
                 self._fail(INTERNAL, "the provider's stream ended without a reason", events)
             return
-        try:
-            chunk = known_object(orjson.loads(event.data))
-        except orjson.JSONDecodeError:
-            chunk = None
+        chunk = self._object(event, events)
         if chunk is None:
-            self._fail(INTERNAL, "the provider's stream is broken: an event is no JSON object", events)
             return
         error = chunk.get("error")
         if error:
@@ -159,19 +97,19 @@ class OpenAiStreamDecoder(StreamDecoder):
             matched = choice.get("stop_reason")
             if isinstance(matched, str):
                 self._stop_sequence = matched
-            self._close_all(events)
+            self._close(events)
 
     def _take_delta(self, delta: dict[str, Any], events: list[Event]) -> None:
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if thought and isinstance(thought, str):
-            self._add_text(THINKING, thought, events)
+            self._parts.add_text(THINKING, thought, events)
         content = delta.get("content")
         if content and isinstance(content, str):
-            self._add_text(TEXT, content, events)
+            self._parts.add_text(TEXT, content, events)
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self._has_refused = True
-            self._add_text(REFUSAL, refusal, events)
+            self._parts.add_text(REFUSAL, refusal, events)
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             for call in calls:
@@ -186,73 +124,24 @@ class OpenAiStreamDecoder(StreamDecoder):
         function = known_object(call.get("function")) or {}
         part = self._calls.get(number)
         if part is None or (call_id and call_id != part.id):
-            part = _Open(TOOL_USE, call_id, str(function.get("name") or ""))
+            part = OpenPart(TOOL_USE, call_id, str(function.get("name") or ""))
             self._has_calls = True
             self._calls[number] = part
-            self._open(part, events)
+            self._parts.open(part, events)
         arguments = function.get("arguments")
         if isinstance(arguments, dict):
             arguments = orjson.dumps(arguments).decode()
         if arguments and isinstance(arguments, str):
-            part.arguments.append(arguments)
-            self._add(part, arguments, events)
+            self._parts.add(part, arguments, events)
 
-    def _add_text(self, kind: int, text: str, events: list[Event]) -> None:
-        part = self._parts[-1] if self._parts else None
-        if part is None or part.kind != kind:
-            part = _Open(kind, "", "")
-            self._open(part, events)
-        self._add(part, text, events)
-
-    def _open(self, part: _Open, events: list[Event]) -> None:
-        """A part begins: at once if the one before is over, otherwise in its turn."""
-        self._parts.append(part)
-        if len(self._parts) == 1:
-            self._start_first(events)
-        else:
-            self._go_on(events)
-
-    def _add(self, part: _Open, text: str, events: list[Event]) -> None:
-        """More of a part."""
-        if part is not self._parts[0]:
-            part.waiting.append(text)
-            return
-        delta = Event(DELTA, self._index, part.kind, text)
-        events.append(delta)
-        if len(self._parts) > 1:
-            self._go_on(events)
-
-    def _go_on(self, events: list[Event]) -> None:
-        """Close what is over, and open what has waited for it."""
-        while len(self._parts) > 1 and self._parts[0].is_over():
-            self._close_first(events)
-            self._start_first(events)
-
-    def _start_first(self, events: list[Event]) -> None:
-        part = self._parts[0]
-        self._index += 1
-        start = Event(PART_START, self._index, part.kind)
-        start.id = part.id
-        start.name = part.name
-        events.append(start)
-        if part.waiting:
-            events.append(Event(DELTA, self._index, part.kind, "".join(part.waiting)))
-            part.waiting = []
-
-    def _close_first(self, events: list[Event]) -> None:
-        part = self._parts.pop(0)
-        events.append(Event(PART_END, self._index, part.kind))
-
-    def _close_all(self, events: list[Event]) -> None:
-        while self._parts:
-            self._close_first(events)
-            if self._parts:
-                self._start_first(events)
+    def _close(self, events: list[Event]) -> None:
+        """The answer is over, though its usage may still come."""
+        self._parts.close(events)
         self._calls.clear()
 
     def _finish(self, events: list[Event]) -> None:
         self._is_over = True
-        self._close_all(events)
+        self._close(events)
         finish = Event(FINISH)
         finish.stop = stop_of(self._finish_reason, self._has_calls, self._has_refused)
         if self._stop_sequence and finish.stop == STOP_END:
@@ -260,10 +149,6 @@ class OpenAiStreamDecoder(StreamDecoder):
             finish.stop_sequence = self._stop_sequence
         finish.usage = self._usage
         events.append(finish)
-
-    def _fail(self, kind: str, message: str, events: list[Event]) -> None:
-        self._is_over = True
-        events.append(failure(kind, message))
 
 
 class OpenAiStreamEncoder(StreamEncoder):
@@ -277,29 +162,12 @@ class OpenAiStreamEncoder(StreamEncoder):
         self._calls: int = -1
         """Index of the last call."""
 
-    def encode(self, events: list[Event]) -> bytes:
-        """See StreamEncoder."""
-        out: list[bytes] = []
-        for event in events:
-            kind = event.kind
-            if kind == DELTA:
-                self._encode_delta(event, out)
-            elif kind == START:
-                self._begin(event.id, out)
-            elif kind == PART_START:
-                if event.part == TOOL_USE:
-                    self._encode_call(event, out)
-            elif kind == FINISH:
-                self._finish(event, out)
-            elif kind == PING:
-                out.append(self.keepalive())
-            elif kind == FAILURE:
-                out.append(encode_failure(OPENAI, event, self.request_id))
-        return b"".join(out)
-
     def end(self) -> bytes:
         """See StreamEncoder."""
         return b"data: [DONE]\n\n" if self.finished else b""
+
+    def _encode_start(self, event: Event, out: list[bytes]) -> None:
+        self._begin(event.id, out)
 
     def _begin(self, known: str, out: list[bytes]) -> None:
         if self.begun:
@@ -336,7 +204,10 @@ class OpenAiStreamEncoder(StreamEncoder):
         elif part == REFUSAL:
             self._chunk(b'{"refusal":' + orjson.dumps(text) + b"}", out)
 
-    def _encode_call(self, event: Event, out: list[bytes]) -> None:
+    def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
+        """Only a call has a beginning of its own."""
+        if event.part != TOOL_USE:
+            return
         self._calls += 1
         call = {
             "index": self._calls,
@@ -346,7 +217,13 @@ class OpenAiStreamEncoder(StreamEncoder):
         }
         self._chunk(b'{"tool_calls":[' + orjson.dumps(call) + b"]}", out)
 
-    def _finish(self, event: Event, out: list[bytes]) -> None:
+    def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
+        """There is no word for it."""
+
+    def _encode_failure(self, event: Event, out: list[bytes]) -> None:
+        out.append(encode_failure(OPENAI, event, self.request_id))
+
+    def _encode_finish(self, event: Event, out: list[bytes]) -> None:
         self._begin("", out)
         self.finished = True
         reason = FINISH_REASONS.get(event.stop, "stop").encode()

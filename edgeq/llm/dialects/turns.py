@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, TOOL_RESULT, Message, Unmappable
+from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message, Unmappable
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Part, Request
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 _WORDS: Final = {IMAGE: "image", DOCUMENT: "document"}
 
 
-def split_system(request: Request) -> tuple[list[Part], list[Message]]:
+def split_system(request: Request, foreign: str = "") -> tuple[list[Part], list[Message]]:
     """What the system says, in order; and the turns of user and assistant, neighbours of one role made one, results of
     tools first in theirs.
+
+    Args: foreign: thoughts whose signature begins so are another provider's, and left out: they would be refused.
 
     If nobody but the system speaks, that is the user's turn: no such dialect takes a conversation without one.
     """
@@ -29,6 +31,8 @@ def split_system(request: Request) -> tuple[list[Part], list[Message]]:
         else:
             turns.append(Message(message.role, list(message.parts)))
     for turn in turns:
+        if foreign and turn.role == "assistant":
+            turn.parts = [part for part in turn.parts if part.kind != THINKING or not part.data.startswith(foreign)]
         if turn.role == "user" and len(turn.parts) > 1:
             turn.parts.sort(key=_results_first)
     if turns or not system:

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from edgeq.llm.dialects import anthropic
-from edgeq.llm.dialects.anthropic_request import version_of
+from edgeq.llm.dialects.anthropic_thinking import version_of
 from edgeq.llm.message import (
     DELTA,
     FINISH,
@@ -171,7 +171,7 @@ def test_thoughts_stay_with_their_provider() -> None:
 
 def test_a_client_of_its_own_loses_nothing() -> None:
     """Blocks, tools and parameters that only this dialect knows are written back."""
-    body = {
+    body: dict[str, Any] = {
         "model": "m",
         "max_tokens": 5,
         "messages": [{"role": "user", "content": [{"type": "search_result", "source": "s", "title": "t"}]}],
@@ -181,6 +181,9 @@ def test_a_client_of_its_own_loses_nothing() -> None:
         "container": {"id": "c"},
     }
     assert asked(anthropic.decode_request(orjson.dumps(body))) == body
+    for thinking in ({"type": "disabled"}, {"type": "enabled", "budget_tokens": 2000}, {"type": "between_tools"}):
+        body["thinking"] = thinking
+        assert asked(anthropic.decode_request(orjson.dumps(body))) == body
 
 
 def test_signatures_in_a_stream() -> None:

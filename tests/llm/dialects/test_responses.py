@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeq.llm.dialects.base import RESPONSES
+from edgeq.llm.dialects.collect import answer_of
 from edgeq.llm.dialects.errors import encode_stream_error
 from edgeq.llm.dialects.responses import StreamEncoder, decode_request, encode_answer
 from edgeq.llm.message import (
@@ -47,7 +48,7 @@ from edgeq.llm.message import (
     Unmappable,
     Usage,
 )
-from tests.support.conversations import answers, requests, streams
+from tests.llm.dialects.conversations import answers, plain, plain_answer, requests, streams
 from tests.support.responses_client import events, put_together, read_answer, written
 
 
@@ -65,12 +66,11 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "
 FUNCTION = {"type": "function", "name": "look", "parameters": {"type": "object"}}
 
 
-@given(request=requests())
-def test_a_request_says_all_that_was_said(request: Request) -> None:
-    """What is decoded is what the client meant."""
-    read = decode_request(written(request))
-    read.dialect = request.dialect
-    assert read == request
+@given(requests())
+def test_a_request_says_all_that_was_said(request_: Request) -> None:
+    """What is decoded is what the client meant; it has no word for `stop`."""
+    said = replace(request_, stop=[])
+    assert plain(decode_request(written(said))) == plain(said)
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,10 @@ def test_every_kind_of_content(said: dict[str, Any], part: Part) -> None:
     assert items({"role": "user", "content": [said]}) == [Message("user", [part])]
 
 
-@given(answer=answers())
+@given(answers())
 def test_a_whole_answer_says_all_that_it_said(answer: Answer) -> None:
-    """What the client reads is what was answered; that it calls a tool is seen from its items."""
-    read = read_answer(orjson.loads(encode_answer(answer, None)))
-    if answer.stop == STOP_TOOL:
-        answer.stop = STOP_END
-    assert read == answer
+    """What the client reads is what was answered."""
+    assert plain_answer(read_answer(orjson.loads(encode_answer(answer, None)))) == plain_answer(answer)
 
 
 @pytest.mark.parametrize(
@@ -298,13 +295,15 @@ def test_what_was_asked_is_told_again() -> None:
     assert (said["reasoning"]["effort"], said["metadata"]) == ("low", {"a": "b"})
 
 
-@given(data=st.data(), answer=answers())
-def test_a_stream_says_the_same_as_the_whole_answer(data: st.DataObject, answer: Answer) -> None:
+@given(streams())
+def test_a_stream_says_the_same_as_the_whole_answer(said: list[Event]) -> None:
     """Put together from its deltas, from its items, and in its last event, but for what the last item is called."""
     encoder = StreamEncoder("m", False, 9, 7)
-    answer.created = 7
+    said[0].id = "1"
+    answer = answer_of(said)
+    answer.model, answer.created = "m", 7
     whole = orjson.loads(encode_answer(answer, None))
-    told = events(encoder.encode(data.draw(streams(answer))) + encoder.end())
+    told = events(encoder.encode(said) + encoder.end())
     assert told[-1]["type"] == "response." + whole["status"]
     assert told[-1]["response"] == whole
     done = [event["item"] for event in told if event["type"] == "response.output_item.done"]

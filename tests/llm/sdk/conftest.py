@@ -8,6 +8,7 @@ import anthropic
 import openai
 import pytest
 
+from tests.llm.sdk.clock import Clock
 from tests.llm.sdk.support import UPSTREAMS
 from tests.support import llm_service
 from tests.support.llm_service import KEY, Service
@@ -16,8 +17,7 @@ from tests.support.llm_service import KEY, Service
 @pytest.fixture(scope="package")
 def services() -> Iterator[dict[str, Service]]:
     """All of them, once for the whole directory."""
-    started = llm_service.direct() if UPSTREAMS == (llm_service.DIRECT,) else llm_service.services()
-    with started as found:
+    with llm_service.services() as found:
         yield found
 
 
@@ -40,3 +40,12 @@ def claude(service: Service) -> Iterator[anthropic.Anthropic]:
     """Anthropic's SDK, which tries once."""
     with anthropic.Anthropic(api_key=KEY, base_url=service.anthropic_url, max_retries=0, timeout=60) as made:
         yield made
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """For both SDKs."""
+    made = Clock()
+    monkeypatch.setattr("openai._base_client.time", made)
+    monkeypatch.setattr("anthropic._base_client.time", made)
+    return made

@@ -6,10 +6,9 @@ import json
 from typing import Any, Final
 
 from edgeq.llm.demo.content import words
-from tests.support.llm_service import DIRECT
+from tests.support.llm_service import DIALECTS, DIRECT
 
-UPSTREAMS: Final = (DIRECT,)
-"""Once requests for models are served: (DIRECT, *DIALECTS)."""
+UPSTREAMS: Final = (DIRECT, *DIALECTS)
 
 TEXT: Final = "".join(words(8))
 """What the behaviour "plain" says."""

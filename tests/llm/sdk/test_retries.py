@@ -5,38 +5,14 @@ The times are those that they would sleep: their module `time` is replaced by on
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 import anthropic
 import openai
 import pytest
 
+from tests.llm.sdk.clock import Clock
 from tests.llm.sdk.support import HELLO
 from tests.support import demo_llm
 from tests.support.llm_service import DIRECT, KEY, Service
-
-
-class Clock:
-    """Stands in for the module `time`; sleeping takes no time and is remembered."""
-
-    def __init__(self) -> None:
-        self.slept_s: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.slept_s.append(seconds)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """For both SDKs."""
-    made = Clock()
-    monkeypatch.setattr("openai._base_client.time", made)
-    monkeypatch.setattr("anthropic._base_client.time", made)
-    return made
 
 
 @pytest.fixture

@@ -1,0 +1,596 @@
+"""What a client asks of a model, until it is asked of a target: the request is read whole, and looked at.
+
+    COLLECT --whole body--> who asks, by which key; which model; is the answer here, or on its way to somebody else?
+        what it is expected to use is reserved of the limits of key, tenant, model --> PLACE: `_turn_to` a target
+
+Here is also what the client gets that is no target's: heads of answers, refusals in the client's dialect, comments that
+keep a stream alive; and the account, which is settled whoever ends the request.
+"""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring_ascii as quoted
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from edgeq.admission.ticket import DEFAULT, SHEDDABLE
+from edgeq.llm.affinity import beginnings_of
+from edgeq.llm.cache_key import request_key
+from edgeq.llm.dialects import errors
+from edgeq.llm.incoming import Incoming
+from edgeq.llm.measures import OK, UNKNOWN_S
+from edgeq.llm.message import Unmappable, Usage
+from edgeq.llm.models_list import list_body, model_body
+from edgeq.llm.operation import (
+    CHAT,
+    COUNT_TOKENS,
+    MODELS,
+    OPENAI,
+    PROMPT_OPERATION,
+    Operation,
+    model_of,
+    operation_of,
+)
+from edgeq.llm.plan import Choice, ModelPlan
+from edgeq.llm.pulse import COMMENT, Pulse
+from edgeq.llm.requested import requested
+from edgeq.llm.saying import answer_start, failed_of
+from edgeq.llm.shapes import Peek
+from edgeq.llm.sharing import STREAM, Share
+from edgeq.llm.speech import Asked
+from edgeq.llm.till import Bill
+from edgeq.policy.terms import PRIORITIES
+from edgeq.reasons import REASONS
+from edgeq.response.relay import Exchange
+from edgeq.response.rescue import spoken
+from edgeq.wire.framing import LAST_CHUNK, chunk
+from edgeq.wire.head import field_value
+from edgeq.worker.wheel import NEVER
+
+if TYPE_CHECKING:
+    from edgeq.listener.connection import Downstream
+    from edgeq.llm.estimate import Estimate
+    from edgeq.llm.prompts import Prompt
+    from edgeq.llm.route import ModelRoute
+    from edgeq.route.table import Route
+    from edgeq.wire.head import RequestHead
+
+COLLECT: Final = 0
+PLACE: Final = 1
+SENT: Final = 2
+
+
+class ModelRequest(Exchange):
+    """The part of an exchange that knows of no target. See `exchange.ModelExchange`."""
+
+    __slots__ = (
+        "_asked",
+        "_beginnings",
+        "_begun",
+        "_chunks",
+        "_entered",
+        "_failed_by",
+        "_head_sent",
+        "_incoming",
+        "_is_held",
+        "_last_at",
+        "_order",
+        "_other_model",
+        "_param",
+        "_pulse",
+        "_share",
+        "_stage",
+        "_streams",
+        "_transcript",
+        "bill",
+        "body",
+        "cached",
+        "choice",
+        "cost_micro",
+        "dropped",
+        "first_event_at",
+        "models",
+        "operation",
+        "peek",
+        "plan",
+        "prompt",
+        "usage",
+    )
+
+    def __init__(self, down: Downstream, head: RequestHead, route: Route, now: float, models: ModelRoute) -> None:
+        super().__init__(down, head, route, now)
+        self.models: ModelRoute = models
+        self._stage: int = COLLECT
+        self._entered: bool = False
+        self._chunks: list[bytes] = []
+        self.body = b""
+        self.operation: Operation | None = None
+        self.peek: Peek | None = None
+        self.plan: ModelPlan | None = None
+        self._order: list[Choice] = []
+        """Who is to be asked, in order."""
+        self.choice: Choice | None = None
+        self._asked: Asked | None = None
+        """The request in no dialect, once it had to be taken apart."""
+        self.dropped: list[str] = []
+        self._incoming: Incoming | None = None
+        """The answer of the present target."""
+        self._head_sent: bool = False
+        self._begun: bool = False
+        self._streams: bool = False
+        """A stream was asked for."""
+        self._last_at: float = 0.0
+        self._pulse: Pulse | None = None
+        self.first_event_at: float = 0.0
+        self.usage: Usage = Usage()
+        self.bill: Bill = Bill(models.till, b"")
+        self._param = ""
+        """Of the request: what an error is about."""
+        self._failed_by: list[str] = []
+        """Who was asked before."""
+        self._share: Share | None = None
+        """Its part in an answer that others may get as well."""
+        self.cost_micro: int = 0
+        """What it cost, in millionths of the currency."""
+        self._other_model = b""
+        """A field line: a smaller model than was asked for has answered."""
+        self._beginnings: list[int] = []
+        """What its prompt begins with; empty: nobody would have cached it."""
+        self.cached = ""
+        """What the cache has done: hit, joined, miss."""
+        self.prompt: Prompt | None = None
+        """Whose path it is."""
+        self._is_held: bool = False
+        """Its client has left, and all who follow are behind: the upstream is not read."""
+        self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
+        """What was answered, where accounts.log_prompts asks for it."""
+
+    # -- the request ---------------------------------------------------------------------------------------------------
+
+    def take_body(self, data: bytes) -> None:
+        if data:
+            self._chunks.append(data)
+        if self.request_done and self._entered:
+            # In a turn of its own: whoever gives us bytes is not prepared for our end.
+            self.down.shard.call_soon(self._whole)
+
+    def enter(self, now: float) -> None:
+        if self._stage == COLLECT:
+            self._entered = True
+            if self.request_done:
+                self._look(now)
+            return
+        super().enter(now)
+
+    def _whole(self) -> None:
+        if not self.ended:
+            try:
+                self._look(monotonic())
+            except Exception as error:  # of our own
+                self.end_by_defect(error)
+
+    def _look(self, now: float) -> None:
+        """The whole request is here: who asks for what?"""
+        self._stage = PLACE
+        head = self.head
+        bill = self.bill
+        bill.tenant = self.tenant
+        chunks = self._chunks
+        self.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._chunks = []
+        versions = self.models.prompts.versions(head.path)
+        operation = PROMPT_OPERATION if versions else operation_of(head.path)
+        self.operation = operation
+        if operation is None:
+            self.fail("no_route", self.own_resource(), "the path is none of a model's API: see docs/llm.md")
+            return
+        reason = bill.identify(head)
+        if reason:
+            self.fail(reason, self.own_resource(), bill.detail)
+            return
+        if bill.account is not None:
+            self.tenant = bill.tenant
+            self.weight = bill.weight()
+        if operation.kind == MODELS:
+            self._list_models(model_of(head.path) or b"")
+            return
+        if head.method != b"POST" and not (versions and head.method == b"GET"):
+            self.fail("method_refused", self.own_resource(), f"{operation.name} is asked for by POST")
+            return
+        try:
+            if versions:
+                if not self._fill_in(versions):
+                    return
+            else:
+                self.peek = requested(operation.dialect, self.body)
+        except Unmappable as error:
+            self._refuse(error.param, error.message)
+            return
+        peek = self.peek
+        assert peek is not None
+        self._streams = peek.stream is True and operation.kind == CHAT
+        plan = self._plan_of(peek.model)
+        if plan is None:
+            return
+        if operation.kind == COUNT_TOKENS:
+            self._count_tokens(plan, now)
+            return
+        self.plan = plan
+        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
+            self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
+        keepalive_s = self.models.keepalive_s
+        if self._streams and keepalive_s and head.minor:
+            self._pulse = Pulse(self)
+            down = self.down
+            down.shard.wheel.schedule(self._pulse, now + keepalive_s)
+        if not self._is_shared(plan, operation, now):
+            self._pay(now)
+
+    def _fill_in(self, versions: list[str]) -> bool:
+        """The path is a prompt's: make its request. Returns: False if there is none to make. Raises: Unmappable."""
+        query = self.head.query
+        version = ""
+        for pair in query[1:].split(b"&"):
+            if pair.startswith(b"version="):
+                version = pair[8:].decode("latin-1")
+        prompt = self.models.prompts.find(self.head.path, version)
+        if prompt is None:
+            raise Unmappable("version", f"there is no version {version[:50]!r}; there are {', '.join(versions)}")
+        if self.head.method == b"GET":
+            self._send(200, prompt.description(versions))
+            self.finish_here()
+            return False
+        self.prompt = prompt
+        request = prompt.request(self.body)
+        self._asked = Asked(request, None)
+        self.peek = Peek(model=request.model, max_tokens=request.max_tokens)
+        self.priority = PRIORITIES[prompt.settings.priority.encode()]
+        return True
+
+    def _plan_of(self, name: str) -> ModelPlan | None:
+        models = self.models
+        name = name or models.default_model
+        if not name:
+            self._refuse("model", "the request names no model")
+            return None
+        plan = models.models.find(name)
+        if plan is None or name not in models.names:
+            self._param = "model"
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
+            return None
+        if not self.bill.may_use(plan.name):
+            self._param = "model"
+            self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
+            return None
+        return plan
+
+    def own_resource(self) -> str:
+        """The route's."""
+        return self.models.route.resource
+
+    def _refuse(self, param: str, text: str) -> None:
+        """The request itself makes no sense, or cannot be said to the target."""
+        self._param = param
+        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
+
+    def _list_models(self, name: bytes) -> None:
+        if self.head.method not in (b"GET", b"HEAD"):
+            self.fail("method_refused", self.own_resource(), "models are listed by GET")
+            return
+        bill = self.bill
+        names = [one for one in self.models.names if bill.may_use(one)]
+        is_anthropic = field_value(self.head, b"anthropic-version") != b""
+        one = name.decode("latin-1")
+        if one and one not in names:
+            self._param = "model"
+            self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
+            return
+        self._send(200, model_body(one, is_anthropic) if one else list_body(names, is_anthropic))
+        self.finish_here()
+
+    # -- an answer that is known, or on its way ------------------------------------------------------------------------
+
+    def _is_shared(self, plan: ModelPlan, operation: Operation, now: float) -> bool:
+        """Is the answer here, or on its way to somebody else?"""
+        cache = self.models.cache
+        if cache is None:
+            return False
+        tenant = "" if self.models.shares_cache else self.tenant.decode("latin-1")
+        what = f"{operation.dialect}/{operation.name}"
+        prompt = self.prompt
+        if prompt is not None:
+            what = f"{prompt.settings.path}/{prompt.mark}"
+        try:
+            asked: object = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return False
+        key = request_key(asked, what, plan.name, tenant) if isinstance(asked, dict) else b""
+        if not key:
+            return False
+        stored = cache.look(key, now)
+        if stored is not None:
+            self.cached = "hit"
+            self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
+            if stored.content_type == STREAM:
+                self.pass_on(stored.body, now)
+                self.end_shared(now)
+            else:
+                self.answer_shared(stored.body, now)
+            return True
+        share = self._share = Share(self)
+        if share.enter(cache, key):
+            share.more(now)
+            return True
+        self._is_missed()
+        return False
+
+    def _is_missed(self) -> None:
+        """It asks for itself."""
+        self.cached = "miss"
+        self.answer_lines += b"x-edgeq-cache: miss\r\n"
+
+    def is_given(self, about: bytes) -> None:
+        """What it gets is another one's answer; `about` are field lines of its head."""
+        if self.cached != "joined":
+            self.cached = "joined"
+            self.answer_lines += about + b"x-edgeq-cache: joined\r\n"
+
+    def pass_on(self, data: bytes, now: float) -> None:
+        """Events of an answer that is not asked for by this exchange."""
+        self._open_stream()
+        if not self.first_event_at:
+            self.first_event_at = now
+        self._last_at = now
+        self.answer_bytes += len(data)
+        self.down.transport.write(chunk(data) if self.head.minor else data)
+
+    def end_shared(self, now: float) -> None:
+        """All of such a stream is written."""
+        self._open_stream()
+        if self.head.minor:
+            self.down.transport.write(LAST_CHUNK)
+        self.finish_here()
+
+    def answer_shared(self, body: bytes, now: float) -> None:
+        """A whole answer that was not asked for by this exchange."""
+        self.first_event_at = now
+        self._send(200, body)
+        self.finish_here()
+
+    def go_alone(self, now: float) -> None:
+        """There is nobody to follow any more."""
+        self._is_missed()
+        try:
+            self._pay(now)
+        except Exception as error:  # of our own; whoever says so has no part in it
+            self.end_by_defect(error)
+
+    def hold_back(self) -> None:
+        """Who follows is behind: do not read the upstream for now."""
+        up = self.up
+        if up is not None:
+            self._is_held = True
+            up.transport.pause_reading()
+            up.expire_in(NEVER)
+
+    # -- what it may cost ----------------------------------------------------------------------------------------------
+
+    def _pay(self, now: float) -> None:
+        """Reserve what it is expected to use, and ask the first target."""
+        plan = self.plan
+        peek = self.peek
+        operation = self.operation
+        assert plan is not None
+        assert peek is not None
+        assert operation is not None
+        if plan.degrade and plan.is_saturated(now):
+            smaller = self.models.models.find(plan.degrade)
+            if smaller is not None and not smaller.is_saturated(now):
+                plan = self.plan = smaller
+                self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
+        self._order = plan.order(now)
+        if self.models.affinity:
+            self._prefer(plan, now)
+        bill = self.bill
+        order = self._order
+        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
+        self._order = _affordable_first(order, estimate, now)
+        prompt = self.prompt
+        refusal = bill.reserve(
+            plan, self.models.route.name, self.models.limits, None if prompt is None else prompt.settings, now
+        )
+        if refusal is not None:
+            self.answer_lines += bill.header_lines(operation.dialect, now)
+            self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
+            return
+        self.answer_lines += bill.header_lines(operation.dialect, now)
+        self._turn_to(self._order[0], now)
+
+    def _prefer(self, plan: ModelPlan, now: float) -> None:
+        """Turn to who has cached what its prompt begins with."""
+        order = self._order
+        if len(order) == 1 and len(order[0].upstream.members) < 2:
+            return
+        self._beginnings = beginnings_of(self.body, plan.name, self.models.affinity)
+        known = self.bill.till.affinity.prefer(self._beginnings, now)
+        if known:
+            name, _, self.prefers = known.partition("\n")
+            self._order = plan.prefer(order, name, now)
+
+    def _about_tokens(self) -> int:
+        """An estimate of the request's tokens."""
+        return max(1, len(self.body) // 4)
+
+    # -- what the client gets ------------------------------------------------------------------------------------------
+
+    def _open_stream(self) -> None:
+        """Write the head of a stream, once."""
+        if self._head_sent:
+            return
+        self._head_sent = True
+        self.answer_started = True
+        self.status = 200
+        down = self.down
+        self.keep_alive = down.may_keep(self) and self.head.minor == 1
+        down.transport.write(answer_start(200, -1, self._lines(), self.keep_alive, self.head.minor, self.request_id))
+
+    def beat(self, now: float) -> None:
+        """Nothing may have gone to the client for a while: say that we are still there."""
+        pulse = self._pulse
+        if self.ended or pulse is None:
+            return
+        keepalive_s = self.models.keepalive_s
+        if now - self._last_at >= keepalive_s:
+            self._open_stream()
+            self._last_at = now
+            if not self.down.write_blocked:
+                self.down.transport.write(chunk(COMMENT))
+        self.down.shard.wheel.schedule(pulse, self._last_at + keepalive_s)
+
+    def _send(self, status: int, body: bytes) -> None:
+        """Write a whole answer."""
+        down = self.down
+        self.status = status
+        self.answer_started = True
+        self.keep_alive = down.may_keep(self)
+        self.answer_bytes = len(body)
+        if self._transcript is not None:
+            self._transcript.append(body)
+        head = answer_start(status, len(body), self._lines(), self.keep_alive, self.head.minor, self.request_id)
+        down.transport.write(head if self.head.method == b"HEAD" else head + body)
+
+    def _lines(self) -> bytes:
+        """Field lines of the answer that say what edgeq has done with the request."""
+        return self.answer_lines + self._about()
+
+    def _about(self) -> bytes:
+        """Those that are about the answer, whoever gets it."""
+        choice = self.choice
+        lines = self._other_model if choice is None else self._other_model + choice.line
+        if self.dropped:
+            lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
+        return lines
+
+    def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
+        operation = self.operation
+        dialect = OPENAI if operation is None else operation.dialect
+        if self._failed_by:
+            detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"
+        failed = failed_of(reason, detail, self._param)
+        self.status = errors.status_of(dialect, failed)
+        body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
+        return spoken(
+            self.status,
+            body,
+            reason,
+            resource,
+            detail,
+            self.request_id,
+            self.down.shard.forward.node,
+            self.keep_alive,
+            self.head.method == b"HEAD",
+            retry_after_s,
+            self.answer_lines,
+        )
+
+    # -- the account ---------------------------------------------------------------------------------------------------
+
+    def _settle(self, now: float) -> None:
+        """Settle the account, whoever has ended it."""
+        peek = self.peek
+        plan = self.plan
+        if peek is None or plan is None:
+            return
+        usage = self.usage
+        incoming = self._incoming
+        said_bytes = 0
+        if incoming is not None and incoming.is_stream():
+            usage = incoming.usage()
+            said_bytes = incoming.said_bytes()
+        bill = self.bill
+        claim = self.claim
+        if self._begun:
+            # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
+            estimate = bill.estimate
+            if usage.input < 0 and estimate is not None:
+                usage.input = estimate.input
+            if usage.output < 0:
+                usage.output = said_bytes // 4
+        self.usage = usage
+        first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
+        sent = self.attempts > 0
+        status = self.status
+        seconds = now - self.begun_at
+        if claim is not None:
+            choice = self.choice
+            if self._begun and choice is not None:
+                claim.settle(usage, choice.tariff.of_usage(usage), now)
+            else:
+                claim.give_back(now, sent)
+        cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
+        self.cost_micro = cost
+        if self._transcript is not None:
+            bill.log(self.request_id, plan.name, self.body, self._transcript)
+        self.down.shard.measures.record(
+            plan.name,
+            self.choice.name if self.choice is not None and sent else "",
+            bill.tenant.decode("latin-1") if bill.account is not None else "",
+            usage,
+            cost,
+            first_s if self._streams else UNKNOWN_S,
+            seconds,
+            self.reason or OK,
+            self.cached,
+        )
+
+    def own_fields(self) -> bytes:
+        """See `Exchange.own_fields`; names by OpenTelemetry's GenAI conventions."""
+        peek = self.peek
+        operation = self.operation
+        if peek is None or operation is None:
+            return b""
+        text = f'"gen_ai.operation.name":"{operation.name}","gen_ai.request.model":{quoted(peek.model[:128])},'
+        choice = self.choice
+        if choice is not None:
+            text += f'"edgeq.target":{quoted(choice.name)},'
+        usage = self.usage
+        if usage.input >= 0:
+            text += f'"gen_ai.usage.input_tokens":{usage.input},'
+        if usage.output >= 0:
+            text += f'"gen_ai.usage.output_tokens":{usage.output},'
+        if self.cost_micro:
+            text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
+        if self.first_event_at:
+            text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+        if self.cached:
+            text += f'"edgeq.cache":"{self.cached}",'
+        bill = self.bill
+        if bill.key_id:
+            text += f'"edgeq.key":{quoted(bill.key_id)},"edgeq.tenant":{quoted(bill.tenant.decode("latin-1"))},'
+        return text.encode("ascii")
+
+    # -- for who knows of targets -------------------------------------------------------------------------------------
+
+    def _turn_to(self, choice: Choice, now: float) -> None:
+        """Ask a target."""
+        raise NotImplementedError
+
+    def _count_tokens(self, plan: ModelPlan, now: float) -> None:
+        """How many tokens the request has: by a target that can tell, or else about."""
+        raise NotImplementedError
+
+    def drop_unwanted(self) -> None:
+        """Its client has left, and now all who followed have, too."""
+        raise NotImplementedError
+
+
+def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:
+    """Whoever has tokens for it now goes first; if nobody has, it waits where it is wanted most."""
+    if len(order) == 1:
+        return order
+    for number, choice in enumerate(order):
+        if choice.is_open(now) and choice.has_room(now) and choice.gate.wait_s(estimate, now) <= 0.0:
+            return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
+    return order

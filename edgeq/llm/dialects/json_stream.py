@@ -1,0 +1,77 @@
+"""A provider's stream whose events are JSON objects: what its decoders have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from edgeq.llm.dialects.base import StreamDecoder, known_object
+from edgeq.llm.dialects.errors import failure
+from edgeq.llm.message import INTERNAL
+from edgeq.llm.sse import EventReader
+
+if TYPE_CHECKING:
+    from edgeq.llm.message import Event
+    from edgeq.llm.sse import SseEvent
+
+
+class JsonStreamDecoder(StreamDecoder):
+    """`StreamDecoder` that takes the events one by one."""
+
+    def __init__(self) -> None:
+        self._reader: EventReader = EventReader()
+        self._is_over: bool = False
+        """FINISH or FAILURE was told: nothing follows."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """See StreamDecoder."""
+        events: list[Event] = []
+        for event in self._reader.feed(data):
+            if not self._is_over:
+                self._take(event, events)
+        return events
+
+    def end(self) -> list[Event]:
+        """See StreamDecoder. An answer that has told why it ended is whole, even without the dialect's last word; and
+        some servers leave out the empty line after that."""
+        events: list[Event] = []
+        for event in self._reader.rest():
+            if not self._is_over and self._is_last_word(event):
+                self._take(event, events)
+        if not self._is_over:
+            if self._has_reason():
+                self._finish(events)
+            else:
+                self._fail(INTERNAL, "the provider's stream ended before the answer did", events)
+        return events
+
+    def _take(self, event: SseEvent, events: list[Event]) -> None:
+        """One server-sent event: add what it tells to `events`."""
+        raise NotImplementedError
+
+    def _is_last_word(self, event: SseEvent) -> bool:
+        """It needs no more than its line to be whole."""
+        return False
+
+    def _has_reason(self) -> bool:
+        """The provider has told why the answer ended."""
+        raise NotImplementedError
+
+    def _finish(self, events: list[Event]) -> None:
+        """Add what is left to tell, and FINISH."""
+        raise NotImplementedError
+
+    def _object(self, event: SseEvent, events: list[Event]) -> dict[str, Any] | None:
+        """Its data. Returns: None if that is no object, which is the end."""
+        try:
+            said = known_object(orjson.loads(event.data))
+        except orjson.JSONDecodeError:
+            said = None
+        if said is None:
+            self._fail(INTERNAL, "the provider's stream is broken: an event is no JSON object", events)
+        return said
+
+    def _fail(self, kind: str, message: str, events: list[Event]) -> None:
+        self._is_over = True
+        events.append(failure(kind, message))
