@@ -99,7 +99,7 @@ class TestCheck:
             more.write('[provider.p]\nurl = "http://127.0.0.1:9/v1"\nkeys = ["a", "b"]\n')
         assert main(["check", "--config", str(file)]) == 0
         said = capsys.readouterr().out
-        assert said == f"{file}: ok (1 listener, 1 upstream, 1 provider, 2 keys, 1 model, 2 routes)\n"
+        assert said == f"{file}: ok (1 listener, 1 upstream, 1 provider, 2 keys, 1 model, 1 route)\n"
         assert main(["check", "--config", str(file), "--quiet"]) == 0
         assert capsys.readouterr().out == ""
         assert main(["check", "--config", str(file), "--format", "json"]) == 0
