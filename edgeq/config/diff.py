@@ -121,10 +121,12 @@ def _prompts(config: Config) -> dict[str, Prompt]:
 
 def _providers(old: dict[str, Provider], new: dict[str, Provider], lines: list[str]) -> None:
     """These lines are logged, and the secrets of providers are not."""
-    for name in old.keys() & new.keys():
-        for key in ("keys", "headers"):
-            if getattr(old[name], key) != getattr(new[name], key):
-                lines.append(f"{show_path(('provider', name, key))}: changed")
+    lines.extend(
+        f"{show_path(('provider', name, key))}: changed"
+        for name in old
+        for key in ("keys", "headers")
+        if name in new and getattr(old[name], key) != getattr(new[name], key)
+    )
     _named("provider", _bare(old), _bare(new), lines)
 
 

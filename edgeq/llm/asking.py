@@ -572,7 +572,7 @@ class ModelRequest(Exchange):
             text += f'"edgeq.cache":"{self.cached}",'
         bill = self.bill
         if bill.key_id:
-            text += f'"edgeq.key":{quoted(bill.key_id)},'
+            text += f'"edgeq.key":{quoted(bill.key_id)},'  # the tenant is told of every request that has one
         return text.encode("ascii")
 
     # -- for who knows of targets -------------------------------------------------------------------------------------
