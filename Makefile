@@ -93,6 +93,7 @@ install:
 	install -D -m 644 systemd/edgeq.sysctl "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-edgeq.conf"
 	install -D -m 644 systemd/example.conf "$(DESTDIR)$(DOC)/example.conf"
 	install -D -m 644 edgeq.toml.example "$(DESTDIR)$(DOC)/edgeq.toml.example"
+	install -D -m 644 llm.toml.example "$(DESTDIR)$(DOC)/llm.toml.example"
 	[ -e "$(DESTDIR)/etc/edgeq/edgeq.toml" ] || install -D -m 644 edgeq.toml.example "$(DESTDIR)/etc/edgeq/edgeq.toml"
 	install -d $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(dir $(COMPLETION_$(shell)))")
 	set -e; cd /; export PYTHONPATH="$(DESTDIR)$(LIB)"; \

@@ -24,6 +24,9 @@ MAX_REFUSALS: Final = 4096
 MAX_TENANTS: Final = 64
 MAX_METERS: Final = 64
 
+_OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
+"""What all workers tell alike of a target."""
+
 
 class Fleet(Protocol):
     """Which processes there are."""
@@ -145,10 +148,7 @@ class Reports:
                     "target": name,
                     **dict.fromkeys(("in_flight", "queued", "queued_tokens"), 0),
                     "oldest_ms": 0.0,
-                    **{
-                        key: seen[key]
-                        for key in ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
-                    },
+                    **{key: seen[key] for key in _OF_MACHINE},
                     "admitted": 0,
                     "refused": {},
                     "last_refusal": "",

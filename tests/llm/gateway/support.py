@@ -10,8 +10,10 @@ import contextlib
 import dataclasses
 import json
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,37 @@ RESPONSES: Final = "/v1/responses"
 MESSAGES: Final = "/v1/messages"
 DEMO: Final = {"oa": ("openai", "/v1"), "an": ("anthropic", "/v1"), "ge": ("gemini", "/v1beta")}
 """Names of the demo provider by dialect."""
+MOVES: Final = {
+    "429": "error=429,retry_after=60",
+    "500": "error=500",
+    "503": "error=503",
+    "529": "error=529",
+    "404": "error=404",
+    "401": "error=401",
+    "403": "error=403",
+    "402": "error=402",
+    "quota": "error=quota",
+    "refused": "x",
+    "reset": "reset=0",
+    "cut-head": "cut=0",
+    "late": "latency=25s",
+    "silent": "early,latency=25s",
+    "hangs": "hang=1,tokens=8",
+    "failed": "fail=0",
+    "failed-later": "fail=1",
+    "cut": "cut=1,tokens=8",
+    "html": "x",
+    "open": "x",
+}
+"""What a provider does, and another target is asked: as a model's name tells the demo provider, or x."""
+HEDGES: Final = {
+    "500": "error=500",
+    "429": "error=429",
+    "cut": "cut=0",
+    "reset": "reset=0",
+    "cut-later": "cut=1,tokens=5",
+}
+"""What becomes of second targets."""
 
 
 def request(
@@ -75,6 +108,9 @@ class Stand:
     tables: dict[str, Any]
     admin_socket: str
     clients: list[RawClient] = dataclasses.field(default_factory=list)
+
+    opened: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """Lets a script of the provider go on."""
 
     def close_clients(self) -> None:
         """Those that a test has left open."""
@@ -179,9 +215,8 @@ class Stand:
 
 def sse(*events: object) -> bytes:
     """Events as OpenAI writes them."""
-    return b"".join(
-        b"data: " + (b"[DONE]" if one == "[DONE]" else json.dumps(one).encode()) + b"\n\n" for one in events
-    )
+    texts = ("[DONE]" if one == "[DONE]" else json.dumps(one) for one in events)
+    return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
 def said(text: str, finish: str | None = None) -> dict[str, Any]:
@@ -259,6 +294,54 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("tight", "tight latency=25s,tag=tight")
     model("counted", "oa tokens=5,tag=counted", limits={"concurrent": 1})
     model("hedged", "oa latency=25s,tag=first", "an latency=25s,tag=second", hedge="100ms")
+    # Failures: one provider for each that is not to be met twice, as a refusal may pause its key.
+    for failure, behaviour in MOVES.items():
+        for kind in ("chat-whole", "chat-stream", "messages-whole", "messages-stream"):
+            who = f"moves-{failure}-{kind}"
+            times = {"timeouts": {"first_byte": "500ms"}}
+            if failure == "refused":
+                provider(who, providers["dead"]["url"])
+            elif failure == "html":
+                provider(who, providers["scripted"]["url"])
+            elif failure == "open":
+                provider(who, providers["dead"]["url"], breaker={"failures": 1, "open": "60s"})
+            else:
+                provider(who, f"{demo}/v1", **times)
+            model(who, f"{who} {behaviour},tag=moves", "an tokens=5,tag=moved")
+    for status in ("400", "413", "422"):
+        for who in ("oa", "an"):
+            model(f"stays-{status}-{who}", f"bad-{who} error={status}", "an tokens=5,tag=plain")
+    for status in ("401", "403", "402", "quota"):
+        for name, (dialect, path) in DEMO.items():
+            provider(f"only-{status}-{name}", demo + path, dialect)
+            model(f"only-{status}-{name}", f"only-{status}-{name} error={status}")
+    for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
+        model(f"broken-{kind}-{name}", f"{name} {kind}=4,tokens=50,tag=broken")
+    model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
+    model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
+    model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
+    model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
+    model("late-400", "oa latency=25s,tag=late", "bad-an error=400,tag=late")
+    model("pinged", "scripted x", "an tokens=5,tag=moved")
+    # Choices.
+    model("hedge-wins", "oa latency=25s,tag=wins", "an tokens=5,tag=wins", hedge="100ms")
+    for failure in HEDGES:
+        provider(f"hedge-{failure}", f"{demo}/v1")
+        model(
+            f"hedge-{failure}",
+            "oa latency=600ms,tokens=5,tag=hedge",
+            f"hedge-{failure} {HEDGES[failure]}",
+            hedge="100ms",
+        )
+    provider("full", f"{demo}/v1", limit=1)
+    model("big", "full latency=25s,tag=big", degrade="plain-oa")
+    keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]
+    provider("two", f"{demo}/v1", keys=keys)
+    model("keys", "two tokens=5,tag=keys")
+    model("weighted", "oa tokens=5,tag=weighted1", "an tokens=5,tag=weighted2", balance="weighted")
+    models["weighted"]["targets"][0]["weight"] = 3
+    provider("in-turn", providers["scripted"]["url"], limits={"concurrent": 1})
+    model("in-turn", "in-turn x")
     llm: dict[str, Any] = {"keepalive": "0s"}
     routes = [
         {"name": "llm", "match": {"path": "/v1/*"}, "llm": {**llm, "limits": {"concurrent": 1000}}},
