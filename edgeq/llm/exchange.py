@@ -37,7 +37,7 @@ from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider import judge
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
-from edgeq.llm.requested import with_model
+from edgeq.llm.requested import TOO_DEEP, with_model
 from edgeq.llm.saying import failed_of
 from edgeq.llm.till import MAX_LOGGED
 from edgeq.reasons import REASONS
@@ -162,7 +162,16 @@ class ModelExchange(ModelRequest):
         super().enter(now)
 
     def _words_for(self, choice: Choice) -> bytes:
-        """The body in the dialect of a target. Raises: Unmappable."""
+        """The body in the words of a target. Raises: Unmappable."""
+        try:
+            return self._said_to(choice)
+        except (TypeError, RecursionError) as error:
+            # orjson reads four times as deep as it writes.
+            if "ecursion" in str(error):
+                raise Unmappable("", TOO_DEEP) from None
+            raise
+
+    def _said_to(self, choice: Choice) -> bytes:
         operation = self.operation
         peek = self.peek
         assert operation is not None

@@ -337,6 +337,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
     provider("full", f"{demo}/v1", limit=1)
     model("big", "full latency=25s,tag=big", degrade="plain-oa")
     keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]
