@@ -218,7 +218,11 @@ class ModelRequest(Exchange):
             self._count_tokens(plan, now)
             return
         self.plan = plan
-        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
+        if (
+            self.priority == DEFAULT
+            and b"stainless-retry-count" in head.raw.lower()  # or the place of the key would be forgotten for it
+            and field_value(head, b"x-stainless-retry-count") not in (b"", b"0")
+        ):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         keepalive_s = self.models.keepalive_s
         if self._streams and keepalive_s and head.minor:

@@ -160,10 +160,11 @@ class Ledger:
         for key in gone:
             self._meters.pop(key).close()
 
-    def snapshot(self, now: float, most: int = 1000) -> list[dict[str, object]]:
-        """So many meters, those with the most requests first."""
-        found = sorted(self._meters.values(), key=lambda one: -one.in_flight)
-        return [one.snapshot(now) for one in found[:most]]
+    def busiest(self, most: int, but: int) -> list[Meter]:
+        """So many meters, those with the most requests first; `but` is a kind that is left out."""
+        found = [one for one in self._meters.values() if one.kind != but]
+        found.sort(key=lambda one: -one.in_flight)
+        return found[:most]
 
     def __len__(self) -> int:
         return len(self._meters)

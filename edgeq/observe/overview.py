@@ -71,6 +71,8 @@ class Overview:
                 self.endpoints,
                 self.routes,
                 self.tenants,
+                self.targets,
+                self.meters,
                 self.limits,
                 self.workers,
                 self.reasons,
@@ -118,6 +120,14 @@ class Overview:
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
         return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+
+    def targets(self) -> Records:
+        """Each model at each key of its providers: tokens, pauses, who waits for them."""
+        return self._fresh.get("targets", self.reports.targets)
+
+    def meters(self) -> Records:
+        """Who has limits of tokens or money, those with the most requests first."""
+        return self._fresh.get("meters", self.reports.meters)
 
     def limits(self) -> Records:
         """Everything that is a number in the configuration, and where its value comes from."""
@@ -215,6 +225,7 @@ class Overview:
                     "in_use": state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
+                    "retrying": state.get("retrying", 0),
                     "service_ms": {mark: service.quantile(share) / 1000 for mark, share in QUANTILES},
                     "answers_per_s": rates.departures,
                     "refused_per_s": rates.refused,

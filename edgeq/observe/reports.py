@@ -22,6 +22,10 @@ Records = list[dict[str, Any]]
 MAX_REFUSALS: Final = 4096
 """Pairs of reason and resource that are kept of dead workers."""
 MAX_TENANTS: Final = 64
+MAX_METERS: Final = 64
+
+_OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
+"""What all workers tell alike of a target."""
 
 
 class Fleet(Protocol):
@@ -130,6 +134,45 @@ class Reports:
                 add(one["refused"], seen["refused"])
                 one["limit"] = limit or None
         return sorted(found.values(), key=lambda one: -(one["in_flight"] + one["queued"]))[:MAX_TENANTS]
+
+    def targets(self) -> Records:
+        """Models at providers' keys: what runs and waits before each, of all workers; limits and pauses are the
+        machine's."""
+        now_ns = time.monotonic_ns()
+        found: dict[str, dict[str, Any]] = {}
+        for seen in self._each("targets"):
+            name = seen["name"]
+            one = found.get(name)
+            if one is None:
+                one = found[name] = {
+                    "target": name,
+                    **dict.fromkeys(("in_flight", "queued", "queued_tokens"), 0),
+                    "oldest_ms": 0.0,
+                    **{key: seen[key] for key in _OF_MACHINE},
+                    "admitted": 0,
+                    "refused": {},
+                    "last_refusal": "",
+                }
+            for count in ("in_flight", "queued", "queued_tokens", "admitted"):
+                one[count] += seen[count]
+            if seen["oldest_ns"]:
+                one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
+            add(one["refused"], seen["refused"])
+            one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]
+        return [found[name] for name in sorted(found)]
+
+    def meters(self) -> Records:
+        """Whose requests have limits of tokens or money: what runs, of all workers, and what is left."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for seen in self._each("meters"):
+            one = found.setdefault((seen["meter"], seen["name"]), {**seen, "in_flight": 0, "refused": 0})
+            one["in_flight"] += seen["in_flight"]
+            one["refused"] += seen["refused"]
+        return sorted(found.values(), key=lambda one: (-one["in_flight"], one["meter"], one["name"]))[:MAX_METERS]
+
+    def _each(self, section: str) -> Iterator[dict[str, Any]]:
+        for report in self.all().values():
+            yield from report.get(section, ())
 
 
 def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> dict[str, Any]:

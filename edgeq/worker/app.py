@@ -757,12 +757,16 @@ class App:
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
-            "upstreams": report.upstreams([service.upstream for service in self._services.values()], now),
+            "upstreams": report.upstreams(
+                [service.upstream for service in self._services.values()], self._budgets, now
+            ),
             "queues": report.queues(
                 [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
             ),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
+            "targets": report.targets(self._model_builder.gates.values(), now),
+            "meters": report.meters(self._ledger, now),
             "llm": self._shard.measures.told(now),
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),

@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -21,7 +21,11 @@ import orjson
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream
+from edgeq.llm.gate import TokenGate
+from edgeq.llm.ledger import Ledger
+from edgeq.llm.meter import TARGET
 from edgeq.observe.refusals import OTHER, Refusals
+from edgeq.policy.retry import RetryBudget
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.upstream import Upstream
 
@@ -32,7 +36,9 @@ MAX_LOOKED: Final = 1024
 """Connections that are looked at for who asks: a sample, of which 0.2 ms come twice a second."""
 MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
-_SECTIONS: Final = ("tenants", "asking", "queues", "upstreams", "listeners", "llm")
+MAX_TARGETS: Final = 128
+MAX_METERS: Final = 64
+_SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "llm")
 """What may be left out, in this order."""
 
 
@@ -86,7 +92,7 @@ def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:
     return {"address": address, **{key: seen[key] for key in kept}}
 
 
-def upstreams(all_of_them: list[Upstream], now: float) -> list[dict[str, Any]]:
+def upstreams(all_of_them: list[Upstream], budgets: Mapping[str, RetryBudget], now: float) -> list[dict[str, Any]]:
     """Each upstream with its breaker and its endpoints; the first MAX_ENDPOINTS of all together."""
     room = MAX_ENDPOINTS
     told: list[dict[str, Any]] = []
@@ -101,6 +107,7 @@ def upstreams(all_of_them: list[Upstream], now: float) -> list[dict[str, Any]]:
                 "in_use": len(one.balancer.members) if one.members else len(one.pools),
                 "panic": one.panics,
                 "breaker": one.breaker.snapshot(now) if one.breaker is not None else None,
+                "retrying": budgets[one.name].running if one.name in budgets else 0,
                 "max_connections": one.max_connections,
                 "max_connecting": one.max_connecting,
                 "max_waiting": one.max_waiting,
@@ -148,3 +155,25 @@ def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:
                 }
             )
     return told
+
+
+def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:
+    """Models at providers' keys, those with the most requests first. `in_flight` and `queued` are this worker's."""
+    found = sorted(gates, key=lambda one: -(one.meter.in_flight + one.queue.queued))
+    told: list[dict[str, Any]] = []
+    for one in found[:MAX_TARGETS]:
+        oldest = one.queue.oldest
+        told.append(
+            {
+                **one.snapshot(now),
+                "in_flight": one.meter.in_flight,
+                "oldest_ns": 0 if oldest is None else int(oldest.arrived_at * 1e9),
+            }
+        )
+    return told
+
+
+def meters(ledger: Ledger, now: float) -> list[dict[str, Any]]:
+    """Who has limits of tokens or money, but targets: those with the most requests first."""
+    found = ledger.busiest(MAX_METERS, TARGET)
+    return [{**one.snapshot(now), "in_flight": one.in_flight} for one in found]

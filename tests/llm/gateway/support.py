@@ -1,0 +1,384 @@
+"""One gateway of two workers before every kind of model, and clients that look at it from outside.
+
+Who is asked: `demo` is the demo provider, told by a model's name how to behave; `scripted` is a provider that does what
+a test says, byte by byte; at `dead` nobody listens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from edgeq.cli import admin_client_io
+from tests.support import demo_llm, gateway, kernel
+from tests.support.demo_llm import Provider
+from tests.support.gateway import Gateway, free_port
+from tests.support.raw_client import Answer, RawClient
+from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
+
+TIMEOUT_S: Final = 30.0
+"""For what must come, on a machine of any speed."""
+CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
+MESSAGES: Final = "/v1/messages"
+DEMO: Final = {"oa": ("openai", "/v1"), "an": ("anthropic", "/v1"), "ge": ("gemini", "/v1beta")}
+"""Names of the demo provider by dialect."""
+MOVES: Final = {
+    "429": "error=429,retry_after=60",
+    "500": "error=500",
+    "503": "error=503",
+    "529": "error=529",
+    "404": "error=404",
+    "401": "error=401",
+    "403": "error=403",
+    "402": "error=402",
+    "quota": "error=quota",
+    "refused": "x",
+    "reset": "reset=0",
+    "cut-head": "cut=0",
+    "late": "latency=25s",
+    "silent": "early,latency=25s",
+    "hangs": "hang=1,tokens=8",
+    "failed": "fail=0",
+    "failed-later": "fail=1",
+    "cut": "cut=1,tokens=8",
+    "html": "x",
+    "open": "x",
+}
+"""What a provider does, and another target is asked: as a model's name tells the demo provider, or x."""
+HEDGES: Final = {
+    "500": "error=500",
+    "429": "error=429",
+    "cut": "cut=0",
+    "reset": "reset=0",
+    "cut-later": "cut=1,tokens=5",
+}
+"""What becomes of second targets."""
+
+
+def request(
+    body: object,
+    path: str = CHAT,
+    *,
+    fields: Mapping[str, str] | None = None,
+    version: str = "1.1",
+    method: str = "POST",
+) -> bytes:
+    """A whole request; `body` as JSON, bytes as they are."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = {"host": "gateway.test", "content-type": "application/json", "content-length": str(len(data))}
+    lines |= fields or {}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode() + data
+
+
+def ask_for(model: str, stream: bool = False, text: str = "hello there", **more: object) -> dict[str, Any]:
+    """The body of a request that is the same in the dialects of chat and messages."""
+    said = {"model": model, "stream": stream, "max_tokens": 200, "messages": [{"role": "user", "content": text}]}
+    return said | more
+
+
+def events(body: bytes) -> list[tuple[str, Any]]:
+    """Name ("" without one) and value of each event of a stream; "[DONE]" is a text, comments are left out."""
+    found = []
+    for block in body.replace(b"\r\n", b"\n").decode().split("\n\n"):
+        lines = [line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":")]
+        if lines:
+            parts = {line[0]: line[1] for line in lines}
+            value = parts["data"]
+            found.append((parts.get("event", ""), value if value == "[DONE]" else json.loads(value)))
+    return found
+
+
+@dataclasses.dataclass(slots=True)
+class Stand:
+    """Everything that runs."""
+
+    gateway: Gateway
+    demo: Provider
+    scripted: ScriptedUpstream
+    tables: dict[str, Any]
+    admin_socket: str
+    clients: list[RawClient] = dataclasses.field(default_factory=list)
+
+    opened: threading.Event = dataclasses.field(default_factory=threading.Event)
+    """Lets a script of the provider go on."""
+
+    def close_clients(self) -> None:
+        """Those that a test has left open."""
+        for client in self.clients:
+            client.close()
+        self.clients.clear()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.gateway.address
+
+    def client(self, receive_buffer_bytes: int = 0) -> RawClient:
+        """A connection; it is closed with the test at last."""
+        made = RawClient(self.address, TIMEOUT_S, receive_buffer_bytes)
+        self.clients.append(made)
+        return made
+
+    def ask(self, body: object, path: str = CHAT, **how: Any) -> Answer:
+        """One answer, by a connection of its own."""
+        with self.client() as client:
+            method = how.get("method", "POST")
+            return client.ask(request(body, path, **how), method.encode())
+
+    def show(self, subject: str) -> list[dict[str, Any]]:
+        """What the admin socket tells."""
+        status, _, text = admin_client_io.get(self.admin_socket, f"/v1/{subject}", TIMEOUT_S)
+        assert status == 200, text
+        found: list[dict[str, Any]] = json.loads(text)
+        return found
+
+    def admin(self, method: str, target: str) -> tuple[int, dict[str, Any]]:
+        """Change something by the admin socket."""
+        return admin_client_io.ask(self.admin_socket, method, target, TIMEOUT_S)
+
+    def counts(self, model: str, key: str = "") -> dict[str, int]:
+        """What the demo provider has counted for a model, as it calls it; of all keys together, or of one."""
+        total: dict[str, int] = dict.fromkeys(("requests", "cancelled", "open"), 0)
+        for name, counts in self.demo.stats().items():
+            who, _, what = name.partition(" ")
+            if what == model and key in ("", who):
+                for each, count in counts.items():
+                    total[each] = total.get(each, 0) + count
+        return total
+
+    def called(self, model: str, target: int = 0) -> str:
+        """How the demo provider calls a model's target."""
+        name: str = self.tables["model"][model]["targets"][target]["model"]
+        return name.removeprefix("models/")
+
+    def wait_counts(self, model: str, key: str = "", **wanted: int) -> None:
+        """Wait until the demo provider has counted so."""
+        wait_for(
+            lambda: all(self.counts(model, key)[name] == count for name, count in wanted.items()),
+            lambda: f"wanted {wanted} of {model}: {self.demo.stats()}",
+        )
+
+    def is_idle(self) -> bool:
+        """Is nobody's request left anywhere?"""
+        return not self.leftover()
+
+    def leftover(self) -> list[str]:
+        """What is held somewhere, in words."""
+        found = [f"worker {one['slot']}: {one['in_flight']}" for one in self.show("workers") if one["in_flight"]]
+        for one in self.show("upstreams"):
+            keys: tuple[str, ...] = ("in_flight", "queued", "retrying")
+            found += [f"{one['upstream']}: {one[key]} {key}" for key in keys if one[key]]
+        for one in self.show("endpoints"):
+            keys = ("active", "connecting", "waiting")
+            found += [f"{one['upstream']}#{one['endpoint']}: {one[key]} {key}" for key in keys if one[key]]
+        for one in self.show("targets"):
+            keys = ("in_flight", "queued")
+            found += [f"target {one['target']}: {one[key]} {key}" for key in keys if one[key]]
+        for one in self.show("meters"):
+            found += [f"{one['meter']} {one['name']}: {one['in_flight']} in_flight"] if one["in_flight"] else []
+        found += [f"queue {one['queue']}: {one['depth']}" for one in self.show("queues") if one["depth"]]
+        found += [f"demo {name}: {one['open']} open" for name, one in self.demo.stats().items() if one["open"]]
+        return found
+
+    def wait_idle(self) -> None:
+        """Wait until nothing of any request is left."""
+        wait_for(self.is_idle, lambda: f"left behind: {self.leftover()}")
+
+    def wait_stuck(self, at_least: int = 1) -> int:
+        """Wait until the scripted provider has got rid of so much, and of nothing more for a while. Returns: bytes."""
+        seen = -1
+        while seen < at_least or seen != self.scripted.sent_bytes:
+            seen = self.scripted.sent_bytes
+            kernel.select_pause(0.25)
+        return seen
+
+    def wait_log(self, what: Callable[[dict[str, Any]], bool], since: int = 0, count: int = 1) -> list[dict[str, Any]]:
+        """Lines of the access log, after so many, for which `what` holds, once there are `count` of them."""
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [one for line in self.gateway.log_lines()[since:] if what(one := json.loads(line))]
+            return len(found) >= count
+
+        wait_for(look, lambda: f"no such lines: {self.gateway.log_lines()[since:]}")
+        return found
+
+
+def sse(*events: object) -> bytes:
+    """Events as OpenAI writes them."""
+    texts = ("[DONE]" if one == "[DONE]" else json.dumps(one) for one in events)
+    return "".join(f"data: {text}\n\n" for text in texts).encode()
+
+
+def said(text: str, finish: str | None = None) -> dict[str, Any]:
+    """A chunk of a chat completion."""
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "x", "choices": [choice]}
+
+
+STREAM_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+FLOOD_BYTES: Final = 64 * 1024 * 1024
+
+
+def framed(data: bytes) -> bytes:
+    """One chunk of an answer's body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def flood(connection: UpstreamConnection, request: SeenRequest) -> None:
+    """Far more than anybody's buffers hold, and no end."""
+    connection.send(STREAM_HEAD)
+    piece = framed(sse(said("x" * 1000)) * 64)
+    for _ in range(FLOOD_BYTES // len(piece)):
+        connection.send(piece)
+    connection.stall()
+
+
+def wait_for(fact: Callable[[], bool], tell: Callable[[], str]) -> None:
+    """Wait until something is so, as seen from outside: 30 s at most."""
+    give_up = time.monotonic() + TIMEOUT_S
+    while not fact():
+        assert time.monotonic() < give_up, tell()
+        kernel.select_pause(0.02)
+
+
+def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]:
+    """Providers, models and routes. What ends with a dialect's short name (`plain-oa`) is at the demo provider."""
+    patient = {"breaker": {"failures": 1_000_000}, "limit": 1000}
+    providers: dict[str, Any] = {}
+    models: dict[str, Any] = {}
+
+    def provider(name: str, url: str, dialect: str = "openai", **more: object) -> None:
+        providers[name] = {"url": url, "dialect": dialect, "keys": [f"sk-{name}"], **patient, **more}
+
+    def model(name: str, *targets: str, **more: object) -> None:
+        """Targets are PROVIDER BEHAVIOUR."""
+        made = []
+        for target in targets:
+            who, _, behaviour = target.partition(" ")
+            prefix = "models/mock/" if providers[who]["dialect"] == "gemini" else "mock/"
+            made.append({"provider": who, "model": f"{prefix}{behaviour}"})
+        models[name] = {"targets": made, **more}
+
+    demo = f"http://127.0.0.1:{demo_port}"
+    for name, (dialect, path) in DEMO.items():
+        provider(name, demo + path, dialect)
+        provider(f"bad-{name}", demo + path, dialect)  # a refusal may pause a whole key
+        model(f"plain-{name}", f"{name} tokens=5,tag=plain")
+        model(f"slow-{name}", f"{name} latency=25s,tokens=5,tag=slow")
+        model(f"early-{name}", f"{name} early,latency=25s,tokens=5,tag=early")
+        model(f"long-{name}", f"{name} rate=20,tokens=400,tag=long")
+    provider("dead", f"http://127.0.0.1:{dead_port}/v1")
+    provider("scripted", f"http://127.0.0.1:{scripted_port}/v1")
+    provider("scripted-an", f"http://127.0.0.1:{scripted_port}/v1", "anthropic")
+    model("scripted", "scripted x")
+    model("scripted-an", "scripted-an x")
+    model("shared-oa", "oa latency=700ms,tokens=20,tag=shared")
+    # Places where a request waits.
+    provider("one", f"{demo}/v1", limit=1, queue={"max": 64, "timeout": "30s"})
+    model("one", "one latency=25s,tag=one")
+    provider("single", f"{demo}/v1", pool={"max_connections": 2, "queue_timeout": "30s"})
+    model("single", "single latency=25s,tag=single")
+    provider("alone", f"{demo}/v1", limits={"concurrent": 1})
+    model("alone", "alone latency=25s,tag=alone")
+    provider("tight", f"{demo}/v1", limits={"tokens_per_minute": 1500})
+    model("tight", "tight latency=25s,tag=tight")
+    model("counted", "oa tokens=5,tag=counted", limits={"concurrent": 1})
+    model("hedged", "oa latency=25s,tag=first", "an latency=25s,tag=second", hedge="100ms")
+    # Failures: one provider for each that is not to be met twice, as a refusal may pause its key.
+    for failure, behaviour in MOVES.items():
+        for kind in ("chat-whole", "chat-stream", "messages-whole", "messages-stream"):
+            who = f"moves-{failure}-{kind}"
+            times = {"timeouts": {"first_byte": "500ms"}}
+            if failure == "refused":
+                provider(who, providers["dead"]["url"])
+            elif failure == "html":
+                provider(who, providers["scripted"]["url"])
+            elif failure == "open":
+                provider(who, providers["dead"]["url"], breaker={"failures": 1, "open": "60s"})
+            else:
+                provider(who, f"{demo}/v1", **times)
+            model(who, f"{who} {behaviour},tag=moves", "an tokens=5,tag=moved")
+    for status in ("400", "413", "422"):
+        for who in ("oa", "an"):
+            model(f"stays-{status}-{who}", f"bad-{who} error={status}", "an tokens=5,tag=plain")
+    for status in ("401", "403", "402", "quota"):
+        for name, (dialect, path) in DEMO.items():
+            provider(f"only-{status}-{name}", demo + path, dialect)
+            model(f"only-{status}-{name}", f"only-{status}-{name} error={status}")
+    for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
+        model(f"broken-{kind}-{name}", f"{name} {kind}=4,tokens=50,tag=broken")
+    model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
+    model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
+    model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
+    model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
+    model("late-400", "oa latency=25s,tag=late", "bad-an error=400,tag=late")
+    model("pinged", "scripted x", "an tokens=5,tag=moved")
+    # Choices.
+    model("hedge-wins", "oa latency=25s,tag=wins", "an tokens=5,tag=wins", hedge="100ms")
+    for failure in HEDGES:
+        provider(f"hedge-{failure}", f"{demo}/v1")
+        model(
+            f"hedge-{failure}",
+            "oa latency=600ms,tokens=5,tag=hedge",
+            f"hedge-{failure} {HEDGES[failure]}",
+            hedge="100ms",
+        )
+    provider("full", f"{demo}/v1", limit=1)
+    model("big", "full latency=25s,tag=big", degrade="plain-oa")
+    keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]
+    provider("two", f"{demo}/v1", keys=keys)
+    model("keys", "two tokens=5,tag=keys")
+    model("weighted", "oa tokens=5,tag=weighted1", "an tokens=5,tag=weighted2", balance="weighted")
+    models["weighted"]["targets"][0]["weight"] = 3
+    provider("in-turn", providers["scripted"]["url"], limits={"concurrent": 1})
+    model("in-turn", "in-turn x")
+    llm: dict[str, Any] = {"keepalive": "0s"}
+    routes = [
+        {"name": "llm", "match": {"path": "/v1/*"}, "llm": {**llm, "limits": {"concurrent": 1000}}},
+        {"name": "drain", "match": {"path": "/drain/*"}, "llm": {**llm, "disconnect": "drain", "drain": "1s"}},
+        {"name": "beat", "match": {"path": "/beat/*"}, "llm": {"keepalive": "100ms", "first_token": "1s"}},
+        {
+            "name": "quick",
+            "match": {"path": "/quick/*"},
+            "llm": {**llm, "first_token": "500ms", "between_tokens": "500ms"},
+        },
+        {"name": "cached", "match": {"path": "/cached/*"}, "llm": {**llm, "cache": {}}},
+        {"name": "timed", "match": {"path": "/timed/*"}, "timeout": "1s", "llm": llm},
+        {"name": "strict", "match": {"path": "/strict/*"}, "llm": {**llm, "mode": "strict"}},
+        {"name": "small", "match": {"path": "/small/*"}, "llm": {**llm, "body_bytes": 1000}},
+    ]
+    prompt = {
+        "name": "sum",
+        "path": "/p/sum",
+        "route": "llm",
+        "model": "slow-oa",
+        "messages": [{"role": "user", "text": "Summarize: {{text}}"}],
+        "variables": {"text": {}},
+    }
+    return {
+        "provider": providers,
+        "model": {name: {**one, "aliases": [f"alias-{name}"]} for name, one in models.items()},
+        "route": routes,
+        "prompt": [prompt],
+    }
+
+
+@contextlib.contextmanager
+def standing() -> Iterator[Stand]:
+    """All of it."""
+    with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
+        config = tables(demo.port, scripted.port, free_port())
+        admin = str(Path(name) / "admin.sock")
+        settings = gateway.Settings(workers=2, half_close_s=0.2, extra={"server": {"admin": admin}, **config})
+        with gateway.running(demo.port, settings) as found:
+            yield Stand(found, demo, scripted, config, admin)

@@ -1,0 +1,285 @@
+"""Failures before the first event move on to the next target; later ones are told within the stream, as its dialect has
+it; and nobody learns of a key of ours by a status that would be about his own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.llm.gateway.support import (
+    CHAT,
+    HEDGES,
+    MESSAGES,
+    MOVES,
+    RESPONSES,
+    STREAM_HEAD,
+    Stand,
+    ask_for,
+    events,
+    framed,
+    request,
+    said,
+    sse,
+    wait_for,
+)
+from tests.support import kernel
+from tests.support.raw_client import Answer, Asked
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply, serve
+
+BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\r\n<h1>Oh no.</h1>"
+
+
+@pytest.mark.parametrize("failure", MOVES)
+def test_another_target_answers(stand: Stand, failure: str) -> None:
+    """Whatever fails before the first event, in each of the dialects: the client sees an answer, and who gave it."""
+    stand.scripted.script = serve(reply(BAD_GATEWAY))
+    for path in (CHAT, MESSAGES):
+        for stream in (False, True):
+            if failure in ("failed", "failed-later") and not stream:
+                continue
+            kind = f"{'chat' if path == CHAT else 'messages'}-{'stream' if stream else 'whole'}"
+            answer = stand.ask(ask_for(f"moves-{failure}-{kind}", stream), "/quick" + path[3:])
+            assert answer.status == 200, (path, stream, answer)
+            assert answer.complete
+            assert (answer.get(b"x-edgeq-target") or b"").startswith(b"an/"), answer.headers
+            if stream:
+                found = events(answer.body)
+                assert found[-1] == (("", "[DONE]") if path == CHAT else ("message_stop", {"type": "message_stop"}))
+            else:
+                assert json.loads(answer.body)["usage"]
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("status", ["400", "413", "422"])
+def test_the_callers_own_fault_is_told(stand: Stand, status: str) -> None:
+    """Nobody else is asked, and the client is told in his dialect."""
+    for path in (CHAT, MESSAGES):
+        for stream in (False, True):
+            for who in ("oa", "an"):
+                before = stand.counts(stand.called("plain-an"))["requests"]
+                answer = stand.ask(ask_for(f"stays-{status}-{who}", stream), path)
+                assert answer.status == int(status), answer
+                told = json.loads(answer.body)
+                assert told["error"]["message"]
+                assert ("request_id" in told) is (path == MESSAGES)
+                assert stand.counts(stand.called("plain-an"))["requests"] == before
+
+
+@pytest.mark.parametrize("status", ["401", "403", "402", "quota"])
+def test_our_keys_are_no_business_of_the_client(stand: Stand, status: str) -> None:
+    """If nobody else can answer he gets 502 or 503, and no word of the provider's about keys."""
+    for path in (CHAT, MESSAGES):
+        for who in ("oa", "an", "ge"):
+            answer = stand.ask(ask_for(f"only-{status}-{who}"), path)
+            assert answer.status in (500, 502, 503, 529), answer
+            assert b"API key" not in answer.body
+            assert b"sk-" not in answer.body
+            assert b"credit" not in answer.body
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+@pytest.mark.parametrize("kind", ["fail", "cut", "reset", "hang"])
+@pytest.mark.parametrize("who", ["oa", "an", "ge"])
+def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: str) -> None:
+    """After the first event: an error of the dialect, and nothing that would make it complete."""
+    body: dict[str, Any] = ask_for(f"broken-{kind}-{who}", True)
+    if path == RESPONSES:
+        body = {"model": body["model"], "stream": True, "input": "hello"}
+    answer = stand.ask(body, "/quick" + path[3:])
+    assert answer.status == 200
+    assert answer.complete, "HTTP's framing is whole"
+    found = events(answer.body)
+    assert len(found) > 1
+    name, last = found[-1]
+    if path == CHAT:
+        assert last["error"]["message"]
+    else:
+        assert name == "error"
+        assert last["error"]["message"]
+    kinds = [one.get("type") if isinstance(one, dict) else one for _, one in found]
+    assert "[DONE]" not in kinds
+    assert "message_stop" not in kinds
+    assert "response.completed" not in kinds
+    stand.wait_idle()
+
+
+def test_all_have_failed(stand: Stand) -> None:
+    """The client hears of the last one, and of those before."""
+    answer = stand.ask(ask_for("all-fail"))
+    assert answer.status == 503, answer
+    assert b"before: " in answer.body
+    assert json.loads(answer.body)["error"]["code"] == "upstream_overloaded"
+
+
+def test_no_more_attempts_than_the_route_allows(stand: Stand) -> None:
+    """Three of four."""
+    names = [stand.called("four", number) for number in range(4)]
+    before = [stand.counts(name)["requests"] for name in names]
+    assert stand.ask(ask_for("four")).status == 502
+    assert [stand.counts(name)["requests"] - was for name, was in zip(names, before, strict=True)] == [1, 1, 1, 0]
+
+
+def test_after_a_comment_another_target_still_answers(stand: Stand) -> None:
+    """The head has gone, as nobody had said anything for so long; the first target is late, and the second one answers
+    in the same stream."""
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("late", True), "/beat" + path[3:])
+        assert answer.status == 200
+        assert answer.body.startswith(b": "), answer.body[:100]
+        found = events(answer.body)
+        assert found[-1][1] in ("[DONE]", {"type": "message_stop"})
+        assert not any("error" in one for _, one in found if isinstance(one, dict))
+
+
+def test_after_a_comment_a_failure_is_told_in_band(stand: Stand) -> None:
+    """All targets are late, and then one refuses."""
+    for path in (CHAT, MESSAGES):
+        for model in ("late-all", "late-400"):
+            answer = stand.ask(ask_for(model, True), "/beat" + path[3:])
+            assert answer.status == 200
+            assert answer.body.startswith(b": "), answer.body[:100]
+            (found,) = events(answer.body)
+            assert found[0] == ("" if path == CHAT else "error")
+            assert found[1]["error"]["message"]
+            if model == "late-400":
+                assert found[1]["error"]["type"] == "invalid_request_error"
+
+
+def test_comments_while_queued(stand: Stand) -> None:
+    """Who waits for tokens hears that somebody is there."""
+    with stand.client() as first:
+        first.send(request(ask_for("alone", True)))
+        stand.wait_counts(stand.called("alone"), open=1)
+        with stand.client() as second:
+            second.send(request(ask_for("alone", True), "/beat" + CHAT[3:]))
+            while second.received.count(b": waiting") < 3:
+                assert second.read_some(), second.received
+    stand.wait_idle()
+
+
+def test_a_hedge_answers(stand: Stand) -> None:
+    """The first is late, and the second is asked as well; it answers in the words of the client."""
+    for path in (CHAT, MESSAGES):
+        for stream in (False, True):
+            answer = stand.ask(ask_for("hedge-wins", stream), path)
+            assert answer.status == 200
+            assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=wins"
+    stand.wait_counts(stand.called("hedge-wins"), open=0)
+    stand.wait_idle()
+
+
+def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
+    """Refusals, cuts and resets of the second are nobody's business."""
+    for failure in HEDGES:
+        model = f"hedge-{failure}"
+        for stream in (False, True):
+            answer = stand.ask(ask_for(model, stream))
+            assert answer.status == 200, (model, answer)
+            assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/"), (model, answer.headers)
+            assert answer.complete
+    stand.wait_idle()
+
+
+def test_a_smaller_model_while_the_first_is_saturated(stand: Stand) -> None:
+    """Its answer says so."""
+    with stand.client() as first:
+        first.send(request(ask_for("big", True)))
+        stand.wait_counts(stand.called("big"), open=1)
+        answer = stand.ask(ask_for("big"))
+        assert answer.get(b"x-edgeq-model") == b"plain-oa"
+        assert answer.status == 200
+    stand.wait_idle()
+
+
+def test_keys_share_the_requests(stand: Stand) -> None:
+    """By their weights, 3 to 1; and who is refused is replaced by the other."""
+    name = stand.called("keys")
+    for _ in range(60):
+        assert stand.ask(ask_for("keys")).status == 200
+    counts = [stand.counts(name, key)["requests"] for key in ("sk-heavy", "sk-light")]
+    assert sum(counts) == 60
+    assert counts[0] > counts[1] > 0, counts
+
+
+def test_targets_share_the_requests(stand: Stand) -> None:
+    """Weighted targets, of two dialects."""
+    names = [stand.called("weighted", number) for number in range(2)]
+    for _ in range(60):
+        assert stand.ask(ask_for("weighted")).status == 200
+    counts = [stand.counts(name)["requests"] for name in names]
+    assert sum(counts) == 60
+    assert counts[0] > counts[1] > 0, counts
+
+
+def test_who_comes_again_stands_behind(stand: Stand) -> None:
+    """An SDK's retry waits for those who come for the first time, though it came before them."""
+    order: list[bytes] = []
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        text = json.loads(seen.body)["messages"][0]["content"].encode()
+        order.append(text)
+        if text == b"blocks":
+            connection.wait(stand.opened)
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "x"}}], "usage": None}).encode()
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        connection.send(b"content-length: %d\r\n\r\n" % len(body) + body)
+
+    stand.opened.clear()
+    stand.scripted.script = serve(answer)
+    clients = []
+
+    def send(text: str, fields: dict[str, str], waiting: int) -> None:
+        client = stand.client()
+        client.send(request(ask_for("in-turn", text=text), fields=fields))
+        clients.append(client)
+        wait_for(
+            lambda: (
+                sum(one["queued"] for one in stand.show("targets") if one["target"].startswith("in-turn/")) == waiting
+            ),
+            lambda: f"{text} does not wait: {stand.show('targets')}",
+        )
+
+    send("blocks", {}, 0)
+    stand.scripted.wait_for(lambda: order == [b"blocks"], 30)
+    send("again", {"x-stainless-retry-count": "1"}, 1)
+    send("first", {"x-stainless-retry-count": "0"}, 2)
+    stand.opened.set()
+    for client in clients:
+        (got,) = client.read_answers([Asked(b"POST")], 30)
+        assert got.status == 200, got
+        client.close()
+    assert order == [b"blocks", b"first", b"again"]
+
+
+def test_a_server_that_does_not_end_its_stream(stand: Stand) -> None:
+    """It has said [DONE] and keeps the connection open, without the end of HTTP's framing: the answer is whole."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(STREAM_HEAD + framed(sse(said("hi"), said("", "stop"), "[DONE]")))
+        connection.stall()
+
+    stand.scripted.script = serve(answer)
+    for path in (CHAT, MESSAGES):
+        got: Answer = stand.ask(ask_for("scripted", True), "/quick" + path[3:])
+        assert got.complete
+        assert events(got.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+    stand.wait_idle()
+
+
+def test_signs_of_life_are_no_tokens(stand: Stand) -> None:
+    """A server that sends comments and empty chunks for ever has not begun: the time for its first token passes."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(STREAM_HEAD)
+        while not connection.gateway_has_closed():
+            connection.send(framed(b": ping\n\n" + sse(said(""))))
+            kernel.select_pause(0.05)
+
+    stand.scripted.script = serve(answer)
+    for path in (CHAT, MESSAGES):
+        got = stand.ask(ask_for("pinged", True), "/quick" + path[3:])
+        assert got.status == 200
+        assert got.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
+    stand.wait_idle()
