@@ -337,6 +337,28 @@ COMMANDS: Final = (
         ),
     ),
     Command(
+        "show models",
+        "GET",
+        "/v1/models",
+        "viewer",
+        "who answers for each model: targets at each key in the order in which they are asked, whether they are ready, "
+        "what runs and waits there, what is left of their limits, and the price of a million tokens (input/output)",
+        _subject("models", ("model", "target", "state")),
+        _match("model, target or state"),
+        (
+            Column("model", gives_way=True),
+            Column("number", "no", _N),
+            Column("weight", "", _N),
+            Column("target", gives_way=True),
+            Column("state", gives_way=True),
+            Column("in_flight", "busy", _N),
+            Column("queued", "", _N),
+            Column("remaining", "left", gives_way=True),
+            Column("price", gives_way=True),
+        ),
+        "show models smart",
+    ),
+    Command(
         "show targets",
         "GET",
         "/v1/targets",

@@ -27,6 +27,7 @@ from edgeq.config.providers import settings_of
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
+from edgeq.observe.models import model_records
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
@@ -71,6 +72,7 @@ class Overview:
                 self.endpoints,
                 self.routes,
                 self.tenants,
+                self.models,
                 self.targets,
                 self.meters,
                 self.limits,
@@ -120,6 +122,10 @@ class Overview:
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
         return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+
+    def models(self) -> Records:
+        """Who answers for each model, in the order in which they are asked."""
+        return self._fresh.get("models", lambda: list(model_records(self._config(), self.targets(), self.upstreams())))
 
     def targets(self) -> Records:
         """Each model at each key of its providers: tokens, pauses, who waits for them."""
