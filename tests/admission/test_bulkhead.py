@@ -346,8 +346,8 @@ def test_a_wait_without_a_time_out_of_its_own_goes_by_the_service() -> None:
 
 @pytest.mark.parametrize("timeout_s", [0.0, 1.0, 30.0])
 def test_a_guess_holds_nobody_back_for_long_who_may_wait_for_long(timeout_s: float) -> None:
-    """Fewer wait than are in flight, and no answer comes: after half a second another one is let in, even where requests
-    may wait for half a minute. A model's first answers may take as long, and its limit be nowhere near."""
+    """Fewer wait than are in flight, and no answer comes: after half a second another one is let in, even where
+    requests may wait for half a minute. A model's first answers may take as long, and its limit be nowhere near."""
     book = Book()
     bulkhead = full(book, 4, 0.0)
     bulkhead.configure("adaptive", 16, 1 << 20, timeout_s)
