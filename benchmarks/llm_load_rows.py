@@ -149,8 +149,9 @@ def _limits(stage: Stage, variant: str, meter: str, scale: Scale) -> Result:
     finally:
         killing.cancel()
     left = stage.settled()
-    # Until the clients begin, the bucket is full.
-    looks = [(seen.start, 0), *((at, tokens(told)) for at, told in seen.looks if at > seen.start)]
+    looks = [(at, tokens(told)) for at, told in seen.looks]
+    # Until something is used, the bucket is full.
+    looks = looks[max(number for number, (_, used) in enumerate(looks) if not used) :]
     looks.append((time.monotonic(), tokens(stage.provider_tells())))
     asked = asked_of(seen)
     over, at = most_above(looks, LIMIT)
