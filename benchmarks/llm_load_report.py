@@ -60,6 +60,7 @@ FIGURES = {
     "running": Figure("of those running then"),
     "beyond_running": Figure("above these"),
     "leaked": Figure("not paid back", *SHARE),
+    "lost": Figure("lost with a worker", *SHARE),
     "provider_429": Figure("429s of the provider"),
     "passed_429": Figure("of it to clients"),
     "small_served": Figure("small ones served", *SHARE),

@@ -108,7 +108,8 @@ class RouteLlm(Table, frozen=True):
     """Of each tenant."""
     body_bytes: Size = Size(32 * 1024 * 1024)
     first_token: Duration = Duration(60)
-    """From the sending of a request to the first event of its answer; then the next target is asked."""
+    """From the sending of a request for a stream to the first event of its answer; then the next target is asked. Whole
+    answers have `timeouts.first_byte` of their provider."""
     between_tokens: Duration = Duration(60)
     keepalive: Duration = Duration(15)
     """A stream that has nothing to say sends a comment so often, while it is queued, too; 0: never."""

@@ -45,7 +45,7 @@ from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
-from edgeq.wire.framing import LAST_CHUNK, chunk
+from edgeq.wire.framing import CHUNKED, LAST_CHUNK, ChunkedFramer, chunk
 from edgeq.wire.head import field_value
 from edgeq.worker.wheel import NEVER
 
@@ -147,6 +147,9 @@ class ModelRequest(Exchange):
         self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
         """What was answered, where accounts.log_prompts asks for it."""
 
+        if head.fields.body_kind == CHUNKED:  # no target gets the client's chunks: what is in them counts
+            self._request_framer = ChunkedFramer(True, False, down.settings.trailer_bytes)
+
     # -- the request ---------------------------------------------------------------------------------------------------
 
     def take_body(self, data: bytes) -> None:
@@ -161,8 +164,20 @@ class ModelRequest(Exchange):
             self._entered = True
             if self.request_done:
                 self._look(now)
+            else:
+                self._await_body()
             return
         super().enter(now)
+
+    def _await_body(self) -> None:
+        """The body is still to come: nobody has to send it who will not be answered, nor wait for a target's word."""
+        head = self.head
+        bill = self.bill
+        reason = bill.identify(head)
+        if reason:
+            self.fail(reason, self.own_resource(), bill.detail)
+        elif head.minor and not self.request_bytes and field_value(head, b"expect").lower() == b"100-continue":
+            self.down.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _whole(self) -> None:
         if not self.ended:
@@ -478,7 +493,7 @@ class ModelRequest(Exchange):
         return lines
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
-        operation = self.operation
+        operation = self.operation or operation_of(self.head.path)
         dialect = OPENAI if operation is None else operation.dialect
         if self._failed_by:
             detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"

@@ -37,7 +37,7 @@ from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider import judge
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
-from edgeq.llm.requested import with_model
+from edgeq.llm.requested import TOO_DEEP, with_model
 from edgeq.llm.saying import failed_of
 from edgeq.llm.till import MAX_LOGGED
 from edgeq.reasons import REASONS
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from edgeq.upstream.pool import Pool
     from edgeq.wire.head import RequestHead, ResponseHead
 
+_LAST_BYTES_S: Final = 2.0
+"""For the end of HTTP's framing, after the last word of a stream: a connection can be kept that ends in time, and no
+client is to wait for a server that never ends it."""
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
 _STAYS: Final = frozenset(
@@ -115,6 +118,10 @@ class ModelExchange(ModelRequest):
         else:
             self._is_held = False
             super().resume_answer()
+            up = self.up
+            incoming = self._incoming
+            if up is not None and incoming is not None:
+                self._expect_more(up, incoming, monotonic())
 
     # -- what it may cost ---------------------------------------------------------------------------------------------
 
@@ -155,7 +162,16 @@ class ModelExchange(ModelRequest):
         super().enter(now)
 
     def _words_for(self, choice: Choice) -> bytes:
-        """The body in the dialect of a target. Raises: Unmappable."""
+        """The body in the words of a target. Raises: Unmappable."""
+        try:
+            return self._said_to(choice)
+        except (TypeError, RecursionError) as error:
+            # orjson reads four times as deep as it writes.
+            if "ecursion" in str(error):
+                raise Unmappable("", TOO_DEEP) from None
+            raise
+
+    def _said_to(self, choice: Choice) -> bytes:
         operation = self.operation
         peek = self.peek
         assert operation is not None
@@ -169,6 +185,10 @@ class ModelExchange(ModelRequest):
         body = speech.words(choice.dialect, what, choice.model, losses, choice.max_tokens)
         self.dropped = losses.dropped
         return body
+
+    def begin(self, up: UpstreamConnection, now: float) -> None:
+        super().begin(up, now)
+        up.expire_after(now, self.first_byte_s(up))
 
     def send(self, up: UpstreamConnection, now: float) -> None:
         """Write the request in the words of its target."""
@@ -229,36 +249,47 @@ class ModelExchange(ModelRequest):
             return
         if not self._takes_budget(first, now):
             return
+        dropped = self.dropped
         try:
             body = self._words_for(choice)
         except Unmappable:
             return
-        second = ModelHedge(self, choice, body, now)
+        second = ModelHedge(self, choice, body, self.dropped, now)
+        self.dropped = dropped
         self._second = second
-        if second.start(now):
+        if second.start(self.bill.estimate, now):
             if plan.hedge is not None:
                 plan.hedge.sent += 1
         else:
             self._second = None
 
-    def second_won(self, second: ModelHedge, data: bytes) -> None:
-        """Its answer has begun, in `data`, before the first event of the other."""
+    def second_won(self, second: ModelHedge, incoming: Incoming, out: bytes, now: float) -> None:
+        """Its first event is here before that of the other; `out` goes to the client."""
         if self._second is not second or self._begun:
-            second.cancel(monotonic())
+            second.cancel(now)
             return
-        now = monotonic()
         self._second = None
         plan = self.plan
         if plan is not None and plan.hedge is not None:
             plan.hedge.won += 1
         self.leave_upstream()
         self.leave_route(self.models.by(second.choice.upstream), now)
-        self._forget_answer()
+        claim = self.claim
+        if claim is not None:
+            claim.give_back(now, True)
+        self.claim = second.claim
+        second.claim = None
         self.choice = second.choice
         self.sent_body = second.body
+        self.dropped = second.dropped
         second.exchange = None
         self.go_on_with(second)
-        self.answer_data(data)
+        self.first_byte_at = now
+        self._incoming = incoming
+        self._answer_kind = incoming.head.body_kind
+        up = self.up
+        if up is not None:
+            self._taken(up, incoming, out, 0, now)
 
     def second_lost(self, second: ModelHedge) -> None:
         """The first target is the only one again."""
@@ -291,7 +322,8 @@ class ModelExchange(ModelRequest):
         return b"anthropic-beta: " + beta + b"\r\n" if beta else b""
 
     def first_byte_s(self, up: UpstreamConnection) -> float:
-        return self.models.first_s
+        """A stream's first event is soon there; a whole answer takes as long as its last one."""
+        return self.models.first_s if self._streams else up.pool.upstream.first_byte_s
 
     def is_replayable(self) -> bool:
         return not self._begun and not self.down.closing
@@ -305,12 +337,13 @@ class ModelExchange(ModelRequest):
         else:
             self._take(data, now)
 
+    def pass_interim(self, answer: ResponseHead) -> None:
+        """Nothing goes to the client that is not the model's."""
+
     def final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
         up = self.up
         choice = self.choice
-        peek = self.peek
-        operation = self.operation
-        if up is None or choice is None or peek is None or operation is None:
+        if up is None or choice is None:
             return
         member = up.pool.member
         if member is not None:
@@ -325,17 +358,29 @@ class ModelExchange(ModelRequest):
                 choice.gate.heard(heard, status, now)
         up.reusable = answer.keep_alive
         self._answer_kind = answer.body_kind
-        incoming = self._incoming = Incoming(answer)
-        if self._streams and status == 200:
+        incoming = self._incoming = self.incoming(choice, answer)
+        if incoming is None:
+            self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
+            return
+        self._take(data[end:], now)
+
+    def incoming(self, choice: Choice, answer: ResponseHead) -> Incoming | None:
+        """How the answer of `choice` is to be read that begins with this head. None: a stream was asked for, and it is
+        none."""
+        peek = self.peek
+        operation = self.operation
+        assert peek is not None
+        assert operation is not None
+        incoming = Incoming(answer)
+        if self._streams and answer.status == 200:
             if b"text/event-stream" not in answer_field(answer, b"content-type").lower():
-                self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
-                return
+                return None
             if operation.dialect == choice.dialect:
                 incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
                 encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
                 incoming.translates(speech.decoder(choice.dialect), encoder)
-        self._take(data[end:], now)
+        return incoming
 
     def _take(self, data: bytes, now: float) -> None:
         """Bytes of the answer's body, as they came."""
@@ -351,6 +396,10 @@ class ModelExchange(ModelRequest):
         except ValueError as error:
             self.fail("upstream_protocol_error", up.pool.resource, str(error))
             return
+        self._taken(up, incoming, out, len(data), now)
+
+    def _taken(self, up: UpstreamConnection, incoming: Incoming, out: bytes, size_bytes: int, now: float) -> None:
+        """`out` is what goes to the client of so many bytes that have come."""
         if incoming.has_excess or incoming.ends_with_connection():
             up.reusable = False
         failed = incoming.failed
@@ -368,7 +417,7 @@ class ModelExchange(ModelRequest):
                 self._transcript.append(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
         if failed is not None:  # the target has said so itself, in the client's dialect
-            self._end_cut("upstream_truncated", f"the provider said: {failed.message[:150]}", now)
+            self._end_cut("upstream_truncated", failed, now)
             return
         if self.up is not up:  # the last of those who wanted it has gone
             return
@@ -377,13 +426,25 @@ class ModelExchange(ModelRequest):
             return
         if self._is_held:
             return
-        if len(data) >= FULL_READ:  # the others have their turn first
+        if size_bytes >= FULL_READ:  # the others have their turn first
             up.transport.pause_reading()
             self.down.shard.call_soon(self._read_on)
         if not self.down.write_blocked or self._is_wanted():
-            up.expire_after(now, self.models.between_s if self._begun else self.models.first_s)
+            self._expect_more(up, incoming, now)
         else:
             self.pause_answer()
+
+    def _expect_more(self, up: UpstreamConnection, incoming: Incoming, now: float) -> None:
+        """Set the time by which more of the answer must come. Until the first event that is the time for it, whatever
+        else comes meanwhile."""
+        if incoming.stopped:
+            up.expire_after(now, _LAST_BYTES_S)
+        elif self._begun:
+            up.expire_after(now, self.models.between_s)
+        elif incoming.is_stream():
+            up.expire_after(self.sent_at, self.models.first_s)
+        else:
+            up.expire_after(now, up.pool.upstream.body_s)
 
     # -- a stream -----------------------------------------------------------------------------------------------------
 
@@ -508,10 +569,10 @@ class ModelExchange(ModelRequest):
         # The client's own doing: he is told in his own words, whoever has found out.
         operation = self.operation
         assert operation is not None
-        body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self._head_sent:
-            self._end_cut("", failed.message, now)
+            self._end_cut("", failed, now)
             return
+        body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         self._send(errors.status_of(operation.dialect, failed), body)
         self._complete(now)
 
@@ -561,7 +622,7 @@ class ModelExchange(ModelRequest):
             if REASONS[reason].status:
                 self.reason = reason
                 self.resource = resource
-                self._end_cut(reason, detail, monotonic())
+                self._end_cut(reason, failed_of(reason, detail, self._param), monotonic())
                 return
         super().fail(reason, resource, detail, retry_after_s, policy)
 
@@ -603,8 +664,8 @@ class ModelExchange(ModelRequest):
         self._answer_kind = -1
         self._incoming = None
 
-    def _end_cut(self, reason: str, detail: str, now: float) -> None:
-        """The stream cannot go on: say so in the client's dialect, and end it."""
+    def _end_cut(self, reason: str, failed: Failed, now: float) -> None:
+        """The stream cannot go on: say so in the client's dialect, and end it. `reason`: empty: it is his doing."""
         operation = self.operation
         assert operation is not None
         up = self.up
@@ -619,7 +680,6 @@ class ModelExchange(ModelRequest):
         self._drop_upstream()
         out = b""
         if not told:
-            failed = failed_of(reason or "upstream_error", detail, "")
             out = errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
@@ -637,8 +697,24 @@ class ModelExchange(ModelRequest):
 
     def no_answer(self) -> None:
         up = self.up
-        if up is not None:
-            self.fail("upstream_timeout", up.pool.resource, "llm.first_token passed")
+        if up is None:
+            return
+        incoming = self._incoming
+        if incoming is not None and incoming.stopped:  # only HTTP's own end is missing
+            up.reusable = False
+            self._all_came(incoming, monotonic())
+            return
+        key = "timeouts.first_byte"
+        if self._begun:
+            key = "llm.between_tokens"
+        elif self._streams:
+            key = "llm.first_token"
+        elif incoming is not None:
+            key = "timeouts.body"
+        self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+
+    def answer_stalled(self) -> None:
+        self.no_answer()
 
     def upstream_ended(self, clean: bool) -> None:
         up = self.up

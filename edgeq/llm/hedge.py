@@ -1,28 +1,34 @@
 """A second target asked beside the first, because the first event of a model's answer is late.
 
-    sent --time is up--> a place at another target, if one is free at once --its answer has begun--> it is the one
-                                                                          --anything else--> as if it had never been
+    sent --time is up--> tokens and a place at another target, if they are free at once
+             --its first event comes first--> it is the one
+             --anything else----------------> as if it had never been
 
-Begun means: status 200 and something of its body. Of a stream that is not yet a word of the model, but more than the
-head that servers of streams send at once.
+The first event is a word of the model; of an answer that is no stream, its last byte. What has said no word yet may
+still fail, and the other target would have been given up for it.
 """
 
 from __future__ import annotations
 
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from edgeq.admission.ticket import IGNORED
+from edgeq.llm.gate import Claim
+from edgeq.llm.provider_limits import hear
 from edgeq.upstream.attempt import Attempt
 from edgeq.wire.errors import Refused
 from edgeq.wire.h1_response import find_response_end, parse_response
 from edgeq.worker.wheel import Timed
 
 if TYPE_CHECKING:
+    from edgeq.llm.estimate import Estimate
     from edgeq.llm.exchange import ModelExchange
+    from edgeq.llm.incoming import Incoming
     from edgeq.llm.plan import Choice
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
+    from edgeq.wire.head import ResponseHead
 
 
 class HedgeClock(Timed):
@@ -43,24 +49,31 @@ class HedgeClock(Timed):
 class ModelHedge(Attempt):
     """Of one exchange, for as long as that knows of it."""
 
-    __slots__ = ("body", "choice", "exchange")
+    __slots__ = ("_incoming", "body", "choice", "dropped", "exchange")
 
-    def __init__(self, exchange: ModelExchange, choice: Choice, body: bytes, now: float) -> None:
-        """`body`: the request in the words of `choice`."""
+    def __init__(self, exchange: ModelExchange, choice: Choice, body: bytes, dropped: list[str], now: float) -> None:
+        """`body`: the request in the words of `choice`, without what is `dropped`."""
         super().__init__(exchange.down, exchange.head, now)
         self.exchange: ModelExchange | None = exchange
         self.choice: Choice = choice
         self.body = body
+        self.dropped: list[str] = dropped
+        self._incoming: Incoming | None = None
         self.granted_at = now
         self.deadline_at = exchange.deadline_at
         self.priority = exchange.priority
         self.tenant = exchange.tenant
         self.weight = exchange.weight
 
-    def start(self, now: float) -> bool:
-        """Take a place and be sent. Returns: False if there is no place."""
+    def start(self, estimate: Estimate | None, now: float) -> bool:
+        """Take tokens and a place, and be sent. Returns: False if there are none at once."""
+        if estimate is not None:
+            self.claim = Claim(estimate)
+            if not self.choice.gate.try_acquire(self, now):
+                return False
         upstream = self.choice.upstream
         if upstream.limited and not upstream.bulkhead.try_acquire(self, now):
+            self._give_back(now)
             return False
         upstream.submit(self)
         return True
@@ -69,6 +82,7 @@ class ModelHedge(Attempt):
         exchange = self.exchange
         self.up = up
         self.waiting_in = None
+        self.attempts += 1
         self.sent_at = now
         if exchange is None:
             self._leave(now)
@@ -81,20 +95,43 @@ class ModelHedge(Attempt):
         exchange = self.exchange
         if up is None or exchange is None:
             return
-        data = up.buffer + data
+        now = monotonic()
+        incoming = self._incoming
         try:
-            end = find_response_end(data, 0)
-            status = 0 if end < 0 else parse_response(data[:end]).status
-        except Refused:
+            if incoming is None:
+                data = up.buffer + data
+                up.buffer = b""
+                end = find_response_end(data, 0)
+                if end < 0:
+                    up.buffer = data
+                    return
+                incoming = self._heard(exchange, up, parse_response(data[:end]), now)
+                data = data[end:]
+            out = b"" if incoming is None else incoming.feed(data)
+        except (Refused, ValueError):
             self._lose()
             return
-        if end < 0 or (status == 200 and len(data) == end):
-            up.buffer = data
-        elif status == 200:
-            up.buffer = b""
-            exchange.second_won(self, data)
-        else:
+        if incoming is None or incoming.failed is not None:
             self._lose()
+        elif incoming.begun or (incoming.is_done and not incoming.is_stream()):
+            exchange.second_won(self, incoming, out, now)
+        elif incoming.is_done:
+            self._lose()
+
+    def _heard(
+        self, exchange: ModelExchange, up: UpstreamConnection, answer: ResponseHead, now: float
+    ) -> Incoming | None:
+        """The head of its answer is here. Returns: None if it is not what was asked for."""
+        status = answer.status
+        if status == 429 or status < 400:
+            heard = hear(answer.raw, time())
+            if heard is not None or status == 429:
+                self.choice.gate.heard(heard, status, now)
+        if status != 200:
+            return None
+        up.reusable = answer.keep_alive
+        self._incoming = exchange.incoming(self.choice, answer)
+        return self._incoming
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
         self._lose()
@@ -125,3 +162,10 @@ class ModelHedge(Attempt):
     def _leave(self, now: float) -> None:
         self.leave_upstream()
         self.release(now, IGNORED)
+        self._give_back(now)
+
+    def _give_back(self, now: float) -> None:
+        claim = self.claim
+        if claim is not None:
+            self.claim = None
+            claim.give_back(now, self.attempts > 0)

@@ -11,6 +11,8 @@ import orjson
 from edgeq.llm.message import Unmappable
 from edgeq.llm.shapes import Peek, as_named, as_peek
 
+TOO_DEEP: Final = "the body is nested too deeply"
+
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 """How msgspec says where something is wrong."""
 
@@ -32,6 +34,8 @@ def requested(dialect: str, body: bytes) -> Peek:
         raise Unmappable(param, f"{param or 'the body'}: {message[:1].lower()}{message[1:]}") from None
     except msgspec.DecodeError as error:
         raise Unmappable("", f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise Unmappable("", TOO_DEEP) from None
     except UnicodeDecodeError:
         raise Unmappable("", "the body is not UTF-8") from None
 

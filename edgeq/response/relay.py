@@ -474,17 +474,20 @@ class Exchange(Attempt):
                 break
             if answer.status == 101:
                 break
-            # Interim answers are passed on, to clients that can know them (RFC 9110 15.2).
             self._interim += 1
             if self._interim > _MAX_INTERIM:
                 self.fail("upstream_protocol_error", pool.resource, "too many interim answers")
                 return
-            if self.head.minor == 1:
-                self.down.transport.write(answer.forward + b"\r\n")
+            self.pass_interim(answer)
             data = data[end:]
             if not data:
                 return
         self.final_head(answer, data, end, now)
+
+    def pass_interim(self, answer: ResponseHead) -> None:
+        """An interim answer goes on to clients that can know it (RFC 9110 15.2)."""
+        if self.head.minor == 1:
+            self.down.transport.write(answer.forward + b"\r\n")
 
     def final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
         """The head of an answer is here, up to `end` of what has come."""
@@ -764,6 +767,11 @@ class Exchange(Attempt):
             return
         key = "retry.per_try_timeout" if retry is not None and retry.per_try_s else "timeouts.first_byte"
         self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+
+    def answer_stalled(self) -> None:
+        up = self.up
+        if up is not None:
+            self.fail("upstream_timeout", up.pool.resource, "timeouts.body passed between two reads of the answer")
 
     def _tries(self) -> Tries:
         tries = self.tries

@@ -98,6 +98,10 @@ class Attempt(Ticket):
         """The answer to this try should have begun by now."""
         raise NotImplementedError
 
+    def answer_stalled(self) -> None:
+        """Nothing more of an answer that has begun has come for too long."""
+        self.no_answer()
+
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = -1.0, policy: str = "") -> None:
         """It cannot go on, by a token of `edgeq.reasons`."""
         raise NotImplementedError

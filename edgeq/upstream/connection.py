@@ -123,9 +123,7 @@ class UpstreamConnection(Timed):
         elif exchange.tunnel:
             exchange.fail("upstream_timeout", self.pool.resource, "the tunnel was silent for too long")
         elif exchange.answer_started:
-            exchange.fail(
-                "upstream_timeout", self.pool.resource, "timeouts.body passed between two reads of the answer"
-            )
+            exchange.answer_stalled()
         elif not exchange.request_done and not exchange.down.paused_reading:
             self.expire_in(self.pool.upstream.first_byte_s)  # it waits for the client, who has a time-out of its own
         else:

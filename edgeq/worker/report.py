@@ -40,6 +40,20 @@ MAX_TARGETS: Final = 128
 MAX_METERS: Final = 64
 _SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "llm")
 """What may be left out, in this order."""
+_OF_TARGET: Final = (
+    "name",
+    "limits",
+    "remaining",
+    "heard",
+    "concurrent",
+    "queued",
+    "queued_tokens",
+    "paused_s",
+    "paused_for",
+    "admitted",
+    "refused",
+    "last_refusal",
+)
 
 
 def encode(document: dict[str, Any], max_bytes: int) -> bytes:
@@ -163,9 +177,10 @@ def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = []
     for one in found[:MAX_TARGETS]:
         oldest = one.queue.oldest
+        seen = one.snapshot(now)
         told.append(
             {
-                **one.snapshot(now),
+                **{key: seen[key] for key in _OF_TARGET},
                 "in_flight": one.meter.in_flight,
                 "oldest_ns": 0 if oldest is None else int(oldest.arrived_at * 1e9),
             }

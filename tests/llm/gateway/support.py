@@ -180,7 +180,10 @@ class Stand:
         for one in self.show("endpoints"):
             keys = ("active", "connecting", "waiting")
             found += [f"{one['upstream']}#{one['endpoint']}: {one[key]} {key}" for key in keys if one[key]]
-        for one in self.show("targets"):
+        targets = self.show("targets")
+        if not targets:
+            found.append("what the workers hold is not told yet")
+        for one in targets:
             keys = ("in_flight", "queued")
             found += [f"target {one['target']}: {one[key]} {key}" for key in keys if one[key]]
         for one in self.show("meters"):
@@ -253,7 +256,7 @@ def wait_for(fact: Callable[[], bool], tell: Callable[[], str]) -> None:
 
 def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]:
     """Providers, models and routes. What ends with a dialect's short name (`plain-oa`) is at the demo provider."""
-    patient = {"breaker": {"failures": 1_000_000}, "limit": 1000}
+    patient = {"breaker": {"min_requests": 1_000_000}, "limit": 1000}
     providers: dict[str, Any] = {}
     models: dict[str, Any] = {}
 
@@ -298,15 +301,16 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     for failure, behaviour in MOVES.items():
         for kind in ("chat-whole", "chat-stream", "messages-whole", "messages-stream"):
             who = f"moves-{failure}-{kind}"
-            times = {"timeouts": {"first_byte": "500ms"}}
+            # Streams have llm.first_token.
+            times = {"first_byte": "500ms", "body": "500ms"} if kind.endswith("whole") else {}
             if failure == "refused":
                 provider(who, providers["dead"]["url"])
             elif failure == "html":
                 provider(who, providers["scripted"]["url"])
             elif failure == "open":
-                provider(who, providers["dead"]["url"], breaker={"failures": 1, "open": "60s"})
+                provider(who, providers["dead"]["url"], breaker={"min_requests": 1, "open": "60s"})
             else:
-                provider(who, f"{demo}/v1", **times)
+                provider(who, f"{demo}/v1", timeouts=times)
             model(who, f"{who} {behaviour},tag=moves", "an tokens=5,tag=moved")
     for status in ("400", "413", "422"):
         for who in ("oa", "an"):
@@ -316,7 +320,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             provider(f"only-{status}-{name}", demo + path, dialect)
             model(f"only-{status}-{name}", f"only-{status}-{name} error={status}")
     for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
-        model(f"broken-{kind}-{name}", f"{name} {kind}=4,tokens=50,tag=broken")
+        model(f"broken-{kind}-{name}", f"{name} {kind}=6,tokens=50,rate=40,tag=broken")
     model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
     model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
     model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
@@ -333,6 +337,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
     provider("full", f"{demo}/v1", limit=1)
     model("big", "full latency=25s,tag=big", degrade="plain-oa")
     keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]

@@ -1,0 +1,243 @@
+"""Requests in every form that HTTP allows, and bodies that make no sense: each gets an answer in its dialect."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, events, request
+from tests.support.raw_client import Answer, Asked, Ending
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+def chunked_request(body: bytes, size: int, path: str = CHAT) -> bytes:
+    """The same with a chunked body."""
+    head = f"POST {path} HTTP/1.1\r\nhost: gateway.test\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    pieces = (body[at : at + size] for at in range(0, len(body), size))
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def is_error(answer: Answer, path: str) -> dict[str, Any]:
+    """The error of an answer, in the shape of a path's dialect."""
+    told: dict[str, Any] = json.loads(answer.body)
+    if "messages" in path:
+        assert told["type"] == "error"
+        assert told["request_id"]
+    else:
+        assert set(told["error"]) >= {"message", "type", "param", "code"}
+    assert told["error"]["message"]
+    found: dict[str, Any] = told["error"]
+    return found
+
+
+def test_in_odd_pieces(stand: Stand) -> None:
+    """Cut anywhere, with a length or in chunks of any size."""
+    body = json.dumps(ask_for("plain-oa")).encode()
+    for whole in (request(body), chunked_request(body, 1), chunked_request(body, 7), chunked_request(body, 4096)):
+        with stand.client() as client:
+            assert client.send_pieces(whole[at : at + 61] for at in range(0, len(whole), 61))
+            (answer,) = client.read_answers([Asked(b"POST")])
+            assert answer.status == 200, answer
+
+
+def test_one_behind_the_other(stand: Stand) -> None:
+    """Pipelined requests, streamed, whole and refused, are answered in their order."""
+    bodies = [ask_for("plain-oa", True), ask_for("plain-an"), ask_for("nobody"), ask_for("plain-ge", True)]
+    with stand.client() as client:
+        client.send(b"".join(map(request, bodies)))
+        answers = client.read_answers([Asked(b"POST")] * 4)
+        assert [one.status for one in answers[:3]] == [200, 200, 404]
+        assert events(answers[0].body)[-1] == ("", "[DONE]")
+        if len(answers) == 4:
+            assert events(answers[3].body)[-1] == ("", "[DONE]")
+        else:
+            assert answers[2].get(b"connection") == b"close"
+
+
+def test_a_connection_is_kept(stand: Stand) -> None:
+    """After a stream, after a whole answer, and after a refusal for load."""
+    with stand.client() as client:
+        for stream in (True, False, True):
+            answer = client.ask(request(ask_for("plain-an", stream)), b"POST")
+            assert answer.status == 200
+            assert answer.complete
+        assert client.ending is Ending.OPEN
+
+
+def test_http_1_0(stand: Stand) -> None:
+    """A stream without chunks, that ends with the connection; one that is cut is reset, after the error."""
+    for path in (CHAT, MESSAGES):
+        with stand.client() as client:
+            client.send(request(ask_for("plain-oa", True), path, version="1.0"))
+            raw = client.read_to_end()
+            head, _, body = raw.partition(b"\r\n\r\n")
+            assert client.ending is Ending.FIN
+            assert b"chunked" not in head.lower()
+            assert events(body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+        with stand.client() as client:
+            client.send(request(ask_for("broken-cut-oa", True), path, version="1.0"))
+            raw = client.read_to_end()
+            assert b'"error"' in raw
+        answer = stand.ask(ask_for("plain-oa"), path, version="1.0")
+        assert answer.status == 200
+
+
+def test_expect_continue(stand: Stand) -> None:
+    """Who waits for 100 gets it, as nobody but edgeq reads the body before it is whole."""
+    body = json.dumps(ask_for("plain-oa")).encode()
+    whole = request(body, fields={"expect": "100-continue"})
+    with stand.client() as client:
+        client.send(whole[: -len(body)])
+        assert client.read_some(5).startswith(b"HTTP/1.1 100 "), "it is not asked for its body"
+        client.send(body)
+        (answer,) = client.read_answers([Asked(b"POST")])
+        assert answer.status == 200
+        assert answer.interim == [100]
+    with stand.client() as client:  # who does not wait needs none
+        assert client.ask(whole, b"POST").status == 200
+    # Nobody is asked for a body that would be refused.
+    with stand.client() as client:
+        client.send(request(b"x" * 2000, "/small" + CHAT[3:], fields={"expect": "100-continue"})[:-2000])
+        (answer,) = client.read_answers([Asked(b"POST")])
+        assert answer.status == 413
+        assert answer.interim == []
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES, EMBEDDINGS])
+def test_a_body_that_is_too_large(stand: Stand, path: str) -> None:
+    """Announced, or found out: 413 in the client's dialect."""
+    body = json.dumps(ask_for("plain-oa", text="x" * 2000)).encode()
+    way = "/small" + path[3:]
+    for whole in (request(body, way), chunked_request(body, 100, way)):
+        with stand.client() as client:
+            client.send(whole)
+            (answer,) = client.read_answers([Asked(b"POST")])
+            assert answer.status == 413, answer
+            is_error(answer, path)
+
+
+DEEP = 5000
+WRONG: dict[str, bytes] = {
+    "empty": b"",
+    "cut": b'{"model": "plain-oa", "messages": [',
+    "text": b"hello",
+    "array": b"[]",
+    "number": b"1",
+    "null": b"null",
+    "latin": b'{"model": "plain-oa", "messages": "\xe9"}',
+    "two": b'{"model": "plain-oa"}{"model": "plain-oa"}',
+    "model": b'{"model": 1, "messages": []}',
+    "surrogate": b'{"model": "\\ud800", "messages": []}',
+    "no-model": b'{"messages": []}',
+    "nobody": b'{"model": "nobody", "messages": []}',
+    "stream": b'{"model": "plain-oa", "stream": "yes", "messages": []}',
+    "huge-max": b'{"model": "plain-oa", "max_tokens": 1e400, "messages": []}',
+    "deep": b'{"model": "plain-oa", "messages": ' + b"[" * DEEP + b"]" * DEEP + b"}",
+    "deep-aside": b'{"model": "plain-oa", "x": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP + b', "messages": []}',
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_makes_no_sense(stand: Stand, what: str) -> None:
+    """It is the client's own fault, and told in his dialect; nothing of ours breaks."""
+    for path in (CHAT, MESSAGES, RESPONSES, EMBEDDINGS, "/v1/messages/count_tokens", "/cached" + CHAT[3:]):
+        for model in (b"plain-oa", b"plain-an", b"plain-ge"):
+            if what == "latin" and "count" in path:
+                continue  # about as many tokens, whatever they say
+            answer = stand.ask(WRONG[what].replace(b"plain-oa", model), path)
+            assert answer.status in (400, 404, 413, 422), (path, model, answer)
+            is_error(answer, path)
+
+
+NESTED = 300
+"""More than orjson writes, less than it reads."""
+
+
+@pytest.mark.parametrize("model", ["plain-oa", "plain-an", "plain-ge"])
+def test_what_is_nested_deeply(stand: Stand, model: str) -> None:
+    """A schema of a tool that is read but cannot be written anew is refused, or passed on as it is."""
+    schema = b'{"type":"object","properties":{"a":' * NESTED + b'{"type":"string"}' + b"}}" * NESTED
+    for path in (CHAT, MESSAGES, "/cached" + CHAT[3:]):
+        tool = b'{"name":"f","input_schema":%b}' % schema
+        if path.endswith("completions"):
+            tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
+        for stream in (b"true", b"false"):
+            body = b'{"model":"%b","stream":%b,"stream_options":{},"max_tokens":10,"tools":[%b],' % (
+                model.encode(),
+                stream,
+                tool,
+            )
+            body += b'"messages":[{"role":"user","content":"model"}]}'
+            if path == MESSAGES:
+                body = body.replace(b'"stream_options":{},', b"")
+            answer = stand.ask(body, path)
+            assert answer.status in (200, 400), (path, model, answer)
+
+
+@pytest.mark.parametrize("max_tokens", [0, -1, 2**31, 2**63, 2**64, 1.5, "8", True, None])
+def test_odd_numbers_of_tokens(stand: Stand, max_tokens: object) -> None:
+    """They are the provider's to judge, or refused here; neither a limit nor a process breaks."""
+    for path in (CHAT, MESSAGES):
+        for more in ({"max_tokens": max_tokens}, {"max_tokens": 5, "n": max_tokens}):
+            for model in ("plain-oa", "plain-an", "counted"):
+                answer = stand.ask({**ask_for(model), **more}, path)
+                assert answer.status in (200, 400, 413, 422, 429), (path, model, more, answer)
+    assert stand.ask(ask_for("counted")).status == 200
+    stand.wait_idle()
+
+
+def test_strict_and_lenient(stand: Stand) -> None:
+    """What a dialect cannot say is refused, or dropped and named; the target that answers counts."""
+    asked = ask_for("plain-an", seed=7, logit_bias={"1": 2})
+    for stream in (False, True):
+        answer = stand.ask({**asked, "stream": stream})
+        assert answer.status == 200
+        assert b"seed" in (answer.get(b"x-edgeq-dropped") or b"")
+        answer = stand.ask({**asked, "stream": stream}, "/strict" + CHAT[3:])
+        assert answer.status == 400
+        assert is_error(answer, CHAT)["param"] in ("seed", "logit_bias")
+        answer = stand.ask({**asked, "model": "plain-oa", "stream": stream}, "/strict" + CHAT[3:])
+        assert answer.status == 200
+        assert answer.get(b"x-edgeq-dropped") is None
+
+
+def test_what_a_second_target_would_have_dropped(stand: Stand) -> None:
+    """It was asked, and has not answered: the answer has all that was asked for."""
+    answer = stand.ask(ask_for("hedge-500", seed=7))
+    assert answer.get(b"x-edgeq-dropped") is None
+    answer = stand.ask(ask_for("hedge-dropped", seed=7))
+    assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/")
+    assert answer.get(b"x-edgeq-dropped") is None
+
+
+def test_models_are_listed(stand: Stand) -> None:
+    """In both dialects, aliases as well, one by one, and by HEAD."""
+    with stand.client() as client:
+        answer = client.ask(request(b"", "/v1/models", method="GET"))
+        names = {one["id"] for one in json.loads(answer.body)["data"]}
+        assert {"plain-oa", "alias-plain-oa"} <= names
+        answer = client.ask(request(b"", "/v1/models", method="GET", fields={"anthropic-version": "2023-06-01"}))
+        assert json.loads(answer.body)["has_more"] is False
+        answer = client.ask(request(b"", "/v1/models/plain-oa", method="GET"))
+        assert json.loads(answer.body)["id"] == "plain-oa"
+        answer = client.ask(request(b"", "/v1/models", method="HEAD"), b"HEAD")
+        assert answer.status == 200
+        answer = client.ask(request(b"", "/v1/models/nobody", method="GET"))
+        assert answer.status == 404
+        assert is_error(answer, CHAT)["code"] == "model_not_found"
+    for method, path in (("GET", CHAT), ("PUT", MESSAGES), ("DELETE", "/v1/models"), ("POST", "/v1/nothing")):
+        answer = stand.ask({}, path, method=method)
+        assert answer.status in (404, 405), answer
+
+
+def test_tokens_are_counted(stand: Stand) -> None:
+    """By the provider where it can, else about."""
+    for model in ("plain-oa", "plain-an", "plain-ge"):
+        asked = {"model": model, "messages": [{"role": "user", "content": "hello there"}]}
+        answer = stand.ask(asked, "/v1/messages/count_tokens")
+        assert answer.status == 200, answer
+        assert json.loads(answer.body)["input_tokens"] >= 1
+        assert (answer.get(b"x-edgeq-estimated") == b"true") is (model != "plain-an")
