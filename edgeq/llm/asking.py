@@ -294,7 +294,8 @@ class ModelRequest(Exchange):
     def _refuse(self, param: str, text: str) -> None:
         """The request itself makes no sense, or cannot be said to the target."""
         self._param = param
-        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
+        told = f"{param}: {text}" if param and not text.startswith(param) else text
+        self.fail("model_request_invalid", self.own_resource(), told)
 
     def _list_models(self, name: bytes) -> None:
         if self.head.method not in (b"GET", b"HEAD"):
