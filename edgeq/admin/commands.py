@@ -24,7 +24,7 @@ from edgeq.admin import accounts
 from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Found, Run
 from edgeq.admin.control import Client, Control, Wish
 from edgeq.admin.render import Column
-from edgeq.config.change import LIVE, TABLES, parse_value
+from edgeq.config.change import KINDS, LIVE, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
@@ -220,7 +220,7 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        f"upstream/NAME, route/NAME, rate/NAME, listener/NAME, {', '.join(TABLES)}",
+        KINDS,
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),

@@ -1,6 +1,7 @@
 """Live changes: keys of the configuration that an operator has set while it runs, on top of what the file says.
 
     edgeq set RESOURCE KEY VALUE        upstream/api limit 64        the key is written as in the resource's table
+                                        model/gpt hedge 2s
                                         route/checkout queue.max 9
                                         listener/:8080 backlog 511   by its name, else its address
                                         log level debug              a table that there is once
@@ -31,8 +32,14 @@ DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
 _LISTS: Final = ("listener", "route", "rate")
 """Arrays of tables."""
-TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in (*_LISTS, "upstream"))
+_NAMED: Final = ("upstream", "provider", "model")
+"""Tables of tables."""
+TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in (*_LISTS, *_NAMED))
 """Those that there are once."""
+KINDS: Final = ", ".join(
+    [*(f"{name}/NAME" for name in ("upstream", "route", "rate", "listener", "provider", "model")), *TABLES]
+)
+"""Of resources, for people."""
 _ENDPOINTS: Final = "endpoints"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
 _IDENTITY: Final = ("name", "address", "url")
@@ -158,20 +165,19 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         raise ChangeError(f"{change.name}: that is what it is found by; change the file and reload")
     # Of a file that is read again: that it has tables where tables belong is not checked yet.
     those = tables.get(kind)
-    if kind == "upstream" and isinstance(those, dict) and name in those:
-        if keys[0] == _ENDPOINTS and len(keys) > 1:
-            return ("upstream", name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
-        return ("upstream", name, *keys)
+    if kind in _NAMED and isinstance(those, dict) and name in those:
+        if kind == "upstream" and keys[0] == _ENDPOINTS and len(keys) > 1:
+            return (kind, name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
+        return (kind, name, *keys)
     if kind in _LISTS and name:
         for number, one in enumerate(those if isinstance(those, list) else ()):
             if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
                 return (kind, number, *keys)
     if kind in TABLES and not name:
         return (kind, *keys)
-    if kind in (*_LISTS, "upstream"):
+    if kind in (*_LISTS, *_NAMED):
         raise ChangeError(f"there is no {kind} {name!r}")
-    known = "upstream/NAME, route/NAME, rate/NAME, listener/NAME, " + ", ".join(TABLES)
-    raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
+    raise ChangeError(f"{change.resource!r} is no resource; there are {KINDS}")
 
 
 def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:

@@ -338,6 +338,10 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             hedge="100ms",
         )
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
+    provider("leaves", f"{demo}/v1")
+    model("leaves", "leaves rate=40,tokens=60,tag=leaves")
+    provider("turns", f"{demo}/v1", limits={"concurrent": 1})
+    model("turns", "turns rate=40,tokens=40,tag=turns")
     provider("full", f"{demo}/v1", limit=1)
     model("big", "full latency=25s,tag=big", degrade="plain-oa")
     keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]
