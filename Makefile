@@ -24,7 +24,7 @@ COMPLETION_bash := bash-completion/completions/edgeq
 COMPLETION_zsh := zsh/site-functions/_edgeq
 COMPLETION_fish := fish/vendor_completions.d/edgeq.fish
 
-.PHONY: run test test-pure check format lint types bench bench-overload bench-llm install uninstall clean help
+.PHONY: run test test-pure check format lint types bench bench-overload bench-llm bench-llm-load install uninstall clean help
 
 help:
 	@echo "make run        install, and serve a demo at http://$(LISTEN)/"
@@ -34,6 +34,7 @@ help:
 	@echo "make bench      compare with nginx, HAProxy and Envoy, side by side"
 	@echo "make bench-overload   the same gateways with more load than their upstream can take"
 	@echo "make bench-llm  edgeq as a gateway for models beside LiteLLM, Portkey's and nginx"
+	@echo "make bench-llm-load   the same under load: limits of tokens, streams, clients that leave"
 	@echo "make install    for the whole machine, with systemd's units, below PREFIX=$(PREFIX); make uninstall"
 	@echo "make clean      remove what was built, but no environment"
 
@@ -67,6 +68,9 @@ bench-overload:
 bench-llm:
 	$(PYTHON) -m benchmarks.llm --install $(ARGS)
 
+bench-llm-load:
+	$(PYTHON) -m benchmarks.llm_load --install $(ARGS)
+
 # The package and what it needs go into a directory of their own; nothing of this machine's Python is changed. Paths are
 # those without DESTDIR, which is for those who make packages. The configuration stays, whoever comes or goes.
 INSTALLER := build/installer
@@ -89,6 +93,7 @@ install:
 	install -D -m 644 systemd/edgeq.sysctl "$(DESTDIR)$(PREFIX)/lib/sysctl.d/60-edgeq.conf"
 	install -D -m 644 systemd/example.conf "$(DESTDIR)$(DOC)/example.conf"
 	install -D -m 644 edgeq.toml.example "$(DESTDIR)$(DOC)/edgeq.toml.example"
+	install -D -m 644 llm.toml.example "$(DESTDIR)$(DOC)/llm.toml.example"
 	[ -e "$(DESTDIR)/etc/edgeq/edgeq.toml" ] || install -D -m 644 edgeq.toml.example "$(DESTDIR)/etc/edgeq/edgeq.toml"
 	install -d $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(dir $(COMPLETION_$(shell)))")
 	set -e; cd /; export PYTHONPATH="$(DESTDIR)$(LIB)"; \

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import accounting_io, processes_io
+from benchmarks.admin_io import Admin
 from benchmarks.proxies import Plan
 from edgeq.board.layout import Board
 from edgeq.board.reading import read
@@ -36,28 +35,6 @@ _HIGH: Final = 32
 _CONNECTIONS: Final = 48
 _UPSTREAM: Final = "upstream/u"
 _PATIENCE_S: Final = 10.0
-
-
-class _Admin(http.client.HTTPConnection):
-    """Over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("edgeq", timeout=30)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(30)
-        self.sock.connect(self._path)
-
-    def set_limit(self, limit: int) -> None:
-        """Raises RuntimeError if it was refused."""
-        target = f"/v1/changes?resource={_UPSTREAM}&key=limit&value={limit}"
-        self.request("PUT", target, headers={"Connection": "keep-alive", "Content-Length": "0"})
-        answer = self.getresponse()
-        said = answer.read()
-        if answer.status != 200 or "behind" in json.loads(said):
-            raise RuntimeError(said.decode())
 
 
 def plan(admin: str, port: int, upstream_port: int, python: str, workers: int) -> Plan:
@@ -140,11 +117,11 @@ def main() -> int:
         )
         stack.callback(load.kill)
         until(lambda: read(board, index, False).in_flight == _LOW, "load")
-        client = _Admin(admin)
+        client = Admin(admin)
         for number in range(options.sets):
             limit, effects = (_LOW, lower) if number % 2 else (_HIGH, higher)
             before_s = time.monotonic()
-            client.set_limit(limit)
+            client.set(_UPSTREAM, "limit", limit)
             answered.append((time.monotonic() - before_s) * 1000)
             at_s = until(lambda limit=limit: read(board, index, False).in_flight == limit, f"{limit} in flight")  # type: ignore[misc]
             effects.append((at_s - before_s) * 1000)

@@ -16,6 +16,8 @@ CHAT_PATH = "/v1/chat/completions"
 PLAIN_MODEL = "demo"
 TRANSLATED_MODEL = "demo-claude"
 """Behind gateways that translate, one of Anthropic's dialect."""
+LARGE_MODEL = "large"
+"""Of peer_stamps_io.py: its events are long."""
 FIRST_TOKEN = "first-token"
 MARK = '"content":'
 """In each event of a chat that brings text; in the first one, too, where its text is empty."""

@@ -5,6 +5,7 @@ Invariant: a result counts only complete answers; `errors` is the number of answ
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -44,6 +45,14 @@ class LoadResult:
     seconds: float
     errors: int
     details: dict[str, float] = field(default_factory=dict)
+
+
+def get_json(port: int, path: str) -> Any:
+    """What a server of this machine answers to a GET. Raises: OSError, ValueError."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
 
 
 def _quoted(text: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import http.client
 import json
 import math
 import os
@@ -121,7 +120,9 @@ class Overload:
         elapsed = time.monotonic() - started
         used = accounting_io.processor_time(pid).schedstat_s - used if pid else 0.0
         others = accounting_io.core(PROXY_CORE).busy_s - core.busy_s - used
-        everywhere = [[status(port) for port in mine] for mine in ports.upstreams]
+        everywhere: list[list[dict[str, Any]]] = [
+            [loads_io.get_json(port, "/_status") for port in mine] for mine in ports.upstreams
+        ]
         seen = everywhere[0]
         texts = answer["refusals"]
         records = [
@@ -174,15 +175,6 @@ def load_plan(row: Row, ports: Ports, seed: int) -> dict[str, Any]:
         for change in row.changes
     ]
     return {"port": ports.gateway, "seed": seed, "deadline_s": DEADLINE_S, "streams": streams, "changes": changes}
-
-
-def status(port: int) -> dict[str, Any]:
-    """What an upstream has seen."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    with contextlib.closing(connection):
-        connection.request("GET", "/_status")
-        found: dict[str, Any] = json.loads(connection.getresponse().read())
-    return found
 
 
 def write_results(path: Path, overload: Overload, measured: Sequence[Row], facts: dict[str, dict[str, str]]) -> None:

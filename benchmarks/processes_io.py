@@ -35,7 +35,12 @@ class Process:
     __slots__ = ("_output_path", "_popen", "name")
 
     def __init__(
-        self, name: str, command: Sequence[str], core: int, output_path: str, environment: dict[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        core: int | str,
+        output_path: str,
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.name = name
         self._output_path = output_path
@@ -98,8 +103,9 @@ def prefer(session: int | str) -> None:
 
 
 @contextlib.contextmanager
-def running(name: str, plan: Plan, core: int, directory: str, port: int) -> Iterator[Process]:
-    """Write the plan's files, start it, wait until it listens on `port`, and stop it in the end."""
+def running(name: str, plan: Plan, core: int | str, directory: str, port: int) -> Iterator[Process]:
+    """Write the plan's files, start it, wait until it listens on `port`, and stop it in the end. `core` may be several:
+    "0,1"."""
     for path, content in plan.files.items():
         Path(path).write_text(content, encoding="utf-8")
     process = Process(name, plan.command, core, os.path.join(directory, f"{name}.out"), plan.environment)

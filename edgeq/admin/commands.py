@@ -24,7 +24,7 @@ from edgeq.admin import accounts
 from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Found, Run
 from edgeq.admin.control import Client, Control, Wish
 from edgeq.admin.render import Column
-from edgeq.config.change import KINDS, LIVE, parse_value
+from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
@@ -220,7 +220,7 @@ _CHANGE: Final = (
 _RESOURCE: Final = (
     Argument(
         "resource",
-        KINDS,
+        ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES)),
         required=True,
     ),
     Argument("key", "as in its table: limit, queue.max, endpoints.URL.weight", required=True),
@@ -335,6 +335,28 @@ COMMANDS: Final = (
             Column("oldest_ms", "oldest", "ms"),
             Column("refused", gives_way=True),
         ),
+    ),
+    Command(
+        "show models",
+        "GET",
+        "/v1/models",
+        "viewer",
+        "who answers for each model: targets at each key in the order in which they are asked, whether they are ready, "
+        "what runs and waits there, what is left of their limits, and the price of a million tokens (input/output)",
+        _subject("models", ("model", "target", "state")),
+        _match("model, target or state"),
+        (
+            Column("model", gives_way=True),
+            Column("number", "no", _N),
+            Column("weight", "", _N),
+            Column("target", gives_way=True),
+            Column("state", gives_way=True),
+            Column("in_flight", "busy", _N),
+            Column("queued", "", _N),
+            Column("remaining", "left", gives_way=True),
+            Column("price", gives_way=True),
+        ),
+        "show models smart",
     ),
     Command(
         "show targets",

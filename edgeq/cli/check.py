@@ -101,5 +101,14 @@ def _print_machine(found: Sequence[Shortfall], lines: Lines) -> None:
 
 
 def _counts(config: Config) -> str:
-    sizes = (("listener", config.listener), ("upstream", config.upstream), ("route", config.route))
-    return ", ".join(f"{len(what)} {word}{'' if len(what) == 1 else 's'}" for word, what in sizes)
+    """What a file has; of models only where there are some. An upstream that is a provider's key is told as a key."""
+    from edgeq.config.providers import provider_of
+
+    made = len(provider_of(config))
+    sizes = [("listener", len(config.listener)), ("upstream", len(config.upstream) - made)]
+    if config.provider:
+        sizes += [("provider", len(config.provider)), ("key", made), ("model", len(config.model))]
+    if config.prompt:
+        sizes.append(("prompt", len(config.prompt)))
+    sizes.append(("route", len(config.route)))
+    return ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for word, count in sizes)

@@ -1,8 +1,10 @@
 """Live changes: keys of the configuration that an operator has set while it runs, on top of what the file says.
 
     edgeq set RESOURCE KEY VALUE        upstream/api limit 64        the key is written as in the resource's table
-                                        model/gpt hedge 2s
                                         route/checkout queue.max 9
+                                        provider/openai limit 64     of each upstream that is made of it
+                                        model/gpt-4o limits.tokens_per_minute 100000
+                                        model/gpt-4o targets.openai.weight 3    the target of that provider
                                         listener/:8080 backlog 511   by its name, else its address
                                         log level debug              a table that there is once
                                         upstream/api endpoints.http://10.0.0.7:9000.weight 0
@@ -30,19 +32,17 @@ LIVE: Final = "live"
 """Where the value of a key comes from that was set."""
 DEFAULT_ROUTE: Final = "default"
 """The route of a file that names none."""
-_LISTS: Final = ("listener", "route", "rate")
+_LISTS: Final = ("listener", "route", "rate", "prompt")
 """Arrays of tables."""
 _NAMED: Final = ("upstream", "provider", "model")
 """Tables of tables."""
-TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in (*_LISTS, *_NAMED))
+NAMED: Final = (*_NAMED, *_LISTS)
+TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in NAMED)
 """Those that there are once."""
-KINDS: Final = ", ".join(
-    [*(f"{name}/NAME" for name in ("upstream", "route", "rate", "listener", "provider", "model")), *TABLES]
-)
-"""Of resources, for people."""
 _ENDPOINTS: Final = "endpoints"
+_TARGETS: Final = "targets"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
-_IDENTITY: Final = ("name", "address", "url")
+_IDENTITY: Final = ("name", "address", "version")
 """By these a resource is found: what had another name would be another resource."""
 
 
@@ -147,10 +147,12 @@ def _keys(key: str) -> tuple[str, ...]:
 
 def _with_default_route(tables: dict[str, Any], resource: str) -> dict[str, Any]:
     """Where the file has no route, the one that it means can be spoken of all the same."""
-    upstreams = tables.get("upstream")
-    if resource != f"route/{DEFAULT_ROUTE}" or tables.get("route") or not isinstance(upstreams, dict):
+    if resource != f"route/{DEFAULT_ROUTE}" or tables.get("route"):
         return tables
-    return {**tables, "route": [{"name": DEFAULT_ROUTE, "upstream": next(iter(upstreams), "")}]}
+    upstreams, models = tables.get("upstream"), tables.get("model")
+    if isinstance(upstreams, dict) and upstreams:
+        return {**tables, "route": [{"name": DEFAULT_ROUTE, "upstream": next(iter(upstreams))}]}
+    return {**tables, "route": [{"name": DEFAULT_ROUTE, "llm": {}}]} if isinstance(models, dict) else tables
 
 
 def _where(tables: Mapping[str, Any], change: Change) -> Path:
@@ -161,23 +163,34 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         raise ChangeError(f"{change.key!r} is no key")
     if change.path == ("server", "changes"):
         raise ChangeError("server changes: is only read from the file")
-    if keys[-1] in _IDENTITY and len(keys) == 1:
+    if keys[-1] in _IDENTITY and len(keys) == 1 and kind in NAMED:
         raise ChangeError(f"{change.name}: that is what it is found by; change the file and reload")
     # Of a file that is read again: that it has tables where tables belong is not checked yet.
     those = tables.get(kind)
     if kind in _NAMED and isinstance(those, dict) and name in those:
         if kind == "upstream" and keys[0] == _ENDPOINTS and len(keys) > 1:
-            return (kind, name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
+            return ("upstream", name, _ENDPOINTS, _endpoint(those[name], change, keys), keys[2])
+        if kind == "model" and keys[0] == _TARGETS and len(keys) > 1:
+            return ("model", name, _TARGETS, _target(those[name], change, keys), *keys[2:])
         return (kind, name, *keys)
     if kind in _LISTS and name:
-        for number, one in enumerate(those if isinstance(those, list) else ()):
-            if isinstance(one, dict) and name == (one.get("name") or one.get("address")):
-                return (kind, number, *keys)
+        found = [
+            number
+            for number, one in enumerate(those if isinstance(those, list) else ())
+            if isinstance(one, dict) and name == (one.get("name") or one.get("address"))
+        ]
+        if len(found) > 1 and kind == "prompt":  # versions
+            raise ChangeError(f"there are {len(found)} prompts {name!r}; change the file and reload")
+        if found:
+            return (kind, found[0], *keys)
     if kind in TABLES and not name:
         return (kind, *keys)
-    if kind in (*_LISTS, *_NAMED):
+    if kind == "upstream" and (provider := _provider(tables, name)):
+        raise ChangeError(f"{change.name}: it is made of a provider: set provider/{provider}")
+    if kind in NAMED:
         raise ChangeError(f"there is no {kind} {name!r}")
-    raise ChangeError(f"{change.resource!r} is no resource; there are {KINDS}")
+    known = ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES))
+    raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
 
 
 def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
@@ -188,6 +201,29 @@ def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
         if keys[1] == (one.get("url") if isinstance(one, dict) else one):
             return number
     raise ChangeError(f"{change.resource} has no endpoint {keys[1]}")
+
+
+def _target(model: Any, change: Change, keys: tuple[str, ...]) -> int:
+    """By its provider, for it has no name of its own. Not by its number, which is another's after a reload."""
+    targets = model.get(_TARGETS) if isinstance(model, dict) else None
+    found = [
+        number
+        for number, one in enumerate(targets if isinstance(targets, list) else ())
+        if isinstance(one, dict) and one.get("provider") == keys[1]
+    ]
+    if len(keys) < 3:
+        raise ChangeError(f"{change.name}: which key of the target? targets.PROVIDER.weight")
+    if len(found) != 1:
+        few = f"several targets of provider {keys[1]!r}; change the file and reload"
+        raise ChangeError(f"{change.resource} has {few if found else f'no target of provider {keys[1]!r}'}")
+    return found[0]
+
+
+def _provider(tables: Mapping[str, Any], upstream: str) -> str:
+    """The provider one of whose keys that upstream is made of, by its name; empty: none."""
+    providers = tables.get("provider")
+    names = [one for one in providers if f"{upstream}-".startswith(f"{one}-")] if isinstance(providers, dict) else []
+    return max(names, key=len, default="")
 
 
 def _put(node: Any, steps: Path, change: Change) -> Any:

@@ -32,6 +32,7 @@ from edgeq.config.schema import (
     Endpoint,
     Forward,
     Listener,
+    Provider,
     Rate,
     Route,
     RouteCache,
@@ -82,6 +83,8 @@ def check(config: Config, findings: Findings) -> None:
     _distinct_listeners(config.listener, findings)
     for name, upstream in config.upstream.items():
         _upstream(name, upstream, ("upstream", name), findings)
+    for name, provider in config.provider.items():
+        _service(provider, ("provider", name), findings)
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     _distinct_routes(config.route, findings)
@@ -191,15 +194,24 @@ def _upstream(name: str, upstream: Upstream, path: Path, findings: Findings) -> 
             findings.add((*path, "endpoints", number), f"the same endpoint as endpoints[{first}]")
     if upstream.host not in ("preserve", "upstream"):
         _try(check_host_header, upstream.host, (*path, "host"), findings)
-    if upstream.tls.server_name:
-        _try(check_host_header, upstream.tls.server_name, (*path, "tls", "server_name"), findings)
-    if upstream.tls.key and not upstream.tls.certificate:
-        findings.add((*path, "tls", "key"), "a key without a certificate")
     _positive(upstream, ("receive_buffer",), path, findings)
     _kernel_sizes(upstream, ("receive_buffer",), path, findings)
-    _positive(upstream.timeouts, ("connect",), (*path, "timeouts"), findings)
-    _positive(upstream.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
+    _service(upstream, path, findings)
     _balance(upstream, path, findings)
+
+
+def _service(one: Upstream | Provider, path: Path, findings: Findings) -> None:
+    """The tables that both have."""
+    if one.tls.server_name:
+        _try(check_host_header, one.tls.server_name, (*path, "tls", "server_name"), findings)
+    if one.tls.key and not one.tls.certificate:
+        findings.add((*path, "tls", "key"), "a key without a certificate")
+    _positive(one.timeouts, ("connect",), (*path, "timeouts"), findings)
+    _positive(one.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
+    if one.breaker is not None:
+        where = (*path, "breaker")
+        _share(one.breaker, "failures", where, findings)
+        _positive(one.breaker, ("failures", "min_requests", "window", "open", "probes"), where, findings)
 
 
 def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
@@ -220,10 +232,6 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
     _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
     _positive(upstream.eject, ("time", "interval", "max_time"), (*path, "eject"), findings)
-    if upstream.breaker is not None:
-        where = (*path, "breaker")
-        _share(upstream.breaker, "failures", where, findings)
-        _positive(upstream.breaker, ("failures", "min_requests", "window", "open", "probes"), where, findings)
     if upstream.health is not None:
         where = (*path, "health")
         _positive(upstream.health, ("interval", "timeout", "healthy", "unhealthy"), where, findings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from edgeq.config.credentials_io import read_header
+from edgeq.config.credentials_io import check_header
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.providers import provider_keys, split_url, upstream_name
@@ -67,22 +67,17 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
         full = upstream_name(name, provider, key)
         if full in config.upstream:
             findings.add(path, f'there is an upstream "{full}" already, and a provider\'s key is one, too')
+        if key.weight < 1:
+            findings.add((*where, "weight"), "must be 1 at least")
         if key.key:
-            _secret(key.key, where, findings)
+            check_header(key.key, where, findings)
         if key.limits is not None:
             check_limits(key.limits, (*where, "limits"), findings)
     for field, text in provider.headers.items():
         if not _HEADER.fullmatch(field) or field.lower() in _OURS:
             findings.add((*path, "headers", field), "is no name of a header that may be set here")
-        _secret(text, (*path, "headers", field), findings)
+        check_header(text, (*path, "headers", field), findings)
     check_limits(provider.limits, (*path, "limits"), findings)
-
-
-def _secret(text: str, path: Path, findings: Findings) -> None:
-    try:
-        read_header(text)
-    except ValueError as error:
-        findings.add(path, str(error))
 
 
 def _model(name: str, model: Model, config: Config, findings: Findings) -> None:

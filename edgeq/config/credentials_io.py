@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from edgeq.config.findings import Findings
 from edgeq.config.lines import Path
-from edgeq.config.schema import Certificate, Config, ListenerTls
+from edgeq.config.schema import Certificate, Config, ListenerTls, UpstreamTls
 
 PREFIX: Final = "credential:"
 ENVIRONMENT: Final = "env:"
@@ -38,29 +38,28 @@ def find_credentials(config: Config, findings: Findings) -> Config:
         for number, one in enumerate(config.listener)
     )
     upstreams = {
-        name: replace(
-            one,
-            tls=replace(
-                one.tls,
-                **{
-                    key: _path(getattr(one.tls, key), ("upstream", name, "tls", key), findings)
-                    for key in ("ca", "certificate", "key")
-                },
-            ),
-        )
+        name: replace(one, tls=_upstream_tls(one.tls, ("upstream", name, "tls"), findings))
         for name, one in config.upstream.items()
+    }
+    providers = {
+        name: replace(one, tls=_upstream_tls(one.tls, ("provider", name, "tls"), findings))
+        for name, one in config.provider.items()
     }
     if config.trace is not None:
         for name, text in config.trace.headers.items():
-            path: Path = ("trace", "headers", name)
-            if text.startswith(PREFIX):
-                _path(text, path, findings)
-            if not findings.blames(path):
-                try:
-                    read_header(text)
-                except ValueError as error:
-                    findings.add(path, str(error))
-    return replace(config, listener=listeners, upstream=upstreams)
+            check_header(text, ("trace", "headers", name), findings)
+    return replace(config, listener=listeners, upstream=upstreams, provider=providers)
+
+
+def check_header(text: str, path: Path, findings: Findings) -> None:
+    """Is it a header's value, or does it name one? If not, `findings` say why."""
+    if text.startswith(PREFIX):
+        _path(text, path, findings)
+    if not findings.blames(path):
+        try:
+            read_header(text)
+        except ValueError as error:
+            findings.add(path, str(error))
 
 
 def read_header(text: str) -> str:
@@ -95,6 +94,12 @@ def _listener_tls(tls: ListenerTls, path: Path, findings: Findings) -> ListenerT
         for number, one in enumerate(tls.certificates)
     )
     return replace(tls, certificates=pairs, client_ca=_path(tls.client_ca, (*path, "client_ca"), findings))
+
+
+def _upstream_tls(tls: UpstreamTls, path: Path, findings: Findings) -> UpstreamTls:
+    return replace(
+        tls, **{key: _path(getattr(tls, key), (*path, key), findings) for key in ("ca", "certificate", "key")}
+    )
 
 
 def _path(text: str, path: Path, findings: Findings) -> str:

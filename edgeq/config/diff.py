@@ -7,13 +7,16 @@ except what `restart` lists: that is read once, when edgeq starts.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from edgeq.config.lines import Path, show_path
-from edgeq.config.schema import Config, Listener, Tenant, Trace
+from edgeq.config.providers import provider_of
+from edgeq.config.schema import Config, Listener, Provider, Tenant, Trace, Upstream
+from edgeq.config.schema_llm import Prompt
 from edgeq.config.shown import masked_tenant
 from edgeq.config.units import show
 
@@ -83,7 +86,11 @@ def _rebound(old: Listener, new: Listener) -> bool:
 def _summary(old: Config, new: Config) -> list[str]:
     lines: list[str] = []
     _named("listener", {one.name: one for one in old.listener}, {one.name: one for one in new.listener}, lines)
-    _named("upstream", old.upstream, new.upstream, lines)
+    made = provider_of(old).keys() | provider_of(new).keys()  # what changed of these is told of their provider
+    _named("upstream", _without(old.upstream, made), _without(new.upstream, made), lines)
+    _providers(old.provider, new.provider, lines)
+    _named("model", old.model, new.model, lines)
+    _named("prompt", _prompts(old), _prompts(new), lines)
     _named("route", {one.name: one for one in old.route}, {one.name: one for one in new.route}, lines)
     names = [one.name for one in old.route]
     if names != [one.name for one in new.route] and sorted(names) == sorted(one.name for one in new.route):
@@ -102,6 +109,29 @@ def _summary(old: Config, new: Config) -> list[str]:
             after = msgspec.structs.replace(after, headers=before.headers)
         _fields((key,), before, after, lines)
     return lines
+
+
+def _without(upstreams: dict[str, Upstream], made: Set[str]) -> dict[str, Upstream]:
+    return {name: one for name, one in upstreams.items() if name not in made}
+
+
+def _prompts(config: Config) -> dict[str, Prompt]:
+    return {f"{one.name}@{one.version}": one for one in config.prompt}
+
+
+def _providers(old: dict[str, Provider], new: dict[str, Provider], lines: list[str]) -> None:
+    """These lines are logged, and the secrets of providers are not."""
+    lines.extend(
+        f"{show_path(('provider', name, key))}: changed"
+        for name in old
+        for key in ("keys", "headers")
+        if name in new and getattr(old[name], key) != getattr(new[name], key)
+    )
+    _named("provider", _bare(old), _bare(new), lines)
+
+
+def _bare(providers: dict[str, Provider]) -> dict[str, Provider]:
+    return {name: msgspec.structs.replace(one, keys=(), headers={}) for name, one in providers.items()}
 
 
 def _named(kind: str, old: dict[str, Any], new: dict[str, Any], lines: list[str]) -> None:

@@ -31,9 +31,11 @@ def check_files(config: Config, findings: Findings) -> None:
             _check_pair(pair.certificate, pair.key, (*here, "certificate"), (*here, "key"), findings)
     good: set[UpstreamTls] = set()
     """Each is read once, however many upstreams there are: CAs take 35 ms."""
-    for name, upstream in config.upstream.items():
-        path = ("upstream", name, "tls")
-        tls = upstream.tls
+    tables: list[tuple[Path, UpstreamTls]] = [
+        *((("upstream", name, "tls"), one.tls) for name, one in config.upstream.items()),
+        *((("provider", name, "tls"), one.tls) for name, one in config.provider.items()),
+    ]
+    for path, tls in tables:
         if tls in good:
             continue
         _check_ca(tls.ca, (*path, "ca"), findings)

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from edgeq.config.change import Change, ChangeError, parse_value, said, superseded
 from edgeq.config.files_io import names_files
+from edgeq.config.providers import provider_of
 from edgeq.config.schema import Config
 from edgeq.config.shown import MASK, is_secret, masked_tenant
 from edgeq.errors import ConfigError
@@ -172,13 +173,14 @@ def _settled(document: Document, changes: Sequence[Change], now: float, files: b
 
 def endpoints_named(config: Config, text: str) -> list[tuple[str, str]]:
     """Upstream and URL of the endpoints that somebody may mean: by their URL, host and port, either with the upstream
-    before it (api#10.0.0.7:9000, as refusals write it)."""
+    before it (api#10.0.0.7:9000, as refusals write it). A provider's are none: they have no weights."""
     upstream, sign, where = text.removeprefix("upstream/").partition("#")
     if not sign:
         upstream, where = "", text
     found: list[tuple[str, str]] = []
+    made = provider_of(config)
     for name, one in config.upstream.items():
-        for endpoint in one.endpoints if upstream in ("", name) else ():
+        for endpoint in one.endpoints if upstream in ("", name) and name not in made else ():
             url = endpoint if isinstance(endpoint, str) else endpoint.url
             address = parse_endpoint(url).literal()
             if where in (url, url.partition("://")[2], url.removeprefix("unix:"), str(address) if address else url):

@@ -69,6 +69,21 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
     return found
 
 
+def provider_of(config: Config) -> dict[str, str]:
+    """The upstreams that are made of a provider's key, each with the provider's name."""
+    return {
+        upstream_name(name, provider, key): name
+        for name, provider in config.provider.items()
+        for key in provider_keys(provider)
+    }
+
+
+def settings_of(config: Config) -> dict[str, str]:
+    """Where what is said of each upstream is set: upstream/NAME, or provider/NAME of one that is made of it."""
+    made = provider_of(config)
+    return {name: f"provider/{made[name]}" if name in made else f"upstream/{name}" for name in config.upstream}
+
+
 def target_names(config: Config) -> list[str]:
     """Each model at each key of its providers, once: KEY/MODEL, where KEY is the upstream and MODEL the provider's name
     for it."""

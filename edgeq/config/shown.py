@@ -14,6 +14,7 @@ import msgspec
 
 from edgeq.config.credentials_io import ENVIRONMENT, PREFIX
 from edgeq.config.lines import Path, show_path
+from edgeq.config.providers import provider_of
 from edgeq.config.schema import Config, Provider, Tenant, Trace
 from edgeq.config.units import show
 from edgeq.wire.fields import PRIVATE
@@ -33,9 +34,12 @@ class Leaf(NamedTuple):
 
 
 def leaves(config: Config) -> list[Leaf]:
-    """All values that are not tables; elements of lists by their name, or by their number."""
+    """All values that are not tables; elements of lists by their name, or by their number. Upstreams that are made of
+    a provider are left out: no file has them."""
     found: list[Leaf] = []
-    _walk((), without_secrets(config), found)
+    made = provider_of(config)
+    own = {name: one for name, one in config.upstream.items() if name not in made}
+    _walk((), without_secrets(msgspec.structs.replace(config, upstream=own)), found)
     return found
 
 
@@ -101,10 +105,14 @@ def _fields(table: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...
     return msgspec.structs.fields(table)
 
 
+def _default_of(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
 def _walk(path: Path, value: Any, found: list[Leaf], default: Any = msgspec.NODEFAULT) -> None:
     if isinstance(value, msgspec.Struct):
         for field in _fields(type(value)):
-            same = getattr(default, field.name, field.default) if isinstance(default, msgspec.Struct) else field.default
+            same = getattr(default, field.name) if isinstance(default, msgspec.Struct) else _default_of(field)
             _walk((*path, field.encode_name), getattr(value, field.name), found, same)
     elif isinstance(value, dict) and any(isinstance(one, msgspec.Struct) for one in value.values()):
         for name, one in value.items():

@@ -69,6 +69,8 @@ class Load:
     """One upstream, or a route with a limit."""
 
     resource: str
+    settings: str
+    """Where its keys are set: the resource itself, or the provider that the upstream is made of."""
     limit: int | None
     limit_source: str
     """One of CONFIGURED, "learned" or "observe"."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.live import endpoints_named
+from edgeq.config.providers import settings_of
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
 from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Waiting, Worker
@@ -106,19 +107,21 @@ class Gatherer:
     def _loads(self) -> Iterator[Load]:
         config = self._config()
         endpoints = self._endpoints()
+        settings = settings_of(config)
         for one in self._overview.upstreams():
             name = one["upstream"]
             routes = tuple(route.name for route in config.route if route.upstream == name)
-            yield self._load(
-                f"upstream/{name}", one, config.upstream[name].queue.max, routes, tuple(endpoints.get(name, ()))
-            )
+            own = tuple(endpoints.get(name, ()))
+            yield self._load(f"upstream/{name}", settings[name], one, config.upstream[name].queue.max, routes, own)
         for one in self._overview.routes():
             if one["limit"] or one["paused"]:
-                yield self._load(f"route/{one['route']}", one, one["queue_limit"], (), ())
+                resource = f"route/{one['route']}"
+                yield self._load(resource, resource, one, one["queue_limit"], (), ())
 
     def _load(
         self,
         resource: str,
+        settings: str,
         seen: Mapping[str, Any],
         queue_max: int,
         routes: tuple[str, ...],
@@ -130,6 +133,7 @@ class Gatherer:
         oldest = watch.history(resource, 1.0)
         return Load(
             resource=resource,
+            settings=settings,
             limit=seen["limit"],
             limit_source=seen.get("limit_source", "file"),
             in_flight=seen["in_flight"],

@@ -142,7 +142,7 @@ def shedding(facts: Facts) -> Iterator[Finding]:
             say.longest(shed),
             f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}",
             (*say.refusals(shed), *say.service(load), *say.places(load), *say.endpoints(load)),
-            f"edgeq set {load.resource} limit {fewer} --ttl 10m    # who waits here is not refused there",
+            f"edgeq set {load.settings} limit {fewer} --ttl 10m    # who waits here is not refused there",
         )
 
 
@@ -254,7 +254,7 @@ def more_traffic(facts: Facts) -> Iterator[Finding]:
             (*say.traffic(load), *say.service(load), *say.places(load), *say.tenants(load), *say.refusals(refused)),
             f"edgeq show upstreams {short}    # its limit is learned: it needs more endpoints, or a [[rate]]"
             if is_learned
-            else f"edgeq set {load.resource} limit {_enough(load)} --ttl 10m    # if it can take them; else a [[rate]]",
+            else f"edgeq set {load.settings} limit {_enough(load)} --ttl 10m    # if it can take them; else a [[rate]]",
         )
 
 
@@ -280,7 +280,7 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
             load.pressed_s,
             says,
             (*say.places(load), *say.traffic(load), *say.service(load), *say.tenants(load), *say.refusals(refused)),
-            f"edgeq set {load.resource} {key} {_enough(load)} --ttl 10m",
+            f"edgeq set {load.settings} {key} {_enough(load)} --ttl 10m",
         )
     for one in (one for one in facts.refused if one.reason == PLACES):
         resource = one.resource.partition(":max_connections")[0]

@@ -233,7 +233,11 @@ class ModelRequest(Exchange):
             self._count_tokens(plan, now)
             return
         self.plan = plan
-        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
+        if (
+            self.priority == DEFAULT
+            and b"stainless-retry-count" in head.raw.lower()  # or the place of the key would be forgotten for it
+            and field_value(head, b"x-stainless-retry-count") not in (b"", b"0")
+        ):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         keepalive_s = self.models.keepalive_s
         if self._streams and keepalive_s and head.minor:
@@ -583,7 +587,7 @@ class ModelRequest(Exchange):
             text += f'"edgeq.cache":"{self.cached}",'
         bill = self.bill
         if bill.key_id:
-            text += f'"edgeq.key":{quoted(bill.key_id)},"edgeq.tenant":{quoted(bill.tenant.decode("latin-1"))},'
+            text += f'"edgeq.key":{quoted(bill.key_id)},'  # the tenant is told of every request that has one
         return text.encode("ascii")
 
     # -- for who knows of targets -------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from edgeq.observe import log_io
 from edgeq.supervisor.messages import AccountsTold, Message, UsageTaken, UsageTold, decode_from_worker, encode_message
 
 _log = log_io.get_logger()
+_NICE: Final = 10
+
 T = TypeVar("T")
 _KNOWN_S: Final = 1.0
 """For all workers to know of a change; who does not is told of, and learns it when it goes on."""
@@ -46,6 +49,11 @@ class Workers(Protocol):
 
     async def accounts_taken(self, number: int, timeout_s: float) -> Sequence[int]:
         """Wait until they know of this change. Returns the slots of those that do not."""
+
+
+def _be_nice() -> None:
+    """What is written once a second may wait for those who answer requests; on Linux this is of the thread alone."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class Keeper:
@@ -68,7 +76,7 @@ class Keeper:
             raise StartError(f"accounts.store: {error}", EXIT_CONFIG) from error
         self.leftover_fd = self._open_leftover()
         # One thread: what is asked of the store is done in order.
-        self._thread = ThreadPoolExecutor(1, "accounts")
+        self._thread = ThreadPoolExecutor(1, "accounts", _be_nice)
         self._number = 0
         """Of the last change."""
         self._changing = asyncio.Lock()

@@ -240,11 +240,11 @@ class Store:
         is_new = writes and not application and not version and not _has_tables(self._db)
         if not is_new and (problem := _problem(application, version)):
             raise StoreError(f"{self.path}: {problem}")
+        if is_new:  # before it has a log, in which the file's header would stay for the first thousand pages
+            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
         if writes:  # what is somebody else's has been left as it was
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
-        if is_new:
-            self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
 
     def _unlock(self) -> None:
         if self._lock >= 0:

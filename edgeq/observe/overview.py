@@ -23,9 +23,11 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
+from edgeq.config.providers import settings_of
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
+from edgeq.observe.models import model_records
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
@@ -70,6 +72,7 @@ class Overview:
                 self.endpoints,
                 self.routes,
                 self.tenants,
+                self.models,
                 self.targets,
                 self.meters,
                 self.limits,
@@ -119,6 +122,10 @@ class Overview:
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
         return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+
+    def models(self) -> Records:
+        """Who answers for each model, in the order in which they are asked."""
+        return self._fresh.get("models", lambda: list(model_records(self._config(), self.targets(), self.upstreams())))
 
     def targets(self) -> Records:
         """Each model at each key of its providers: tokens, pauses, who waits for them."""
@@ -201,6 +208,7 @@ class Overview:
             if known is None or (seen["breaker"] or {}).get("state", "closed") != "closed":
                 states[seen["upstream"]] = seen
         readings = self.readings()
+        settings = settings_of(self._config())
         found: Records = []
         for name, config in self._config().upstream.items():
             reading = readings[f"upstream/{name}"]
@@ -208,7 +216,7 @@ class Overview:
             rates = self._sampler.rates(f"upstream/{name}", now_s, reading)
             state = states.get(name, {})
             breaker = state.get("breaker")
-            limit, source = self._limit_of(f"upstream/{name}", config.limit)
+            limit, source = self._limit_of(name, settings[name], config.limit)
             service = recent.services()
             found.append(
                 {
@@ -234,13 +242,23 @@ class Overview:
             )
         return found
 
-    def _limit_of(self, name: str, configured: int | str) -> tuple[int | None, str]:
-        """What holds now, None for no limit, and whose number it is."""
+    def _limit_of(self, name: str, settings: str, configured: int | str) -> tuple[int | None, str]:
+        """What holds now for an upstream, None for no limit, and whose number it is. `settings`: where it is set."""
         if isinstance(configured, int):
-            is_live = any(one.path == (*name.split("/", 1), "limit") for one in self._changes())
+            is_live = any(one.path == (*settings.split("/", 1), "limit") for one in self._changes())
             return configured or None, LIVE if is_live else "file"
-        learned = self._board.learned_limit(self._board.resource_index(name)) or None
+        learned = self._board.learned_limit(self._board.resource_index(f"upstream/{name}")) or None
         return (None, "observe") if configured == "observe" else (learned, "learned")
+
+    def _learned(self, settings: str, configured: str) -> tuple[str, str]:
+        """The same in words; of a provider with several keys all of its limits."""
+        limits: list[str] = []
+        source = "learned"
+        for name, where in settings_of(self._config()).items():
+            if where == settings:
+                limit, source = self._limit_of(name, where, configured)
+                limits.append("none" if limit is None else str(limit))
+        return ", ".join(limits), source
 
     def _routes(self) -> Records:
         now_s = time.monotonic()
@@ -276,16 +294,14 @@ class Overview:
         for leaf in leaves(self._config()):
             is_number = isinstance(leaf.raw, int | float) and not isinstance(leaf.raw, bool)
             step, _, last = leaf.key.rpartition(".")
-            is_learned = last == "limit" and step.startswith("upstream.") and not is_number
+            is_learned = last == "limit" and step.startswith(("upstream.", "provider.")) and not is_number
             is_rate = last == "limits" and step.startswith("rate.")
             if not is_number and not is_learned and not is_rate:
                 continue
             value, source = leaf.value, "default" if leaf.is_default else "file"
             configured = leaf.value
             if is_learned:
-                name = step.removeprefix("upstream.").strip('"')
-                limit, source = self._limit_of(f"upstream/{name}", str(leaf.raw))
-                value = "none" if limit is None else str(limit)
+                value, source = self._learned(step.replace(".", "/", 1).replace('"', ""), str(leaf.raw))
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
             if key := _changed(leaf.key, live):

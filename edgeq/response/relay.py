@@ -345,7 +345,7 @@ class Exchange(Attempt):
             )
             up.transport.write(b"".join(out))
         else:
-            trace = self.trace_lines(up, now)
+            trace = b"" if kind == TRACE_OFF else self.trace_lines(up, now)
             up.transport.write(
                 b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", self.pending))
             )

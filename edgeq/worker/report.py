@@ -36,7 +36,7 @@ MAX_LOOKED: Final = 1024
 """Connections that are looked at for who asks: a sample, of which 0.2 ms come twice a second."""
 MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
-MAX_TARGETS: Final = 64
+MAX_TARGETS: Final = 128
 MAX_METERS: Final = 64
 _SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "llm")
 """What may be left out, in this order."""

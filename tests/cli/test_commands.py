@@ -92,6 +92,14 @@ class TestCheck:
         """A line that counts what is there; nothing with --quiet."""
         assert main(["check", "--config", str(file)]) == 0
         assert capsys.readouterr().out == f"{file}: ok (1 listener, 1 upstream, 1 route)\n"
+        with file.open("a") as more:
+            more.write(
+                '[[route]]\nname = "m"\nllm = {}\nmatch.path = "/v1/*"\n[model.m]\ntargets = [{ provider = "p" }]\n'
+            )
+            more.write('[provider.p]\nurl = "http://127.0.0.1:9/v1"\nkeys = ["a", "b"]\n')
+        assert main(["check", "--config", str(file)]) == 0
+        said = capsys.readouterr().out
+        assert said == f"{file}: ok (1 listener, 1 upstream, 1 provider, 2 keys, 1 model, 1 route)\n"
         assert main(["check", "--config", str(file), "--quiet"]) == 0
         assert capsys.readouterr().out == ""
         assert main(["check", "--config", str(file), "--format", "json"]) == 0

@@ -27,6 +27,17 @@ match.path = "/b/*"
 """
 
 
+MODELS = """
+[[listener]]
+address = "127.0.0.1:1"
+[provider.p]
+url = "http://127.0.0.1:9/v1"
+keys = ["sk-first"]
+[model.m]
+targets = [{ provider = "p" }]
+"""
+
+
 def change(*replacements: tuple[str, str]) -> Changes:
     """The difference after some edits."""
     text = OLD
@@ -166,3 +177,20 @@ def test_history_needs_no_start() -> None:
     changes = change(("[server]", '[server]\nhistory = "1m"\ndumps = "/x"'))
     assert changes.restart == ()
     assert changes.summary == ("server.history: 5m -> 1m", 'server.dumps: "" -> "/x"')
+
+
+def test_providers_and_models_are_told_without_secrets() -> None:
+    """What changed of a provider is told once, of the provider, and never what its keys are."""
+    new = MODELS.replace("sk-first", "sk-second").replace("\n[model.m]", '\nlimit = 4\n[model.m]\naliases = ["n"]')
+    found = diff(load_text(MODELS, "old").config, load_text(new, "new").config)
+    assert found.summary == (
+        "provider.p.keys: changed",
+        'provider.p.limit: "adaptive" -> 4',
+        'model.m.aliases: [] -> ["n"]',
+    )
+    assert found.upstreams_changed == ("p",)
+    gone = diff(
+        load_text(MODELS, "old").config,
+        load_text(MODELS.replace("provider.p", "provider.q").replace('"p"', '"q"'), "new").config,
+    )
+    assert gone.summary == ("provider.p: removed", "provider.q: added", "model.m.targets: changed")

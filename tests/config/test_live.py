@@ -46,6 +46,33 @@ key = "header:x-tenant"
 """
 
 
+MODELS = """
+[[listener]]
+address = "127.0.0.1:8080"
+[provider.openai]
+url = "http://127.0.0.1:9/v1"
+keys = ["env:HOME"]
+[provider.many]
+url = "http://127.0.0.1:9/v1"
+keys = [{ key = "x", name = "a" }, { key = "y", name = "b" }]
+[model."gpt-4o"]
+balance = "weighted"
+targets = [{ provider = "openai" }, { provider = "many" }]
+[model."org/gpt-4.1"]
+targets = [{ provider = "many" }, { provider = "many", model = "other" }]
+[[prompt]]
+name = "sum"
+path = "/p/sum"
+route = "default"
+model = "gpt-4o"
+messages = [{ role = "user", text = "Sum {{text}}" }]
+variables.text = {}
+[[route]]
+name = "default"
+llm = {}
+"""
+
+
 class File:
     """What is read at the next reload."""
 
@@ -103,6 +130,86 @@ def test_any_key_of_any_resource(
     assert look(file.set(resource, key, value)) == expected
     assert file.unset(resource, key) == before
     assert file.live.changes == ()
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "value", "look", "expected"),
+    [
+        ("provider/openai", "limit", "4", lambda c: (c.provider["openai"].limit, c.upstream["openai"].limit), (4, 4)),
+        ("provider/many", "queue.max", "9", lambda c: [one.queue.max for one in c.upstream.values()], [256, 9, 9]),
+        (
+            "provider/openai",
+            "url",
+            "http://127.0.0.1:8",
+            lambda c: c.upstream["openai"].weights(),
+            {"http://127.0.0.1:8": 1},
+        ),
+        (
+            "provider/openai",
+            "limits.tokens_per_minute",
+            "9",
+            lambda c: c.provider["openai"].limits.tokens_per_minute,
+            9,
+        ),
+        ("model/gpt-4o", "hedge", "2s", lambda c: c.model["gpt-4o"].hedge, "2s"),
+        ("model/gpt-4o", "degrade", "org/gpt-4.1", lambda c: c.model["gpt-4o"].degrade, "org/gpt-4.1"),
+        ("model/gpt-4o", "targets.many.weight", "3", lambda c: [t.weight for t in c.model["gpt-4o"].targets], [1, 3]),
+        ("model/org/gpt-4.1", "aliases", '["new"]', lambda c: c.model["org/gpt-4.1"].aliases, ("new",)),
+        ("route/default", "llm.first_token", "5s", lambda c: c.route[0].llm.first_token, Duration(5)),
+        ("route/default", "llm.cache", "{}", lambda c: c.route[0].llm.cache is not None, True),
+        ("prompt/sum", "max_tokens", "50", lambda c: c.prompt[0].max_tokens, 50),
+    ],
+)
+def test_any_key_of_models(
+    resource: str, key: str, value: str, look: Callable[[Config], Any], expected: object
+) -> None:
+    """A provider's holds for each upstream that is made of it; names of models have dots and slashes of their own."""
+    file = File(MODELS)
+    before = file.config
+    assert look(file.set(resource, key, value)) == expected
+    assert file.unset(resource, key) == before
+
+
+@pytest.mark.parametrize(
+    ("resource", "key", "value", "says"),
+    [
+        ("upstream/openai", "limit", "4", "upstream/openai limit: it is made of a provider: set provider/openai"),
+        ("upstream/many-b", "limit", "4", "it is made of a provider: set provider/many"),
+        ("provider/opena", "limit", "4", "there is no provider 'opena'"),
+        ("provider/openai", "limitt", "4", "set: provider/openai limitt: unknown key (did you mean limit?)"),
+        ("provider/openai", "url", "nowhere", "set: provider/openai url: expected"),
+        ("provider/openai", "keys", '["sk-1"]', "holds secrets; change the file and reload"),
+        ("provider/openai", "headers.api-key", "sk-1", "holds secrets; change the file and reload"),
+        ("provider", "openai.keys", '["sk-1"]', "holds secrets; change the file and reload"),
+        ("provider", "openai", '{ keys = ["sk-1"] }', "there is no provider ''"),
+        ("model/gpt-4o", "degrade", "gpt-4o", "is this model itself"),
+        ("model/gpt-4o", "targets.none.weight", "2", "model/gpt-4o has no target of provider 'none'"),
+        ("model/gpt-4o", "targets.many", "2", "targets.PROVIDER.weight"),
+        ("model/gpt-4o", "targets.many.weight", "0", "must be 1 at least"),
+        ("model/org/gpt-4.1", "targets.many.weight", "2", "has several targets of provider 'many'"),
+        ("route/default", "llm.first_tokenn", "5s", "unknown key (did you mean first_token?)"),
+    ],
+)
+def test_what_cannot_be_of_models(resource: str, key: str, value: str, says: str) -> None:
+    """Nothing changes, it says why, and no secret is told."""
+    file = File(MODELS)
+    before = file.config
+    with pytest.raises((ChangeError, ConfigError)) as caught:
+        file.set(resource, key, value)
+    assert says in str(caught.value)
+    assert "sk-1" not in str(caught.value)
+    assert file.config is before
+
+
+def test_the_route_of_a_file_of_models_alone() -> None:
+    """It serves them, and can be spoken of."""
+    text = MODELS.partition("[[prompt]]")[0]
+    assert File(text).set("route/default", "llm.attempts", "2").route[0].llm.attempts == 2  # type: ignore[union-attr]
+
+
+def test_endpoints_of_providers_are_not_drained() -> None:
+    """They have no weights that could be set."""
+    assert endpoints_named(File(MODELS).config, "127.0.0.1:9") == []
 
 
 def test_the_route_that_no_file_names() -> None:

@@ -24,7 +24,7 @@ from edgeq.reasons import REASONS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explain.md"
 _BEFORE: Final = Pace(100, 100, 0, 20.0, 8)
-CALM: Final = Load("upstream/api", 8, "file", 2, 0, 64, 0.0, _BEFORE, _BEFORE, 0.0, "closed")
+CALM: Final = Load("upstream/api", "upstream/api", 8, "file", 2, 0, 64, 0.0, _BEFORE, _BEFORE, 0.0, "closed")
 GOOD: Final = Endpoint("10.0.0.7:9000", "in use", 20.0, 50, 0)
 OTHER: Final = Endpoint("10.0.0.8:9000", "in use", 21.0, 50, 0)
 WORKERS: Final = (Worker(0, 100, False, 10, 1.0, 0.2, 0.1, 3), Worker(1, 101, False, 10, 1.0, 0.2, 0.1, 3))
@@ -235,6 +235,13 @@ def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
     assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
 
 
+def test_what_is_next_for_a_provider() -> None:
+    """The upstream that is made of it has no keys of its own that could be set."""
+    scene = pressed(resource="upstream/openai-b", settings="provider/openai")
+    (found,) = findings(load(scene))
+    assert (found.cause, found.next) == ("limit_too_low", "edgeq set provider/openai limit 11 --ttl 10m")
+
+
 def test_what_is_next_for_a_route() -> None:
     """A route has no endpoints of its own."""
     (found,) = findings(load(pressed(resource="route/checkout", now=Pace(100, 40, 0, 200.0))))
@@ -330,6 +337,7 @@ _endpoints = st.builds(
 _loads = st.builds(
     Load,
     st.sampled_from(["upstream/api", "upstream/b", "route/r"]),
+    st.just("provider/b"),
     st.none() | st.integers(1, 100),
     st.sampled_from(["file", "learned", "observe"]),
     st.integers(0, 100),

@@ -88,6 +88,10 @@ def test_keys_open_models(tmp_path: Path) -> None:
         row = next(row for row in rows if row["model"] == "m")
         assert (row["tenant"], row["team"], row["key"]) == ("acme", "core", made["id"])
         assert (row["input"], row["output"]) == (2 * _INPUT, 2 * _OUTPUT)
+        one.edge.stop()
+        logged = [json.loads(line, object_pairs_hook=list) for line in one.edge.log_lines()]
+        whose = [[value for key, value in line if key == "edgeq.tenant"] for line in logged]
+        assert whose.count(["acme"]) == 3, whose  # once in each line of who had a key: two answers, and "other"
 
 
 def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:

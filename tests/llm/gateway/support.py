@@ -256,7 +256,7 @@ def wait_for(fact: Callable[[], bool], tell: Callable[[], str]) -> None:
 
 def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]:
     """Providers, models and routes. What ends with a dialect's short name (`plain-oa`) is at the demo provider."""
-    patient = {"breaker": {"failures": 1_000_000}, "limit": 1000}
+    patient = {"breaker": {"min_requests": 1_000_000}, "limit": 1000}
     providers: dict[str, Any] = {}
     models: dict[str, Any] = {}
 
@@ -308,7 +308,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             elif failure == "html":
                 provider(who, providers["scripted"]["url"])
             elif failure == "open":
-                provider(who, providers["dead"]["url"], breaker={"failures": 1, "open": "60s"})
+                provider(who, providers["dead"]["url"], breaker={"min_requests": 1, "open": "60s"})
             else:
                 provider(who, f"{demo}/v1", timeouts=times)
             model(who, f"{who} {behaviour},tag=moves", "an tokens=5,tag=moved")

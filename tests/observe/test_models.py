@@ -1,0 +1,62 @@
+"""Who answers for a model, from the configuration and what the workers tell of its targets."""
+
+from __future__ import annotations
+
+from edgeq.config.load import load_text
+from edgeq.observe.models import model_records
+
+TEXT = """
+[[listener]]
+address = "127.0.0.1:0"
+[provider.first]
+dialect = "anthropic"
+url = "http://127.0.0.1:9/v1"
+[provider.many]
+url = "http://127.0.0.1:9/v1"
+keys = [{ key = "x", name = "a", weight = 2 }, { key = "y", name = "b" }]
+[model.smart]
+aliases = ["best"]
+targets = [{ provider = "first", model = "big", price = { input = 2.5, output = 10.0 } }, { provider = "many" }]
+[model.drawn]
+balance = "weighted"
+targets = [{ provider = "many", weight = 3 }]
+"""
+
+
+def seen(target: str, paused_for: str = "") -> dict[str, object]:
+    """As `show targets` has it."""
+    left = {"tokens": 500}
+    return {
+        "target": target,
+        "paused_for": paused_for,
+        "paused_s": 5.0 if paused_for else 0.0,
+        "in_flight": 3,
+        "queued": 1,
+        "remaining": left,
+    }
+
+
+def test_targets_stand_in_the_order_in_which_they_are_asked() -> None:
+    """Each at each key, with its state, and what is not known is not made up."""
+    config = load_text(TEXT, "f").config
+    targets = [seen("first/big"), seen("many-a/smart", "upstream_rate_limit"), seen("many-b/drawn")]
+    upstreams = [{"upstream": "first", "breaker": "closed"}, {"upstream": "many-b", "breaker": "open"}]
+    found = list(model_records(config, targets, upstreams))
+    assert [(one["model"], one["number"], one["target"], one["state"]) for one in found] == [
+        ("smart", 1, "first/big", "ready"),
+        ("smart", 2, "many-a/smart", "upstream_rate_limit"),
+        ("smart", 2, "many-b/smart", "circuit_open"),
+        ("drawn", 1, "many-a/drawn", "ready"),
+        ("drawn", 1, "many-b/drawn", "circuit_open"),
+    ]
+    assert [one["in_flight"] for one in found] == [3, 3, None, None, 3]
+    assert [one["weight"] for one in found] == [None, None, None, 6, 3]
+    assert [one["price"] for one in found] == ["2.5/10", "", "", "", ""]
+    assert found[0]["aliases"] == ["best"]
+    assert found[0]["remaining"] == {"tokens": 500}
+
+
+def test_without_models_there_are_none() -> None:
+    """A gateway before plain services."""
+    text = '[[listener]]\naddress = "127.0.0.1:0"\n[upstream.u]\nendpoints = ["http://127.0.0.1:9"]\n'
+    assert list(model_records(load_text(text, "f").config, [], [])) == []
