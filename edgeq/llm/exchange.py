@@ -403,7 +403,7 @@ class ModelExchange(ModelRequest):
         if incoming.has_excess or incoming.ends_with_connection():
             up.reusable = False
         failed = incoming.failed
-        if failed is not None and not (incoming.is_passed() and self._begun):
+        if failed is not None and not self._begun:
             self._fail_by(failed, now)
             return
         if out:
@@ -416,8 +416,11 @@ class ModelExchange(ModelRequest):
             if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
                 self._transcript.append(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
-        if failed is not None:  # the target has said so itself, in the client's dialect
-            self._end_cut("upstream_truncated", failed, now)
+        if failed is not None:
+            if incoming.is_passed():  # the target has said so itself, in the client's dialect
+                self._end_cut("upstream_truncated", failed, now)
+            else:
+                self._fail_by(failed, now)
             return
         if self.up is not up:  # the last of those who wanted it has gone
             return

@@ -22,7 +22,7 @@ from tests.support import demo_llm, gateway, kernel
 from tests.support.demo_llm import Provider
 from tests.support.gateway import Gateway, free_port
 from tests.support.raw_client import Answer, Asked, RawClient
-from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
+from tests.support.scripted_upstream import Handler, ScriptedUpstream, SeenRequest, UpstreamConnection, serve
 
 TIMEOUT_S: Final = 30.0
 """For what must come, on a machine of any speed."""
@@ -121,6 +121,11 @@ class Stand:
     @property
     def address(self) -> tuple[str, int]:
         return self.gateway.address
+
+    def play(self, handler: Handler) -> None:
+        """The scripted provider answers so, on new connections: those that were kept have their own script."""
+        self.scripted.drop_idle()
+        self.scripted.script = serve(handler)
 
     def client(self, receive_buffer_bytes: int = 0) -> RawClient:
         """A connection; it is closed with the test at last."""

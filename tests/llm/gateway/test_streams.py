@@ -24,13 +24,13 @@ from tests.llm.gateway.support import (
 )
 from tests.support import kernel
 from tests.support.raw_client import Asked
-from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, serve
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
 
 
 def test_who_reads_slowly_slows_the_provider_down(stand: Stand) -> None:
     """A megabyte or so of each stream is on its way, in sockets' buffers most of it, and not all that there will be;
     and when he reads on, it goes on."""
-    stand.scripted.script = serve(flood)
+    stand.play(flood)
     for path in (CHAT, MESSAGES):
         before = stand.scripted.sent_bytes
         with stand.client(receive_buffer_bytes=4096) as client:
@@ -44,7 +44,7 @@ def test_who_reads_slowly_slows_the_provider_down(stand: Stand) -> None:
 
 def test_a_slow_client_does_not_make_a_provider_late(stand: Stand) -> None:
     """While nobody reads, no time passes for the provider; once he reads, it does."""
-    stand.scripted.script = serve(flood)
+    stand.play(flood)
     for path in (CHAT, MESSAGES):
         before = stand.scripted.sent_bytes
         client = stand.client(receive_buffer_bytes=4096)
@@ -68,7 +68,7 @@ def test_after_a_pause_the_provider_has_its_time_again(stand: Stand) -> None:
             connection.send(piece)
         connection.stall()
 
-    stand.scripted.script = serve(answer)
+    stand.play(answer)
     for path in (CHAT, MESSAGES):
         before = stand.scripted.sent_bytes
         with stand.client(receive_buffer_bytes=4096) as client:
@@ -113,7 +113,7 @@ def test_comments_go_on_between_tokens(stand: Stand) -> None:
         connection.wait(stand.opened)
         connection.send(framed(sse(said("b"))[20:] + sse(said("", "stop"), "[DONE]")) + b"0\r\n\r\n")
 
-    stand.scripted.script = serve(answer)
+    stand.play(answer)
     for path in (CHAT, MESSAGES):
         stand.opened.clear()
         with stand.client() as client:
@@ -136,7 +136,7 @@ def test_interim_answers_stay_here(stand: Stand) -> None:
         connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.send(STREAM_HEAD + framed(sse(said("a"), said("", "stop"), "[DONE]")) + b"0\r\n\r\n")
 
-    stand.scripted.script = serve(answer)
+    stand.play(answer)
     stand.opened.clear()
     with stand.client() as client:
         client.send(request(ask_for("scripted", True), "/beat" + CHAT[3:]))
@@ -150,7 +150,7 @@ def test_interim_answers_stay_here(stand: Stand) -> None:
 
 def test_memory_of_a_client_that_never_reads(stand: Stand) -> None:
     """Forty streams that nobody reads: the workers' memory stays what it is, but for a little of each."""
-    stand.scripted.script = serve(flood)
+    stand.play(flood)
     before = sum(one["memory_bytes"] for one in stand.show("workers"))
     clients = [stand.client(receive_buffer_bytes=4096) for _ in range(40)]
     for number, client in enumerate(clients):
@@ -162,3 +162,27 @@ def test_memory_of_a_client_that_never_reads(stand: Stand) -> None:
     for client in clients:
         client.reset()
     stand.wait_idle()
+
+
+def test_what_came_with_an_error_is_not_lost(stand: Stand) -> None:
+    """The last words and the error are in one piece: the client gets both."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(STREAM_HEAD + framed(sse(said("a"))))
+        connection.wait(stand.opened)
+        connection.send(framed(sse(said("last words"), {"error": {"message": "oh no", "type": "server_error"}})))
+        connection.stall()
+
+    stand.play(answer)
+    for path in (CHAT, MESSAGES):
+        stand.opened.clear()
+        with stand.client() as client:
+            client.send(request(ask_for("scripted", True), path))
+            while b'"a"' not in client.received:
+                assert client.read_some(), bytes(client.received)
+            stand.opened.set()
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert b"last words" in got.body
+        assert events(got.body)[-1][1]["error"]["message"]
+        assert b"message_stop" not in got.body
+        assert b"[DONE]" not in got.body
