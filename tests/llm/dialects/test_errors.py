@@ -163,7 +163,9 @@ def test_an_error_in_a_stream() -> None:
 def test_wrong_keys_and_no_credit_are_ours() -> None:
     """Gemini and Anthropic say 400 of what is wrong with our account: it is not told as the client's fault."""
     details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
-    body = {"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": details}}
+    body: dict[str, Any] = {
+        "error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": details}
+    }
     assert judge(decode_error("gemini", 400, orjson.dumps(body))).reason == "upstream_auth"
     said = "Your credit balance is too low to access the Anthropic API."
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": said}}
