@@ -9,6 +9,7 @@ keep a stream alive; and the account, which is settled whoever ends the request.
 
 from __future__ import annotations
 
+import re
 from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
 COLLECT: Final = 0
 PLACE: Final = 1
 SENT: Final = 2
+_MAX_FIELD: Final = 1000
+"""Bytes of a field's value that lists what was dropped."""
+_UNSAFE: Final = re.compile(rb"[^ -~]")
 
 
 class ModelRequest(Exchange):
@@ -417,7 +421,7 @@ class ModelRequest(Exchange):
             self._prefer(plan, now)
         bill = self.bill
         order = self._order
-        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
+        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.answers, operation.kind == CHAT)
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
         refusal = bill.reserve(
@@ -492,7 +496,7 @@ class ModelRequest(Exchange):
         choice = self.choice
         lines = self._other_model if choice is None else self._other_model + choice.line
         if self.dropped:
-            lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
+            lines += b"x-edgeq-dropped: " + _word(", ".join(self.dropped)) + b"\r\n"
         return lines
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
@@ -542,6 +546,7 @@ class ModelRequest(Exchange):
                 usage.input = estimate.input
             if usage.output < 0:
                 usage.output = said_bytes // 4
+        usage.bound()
         self.usage = usage
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
@@ -553,7 +558,7 @@ class ModelRequest(Exchange):
                 claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, sent)
-        cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
+        cost = bill.settle(plan.name, self.choice, usage, peek.answers, sent, status, seconds, first_s, now)
         self.cost_micro = cost
         self.down.shard.measures.record(
             plan.name,
@@ -606,6 +611,11 @@ class ModelRequest(Exchange):
     def drop_unwanted(self) -> None:
         """Its client has left, and now all who followed have, too."""
         raise NotImplementedError
+
+
+def _word(text: str) -> bytes:
+    """What may stand in a field's value of `text`, in which a client's own words may be."""
+    return _UNSAFE.sub(b"?", text[:_MAX_FIELD].encode("ascii", "replace"))
 
 
 def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:

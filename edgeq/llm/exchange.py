@@ -32,7 +32,7 @@ from edgeq.llm.operation import (
     ANTHROPIC,
     OPENAI,
 )
-from edgeq.llm.passing import PassThrough, usage_of
+from edgeq.llm.passing import PassThrough, error_of, usage_of
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider import judge
@@ -523,6 +523,10 @@ class ModelExchange(ModelRequest):
         try:
             if operation.dialect == choice.dialect and self.prompt is None:
                 self.usage = usage_of(operation.dialect, body)
+                failed = error_of(operation.dialect, body) if self.usage.input < 0 else None
+                if failed is not None:
+                    self._fail_by(failed, now, body)
+                    return
             else:
                 body = self._translated(choice, body)
         except (ValueError, NotJson) as error:
