@@ -184,8 +184,7 @@ def test_odd_numbers_of_tokens(stand: Stand, max_tokens: object) -> None:
         for more in ({"max_tokens": max_tokens}, {"max_tokens": 5, "n": max_tokens}):
             for model in ("plain-oa", "plain-an", "counted"):
                 answer = stand.ask({**ask_for(model), **more}, path)
-                assert answer.status in (200, 400, 413, 422, 429, 503), (path, model, more, answer)
-    stand.wait_idle()  # an answer is there a moment before its place is free
+                assert answer.status in (200, 400, 413, 422, 429), (path, model, more, answer)
     assert stand.ask(ask_for("counted")).status == 200
 
 
