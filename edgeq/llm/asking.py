@@ -9,6 +9,7 @@ keep a stream alive; and the account, which is settled whoever ends the request.
 
 from __future__ import annotations
 
+import re
 from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -60,6 +61,9 @@ if TYPE_CHECKING:
 COLLECT: Final = 0
 PLACE: Final = 1
 SENT: Final = 2
+_MAX_FIELD: Final = 1000
+"""Bytes of a field's value that lists what was dropped."""
+_UNSAFE: Final = re.compile(rb"[^ -~]")
 
 
 class ModelRequest(Exchange):
@@ -80,6 +84,7 @@ class ModelRequest(Exchange):
         "_other_model",
         "_param",
         "_pulse",
+        "_settled",
         "_share",
         "_stage",
         "_streams",
@@ -142,6 +147,7 @@ class ModelRequest(Exchange):
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
+        self._settled: bool = False
         self._is_held: bool = False
         """Its client has left, and all who follow are behind: the upstream is not read."""
         self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
@@ -292,7 +298,8 @@ class ModelRequest(Exchange):
     def _refuse(self, param: str, text: str) -> None:
         """The request itself makes no sense, or cannot be said to the target."""
         self._param = param
-        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
+        told = f"{param}: {text}" if param and not text.startswith(param) else text
+        self.fail("model_request_invalid", self.own_resource(), told)
 
     def _list_models(self, name: bytes) -> None:
         if self.head.method not in (b"GET", b"HEAD"):
@@ -414,7 +421,7 @@ class ModelRequest(Exchange):
             self._prefer(plan, now)
         bill = self.bill
         order = self._order
-        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.n or 1, operation.kind == CHAT)
+        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.answers, operation.kind == CHAT)
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
         refusal = bill.reserve(
@@ -489,7 +496,7 @@ class ModelRequest(Exchange):
         choice = self.choice
         lines = self._other_model if choice is None else self._other_model + choice.line
         if self.dropped:
-            lines += b"x-edgeq-dropped: " + ", ".join(self.dropped).encode("ascii", "replace") + b"\r\n"
+            lines += b"x-edgeq-dropped: " + _word(", ".join(self.dropped)) + b"\r\n"
         return lines
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
@@ -517,11 +524,13 @@ class ModelRequest(Exchange):
     # -- the account ---------------------------------------------------------------------------------------------------
 
     def _settle(self, now: float) -> None:
-        """Settle the account, whoever has ended it."""
+        """Settle the account, once, whoever has ended it. A client that has got its answer may ask again at once, so it
+        is settled before the last of it is written."""
         peek = self.peek
         plan = self.plan
-        if peek is None or plan is None:
+        if peek is None or plan is None or self._settled:
             return
+        self._settled = True
         usage = self.usage
         incoming = self._incoming
         said_bytes = 0
@@ -537,6 +546,7 @@ class ModelRequest(Exchange):
                 usage.input = estimate.input
             if usage.output < 0:
                 usage.output = said_bytes // 4
+        usage.bound()
         self.usage = usage
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
@@ -548,10 +558,8 @@ class ModelRequest(Exchange):
                 claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, sent)
-        cost = bill.settle(plan.name, self.choice, usage, peek.n or 1, sent, status, seconds, first_s, now)
+        cost = bill.settle(plan.name, self.choice, usage, peek.answers, sent, status, seconds, first_s, now)
         self.cost_micro = cost
-        if self._transcript is not None:
-            bill.log(self.request_id, plan.name, self.body, self._transcript)
         self.down.shard.measures.record(
             plan.name,
             self.choice.name if self.choice is not None and sent else "",
@@ -603,6 +611,11 @@ class ModelRequest(Exchange):
     def drop_unwanted(self) -> None:
         """Its client has left, and now all who followed have, too."""
         raise NotImplementedError
+
+
+def _word(text: str) -> bytes:
+    """What may stand in a field's value of `text`, in which a client's own words may be."""
+    return _UNSAFE.sub(b"?", text[:_MAX_FIELD].encode("ascii", "replace"))
 
 
 def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:

@@ -46,6 +46,8 @@ STOP_CONTEXT: Final = "context"
 
 UNKNOWN: Final = -1
 """A number of tokens that nobody has told."""
+MAX_TOKENS: Final = 10**9
+"""Of one request; no model takes so many."""
 
 
 class Unmappable(Exception):
@@ -191,6 +193,14 @@ class Usage:
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
+
+    def bound(self) -> None:
+        """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits."""
+        self.input = min(self.input, MAX_TOKENS)
+        self.output = min(self.output, MAX_TOKENS)
+        self.cached = min(self.cached, MAX_TOKENS)
+        self.cache_write = min(self.cache_write, MAX_TOKENS)
+        self.reasoning = min(self.reasoning, MAX_TOKENS)
 
 
 @dataclass

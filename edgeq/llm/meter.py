@@ -151,6 +151,8 @@ class Allowance:
     def ask(self, table: ArrivalTable, amount: int, now_ns: int) -> int:
         """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
         cost_ns = amount * MINUTE_NS // self.count
+        if cost_ns > _DEBT_NS:
+            cost_ns = _DEBT_NS
         self.cost_ns = cost_ns
         burst_ns = self._burst_ns
         if cost_ns > burst_ns:
@@ -163,6 +165,9 @@ class Allowance:
         """It was so much, instead of what was charged."""
         more_ns = amount * MINUTE_NS // self.count - charged_ns
         if more_ns > 0:
+            room_ns = _DEBT_NS - self.ahead_ns(table, now_ns)
+            if more_ns > room_ns:
+                more_ns = room_ns
             table.charge(self.key, more_ns, now_ns)
         elif more_ns < 0:
             table.refund(self.key, -more_ns, now_ns)

@@ -8,7 +8,7 @@ can only be a key. What matters is decoded then. Most chunks cost less: they are
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
@@ -41,15 +41,40 @@ _BACKSLASH: Final = 92
 
 
 def usage_of(dialect: str, body: bytes) -> Usage:
-    """Of a whole answer; UNKNOWN if it tells none, or is no such answer."""
+    """Of a whole answer; UNKNOWN if it tells none. Raises: ValueError for what is no JSON object: a page in HTML, what
+    was compressed though nobody has asked for it."""
+    usage = Usage()
     try:
         told = as_usage.decode(body).usage
+    except msgspec.ValidationError:  # of no use, but it may be JSON
+        _as_object(body)
+        return usage
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Usage()
-    usage = Usage()
+        raise ValueError("no JSON") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if told is not None:
         _learn(dialect, usage, told)
     return usage
+
+
+def error_of(dialect: str, body: bytes) -> Failed | None:
+    """The error that some providers tell with a status of 200; None: the whole answer is one. For what `usage_of` has
+    taken, and found no usage in."""
+    if b'"error"' not in body:
+        return None
+    said = _as_object(body)
+    if not said.get("error") or said.get("choices") or said.get("content"):
+        return None
+    return decode_error_object(dialect, 0, said["error"])
+
+
+def _as_object(body: bytes) -> dict[str, Any]:
+    """Raises: ValueError if it is none."""
+    said: Any = orjson.loads(body)
+    if not isinstance(said, dict):
+        raise ValueError("no JSON object")
+    return said
 
 
 def _learn(dialect: str, usage: Usage, told: Told) -> None:
@@ -280,7 +305,7 @@ class PassThrough:
         for data in EventReader().feed(event):
             try:
                 told = as_usage.decode(data.data).usage
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return True
             if told is not None:
                 _learn(self.dialect, self.usage, told)
@@ -330,7 +355,7 @@ class PassThrough:
                     self._see_error(event)
                     if self.failed is None:
                         self.failed = Failed(500, INTERNAL, "the provider has failed")
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue
 

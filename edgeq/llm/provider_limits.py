@@ -181,12 +181,3 @@ def retry_in_body(body: bytes) -> float:
             if isinstance(detail, dict) and str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
                 return go_duration_s(str(detail.get("retryDelay", "")).encode())
     return -1.0
-
-
-def is_quota_gone(status: int, body: bytes) -> bool:
-    """Does this refusal say that the account has no credit left? Waiting for a limit's reset does not help then."""
-    if status == 402:
-        return True
-    if status == 429 or status == 403:
-        return b"insufficient_quota" in body or b"billing_hard_limit" in body
-    return status == 400 and b"credit balance is too low" in body  # Anthropic says it so

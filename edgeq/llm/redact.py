@@ -35,11 +35,15 @@ _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.ASCII)
 
 def redacted(text: str) -> str:
     """The text with masks."""
-    text = _KEYS.sub(KEY, text)
-    text = _BEARER.sub(rf"\1\2{KEY}", text)
+    text = without_keys(text)
     text = _MAIL.sub(MAIL, text)
     text = _IBAN.sub(_masked_iban, text)
     return _CARD.sub(_masked_card, text)
+
+
+def without_keys(text: str) -> str:
+    """The text with masks for keys alone."""
+    return _BEARER.sub(rf"\1\2{KEY}", _KEYS.sub(KEY, text))
 
 
 def _masked_card(found: re.Match[str]) -> str:

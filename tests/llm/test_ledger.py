@@ -276,3 +276,14 @@ def test_prices() -> None:
     assert tariff.of_usage(usage) == 400 * 3 + 150 + 375 + 1500
     assert tariff.of_usage(Usage()) == 0
     assert Tariff(Price(input=0.15)).of_usage(Usage(input=1, output=5, cached=1)) == 1
+
+
+def test_no_debt_is_longer_than_an_hour(board: Board) -> None:
+    """Whatever a provider says was used, or a client allows: nobody pays for it for days, and it fits the board."""
+    ledger = Ledger(GcraTable(board))
+    ledger.tick(NOW, WALL)
+    meter = tenant(ledger, tokens_per_minute=1)
+    for again in range(3):
+        now = NOW + again * 4000
+        granted([meter], Estimate(1, 10**11), now).settle(Usage(10**9, 10**9), 0, now)
+        assert refused([meter], Estimate(1, 1), now).wait_s <= 3600

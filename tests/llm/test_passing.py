@@ -176,7 +176,8 @@ def test_an_event_that_never_ends() -> None:
 def test_usage_of_whole_answers(dialect: str, told: Any, usage: Usage) -> None:
     """Anthropic's input is without what is cached, edgeq's with it."""
     assert usage_of(dialect, orjson.dumps({"id": "x", "usage": told})) == usage
-    assert usage_of(dialect, b"<html>") == Usage()
+    with pytest.raises(ValueError, match="JSON"):
+        usage_of(dialect, b"<html>")
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])

@@ -16,7 +16,6 @@ from edgeq.llm.provider_limits import (
     UNKNOWN,
     go_duration_s,
     hear,
-    is_quota_gone,
     retry_in_body,
 )
 
@@ -130,12 +129,3 @@ def test_gemini() -> None:
     )
     assert retry_in_body(body) == retry_in_body(b"[" + body + b"]") == pytest.approx(34.07)
     assert retry_in_body(b'{"error": "RetryInfo"}') == retry_in_body(b"RetryInfo") == retry_in_body(b"{}") == -1
-
-
-def test_no_credit() -> None:
-    """Is no matter of waiting."""
-    assert is_quota_gone(402, b"")
-    assert is_quota_gone(429, b'{"error":{"type":"insufficient_quota"}}')
-    assert is_quota_gone(400, b"Your credit balance is too low to access the Anthropic API")
-    assert not is_quota_gone(429, b'{"error":{"code":"rate_limit_exceeded"}}')
-    assert not is_quota_gone(200, b"insufficient_quota")

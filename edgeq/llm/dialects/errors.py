@@ -30,6 +30,7 @@ from edgeq.llm.message import (
     Event,
     Failed,
 )
+from edgeq.llm.redact import without_keys
 
 _STATUSES: Final[dict[str, int]] = {
     INVALID: 400,
@@ -142,6 +143,11 @@ _TOO_LONG: Final = (
 )
 """How providers without a code for it say that the window of the model is too small."""
 
+_NO_CREDIT: Final = "credit balance is too low"
+"""Anthropic says it with a status of 400, though it is about our account and not about the request."""
+_WRONG_KEY: Final = "API_KEY_INVALID"
+"""Of a google.rpc.ErrorInfo: Gemini says 400 of a key that it does not know."""
+
 
 def status_of(dialect: str, failed: Failed) -> int:
     """The status with which a client of the dialect is told: 529 is only Anthropic's, and 402 nobody else's habit."""
@@ -226,10 +232,10 @@ def decode_error(dialect: str, status: int, body: bytes) -> Failed:
 def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
     """The `error` of an answer, or of an event in a stream. Args: status 0 if there is none."""
     error = known_object(said)
+    told_nothing = f"the provider answered with status {status or 500}"
     if error is None:
-        message = said if isinstance(said, str) else orjson.dumps(said).decode()
-        return Failed(status or 500, kind_of(status), message)
-    word = str(error.get("status" if dialect == GEMINI else "type") or "")
+        return Failed(status or 500, kind_of(status), _text(said) or told_nothing)
+    word = _text(error.get("status" if dialect == GEMINI else "type"))
     code = error.get("code")
     if not status and isinstance(code, int) and 400 <= code < 600:
         status = code
@@ -239,13 +245,31 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
     if not kind or (kind in _STATUS_FREE and known):
         # OpenAI says invalid_request_error of a wrong key, too: there the status is the better word.
         kind = known or kind or kind_of(status)
-    message = str(error.get("message") or error.get("msg") or f"the provider answered with status {status}")
-    failed = Failed(status or _STATUSES[kind], kind, message, named, str(error.get("param") or ""))
+    message = _text(error.get("message")) or _text(error.get("msg")) or told_nothing
+    if kind == INVALID and _NO_CREDIT in message:
+        kind = BILLING
+    failed = Failed(status or _STATUSES[kind], kind, message, named, _text(error.get("param")))
+    if dialect == GEMINI and kind == INVALID and _WRONG_KEY in _text(error.get("details")):
+        failed.kind = AUTHENTICATION
+        failed.status = 401
     if kind == RATE and word in ("requests", "tokens"):
         failed.unit = word
     if kind == INVALID and not failed.code and any(words in message for words in _TOO_LONG):
         failed.code = "context_length_exceeded"
     return failed
+
+
+def _text(said: object) -> str:
+    """What a provider says, as a text; empty for nothing, and for what is nested too deeply to be told. Keys are
+    masked: some providers repeat the one that they were given, which is ours."""
+    if not said:
+        return ""
+    if isinstance(said, str):
+        return without_keys(said)
+    try:
+        return without_keys(orjson.dumps(said).decode())
+    except TypeError:
+        return ""
 
 
 def kind_of(status: int) -> str:

@@ -21,6 +21,7 @@ from edgeq.llm.message import (
     TOO_LARGE,
     Failed,
 )
+from edgeq.llm.provider import judge
 from edgeq.llm.sse import EventReader
 
 KINDS = {
@@ -157,3 +158,21 @@ def test_an_error_in_a_stream() -> None:
     (event,) = EventReader().feed(encode_stream_error("responses", failed, "r1"))
     assert event.event == b"error"
     assert orjson.loads(event.data)["type"] == "error"
+
+
+def test_wrong_keys_and_no_credit_are_ours() -> None:
+    """Gemini and Anthropic say 400 of what is wrong with our account: it is not told as the client's fault."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+    body: dict[str, Any] = {
+        "error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": details}
+    }
+    assert judge(decode_error("gemini", 400, orjson.dumps(body))).reason == "upstream_auth"
+    said = "Your credit balance is too low to access the Anthropic API."
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message": said}}
+    assert judge(decode_error("anthropic", 400, orjson.dumps(body))).reason == "upstream_quota"
+
+
+def test_keys_in_messages_are_masked() -> None:
+    """Some providers repeat the key that they were given."""
+    body = orjson.dumps({"error": {"message": "Incorrect API key provided: sk-proj-4AbcdEfghIjklMnop."}})
+    assert decode_error("openai", 500, body).message == "Incorrect API key provided: [key]."

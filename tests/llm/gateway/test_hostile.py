@@ -1,0 +1,159 @@
+"""Providers and clients that send what nobody should: it ends as an error that says so, of this request alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.llm.gateway.support import CHAT, MESSAGES, STREAM_HEAD, Stand, ask_for, framed, said, sse
+from tests.support.scripted_upstream import reply, serve
+
+CLOSING_STREAM = STREAM_HEAD.replace(b"transfer", b"connection: close\r\ntransfer")
+
+
+def whole(body: bytes, status: int = 200) -> bytes:
+    """An answer of a provider."""
+    fields = f"content-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}"
+    return f"HTTP/1.1 {status} X\r\n{fields}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Sign in, please</html>",
+        b"",
+        b"[]",
+        b'"no"',
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+        b'{"choices":[',
+        b'{"error":{"message":"overloaded","code":503}}',
+        b'{"usage":null,"error":{"message":"overloaded","code":503}}',
+    ],
+)
+@pytest.mark.parametrize("model", ["scripted", "scripted-an"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_what_is_no_answer_is_not_passed_on(stand: Stand, body: bytes, model: str, path: str) -> None:
+    """A provider says 200 and sends something else: the client gets an error and not that."""
+    stand.scripted.script = serve(reply(whole(body)))
+    answer = stand.ask(ask_for(model), path)
+    assert answer.status >= 500, answer
+    assert json.loads(answer.body)["error"]["message"]
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("depth", [300, 900, 5000, 100_000])
+@pytest.mark.parametrize(
+    "shape", ['{"error":@}', '{"choices":@}', '{"usage":@}', '{"content":@,"type":"message"}', "@"]
+)
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_deep_answers_end(stand: Stand, depth: int, shape: str, status: int) -> None:
+    """However deep an answer is nested: the client is answered, and no worker is lost."""
+    body = shape.replace("@", "[" * depth + "]" * depth).encode()
+    stand.scripted.script = serve(reply(whole(body, status)))
+    for model in ("scripted", "scripted-an"):
+        for path in (CHAT, MESSAGES):
+            answer = stand.ask(ask_for(model), path)
+            assert answer.status, answer
+            assert b"internal_error" not in answer.body, answer
+    stand.wait_idle()
+
+
+def test_no_field_of_the_clients_making(stand: Stand) -> None:
+    """What a client calls a tool's type is told in a header: as one word of it."""
+    tools = [{"type": "web\r\nset-cookie: stolen=1"}, {"type": "caf\u00e9, x"}]
+    answer = stand.ask(ask_for("plain-an", tools=tools))
+    assert answer.get(b"set-cookie") is None, answer.headers
+    assert answer.status in (200, 400)
+
+
+@pytest.mark.parametrize("number", ["-5", "9" * 19, "9" * 30, "9" * 400])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens", "n"])
+def test_absurd_numbers_of_a_client(stand: Stand, number: str, name: str) -> None:
+    """They are taken, or refused as his mistake, and never one of ours; no place of his is lost by them."""
+    body = json.dumps(ask_for("plain-oa") | {name: 1}).replace(f'"{name}": 1', f'"{name}": {number}')
+    answer = stand.ask(body.encode())
+    assert answer.status in (200, 400, 422, 429), answer
+    assert json.loads(answer.body)
+    stand.wait_idle()
+
+
+CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+WHOLE = {
+    "scripted": {"id": "1", "object": "chat.completion", "created": 1, "model": "x", "choices": [CHOICE], "usage": 0},
+    "scripted-an": {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "x",
+        "content": [{"type": "text", "text": "hi"}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": 0,
+    },
+}
+USAGE = {
+    "scripted": '{"prompt_tokens":@,"completion_tokens":@,"prompt_tokens_details":{"cached_tokens":@}}',
+    "scripted-an": '{"input_tokens":@,"output_tokens":@,"cache_read_input_tokens":@}',
+}
+
+
+@pytest.mark.parametrize("number", ["1e30", "9" * 30, "9" * 400, "-5", "1.5", '"7"', "null", "[]", "true"])
+@pytest.mark.parametrize("model", WHOLE)
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_absurd_numbers_of_a_provider(stand: Stand, number: str, model: str, path: str) -> None:
+    """What it says of usage is not believed beyond reason, and the request ends as any other."""
+    usage = USAGE[model].replace("@", number)
+    body = json.dumps(WHOLE[model]).replace('"usage": 0', f'"usage": {usage}').encode()
+    stand.scripted.script = serve(reply(whole(body)))
+    answer = stand.ask(ask_for(model), path)
+    assert answer.status in (200, 502), answer
+    assert b"internal_error" not in answer.body, answer
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("number", ["1e30", "9" * 30, "9" * 400, "-5", "1.5", '"7"', "null", "[]", "true"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_absurd_numbers_in_a_stream(stand: Stand, number: str, path: str) -> None:
+    """The same at the end of a stream, which ends none the less."""
+    last = '{"id":"1","choices":[],"usage":@}'.replace("@", USAGE["scripted"].replace("@", number))
+    data = sse(said("hi"), said("", "stop")) + f"data: {last}\n\ndata: [DONE]\n\n".encode()
+    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    answer = stand.ask(ask_for("scripted", True), path)
+    assert answer.status in (200, 502), answer
+    assert answer.complete
+    assert b"internal_error" not in answer.body, answer
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("depth", [900, 5000])
+@pytest.mark.parametrize("model", ["scripted"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_deep_events_end(stand: Stand, depth: int, model: str, path: str) -> None:
+    """An event that is nested without reason ends its own stream at most."""
+    deep = "[" * depth + "]" * depth
+    data = sse(said("hi")) + b"".join(
+        shape.replace("@", deep).encode()
+        for shape in ('data: {"usage":@}\n\n', 'data: {"error":@}\n\n', 'data: {"choices":@,"usage":{}}\n\n')
+    )
+    data += sse(said("", "stop"), "[DONE]")
+    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    answer = stand.ask(ask_for(model, True), path)
+    assert answer.status in (200, 502), answer
+    assert answer.complete
+    assert b"internal_error" not in answer.body, answer
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_no_provider_tells_our_key(stand: Stand, path: str) -> None:
+    """Some repeat the key that they were given, whatever they then say of it."""
+    secret = "sk-proj-4AbcdEfghIjklMnopQrst"
+    for status in (400, 404, 422, 429, 500, 503):
+        body = json.dumps({"error": {"message": f"bad: {secret}", "type": "x", "param": f"Bearer {secret}"}}).encode()
+        stand.scripted.script = serve(reply(whole(body, status)))
+        answer = stand.ask(ask_for("scripted"), path)
+        assert answer.status >= 400
+        assert secret.encode() not in answer.body, answer
+        assert not [value for _, value in answer.headers if secret.encode() in value]
+    stand.wait_idle()
