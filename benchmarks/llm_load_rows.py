@@ -48,6 +48,10 @@ FLOOD_TOKENS = 400
 STREAM_TOKENS, STREAM_GAP_S = 64, 0.1
 WARM_STREAMS = 20
 LARGE_BYTES = 16 * 1024
+MANY = "limit = 10_000\npool = { max_connections = 10_000 }"
+"""Of a provider: more at once than any row asks for. What is learned of a provider does not begin with thousands."""
+PATIENCE_S = 0.5
+"""How long clients wait that are told to come again later: pressure does not cease."""
 LEAVERS = 500
 READS, READ_EVERY_S = 30, 0.07
 
@@ -135,7 +139,7 @@ def _limits(stage: Stage, variant: str, meter: str, scale: Scale) -> Result:
         "requests": [request(body, key) for body in bodies(150, "limits", streams=True)],
         "arrivals": [0.0] * PARALLEL,
         "again": True,
-        "patience_s": 0.5,
+        "patience_s": PATIENCE_S,
     }
     killing = threading.Timer(scale.seconds / 2, kill_worker, (stage,))
     if "killed" in variant:
@@ -260,7 +264,7 @@ def streams(programs: Programs, scale: Scale) -> Iterator[Result]:
     direct: Result | None = None
     for variant, settings in (
         ("direct", None),
-        ("edgeq", Settings(1, provider="limit = 10000", models=(PLAIN_MODEL, LARGE_MODEL))),
+        ("edgeq", Settings(1, provider=MANY, models=(PLAIN_MODEL, LARGE_MODEL))),
     ):
         with staged(programs.python, programs.peer, stamps, settings) as stage:
             result = _streams(stage, variant, scale)
@@ -281,7 +285,10 @@ def _streams(stage: Stage, variant: str, scale: Scale) -> Result:
         arrivals = [ramp_s * index / count for index in range(count)]
         return {"name": name, "requests": [request({**body, "model": model}, key)], "arrivals": arrivals, **more}
 
-    groups = [group("fast", PLAIN_MODEL, fast, again=True), group("slow", LARGE_MODEL, scale.slow, slow=True)]
+    groups = [
+        group("fast", PLAIN_MODEL, fast, again=True, patience_s=PATIENCE_S),
+        group("slow", LARGE_MODEL, scale.slow, slow=True),
+    ]
     edgeq = stage.edgeq
     # What is imported and made once is no stream's.
     stage.play([group("warm", PLAIN_MODEL, WARM_STREAMS)], ramp_s, STREAM_TOKENS * STREAM_GAP_S + 5, lambda: 0)

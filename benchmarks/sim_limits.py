@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgeq.admission.adaptive import Adaptive
-from edgeq.admission.bulkhead import ENOUGH, UNHEARD_S, UNHEARD_TIMES
+from edgeq.admission.bulkhead import ENOUGH, SILENT_S, UNHEARD_S, UNHEARD_TIMES
 from edgeq.admission.limits import TIMES, Aimd, Fixed, Gradient2, Learner, Limit, Totals
 
 QUEUE_MAX: Final = 256
-HALF_WAIT_S: Final = 0.5
+HALF_WAIT_S: Final = SILENT_S
 """Of a queue's time-out of 1 s; see Bulkhead.starves."""
 BIMODAL_RATIO: Final = 11.0
 RARE_RATIO: Final = 160.0

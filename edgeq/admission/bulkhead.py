@@ -59,6 +59,8 @@ _COHORTS: Final = 10.0
 ENOUGH: Final = 4
 _LEAST_PATIENT_S: Final = 1.0
 _MOST_PATIENT_S: Final = 30.0
+SILENT_S: Final = 0.5
+"""Or as long as an answer takes: half of what requests wait at most, where no queue.timeout is said."""
 UNHEARD_S: Final = 0.05
 UNHEARD_TIMES: Final = 8.0
 """While nothing comes back, nobody waits on account of a limit that is a guess for longer than 50 ms, or for as many
@@ -660,7 +662,8 @@ class Bulkhead(Lobby):
         if 0 < self.in_flight <= self.heard:
             return True  # the upstream has begun to answer all that it was given: they are long, not late
         silent_s = now - max(oldest_at, self.service.finished_at, finished_elsewhere_at)
-        if silent_s > queue.max_wait_s / 2:
+        # Who may wait for longer than others is not to be held back for longer by a guess.
+        if silent_s > min(queue.max_wait_s / 2, max(SILENT_S, usual_s)):
             return True
         # Few arrivals can wait for an answer; an upstream of one slot would be busy with them for long.
         if silent_s <= max(UNHEARD_S, UNHEARD_TIMES * usual_s):

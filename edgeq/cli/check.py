@@ -105,7 +105,9 @@ def _counts(config: Config) -> str:
     from edgeq.config.providers import provider_of
 
     made = len(provider_of(config))
-    sizes = [("listener", len(config.listener)), ("upstream", len(config.upstream) - made)]
+    sizes = [("listener", len(config.listener))]
+    if len(config.upstream) > made:
+        sizes.append(("upstream", len(config.upstream) - made))
     if config.provider:
         sizes += [("provider", len(config.provider)), ("key", made), ("model", len(config.model))]
     if config.prompt:

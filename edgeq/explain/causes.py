@@ -63,8 +63,14 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 queue.oldest_ms / 1000,
                 f"{queue.depth} wait there",
                 [say.waiting(queue)],
-                f"edgeq show queues {queue.resource}",
+                _look_at(queue.resource),
             )
+
+
+def _look_at(resource: str) -> str:
+    """The command that shows a queue; of one for tokens, what is left of which limit."""
+    name = resource.removeprefix("target/").removesuffix(":tokens")
+    return f"edgeq show queues {resource}" if name == resource else f"edgeq show targets {name}"
 
 
 CAUSES: Final = (
@@ -179,7 +185,7 @@ CAUSES: Final = (
         "other",
         "Something else is refused, or waits",
         "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
-        f" connection of a pool, or for a place of its tenant, and has for {_STANDS_S:g} s",
+        f" connection of a pool, for a place of its tenant, or for tokens of a model, and has for {_STANDS_S:g} s",
         "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),

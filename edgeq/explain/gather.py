@@ -24,7 +24,7 @@ from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
-_WAITS: Final = ("places", "pool", "tenant")
+_WAITS: Final = ("places", "pool", "tenant", "tokens")
 """Kinds of queues of which only their depth is told."""
 
 

@@ -85,6 +85,7 @@ class ModelRequest(Exchange):
         "_other_model",
         "_param",
         "_pulse",
+        "_settled",
         "_share",
         "_stage",
         "_streams",
@@ -147,6 +148,7 @@ class ModelRequest(Exchange):
         """What the cache has done: hit, joined, miss."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
+        self._settled: bool = False
         self._is_held: bool = False
         """Its client has left, and all who follow are behind: the upstream is not read."""
         self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
@@ -297,7 +299,8 @@ class ModelRequest(Exchange):
     def _refuse(self, param: str, text: str) -> None:
         """The request itself makes no sense, or cannot be said to the target."""
         self._param = param
-        self.fail("model_request_invalid", self.own_resource(), f"{param}: {text}" if param else text)
+        told = f"{param}: {text}" if param and not text.startswith(param) else text
+        self.fail("model_request_invalid", self.own_resource(), told)
 
     def _list_models(self, name: bytes) -> None:
         if self.head.method not in (b"GET", b"HEAD"):
@@ -524,11 +527,13 @@ class ModelRequest(Exchange):
     # -- the account ---------------------------------------------------------------------------------------------------
 
     def _settle(self, now: float) -> None:
-        """Settle the account, whoever has ended it."""
+        """Settle the account, once, whoever has ended it. A client that has got its answer may ask again at once, so it
+        is settled before the last of it is written."""
         peek = self.peek
         plan = self.plan
-        if peek is None or plan is None:
+        if peek is None or plan is None or self._settled:
             return
+        self._settled = True
         usage = self.usage
         incoming = self._incoming
         said_bytes = 0
@@ -558,8 +563,6 @@ class ModelRequest(Exchange):
                 claim.give_back(now, sent)
         cost = bill.settle(plan.name, self.choice, usage, peek.answers, sent, status, seconds, first_s, now)
         self.cost_micro = cost
-        if self._transcript is not None:
-            bill.log(self.request_id, plan.name, self.body, self._transcript)
         self.down.shard.measures.record(
             plan.name,
             self.choice.name if self.choice is not None and sent else "",

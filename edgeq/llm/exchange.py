@@ -403,7 +403,7 @@ class ModelExchange(ModelRequest):
         if incoming.has_excess or incoming.ends_with_connection():
             up.reusable = False
         failed = incoming.failed
-        if failed is not None and not (incoming.is_passed() and self._begun):
+        if failed is not None and not self._begun:
             self._fail_by(failed, now)
             return
         if out:
@@ -416,8 +416,11 @@ class ModelExchange(ModelRequest):
             if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
                 self._transcript.append(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
-        if failed is not None:  # the target has said so itself, in the client's dialect
-            self._end_cut("upstream_truncated", failed, now)
+        if failed is not None:
+            if incoming.is_passed():  # the target has said so itself, in the client's dialect
+                self._end_cut("upstream_truncated", failed, now)
+            else:
+                self._fail_by(failed, now)
             return
         if self.up is not up:  # the last of those who wanted it has gone
             return
@@ -499,6 +502,7 @@ class ModelExchange(ModelRequest):
         if share is not None:
             share.add(out, now)
             share.finish(self._begun and not self._other_model, now)
+        self._settle(now)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
@@ -535,6 +539,8 @@ class ModelExchange(ModelRequest):
             share.begin(False, self._about())
             share.add(body, now)
             share.finish(not self._other_model, now)
+        self.status = 200
+        self._settle(now)
         self._send(200, body)
         self._complete(now)
 
@@ -811,6 +817,9 @@ class ModelExchange(ModelRequest):
             second.cancel(now)
         self._count_no_more()
         self._settle(now)
+        plan = self.plan
+        if self._transcript is not None and plan is not None:
+            self.bill.log(self.request_id, plan.name, self.body, self._transcript)
         share = self._share
         if share is not None:
             self._share = None

@@ -147,14 +147,15 @@ class Incoming:
 
     def _translated(self, events: list[Event]) -> bytes:
         """Events in the client's words; what they say of the whole answer is noted."""
-        for event in events:
+        for number, event in enumerate(events):
             kind = event.kind
             if kind == message.DELTA:
                 self.begun = True
                 self._said_bytes += len(event.text)
             elif kind == message.FAILURE:
                 self.failed = Failed(500, event.name or message.INTERNAL, event.text)
-                return b""
+                events = events[:number]
+                break
             elif kind == message.START or kind == message.FINISH:
                 if event.usage is not None:
                     self._usage = event.usage

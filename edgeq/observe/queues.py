@@ -104,7 +104,7 @@ class Queues:
             )
 
     def _waits_of_workers(self) -> Iterator[dict[str, Any]]:
-        """What only the reports tell: places at listeners, pools, tenants, logs, spans."""
+        """What only the reports tell: places at listeners, pools, tenants, gates of models, logs, spans."""
         names = {one.address: one.name or one.address for one in self._config().listener}
         for slot, report in self._reports.all().items():
             for one in report.get("listeners", ()):
@@ -128,6 +128,17 @@ class Queues:
             name, depth = f"tenant/{one['tenant']}", one["queued"]
             yield queue(
                 name, "tenant", depth=depth, limit=tenant.queue.max, oldest_ms=one["oldest_ms"], refused=one["refused"]
+            )
+        upstreams = self._config().upstream
+        for one in self._reports.targets():
+            upstream = upstreams.get(one["target"].partition("/")[0])
+            yield self._seen(
+                f"target/{one['target']}:tokens",
+                "tokens",
+                depth=one["queued"],
+                limit=upstream.queue.max if upstream is not None else None,
+                oldest_ms=one["oldest_ms"],
+                refused=one["refused"],
             )
         for slot, report in self._reports.all().items():
             if "log" in report:

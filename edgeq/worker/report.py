@@ -172,8 +172,13 @@ def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:
 
 
 def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:
-    """Models at providers' keys, those with the most requests first. `in_flight` and `queued` are this worker's."""
-    found = sorted(gates, key=lambda one: -(one.meter.in_flight + one.queue.queued))
+    """Models at providers' keys, those with the most requests first, then those that are paused. `in_flight` and
+    `queued` are this worker's."""
+    found = sorted(
+        gates,
+        key=lambda one: (one.meter.in_flight + one.queue.queued, one.pause_s(now) > 0, one.admitted),
+        reverse=True,
+    )
     told: list[dict[str, Any]] = []
     for one in found[:MAX_TARGETS]:
         oldest = one.queue.oldest

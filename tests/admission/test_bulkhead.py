@@ -344,6 +344,19 @@ def test_a_wait_without_a_time_out_of_its_own_goes_by_the_service() -> None:
         assert bulkhead.queue.max_wait_s == patience_s
 
 
+@pytest.mark.parametrize("timeout_s", [0.0, 1.0, 30.0])
+def test_a_guess_holds_nobody_back_for_long_who_may_wait_for_long(timeout_s: float) -> None:
+    """Fewer wait than are in flight, and no answer comes: after half a second another one is let in, even where
+    requests may wait for half a minute. A model's first answers may take as long, and its limit be nowhere near."""
+    book = Book()
+    bulkhead = full(book, 4, 0.0)
+    bulkhead.configure("adaptive", 16, 1 << 20, timeout_s)
+    book.enter(bulkhead, book.ticket(9, 0.0), 0.0)
+    bulkhead.watch(Upstream("api", Wheel(0.0, 0.05, 64)), 0.0)
+    assert not bulkhead.starves(0.4, 0.0, 0.0)
+    assert bulkhead.starves(0.6, 0.0, 0.0)
+
+
 def test_nobody_is_refused_by_age_while_the_limit_is_a_guess() -> None:
     """It doubles without a tick; then it is known, and for a second those who have waited for it keep their turns."""
     book = Book()

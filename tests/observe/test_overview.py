@@ -217,3 +217,16 @@ def test_counts_never_go_back_because_a_name_is_new() -> None:
                 for resource, count in counts.items():
                     assert now[reason].get(resource, 0) >= count
             before = now
+
+
+def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
+    """The gate of a model at a key, of all workers; its limit is that of the upstream's queue."""
+    of_machine: dict[str, dict[str, int]] = {"limits": {}, "remaining": {}, "heard": {}}
+    own = {"in_flight": 1, "queued_tokens": 50, "admitted": 1, "refused": {"queue_full": 2}, "last_refusal": ""}
+    for slot in range(2):
+        told = {"name": "u/m", "queued": 3, "oldest_ns": 1, **own, **of_machine}
+        bench.tell(slot, targets=[{**told, "concurrent": 0, "paused_s": 0.0, "paused_for": ""}])
+    (found,) = (one for one in bench.overview.queues() if one["kind"] == "tokens")
+    assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:tokens", 6, 256)
+    assert (found["refused"], found["high_water"]) == ({"queue_full": 4}, 6)
+    assert found["oldest_ms"] > 0

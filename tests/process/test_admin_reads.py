@@ -82,6 +82,8 @@ def test_all_is_told_while_every_worker_is_frozen(tmp_path: Path) -> None:
             for _ in range(5):
                 waiting.enter_context(socket.create_connection(made.gateway.address))
             for command in READS:
+                if command.path.startswith(("/v1/keys", "/v1/accounts", "/v1/usage")):
+                    continue  # there are none here: tests/process/test_accounts.py
                 assert not admin.text(command.words).startswith("error"), command.words
                 assert admin.http(command.path)[0] in (200, 503), command.words
             accept = [one for one in admin.show("queues") if one["kind"] == "accept"]

@@ -12,7 +12,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +21,8 @@ from edgeq.cli import admin_client_io
 from tests.support import demo_llm, gateway, kernel
 from tests.support.demo_llm import Provider
 from tests.support.gateway import Gateway, free_port
-from tests.support.raw_client import Answer, RawClient
-from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
+from tests.support.raw_client import Answer, Asked, RawClient
+from tests.support.scripted_upstream import Handler, ScriptedUpstream, SeenRequest, UpstreamConnection, serve
 
 TIMEOUT_S: Final = 30.0
 """For what must come, on a machine of any speed."""
@@ -122,17 +122,51 @@ class Stand:
     def address(self) -> tuple[str, int]:
         return self.gateway.address
 
+    def play(self, handler: Handler) -> None:
+        """The scripted provider answers so, on new connections: those that were kept have their own script."""
+        self.scripted.drop_idle()
+        self.scripted.script = serve(handler)
+
     def client(self, receive_buffer_bytes: int = 0) -> RawClient:
         """A connection; it is closed with the test at last."""
         made = RawClient(self.address, TIMEOUT_S, receive_buffer_bytes)
         self.clients.append(made)
         return made
 
+    def clients_of_one_worker(self, count: int) -> list[RawClient]:
+        """So many connections that the same worker serves: order between workers depends on the machine's speed."""
+        made = {"{}:{}".format(*one.socket.getsockname()): one for one in (self.client() for _ in range(4 * count))}
+        worker_of: dict[str, int] = {}
+
+        def are_all_seen() -> bool:
+            seen = self.show("connections?count=1000")
+            worker_of.update({one["client"]: one["worker"] for one in seen if one["client"] in made})
+            return len(worker_of) == len(made)
+
+        wait_for(are_all_seen, lambda: f"{len(worker_of)} of {len(made)} connections are there")
+        busiest = max(set(worker_of.values()), key=list(worker_of.values()).count)
+        return [made[client] for client, worker in worker_of.items() if worker == busiest][:count]
+
     def ask(self, body: object, path: str = CHAT, **how: Any) -> Answer:
         """One answer, by a connection of its own."""
         with self.client() as client:
             method = how.get("method", "POST")
             return client.ask(request(body, path, **how), method.encode())
+
+    def ask_all(self, bodies: Sequence[tuple[str, object]]) -> list[Answer]:
+        """One answer to each path and body, asked at the same time."""
+        clients = []
+        for path, body in bodies:
+            client = self.client()
+            client.send(request(body, path))
+            clients.append(client)
+        found = []
+        for client in clients:
+            answers = client.read_answers([Asked(b"POST")])
+            assert answers, bytes(client.received)
+            found += answers
+            client.close()
+        return found
 
     def show(self, subject: str) -> list[dict[str, Any]]:
         """What the admin socket tells."""
@@ -338,6 +372,10 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             hedge="100ms",
         )
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
+    provider("leaves", f"{demo}/v1")
+    model("leaves", "leaves rate=40,tokens=60,tag=leaves")
+    provider("turns", f"{demo}/v1", limits={"concurrent": 1})
+    model("turns", "turns rate=40,tokens=40,tag=turns")
     provider("full", f"{demo}/v1", limit=1)
     model("big", "full latency=25s,tag=big", degrade="plain-oa")
     keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]

@@ -15,7 +15,6 @@ import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, flood, request, wait_for
 from tests.support.raw_client import Asked, RawClient
-from tests.support.scripted_upstream import serve
 
 Leave = Callable[[RawClient], None]
 LEAVES: tuple[Leave, ...] = (RawClient.close, RawClient.reset)
@@ -172,7 +171,7 @@ def test_at_the_path_of_a_prompt(stand: Stand) -> None:
 
 def test_while_nothing_is_read(stand: Stand) -> None:
     """A client that has not read, so that the provider is not read either, leaves."""
-    stand.scripted.script = serve(flood)
+    stand.play(flood)
     clients = []
     for path, _ in product((CHAT, MESSAGES), LEAVES):
         client = stand.client(receive_buffer_bytes=4096)

@@ -4,6 +4,7 @@ it; and nobody learns of a key of ours by a status that would be about his own."
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -25,16 +26,18 @@ from tests.llm.gateway.support import (
     wait_for,
 )
 from tests.support import kernel
-from tests.support.raw_client import Answer, Asked
-from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply, serve
+from tests.support.raw_client import Asked
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply
 
+RESTS = ("429", "401", "403", "402", "quota")
+"""After these the provider's key is left alone for a while."""
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\r\n<h1>Oh no.</h1>"
 
 
 @pytest.mark.parametrize("failure", MOVES)
 def test_another_target_answers(stand: Stand, failure: str) -> None:
     """Whatever fails before the first event, in each of the dialects: the client sees an answer, and who gave it."""
-    stand.scripted.script = serve(reply(BAD_GATEWAY))
+    stand.play(reply(BAD_GATEWAY))
     for path in (CHAT, MESSAGES):
         for stream in (False, True):
             if failure in ("failed", "failed-later") and not stream:
@@ -49,6 +52,12 @@ def test_another_target_answers(stand: Stand, failure: str) -> None:
                 assert found[-1] == (("", "[DONE]") if path == CHAT else ("message_stop", {"type": "message_stop"}))
             else:
                 assert json.loads(answer.body)["usage"]
+            if failure in RESTS:
+                name = stand.called(f"moves-{failure}-{kind}")
+                asked = stand.counts(name)["requests"]
+                assert asked >= 1
+                assert stand.ask(ask_for(f"moves-{failure}-{kind}", stream), path).status == 200
+                assert stand.counts(name)["requests"] == asked, "its key rests"
     stand.wait_idle()
 
 
@@ -124,8 +133,7 @@ def test_no_more_attempts_than_the_route_allows(stand: Stand) -> None:
 def test_after_a_comment_another_target_still_answers(stand: Stand) -> None:
     """The head has gone, as nobody had said anything for so long; the first target is late, and the second one answers
     in the same stream."""
-    for path in (CHAT, MESSAGES):
-        answer = stand.ask(ask_for("late", True), "/beat" + path[3:])
+    for answer in stand.ask_all([("/beat" + path[3:], ask_for("late", True)) for path in (CHAT, MESSAGES)]):
         assert answer.status == 200
         assert answer.body.startswith(b": "), answer.body[:100]
         found = events(answer.body)
@@ -135,16 +143,18 @@ def test_after_a_comment_another_target_still_answers(stand: Stand) -> None:
 
 def test_after_a_comment_a_failure_is_told_in_band(stand: Stand) -> None:
     """All targets are late, and then one refuses."""
-    for path in (CHAT, MESSAGES):
-        for model in ("late-all", "late-400"):
-            answer = stand.ask(ask_for(model, True), "/beat" + path[3:])
-            assert answer.status == 200
-            assert answer.body.startswith(b": "), answer.body[:100]
-            (found,) = events(answer.body)
-            assert found[0] == ("" if path == CHAT else "error")
-            assert found[1]["error"]["message"]
-            if model == "late-400":
-                assert found[1]["error"]["type"] == "invalid_request_error"
+    cases = list(product((CHAT, MESSAGES), ("late-all", "late-400")))
+    answers = []
+    for two in (cases[:2], cases[2:]):  # more retries at once are not allowed
+        answers += stand.ask_all([("/beat" + path[3:], ask_for(model, True)) for path, model in two])
+    for (path, model), answer in zip(cases, answers, strict=True):
+        assert answer.status == 200
+        assert answer.body.startswith(b": "), answer.body[:100]
+        (found,) = events(answer.body)
+        assert found[0] == ("" if path == CHAT else "error")
+        assert found[1]["error"]["message"]
+        if model == "late-400":
+            assert found[1]["error"]["type"] == "invalid_request_error"
 
 
 def test_comments_while_queued(stand: Stand) -> None:
@@ -172,13 +182,14 @@ def test_a_hedge_answers(stand: Stand) -> None:
 
 def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     """Refusals, cuts and resets of the second are nobody's business."""
+    cases = list(product(HEDGES, (False, True)))
+    answers = []
     for failure in HEDGES:
-        model = f"hedge-{failure}"
-        for stream in (False, True):
-            answer = stand.ask(ask_for(model, stream))
-            assert answer.status == 200, (model, answer)
-            assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/"), (model, answer.headers)
-            assert answer.complete
+        answers += stand.ask_all([(CHAT, ask_for(f"hedge-{failure}", stream)) for stream in (False, True)])
+    for case, answer in zip(cases, answers, strict=True):
+        assert answer.status == 200, (case, answer)
+        assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/"), (case, answer.headers)
+        assert answer.complete
     stand.wait_idle()
 
 
@@ -227,13 +238,13 @@ def test_who_comes_again_stands_behind(stand: Stand) -> None:
         connection.send(b"content-length: %d\r\n\r\n" % len(body) + body)
 
     stand.opened.clear()
-    stand.scripted.script = serve(answer)
-    clients = []
+    stand.play(answer)
+    clients = stand.clients_of_one_worker(3)
+    assert len(clients) == 3
+    free = iter(clients)
 
     def send(text: str, fields: dict[str, str], waiting: int) -> None:
-        client = stand.client()
-        client.send(request(ask_for("in-turn", text=text), fields=fields))
-        clients.append(client)
+        next(free).send(request(ask_for("in-turn", text=text), fields=fields))
         wait_for(
             lambda: (
                 sum(one["queued"] for one in stand.show("targets") if one["target"].startswith("in-turn/")) == waiting
@@ -260,9 +271,8 @@ def test_a_server_that_does_not_end_its_stream(stand: Stand) -> None:
         connection.send(STREAM_HEAD + framed(sse(said("hi"), said("", "stop"), "[DONE]")))
         connection.stall()
 
-    stand.scripted.script = serve(answer)
-    for path in (CHAT, MESSAGES):
-        got: Answer = stand.ask(ask_for("scripted", True), "/quick" + path[3:])
+    stand.play(answer)
+    for got in stand.ask_all([("/v1" + path[3:], ask_for("scripted", True)) for path in (CHAT, MESSAGES)]):
         assert got.complete
         assert events(got.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
     stand.wait_idle()
@@ -277,7 +287,7 @@ def test_signs_of_life_are_no_tokens(stand: Stand) -> None:
             connection.send(framed(b": ping\n\n" + sse(said(""))))
             kernel.select_pause(0.05)
 
-    stand.scripted.script = serve(answer)
+    stand.play(answer)
     for path in (CHAT, MESSAGES):
         got = stand.ask(ask_for("pinged", True), "/quick" + path[3:])
         assert got.status == 200

@@ -186,7 +186,6 @@ def test_odd_numbers_of_tokens(stand: Stand, max_tokens: object) -> None:
                 answer = stand.ask({**ask_for(model), **more}, path)
                 assert answer.status in (200, 400, 413, 422, 429), (path, model, more, answer)
     assert stand.ask(ask_for("counted")).status == 200
-    stand.wait_idle()
 
 
 def test_strict_and_lenient(stand: Stand) -> None:
@@ -241,3 +240,12 @@ def test_tokens_are_counted(stand: Stand) -> None:
         assert answer.status == 200, answer
         assert json.loads(answer.body)["input_tokens"] >= 1
         assert (answer.get(b"x-edgeq-estimated") == b"true") is (model != "plain-an")
+
+
+def test_a_prompt_names_a_wrong_variable_once(stand: Stand) -> None:
+    """In `param` for programs, in the message for people."""
+    with stand.client() as client:
+        answer = client.ask(request({}, "/p/sum"))
+    assert answer.status == 400
+    error = is_error(answer, "/p/sum")
+    assert (error["param"], error["message"]) == ("text", "text is missing")
