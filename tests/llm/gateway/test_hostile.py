@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_absurd_numbers_of_a_client(stand: Stand, number: str, name: str) -> Non
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
-WHOLE = {
+WHOLE: dict[str, dict[str, Any]] = {
     "scripted": {"id": "1", "object": "chat.completion", "created": 1, "model": "x", "choices": [CHOICE], "usage": 0},
     "scripted-an": {
         "id": "1",
