@@ -25,6 +25,7 @@ from edgeq.llm.measures import OK, UNKNOWN_S
 from edgeq.llm.message import Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import (
+    ANTHROPIC,
     CHAT,
     COUNT_TOKENS,
     MODELS,
@@ -325,6 +326,8 @@ class ModelRequest(Exchange):
             return False
         tenant = "" if self.models.shares_cache else self.tenant.decode("latin-1")
         what = f"{operation.dialect}/{operation.name}"
+        if operation.dialect == ANTHROPIC:  # a beta may change the answer
+            what += f"/{field_value(self.head, b'anthropic-beta').decode('latin-1')}"
         prompt = self.prompt
         if prompt is not None:
             what = f"{prompt.settings.path}/{prompt.mark}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, MESSAGES, STREAM_HEAD, Stand, ask_for, framed, said, sse
+from tests.llm.gateway.support import CHAT, MESSAGES, STREAM_HEAD, Stand, ask_for, framed, request, said, sse
 from tests.support.scripted_upstream import reply, serve
 
 CLOSING_STREAM = STREAM_HEAD.replace(b"transfer", b"connection: close\r\ntransfer")
@@ -79,7 +80,7 @@ def test_absurd_numbers_of_a_client(stand: Stand, number: str, name: str) -> Non
 
 
 CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
-WHOLE = {
+WHOLE: dict[str, dict[str, Any]] = {
     "scripted": {"id": "1", "object": "chat.completion", "created": 1, "model": "x", "choices": [CHOICE], "usage": 0},
     "scripted-an": {
         "id": "1",
@@ -156,4 +157,16 @@ def test_no_provider_tells_our_key(stand: Stand, path: str) -> None:
         assert answer.status >= 400
         assert secret.encode() not in answer.body, answer
         assert not [value for _, value in answer.headers if secret.encode() in value]
+    stand.wait_idle()
+
+
+def test_a_beta_is_a_part_of_what_is_asked(stand: Stand) -> None:
+    """Who asks Anthropic for a beta gets no cached answer of one who has not."""
+    stand.scripted.script = serve(reply(whole(json.dumps({**WHOLE["scripted-an"], "usage": {}}).encode())))
+    asked = ask_for("scripted-an", text="which beta?")
+    with stand.client() as client:  # one connection, so one worker, which has a cache of its own
+        for beta, cached in (("", b"miss"), ("", b"hit"), ("context-1m-2025-08-07", b"miss"), ("", b"hit")):
+            fields = {"anthropic-beta": beta} if beta else {}
+            answer = client.ask(request(asked, "/cached/messages", fields=fields), b"POST")
+            assert (answer.status, answer.get(b"x-edgeq-cache")) == (200, cached), (beta, answer)
     stand.wait_idle()
