@@ -18,7 +18,7 @@ from edgeq.admin.accounts import COMMANDS
 from edgeq.admin.command import Command
 from edgeq.admin.commands import problem
 from edgeq.admin.render import render_text
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket
+from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
 from edgeq.cli.change import EXIT_CODES, add_arguments_of
 from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE
 
@@ -108,8 +108,7 @@ def _ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> 
 
 
 def _unreachable(command: Command, path: str, error: Exception) -> int:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    print(f"edgeq {command.words}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+    print(f"edgeq {command.words}: {unreachable(path, error)}", file=sys.stderr)
     return EXIT_UNAVAILABLE
 
 

@@ -56,6 +56,15 @@ def admin_socket(args: argparse.Namespace, instead: str = "--admin PATH") -> str
     return path
 
 
+def unreachable(path: str, error: Exception) -> str:
+    """What to tell of an admin socket that cannot be asked; where there is none, how there would be one."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = f"the admin socket {path} is not reachable: {reason}"
+    if isinstance(error, FileNotFoundError):
+        text += f" (`edgeq serve --admin PATH` opens one, or server.admin; ${_ADMIN_VARIABLE} or --admin says where)"
+    return text
+
+
 def config_file(given: str | None) -> str:
     """The file to read. Raises UsageError if none is given and none is at the usual places."""
     file = given or next(filter(os.path.exists, DEFAULT_FILES), None)

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from edgeq.admin.command import Argument, Command
 from edgeq.admin.commands import COMMANDS
 from edgeq.admin.render import render_text
-from edgeq.cli.arguments import add_admin, admin_socket
+from edgeq.cli.arguments import add_admin, admin_socket, unreachable
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
 
 EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
@@ -53,8 +53,7 @@ class Verb:
                 path, command.method, command.path + (f"?{urlencode(values)}" if values else ""), args.timeout
             )
         except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            print(f"edgeq {command.words}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+            print(f"edgeq {command.words}: {unreachable(path, error)}", file=sys.stderr)
             return EXIT_UNAVAILABLE
         if args.json:
             print(json.dumps(answer))

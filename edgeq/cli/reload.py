@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket
+from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
 from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
 
 SUMMARY: Final = "let a running edgeq read its configuration again"
@@ -43,8 +43,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         status, answer = admin_client_io.post(path, "/v1/reload", args.timeout)
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        print(f"edgeq reload: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+        print(f"edgeq reload: {unreachable(path, error)}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     if args.json:
         print(json.dumps(answer))

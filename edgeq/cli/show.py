@@ -14,7 +14,7 @@ from edgeq.admin.command import Command
 from edgeq.admin.commands import COMMANDS, history_of, problem
 from edgeq.admin.render import Body
 from edgeq.cli import plot
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket
+from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
 from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
 from edgeq.observe.history import ALL
 
@@ -106,8 +106,7 @@ def ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> i
         status, media, text = admin_client_io.get(path, target, args.timeout)
         body = json.loads(text) if media.startswith("application/json") else None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        print(f"edgeq {args.command}: the admin socket {path} is not reachable: {reason}", file=sys.stderr)
+        print(f"edgeq {args.command}: {unreachable(path, error)}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     if status != 200:
         said = body.get("error") if isinstance(body, dict) else None

@@ -50,6 +50,11 @@ from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 DISABLED_S: Final = 60.0
 """How long a key is left alone whose account has no credit, or that the provider refuses. Somebody has to do something
 about it; a request a minute finds out that he has."""
+_PAUSED_SINCE: Final = {
+    "upstream_rate_limit": "the provider has said 429",
+    "upstream_auth": "the provider does not let the gateway in",
+    "upstream_quota": "the gateway's quota at the provider is used up",
+}
 _LONGEST_PAUSE_S: Final = 3600.0
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
@@ -247,7 +252,9 @@ class TokenGate(Lobby):
         pause_s = self.pause_s(now)
         left_s = min(queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
         if pause_s > left_s:
-            self._refuse(ticket, self._pause_reason(now), now, pause_s, f"paused for another {pause_s:.3g} s")
+            reason = self._pause_reason(now)
+            detail = f"{_PAUSED_SINCE[reason]}; it is not asked for another {pause_s:.3g} s"
+            self._refuse(ticket, reason, now, pause_s, detail)
             return
         queue.sweep(now)
         shared = self.shared

@@ -357,7 +357,8 @@ class Meter:
 
     def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
         wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
-        return Refusal(self, BUDGET, limit, wait_s, f"the budget of a {period} is {limit / 1e6:g}")
+        detail = f"the budget of a {period} is {limit / 1e6:g}, and this request may cost {estimate.cost_micro / 1e6:g}"
+        return Refusal(self, BUDGET, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:
         """A request is in flight. Its allowances are charged by who reserves."""

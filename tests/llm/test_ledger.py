@@ -160,6 +160,7 @@ def test_money_of_a_day() -> None:
     running = granted([meter], Estimate(1, 1, cost_micro=600_000))
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
     assert refusal.reason() == "budget_exhausted"
+    assert refusal.detail == "the budget of a day is 1, and this request may cost 0.5"
     assert refusal.wait_s == pytest.approx(43_200.0)
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)

@@ -296,6 +296,7 @@ def test_edgeq_show(running: Supervised) -> None:
     done = show(running, "workers")
     assert done.returncode == 69
     assert "not reachable" in done.stderr
+    assert "edgeq serve --admin PATH" in done.stderr
 
 
 def test_followers_see_what_happens(running: Supervised) -> None:
