@@ -355,11 +355,13 @@ class Provider(Table, frozen=True):
     """vllm: balance url and `endpoints` by what each says of its queue in /metrics."""
     endpoints: tuple[str, ...] = ()
     """More of the same kind, as in url without its path: replicas of an engine of one's own."""
-    limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = "adaptive"
-    """As in [upstream.NAME], as are those that follow."""
+    limit: Literal["adaptive", "aimd", "gradient2", "observe"] | int = 1000
+    """Requests in flight, machine-wide, as in [upstream.NAME], as are those that follow. A number, because answers of
+    models last as long as they are: it takes minutes to learn a limit from them, and providers say by their own limits
+    when it is enough. For an engine of one's own "adaptive" is worth a trial."""
     queue: Queue = Queue()
     timeouts: UpstreamTimeouts = UpstreamTimeouts(first_byte=Duration(600), body=Duration(600))
-    pool: UpstreamPool = UpstreamPool()
+    pool: UpstreamPool = UpstreamPool(max_connections=4096, queue=4096, queue_timeout=Duration(30))
     breaker: Breaker | None = Breaker()
     tls: UpstreamTls = UpstreamTls()
 
