@@ -582,6 +582,9 @@ class Protect(Table, frozen=True):
     """Share of the control group's memory limit (or the machine's memory); each worker has its part."""
     descriptors: float = 0.95
     """Share of the descriptors that a process may open."""
+    model_bodies: Size = Size(256 * 1024 * 1024)
+    """Bytes of bodies that a worker holds for requests for models, each until the first event of its answer, because
+    until then another target may have to have it. 0: any number."""
 
 
 class Explain(Table, frozen=True):

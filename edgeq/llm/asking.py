@@ -47,6 +47,7 @@ from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
+from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, ChunkedFramer, chunk
 from edgeq.wire.head import field_value
 from edgeq.worker.wheel import NEVER
@@ -75,6 +76,7 @@ class ModelRequest(Exchange):
         "_beginnings",
         "_begun",
         "_chunks",
+        "_collected",
         "_entered",
         "_failed_by",
         "_head_sent",
@@ -111,6 +113,8 @@ class ModelRequest(Exchange):
         self._stage: int = COLLECT
         self._entered: bool = False
         self._chunks: list[bytes] = []
+        self._collected: int = 0
+        """Bytes of the body that this worker holds for it."""
         self.body = b""
         self.operation: Operation | None = None
         self.peek: Peek | None = None
@@ -162,9 +166,21 @@ class ModelRequest(Exchange):
     def take_body(self, data: bytes) -> None:
         if data:
             self._chunks.append(data)
+            shard = self.down.shard
+            self._collected += len(data)
+            shard.collected += len(data)
+            if 0 < shard.max_collected < shard.collected:
+                raise Refused("memory_pressure", "protect.model_bodies: bodies of requests for models fill it")
         if self.request_done and self._entered:
             # In a turn of its own: whoever gives us bytes is not prepared for our end.
             self.down.shard.call_soon(self._whole)
+
+    def let_body_go(self) -> None:
+        """It is of no use any more."""
+        self.body = b""
+        self._chunks = []
+        self.down.shard.collected -= self._collected
+        self._collected = 0
 
     def enter(self, now: float) -> None:
         if self._stage == COLLECT:

@@ -478,6 +478,9 @@ class ModelExchange(ModelRequest):
             plan.hedge.answered(now - (self.queued_at or now), now)
         if self.tries is not None:
             self.tries.answered(self, now)
+        if self._transcript is None:
+            self.let_body_go()
+            self.sent_body = b""
 
     # -- the end of an answer -----------------------------------------------------------------------------------------
 
@@ -828,6 +831,6 @@ class ModelExchange(ModelRequest):
             self.status = 499
             self.reason = "client_gone"
         super()._end(now)
-        self.body = b""
+        self.let_body_go()
         self.sent_body = b""
         self._asked = None

@@ -331,6 +331,7 @@ class App:
         pressure.lag_full_s = float(config.loop_lag)
         pressure.memory_full = config.memory
         pressure.descriptors_full = config.descriptors
+        self._shard.max_collected = int(config.model_bodies)
         self._shard.prepared.clear()
 
     def _build_models(self, config: Config, lenient: bool) -> Models | None:

@@ -28,6 +28,7 @@ class Shard:
     __slots__ = (
         "_pace",
         "call_soon",
+        "collected",
         "downstreams",
         "draining",
         "fine_wheel",
@@ -40,6 +41,7 @@ class Shard:
         "kept",
         "log",
         "log_enabled",
+        "max_collected",
         "measures",
         "node",
         "prepared",
@@ -86,6 +88,10 @@ class Shard:
         self.refusals: Refusals = Refusals()
         self.measures: Measures = Measures()
         """Of requests to models."""
+        self.collected: int = 0
+        """Bytes of bodies of requests for models."""
+        self.max_collected: int = 0
+        """Of these; 0: any number."""
         self.requests: int = 0
         self.in_flight: int = 0
         self.slow_s: float = NEVER_SLOW_S

@@ -185,7 +185,7 @@ def test_providers_and_models_are_told_without_secrets() -> None:
     found = diff(load_text(MODELS, "old").config, load_text(new, "new").config)
     assert found.summary == (
         "provider.p.keys: changed",
-        'provider.p.limit: 1000 -> 4',
+        "provider.p.limit: 1000 -> 4",
         'model.m.aliases: [] -> ["n"]',
     )
     assert found.upstreams_changed == ("p",)
