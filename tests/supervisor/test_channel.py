@@ -125,7 +125,9 @@ def test_last_words_arrive() -> None:
         count = 40
         for _ in range(count):
             sender.channel.send(b"x" * 100_000)
-        reading = asyncio.get_running_loop().run_in_executor(None, sender.channel.send_rest, TIMEOUT_S)
+        loop = asyncio.get_running_loop()
+        loop.remove_writer(ours.fileno())  # as if it had ended: nobody else sends
+        reading = loop.run_in_executor(None, sender.channel.send_rest, TIMEOUT_S)
         assert await receiver.changes.until(lambda: len(receiver.frames) > count // 2, TIMEOUT_S)
         await reading
         sender.channel.close()

@@ -95,7 +95,7 @@ def configuration(port: int) -> dict[str, Any]:
                 "url": f"http://127.0.0.1:{port}{path}",
                 "dialect": dialect,
                 "keys": [f"sk-{provider}"],
-                "breaker": {"failures": 1_000_000},
+                "breaker": {"min_requests": 1_000_000},
             }
             # A name with a slash of its own is Gemini's only with all of its path.
             name = f"models/mock/{directives}" if dialect == "gemini" else f"mock/{directives}"
