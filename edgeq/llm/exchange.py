@@ -390,8 +390,8 @@ class ModelExchange(ModelRequest):
             return
         try:
             out = incoming.feed(data)
-        except Refused as error:
-            self.fail("upstream_protocol_error", up.pool.resource, error.detail)
+        except Refused as malformed:  # not the same name as below: compiled, a name has one type
+            self.fail("upstream_protocol_error", up.pool.resource, malformed.detail)
             return
         except ValueError as error:
             self.fail("upstream_protocol_error", up.pool.resource, str(error))

@@ -32,8 +32,8 @@ def requested(dialect: str, body: bytes) -> Peek:
         param = place[1] if place is not None else ""
         message = said[: place.start()] if place is not None else said
         raise Unmappable(param, f"{param or 'the body'}: {message[:1].lower()}{message[1:]}") from None
-    except msgspec.DecodeError as error:
-        raise Unmappable("", f"the body is not JSON: {error}") from None
+    except msgspec.DecodeError as broken:
+        raise Unmappable("", f"the body is not JSON: {broken}") from None
     except RecursionError:
         raise Unmappable("", TOO_DEEP) from None
     except UnicodeDecodeError:
