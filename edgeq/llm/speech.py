@@ -9,12 +9,13 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.dialects import anthropic, embeddings, gemini, openai_chat, responses
-from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
+from edgeq.llm.dialects import embeddings, gemini
+from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import Answer, Losses, Request, Unmappable, Usage
-from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMINI, RESPONSES, Operation
+from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMINI, OPENAI, Operation
 
 if TYPE_CHECKING:
+    from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
     from edgeq.llm.dialects.embeddings import EmbeddingRequest
     from edgeq.llm.shapes import Peek
 
@@ -37,12 +38,7 @@ def asked(operation: Operation, body: bytes) -> Asked:
     """Take a request apart. Raises: Unmappable for what makes no sense in its own dialect."""
     if operation.kind == EMBEDDINGS:
         return Asked(None, embeddings.decode_request(body))
-    dialect = operation.dialect
-    if dialect == ANTHROPIC:
-        return Asked(anthropic.decode_request(body), None)
-    if dialect == RESPONSES:
-        return Asked(responses.decode_request(body), None)
-    return Asked(openai_chat.decode_request(body), None)
+    return Asked(DIALECTS[operation.dialect].decode_request(body), None)
 
 
 def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int) -> bytes:
@@ -56,11 +52,7 @@ def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int
     request = what.request
     assert request is not None
     request.model = model
-    if dialect == ANTHROPIC:
-        return anthropic.encode_request(request, losses, max_tokens)
-    if dialect == GEMINI:
-        return gemini.encode_request(request, losses, max_tokens)
-    return openai_chat.encode_request(request, losses, max_tokens)
+    return DIALECTS[dialect].encode_request(request, losses, max_tokens)
 
 
 def path_of(dialect: str, operation: Operation, model: str, stream: bool) -> bytes:
@@ -79,12 +71,7 @@ def vectors(body: bytes, embedding: EmbeddingRequest, model: str) -> tuple[bytes
 
 def heard(dialect: str, body: bytes, model: str) -> Answer:
     """A target's whole answer. `model`: what it is called where the target does not say. Raises: ValueError."""
-    if dialect == ANTHROPIC:
-        found = anthropic.decode_answer(body)
-    elif dialect == GEMINI:
-        found = gemini.decode_answer(body)
-    else:
-        found = openai_chat.decode_answer(body)
+    found = DIALECTS[dialect].decode_answer(body)
     found.model = found.model or model
     found.created = found.created or int(time())
     return found
@@ -92,32 +79,17 @@ def heard(dialect: str, body: bytes, model: str) -> Answer:
 
 def said(dialect: str, answer: Answer, what: Asked) -> bytes:
     """It in the words of a client of this dialect."""
-    request = what.request
-    if dialect == ANTHROPIC:
-        return anthropic.encode_answer(answer, request)
-    if dialect == RESPONSES:
-        return responses.encode_answer(answer, request)
-    return openai_chat.encode_answer(answer, request)
+    return DIALECTS[dialect].encode_answer(answer, what.request)
 
 
 def decoder(dialect: str) -> StreamDecoder:
     """For the stream of a target of this dialect."""
-    if dialect == ANTHROPIC:
-        return anthropic.StreamDecoder()
-    if dialect == GEMINI:
-        return gemini.StreamDecoder()
-    return openai_chat.StreamDecoder()
+    return DIALECTS[dialect].decoder()
 
 
 def encoder(dialect: str, peek: Peek, input_tokens: int, request_id: bytes) -> StreamEncoder:
     """For the stream of a client of this dialect. `input_tokens`: about as many as the request has."""
-    now_s = int(time())
-    made: StreamEncoder
-    if dialect == ANTHROPIC:
-        made = anthropic.StreamEncoder(peek.model, True, input_tokens, now_s)
-    elif dialect == RESPONSES:
-        made = responses.StreamEncoder(peek.model, True, input_tokens, now_s)
-    else:
-        made = openai_chat.StreamEncoder(peek.model, peek.wants_usage, input_tokens, now_s)
+    wants_usage = peek.wants_usage or dialect != OPENAI  # the other dialects have it in every stream
+    made = DIALECTS[dialect].encoder(peek.model, wants_usage, input_tokens, int(time()))
     made.request_id = request_id.decode("latin-1")
     return made
