@@ -1,4 +1,4 @@
-"""Fields that tell a client what is left of its limits, and when to come back, in its dialect.
+"""Fields that tell a client what is left of its limits, in its dialect. When to come back is said by `rescue.spoken`.
 
 OpenAI: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, resets as Go durations ("6m0s"). Anthropic:
 anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}, resets in RFC 3339. A reset is
@@ -6,9 +6,6 @@ the moment at which the limit is whole again, as they have it.
 
 Told is the tightest of the caller's own limits, of each kind the one of which the least part is left; never those of
 models and providers, which say nothing of this caller. Without limits nothing is told.
-
-Waits: SDKs obey retry-after-ms, then retry-after, up to 60 s (Anthropic's) or 120 s (OpenAI's), and x-should-retry
-before all. So no longer wait is ever told; who would have to wait longer is told not to retry.
 
 Source: reference llm.md 4.5.
 """
@@ -19,24 +16,22 @@ from math import ceil
 from time import gmtime, strftime
 from typing import Final
 
+from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Allowance, Meter
 
-OPENAI: Final = 0
-ANTHROPIC: Final = 1
-
-MOST_WAIT_S: Final = 60.0
 _OPENAI_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens"}
 _ANTHROPIC_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens", INPUT: "input-tokens", OUTPUT: "output-tokens"}
 
 
-def header_lines(dialect: int, meters: list[Meter], now: float) -> bytes:
+def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
     """The lines that tell what is left by these meters, the caller's own, each with its CRLF.
 
-    Args: dialect is OPENAI or ANTHROPIC; now in monotonic seconds.
+    Args: dialect is the client's; all but Anthropic's have OpenAI's fields; now in monotonic seconds.
     """
+    is_anthropic = dialect == ANTHROPIC
     lines = []
     now_ns = int(now * 1e9)
-    for kind, name in (_OPENAI_NAMES if dialect == OPENAI else _ANTHROPIC_NAMES).items():
+    for kind, name in (_ANTHROPIC_NAMES if is_anthropic else _OPENAI_NAMES).items():
         tightest: Allowance | None = None
         least = 2.0
         remaining = 0
@@ -54,27 +49,18 @@ def header_lines(dialect: int, meters: list[Meter], now: float) -> bytes:
                     wall_ahead_s = meter.books.wall_ahead_s
         if tightest is None:
             continue
-        if dialect == OPENAI:
-            lines.append(
-                f"x-ratelimit-limit-{name}: {tightest.count}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
-                f"x-ratelimit-reset-{name}: {go_duration(ahead_ns / 1e9)}\r\n"
-            )
-        else:
+        if is_anthropic:
             at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(ceil(now + wall_ahead_s + ahead_ns / 1e9)))
             lines.append(
                 f"anthropic-ratelimit-{name}-limit: {tightest.count}\r\n"
                 f"anthropic-ratelimit-{name}-remaining: {remaining}\r\nanthropic-ratelimit-{name}-reset: {at}\r\n"
             )
+        else:
+            lines.append(
+                f"x-ratelimit-limit-{name}: {tightest.count}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
+                f"x-ratelimit-reset-{name}: {go_duration(ahead_ns / 1e9)}\r\n"
+            )
     return "".join(lines).encode()
-
-
-def retry_lines(wait_s: float) -> bytes:
-    """The lines that tell a client whether and when to come back, each with its CRLF; wait_s above 60, or NEVER: it
-    should not."""
-    if wait_s > MOST_WAIT_S:
-        return b"x-should-retry: false\r\n"
-    wait_ms = max(1, ceil(wait_s * 1000))
-    return f"retry-after: {-(-wait_ms // 1000)}\r\nretry-after-ms: {wait_ms}\r\nx-should-retry: true\r\n".encode()
 
 
 def go_duration(seconds: float) -> str:

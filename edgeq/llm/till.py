@@ -16,7 +16,6 @@ from edgeq.llm import limit_headers
 from edgeq.llm.account import EXPIRED, NO_LIMITS, REPLACED, REVOKED, Account
 from edgeq.llm.accounts import MESSAGES, AccountsHolder
 from edgeq.llm.affinity import Affinity
-from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
@@ -147,11 +146,7 @@ class Bill:
     def header_lines(self, dialect: str, now: float) -> bytes:
         """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""
         own = [meter for meter in self.meters if meter.kind != MODEL]
-        if not own:
-            return b""
-        return limit_headers.header_lines(
-            limit_headers.ANTHROPIC if dialect == ANTHROPIC else limit_headers.OPENAI, own, now
-        )
+        return limit_headers.header_lines(dialect, own, now) if own else b""
 
     def settle(
         self,

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.schema_llm import TokenLimits
+from edgeq.llm.dialects.base import ANTHROPIC, OPENAI, RESPONSES
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import Ledger, reserve
-from edgeq.llm.limit_headers import ANTHROPIC, OPENAI, go_duration, header_lines, retry_lines
+from edgeq.llm.limit_headers import go_duration, header_lines
 from edgeq.llm.meter import KEY, TENANT, Meter
 from edgeq.llm.provider_limits import INPUT, REQUESTS, TOKENS, go_duration_s, hear
 from edgeq.policy.rate import LocalArrivals
-from edgeq.worker.wheel import NEVER
 
 NOW = 1000.0
 WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
@@ -64,8 +64,8 @@ def test_no_limits_say_nothing() -> None:
     assert header_lines(OPENAI, [ledger.meter(TENANT, "acme", TokenLimits())], NOW) == b""
 
 
-@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
-def test_we_understand_what_we_say(dialect: int) -> None:
+@pytest.mark.parametrize("dialect", [OPENAI, RESPONSES, ANTHROPIC])
+def test_we_understand_what_we_say(dialect: str) -> None:
     """A gateway behind a gateway."""
     heard = hear(b"HTTP/1.1 200 OK\r\n" + header_lines(dialect, used(), NOW), WALL)
     assert heard is not None
@@ -73,14 +73,6 @@ def test_we_understand_what_we_say(dialect: int) -> None:
     assert (heard.remaining[REQUESTS], heard.remaining[TOKENS]) == (99, 3000)
     assert heard.resets_s[TOKENS] == pytest.approx(30.0)
     assert heard.remaining[INPUT] == (2000 if dialect == ANTHROPIC else -1)
-
-
-def test_waits() -> None:
-    """Whole seconds and milliseconds, never too early, and never longer than any SDK obeys."""
-    assert retry_lines(1.2) == b"retry-after: 2\r\nretry-after-ms: 1200\r\nx-should-retry: true\r\n"
-    assert retry_lines(0.0) == b"retry-after: 1\r\nretry-after-ms: 1\r\nx-should-retry: true\r\n"
-    assert retry_lines(60.0).startswith(b"retry-after: 60\r\n")
-    assert retry_lines(60.1) == retry_lines(NEVER) == b"x-should-retry: false\r\n"
 
 
 @given(st.integers(0, 10**8))

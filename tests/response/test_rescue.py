@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.reasons import BLANK, CAPACITY, INDEX, QUOTA, REASONS
-from edgeq.response.rescue import refusal
+from edgeq.response.rescue import refusal, spoken
+from edgeq.worker.wheel import NEVER
 
 # RFC 9209 2.3: the error types, as registered.
 _ERRORS = """
@@ -97,6 +98,22 @@ def test_retry_after(reason: str, seconds: float, header: str, millis: int) -> N
     """Whole seconds, never too early; an estimate 60 s at most, an exact moment as far as it is."""
     got = answer(reason, retry_after_s=seconds)
     assert (got.fields["retry-after"], got.problem["retry_after_ms"]) == (header, millis)
+
+
+def test_waits_that_sdks_obey() -> None:
+    """Whole seconds and milliseconds, never too early, and never longer than any SDK obeys."""
+
+    def told(retry_after_s: float, reason: str = "token_limit") -> dict[str, str]:
+        said = spoken(429, b"{}", reason, "tenant:tokens", "", b"id", b"gw", True, False, retry_after_s)
+        fields = Answer(said).fields
+        return {name: fields[name] for name in ("retry-after", "retry-after-ms", "x-should-retry") if name in fields}
+
+    assert told(1.2) == {"retry-after": "2", "retry-after-ms": "1200", "x-should-retry": "true"}
+    assert told(0.0) == {"retry-after": "1", "retry-after-ms": "1000", "x-should-retry": "true"}
+    assert told(60.0) == {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "true"}
+    assert told(60.1) == told(NEVER) == {"x-should-retry": "false"}
+    assert told(1.2, "model_not_found") == {"x-should-retry": "false"}
+    assert told(1.2, "upstream_reset") == {}  # a provider's failure: by the status, as with any other server
 
 
 def test_a_violated_policy_and_further_lines() -> None:
