@@ -31,6 +31,7 @@ HOT = [
     "edgeq/board/handover.py",
     "edgeq/board/histogram.py",
     "edgeq/board/keyed.py",
+    "edgeq/board/lanes.py",
     "edgeq/board/layout.py",
     "edgeq/board/reading.py",
     "edgeq/board/resources.py",

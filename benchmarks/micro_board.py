@@ -51,7 +51,7 @@ def measure(workers: int, count: int) -> None:
         other = Resources(board, Neighbours(board, slot, lambda slot: None))
         other.bind("upstream/api").set_in_flight(3, 3)
         other.bind_tenant("upstream/api", b"acme").set_in_flight(2, 2)
-    table = GcraTable(board)
+    table = GcraTable(board, 0)
 
     def charge() -> None:
         table.get(77)

@@ -1,19 +1,20 @@
 """Theoretical arrival times of rates, shared by all workers: one limit for the machine, whoever serves the request.
 
-A fixed table of pairs (key, time in monotonic nanoseconds). A key may stand in any of `PROBE` places from its home on;
-key 0 is free and ends a search. Pairs are never removed: a time that has passed says nothing, so a newcomer who finds
-no free place takes that of the earliest time in its window. If even that one lies in the future the table is too full,
-and the key that is forgotten may begin its burst anew (that it is the one which was least ahead bounds the harm).
+A fixed table of pairs (key, base in nanoseconds), and lanes of what each worker has charged (lanes.py): the time of a
+key, in monotonic nanoseconds, is its base plus the sum of its lanes. So charges and refunds are exact however many come
+at once. The base has many writers, and each writes what it shall be, so what two write at the same moment differs by
+the time between them: it moves when a time that has passed is brought to now, and when a key is delayed or comes new.
+
+A key may stand in any of `PROBE` places from its home on; key 0 is free and ends a search. Pairs are never removed: a
+time that has passed says nothing, so a newcomer who finds no free place takes that of the earliest time in its window.
+If even that one lies in the future the table is too full, and the key that is forgotten may begin its burst anew (that
+it is the one which was least ahead bounds the harm).
 
 All workers write, nobody locks. What can happen then:
-- Two workers charge one key at the same moment: one of both updates is lost. With `charge` that moment is the tenth of
-  a microsecond between a load and a store; what others charged since our `get` is kept, so it costs the burst, and not
-  the rate. With `set` it lasts from our `get` on. tests/board/test_processes.py measures the error.
-- `refund` and `delay` lose or undo one update in the same tenth of a microsecond, as `charge` does.
-- Two new keys take one place at the same moment: one is forgotten, which loses its update. Its time must not stay under
-  the other's key, so who has taken a place looks once more and puts its own time right.
-- What remains (a worker that is put to sleep by the kernel between two stores) can leave a strange time under a key.
-  Who asks knows how far ahead a time of his can lie at all, and passes it as `latest_ns`.
+- Two new keys take one place at the same moment, or one takes a place while its former key is charged: a charge comes
+  to stand under the other key, or is forgotten. Who asks knows how far ahead a time of his can lie at all, and passes
+  it as `latest_ns`.
+- A `delay` is lost if another one, or a time that is brought to now, is written at the same moment.
 
 Source: GCRA, ITU-T I.371; the reasons for open addressing are those of keyed.py.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeq.board.lanes import Lanes
 from edgeq.board.layout import RATES, Board
 
 PROBE: Final = 16
@@ -57,103 +59,109 @@ class ArrivalTable:
 
 
 class GcraTable(ArrivalTable):
-    """The one table of a board; every worker has an object of this class over the same cells."""
+    """The one table of a board, as the worker in one slot sees it."""
 
-    __slots__ = ("_at", "_cells", "_key")
+    __slots__ = ("_at", "_cells", "_key", "_lanes")
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, slot: int) -> None:
         self._cells: memoryview = board.rates()
-        # Where the last key was found: a `get` is followed by a `set` of the same key.
+        self._lanes: Lanes = Lanes(board.rate_lanes(), RATES, slot, board.slots_ever_used())
+        # Where the last key was found: a `get` is followed by a `charge` of the same key.
         self._key: int = 0
         self._at: int = 0
 
     def get(self, key: int, latest_ns: int = 2**62) -> int:
-        """The time of a key (1 to 2^64 - 1), 0 if nothing is known of it; never more than `latest_ns`."""
-        cells = self._cells
-        home = key & _MASK
-        for step in range(PROBE):
-            at = 2 * ((home + step) & _MASK)
-            found = cells[at]
-            if found == key:
-                self._key = key
-                self._at = at
-                time_ns: int = cells[at + 1]
-                return time_ns if time_ns < latest_ns else latest_ns  # noqa: FURB136 - a call when compiled
-            if found == 0:
-                break
-        self._key = 0
-        return 0
-
-    def set(self, key: int, at_ns: int) -> None:
-        """Keep a time (1 to 2^62 - 1), at least until it has passed."""
-        cells = self._cells
-        at = self._at
-        if key == self._key and cells[at] == key:
-            cells[at + 1] = at_ns
-            return
-        at = self._place(key)
-        # First the time: who finds the key must not read that of the one before.
-        cells[at + 1] = at_ns
-        if cells[at] != key:
-            cells[at] = key
-            if cells[at + 1] != at_ns and cells[at] == key:
-                cells[at + 1] = at_ns
+        """See `ArrivalTable`."""
+        if not self._find(key):
+            return 0
+        time_ns = self._time_ns(self._at)
+        return time_ns if time_ns < latest_ns else latest_ns  # noqa: FURB136 - a call when compiled
 
     def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
-        """Move a key's time on by `cost_ns`, from now if it has passed. Returns the new time."""
+        """See `ArrivalTable`."""
         cells = self._cells
-        if (key != self._key or cells[self._at] != key) and self.get(key) == 0:
-            self.set(key, now_ns + cost_ns)
-            return now_ns + cost_ns
-        at = self._at + 1
-        time_ns: int = cells[at]
+        if (key == self._key and cells[2 * self._at] == key) or self._find(key):
+            at = self._at
+        else:
+            at = self._settle(key, now_ns)
+        lanes = self._lanes
+        # First what was charged, then the base: whoever brings a time to now writes the base before it charges, so
+        # nobody sees its charge without it.
+        charged_ns = lanes.total(at)
+        time_ns: int = cells[2 * at + 1] + charged_ns
         if time_ns < now_ns:
+            cells[2 * at + 1] = now_ns - charged_ns
             time_ns = now_ns
-        time_ns += cost_ns
-        cells[at] = time_ns
-        return time_ns
+        lanes.add(at, cost_ns)
+        return time_ns + cost_ns
 
     def refund(self, key: int, cost_ns: int, now_ns: int) -> int:
         """See `ArrivalTable`."""
-        cells = self._cells
-        if (key != self._key or cells[self._at] != key) and self.get(key) == 0:
+        if not self._find(key):
             return now_ns
-        at = self._at + 1
-        time_ns: int = cells[at]
-        time_ns -= cost_ns
-        if time_ns < now_ns:
-            time_ns = now_ns
-        cells[at] = time_ns
-        return time_ns
+        at = self._at
+        ahead_ns = self._time_ns(at) - now_ns
+        if ahead_ns <= 0:
+            return now_ns
+        if cost_ns > ahead_ns:
+            cost_ns = ahead_ns
+        self._lanes.add(at, -cost_ns)
+        return now_ns + ahead_ns - cost_ns
 
     def delay(self, key: int, at_ns: int) -> None:
         """See `ArrivalTable`."""
-        cells = self._cells
-        if (key != self._key or cells[self._at] != key) and self.get(key) == 0:
-            self.set(key, at_ns)
+        if not self._find(key):
+            self._settle(key, at_ns)
             return
-        at = self._at + 1
-        if cells[at] < at_ns:
-            cells[at] = at_ns
+        at = self._at
+        charged_ns = self._lanes.total(at)
+        if self._cells[2 * at + 1] + charged_ns < at_ns:
+            self._cells[2 * at + 1] = at_ns - charged_ns
 
-    def _place(self, key: int) -> int:
-        """Where a key stands or shall stand."""
+    def _time_ns(self, at: int) -> int:
+        charged_ns = self._lanes.total(at)
+        base_ns: int = self._cells[2 * at + 1]
+        return base_ns + charged_ns
+
+    def _find(self, key: int) -> bool:
+        """Where does a key stand? `_at` then tells."""
         cells = self._cells
         home = key & _MASK
-        place = -1
-        earliest_ns = 2**63
         for step in range(PROBE):
-            at = 2 * ((home + step) & _MASK)
-            found = cells[at]
-            if found == key or found == 0:
-                return at
-            time_ns: int = cells[at + 1]
-            if time_ns < earliest_ns:
-                earliest_ns = time_ns
+            at = (home + step) & _MASK
+            found = cells[2 * at]
+            if found == key:
+                self._key = key
+                self._at = at
+                return True
+            if found == 0:
+                break
+        self._key = 0
+        return False
+
+    def _settle(self, key: int, time_ns: int) -> int:
+        """Give a new key a place and a time. Returns the place."""
+        cells = self._cells
+        place = -1
+        earliest_ns = 2**62
+        home = key & _MASK
+        for step in range(PROBE):
+            at = (home + step) & _MASK
+            if cells[2 * at] == 0:
                 place = at
+                break
+            found_ns = self._time_ns(at)
+            if found_ns < earliest_ns:
+                earliest_ns = found_ns
+                place = at
+        # First the time: who finds the key must not read that of the one before.
+        cells[2 * place + 1] = time_ns - self._lanes.total(place)
+        cells[2 * place] = key
+        self._key = key
+        self._at = place
         return place
 
     def in_use(self, now_ns: int) -> int:
-        """How many keys are ahead of now: for `show`; looks at the whole table (milliseconds)."""
-        times: list[int] = self._cells.tolist()[1::2]
-        return sum(time_ns > now_ns for time_ns in times)
+        """How many keys are ahead of now: for `show`; looks at the whole table (tens of milliseconds)."""
+        cells = self._cells
+        return sum(1 for at in range(RATES) if cells[2 * at] and self._time_ns(at) > now_ns)

@@ -5,16 +5,16 @@ Invariants
 - Nobody locks. An aligned 8-byte store is one store on the platforms that we support, so a cell is never half old and
   half new; two cells may be (a reader can be off by what is being changed at that moment, never by more).
 - A dead worker's gauges vanish with `bury`; its counters are kept, so that totals of the machine never go back.
-- Four things have other writers, each a single cell whose loss costs one update: learned limits (the leader), arrival
-  times of rates and sums of money (everybody, see gcra_table.py, spent.py), names of indices (the supervisor).
+- Four things have other writers, each a single cell whose loss costs one update: learned limits (the leader), keys and
+  bases of rates and of sums of money (everybody, see gcra_table.py, spent.py), names of indices (the supervisor).
 
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
     row x N   cells (below), open connections per listener index, tables of clients, tenants, endpoints and meters, a
               block for each resource (resources.py): first gauges, then counters; a report, the last events, and the
               last requests that were refused or slow (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
-    rates     table of theoretical arrival times
-    spent     table of the money that was spent in a day or month (spent.py)
+    rates     table of theoretical arrival times (gcra_table.py), and a lane of it for each slot (lanes.py)
+    spent     table of the money that was spent in a day or month (spent.py), and a lane of it for each slot
     annex     of the supervisor alone, as long as it wants it: what the numbers were (ring.py)
 
 Clients, tenants and endpoints are found by keyed.py. A client that finds no room there is not counted (`untracked` says
@@ -31,13 +31,14 @@ import hashlib
 import mmap
 import os
 from collections.abc import Container, Sequence
+from itertools import accumulate
 from typing import Final
 
 from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 6
+VERSION: Final = 7
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -75,6 +76,7 @@ _H_ROWS_USED: Final = 3
 _H_DEAD_CONNECTIONS: Final = 4
 _H_DEAD_REQUESTS: Final = 5
 _H_STARTED: Final = 6
+_H_SLOTS_EVER: Final = 7
 _H_LISTENERS: Final = 64
 _H_RESOURCES: Final = _H_LISTENERS + LISTENERS
 _H_LIMITS: Final = _H_RESOURCES + RESOURCES
@@ -263,7 +265,7 @@ class Row:
 class Board:
     """All rows. `Board.create` in the supervisor, `Board.attach` with the inherited descriptor in a worker."""
 
-    __slots__ = ("_cells", "_map", "_rows", "bells", "fd", "slots")
+    __slots__ = ("_cells", "_map", "_rows", "_tables", "bells", "fd", "slots")
 
     def __init__(self, fd: int, slots: int) -> None:
         self.fd: int = fd
@@ -272,6 +274,11 @@ class Board:
         """Descriptors by slot, by which one worker tells another to look who waits; see handover_io.py."""
         self._map = mmap.mmap(fd, _size_bytes(slots))
         self._cells = memoryview(self._map).cast("Q")
+        tables = memoryview(self._map)[8 * (_HEADER + (slots + 1) * _ROW) : _size_bytes(slots)].cast("q")
+        sizes = (2 * RATES, slots * RATES, SPENT_CELLS * SPENT, slots * SPENT)
+        starts = accumulate(sizes, initial=0)
+        self._tables: list[memoryview] = [tables[at : at + size] for at, size in zip(starts, sizes, strict=False)]
+        """Signed: rates and their lanes, sums of money and their lanes."""
         self._rows: list[Row] = [Row(self._cells, slot) for slot in range(slots)]
 
     @classmethod
@@ -306,6 +313,7 @@ class Board:
     def close(self) -> None:
         """Unmap; rows of this board must not be used after it."""
         self._cells.release()
+        self._tables.clear()
         with contextlib.suppress(BufferError):  # objects bound to single cells keep the mapping as long as they live
             self._map.close()
         os.close(self.fd)
@@ -347,12 +355,24 @@ class Board:
         return Lines(self.cells(_HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS))
 
     def rates(self) -> memoryview:
-        """The cells of the table of arrival times: RATES pairs."""
-        return self.cells(_HEADER + (self.slots + 1) * _ROW, 2 * RATES)
+        """The cells of the table of arrival times: RATES pairs, signed."""
+        return self._tables[0]
+
+    def rate_lanes(self) -> memoryview:
+        """RATES signed cells for each slot."""
+        return self._tables[1]
 
     def spent(self) -> memoryview:
-        """The cells of the table of money: SPENT triples."""
-        return self.cells(_HEADER + (self.slots + 1) * _ROW + 2 * RATES, SPENT_CELLS * SPENT)
+        """The cells of the table of money: SPENT triples, signed."""
+        return self._tables[2]
+
+    def spent_lanes(self) -> memoryview:
+        """SPENT signed cells for each slot."""
+        return self._tables[3]
+
+    def slots_ever_used(self) -> memoryview:
+        """One cell: how many slots have ever had a worker; their lanes outlive them."""
+        return self.cells(_H_SLOTS_EVER, 1)
 
     def annex(self) -> memoryview | None:
         """Memory behind the cells, for what the supervisor alone writes and reads (ring.py); None if there is none.
@@ -442,8 +462,11 @@ class Board:
     def use(self, slot: int) -> Row:
         """Take a row into the sums."""
         row = self.row(slot)
-        if self._cells[_H_ROWS_USED] <= slot:
-            self._cells[_H_ROWS_USED] = slot + 1
+        cells = self._cells
+        if cells[_H_ROWS_USED] <= slot:
+            cells[_H_ROWS_USED] = slot + 1
+        if cells[_H_SLOTS_EVER] <= slot:
+            cells[_H_SLOTS_EVER] = slot + 1
         return row
 
     def shrink(self, rows: int) -> None:
@@ -534,7 +557,7 @@ class Board:
 
 
 def _size_bytes(slots: int) -> int:
-    return 8 * (_HEADER + (slots + 1) * _ROW + 2 * RATES + SPENT_CELLS * SPENT)
+    return 8 * (_HEADER + (slots + 1) * _ROW + (slots + 2) * RATES + (slots + SPENT_CELLS) * SPENT)
 
 
 def _inherit(dead: memoryview, row: memoryview) -> None:

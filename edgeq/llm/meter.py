@@ -73,7 +73,7 @@ class Books:
     def __init__(self, arrivals: ArrivalTable, board: Board | None = None, slot: int = 0) -> None:
         """`arrivals`: the same for all of `policy.rate`. No board: this worker is alone."""
         self.arrivals: ArrivalTable = arrivals
-        self.spent: SpentTable = SpentTable(board)
+        self.spent: SpentTable = SpentTable(board, slot)
         if board is None:
             cells = memoryview(bytearray(8 * METER_CELLS * METERS)).cast("Q")
             self.own: KeyedCounts = KeyedCounts(cells, 0, METERS, METER_CELLS)

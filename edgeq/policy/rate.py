@@ -8,7 +8,7 @@ moment at which all that was admitted would have been due, had it come evenly, o
 
 So B may come at once, one more every T, and never more than B + t / T in any time t; a TAT that has passed says no more
 than none at all, which is why the table may forget it. The numbers stand in a table that all workers share, by a hash
-of rate and key; two workers that write at the same moment lose one of both updates.
+of rate and key, and none of what two workers charge at the same moment is lost.
 
 Several windows (and several rates) are asked before any is charged: what one of them refuses costs nothing in the
 others. With `enforce` off a rate only counts what it would have refused.

@@ -153,7 +153,7 @@ class App:
         """Those of the configuration, if it has any."""
         self.accounts = AccountsHolder()
         """Whose virtual keys there are, and what is used: for routes that serve models."""
-        self._arrivals = GcraTable(board)
+        self._arrivals = GcraTable(board, slot)
         """What rates know of their keys; stays when rates change."""
         self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
         self._till = Till(self.accounts, self._ledger)

@@ -14,24 +14,26 @@ from edgeq.board.layout import RATES, Board
 
 @pytest.fixture
 def board() -> Iterator[Board]:
-    made = Board.create(1)
+    made = Board.create(2)
+    for slot in range(2):
+        made.use(slot)
     yield made
     made.close()
 
 
 def test_one_table_for_all_workers(board: Board) -> None:
     """What one writes, the other reads."""
-    one, other = GcraTable(board), GcraTable(board)
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
     assert one.get(7) == 0
-    one.set(7, 1000)
-    other.set(2**64 - 1, 2000)
-    assert (other.get(7), one.get(2**64 - 1)) == (1000, 2000)
+    one.delay(7, 1000)
+    other.delay(2**62 - 1, 2000)
+    assert (other.get(7), one.get(2**62 - 1)) == (1000, 2000)
     assert one.in_use(1500) == 1
 
 
 def test_a_charge_keeps_what_others_charged_meanwhile(board: Board) -> None:
     """Both were admitted, so both count; what has passed counts from now."""
-    one, other = GcraTable(board), GcraTable(board)
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
     assert one.charge(7, 10, now_ns=100) == 110
     assert one.get(7) == 110
     assert other.charge(7, 10, now_ns=105) == 120
@@ -42,42 +44,50 @@ def test_a_charge_keeps_what_others_charged_meanwhile(board: Board) -> None:
 
 def test_a_burial_keeps_what_was_charged(board: Board) -> None:
     """A worker that dies gives nobody a fresh burst."""
-    GcraTable(board).set(7, 1000)
+    GcraTable(board, 0).delay(7, 1000)
     board.bury(0)
-    assert GcraTable(board).get(7) == 1000
+    assert GcraTable(board, 0).get(7) == 1000
 
 
 def test_a_time_that_cannot_be_is_cut(board: Board) -> None:
     """Who asks says how far ahead his own times may lie."""
-    table = GcraTable(board)
-    table.set(7, 10**15)
+    table = GcraTable(board, 0)
+    table.delay(7, 10**15)
     assert table.get(7, latest_ns=500) == 500
 
 
 def test_a_full_window_forgets_the_earliest(board: Board) -> None:
     """That is the one that has passed, or is the least ahead."""
-    table = GcraTable(board)
+    table = GcraTable(board, 0)
     keys = [5 + RATES * (n + 1) for n in range(PROBE)]
     for n, key in enumerate(keys):
-        table.set(key, 1000 + (n * 7) % PROBE)
+        table.delay(key, 1000 + (n * 7) % PROBE)
     assert all(table.get(key) for key in keys)
     newcomer = 5 + RATES * (PROBE + 1)
-    table.set(newcomer, 5000)
+    table.delay(newcomer, 5000)
     assert table.get(newcomer) == 5000
     assert [key for key in keys if not table.get(key)] == [keys[0]]
 
 
-def test_a_place_that_was_taken_meanwhile_is_not_written(board: Board) -> None:
-    """Between our `get` and our `set` another worker gave the place to somebody else."""
-    one, other = GcraTable(board), GcraTable(board)
+def test_a_place_that_was_taken_meanwhile_is_not_charged(board: Board) -> None:
+    """Between our `get` and our `charge` another worker gave the place to somebody else."""
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
     keys = [5 + RATES * (n + 1) for n in range(PROBE)]
     for n, key in enumerate(keys):
-        one.set(key, 1000 + n)
+        one.delay(key, 1000 + n)
     one.get(keys[0])
     newcomer = 5 + RATES * 99
-    other.set(newcomer, 9000)
-    one.set(keys[0], 8000)
+    other.delay(newcomer, 9000)
+    one.charge(keys[0], 7000, now_ns=1000)
     assert (one.get(newcomer), one.get(keys[0])) == (9000, 8000)
+
+
+def test_what_a_worker_has_charged_outlives_it(board: Board) -> None:
+    """Also when its slot is used no more."""
+    GcraTable(board, 1).charge(7, 1000, now_ns=100)
+    board.bury(1)
+    board.shrink(1)
+    assert GcraTable(board, 0).get(7) == 1100
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,20 +95,20 @@ def test_a_place_that_was_taken_meanwhile_is_not_written(board: Board) -> None:
 def test_like_a_dictionary_while_there_is_room(steps: list[tuple[int, int, int]]) -> None:
     """Keys that share homes, at the end of the table too; 12 of them fit into any window."""
     board = Board.create(1)
-    table = GcraTable(board)
+    table = GcraTable(board, 0)
     model: dict[int, int] = {}
     for home, turn, at_ns in steps:
         key = RATES * turn + (RATES - 3 + home) % RATES
         assert table.get(key) == model.get(key, 0)
-        table.set(key, at_ns)
-        model[key] = at_ns
+        table.delay(key, at_ns)
+        model[key] = max(at_ns, model.get(key, 0))
     assert all(table.get(key) == at_ns for key, at_ns in model.items())
     board.close()
 
 
 def test_a_refund_never_goes_behind_now(board: Board) -> None:
     """What is paid back beyond now has been earned again by time; of an unknown key there is nothing to pay back."""
-    one, other = GcraTable(board), GcraTable(board)
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
     assert one.refund(7, 50, now_ns=100) == 100
     assert one.get(7) == 0
     one.charge(7, 100, now_ns=100)
@@ -109,7 +119,7 @@ def test_a_refund_never_goes_behind_now(board: Board) -> None:
 
 def test_a_delay_only_moves_on(board: Board) -> None:
     """A pause that somebody else has made longer stays as long."""
-    one, other = GcraTable(board), GcraTable(board)
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
     one.delay(7, 1000)
     other.delay(7, 500)
     assert one.get(7) == 1000

@@ -23,6 +23,7 @@ from edgeq.board.handover_io import Bells
 from edgeq.board.layout import Board
 from edgeq.board.reading import read
 from edgeq.board.resources import ResourceCells, Resources
+from edgeq.board.spent import SpentTable
 from edgeq.worker.wheel import NEVER
 from tests.support.forked import TIMEOUT_S, Child
 
@@ -207,7 +208,7 @@ def attempt(table: Any, now_ns: int) -> bool:
 
 def ask(board: Board, slot: int) -> list[tuple[int, bool]]:
     """Attempts at random moments, 500/s, for two seconds."""
-    table = GcraTable(Board.attach(os.dup(board.fd)))
+    table = GcraTable(Board.attach(os.dup(board.fd)), slot)
     draw = random.Random(slot)
     made = []
     at = time.monotonic()
@@ -239,3 +240,31 @@ def test_a_rate_of_the_machine_is_off_by_less_than_one_percent(board: Board) -> 
     actual = sum(admitted for _, admitted in made)
     assert ideal < len(made)
     assert abs(actual - ideal) / ideal < 0.01
+
+
+CHARGES = 20_000
+
+
+def charge(board: Board, slot: int) -> None:
+    """Charge one key and pay it back, and spend, without a pause."""
+    attached = Board.attach(os.dup(board.fd))
+    table, spent = GcraTable(attached, slot), SpentTable(attached, slot)
+    go = attached.cells(GO, 1)
+    while go[0] == 0:
+        os.sched_yield()
+    for count in range(CHARGES):
+        table.charge(KEY, 1 + count % 7, 0)
+        table.refund(KEY, count % 7, 0)
+        spent.add(KEY, 1000, count % 5, 0)
+
+
+def test_nothing_that_is_charged_is_lost(board: Board) -> None:
+    """However often four workers are between a load and a store at the same moment."""
+    table, spent = GcraTable(board, 0), SpentTable(board, 0)
+    table.delay(KEY, 10**15)
+    children = [Child(partial(charge, board, slot)) for slot in range(WORKERS)]
+    board.cells(GO, 1)[0] = 1
+    for child in children:
+        child.result()
+    assert table.get(KEY) == 10**15 + WORKERS * CHARGES
+    assert spent.spent(KEY, 1000) == WORKERS * sum(count % 5 for count in range(CHARGES))

@@ -15,13 +15,15 @@ from edgeq.board.spent import PROBE, SpentTable
 @pytest.fixture
 def board() -> Iterator[Board]:
     made = Board.create(2)
+    for slot in range(2):
+        made.use(slot)
     yield made
     made.close()
 
 
 def test_one_table_for_all_workers(board: Board) -> None:
     """What one adds, the other reads; a burial keeps it."""
-    one, other = SpentTable(board), SpentTable(board)
+    one, other = SpentTable(board, 0), SpentTable(board, 1)
     one.add(7, 1000, 30, now_s=10)
     other.add(7, 1000, 12, now_s=11)
     board.bury(0)
@@ -30,7 +32,7 @@ def test_one_table_for_all_workers(board: Board) -> None:
 
 def test_a_period_ends(board: Board) -> None:
     """The next one begins with nothing, and keeps nothing of the last."""
-    table = SpentTable(board)
+    table = SpentTable(board, 0)
     table.add(7, 1000, 30, now_s=10)
     assert table.spent(7, 2000) == 0
     table.add(7, 2000, 5, now_s=1000)
@@ -39,7 +41,7 @@ def test_a_period_ends(board: Board) -> None:
 
 def test_the_store_only_adds_what_is_missing(board: Board) -> None:
     """Its number may be older than ours."""
-    table = SpentTable(board)
+    table = SpentTable(board, 0)
     table.at_least(7, 1000, 30, now_s=10)
     table.add(7, 1000, 5, now_s=10)
     table.at_least(7, 1000, 31, now_s=11)
@@ -50,7 +52,7 @@ def test_the_store_only_adds_what_is_missing(board: Board) -> None:
 
 def test_a_full_window_forgets_the_past_first_and_then_the_least(board: Board) -> None:
     """Who has spent most is the last whom it may forget."""
-    table = SpentTable(board)
+    table = SpentTable(board, 0)
     keys = [5 + SPENT * (n + 1) for n in range(PROBE)]
     for n, key in enumerate(keys):
         table.add(key, 1000 if n else 500, 100 - n, now_s=10)

@@ -239,7 +239,7 @@ def board() -> Iterator[Board]:
 
 def test_one_limit_for_the_machine(board: Board) -> None:
     """What one worker holds the other sees; what a dead one held is free, what it has spent is not."""
-    ledgers = [Ledger(GcraTable(board), board, Neighbours(board, slot, lambda _: None)) for slot in range(2)]
+    ledgers = [Ledger(GcraTable(board, slot), board, Neighbours(board, slot, lambda _: None)) for slot in range(2)]
     for ledger in ledgers:
         ledger.tick(NOW, WALL)
     limits = {"tokens_per_minute": 6000, "concurrent": 2, "money_per_day": 1.0}
@@ -281,7 +281,7 @@ def test_prices() -> None:
 
 def test_no_debt_is_longer_than_an_hour(board: Board) -> None:
     """Whatever a provider says was used, or a client allows: nobody pays for it for days, and it fits the board."""
-    ledger = Ledger(GcraTable(board))
+    ledger = Ledger(GcraTable(board, 0))
     ledger.tick(NOW, WALL)
     meter = tenant(ledger, tokens_per_minute=1)
     for again in range(3):

@@ -65,7 +65,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.held: list[Held] = []
 
     def ledger(self, slot: int) -> Ledger:
-        made = Ledger(GcraTable(self.board), self.board, Neighbours(self.board, slot, lambda _: None))
+        made = Ledger(GcraTable(self.board, slot), self.board, Neighbours(self.board, slot, lambda _: None))
         made.tick(self.now, WALL + self.now)
         return made
 
