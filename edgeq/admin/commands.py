@@ -237,7 +237,7 @@ COMMANDS: Final = (
         "/v1/queues",
         "viewer",
         "every place where something can wait: accept queues of the kernel, queues before limits, pools, connections "
-        "being opened, tenants, tokens of models, logs, spans",
+        "being opened, tenants, tokens of models, bytes of bodies for models, logs, spans",
         _subject("queues", ("queue", "kind")),
         _match("name or kind"),
         (

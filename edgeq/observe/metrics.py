@@ -122,7 +122,9 @@ class Metrics:
             found["oldest_ms"] = max(found["oldest_ms"], one["oldest_ms"] or 0.0)
         labels = ("queue", "kind")
         of_queues = list(waits.items())
-        yield _gauge("edgeq_queue_depth", "Who waits.", labels, _pick(of_queues, "depth"))
+        yield _gauge(
+            "edgeq_queue_depth", "Who waits; of kind bytes: how many are held.", labels, _pick(of_queues, "depth")
+        )
         limited = [(values, one) for values, one in of_queues if one["limit"]]
         yield _gauge("edgeq_queue_limit", "How many may wait.", labels, _pick(limited, "limit"))
         yield _gauge(

@@ -104,7 +104,7 @@ class Queues:
             )
 
     def _waits_of_workers(self) -> Iterator[dict[str, Any]]:
-        """What only the reports tell: places at listeners, pools, tenants, gates of models, logs, spans."""
+        """What only the reports tell: places at listeners, pools, tenants, gates and bodies of models, logs, spans."""
         names = {one.address: one.name or one.address for one in self._config().listener}
         for slot, report in self._reports.all().items():
             for one in report.get("listeners", ()):
@@ -141,6 +141,11 @@ class Queues:
                 refused=one["refused"],
             )
         for slot, report in self._reports.all().items():
+            if report.get("bodies"):
+                held = report["bodies"]
+                refused = {"memory_pressure": held["refused"]} if held["refused"] else {}
+                depth, limit = held["held"], held["limit"] or None
+                yield self._seen("models:bodies", "bytes", slot, depth=depth, limit=limit, refused=refused)
             if "log" in report:
                 yield self._seen("log", "log", slot, depth=report["log"]["waiting"])
             if "trace" in report:

@@ -769,6 +769,7 @@ class App:
             "targets": report.targets(self._model_builder.gates.values(), now),
             "meters": report.meters(self._ledger, now),
             "llm": self._shard.measures.told(now),
+            "bodies": report.bodies(self._shard) if self._model_builder.gates else {},
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }

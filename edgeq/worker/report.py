@@ -28,6 +28,7 @@ from edgeq.observe.refusals import OTHER, Refusals
 from edgeq.policy.retry import RetryBudget
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.upstream import Upstream
+from edgeq.worker.shard import Shard
 
 MAX_REFUSALS: Final = 1024
 """Pairs of a reason and a resource."""
@@ -104,6 +105,11 @@ def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:
     seen = acceptor.snapshot()
     kept = ("state", "accepted", "waiting", "waiting_max", "oldest_wait_s", "waited", "abandoned", "handshakes")
     return {"address": address, **{key: seen[key] for key in kept}}
+
+
+def bodies(shard: Shard) -> dict[str, int]:
+    """Bytes of bodies that are held for requests for models."""
+    return {"held": shard.collected, "limit": shard.max_collected, "refused": shard.bodies_refused}
 
 
 def upstreams(all_of_them: list[Upstream], budgets: Mapping[str, RetryBudget], now: float) -> list[dict[str, Any]]:

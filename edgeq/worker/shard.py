@@ -27,6 +27,7 @@ class Shard:
 
     __slots__ = (
         "_pace",
+        "bodies_refused",
         "call_soon",
         "collected",
         "downstreams",
@@ -92,6 +93,8 @@ class Shard:
         """Bytes of bodies of requests for models."""
         self.max_collected: int = 0
         """Of these; 0: any number."""
+        self.bodies_refused: int = 0
+        """How many had no room."""
         self.requests: int = 0
         self.in_flight: int = 0
         self.slow_s: float = NEVER_SLOW_S

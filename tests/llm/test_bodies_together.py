@@ -7,6 +7,7 @@ import json
 import socket
 from typing import Any
 
+from edgeq.cli import admin_client_io
 from tests.support import demo_llm, gateway
 from tests.support.gateway import Settings
 from tests.support.supervised import wait_for
@@ -19,8 +20,10 @@ def asked(size: int) -> bytes:
 
 def test_a_body_that_has_no_room(tmp_path: Any) -> None:
     """While one is half there the next is too much; once the first has gone it is not."""
+    admin = str(tmp_path / "admin.sock")
     with demo_llm.running("tokens=3") as provider:
         extra: dict[str, Any] = {
+            "server": {"admin": admin},
             "protect": {"model_bodies": "64KiB"},
             "provider": {"p": {"url": f"{provider.url}/v1"}},
             "model": {"m": {"targets": [{"provider": "p", "model": "mock/tokens=3"}]}},
@@ -36,20 +39,24 @@ def test_a_body_that_has_no_room(tmp_path: Any) -> None:
                 connection.close()
                 return found
 
-            def refused() -> tuple[int, bytes] | None:
-                found = ask()
-                return None if found[0] == 200 else found
+            def held() -> dict[str, Any]:
+                status, _, text = admin_client_io.get(admin, "/v1/queues?match=models:bodies", 20)
+                assert status == 200, text
+                return dict(*json.loads(text))  # of the one worker, once it has told something
 
             assert ask()[0] == 200
             with socket.create_connection(edge.address, timeout=20) as slow:
                 whole = asked(50_000)
                 head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(whole)}\r\n\r\n"
                 slow.sendall(head.encode() + whole[:-5])
-                found = wait_for("a refusal", refused)
-                assert found is not None
-                status, body = found
+                wait_for("its bytes are seen", lambda: held().get("depth") == len(whole) - 5)
+                assert held()["limit"] == 64 * 1024
+                status, body = ask()
                 assert status == 503
                 assert json.loads(body)["error"]["code"] == "memory_pressure"
                 slow.sendall(whole[-5:])
                 assert slow.recv(15).startswith(b"HTTP/1.1 200")
             assert ask()[0] == 200
+            wait_for("all are gone", lambda: held()["depth"] == 0)
+            assert held()["refused"] == {"memory_pressure": 1}
+            assert held()["high_water"] > 50_000
