@@ -32,6 +32,7 @@ from edgeq.llm.operation import (
     OPENAI,
     PROMPT_OPERATION,
     Operation,
+    methods_of,
     model_of,
     operation_of,
 )
@@ -447,11 +448,10 @@ class ModelRequest(Exchange):
         refusal = bill.reserve(
             plan, self.models.route.name, self.models.limits, None if prompt is None else prompt.settings, now
         )
+        self.answer_lines += bill.header_lines(operation.dialect, now)
         if refusal is not None:
-            self.answer_lines += bill.header_lines(operation.dialect, now)
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
-        self.answer_lines += bill.header_lines(operation.dialect, now)
         self._turn_to(self._order[0], now)
 
     def _prefer(self, plan: ModelPlan, now: float) -> None:
@@ -527,6 +527,7 @@ class ModelRequest(Exchange):
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
+        allowed = b"allow: " + methods_of(operation) + b"\r\n" if self.status == 405 else b""
         return spoken(
             self.status,
             body,
@@ -538,7 +539,7 @@ class ModelRequest(Exchange):
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,
-            self.answer_lines,
+            allowed + self.answer_lines,
         )
 
     # -- the account ---------------------------------------------------------------------------------------------------

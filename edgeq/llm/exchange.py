@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from edgeq.policy.retry import RetryBudget
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
-    from edgeq.upstream.pool import Pool
     from edgeq.wire.head import RequestHead, ResponseHead
 
 _LAST_BYTES_S: Final = 2.0
@@ -62,18 +61,7 @@ _LAST_BYTES_S: Final = 2.0
 client is to wait for a server that never ends it."""
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
-_STAYS: Final = frozenset(
-    (
-        "client_gone",
-        "client_stalled",
-        "draining",
-        "internal_error",
-        "deadline_expired",
-        "deadline_infeasible",
-        "body_timeout",
-        "body_too_large",
-    )
-)
+_STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
 
@@ -316,7 +304,7 @@ class ModelExchange(ModelRequest):
     def _passed_on(self, choice: Choice) -> bytes:
         """Field lines of the client that mean something to a target of its own dialect."""
         operation = self.operation
-        if operation is None or operation.dialect != "anthropic" or choice.dialect != "anthropic":
+        if operation is None or operation.dialect != ANTHROPIC or choice.dialect != ANTHROPIC:
             return b""
         beta = field_value(self.head, b"anthropic-beta")
         return b"anthropic-beta: " + beta + b"\r\n" if beta else b""
@@ -700,13 +688,6 @@ class ModelExchange(ModelRequest):
             self.down.transport.write(out)
         self._end(now)
         self.down.exchange_done(self, now)
-
-    def connect_failed(self, reason: str, pool: Pool) -> None:
-        tracer = self.down.shard.tracer
-        if tracer is not None:
-            tracer.not_connected(self, self, pool, reason)
-        if not self._tries().after_dial(self, pool):
-            self.fail(reason, pool.resource, "")
 
     def no_answer(self) -> None:
         up = self.up

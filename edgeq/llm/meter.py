@@ -327,8 +327,6 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        if longest.cost_ns > MINUTE_NS and estimate.input > longest.count and longest.kind != OUTPUT:
-            return self._never(longest, estimate)
         amount = _amount(longest.kind, estimate)
         what = WHATS[longest.kind].replace("_", " ")
         detail = (

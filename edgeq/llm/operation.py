@@ -43,6 +43,13 @@ PROMPT_OPERATION: Final = Operation(CHAT, OPENAI, "chat")
 """Of a path that is a prompt's."""
 
 
+def methods_of(operation: Operation | None) -> bytes:
+    """Of HTTP, by which it can be asked for; a prompt is described by GET."""
+    if operation is None or operation is PROMPT_OPERATION:
+        return b"GET, POST"
+    return b"GET, HEAD" if operation.kind == MODELS else b"POST"
+
+
 def operation_of(path: bytes) -> Operation | None:
     """The operation that a path ends with. None: it is none of a model."""
     last = path.rfind(b"/")

@@ -78,38 +78,25 @@ def refusal(
     status = row.status
     kind = row.retry_after
     detail = detail or row.hint
-    wait_s = 0
-    retry = ""
-    if kind != "none":
-        wait_s = _wait_s(kind, retry_after_s)
-        # To the millisecond for programs that read the body; Retry-After knows whole seconds only (RFC 9110 10.2.3).
-        exact_ms = ceil(retry_after_s * 1000) if kind == "exact" and retry_after_s > 0 else wait_s * 1000
-        retry = f',"retry_after_ms":{exact_ms}'
     identity = request_id.decode("latin-1")
-    body = (
+    text = (
         f'{{"type":"{row.problem}","title":{encode_basestring_ascii(row.title)},"status":{status},'
         f'"detail":{encode_basestring_ascii(detail)},"reason":"{reason}",'
-        f'"resource":{encode_basestring_ascii(resource)}{retry}'
-    )
-    if policy:
-        body += f',"violated-policies":[{encode_basestring_ascii(policy)}]'
-    if identity:
-        body += f',"request_id":{encode_basestring_ascii(identity)}'
-    body += "}\n"
-    head = (
-        f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{date_line()}"
-        f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-        f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail)}; "
-        f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
+        f'"resource":{encode_basestring_ascii(resource)}'
     )
     if kind != "none":
-        head += f"retry-after: {wait_s}\r\n"
+        text += f',"retry_after_ms":{_wait_ms(kind, retry_after_s)}'
+    if policy:
+        text += f',"violated-policies":[{encode_basestring_ascii(policy)}]'
+    if identity:
+        text += f',"request_id":{encode_basestring_ascii(identity)}'
+    body = f"{text}}}\n".encode("ascii")
+    head = _head(status, "application/problem+json", len(body), reason, resource, detail, node)
+    if kind != "none":
+        head += f"retry-after: {_wait_s(kind, retry_after_s)}\r\n"
     if status == 405:
         head += "allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-    if identity:
-        head += f"x-request-id: {identity}\r\n"
-    last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
-    return head.encode("latin-1") + extra + last + (b"" if head_only else body.encode("ascii"))
+    return _whole(head, request_id, extra, keep_alive, b"" if head_only else body)
 
 
 def prepared(
@@ -128,19 +115,12 @@ def prepared(
     of `refusal`."""
     row = REASONS[reason]
     status = answer.status
-    error = f"; error={row.proxy_status}" if row.proxy_status else ""
-    head = (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{date_line()}"
-        f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\ncache-control: no-store\r\n"
-        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
-        f'edgeq-resource={_details(resource)}; edgeq-fallback="answer"\r\n'
+    head = _head(
+        status, answer.content_type, len(answer.body), reason, resource, detail, node, '; edgeq-fallback="answer"'
     )
     if row.retry_after != "none" and status in (429, 503):
         head += f"retry-after: {_wait_s(row.retry_after, retry_after_s)}\r\n"
-    if request_id:
-        head += f"x-request-id: {request_id.decode('latin-1')}\r\n"
-    last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
-    return head.encode("latin-1") + extra + last + (b"" if head_only else answer.body)
+    return _whole(head, request_id, extra, keep_alive, b"" if head_only else answer.body)
 
 
 def spoken(
@@ -164,24 +144,33 @@ def spoken(
     """
     row = REASONS[reason]
     kind = row.retry_after
-    text = (
-        f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n{date_line()}"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\ncache-control: no-store\r\n"
-        f"proxy-status: {pseudonym(node)}; error={row.proxy_status}; details={_details(detail or row.hint)}; "
-        f"edgeq-reason={reason}; edgeq-resource={_details(resource)}\r\n"
-    )
+    head = _head(status, "application/json", len(body), reason, resource, detail, node)
     if kind != "none" and retry_after_s <= MAX_RETRY_AFTER_S:
-        wait_s = _wait_s(kind, retry_after_s)
-        exact_ms = ceil(retry_after_s * 1000) if kind == "exact" and retry_after_s > 0 else wait_s * 1000
-        text += f"retry-after: {wait_s}\r\nretry-after-ms: {exact_ms}\r\nx-should-retry: true\r\n"
+        head += f"retry-after: {_wait_s(kind, retry_after_s)}\r\nretry-after-ms: {_wait_ms(kind, retry_after_s)}\r\n"
+        head += "x-should-retry: true\r\n"
     elif kind != "none" or row.status < 500:
-        text += "x-should-retry: false\r\n"
-    if status == 405:
-        text += "allow: GET, POST\r\n"
-    if request_id:
-        text += f"x-request-id: {request_id.decode('latin-1')}\r\n"
+        head += "x-should-retry: false\r\n"
+    return _whole(head, request_id, extra, keep_alive, b"" if head_only else body)
+
+
+def _head(
+    status: int, content_type: str, size: int, reason: str, resource: str, detail: str, node: bytes, told: str = ""
+) -> str:
+    """Field lines that all these answers have. `told`: more for Proxy-Status."""
+    row = REASONS[reason]
+    error = f"; error={row.proxy_status}" if row.proxy_status else ""
+    return (
+        f"{status_line(status)}{date_line()}content-type: {content_type}\r\ncontent-length: {size}\r\n"
+        f"cache-control: no-store\r\n"
+        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
+        f"edgeq-resource={_details(resource)}{told}\r\n"
+    )
+
+
+def _whole(head: str, request_id: bytes, extra: bytes, keep_alive: bool, body: bytes) -> bytes:
+    identity = b"x-request-id: " + request_id + b"\r\n" if request_id else b""
     last = b"connection: keep-alive\r\n\r\n" if keep_alive else b"connection: close\r\n\r\n"
-    return text.encode("latin-1") + extra + last + (b"" if head_only else body)
+    return head.encode("latin-1") + identity + extra + last + body
 
 
 def proxy_status_line(node: bytes, reason: str, resource: str, served: str) -> bytes:
@@ -201,6 +190,18 @@ def _wait_s(kind: str, retry_after_s: float) -> int:
     if wait_s < 1:
         return 1
     return MAX_RETRY_AFTER_S if kind != "exact" and wait_s > MAX_RETRY_AFTER_S else wait_s
+
+
+def _wait_ms(kind: str, retry_after_s: float) -> int:
+    """The same for programs that know milliseconds; Retry-After has whole seconds only (RFC 9110 10.2.3)."""
+    if kind == "exact" and retry_after_s > 0:
+        return ceil(retry_after_s * 1000)
+    return _wait_s(kind, retry_after_s) * 1000
+
+
+def status_line(status: int) -> str:
+    """With its CRLF."""
+    return f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n"
 
 
 def date_line() -> str:

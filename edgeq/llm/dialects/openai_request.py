@@ -86,12 +86,7 @@ def decode_request(body: bytes) -> Request:
     options = object_at(asked, "stream_options", "stream_options")
     if options is not None:
         request.wants_usage = flag_at(options, "include_usage", "stream_options.include_usage") is True
-    request.user = text_at(asked, "user", "user")
-    safety_identifier = text_at(asked, "safety_identifier", "safety_identifier")
-    if not request.user:
-        request.user = safety_identifier
-    elif safety_identifier and safety_identifier != request.user:
-        request.extra["safety_identifier"] = safety_identifier
+    decode_user(asked, request)
     request.service_tier = text_at(asked, "service_tier", "service_tier")
     request.metadata = object_at(asked, "metadata", "metadata")
     for name, value in asked.items():
@@ -141,21 +136,36 @@ def _decode_format(asked: dict[str, Any], request: Request) -> None:
     wanted = object_at(asked, "response_format", "response_format")
     if wanted is None:
         return
-    kind = text_at(wanted, "type", "response_format.type")
+    schema = object_at(wanted, "json_schema", "response_format.json_schema")
+    if schema is None and wanted.get("type") == "json_schema":
+        raise Unmappable("response_format.json_schema", "response_format.json_schema is missing")
+    decode_format(wanted, "response_format", schema or {}, "response_format.json_schema", request)
+
+
+def decode_format(wanted: dict[str, Any], at: str, schema: dict[str, Any], schema_at: str, request: Request) -> None:
+    """Text, JSON, or JSON by a schema, which lies somewhere else in OpenAI's other dialect. Raises: Unmappable."""
+    kind = text_at(wanted, "type", f"{at}.type")
     if kind == "json_object":
         request.response_format = "json"
     elif kind == "json_schema":
-        schema = object_at(wanted, "json_schema", "response_format.json_schema")
-        if schema is None:
-            raise Unmappable("response_format.json_schema", "response_format.json_schema is missing")
         request.response_format = "schema"
-        request.schema_name = text_at(schema, "name", "response_format.json_schema.name")
-        request.schema = object_at(schema, "schema", "response_format.json_schema.schema") or {}
-        request.schema_strict = flag_at(schema, "strict", "response_format.json_schema.strict") is True
+        request.schema_name = text_at(schema, "name", f"{schema_at}.name")
+        request.schema = object_at(schema, "schema", f"{schema_at}.schema") or {}
+        request.schema_strict = flag_at(schema, "strict", f"{schema_at}.strict") is True
         if schema.get("description"):
-            request.extra["response_format.json_schema.description"] = schema["description"]
+            request.extra[f"{schema_at}.description"] = schema["description"]
     elif kind != "text":
-        raise Unmappable("response_format.type", "response_format.type must be text, json_object or json_schema")
+        raise Unmappable(f"{at}.type", f"{at}.type must be text, json_object or json_schema")
+
+
+def decode_user(asked: dict[str, Any], request: Request) -> None:
+    """Who asks, by its old or its new name. Raises: Unmappable."""
+    request.user = text_at(asked, "user", "user")
+    safety_identifier = text_at(asked, "safety_identifier", "safety_identifier")
+    if not request.user:
+        request.user = safety_identifier
+    elif safety_identifier and safety_identifier != request.user:
+        request.extra["safety_identifier"] = safety_identifier
 
 
 def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:

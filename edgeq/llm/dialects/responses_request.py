@@ -21,6 +21,7 @@ from edgeq.llm.dialects.base import (
     objects_at,
     text_at,
 )
+from edgeq.llm.dialects.openai_request import decode_format, decode_user
 from edgeq.llm.dialects.responses_input import decode_input
 from edgeq.llm.message import TEXT, Message, Part, Request, Tool, Unmappable
 
@@ -96,12 +97,7 @@ def decode_request(body: bytes) -> Request:
             request.extra[f"include.{included}"] = True
     request.service_tier = text_at(asked, "service_tier", "service_tier")
     request.metadata = object_at(asked, "metadata", "metadata") or None
-    request.user = text_at(asked, "user", "user")
-    safety_identifier = text_at(asked, "safety_identifier", "safety_identifier")
-    if not request.user:
-        request.user = safety_identifier
-    elif safety_identifier and safety_identifier != request.user:
-        request.extra["safety_identifier"] = safety_identifier
+    decode_user(asked, request)
     for name, value in asked.items():
         if name not in _READ and value is not None and not _says_nothing(name, value):
             request.extra[name] = value
@@ -157,20 +153,8 @@ def _decode_text(asked: dict[str, Any], request: Request) -> None:
     if verbosity:
         request.extra["verbosity"] = verbosity  # as chat completions call it
     form = object_at(wanted, "format", "text.format")
-    if form is None:
-        return
-    kind = text_at(form, "type", "text.format.type")
-    if kind == "json_object":
-        request.response_format = "json"
-    elif kind == "json_schema":
-        request.response_format = "schema"
-        request.schema_name = text_at(form, "name", "text.format.name")
-        request.schema = object_at(form, "schema", "text.format.schema") or {}
-        request.schema_strict = flag_at(form, "strict", "text.format.strict") is True
-        if form.get("description"):
-            request.extra["text.format.description"] = form["description"]
-    elif kind != "text":
-        raise Unmappable("text.format.type", "text.format.type must be text, json_object or json_schema")
+    if form is not None:
+        decode_format(form, "text.format", form, "text.format", request)
 
 
 def _decode_reasoning(asked: dict[str, Any], request: Request) -> None:
