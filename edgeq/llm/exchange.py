@@ -27,7 +27,7 @@ from edgeq.llm.dialects import errors
 from edgeq.llm.gate import Claim
 from edgeq.llm.hedge import HedgeClock, ModelHedge
 from edgeq.llm.incoming import Incoming
-from edgeq.llm.message import Failed, Losses, Unmappable
+from edgeq.llm.message import Failed, Losses, Unmappable, Usage
 from edgeq.llm.operation import (
     ANTHROPIC,
     OPENAI,
@@ -512,18 +512,16 @@ class ModelExchange(ModelRequest):
             self._fail_by(errors.decode_error(choice.dialect, status, body), now, body)
             return
         try:
-            if operation.dialect == choice.dialect and self.prompt is None:
-                self.usage = usage_of(operation.dialect, body)
-                failed = error_of(operation.dialect, body) if self.usage.input < 0 else None
-                if failed is not None:
-                    self._fail_by(failed, now, body)
-                    return
-            else:
-                body = self._translated(choice, body)
+            out, usage, failed = self._read(choice, body)
         except (ValueError, NotJson) as error:
             resource = "" if up is None else up.pool.resource
             self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
             return
+        if failed is not None:
+            self._fail_by(failed, now, body)
+            return
+        body = out
+        self.usage = usage
         self._first_event(now)
         share = self._share
         if share is not None:
@@ -535,23 +533,33 @@ class ModelExchange(ModelRequest):
         self._send(200, body)
         self._complete(now)
 
-    def _translated(self, choice: Choice, body: bytes) -> bytes:
-        """A target's whole answer in the client's words. Raises: ValueError if it is none, NotJson."""
+    def is_answer(self, choice: Choice, body: bytes) -> bool:
+        """Is what a target has sent as its whole answer one?"""
+        try:
+            return self._read(choice, body)[2] is None
+        except (ValueError, NotJson):
+            return False
+
+    def _read(self, choice: Choice, body: bytes) -> tuple[bytes, Usage, Failed | None]:
+        """A target's whole answer: what the client gets of it, its usage, or the error that it is instead. Raises:
+        ValueError if it is none, NotJson."""
         operation = self.operation
-        what = self._asked
         peek = self.peek
         assert operation is not None
-        assert what is not None
         assert peek is not None
-        if what.embedding is not None:
-            body, self.usage = speech.vectors(body, what.embedding, peek.model)
-            return body
-        answer = speech.heard(choice.dialect, body, peek.model)
-        self.usage = answer.usage
         prompt = self.prompt
+        if operation.dialect == choice.dialect and prompt is None:
+            usage = usage_of(operation.dialect, body)
+            return body, usage, error_of(operation.dialect, body) if usage.input < 0 else None
+        what = self._asked
+        assert what is not None
+        if what.embedding is not None:
+            vectors, usage = speech.vectors(body, what.embedding, peek.model)
+            return vectors, usage, None
+        answer = speech.heard(choice.dialect, body, peek.model)
         if prompt is not None and prompt.settings.answer != "chat":
-            return prompt.answer(answer)
-        return speech.said(operation.dialect, answer, what)
+            return prompt.answer(answer), answer.usage, None
+        return speech.said(operation.dialect, answer, what), answer.usage, None
 
     # -- what goes wrong ----------------------------------------------------------------------------------------------
 

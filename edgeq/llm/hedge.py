@@ -113,7 +113,9 @@ class ModelHedge(Attempt):
             return
         if incoming is None or incoming.failed is not None:
             self._lose()
-        elif incoming.begun or (incoming.is_done and not incoming.is_stream()):
+        elif incoming.begun or (
+            incoming.is_done and not incoming.is_stream() and exchange.is_answer(self.choice, incoming.body())
+        ):
             exchange.second_won(self, incoming, out, now)
         elif incoming.is_done:
             self._lose()

@@ -371,6 +371,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    model("hedge-scripted", "oa latency=600ms,tokens=5,tag=hedge", "scripted plain", hedge="100ms")
+    model("hedge-scripted-an", "oa latency=600ms,tokens=5,tag=hedge", "scripted-an plain", hedge="100ms")
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
     provider("leaves", f"{demo}/v1")
     model("leaves", "leaves rate=40,tokens=60,tag=leaves")

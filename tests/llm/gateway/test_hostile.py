@@ -19,19 +19,19 @@ def whole(body: bytes, status: int = 200) -> bytes:
     return f"HTTP/1.1 {status} X\r\n{fields}\r\n\r\n".encode() + body
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"<html>Sign in, please</html>",
-        b"",
-        b"[]",
-        b'"no"',
-        b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
-        b'{"choices":[',
-        b'{"error":{"message":"overloaded","code":503}}',
-        b'{"usage":null,"error":{"message":"overloaded","code":503}}',
-    ],
-)
+NO_ANSWERS = [
+    b"<html>Sign in, please</html>",
+    b"",
+    b"[]",
+    b'"no"',
+    b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+    b'{"choices":[',
+    b'{"error":{"message":"overloaded","code":503}}',
+    b'{"usage":null,"error":{"message":"overloaded","code":503}}',
+]
+
+
+@pytest.mark.parametrize("body", NO_ANSWERS)
 @pytest.mark.parametrize("model", ["scripted", "scripted-an"])
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 def test_what_is_no_answer_is_not_passed_on(stand: Stand, body: bytes, model: str, path: str) -> None:
@@ -40,6 +40,17 @@ def test_what_is_no_answer_is_not_passed_on(stand: Stand, body: bytes, model: st
     answer = stand.ask(ask_for(model), path)
     assert answer.status >= 500, answer
     assert json.loads(answer.body)["error"]["message"]
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_what_is_no_answer_does_not_win(stand: Stand, path: str) -> None:
+    """A second target sends it while the first is late: the first one's answer is waited for."""
+    for model in ("hedge-scripted", "hedge-scripted-an"):
+        for body in NO_ANSWERS:
+            stand.scripted.script = serve(reply(whole(body)))
+            answer = stand.ask(ask_for(model), path)
+            assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"oa/mock/latency=600ms,tokens=5,tag=hedge")
     stand.wait_idle()
 
 
