@@ -87,7 +87,8 @@ LLM_ROWS = (
     LlmRow(
         Row(
             FIRST_TOKEN,
-            "time to the first token of a stream beyond the provider's own, 99th percentile, at half of what it can do",
+            "time to the first token of a stream beyond the provider's own, 99th percentile, at half of what it can do "
+            "(nginx: at edgeq's rate)",
             WrkLoad("same", 32, CHAT_PATH),
             500,
             (Target("edgeq", "value", 1.0),),

@@ -58,13 +58,19 @@ def run(sock: socket.socket, with_parent: bool) -> None:
     asyncio.run(_main(sock, with_parent))
 
 
-async def _main(sock: socket.socket, with_parent: bool) -> None:
+def end_wanted(with_parent: bool) -> asyncio.Event:
+    """Set by SIGTERM and SIGINT, and `with_parent` by the end of standard input."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if with_parent:
         loop.add_reader(sys.stdin.fileno(), stop.set)
+    return stop
+
+
+async def _main(sock: socket.socket, with_parent: bool) -> None:
+    stop = end_wanted(with_parent)
     sock.setblocking(False)
     server = await (asyncio.start_unix_server if sock.family == socket.AF_UNIX else asyncio.start_server)(
         handle, sock=sock

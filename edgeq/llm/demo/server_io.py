@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import struct
-import sys
 import time
 from collections import deque
 from typing import Final, cast
 
 import uvloop
 
+from edgeq.demo_io import end_wanted
 from edgeq.llm.demo import reply
 from edgeq.llm.demo.app import App, Options, Reply, Request, query_key
 from edgeq.wire.errors import Refused
@@ -338,12 +337,7 @@ def run(sock: socket.socket, options: Options, with_parent: bool) -> None:
 
 
 async def _main(sock: socket.socket, options: Options, with_parent: bool) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if with_parent:
-        loop.add_reader(sys.stdin.fileno(), stop.set)
+    stop = end_wanted(with_parent)
     server, _ = await start(sock, options)
     await stop.wait()
     server.close()  # connections that are still open end with the loop
