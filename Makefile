@@ -5,6 +5,8 @@ PYTHON ?= python3
 LISTEN ?= 127.0.0.1:8080
 ADMIN ?= /tmp/edgeq.sock
 ARGS ?=
+# Tests mostly wait, for processes to start and for time-outs, so several run at once, file by file.
+AT_ONCE ?= 2
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -42,7 +44,7 @@ run: $(VENV)/.installed
 	$(BIN)/edgeq serve --demo --listen $(LISTEN) --admin $(ADMIN)
 
 test: $(VENV)/.installed $(VENV)/.dev
-	EDGEQ_INSTALLED=1 $(BIN)/python -P -m pytest $(ARGS)
+	EDGEQ_INSTALLED=1 $(BIN)/python -P -m pytest -n $(AT_ONCE) --dist loadfile $(ARGS)
 
 test-pure:
 	EDGEQ_PURE=1 EDGEQ_REQUIRE_COMPILED=0 $(MAKE) test

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from benchmarks import accounting_io
 from benchmarks.proxies import Plan
@@ -120,9 +121,12 @@ def free_port() -> int:
     """A port of 127.0.0.1 that was free a moment ago, outside the range that clients are given; each only once."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
         first_client_port = int(file.read().split()[0])
-    # Another suite may run beside: each begins in its half, far from where the last one of its kind began.
-    half = 0 if os.environ.get("EDGEQ_PURE", "0") in ("", "0") else 6_000
-    start = 20_000 + half + os.getpid() * 97 % 6_000
+    # Others may run beside, the other build's tests and several parts of each: each begins in a range of its own, far
+    # from where the last one of its kind began.
+    half = 0 if os.environ.get("EDGEQ_PURE", "0") in ("", "0") else 1
+    part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+    size = 12_000 // (2 * _PARTS)
+    start = 20_000 + (half * _PARTS + part) * size + os.getpid() * 97 % (size // 2)
     for port in _ports_from(start, first_client_port):
         with socket.socket() as probe:
             try:
@@ -133,6 +137,7 @@ def free_port() -> int:
     raise OSError("no free port")
 
 
+_PARTS: Final = 4
 _used_ports: set[int] = set()
 
 

@@ -200,7 +200,7 @@ def _compare(outcome: Outcome, seen: Seen) -> list[str]:
     wrong += _compare_upstream(outcome, seen)
     for key, value in outcome.checks:
         if not _check(key, value, seen):
-            wrong.append(f"not so: {key}: {value.decode('latin-1')}")
+            wrong.append(f"not so: {key}: {value.decode('latin-1')}; upstream saw {seen.upstream_raw[:500]!r}")
     return wrong
 
 
@@ -227,7 +227,8 @@ def _field(headers: list[tuple[bytes, bytes]], wanted: bytes) -> bool:
 
 def _check(key: str, value: bytes, seen: Seen) -> bool:
     answer = seen.answers[-1] if seen.answers else None
-    request = seen.requests[0] if seen.requests else None
+    # A request of the case before that was cut may be noticed only now.
+    request = next((one for one in seen.requests if one.complete), seen.requests[0] if seen.requests else None)
     if key == "client raw lacks":
         return value not in seen.raw
     if key == "upstream raw lacks":
