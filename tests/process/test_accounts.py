@@ -225,7 +225,7 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
             other.execute("ALTER TABLE gone RENAME TO keys")
             other.execute("ALTER TABLE elsewhere RENAME TO batches")
         one.wait_stored(50)
-        assert one.running.events("accounts store is written again")
+        wait_for("the log again", lambda: one.running.events("accounts store is written again"))
 
 
 def test_what_waits_at_the_end_waits_for_the_next_one(tmp_path: Path) -> None:

@@ -121,6 +121,16 @@ class Gateway:
         self.process.send_signal(signal.SIGHUP)
         self.wait_event(name, count)
 
+    def is_ready(self) -> bool:
+        """Does it serve? Connections are accepted before the admin socket is there."""
+        if self.kind == "edgeq":
+            return bool(self.events("serving"))
+        try:
+            socket.create_connection(self.address, timeout=1).close()
+        except OSError:
+            return False
+        return True
+
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
@@ -241,15 +251,12 @@ def start(upstream_port: int, settings: Settings, directory: Path, kind: str = "
         )
     gateway = Gateway(kind, ("127.0.0.1", port), process, directory, settings, upstream_port)
     deadline = time.monotonic() + 15
-    while True:
-        try:
-            socket.create_connection(gateway.address, timeout=1).close()
-            return gateway
-        except OSError:
-            if not gateway.is_alive() or time.monotonic() > deadline:
-                gateway.stop()
-                raise RuntimeError(f"did not start: {gateway.describe()}") from None
-            kernel.select_pause(0.02)
+    while not gateway.is_ready():
+        if not gateway.is_alive() or time.monotonic() > deadline:
+            gateway.stop()
+            raise RuntimeError(f"did not start: {gateway.describe()}") from None
+        kernel.select_pause(0.02)
+    return gateway
 
 
 @contextlib.contextmanager
