@@ -250,6 +250,7 @@ def test_sockets_and_credentials_from_systemd(machine: Machine) -> None:
         assert answers(machine)  # which starts it
         assert machine.run("curl", "-sSf", "http://[::1]:80/").returncode == 0
         assert machine.run("curl", "-sSfk", "https://127.0.0.1:8443/").returncode == 0
+        wait_for("its start", lambda: machine.show("edgeq", "ActiveState") == "active")  # a first worker serves before
         configure(machine, first_byte="31", more=tls)
         machine.must("systemctl", "reload", "edgeq")  # what checks the file first cannot see the credentials
         wait_for("the new configuration", lambda: "upstream.demo.timeouts.first_byte: 30s -> 31s" in machine.journal())
