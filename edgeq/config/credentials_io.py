@@ -5,6 +5,9 @@ Credentials are files that the service manager hands to this service alone.
 systemd (LoadCredential=, LoadCredentialEncrypted=) puts them into a folder that only the service can read, and names it
 in $CREDENTIALS_DIRECTORY; they are read when the service starts, so a reload sees what the start saw.
 
+systemd names the folder to ExecReload= as well, but (252) shows it to the main process alone. So `edgeq check` there
+leaves credentials to the service, which judges them with the rest when it is told to reload.
+
 A configuration never holds what such a name stands for: of certificates it has the path, of headers the name itself,
 and `read_header` is called by whoever sends it.
 Source: systemd.exec(5), "Credentials".
@@ -115,6 +118,8 @@ def _path(text: str, path: Path, findings: Findings) -> str:
             f"there are no credentials here ($CREDENTIALS_DIRECTORY is not set): LoadCredential={name}:FILE in the unit"
             f" gives it to the service; to check as root while that runs, set it to {_USUAL}",
         )
+    elif "MAINPID" in os.environ and not os.path.isdir(folder):  # who has it is not the main process
+        findings.leave(path)
     elif not os.path.exists(os.path.join(folder, name)):
         findings.add(path, f'there is no credential "{name}": LoadCredential={name}:FILE in the unit')
     return os.path.join(folder, name)

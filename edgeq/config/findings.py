@@ -24,21 +24,26 @@ class Label(NamedTuple):
 class Findings:
     """Collects problems; `labels` renames paths that do not come from the file."""
 
-    __slots__ = ("_found", "_labels", "_lines")
+    __slots__ = ("_found", "_labels", "_left", "_lines")
 
     def __init__(self, lines: Lines, labels: Mapping[Path, Label]) -> None:
         self._lines: Final = lines
         self._labels: Final = labels
         self._found: Final[dict[Path, str]] = {}
+        self._left: Final[set[Path]] = set()
 
     def add(self, path: Path, message: str) -> None:
         """Blame `path`, unless it or something above it is already to blame."""
         if not self.blames(path):
             self._found[path] = message
 
+    def leave(self, path: Path) -> None:
+        """Have nobody judge `path`: what it names cannot be seen from here."""
+        self._left.add(path)
+
     def blames(self, path: Path) -> bool:
-        """Is `path` itself, or a table above it, already to blame?"""
-        return any(path[:length] in self._found for length in range(1, len(path) + 1))
+        """Is `path` itself, or a table above it, already to blame, or left to others?"""
+        return path in self._left or any(path[:length] in self._found for length in range(1, len(path) + 1))
 
     def problems(self) -> list[Problem]:
         """All problems, in the order of the file."""

@@ -11,6 +11,7 @@ what they use waits in them and here, one batch each, and is written once that i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
@@ -52,8 +53,12 @@ class Workers(Protocol):
 
 
 def _be_nice() -> None:
-    """What is written once a second may wait for those who answer requests; on Linux this is of the thread alone."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    """What is written once a second may wait for those who answer requests; on Linux this is of the thread alone.
+
+    A favour: where it is forbidden (by the filter of system calls in edgeq.service) the thread works as it is.
+    """
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 class Keeper:

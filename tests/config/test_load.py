@@ -344,7 +344,7 @@ def test_the_example_is_right() -> None:
     shown = "\n".join(
         line.removeprefix("# ") if " = " in line or line.startswith("# [") else line
         for line in example.read_text().splitlines()[4:]
-        if "tls" not in line and "min_version" not in line
+        if not any(key in line for key in ("[listener.tls]", "# certificates", "# min_version", "# client_ca"))
     )
     # Without its table nothing is traced; with it, and nothing else said, the defaults hold.
     assert load_text(shown, "shown").config == replace(config, trace=Trace())
@@ -471,6 +471,22 @@ class TestCertificates:
             wrong = problems(text.replace("credential:a.key", f"credential:{name}"), "f")
             assert len(wrong) == 1
             assert wrong[0].startswith(f"f:9: upstream.api.tls.key: {says}")
+
+    def test_credentials_that_are_hidden(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """systemd 252 names the folder to ExecReload= as well, but hides it: there they are left to the service. All
+        else is judged, and so are they where a service starts."""
+        needs_otel()
+        text = with_('[upstream.api.tls]\ncertificate = "credential:a.pem"\nkey = "credential:a.key"')
+        text += '[trace.headers]\na = "credential:token"\n'
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", f"{folder}/hidden")
+        monkeypatch.delenv("MAINPID", raising=False)
+        assert [line.partition(": ")[0] for line in problems(text, "f")] == ["f:7", "f:8", "f:10"]
+        monkeypatch.setenv("MAINPID", "1")
+        assert problems(text, "f") == []
+        wrong = text.replace("credential:a.key", "credential:../a.key").replace("[trace.h", "[tracer.h")
+        assert [line.partition(": ")[0] for line in problems(wrong, "f")] == ["f:8", "f:9"]
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        assert [line.partition(": ")[0] for line in problems(text, "f")] == ["f:10"]
 
     def test_secrets_of_headers(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A header's value may come from the environment or a credential. It is checked without being told, and the

@@ -21,12 +21,20 @@ class Authority:
 
     def issue(self, name: str, days: int = 2) -> ssl.SSLContext:
         """A server's context with a certificate for this name; with negative days it has expired already."""
+        return self._context(self._certify(name, days))
+
+    def pair(self, name: str) -> tuple[Path, Path]:
+        """Files of a certificate for this name, and of its key: for a client, say."""
+        file = self._certify(name, 2)
+        return self._directory / f"{file}.pem", self._directory / f"{file}.key"
+
+    def _certify(self, name: str, days: int) -> str:
         file = f"{self._name}-{name}-{days}"
         (self._directory / f"{file}.ext").write_text(f"subjectAltName=DNS:{name}\nauthorityKeyIdentifier=keyid\n")
         self._openssl("req", *_CURVE, "-subj", f"/CN={name}", "-keyout", f"{file}.key", "-out", f"{file}.csr")
         by = ("-CA", self.path.name, "-CAkey", f"{self._name}.key", "-CAcreateserial", "-extfile", f"{file}.ext")
         self._openssl("x509", "-req", "-in", f"{file}.csr", *by, "-days", str(days), "-out", f"{file}.pem")
-        return self._context(file)
+        return file
 
     def self_signed(self, name: str) -> ssl.SSLContext:
         """A context with a certificate that nobody has issued."""

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import http.client
 import json
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,8 @@ class Provider:
 
     port: int
     inner: server_io.Provider
+    tls_ports: tuple[int, ...] = ()
+    """Where it speaks TLS, too: one for each context."""
 
     @property
     def url(self) -> str:
@@ -91,8 +94,11 @@ class Provider:
 
 
 @contextlib.contextmanager
-def running(behave: str = "", **options: Any) -> Iterator[Provider]:
-    """A provider on a free port. `behave`: directives for all requests; `options`: of `Options`."""
+def running(behave: str = "", tls: Sequence[ssl.SSLContext] = (), **options: Any) -> Iterator[Provider]:
+    """A provider on a free port, and on one more for each of `tls`.
+
+    `behave`: directives for all requests; `options`: of `Options`.
+    """
     sock = demo_io.bind(ListenAddress("ipv4", "127.0.0.1", 0, ""))
     port = sock.getsockname()[1]
     chosen = Options(behaviour=parse(behave, DEFAULT), **options)
@@ -100,14 +106,23 @@ def running(behave: str = "", **options: Any) -> Iterator[Provider]:
     inner: list[server_io.Provider] = []
     loops: list[asyncio.AbstractEventLoop] = []
     stop = asyncio.Event()
+    tls_ports: list[int] = []
 
     async def main() -> None:
         server, provider = await server_io.start(sock, chosen)
+        servers = [server]
         inner.append(provider)
         loops.append(asyncio.get_running_loop())
+        for context in tls:
+            front = await loops[0].create_server(
+                lambda: server_io.Connection(provider), "127.0.0.1", 0, ssl=context, ssl_shutdown_timeout=1
+            )
+            tls_ports.append(front.sockets[0].getsockname()[1])
+            servers.append(front)
         started.set()
         await stop.wait()
-        server.close()
+        for each in servers:
+            each.close()
 
     def serve() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -117,7 +132,7 @@ def running(behave: str = "", **options: Any) -> Iterator[Provider]:
     thread.start()
     assert started.wait(30)
     try:
-        yield Provider(port, inner[0])
+        yield Provider(port, inner[0], tuple(tls_ports))
     finally:
         loops[0].call_soon_threadsafe(stop.set)
         thread.join(30)

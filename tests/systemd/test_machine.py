@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.admin.commands import COMMANDS
 from tests.support.asking import Client
 from tests.support.nspawn import Machine, NoMachineError, boot, make
 from tests.support.supervised import wait_for
@@ -34,6 +35,33 @@ address = "0.0.0.0:80"
 [upstream.demo]
 endpoints = ["http://localhost:9000"]
 timeouts = { first_byte = FIRST_BYTE }
+"""
+MODELS = """\
+[log]
+level = "debug"
+[accounts]
+store = "/var/lib/edgeq/accounts.sqlite"
+log_prompts = true
+[provider.openai]
+url = "http://127.0.0.1:9001/v1"
+keys = ["credential:openai"]
+headers = { x-team = "credential:header" }
+[provider.other]
+url = "http://127.0.0.1:9001/v1"
+keys = ["credential:openai"]
+[model.well]
+targets = [{ provider = "openai", model = "mock/tokens=3" }]
+[model.refused]
+targets = [{ provider = "other", model = "mock/error=401" }]
+[[route]]
+name = "models"
+match = { path = "/v1/*" }
+llm = {}
+"""
+PROVIDER = """\
+[Service]
+ExecStart=/usr/local/bin/edgeq demo-llm --listen 127.0.0.1:9001
+User=nobody
 """
 DROP_IN = "/etc/systemd/system/edgeq.service.d/test.conf"
 
@@ -222,11 +250,97 @@ def test_sockets_and_credentials_from_systemd(machine: Machine) -> None:
         assert answers(machine)  # which starts it
         assert machine.run("curl", "-sSf", "http://[::1]:80/").returncode == 0
         assert machine.run("curl", "-sSfk", "https://127.0.0.1:8443/").returncode == 0
+        wait_for("its start", lambda: machine.show("edgeq", "ActiveState") == "active")  # a first worker serves before
+        configure(machine, first_byte="31", more=tls)
+        machine.must("systemctl", "reload", "edgeq")  # what checks the file first cannot see the credentials
+        wait_for("the new configuration", lambda: "upstream.demo.timeouts.first_byte: 30s -> 31s" in machine.journal())
         status = machine.must("cat", f"/proc/{workers(machine)[0]}/status")
         assert "CapEff:\t0000000000000000" in status
         machine.must("systemd-analyze", "security", "--no-pager", "--threshold=12", "edgeq")
     finally:
         machine.must("systemctl", "stop", "edgeq.socket", "edgeq")
+
+
+def ask_a_model(machine: Machine, virtual_key: str, model: str) -> int:
+    """The status of its answer."""
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]})
+    how = ("-sS", "-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "-H", f"authorization: Bearer {virtual_key}")
+    return int(machine.must("curl", *how, "http://127.0.0.1:80/v1/chat/completions", "-d", body))
+
+
+def keys_seen(machine: Machine) -> set[str]:
+    """Those by which the provider has been asked."""
+    stats = json.loads(machine.must("curl", "-sS", "http://127.0.0.1:9001/stats"))
+    return {who.partition(" ")[0] for who in stats}
+
+
+def everything_told(machine: Machine) -> dict[str, str]:
+    """By where it stands: whatever edgeq says of itself, in every way that it has."""
+    told = {"the whole journal": machine.must("journalctl", "--no-pager", "--all", "-o", "json")}
+    ways = {one.path for one in COMMANDS if one.method == "GET" and one.path != "/v1/events/follow"}
+    for path in sorted(ways):
+        told[path] = machine.run("curl", "-sS", "--unix-socket", "/run/edgeq/admin.sock", f"http://edgeq{path}").stdout
+    for words in (("show", "config", "--json"), ("show", "config"), ("explain",)):
+        told[" ".join(words)] = machine.run("/usr/local/bin/edgeq", *words).stdout
+    for pid in (*workers(machine), machine.show("edgeq", "MainPID")):
+        told[f"process {pid}"] = machine.must("cat", f"/proc/{pid}/cmdline", f"/proc/{pid}/environ")
+    assert "openai" in told["/v1/config"]
+    assert "credential:openai" in told["show config"]
+    return told
+
+
+def test_keys_of_providers_from_systemd(machine: Machine) -> None:
+    """Only root can read them; the provider gets them, and nobody else is told: not by any command, log or file, also
+    where the provider has refused. A worker's successor, a reload, and a crash of the supervisor know them as well."""
+    keys = {"openai": "sk-first-secret", "header": "team-secret"}
+    machine.write("/etc/systemd/system/demo-llm.service", PROVIDER)
+    loads = ""
+    for name, key in keys.items():
+        machine.write(f"/root/{name}.key", f"{key}\n")
+        machine.must("chmod", "600", f"/root/{name}.key")
+        loads += f"LoadCredential={name}:/root/{name}.key\n"
+    configure(machine, more=MODELS)
+    drop_in(machine, f"[Service]\n{loads}")
+    machine.must("systemctl", "restart", "demo-llm", "edgeq")
+    wait_for("the provider", lambda: machine.run("curl", "-sSf", "http://127.0.0.1:9001/health").returncode == 0)
+    virtual_key = json.loads(machine.must("/usr/local/bin/edgeq", "keys", "create", "--tenant", "t", "--json"))["key"]
+    assert ask_a_model(machine, virtual_key, "well") == 200
+    assert ask_a_model(machine, virtual_key, "refused") == 502
+    assert keys_seen(machine) == {keys["openai"]}
+    wait_for("usage that is stored", lambda: '"requests":' in machine.must("/usr/local/bin/edgeq", "usage", "--json"))
+
+    machine.must("systemctl", "reload", "edgeq")
+    for pid in workers(machine):
+        machine.must("kill", "-9", str(pid))
+        wait_for("its successor", lambda pid=pid: pid not in (now := workers(machine)) and len(now) == 2)  # type: ignore[misc]
+    assert ask_a_model(machine, virtual_key, "well") == 200
+    supervisor = machine.show("edgeq", "MainPID")
+    machine.must("kill", "-9", supervisor)
+    wait_for("another start", lambda: machine.show("edgeq", "MainPID") not in (supervisor, "0"))
+    wait_for("its end", lambda: machine.show("edgeq", "ActiveState") == "active")
+    assert ask_a_model(machine, virtual_key, "well") == 200
+    assert keys_seen(machine) == {keys["openai"]}
+
+    for where, text in everything_told(machine).items():
+        for key in keys.values():
+            assert key not in text, f"{key} stands in {where}"
+    folders = ("/etc/edgeq", "/run/edgeq", "/var/lib/edgeq", "/var/log/edgeq")
+    for key in keys.values():
+        assert machine.run("grep", "-rF", key, *folders).stdout == ""
+
+    # As example.conf says: a new key needs a restart, a new name as well; one that is missing is told by its name.
+    configure(machine, more=MODELS.replace("credential:header", "credential:other"))
+    machine.must("systemctl", "reload", "edgeq")
+    wait_for("a refusal", lambda: "LoadCredential=other:FILE in the unit" in machine.journal())
+    configure(machine, more=MODELS)
+    machine.write("/root/openai.key", "sk-second-secret\n")
+    machine.must("systemctl", "restart", "edgeq")
+    assert ask_a_model(machine, virtual_key, "well") == 200
+    assert keys_seen(machine) == {keys["openai"], "sk-second-secret"}
+    drop_in(machine, "[Service]\n")
+    assert machine.run("systemctl", "restart", "edgeq").returncode != 0
+    assert machine.show("edgeq", "ExecMainStatus") == "78"
+    assert "LoadCredential=openai:FILE in the unit" in machine.journal()
 
 
 def test_stopped_means_gone(machine: Machine) -> None:
