@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from edgeq.board.resources import Resources
 from edgeq.config.credentials_io import read_header
@@ -25,6 +26,7 @@ from edgeq.route.table import Route
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import FineWheel
 
+_LEAST_SECRET: Final = 8
 _VERSION = b"anthropic-version: 2023-06-01\r\n"
 
 
@@ -100,6 +102,7 @@ class ModelBuilder:
                         path.encode(),
                         query.encode(),
                         _head(provider, key),
+                        _secrets(provider, key),
                         upstream_of(full),
                         self._gate(full, called, target.limits or key.limits or provider.limits, provider, workers),
                         key.weight * target.weight,
@@ -169,6 +172,12 @@ def first_upstream(config: Config) -> str:
     target: Target = model.targets[0]
     provider = config.provider[target.provider]
     return upstream_name(target.provider, provider, provider_keys(provider)[0])
+
+
+def _secrets(provider: Provider, key: ProviderKey) -> list[str]:
+    """What of these lines might be one: not "1", which many sentences have."""
+    told = [read_header(text) for text in (key.key, *provider.headers.values()) if text]
+    return [text for text in told if len(text) >= _LEAST_SECRET]
 
 
 def _head(provider: Provider, key: ProviderKey) -> bytes:

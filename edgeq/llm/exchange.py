@@ -569,7 +569,7 @@ class ModelExchange(ModelRequest):
         choice = self.choice
         if up is None or choice is None:
             return
-        verdict = judge(failed)
+        verdict = judge(choice.without_secrets(failed))
         if verdict.reason:
             wait_s = self._tell_gate(choice, verdict.reason, body, now)
             self._whole_connection(now)
@@ -689,6 +689,8 @@ class ModelExchange(ModelRequest):
         self._drop_upstream()
         out = b""
         if not told:
+            if self.choice is not None:
+                self.choice.without_secrets(failed)
             out = errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK

@@ -10,9 +10,12 @@ from __future__ import annotations
 from random import expovariate
 from typing import TYPE_CHECKING, Final
 
+from edgeq.llm.redact import KEY
+
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
     from edgeq.llm.gate import TokenGate
+    from edgeq.llm.message import Failed
     from edgeq.llm.price import Tariff
     from edgeq.policy.hedge import HedgePolicy
     from edgeq.policy.retry import RetryBudget
@@ -37,6 +40,7 @@ class Choice:
         "path",
         "provider",
         "query",
+        "secrets",
         "target",
         "tariff",
         "upstream",
@@ -53,6 +57,7 @@ class Choice:
         path: bytes,
         query: bytes,
         head: bytes,
+        secrets: list[str],
         upstream: Upstream,
         gate: TokenGate,
         weight: int,
@@ -75,6 +80,8 @@ class Choice:
         self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""
+        self.secrets: list[str] = secrets
+        """What of these lines nobody is to see."""
         self.upstream: Upstream = upstream
         self.gate: TokenGate = gate
         """Before this model at this key: tokens, and pauses that the provider asks for."""
@@ -83,6 +90,14 @@ class Choice:
         self.max_tokens: int = max_tokens
         self.budget: RetryBudget | None = budget
         """Of the upstream: how many of what it has failed may be sent once more, wherever."""
+
+    def without_secrets(self, failed: Failed) -> Failed:
+        """What the provider says of a failure: some repeat the key that they were given."""
+        for secret in self.secrets:
+            failed.message = failed.message.replace(secret, KEY)
+            failed.param = failed.param.replace(secret, KEY)
+            failed.code = failed.code.replace(secret, KEY)
+        return failed
 
     def is_open(self, now: float) -> bool:
         """May somebody be sent there, as far as is known?"""

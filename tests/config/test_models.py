@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeq.config.load import load_file, load_text
-from edgeq.config.schema_llm import RouteLlm
+from edgeq.config.schema_llm import Accounts, Prompt, PromptMessage, RouteLlm, Variable
 from edgeq.config.shown import MASK, leaves
 from edgeq.errors import ConfigError
 
@@ -123,13 +125,21 @@ def test_a_provider_that_is_called_like_an_upstream() -> None:
     assert any('there is an upstream "p" already' in one for one in found)
 
 
-def test_the_example_of_models_is_right() -> None:
+def test_the_example_of_models_is_right(tmp_path: Path) -> None:
     """It passes, and every key that it shows commented out exists with that default."""
     example = Path(__file__).parents[2] / "llm.toml.example"
     config = load_file(str(example)).config
     shown = "\n".join(
         line.removeprefix("# ") if " = " in line.partition("#")[2] and line.startswith("# ") else line
         for line in example.read_text().splitlines()[6:]
-        if not line.startswith(("# cache", "# endpoints"))
+        if not line.startswith(("# cache", "# endpoints", "# accounts"))
     )
     assert load_text(shown, "shown").config == config
+    (accounts,) = (line for line in example.read_text().splitlines() if line.startswith("# accounts"))
+    assert Accounts().store in accounts
+    store = str(tmp_path / "accounts.sqlite")
+    there = f"{accounts.removeprefix('# ').replace(Accounts().store, store)}\n{shown}"
+    assert load_text(there, "shown").config.accounts == Accounts(store=store)
+    words = set(re.findall(r"\w+", example.read_text()))
+    for table in (Accounts, Prompt, PromptMessage, Variable):
+        assert not {field.encode_name for field in msgspec.structs.fields(table)} - words

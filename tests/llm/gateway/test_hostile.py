@@ -54,6 +54,32 @@ def test_what_is_no_answer_does_not_win(stand: Stand, path: str) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("status", [200, 400, 500])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_a_key_that_is_repeated_is_masked(stand: Stand, path: str, status: int) -> None:
+    """Whatever it looks like: it is ours, and no client's business."""
+    for model in ("scripted", "scripted-an"):
+        key = f"sk-{model}"
+        error = {"type": "api_error", "message": f"a word about {key}, please", "param": key, "code": key}
+        stand.scripted.script = serve(reply(whole(json.dumps({"type": "error", "error": error}).encode(), status)))
+        answer = stand.ask(ask_for(model), path)
+        assert answer.status >= 400
+        assert status == 200 or b"a word about [key], please" in answer.body
+        assert key.encode() not in answer.body
+        assert not any(key.encode() in value for _, value in answer.headers)
+    stand.wait_idle()
+
+
+def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand) -> None:
+    """Of another dialect: one's own is passed on as it came."""
+    data = sse(said("hi"), {"error": {"message": "a word about sk-scripted, please", "type": "server_error"}})
+    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    answer = stand.ask(ask_for("scripted", True), MESSAGES)
+    assert b"a word about [key], please" in answer.body
+    assert b"sk-scripted" not in answer.body
+    stand.wait_idle()
+
+
 @pytest.mark.parametrize("depth", [300, 900, 5000, 100_000])
 @pytest.mark.parametrize(
     "shape", ['{"error":@}', '{"choices":@}', '{"usage":@}', '{"content":@,"type":"message"}', "@"]
