@@ -49,7 +49,7 @@ class Machine:
             self.paths.append(request.target)
             self.at_work += 1
             self.most_at_work = max(self.most_at_work, self.at_work)
-            self._changed.wait_for(lambda: self.open or self._let_go > 0 or self.upstream.stopping.is_set(), 60)
+            self._changed.wait_for(lambda: self.open or self._let_go > 0 or self.upstream.stopping.is_set(), 600)
             if not self.open:
                 self._let_go -= 1
             self.at_work -= 1

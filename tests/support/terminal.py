@@ -28,7 +28,9 @@ class Terminal:
         if self.pid == 0:
             os.close(ours)
             os.read(self._begin, 1)  # not before the size is set
-            os.execve(argv[0], list(argv), {**os.environ, "TERM": "xterm-256color", **environment})
+            # A program that runs tests may say how large its own terminal is.
+            inherited = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+            os.execve(argv[0], list(argv), {**inherited, "TERM": "xterm-256color", **environment})
         os.close(self._begin)
         self._size(columns, rows)
         os.close(ours)
