@@ -85,6 +85,7 @@ def _with_edgeq(python: str) -> str:
     """The interpreter, if it can import edgeq."""
     if not python or not os.path.exists(python):
         return ""
+    python = os.path.abspath(python)  # what runs it has other directories
     found = subprocess.run([python, "-P", "-c", "import edgeq"], capture_output=True, cwd="/", check=False)
     return python if found.returncode == 0 else ""
 

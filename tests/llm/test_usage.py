@@ -64,6 +64,21 @@ def test_a_slow_store_makes_no_worker_grow() -> None:
     assert third.dropped == 0
 
 
+def test_a_full_batch_does_not_wait_for_its_time() -> None:
+    """So no batch is large, however much comes: to write one keeps requests waiting."""
+    log = UsageLog()
+    record(log, 1)
+    first = log.tick(0.0, 0.0)
+    assert first is not None
+    log.taken(first.number)
+    record(log, MAX_BATCH - 1)
+    assert log.tick(0.1, 0.0) is None
+    record(log, 1)
+    second = log.tick(0.1, 0.0)
+    assert second is not None
+    assert len(second.entries) == MAX_BATCH
+
+
 def test_what_is_noted() -> None:
     """Unknown tokens count nothing, nonsense is bounded, the time is that of the last tick."""
     log = UsageLog()
