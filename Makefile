@@ -122,7 +122,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(SOURCES) | $(BIN)/pip
-	@echo "installing edgeq into $(VENV); compiling takes a minute or two"
+	@echo "installing edgeq into $(VENV); compiling takes some five minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check ".[top]"
 	@cat build/compiled/interpreted.txt 2>/dev/null || true
 	cd / && $(abspath $(BIN))/edgeq version
