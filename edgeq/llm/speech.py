@@ -70,9 +70,10 @@ def vectors(body: bytes, embedding: EmbeddingRequest, model: str) -> tuple[bytes
 
 
 def heard(dialect: str, body: bytes, model: str) -> Answer:
-    """A target's whole answer. `model`: what it is called where the target does not say. Raises: ValueError."""
+    """A target's whole answer. `model`: what the client calls it, as its streams do; x-edgeq-target tells the rest.
+    Raises: ValueError."""
     found = DIALECTS[dialect].decode_answer(body)
-    found.model = found.model or model
+    found.model = model
     found.created = found.created or int(time())
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -210,6 +211,17 @@ def test_what_a_second_target_would_have_dropped(stand: Stand) -> None:
     answer = stand.ask(ask_for("hedge-dropped", seed=7))
     assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/")
     assert answer.get(b"x-edgeq-dropped") is None
+
+
+@pytest.mark.parametrize(("path", "target"), [(CHAT, "an"), (CHAT, "ge"), (MESSAGES, "oa"), (MESSAGES, "ge")])
+def test_a_translated_answer_has_the_clients_name_of_the_model(stand: Stand, path: str, target: str) -> None:
+    """Whole and streamed alike; whose answer it was is told in the head."""
+    for stream in (False, True):
+        answer = stand.ask(ask_for(f"plain-{target}", stream), path)
+        assert answer.status == 200
+        names = set(re.findall(rb'"model": ?"([^"]*)"', answer.body))
+        assert names == {f"plain-{target}".encode()}
+        assert f"{target}/".encode() in (answer.get(b"x-edgeq-target") or b"")
 
 
 def test_models_are_listed(stand: Stand) -> None:
