@@ -6,7 +6,7 @@ LISTEN ?= 127.0.0.1:8080
 ADMIN ?= /tmp/edgeq.sock
 ARGS ?=
 # Tests mostly wait, for processes to start and for time-outs, so several run at once, file by file.
-AT_ONCE ?= 3
+AT_ONCE ?= 2
 PREFIX ?= /usr/local
 DESTDIR ?=
 

@@ -83,8 +83,9 @@ class Gateway:
         return self.directory / "access.log"
 
     def log_lines(self) -> list[str]:
-        """Lines of the access log so far."""
-        return self.access_log.read_text(errors="replace").splitlines() if self.access_log.exists() else []
+        """Whole lines of the access log so far; a batch is written by one call, and may be read in the middle of it."""
+        text = self.access_log.read_text(errors="replace") if self.access_log.exists() else ""
+        return text[: text.rfind("\n") + 1].splitlines()
 
     def stderr(self) -> str:
         path = self.directory / "stderr"
