@@ -160,8 +160,3 @@ class GcraTable(ArrivalTable):
         self._key = key
         self._at = place
         return place
-
-    def in_use(self, now_ns: int) -> int:
-        """How many keys are ahead of now: for `show`; looks at the whole table (tens of milliseconds)."""
-        cells = self._cells
-        return sum(1 for at in range(RATES) if cells[2 * at] and self._time_ns(at) > now_ns)

@@ -283,7 +283,7 @@ class Board:
 
     @classmethod
     def create(cls, slots: int) -> Board:
-        """A new board with room for `slots` workers (3 MiB of address space each, resident only where touched)."""
+        """A new board with room for `slots` workers (4 MiB of address space each, resident only where touched)."""
         if slots < 1:
             raise ValueError(f"a board needs at least one slot, not {slots}")
         fd = os.memfd_create("edgeq-board", os.MFD_CLOEXEC)

@@ -28,7 +28,6 @@ def test_one_table_for_all_workers(board: Board) -> None:
     one.delay(7, 1000)
     other.delay(2**62 - 1, 2000)
     assert (other.get(7), one.get(2**62 - 1)) == (1000, 2000)
-    assert one.in_use(1500) == 1
 
 
 def test_a_charge_keeps_what_others_charged_meanwhile(board: Board) -> None:
