@@ -403,7 +403,10 @@ class Upstream(Watcher):
             self._tell_circuit()
         if not admitted:
             self.refuse_circuit(exchange, now)
-        return admitted
+            return False
+        # It is sent now, not when it was let through: a probe began after the breaker let it, so that its answer counts.
+        exchange.granted_at = now
+        return True
 
     def _choose(self, exchange: Attempt) -> None:
         balancer = self.balancer
