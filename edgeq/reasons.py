@@ -60,7 +60,7 @@ _ROWS: Final = (
     Reason("method_refused", "C", 405, "none", "http_request_denied", BLANK, "Method not allowed", "CONNECT is not served"),
     Reason("expectation_unknown", "C", 417, "none", "http_request_error", BLANK, "Expectation failed", "only 100-continue is known"),
     Reason("transfer_coding_unknown", "C", 501, "none", "http_request_error", BLANK, "Transfer coding not implemented", "only chunked is known"),
-    Reason("version_unsupported", "C", 505, "none", "http_request_error", BLANK, "HTTP version not supported", "only HTTP/1.0 and HTTP/1.1 are served"),
+    Reason("version_unsupported", "C", 505, "none", "http_request_error", BLANK, "HTTP version not supported", "only HTTP/1 is served"),
     Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head, or limits.min_head_rate"),
     Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body, or limits.min_body_rate"),
     Reason("client_gone", "C", 0, "none", "", BLANK, "Client left", "left before its answer was complete (499 in the log)"),

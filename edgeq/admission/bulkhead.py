@@ -143,7 +143,7 @@ class Bulkhead(Lobby):
     )
 
     def __init__(self, resource: str, limit: int, now: float, shared: MachineWide | None = None, seed: int = 0) -> None:
-        super().__init__(resource)
+        super().__init__(resource, "queue")
         self.limit: int = limit
         self.is_callers_own: bool = False
         """Is the caller himself the only one by whom it is reached? Then that is what he is told."""
@@ -550,14 +550,25 @@ class Bulkhead(Lobby):
             reason = "concurrency_limit_client"
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
-        resource = self.resource + ":queue"
         waited_ms = int((now - ticket.arrived_at) * 1000)
-        waiting = queue.queued + self.shared.others_queued()
         limit = "it is paused" if self.limit == PAUSED else f"the limit is {self.limit}"
-        detail = f"{waiting} of at most {queue.max_queued} wait, {limit}; waited {waited_ms} ms"
+        detail = f"{self._fullness(ticket)}, {limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
         retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
-        ticket.refused(reason, resource, detail, retry_s)
+        ticket.refused(reason, self.place, detail, retry_s)
+
+    def _fullness(self, ticket: Ticket) -> str:
+        """How full the queue is, in words: by bytes as well where these fill it first."""
+        queue = self.queue
+        size = ticket.size_bytes
+        if size > queue.max_bytes:
+            return f"its body of {size} bytes is more than the {queue.max_bytes} that may wait"
+        waiting = queue.queued + self.shared.others_queued()
+        told = f"{waiting} of at most {queue.max_queued} wait"
+        waiting_bytes = queue.queued_bytes + self.shared.others_queued_bytes()
+        if (waiting_bytes + size) * queue.max_queued > (waiting + 1) * queue.max_bytes:
+            told = f"{told}, with {waiting_bytes} of at most {queue.max_bytes} bytes, and this one has {size}"
+        return told
 
     # -- now and then -------------------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ IGNORED: Final = 3
 class Lobby:
     """Where a ticket can wait: whatever has a queue. Base class."""
 
-    __slots__ = ("resource",)
+    __slots__ = ("place", "resource")
 
-    def __init__(self, resource: str) -> None:
+    def __init__(self, resource: str, part: str) -> None:
         self.resource = resource
         """As refusals name it, without the part: ``upstream/api``."""
+        self.place: str = f"{resource}:{part}"
+        """With it: ``upstream/api:queue``."""
 
     def cancel(self, ticket: Ticket, now: float) -> None:
         """The ticket waits no more (its client has left)."""

@@ -20,6 +20,7 @@ from edgeq.cache.rules import CacheSettings, judge
 from edgeq.cache.store import Store
 from edgeq.cache.wish import Wish, key_of, wish_of
 from edgeq.response.grace import Grace
+from edgeq.wire.date import date_line
 from edgeq.wire.framing import CHUNKED, LENGTH, UNTIL_CLOSE
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class RouteCache:
             self.settings.max_object,
             grace.key,
             answer.status,
-            answer.forward,
+            answer.forward if answer.is_dated else answer.forward + date_line(),
             kind == CHUNKED and exchange.head.minor == 1,
             judgement,
             wall,

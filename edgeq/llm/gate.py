@@ -163,7 +163,7 @@ class TokenGate(Lobby):
     ) -> None:
         """Args: meter is that of the target; key is the name of the provider's key, for pauses of all its models;
         shared by which workers know of each other's waiters."""
-        super().__init__(meter.resource)
+        super().__init__(meter.resource, "tokens")
         meter.pinned = True
         self.meter: Meter = meter
         self.shared: MachineWide = MachineWide() if shared is None else shared
@@ -442,7 +442,7 @@ class TokenGate(Lobby):
         retry_s = self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now)))
         if wait_s >= 0:
             retry_s = _MOST_RETRY_S if wait_s >= _MOST_RETRY_S else int(wait_s) + 1
-        ticket.refused(reason, self.resource + ":tokens", detail, retry_s)
+        ticket.refused(reason, self.place, detail, retry_s)
 
     def drain_s(self) -> float:
         """How long those who wait here will take to be let in; 0.0: unknown, or nobody."""

@@ -7,7 +7,8 @@ from typing import Final
 from edgeq.llm.dialects.errors import kind_of
 from edgeq.llm.message import BILLING, Failed
 from edgeq.reasons import REASONS
-from edgeq.response.rescue import date_line, status_line
+from edgeq.response.rescue import status_line
+from edgeq.wire.date import date_line
 
 _BILLING: Final = frozenset(("budget_exhausted",))
 """429 by their row: OpenAI's clients know an exhausted budget so; Anthropic's know 402."""
@@ -33,5 +34,5 @@ def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor
         kept = b"connection: close\r\n"
     else:
         kept = b"" if minor else b"connection: keep-alive\r\n"
-    first = (status_line(status) + date_line()).encode("ascii")
+    first = status_line(status).encode("ascii") + date_line()
     return b"".join((first, kind, kept, extra, b"x-request-id: ", request_id, b"\r\n\r\n"))

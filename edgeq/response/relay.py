@@ -26,6 +26,7 @@ from edgeq.reasons import OVERLOAD, REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
 from edgeq.response.tries import Tries
 from edgeq.upstream.attempt import Attempt
+from edgeq.wire.date import date_line
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
 from edgeq.wire.h1_response import find_response_end, parse_response
@@ -558,6 +559,8 @@ class Exchange(Attempt):
                 self._answer_framer = None
                 self._answer_chunks = head.minor == 1
         self.keep_alive = keep
+        if not answer.is_dated:
+            extra += date_line()
         if self.sticky:
             extra += self.sticky
         if not keep:
@@ -992,7 +995,12 @@ class Exchange(Attempt):
     def deadline_passed(self) -> None:
         """The answer would be of no use any more."""
         route = self.route
-        if not self.request_done:
+        resource = route.resource if route is not None else ""
+        lobby = self.waits_in
+        if lobby is not None:
+            when = "while it waited for its turn"
+            resource = lobby.place
+        elif not self.request_done:
             when = "while its body came"
         elif self.up is not None:
             when = "while the upstream worked on it"
@@ -1002,7 +1010,7 @@ class Exchange(Attempt):
             when = "before it was tried again"
         else:
             when = "before it came here"
-        self.fail("deadline_expired", route.resource if route is not None else "", f"its time ran out {when}")
+        self.fail("deadline_expired", resource, f"its time ran out {when}")
 
     def ends_with_fin(self) -> bool:
         """Does a FIN after a whole request mean that the client leaves? It may be a half-close (RFC 9112 9.6)."""

@@ -9,12 +9,12 @@ parts that differ are made for each.
 
 from __future__ import annotations
 
-import time
 from json.encoder import encode_basestring_ascii
 from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from edgeq.reasons import REASONS
+from edgeq.wire.date import date_line
 
 if TYPE_CHECKING:
     from edgeq.policy.fallback import PreparedAnswer
@@ -48,9 +48,6 @@ DEFAULT_RETRY_AFTER_S: Final = 1
 MAX_RETRY_AFTER_S: Final = 60
 """Of an estimate. A moment that is known is told however far it is."""
 _MAX_DETAILS: Final = 200
-
-_dates: Final[dict[int, str]] = {}
-"""The Date of this second."""
 
 
 def refusal(
@@ -160,7 +157,7 @@ def _head(
     row = REASONS[reason]
     error = f"; error={row.proxy_status}" if row.proxy_status else ""
     return (
-        f"{status_line(status)}{date_line()}content-type: {content_type}\r\ncontent-length: {size}\r\n"
+        f"{status_line(status)}{date_line().decode()}content-type: {content_type}\r\ncontent-length: {size}\r\n"
         f"cache-control: no-store\r\n"
         f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
         f"edgeq-resource={_details(resource)}{told}\r\n"
@@ -202,17 +199,6 @@ def _wait_ms(kind: str, retry_after_s: float) -> int:
 def status_line(status: int) -> str:
     """With its CRLF."""
     return f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n"
-
-
-def date_line() -> str:
-    """The Date field of this second, with its CRLF."""
-    second = int(time.time())
-    line = _dates.get(second)
-    if line is None:
-        _dates.clear()
-        line = time.strftime("date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(second))
-        _dates[second] = line
-    return line
 
 
 def pseudonym(node: bytes) -> str:

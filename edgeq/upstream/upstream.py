@@ -404,7 +404,7 @@ class Upstream(Watcher):
         if not admitted:
             self.refuse_circuit(exchange, now)
             return False
-        # It is sent now, not when it was let through: a probe began after the breaker let it, so that its answer counts.
+        # Sent now, not when its limit let it through: a probe that began before the breaker let it would not count.
         exchange.granted_at = now
         return True
 

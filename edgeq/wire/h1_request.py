@@ -212,7 +212,7 @@ def _refuse_version(version: bytes) -> None:
         if version[5:6] == b"1":
             # A higher minor version is read as the highest one that is known (RFC 9110 2.5).
             return
-        raise Refused("version_unsupported", "only HTTP/1.0 and HTTP/1.1 are served")
+        raise Refused("version_unsupported", "only HTTP/1 is served")
     raise Refused("request_malformed", "the request line does not end with an HTTP version")
 
 
@@ -230,6 +230,8 @@ def _absolute_form(target: bytes, method: bytes) -> tuple[bytes, bytes]:
         at = rest.find(mark)
         if 0 <= at < cut:
             cut = at
+    if b"@" in rest[:cut]:  # RFC 9110 4.2.4: a mark of phishing
+        raise Refused("host_invalid", "the request target has user information before its host")
     host = parse_host(rest[:cut])
     if not host:
         raise Refused("host_invalid", "the request target has no host")
@@ -298,7 +300,7 @@ def _parse_fields(
             lengths += 1
             length = parse_content_length(field.value)
             if length < 0:
-                raise Refused("request_ambiguous", "Content-Length is not a plain number")
+                raise Refused("request_ambiguous", "Content-Length is not a plain number of at most 18 digits")
             fields.content_length = length
             kept.append(at)
         elif kind == TRANSFER_ENCODING:

@@ -177,6 +177,7 @@ class ResponseHead:
         "body_kind",
         "content_length",
         "forward",
+        "is_dated",
         "is_special",
         "keep_alive",
         "minor",
@@ -188,6 +189,8 @@ class ResponseHead:
 
     def __init__(self, raw: bytes, status: int, minor: int) -> None:
         self.raw = raw
+        self.is_dated: bool = b"\r\nDate:" in raw or b"\r\ndate:" in raw.lower()
+        """If not, who passes it on says when it came (RFC 9110 6.6.1)."""
         self.status: int = status
         self.minor: int = minor
         self.is_special: bool = status in SPECIAL

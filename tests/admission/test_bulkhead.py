@@ -127,6 +127,22 @@ def test_a_refusal_says_what_by_whom_and_until_when() -> None:
     assert bulkhead.snapshot(0.5)["oldest_wait_s"] == 0.5
 
 
+def test_a_refusal_tells_bytes_where_these_fill_the_queue() -> None:
+    """Who would raise the number of requests in vain reads which bound it was; and of a body that can never wait."""
+    book = Book()
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure("fifo", 100, 1000, 1.0)
+    for number, size in ((1, 600), (2, 500), (3, 1001)):
+        ticket = book.ticket(number, 0.0)
+        ticket.size_bytes = size
+        book.enter(bulkhead, ticket, 0.0)
+    assert book.refused == [(2, "queue_full"), (3, "queue_full")]
+    assert [detail for _, detail, _ in book.details] == [
+        "1 of at most 100 wait, with 600 of at most 1000 bytes, and this one has 500, the limit is 1; waited 0 ms",
+        "its body of 1001 bytes is more than the 1000 that may wait, the limit is 1; waited 0 ms",
+    ]
+
+
 def test_waits_end() -> None:
     """At the queue's time-out and at the request's deadline; a tick sees it if nothing else does."""
     book = Book()
