@@ -29,7 +29,7 @@ class Bench:
         """From now on each request is answered by `handler`."""
         return self.play(serve(handler))
 
-    def connect(self, timeout_s: float = 10.0, receive_buffer_bytes: int = 0) -> RawClient:
+    def connect(self, timeout_s: float = 30.0, receive_buffer_bytes: int = 0) -> RawClient:
         return RawClient(self.gateway.address, timeout_s, receive_buffer_bytes)
 
     def still_serves(self) -> bool:

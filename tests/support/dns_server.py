@@ -138,7 +138,7 @@ class DnsServer:
     def _count(self, name: str, qtype: str) -> int:
         return sum(1 for query in self.queries if query.name == name and qtype in ("", query.qtype))
 
-    def wait_for(self, name: str, count: int, qtype: str = "", timeout_s: float = 20) -> bool:
+    def wait_for(self, name: str, count: int, qtype: str = "", timeout_s: float = 60) -> bool:
         """Block until `name` was asked for `count` times; for use off the event loop."""
         with self._changed:
             return self._changed.wait_for(lambda: self._count(name, qtype) >= count, timeout_s)

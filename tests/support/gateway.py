@@ -251,7 +251,7 @@ def start(upstream_port: int, settings: Settings, directory: Path, kind: str = "
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
         )
     gateway = Gateway(kind, ("127.0.0.1", port), process, directory, settings, upstream_port)
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not gateway.is_ready():
         if not gateway.is_alive() or time.monotonic() > deadline:
             gateway.stop()

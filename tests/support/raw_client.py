@@ -67,7 +67,7 @@ class BadAnswer(Exception):
 class RawClient:
     """One connection. Everything that was received stays in `received`."""
 
-    def __init__(self, address: Address, timeout_s: float = 10.0, receive_buffer_bytes: int = 0) -> None:
+    def __init__(self, address: Address, timeout_s: float = 30.0, receive_buffer_bytes: int = 0) -> None:
         self.timeout_s = timeout_s
         self.received = bytearray()
         self.ending = Ending.OPEN

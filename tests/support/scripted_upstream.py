@@ -295,7 +295,7 @@ class ScriptedUpstream:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for(self, fact: Callable[[], bool], timeout_s: float = 10.0, what: str = "") -> None:
+    def wait_for(self, fact: Callable[[], bool], timeout_s: float = 60.0, what: str = "") -> None:
         """Wait until `fact()` holds, looking whenever something was seen. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(fact, timeout_s):
