@@ -432,17 +432,17 @@ class ModelRequest(Exchange):
         assert plan is not None
         assert peek is not None
         assert operation is not None
-        if plan.degrade and plan.is_saturated(now):
+        bill = self.bill
+        if plan.degrade and plan.is_saturated(self._expect(plan, plan.choices[0]), now):
             smaller = self.models.models.find(plan.degrade)
-            if smaller is not None and not smaller.is_saturated(now):
+            if smaller is not None and not smaller.is_saturated(self._expect(smaller, smaller.choices[0]), now):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         self._order = plan.order(now)
         if self.models.affinity:
             self._prefer(plan, now)
-        bill = self.bill
         order = self._order
-        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.answers, operation.kind == CHAT)
+        estimate = self._expect(plan, order[0])
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
         refusal = bill.reserve(
@@ -453,6 +453,15 @@ class ModelRequest(Exchange):
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         self._turn_to(self._order[0], now)
+
+    def _expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
+        """What the request is expected to use of `choice`: the bill reckons with what was asked for last."""
+        peek = self.peek
+        operation = self.operation
+        assert peek is not None
+        assert operation is not None
+        speaks = operation.kind == CHAT
+        return self.bill.expect(plan, choice, self.body, peek.output_tokens, peek.answers, speaks)
 
     def _prefer(self, plan: ModelPlan, now: float) -> None:
         """Turn to who has cached what its prompt begins with."""
@@ -644,6 +653,6 @@ def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> li
     if len(order) == 1:
         return order
     for number, choice in enumerate(order):
-        if choice.is_open(now) and choice.has_room(now) and choice.gate.wait_s(estimate, now) <= 0.0:
+        if choice.can_take(estimate, now):
             return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
     return order

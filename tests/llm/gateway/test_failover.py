@@ -193,14 +193,19 @@ def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     stand.wait_idle()
 
 
-def test_a_smaller_model_while_the_first_is_saturated(stand: Stand) -> None:
-    """Its answer says so."""
+@pytest.mark.parametrize("full", ["big", "big-alone", "big-tight"])
+def test_a_smaller_model_while_the_first_is_saturated(stand: Stand, full: str) -> None:
+    """Whatever there is none of, places or tokens: the first one to find no room is answered by it. Its answer says
+    so."""
+    asked = ask_for(full, True, max_tokens=1000)
     with stand.client() as first:
-        first.send(request(ask_for("big", True)))
-        stand.wait_counts(stand.called("big"), open=1)
-        answer = stand.ask(ask_for("big"))
-        assert answer.get(b"x-edgeq-model") == b"plain-oa"
-        assert answer.status == 200
+        first.send(request(asked))
+        stand.wait_counts(stand.called(full), open=1)
+        for stream in (False, True):
+            answer = stand.ask({**asked, "stream": stream})
+            assert answer.get(b"x-edgeq-model") == b"plain-oa"
+            assert answer.status == 200
+        assert stand.counts(stand.called(full))["requests"] == 1
     stand.wait_idle()
 
 
