@@ -477,8 +477,12 @@ class ModelExchange(ModelRequest):
         incoming.ended()
         if not incoming.is_stream():
             self._whole_answer(incoming, now)
+        elif not incoming.begun:
+            up = self.up
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_protocol_error", resource, "the stream ended before its answer began")
         elif incoming.stopped:
-            if incoming.begun and not self._begun:
+            if not self._begun:
                 self._begin_stream(now)
             self._end_stream(incoming, now)
         else:

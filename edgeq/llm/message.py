@@ -271,6 +271,8 @@ RATE: Final = "rate"
 OVERLOADED: Final = "overloaded"
 TIMEOUT: Final = "timeout"
 INTERNAL: Final = "internal"
+BROKEN: Final = "broken"
+"""What a provider has sent as its stream is no answer. It is our word, not the provider's."""
 
 
 @dataclass

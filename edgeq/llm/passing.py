@@ -276,6 +276,8 @@ class PassThrough:
             self.begun = calls >= 0 and not _is_null(event, calls + 13)
         if not self.finished:
             reason = event.find(b'"finish_reason":', at)
+            if reason < 0:  # hardly anybody tells it before the delta
+                reason = event.find(b'"finish_reason":')
             if reason >= 0 and not _is_null(event, reason + 16):
                 self.finished = True
                 self.begun = True

@@ -3,6 +3,7 @@
     the caller's own fault (400, 413, 422)     -> passed on, nobody else is asked
     this key's limit, quota or right           -> another key or target; the key rests
     the provider's own trouble                 -> another key or target; breaker and limit learn of it
+    no answer at all, though it says it is one -> the same
 
 Source: shared reference, llm.md 4.4.
 """
@@ -25,6 +26,8 @@ class Verdict:
 
 def judge(failed: Failed) -> Verdict:
     """What comes of an answer of 400 or more, or of an error within a stream."""
+    if failed.kind == message.BROKEN:
+        return Verdict("upstream_protocol_error", failed.message)
     status = failed.status
     said = f"the provider said {status}: {failed.message[:150]}"
     if failed.kind == message.BILLING or status == 402:

@@ -18,6 +18,7 @@ from edgeq.llm.dialects.base import ANTHROPIC, GEMINI, RESPONSES, known_object
 from edgeq.llm.message import (
     AUTHENTICATION,
     BILLING,
+    BROKEN,
     FAILURE,
     INTERNAL,
     INVALID,
@@ -43,6 +44,7 @@ _STATUSES: Final[dict[str, int]] = {
     OVERLOADED: 503,
     TIMEOUT: 504,
     INTERNAL: 500,
+    BROKEN: 502,
 }
 _ANTHROPIC_STATUSES: Final[dict[str, int]] = {BILLING: 402, OVERLOADED: 529}
 _STATUS_FREE: Final = frozenset((INVALID, INTERNAL))
@@ -72,6 +74,7 @@ _OPENAI_TYPES: Final[dict[str, str]] = {
     OVERLOADED: "server_error",
     TIMEOUT: "server_error",
     INTERNAL: "server_error",
+    BROKEN: "server_error",
 }
 _ANTHROPIC_TYPES: Final[dict[str, str]] = {
     INVALID: "invalid_request_error",
@@ -84,6 +87,7 @@ _ANTHROPIC_TYPES: Final[dict[str, str]] = {
     OVERLOADED: "overloaded_error",
     TIMEOUT: "timeout_error",
     INTERNAL: "api_error",
+    BROKEN: "api_error",
 }
 _GEMINI_STATUSES: Final[dict[str, str]] = {
     INVALID: "INVALID_ARGUMENT",
@@ -96,6 +100,7 @@ _GEMINI_STATUSES: Final[dict[str, str]] = {
     OVERLOADED: "UNAVAILABLE",
     TIMEOUT: "DEADLINE_EXCEEDED",
     INTERNAL: "INTERNAL",
+    BROKEN: "INTERNAL",
 }
 
 _KINDS_BY_WORD: Final[dict[str, str]] = {

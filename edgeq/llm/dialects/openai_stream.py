@@ -15,6 +15,7 @@ from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
 from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
+    BROKEN,
     FINISH,
     INTERNAL,
     REFUSAL,
@@ -59,7 +60,7 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             if self._finish_reason:
                 self._finish(events)
             else:
-                self._fail(INTERNAL, "the provider's stream ended without a reason", events)
+                self._fail(BROKEN, "the provider's stream ended without a reason", events)
             return
         chunk = self._object(event, events)
         if chunk is None:

@@ -361,6 +361,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
     model("late-400", "oa latency=25s,tag=late", "bad-an error=400,tag=late")
     model("pinged", "scripted x", "an tokens=5,tag=moved")
+    model("pinged-an", "scripted-an x", "an tokens=5,tag=moved")
     # Choices.
     model("hedge-wins", "oa latency=25s,tag=wins", "an tokens=5,tag=wins", hedge="100ms")
     for failure in HEDGES:

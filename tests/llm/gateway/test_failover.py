@@ -283,6 +283,41 @@ def test_a_server_that_does_not_end_its_stream(stand: Stand) -> None:
     stand.wait_idle()
 
 
+ROLE = {**said(""), "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+START = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+EMPTY = {
+    "done": ("", sse("[DONE]")),
+    "done-after-comment": ("", b": hello\n\n" + sse("[DONE]")),
+    "done-after-role": ("", sse(ROLE, "[DONE]")),
+    "nothing": ("", b""),
+    "role": ("", sse(ROLE)),
+    "stop": ("-an", STOP),
+    "stop-after-ping": ("-an", b'event: ping\ndata: {"type":"ping"}\n\n' + STOP),
+    "stop-after-start": ("-an", START + STOP),
+    "start": ("-an", START),
+}
+"""Streams without an answer, by OpenAI's providers and by Anthropic's."""
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_a_stream_without_an_answer_is_none(stand: Stand, what: str) -> None:
+    """It has its last word, or its connection ends in order, and nothing else: another target answers, or it is
+    refused, alike in each dialect."""
+    who, body = EMPTY[what]
+    stand.play(reply(STREAM_HEAD + (framed(body) if body else b"") + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for(f"pinged{who}", True), path)
+        assert answer.status == 200, (path, answer)
+        assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
+        assert events(answer.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+        answer = stand.ask(ask_for(f"scripted{who}", True), path)
+        assert answer.status == 502, (path, answer)
+        assert b"edgeq-reason=upstream_protocol_error" in (answer.get(b"proxy-status") or b"")
+        assert json.loads(answer.body)["error"]["message"]
+    stand.wait_idle()
+
+
 def test_signs_of_life_are_no_tokens(stand: Stand) -> None:
     """A server that sends comments and empty chunks for ever has not begun: the time for its first token passes."""
 
