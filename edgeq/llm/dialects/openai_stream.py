@@ -17,7 +17,6 @@ from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
     BROKEN,
     FINISH,
-    INTERNAL,
     REFUSAL,
     START,
     STOP_END,
@@ -71,7 +70,8 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             self._fail(failed.kind, failed.message, events)
             return
         if event.event == b"error":
-            self._fail(INTERNAL, str(chunk.get("message") or "the provider has failed"), events)
+            failed = decode_error_object(OPENAI, 0, chunk)
+            self._fail(failed.kind, failed.message, events)
             return
         usage = known_object(chunk.get("usage"))
         if usage is not None:

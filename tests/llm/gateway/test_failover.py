@@ -283,6 +283,60 @@ def test_a_server_that_does_not_end_its_stream(stand: Stand) -> None:
     stand.wait_idle()
 
 
+SORRY = {
+    "": {"error": {"message": "bad thing", "type": "server_error"}},
+    "-an": {"type": "error", "error": {"type": "overloaded_error", "message": "bad thing"}},
+}
+"""Errors of OpenAI's providers, and of Anthropic's."""
+
+
+@pytest.mark.parametrize("who", SORRY)
+@pytest.mark.parametrize("how", ["whole", "whole-for-stream", "stream"])
+def test_an_error_within_a_good_answer(stand: Stand, who: str, how: str) -> None:
+    """With a status of 200, as a whole or in a stream: in each dialect the client is told what the provider has said,
+    and no status that it has not; another target answers if there is one."""
+    text = json.dumps(SORRY[who]).encode()
+    head = STREAM_HEAD if how == "stream" else STREAM_HEAD.replace(b"text/event-stream", b"application/json")
+    body = (b"event: error\n" if who else b"") + b"data: " + text + b"\n\n" if how == "stream" else text
+    stand.play(reply(head + framed(body) + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for(f"scripted{who}", how != "whole"), path)
+        assert answer.status == (502 if not who else 503 if path == CHAT else 529), (path, answer)
+        assert json.loads(answer.body)["error"]["message"] == "the provider's answer was an error: bad thing"
+        reason = b"upstream_overloaded" if who else b"upstream_error"
+        assert b"edgeq-reason=" + reason in (answer.get(b"proxy-status") or b"")
+        answer = stand.ask(ask_for(f"pinged{who}", how != "whole"), path)
+        assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"an/mock/tokens=5,tag=moved")
+    stand.wait_idle()
+
+
+def test_an_error_that_is_the_callers_own_within_a_stream(stand: Stand) -> None:
+    """It is told as his in each dialect, and nobody else is asked."""
+    said = sse({"error": {"message": "bad thing", "type": "invalid_request_error", "param": None, "code": None}})
+    stand.play(reply(STREAM_HEAD + framed(said) + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("pinged", True), path)
+        assert answer.status == 400, (path, answer)
+        assert json.loads(answer.body)["error"]["message"] == "bad thing"
+    stand.wait_idle()
+
+
+def test_a_status_that_says_all(stand: Stand) -> None:
+    """A page, or a redirection: its status is told once. JSON in place of a stream is none."""
+    for head in (b"302 Found", b"500 Internal Server Error"):
+        stand.play(reply(b"HTTP/1.1 " + head + b"\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<h1>"))
+        answer = stand.ask(ask_for("scripted"))
+        assert answer.status == 502
+        assert json.loads(answer.body)["error"]["message"] == f"the provider said {head[:3].decode()}"
+    stand.play(reply(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("scripted", True), path)
+        assert answer.status == 502
+        told = json.loads(answer.body)["error"]["message"]
+        assert told == "its answer is none: a stream was asked for, and none came"
+    stand.wait_idle()
+
+
 ROLE = {**said(""), "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
 START = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
 STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
