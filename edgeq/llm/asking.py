@@ -237,7 +237,11 @@ class ModelRequest(Exchange):
             self._list_models(model_of(head.path) or b"")
             return
         if head.method != b"POST" and not (versions and head.method == b"GET"):
-            self.fail("method_refused", self.own_resource(), f"{operation.name} is asked for by POST")
+            what = f"{operation.name} is asked for by POST"
+            prompt = self.models.prompts.find(head.path, "") if versions else None
+            if prompt is not None:
+                what = f"the prompt {prompt.settings.name} is asked by POST, and described by GET"
+            self.fail("method_refused", self.own_resource(), what)
             return
         try:
             if versions:
@@ -246,7 +250,11 @@ class ModelRequest(Exchange):
             else:
                 self.peek = requested(operation.dialect, self.body)
         except Unmappable as error:
-            self._refuse(error.param, error.message)
+            coding = field_value(head, b"content-encoding").decode("latin-1")
+            if coding and not error.param:  # it cannot have been read
+                self._refuse("content-encoding", f"bodies that are compressed ({coding[:50]}) are not read: send JSON")
+            else:
+                self._refuse(error.param, error.message)
             return
         peek = self.peek
         assert peek is not None
