@@ -45,7 +45,6 @@ from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
 from edgeq.policy.terms import PRIORITIES
-from edgeq.reasons import REASONS
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
 from edgeq.wire.errors import Refused
@@ -140,7 +139,7 @@ class ModelRequest(Exchange):
         self._param = ""
         """Of the request: what an error is about."""
         self._failed_by: list[str] = []
-        """Who was asked before."""
+        """Who was asked before, and what became of it: for the log."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
@@ -539,8 +538,6 @@ class ModelRequest(Exchange):
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         operation = self.operation or operation_of(self.head.path)
         dialect = OPENAI if operation is None else operation.dialect
-        if self._failed_by:
-            detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
@@ -629,6 +626,8 @@ class ModelRequest(Exchange):
             text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
         if self.first_event_at:
             text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+        if self._failed_by:
+            text += f'"edgeq.before":{quoted("; ".join(self._failed_by))},'
         if self.cached:
             text += f'"edgeq.cache":"{self.cached}",'
         bill = self.bill

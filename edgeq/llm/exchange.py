@@ -723,14 +723,17 @@ class ModelExchange(ModelRequest):
             up.reusable = False
             self._all_came(incoming, monotonic())
             return
-        key = "timeouts.first_byte"
+        models = self.models
+        upstream = up.pool.upstream
         if self._begun:
-            key = "llm.between_tokens"
+            late = f"no token came for {models.between_s:g} s"
         elif self._streams:
-            key = "llm.first_token"
+            late = f"no token came within {models.first_s:g} s"
         elif incoming is not None:
-            key = "timeouts.body"
-        self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+            late = f"no more of the answer came for {upstream.body_s:g} s"
+        else:
+            late = f"no answer came within {upstream.first_byte_s:g} s"
+        self.fail("upstream_timeout", up.pool.resource, late)
 
     def answer_stalled(self) -> None:
         self.no_answer()

@@ -115,11 +115,28 @@ def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: s
 
 
 def test_all_have_failed(stand: Stand) -> None:
-    """The client hears of the last one, and of those before."""
+    """The client hears of the last one, and nothing of names and addresses; who was asked before is in the log."""
+    since = len(stand.gateway.log_lines())
     answer = stand.ask(ask_for("all-fail"))
     assert answer.status == 503, answer
-    assert b"before: " in answer.body
-    assert json.loads(answer.body)["error"]["code"] == "upstream_overloaded"
+    error = json.loads(answer.body)["error"]
+    assert error["code"] == "upstream_overloaded"
+    assert error["message"].startswith("the provider said 529: ")
+    assert b"bad-oa" not in answer.body
+    assert b"127.0.0.1" not in answer.body
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "all-fail", since)
+    assert line["edgeq.before"].startswith("upstream_error at upstream/bad-oa#127.0.0.1:")
+    stand.ask(ask_for("moves-500-chat-whole"))
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "moves-500-chat-whole", since)
+    assert "upstream_error at " in line["edgeq.before"], "of a good answer, too"
+
+
+def test_who_is_late(stand: Stand) -> None:
+    """Said in words that mean something to who has not written the configuration."""
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("slow-oa", True), "/quick" + path[3:])
+        assert answer.status == 504
+        assert json.loads(answer.body)["error"]["message"] == "no token came within 0.5 s"
 
 
 def test_no_more_attempts_than_the_route_allows(stand: Stand) -> None:
