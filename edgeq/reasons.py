@@ -109,7 +109,7 @@ _ROWS: Final = (
     Reason("upstream_backlog_full", "U", 504, "adaptive", "connection_timeout", CAPACITY, "Upstream's accept queue is full", "its listen backlog overflows"),
     Reason("upstream_port_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "No local port left", "enable keep-alive or add source addresses"),
     Reason("upstream_tls_failed", "U", 502, "none", "tls_certificate_error", BLANK, "TLS with the upstream failed", "certificate, name or protocol version"),
-    Reason("upstream_timeout", "U", 504, "none", "http_response_timeout", BLANK, "Upstream did not answer in time", "timeouts.first_byte, timeouts.body or the route's retry.per_try_timeout"),
+    Reason("upstream_timeout", "U", 504, "none", "http_response_timeout", BLANK, "Upstream did not answer in time", "timeouts.first_byte, timeouts.body or the route's retry.per_try_timeout; of a model's stream llm.first_token and llm.between_tokens"),
     Reason("upstream_reset", "U", 502, "none", "connection_terminated", BLANK, "Upstream closed the connection", "before or within its answer"),
     Reason("upstream_truncated", "U", 502, "none", "http_response_incomplete", BLANK, "Upstream's answer was cut", "it closed within the body"),
     Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),

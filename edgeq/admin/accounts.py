@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column
+from edgeq.config.findings import did_you_mean
 from edgeq.config.units import parse_duration
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
 from edgeq.llm.sums import KEY, Spending, day_of
@@ -80,9 +81,11 @@ def _error(status: int, text: str) -> Answer:
     return Answer(status, {"ok": False, "error": text})
 
 
-async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "") -> Answer:
+async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "") -> Answer:
     made, behind = await accounts.change(make)
     said: dict[str, Any] = {"ok": True}
+    if note:
+        said["note"] = note
     if made.account is not None:
         said["id"] = made.account.id
     if made.secret:
@@ -143,10 +146,21 @@ async def _tenants(accounts: AccountsControl, arguments: Arguments) -> Answer:
 async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer:
     limits = _limits(arguments)
     weight = int(arguments["weight"]) if "weight" in arguments else None
+    tenant = arguments["tenant"]
+    team = arguments.get("team", "")
     return await _changed(
         accounts,
-        lambda registry, _now: registry.change_tenant(arguments["tenant"], arguments.get("team", ""), weight, limits),
+        lambda registry, _now: registry.change_tenant(tenant, team, weight, limits),
+        note=_new_one(accounts.registry, tenant, team),
     )
+
+
+def _new_one(registry: Registry, tenant: str, team: str) -> str:
+    """What is to be told if there is no such tenant or team yet: perhaps a name was mistyped."""
+    if tenant not in registry.tenants:
+        return f"tenant {tenant} is new{did_you_mean(tenant, list(registry.tenants))}"
+    teams = [name for whose, name in registry.teams if whose == tenant]
+    return f"team {team} of {tenant} is new{did_you_mean(team, teams)}" if team and team not in teams else ""
 
 
 async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -363,7 +377,7 @@ COMMANDS: Final = (
         "keys revoke k3v8n2pq",
     ),
     Command(
-        "tenants",
+        "tenants list",
         "GET",
         "/v1/accounts/tenants",
         "viewer",
@@ -379,13 +393,16 @@ COMMANDS: Final = (
             Column("spent_day", "day", _N),
             Column("spent_month", "month", _N),
         ),
+        "tenants list acme",
+        also="tenants",
     ),
     Command(
         "tenants set",
         "PUT",
         "/v1/accounts/tenants",
         "admin",
-        "give a tenant, or one of its teams, limits for all of its keys together; or a weight in fair queues",
+        "give a tenant, or one of its teams, limits for all of its keys together; or a weight in fair queues; one "
+        "that is new is made, and the answer says so",
         _run(_set_tenant),
         (Argument("tenant", "its name", _is_name, required=True),),
         (),

@@ -59,6 +59,8 @@ class Command:
     example: str = ""
     """As it is typed; empty: the words."""
     options: tuple[Argument, ...] = ()
+    also: str = ""
+    """Fewer words that mean the same."""
     render: Callable[[Record], str] | None = None
     """For people, if not as a table."""
 

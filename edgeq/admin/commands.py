@@ -696,7 +696,7 @@ def find_text(line: str) -> Found | str:
     for size in range(min(len(words), 3), 0, -1):
         name = " ".join(words[:size]).lower()
         for command in COMMANDS:
-            if command.words == name:
+            if name in (command.words, command.also):
                 return _with_values(command, words[size:])
     said = " ".join(words).lower().removesuffix(" json")
     near = difflib.get_close_matches(said, [command.words for command in COMMANDS])

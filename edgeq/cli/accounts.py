@@ -41,15 +41,17 @@ class Group:
     def __init__(self, word: str) -> None:
         self._word = word
         self._commands = {one.words: one for one in COMMANDS if one.words.split()[0] == word}
+        self._verbs = [one for one in self._commands.values() if one.words != word]
         self.SUMMARY = _SUMMARIES[word]
         examples = "".join(f"  edgeq {one.example or one.words}\n" for one in self._commands.values())
+        self._commands |= {one.also: one for one in self._verbs if one.also}
         self.EXAMPLES = f"examples:\n{examples}{_NOTES}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Verbs, where there are any, with the arguments of the admin command."""
         parser.set_defaults(words=self._word)
         alone = self._commands.get(self._word)
-        verbs = [one for one in self._commands.values() if one is not alone]
+        verbs = self._verbs
         if alone is not None:
             _add(parser, alone, has_values=not verbs)
         if verbs:

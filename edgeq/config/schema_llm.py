@@ -77,8 +77,8 @@ class Model(Table, frozen=True):
     limits: TokenLimits = TokenLimits()
     """Of all requests for this model together."""
     degrade: str = ""
-    """Name of another model, usually a smaller one, that answers while all targets of this one are saturated; the
-    answer says so in x-edgeq-model. Empty: none."""
+    """Name of another model, usually a smaller one, that answers what no target of this one has room for, in places or
+    in tokens; the answer says so in x-edgeq-model. Empty: none."""
     hedge: str = "off"
     """When a second target is asked as well because the first event is late: "2s", or "p95" of this model."""
 

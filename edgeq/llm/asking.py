@@ -45,7 +45,6 @@ from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
 from edgeq.policy.terms import PRIORITIES
-from edgeq.reasons import REASONS
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
 from edgeq.wire.errors import Refused
@@ -140,7 +139,7 @@ class ModelRequest(Exchange):
         self._param = ""
         """Of the request: what an error is about."""
         self._failed_by: list[str] = []
-        """Who was asked before."""
+        """Who was asked before, and what became of it: for the log."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
@@ -237,7 +236,11 @@ class ModelRequest(Exchange):
             self._list_models(model_of(head.path) or b"")
             return
         if head.method != b"POST" and not (versions and head.method == b"GET"):
-            self.fail("method_refused", self.own_resource(), f"{operation.name} is asked for by POST")
+            what = f"{operation.name} is asked for by POST"
+            prompt = self.models.prompts.find(head.path, "") if versions else None
+            if prompt is not None:
+                what = f"the prompt {prompt.settings.name} is asked by POST, and described by GET"
+            self.fail("method_refused", self.own_resource(), what)
             return
         try:
             if versions:
@@ -246,7 +249,11 @@ class ModelRequest(Exchange):
             else:
                 self.peek = requested(operation.dialect, self.body)
         except Unmappable as error:
-            self._refuse(error.param, error.message)
+            coding = field_value(head, b"content-encoding").decode("latin-1")
+            if coding and not error.param:  # it cannot have been read
+                self._refuse("content-encoding", f"bodies that are compressed ({coding[:50]}) are not read: send JSON")
+            else:
+                self._refuse(error.param, error.message)
             return
         peek = self.peek
         assert peek is not None
@@ -432,17 +439,17 @@ class ModelRequest(Exchange):
         assert plan is not None
         assert peek is not None
         assert operation is not None
-        if plan.degrade and plan.is_saturated(now):
+        bill = self.bill
+        if plan.degrade and plan.is_saturated(self._expect(plan, plan.choices[0]), now):
             smaller = self.models.models.find(plan.degrade)
-            if smaller is not None and not smaller.is_saturated(now):
+            if smaller is not None and not smaller.is_saturated(self._expect(smaller, smaller.choices[0]), now):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         self._order = plan.order(now)
         if self.models.affinity:
             self._prefer(plan, now)
-        bill = self.bill
         order = self._order
-        estimate = bill.expect(plan, order[0], self.body, peek.output_tokens, peek.answers, operation.kind == CHAT)
+        estimate = self._expect(plan, order[0])
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
         refusal = bill.reserve(
@@ -453,6 +460,15 @@ class ModelRequest(Exchange):
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         self._turn_to(self._order[0], now)
+
+    def _expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
+        """What the request is expected to use of `choice`: the bill reckons with what was asked for last."""
+        peek = self.peek
+        operation = self.operation
+        assert peek is not None
+        assert operation is not None
+        speaks = operation.kind == CHAT
+        return self.bill.expect(plan, choice, self.body, peek.output_tokens, peek.answers, speaks)
 
     def _prefer(self, plan: ModelPlan, now: float) -> None:
         """Turn to who has cached what its prompt begins with."""
@@ -522,8 +538,6 @@ class ModelRequest(Exchange):
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         operation = self.operation or operation_of(self.head.path)
         dialect = OPENAI if operation is None else operation.dialect
-        if self._failed_by:
-            detail = f"{detail or REASONS[reason].hint}; before: {'; '.join(self._failed_by)}"
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
@@ -612,6 +626,8 @@ class ModelRequest(Exchange):
             text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
         if self.first_event_at:
             text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+        if self._failed_by:
+            text += f'"edgeq.before":{quoted("; ".join(self._failed_by))},'
         if self.cached:
             text += f'"edgeq.cache":"{self.cached}",'
         bill = self.bill
@@ -644,6 +660,6 @@ def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> li
     if len(order) == 1:
         return order
     for number, choice in enumerate(order):
-        if choice.is_open(now) and choice.has_room(now) and choice.gate.wait_s(estimate, now) <= 0.0:
+        if choice.can_take(estimate, now):
             return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
     return order

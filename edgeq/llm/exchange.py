@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 _LAST_BYTES_S: Final = 2.0
 """For the end of HTTP's framing, after the last word of a stream: a connection can be kept that ends in time, and no
 client is to wait for a server that never ends it."""
+_NO_STREAM: Final = "a stream was asked for, and none came"
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
@@ -348,21 +349,22 @@ class ModelExchange(ModelRequest):
         self._answer_kind = answer.body_kind
         incoming = self._incoming = self.incoming(choice, answer)
         if incoming is None:
-            self.fail("upstream_protocol_error", up.pool.resource, "a stream was asked for, and none came")
+            self.fail("upstream_protocol_error", up.pool.resource, f"its answer is none: {_NO_STREAM}")
             return
         self._take(data[end:], now)
 
     def incoming(self, choice: Choice, answer: ResponseHead) -> Incoming | None:
         """How the answer of `choice` is to be read that begins with this head. None: a stream was asked for, and it is
-        none."""
+        none. If it is JSON it is read all the same: it may say why."""
         peek = self.peek
         operation = self.operation
         assert peek is not None
         assert operation is not None
         incoming = Incoming(answer)
         if self._streams and answer.status == 200:
-            if b"text/event-stream" not in answer_field(answer, b"content-type").lower():
-                return None
+            content_type = answer_field(answer, b"content-type").lower()
+            if b"text/event-stream" not in content_type:
+                return incoming if b"json" in content_type else None
             if operation.dialect == choice.dialect:
                 incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
@@ -432,7 +434,7 @@ class ModelExchange(ModelRequest):
             up.expire_after(now, _LAST_BYTES_S)
         elif self._begun:
             up.expire_after(now, self.models.between_s)
-        elif incoming.is_stream():
+        elif incoming.is_stream() or (self._streams and incoming.head.status == 200):
             up.expire_after(self.sent_at, self.models.first_s)
         else:
             up.expire_after(now, up.pool.upstream.body_s)
@@ -477,8 +479,12 @@ class ModelExchange(ModelRequest):
         incoming.ended()
         if not incoming.is_stream():
             self._whole_answer(incoming, now)
+        elif not incoming.begun:
+            up = self.up
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_protocol_error", resource, "the stream ended before its answer began")
         elif incoming.stopped:
-            if incoming.begun and not self._begun:
+            if not self._begun:
                 self._begin_stream(now)
             self._end_stream(incoming, now)
         else:
@@ -548,9 +554,17 @@ class ModelExchange(ModelRequest):
         assert operation is not None
         assert peek is not None
         prompt = self.prompt
+        if self._streams:
+            failed = error_of(choice.dialect, body)
+            if failed is None:
+                raise ValueError(_NO_STREAM)
+            return b"", Usage(), failed
         if operation.dialect == choice.dialect and prompt is None:
             usage = usage_of(operation.dialect, body)
             return body, usage, error_of(operation.dialect, body) if usage.input < 0 else None
+        failed = error_of(choice.dialect, body)
+        if failed is not None:
+            return b"", Usage(), failed
         what = self._asked
         assert what is not None
         if what.embedding is not None:
@@ -578,6 +592,7 @@ class ModelExchange(ModelRequest):
         # The client's own doing: he is told in his own words, whoever has found out.
         operation = self.operation
         assert operation is not None
+        failed.message = failed.message or verdict.detail
         if self._head_sent:
             self._end_cut("", failed, now)
             return
@@ -708,14 +723,17 @@ class ModelExchange(ModelRequest):
             up.reusable = False
             self._all_came(incoming, monotonic())
             return
-        key = "timeouts.first_byte"
+        models = self.models
+        upstream = up.pool.upstream
         if self._begun:
-            key = "llm.between_tokens"
+            late = f"no token came for {models.between_s:g} s"
         elif self._streams:
-            key = "llm.first_token"
+            late = f"no token came within {models.first_s:g} s"
         elif incoming is not None:
-            key = "timeouts.body"
-        self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+            late = f"no more of the answer came for {upstream.body_s:g} s"
+        else:
+            late = f"no answer came within {upstream.first_byte_s:g} s"
+        self.fail("upstream_timeout", up.pool.resource, late)
 
     def answer_stalled(self) -> None:
         self.no_answer()

@@ -51,7 +51,7 @@ DISABLED_S: Final = 60.0
 """How long a key is left alone whose account has no credit, or that the provider refuses. Somebody has to do something
 about it; a request a minute finds out that he has."""
 _PAUSED_SINCE: Final = {
-    "upstream_rate_limit": "the provider has said 429",
+    "upstream_rate_limit": "the provider's rate limit is reached",
     "upstream_auth": "the provider does not let the gateway in",
     "upstream_quota": "the gateway's quota at the provider is used up",
 }

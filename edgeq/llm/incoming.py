@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeq.llm import message
-from edgeq.llm.message import Failed, Usage
+from edgeq.llm.dialects.errors import failed_within
+from edgeq.llm.message import Usage
 from edgeq.wire.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer
 
 if TYPE_CHECKING:
     from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
-    from edgeq.llm.message import Event
+    from edgeq.llm.message import Event, Failed
     from edgeq.llm.passing import PassThrough
     from edgeq.wire.head import ResponseHead
 
@@ -153,7 +154,7 @@ class Incoming:
                 self.begun = True
                 self._said_bytes += len(event.text)
             elif kind == message.FAILURE:
-                self.failed = Failed(500, event.name or message.INTERNAL, event.text)
+                self.failed = failed_within(event.name or message.INTERNAL, event.text)
                 events = events[:number]
                 break
             elif kind == message.START or kind == message.FINISH:

@@ -271,6 +271,8 @@ RATE: Final = "rate"
 OVERLOADED: Final = "overloaded"
 TIMEOUT: Final = "timeout"
 INTERNAL: Final = "internal"
+BROKEN: Final = "broken"
+"""What a provider has sent as its stream is no answer. It is our word, not the provider's."""
 
 
 @dataclass
@@ -281,8 +283,11 @@ class Failed:
     kind: str
     """INVALID.. above."""
     message: str
+    """In the words of who has failed; empty: there are none."""
     code: str = ""
     """Of the provider ("context_length_exceeded"), or edgeq's reason ("queue_full")."""
     param: str = ""
     unit: str = ""
     """RATE: of what there is no more, "requests" or "tokens"; empty: not told."""
+    is_within: bool = False
+    """It came within an answer of 200: nobody has sent `status`, it is what the kind of error would have."""

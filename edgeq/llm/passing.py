@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Of an event: a line's end and an empty line."""
 
+_ANSWERS: Final = ("choices", "content", "candidates", "data")
+"""Where a whole answer has its words or vectors: it is none of the errors that come with a status of 200."""
+
 _TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
 _ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
 
@@ -59,13 +62,20 @@ def usage_of(dialect: str, body: bytes) -> Usage:
 
 
 def error_of(dialect: str, body: bytes) -> Failed | None:
-    """The error that some providers tell with a status of 200; None: the whole answer is one. For what `usage_of` has
-    taken, and found no usage in."""
+    """The error that some providers tell with a status of 200; None: there is none, whatever it is."""
     if b'"error"' not in body:
         return None
-    said = _as_object(body)
-    if not said.get("error") or said.get("choices") or said.get("content"):
+    try:
+        said: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
         return None
+    if isinstance(said, list) and said:  # Gemini's
+        said = said[0]
+    if not isinstance(said, dict) or not said.get("error"):
+        return None
+    for key in _ANSWERS:
+        if said.get(key):
+            return None
     return decode_error_object(dialect, 0, said["error"])
 
 
@@ -276,6 +286,8 @@ class PassThrough:
             self.begun = calls >= 0 and not _is_null(event, calls + 13)
         if not self.finished:
             reason = event.find(b'"finish_reason":', at)
+            if reason < 0:  # hardly anybody tells it before the delta
+                reason = event.find(b'"finish_reason":')
             if reason >= 0 and not _is_null(event, reason + 16):
                 self.finished = True
                 self.begun = True
@@ -354,7 +366,7 @@ class PassThrough:
                 elif name == b"error":
                     self._see_error(event)
                     if self.failed is None:
-                        self.failed = Failed(500, INTERNAL, "the provider has failed")
+                        self.failed = Failed(500, INTERNAL, "", is_within=True)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue

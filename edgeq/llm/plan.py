@@ -14,6 +14,7 @@ from edgeq.llm.redact import KEY
 
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
+    from edgeq.llm.estimate import Estimate
     from edgeq.llm.gate import TokenGate
     from edgeq.llm.message import Failed
     from edgeq.llm.price import Tariff
@@ -113,6 +114,10 @@ class Choice:
         upstream = self.upstream
         return not upstream.limited or upstream.bulkhead.places() > 0
 
+    def can_take(self, estimate: Estimate, now: float) -> bool:
+        """Would a request of this size be sent at once, as far as is known?"""
+        return self.is_open(now) and self.has_room(now) and self.gate.wait_s(estimate, now) <= 0.0
+
 
 class ModelPlan:
     """One model. `choices` in the order of the file: target by target, key by key."""
@@ -171,9 +176,9 @@ class ModelPlan:
                 break
         return order
 
-    def is_saturated(self, now: float) -> bool:
-        """Would a request have to wait, whoever is asked?"""
-        return not any(choice.is_open(now) and choice.has_room(now) for choice in self.choices)
+    def is_saturated(self, estimate: Estimate, now: float) -> bool:
+        """Would a request of this size have to wait, whoever is asked?"""
+        return not any(choice.can_take(estimate, now) for choice in self.choices)
 
 
 class Models:

@@ -3,14 +3,20 @@
     the caller's own fault (400, 413, 422)     -> passed on, nobody else is asked
     this key's limit, quota or right           -> another key or target; the key rests
     the provider's own trouble                 -> another key or target; breaker and limit learn of it
+    no answer at all, though it says it is one -> the same
 
 Source: shared reference, llm.md 4.4.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeq.llm import message
 from edgeq.llm.message import Failed
+
+_LONGEST: Final = 150
+"""Characters of its message."""
 
 
 class Verdict:
@@ -23,17 +29,25 @@ class Verdict:
         self.detail = detail
 
 
+def told(failed: Failed, message: str) -> str:
+    """One sentence about what a provider has said; `message` may be empty."""
+    said = "the provider's answer was an error" if failed.is_within else f"the provider said {failed.status}"
+    return f"{said}: {message[:_LONGEST]}" if message else said
+
+
 def judge(failed: Failed) -> Verdict:
-    """What comes of an answer of 400 or more, or of an error within a stream."""
+    """What comes of an answer of 300 or more, or of an error within another one."""
+    if failed.kind == message.BROKEN:
+        return Verdict("upstream_protocol_error", failed.message)
     status = failed.status
-    said = f"the provider said {status}: {failed.message[:150]}"
+    said = told(failed, failed.message)
     if failed.kind == message.BILLING or status == 402:
         return Verdict("upstream_quota", said)
     if status == 429 or failed.kind == message.RATE:
         return Verdict("upstream_rate_limit", said)
     if status in (401, 403):
         # What the provider says of our key is no business of the client's.
-        return Verdict("upstream_auth", f"the provider said {status}")
+        return Verdict("upstream_auth", told(failed, ""))
     if status in (503, 529) or failed.kind == message.OVERLOADED:
         return Verdict("upstream_overloaded", said)
     if status in (400, 413, 422):

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from edgeq.llm.dialects.base import why_not_json
 from edgeq.llm.message import Unmappable
 from edgeq.llm.shapes import Peek, as_named, as_peek
 
@@ -33,7 +34,7 @@ def requested(dialect: str, body: bytes) -> Peek:
         message = said[: place.start()] if place is not None else said
         raise Unmappable(param, f"{param or 'the body'}: {message[:1].lower()}{message[1:]}") from None
     except msgspec.DecodeError as broken:
-        raise Unmappable("", f"the body is not JSON: {broken}") from None
+        raise why_not_json(body, str(broken)) from None
     except RecursionError:
         raise Unmappable("", TOO_DEEP) from None
     except UnicodeDecodeError:
@@ -73,7 +74,7 @@ def _anew(body: bytes, model: str, adds_usage: bool) -> bytes:
     try:
         asked: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unmappable("", f"the body is not JSON: {error}") from None
+        raise why_not_json(body, str(error)) from None
     asked["model"] = model
     if adds_usage:
         asked["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}

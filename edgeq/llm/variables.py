@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.config.findings import did_you_mean
+from edgeq.llm.dialects.base import why_not_json
 from edgeq.llm.message import Unmappable
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def read_values(body: bytes, variables: dict[str, Variable]) -> dict[str, str]:
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unmappable("", f"the body is not valid JSON: {error}") from None
+        raise why_not_json(body, str(error)) from None
     if not isinstance(given, dict):
         raise Unmappable("", "the body must be a JSON object of the prompt's variables")
     for name in given:

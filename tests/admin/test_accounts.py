@@ -77,6 +77,18 @@ def test_tenants_and_teams(store: str) -> None:
     assert acme["limits"] == {"output_tokens_per_minute": 10, "money_per_month": 100.0}
     assert core["limits"] == {"concurrent": 2}
     assert said(store, "tenants set acme --team core --weight 2").status == 422
+    assert ask(store, "tenants list") == [acme, core]
+    assert ask(store, "tenants list other") == ask(store, "tenants other") == []
+
+
+def test_a_new_tenant_is_told(store: str) -> None:
+    """It is made, as its limits may be there before its first key; whoever has mistyped a name sees it."""
+    assert ask(store, "tenants set acme --rpm 3") == {"ok": True, "note": "tenant acme is new"}
+    assert ask(store, "tenants set acme --rpm 4") == {"ok": True}
+    assert ask(store, "tenants set acmee --rpm 4")["note"] == "tenant acmee is new (did you mean acme?)"
+    assert ask(store, "tenants set acme --team core --rpm 3")["note"] == "team core of acme is new"
+    assert ask(store, "tenants set acme --team core --rpm 4") == {"ok": True}
+    assert ask(store, "tenants set acme --team cor --rpm 4")["note"] == "team cor of acme is new (did you mean core?)"
 
 
 def test_usage(store: str) -> None:

@@ -38,8 +38,11 @@ def test_the_store_of_a_gateway_that_does_not_run(config: str, capsys: pytest.Ca
     assert made["key"] not in shown
     assert main(["tenants", "set", "acme", "--weight", "2", "--store", store]) == 0
     assert capsys.readouterr().out == "ok: true\n"
-    assert main(["tenants", "--store", store]) == 0
-    assert "acme" in capsys.readouterr().out
+    for words in (["tenants"], ["tenants", "list"], ["tenants", "list", "acm"]):
+        assert main([*words, "--store", store]) == 0
+        assert "acme" in capsys.readouterr().out
+    assert main(["tenants", "list", "other", "--store", store]) == 0
+    assert "acme" not in capsys.readouterr().out
     assert main(["usage", "--store", store, "--csv"]) == 0
     assert capsys.readouterr().out == "tenant,model\n"
     assert main(["usage", "--store", store, "--by", "x"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_a_field_of_a_request(table: Table, row: Row) -> None:
     if row.refused:
         with pytest.raises(Unmappable) as caught:
             translated(table, body, Losses(strict=False))
-        assert caught.value.param == row.refused
+        assert re.sub(r"\[\d+\]", "", caught.value.param) == row.refused, "but for which one of a list it is"
         return
     plain = translated(table, table.base, Losses(strict=True))
     losses = Losses(strict=False)

@@ -123,6 +123,15 @@ def test_servers_that_write_spaces() -> None:
     assert passing.usage == Usage(1, 2)
 
 
+def test_a_reason_before_the_delta() -> None:
+    """The order of keys means nothing."""
+    passing = PassThrough("openai", strip_usage=False)
+    passing.feed(b'data: {"choices":[{"finish_reason":null,"delta":{"role":"assistant"}}]}\n\n')
+    assert (passing.begun, passing.finished) == (False, False)
+    passing.feed(b'data: {"choices":[{"finish_reason":"stop","delta":{}}]}\n\n')
+    assert (passing.begun, passing.finished) == (True, True)
+
+
 def test_usage_beside_a_choice_is_not_stripped() -> None:
     """Some servers tell the usage with the last of the text: that chunk must arrive."""
     passing = PassThrough("openai", True)

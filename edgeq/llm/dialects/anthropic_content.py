@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, flag_at, object_at, objects_at, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -42,10 +42,13 @@ def decode_blocks(of: dict[str, Any], key: str, where: str, names: dict[str, str
     if isinstance(content, str):
         return [Part(TEXT, content)]
     parts: list[Part] = []
-    for block in objects_at(of, key, where):
-        part = _decode_block(block, where, names, request)
-        # For how long it is cached is a hint, as that it shall be at all: the answer is the same without.
-        part.cache = object_at(block, "cache_control", f"{where}.cache_control") is not None
+    for number, block in enumerate(objects_at(of, key, where, TEXT_OR_LIST)):
+        try:
+            part = _decode_block(block, where, names, request)
+            # For how long it is cached is a hint, as that it shall be at all: the answer is the same without.
+            part.cache = object_at(block, "cache_control", f"{where}.cache_control") is not None
+        except Unmappable as error:
+            raise about_element(error, where, number) from None
         parts.append(part)
     return parts
 
@@ -64,7 +67,7 @@ def _decode_block(block: dict[str, Any], where: str, names: dict[str, str], requ
     if kind == "tool_result":
         part = Part(TOOL_RESULT, id=text_at(block, "tool_use_id", f"{where}.tool_use_id"))
         part.name = names.get(part.id, "")
-        part.parts = decode_blocks(block, "content", where, names, request)
+        part.parts = decode_blocks(block, "content", f"{where}.content", names, request)
         part.is_error = flag_at(block, "is_error", f"{where}.is_error") is True
         return part
     if kind == "thinking":

@@ -15,6 +15,7 @@ from edgeq.llm.dialects.anthropic_thinking import encode_thinking
 from edgeq.llm.dialects.base import (
     ANTHROPIC,
     GEMINI_SIGNATURE,
+    about_element,
     as_object,
     count_at,
     flag_at,
@@ -68,11 +69,14 @@ def decode_request(body: bytes) -> Request:
     system = decode_blocks(asked, "system", "system", names, request)
     if system:
         request.messages.append(Message("system", system))
-    for said in objects_at(asked, "messages", "messages"):
-        role = text_at(said, "role", "messages.role")
-        if role not in ("user", "assistant", "system"):
-            raise Unmappable("messages.role", "messages.role must be user, assistant or system")
-        request.messages.append(Message(role, decode_blocks(said, "content", "messages.content", names, request)))
+    for number, said in enumerate(objects_at(asked, "messages", "messages")):
+        try:
+            role = text_at(said, "role", "messages.role")
+            if role not in ("user", "assistant", "system"):
+                raise Unmappable("messages.role", "messages.role must be user, assistant or system")
+            request.messages.append(Message(role, decode_blocks(said, "content", "messages.content", names, request)))
+        except Unmappable as error:
+            raise about_element(error, "messages", number) from None
     request.stream = flag_at(asked, "stream", "stream") is True
     request.max_tokens = count_at(asked, "max_tokens", "max_tokens", 1)
     request.temperature = number_at(asked, "temperature", "temperature", 0.0, 1.0)

@@ -15,6 +15,7 @@ from edgeq.llm.dialects.base import ANTHROPIC, StreamEncoder, answer_id, known_o
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.message import (
+    BROKEN,
     DELTA,
     FINISH,
     PART_END,
@@ -81,7 +82,10 @@ class AnthropicStreamDecoder(JsonStreamDecoder):
                 self._stop = STOPS.get(str(reason), STOP_END)
             self._stop_sequence = str(delta.get("stop_sequence") or self._stop_sequence)
         elif kind == "message_stop":
-            self._finish(events)
+            if self._stop or self._index >= 0:
+                self._finish(events)
+            else:
+                self._fail(BROKEN, "the provider's stream ended without a reason", events)
         elif kind == "ping":
             events.append(Event(PING))
         elif kind == "error":

@@ -25,6 +25,8 @@ RESPONSES: Final = "responses"
 """OpenAI's, for clients only."""
 EMBEDDINGS: Final = "embeddings"
 
+TEXT_OR_LIST: Final = "a string or a list"
+"""What most contents may be."""
 
 GEMINI_SIGNATURE: Final = "gemini#"
 """Before a signature of Gemini's wherever it is kept for the next turn: another provider's must never be sent to it,
@@ -125,12 +127,36 @@ def answer_id(prefix: str, known: str) -> str:
     return prefix + (known or secrets.token_hex(12))
 
 
+def why_not_json(body: bytes, otherwise: str) -> Unmappable:
+    """What is wrong with a body that could not be read. `otherwise`: what the reader has said."""
+    if not body.strip():
+        return Unmappable("", "the body is empty")
+    said = otherwise
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        said = str(error)
+    if "surrogate in string" in said:
+        place = said.rpartition(": ")[2]
+        return Unmappable("", f"the body is not JSON: half of a surrogate pair (\\ud800 to \\udfff) alone: {place}")
+    return Unmappable("", "the body is not UTF-8" if "UTF-8" in said else f"the body is not JSON: {said}")
+
+
+def about_element(error: Unmappable, name: str, number: int) -> Unmappable:
+    """The same about an element of the list `name`: "messages.role" becomes "messages[3].role"."""
+    param = error.param
+    if param != name and not param.startswith(f"{name}."):
+        return error
+    exact = f"{name}[{number}]{param[len(name) :]}"
+    return Unmappable(exact, error.message.replace(param, exact, 1))
+
+
 def as_object(body: bytes) -> dict[str, Any]:
     """Raises: Unmappable if it is no JSON object."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unmappable("", f"the body is not JSON: {error}") from None
+        raise why_not_json(body, str(error)) from None
     if not isinstance(value, dict):
         raise Unmappable("", "the body must be a JSON object")
     return value
@@ -179,19 +205,19 @@ def number_at(of: dict[str, Any], key: str, param: str, least: float, most: floa
     return number
 
 
-def list_at(of: dict[str, Any], key: str, param: str) -> list[Any]:
-    """Empty if it is absent or null."""
+def list_at(of: dict[str, Any], key: str, param: str, wanted: str = "a list") -> list[Any]:
+    """Empty if it is absent or null. `wanted`: what it must be, if that is not only a list."""
     value = of.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Unmappable(param, f"{param} must be a list")
+        raise Unmappable(param, f"{param} must be {wanted}")
     return value
 
 
-def objects_at(of: dict[str, Any], key: str, param: str) -> list[dict[str, Any]]:
+def objects_at(of: dict[str, Any], key: str, param: str, wanted: str = "a list") -> list[dict[str, Any]]:
     """Empty if it is absent or null."""
-    values = list_at(of, key, param)
+    values = list_at(of, key, param, wanted)
     for value in values:
         if not isinstance(value, dict):
             raise Unmappable(param, f"each of {param} must be an object")

@@ -18,6 +18,7 @@ from edgeq.llm.dialects.base import ANTHROPIC, GEMINI, RESPONSES, known_object
 from edgeq.llm.message import (
     AUTHENTICATION,
     BILLING,
+    BROKEN,
     FAILURE,
     INTERNAL,
     INVALID,
@@ -43,6 +44,7 @@ _STATUSES: Final[dict[str, int]] = {
     OVERLOADED: 503,
     TIMEOUT: 504,
     INTERNAL: 500,
+    BROKEN: 502,
 }
 _ANTHROPIC_STATUSES: Final[dict[str, int]] = {BILLING: 402, OVERLOADED: 529}
 _STATUS_FREE: Final = frozenset((INVALID, INTERNAL))
@@ -72,6 +74,7 @@ _OPENAI_TYPES: Final[dict[str, str]] = {
     OVERLOADED: "server_error",
     TIMEOUT: "server_error",
     INTERNAL: "server_error",
+    BROKEN: "server_error",
 }
 _ANTHROPIC_TYPES: Final[dict[str, str]] = {
     INVALID: "invalid_request_error",
@@ -84,6 +87,7 @@ _ANTHROPIC_TYPES: Final[dict[str, str]] = {
     OVERLOADED: "overloaded_error",
     TIMEOUT: "timeout_error",
     INTERNAL: "api_error",
+    BROKEN: "api_error",
 }
 _GEMINI_STATUSES: Final[dict[str, str]] = {
     INVALID: "INVALID_ARGUMENT",
@@ -96,6 +100,7 @@ _GEMINI_STATUSES: Final[dict[str, str]] = {
     OVERLOADED: "UNAVAILABLE",
     TIMEOUT: "DEADLINE_EXCEEDED",
     INTERNAL: "INTERNAL",
+    BROKEN: "INTERNAL",
 }
 
 _KINDS_BY_WORD: Final[dict[str, str]] = {
@@ -214,27 +219,32 @@ def _openai_error(failed: Failed) -> dict[str, Any]:
     return {"message": failed.message, "type": word, "param": failed.param or None, "code": failed.code or None}
 
 
+def failed_within(kind: str, message: str) -> Failed:
+    """An error that a provider has told within its stream."""
+    return Failed(_STATUSES.get(kind, 500), kind, message, is_within=True)
+
+
 def decode_error(dialect: str, status: int, body: bytes) -> Failed:
-    """What a provider says in an answer with an error's status. Whatever it sends, there is something to tell."""
+    """What a provider says in an answer with an error's status."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
         # A proxy's page in HTML, or nothing: it says less than the status, and is nobody's business.
-        return Failed(status, kind_of(status), f"the provider answered with status {status}")
+        return Failed(status, kind_of(status), "")
     if isinstance(said, list) and said:
         said = said[0]
     whole = known_object(said)
     if whole is None:
-        return Failed(status, kind_of(status), f"the provider answered with status {status}")
+        return Failed(status, kind_of(status), "")
     return decode_error_object(dialect, status, whole.get("error") or whole.get("detail") or whole)
 
 
 def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
-    """The `error` of an answer, or of an event in a stream. Args: status 0 if there is none."""
+    """The `error` of an answer, or of an event in a stream. Args: status 0: it came within an answer of 200."""
     error = known_object(said)
-    told_nothing = f"the provider answered with status {status or 500}"
+    is_within = status == 0
     if error is None:
-        return Failed(status or 500, kind_of(status), _text(said) or told_nothing)
+        return Failed(status or 500, kind_of(status), _text(said), is_within=is_within)
     word = _text(error.get("status" if dialect == GEMINI else "type"))
     code = error.get("code")
     if not status and isinstance(code, int) and 400 <= code < 600:
@@ -245,10 +255,10 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
     if not kind or (kind in _STATUS_FREE and known):
         # OpenAI says invalid_request_error of a wrong key, too: there the status is the better word.
         kind = known or kind or kind_of(status)
-    message = _text(error.get("message")) or _text(error.get("msg")) or told_nothing
+    message = _text(error.get("message")) or _text(error.get("msg"))
     if kind == INVALID and _NO_CREDIT in message:
         kind = BILLING
-    failed = Failed(status or _STATUSES[kind], kind, message, named, _text(error.get("param")))
+    failed = Failed(status or _STATUSES[kind], kind, message, named, _text(error.get("param")), is_within=is_within)
     if dialect == GEMINI and kind == INVALID and _WRONG_KEY in _text(error.get("details")):
         failed.kind = AUTHENTICATION
         failed.status = 401

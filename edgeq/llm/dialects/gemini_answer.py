@@ -24,6 +24,7 @@ from edgeq.llm.dialects.collect import answer_of
 from edgeq.llm.dialects.errors import decode_error_object, failure
 from edgeq.llm.dialects.gemini_shapes import ContentPart, Counted, Generated, UsageMetadata
 from edgeq.llm.message import (
+    BROKEN,
     DELTA,
     FINISH,
     INTERNAL,
@@ -154,7 +155,7 @@ class Reader:
             if self._reason:
                 self._finish(events)
             else:
-                self.fail(INTERNAL, "the answer was cut", events)
+                self.fail(BROKEN, "the answer was cut", events)
         return events
 
     def _part(self, part: ContentPart, events: list[Event]) -> None:
@@ -227,7 +228,7 @@ class GeminiStreamDecoder(StreamDecoder):
             try:
                 piece = generated(event.data)
             except ValueError as error:
-                return self._reader.fail(INTERNAL, str(error), told)
+                return self._reader.fail(BROKEN, str(error), told)
             told += self._reader.read(piece)
         return told
 

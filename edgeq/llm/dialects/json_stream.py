@@ -8,7 +8,7 @@ import orjson
 
 from edgeq.llm.dialects.base import StreamDecoder, known_object
 from edgeq.llm.dialects.errors import failure
-from edgeq.llm.message import INTERNAL
+from edgeq.llm.message import BROKEN
 from edgeq.llm.sse import EventReader
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class JsonStreamDecoder(StreamDecoder):
             if self._has_reason():
                 self._finish(events)
             else:
-                self._fail(INTERNAL, "the provider's stream ended before the answer did", events)
+                self._fail(BROKEN, "the provider's stream ended before the answer did", events)
         return events
 
     def _take(self, event: SseEvent, events: list[Event]) -> None:
@@ -69,7 +69,7 @@ class JsonStreamDecoder(StreamDecoder):
         except orjson.JSONDecodeError:
             said = None
         if said is None:
-            self._fail(INTERNAL, "the provider's stream is broken: an event is no JSON object", events)
+            self._fail(BROKEN, "the provider's stream is broken: an event is no JSON object", events)
         return said
 
     def _fail(self, kind: str, message: str, events: list[Event]) -> None:

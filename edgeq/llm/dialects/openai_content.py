@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeq.llm.dialects.base import OPENAI, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -33,27 +33,35 @@ def decode_messages(asked: dict[str, Any], request: Request) -> list[Message]:
     names: dict[str, str] = {}
     """Of tools, by the id of their call."""
     previous = ""
-    for said in objects_at(asked, "messages", "messages"):
-        role = text_at(said, "role", "messages.role")
-        if role == "tool":
-            result = _decode_result(said, names, request)
-            if previous == "tool":
-                messages[-1].parts.append(result)
-            else:
-                messages.append(Message("user", [result]))
-        elif role == "assistant":
-            messages.append(_decode_assistant(said, names, request))
-        elif role in ("system", "developer", "user"):
-            parts = _decode_content(said, request)
-            messages.append(
-                Message("user" if role == "user" else "system", parts, text_at(said, "name", "messages.name"))
-            )
-        elif role == "function":
-            raise Unmappable("messages.role", "messages of functions cannot be translated: use tools")
-        else:
-            raise Unmappable("messages.role", "messages.role must be system, developer, user, assistant or tool")
-        previous = role
+    for number, said in enumerate(objects_at(asked, "messages", "messages")):
+        try:
+            previous = _decode_message(said, previous, messages, names, request)
+        except Unmappable as error:
+            raise about_element(error, "messages", number) from None
     return messages
+
+
+def _decode_message(
+    said: dict[str, Any], previous: str, messages: list[Message], names: dict[str, str], request: Request
+) -> str:
+    """Add one to `messages`. Args: previous is the role of the one before. Returns: its role."""
+    role = text_at(said, "role", "messages.role")
+    if role == "tool":
+        result = _decode_result(said, names, request)
+        if previous == "tool":
+            messages[-1].parts.append(result)
+        else:
+            messages.append(Message("user", [result]))
+    elif role == "assistant":
+        messages.append(_decode_assistant(said, names, request))
+    elif role in ("system", "developer", "user"):
+        parts = _decode_content(said, request)
+        messages.append(Message("user" if role == "user" else "system", parts, text_at(said, "name", "messages.name")))
+    elif role == "function":
+        raise Unmappable("messages.role", "messages of functions cannot be translated: use tools")
+    else:
+        raise Unmappable("messages.role", "messages.role must be system, developer, user, assistant or tool")
+    return role
 
 
 def _decode_content(said: dict[str, Any], request: Request) -> list[Part]:
@@ -62,7 +70,13 @@ def _decode_content(said: dict[str, Any], request: Request) -> list[Part]:
         return []
     if isinstance(content, str):
         return [Part(TEXT, content)]
-    return [_decode_part(part, request) for part in objects_at(said, "content", "messages.content")]
+    parts: list[Part] = []
+    for number, part in enumerate(objects_at(said, "content", "messages.content", TEXT_OR_LIST)):
+        try:
+            parts.append(_decode_part(part, request))
+        except Unmappable as error:
+            raise about_element(error, "messages.content", number) from None
+    return parts
 
 
 def _decode_part(said: dict[str, Any], request: Request) -> Part:

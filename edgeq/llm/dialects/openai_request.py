@@ -15,6 +15,7 @@ import orjson
 from edgeq.llm.dialects.base import (
     OPENAI,
     RESPONSES,
+    TEXT_OR_LIST,
     as_object,
     count_at,
     flag_at,
@@ -111,7 +112,7 @@ def _decode_sampling(asked: dict[str, Any], request: Request) -> None:
     request.top_p = number_at(asked, "top_p", "top_p", 0.0, 1.0)
     request.top_k = count_at(asked, "top_k", "top_k", -1)
     stop = asked.get("stop")
-    stops = [stop] if isinstance(stop, str) else list_at(asked, "stop", "stop")
+    stops = [stop] if isinstance(stop, str) else list_at(asked, "stop", "stop", TEXT_OR_LIST)
     for one in stops:
         if not isinstance(one, str):
             raise Unmappable("stop", "stop must be a string or a list of strings")

@@ -15,8 +15,8 @@ from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
 from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
+    BROKEN,
     FINISH,
-    INTERNAL,
     REFUSAL,
     START,
     STOP_END,
@@ -59,7 +59,7 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             if self._finish_reason:
                 self._finish(events)
             else:
-                self._fail(INTERNAL, "the provider's stream ended without a reason", events)
+                self._fail(BROKEN, "the provider's stream ended without a reason", events)
             return
         chunk = self._object(event, events)
         if chunk is None:
@@ -70,7 +70,8 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             self._fail(failed.kind, failed.message, events)
             return
         if event.event == b"error":
-            self._fail(INTERNAL, str(chunk.get("message") or "the provider has failed"), events)
+            failed = decode_error_object(OPENAI, 0, chunk)
+            self._fail(failed.kind, failed.message, events)
             return
         usage = known_object(chunk.get("usage"))
         if usage is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeq.llm.dialects.base import objects_at, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, text_at
 from edgeq.llm.dialects.openai_content import decode_url
 from edgeq.llm.message import (
     DOCUMENT,
@@ -49,30 +49,34 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
     names: dict[str, str] = {}
     """Of tools, by the id of their call."""
     previous = ""
-    for item in objects_at(asked, "input", "input"):
-        kind = text_at(item, "type", "input.type")
-        if kind in ("", "message"):
-            said_by = _ROLES.get(text_at(item, "role", "input.role"), "")
-            if not said_by:
-                raise Unmappable("input.role", "input.role must be user, assistant, system or developer")
-            parts = _decode_content(item, "content", "input.content")
-        elif kind == "function_call_output":
-            said_by = _RESULTS
-            parts = [_decode_result(item, names)]
-        elif kind == "item_reference":
-            raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
-        elif kind.endswith("_output"):
-            said_by = _RESULTS
-            parts = [Part(OTHER, raw=item)]
-        else:
-            said_by = "assistant"
-            parts = [_decode_own(kind, item, names)]
+    for number, item in enumerate(objects_at(asked, "input", "input", TEXT_OR_LIST)):
+        try:
+            said_by, parts = _decode_item(item, names)
+        except Unmappable as error:
+            raise about_element(error, "input", number) from None
         if said_by == previous and said_by in ("assistant", _RESULTS):
             messages[-1].parts.extend(parts)
         else:
             messages.append(Message("user" if said_by == _RESULTS else said_by, parts))
             previous = said_by
     return messages
+
+
+def _decode_item(item: dict[str, Any], names: dict[str, str]) -> tuple[str, list[Part]]:
+    """Whose it is (a role, or _RESULTS), and what it says."""
+    kind = text_at(item, "type", "input.type")
+    if kind in ("", "message"):
+        said_by = _ROLES.get(text_at(item, "role", "input.role"), "")
+        if not said_by:
+            raise Unmappable("input.role", "input.role must be user, assistant, system or developer")
+        return said_by, _decode_content(item, "content", "input.content")
+    if kind == "function_call_output":
+        return _RESULTS, [_decode_result(item, names)]
+    if kind == "item_reference":
+        raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
+    if kind.endswith("_output"):
+        return _RESULTS, [Part(OTHER, raw=item)]
+    return "assistant", [_decode_own(kind, item, names)]
 
 
 def _decode_content(of: dict[str, Any], key: str, param: str) -> list[Part]:
@@ -82,7 +86,13 @@ def _decode_content(of: dict[str, Any], key: str, param: str) -> list[Part]:
         return []
     if isinstance(said, str):
         return [Part(TEXT, said)]
-    return [_decode_part(part, param) for part in objects_at(of, key, param)]
+    parts: list[Part] = []
+    for number, part in enumerate(objects_at(of, key, param, TEXT_OR_LIST)):
+        try:
+            parts.append(_decode_part(part, param))
+        except Unmappable as error:
+            raise about_element(error, param, number) from None
+    return parts
 
 
 def _decode_part(said: dict[str, Any], param: str) -> Part:

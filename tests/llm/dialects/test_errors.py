@@ -96,7 +96,8 @@ def test_what_proxies_say(body: bytes, status: int) -> None:
     """There is always something to tell."""
     failed = decode_error("openai", status, body)
     assert failed.status == status
-    assert failed.message
+    assert judge(failed).detail.startswith(f"the provider said {status}")
+    assert judge(failed).detail.count(str(status)) == 1
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini"])

@@ -101,16 +101,16 @@ def test_audio() -> None:
     [
         ({"messages": "hi"}, "messages"),
         ({"messages": [1]}, "messages"),
-        ({"messages": [{"role": "robot"}]}, "messages.role"),
-        ({"messages": [{"role": "user", "content": 3}]}, "messages.content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.tool_call_id"),
+        ({"messages": [{"role": "robot"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]},
-            "messages.content.image_url.url",
+            "messages[0].content[0].image_url.url",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,x"}}]}]},
-            "messages.content.image_url.url",
+            "messages[0].content[0].image_url.url",
         ),
         ({"temperature": 3}, "temperature"),
         ({"temperature": True}, "temperature"),

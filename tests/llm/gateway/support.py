@@ -361,6 +361,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
     model("late-400", "oa latency=25s,tag=late", "bad-an error=400,tag=late")
     model("pinged", "scripted x", "an tokens=5,tag=moved")
+    model("pinged-an", "scripted-an x", "an tokens=5,tag=moved")
     # Choices.
     model("hedge-wins", "oa latency=25s,tag=wins", "an tokens=5,tag=wins", hedge="100ms")
     for failure in HEDGES:
@@ -380,6 +381,10 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("turns", "turns rate=40,tokens=40,tag=turns")
     provider("full", f"{demo}/v1", limit=1)
     model("big", "full latency=25s,tag=big", degrade="plain-oa")
+    provider("big-alone", f"{demo}/v1", limits={"concurrent": 1})
+    model("big-alone", "big-alone latency=25s,tag=big-alone", degrade="plain-oa")
+    provider("big-tight", f"{demo}/v1", limits={"tokens_per_minute": 1500})
+    model("big-tight", "big-tight latency=25s,tag=big-tight", degrade="plain-oa")
     keys = [{"key": "sk-heavy", "name": "heavy", "weight": 3}, {"key": "sk-light", "name": "light"}]
     provider("two", f"{demo}/v1", keys=keys)
     model("keys", "two tokens=5,tag=keys")

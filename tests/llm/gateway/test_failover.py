@@ -115,11 +115,28 @@ def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: s
 
 
 def test_all_have_failed(stand: Stand) -> None:
-    """The client hears of the last one, and of those before."""
+    """The client hears of the last one, and nothing of names and addresses; who was asked before is in the log."""
+    since = len(stand.gateway.log_lines())
     answer = stand.ask(ask_for("all-fail"))
     assert answer.status == 503, answer
-    assert b"before: " in answer.body
-    assert json.loads(answer.body)["error"]["code"] == "upstream_overloaded"
+    error = json.loads(answer.body)["error"]
+    assert error["code"] == "upstream_overloaded"
+    assert error["message"].startswith("the provider said 529: ")
+    assert b"bad-oa" not in answer.body
+    assert b"127.0.0.1" not in answer.body
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "all-fail", since)
+    assert line["edgeq.before"].startswith("upstream_error at upstream/bad-oa#127.0.0.1:")
+    stand.ask(ask_for("moves-500-chat-whole"))
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "moves-500-chat-whole", since)
+    assert "upstream_error at " in line["edgeq.before"], "of a good answer, too"
+
+
+def test_who_is_late(stand: Stand) -> None:
+    """Said in words that mean something to who has not written the configuration."""
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("slow-oa", True), "/quick" + path[3:])
+        assert answer.status == 504
+        assert json.loads(answer.body)["error"]["message"] == "no token came within 0.5 s"
 
 
 def test_no_more_attempts_than_the_route_allows(stand: Stand) -> None:
@@ -193,14 +210,19 @@ def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     stand.wait_idle()
 
 
-def test_a_smaller_model_while_the_first_is_saturated(stand: Stand) -> None:
-    """Its answer says so."""
+@pytest.mark.parametrize("full", ["big", "big-alone", "big-tight"])
+def test_a_smaller_model_while_the_first_is_saturated(stand: Stand, full: str) -> None:
+    """Whatever there is none of, places or tokens: the first one to find no room is answered by it. Its answer says
+    so."""
+    asked = ask_for(full, True, max_tokens=1000)
     with stand.client() as first:
-        first.send(request(ask_for("big", True)))
-        stand.wait_counts(stand.called("big"), open=1)
-        answer = stand.ask(ask_for("big"))
-        assert answer.get(b"x-edgeq-model") == b"plain-oa"
-        assert answer.status == 200
+        first.send(request(asked))
+        stand.wait_counts(stand.called(full), open=1)
+        for stream in (False, True):
+            answer = stand.ask({**asked, "stream": stream})
+            assert answer.get(b"x-edgeq-model") == b"plain-oa"
+            assert answer.status == 200
+        assert stand.counts(stand.called(full))["requests"] == 1
     stand.wait_idle()
 
 
@@ -275,6 +297,95 @@ def test_a_server_that_does_not_end_its_stream(stand: Stand) -> None:
     for got in stand.ask_all([("/v1" + path[3:], ask_for("scripted", True)) for path in (CHAT, MESSAGES)]):
         assert got.complete
         assert events(got.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+    stand.wait_idle()
+
+
+SORRY = {
+    "": {"error": {"message": "bad thing", "type": "server_error"}},
+    "-an": {"type": "error", "error": {"type": "overloaded_error", "message": "bad thing"}},
+}
+"""Errors of OpenAI's providers, and of Anthropic's."""
+
+
+@pytest.mark.parametrize("who", SORRY)
+@pytest.mark.parametrize("how", ["whole", "whole-for-stream", "stream"])
+def test_an_error_within_a_good_answer(stand: Stand, who: str, how: str) -> None:
+    """With a status of 200, as a whole or in a stream: in each dialect the client is told what the provider has said,
+    and no status that it has not; another target answers if there is one."""
+    text = json.dumps(SORRY[who]).encode()
+    head = STREAM_HEAD if how == "stream" else STREAM_HEAD.replace(b"text/event-stream", b"application/json")
+    body = (b"event: error\n" if who else b"") + b"data: " + text + b"\n\n" if how == "stream" else text
+    stand.play(reply(head + framed(body) + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for(f"scripted{who}", how != "whole"), path)
+        assert answer.status == (502 if not who else 503 if path == CHAT else 529), (path, answer)
+        assert json.loads(answer.body)["error"]["message"] == "the provider's answer was an error: bad thing"
+        reason = b"upstream_overloaded" if who else b"upstream_error"
+        assert b"edgeq-reason=" + reason in (answer.get(b"proxy-status") or b"")
+        answer = stand.ask(ask_for(f"pinged{who}", how != "whole"), path)
+        assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"an/mock/tokens=5,tag=moved")
+    stand.wait_idle()
+
+
+def test_an_error_that_is_the_callers_own_within_a_stream(stand: Stand) -> None:
+    """It is told as his in each dialect, and nobody else is asked."""
+    said = sse({"error": {"message": "bad thing", "type": "invalid_request_error", "param": None, "code": None}})
+    stand.play(reply(STREAM_HEAD + framed(said) + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("pinged", True), path)
+        assert answer.status == 400, (path, answer)
+        assert json.loads(answer.body)["error"]["message"] == "bad thing"
+    stand.wait_idle()
+
+
+def test_a_status_that_says_all(stand: Stand) -> None:
+    """A page, or a redirection: its status is told once. JSON in place of a stream is none."""
+    for head in (b"302 Found", b"500 Internal Server Error"):
+        stand.play(reply(b"HTTP/1.1 " + head + b"\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<h1>"))
+        answer = stand.ask(ask_for("scripted"))
+        assert answer.status == 502
+        assert json.loads(answer.body)["error"]["message"] == f"the provider said {head[:3].decode()}"
+    stand.play(reply(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("scripted", True), path)
+        assert answer.status == 502
+        told = json.loads(answer.body)["error"]["message"]
+        assert told == "its answer is none: a stream was asked for, and none came"
+    stand.wait_idle()
+
+
+ROLE = {**said(""), "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+START = b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+EMPTY = {
+    "done": ("", sse("[DONE]")),
+    "done-after-comment": ("", b": hello\n\n" + sse("[DONE]")),
+    "done-after-role": ("", sse(ROLE, "[DONE]")),
+    "nothing": ("", b""),
+    "role": ("", sse(ROLE)),
+    "stop": ("-an", STOP),
+    "stop-after-ping": ("-an", b'event: ping\ndata: {"type":"ping"}\n\n' + STOP),
+    "stop-after-start": ("-an", START + STOP),
+    "start": ("-an", START),
+}
+"""Streams without an answer, by OpenAI's providers and by Anthropic's."""
+
+
+@pytest.mark.parametrize("what", EMPTY)
+def test_a_stream_without_an_answer_is_none(stand: Stand, what: str) -> None:
+    """It has its last word, or its connection ends in order, and nothing else: another target answers, or it is
+    refused, alike in each dialect."""
+    who, body = EMPTY[what]
+    stand.play(reply(STREAM_HEAD + (framed(body) if body else b"") + b"0\r\n\r\n"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for(f"pinged{who}", True), path)
+        assert answer.status == 200, (path, answer)
+        assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
+        assert events(answer.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+        answer = stand.ask(ask_for(f"scripted{who}", True), path)
+        assert answer.status == 502, (path, answer)
+        assert b"edgeq-reason=upstream_protocol_error" in (answer.get(b"proxy-status") or b"")
+        assert json.loads(answer.body)["error"]["message"]
     stand.wait_idle()
 
 

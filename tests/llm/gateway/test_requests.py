@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import Any
@@ -153,6 +154,73 @@ def test_what_makes_no_sense(stand: Stand, what: str) -> None:
             is_error(answer, path)
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "param", "told"),
+    [
+        (CHAT, {"stop": 5}, "stop", "stop must be a string or a list"),
+        (CHAT, {"messages": 5}, "messages", "messages must be a list"),
+        (CHAT, {"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "must be a string or a list"),
+        (MESSAGES, {"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "must be a string or a list"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "text"}, {}]}]},
+            "messages[1].content[1].type",
+            "messages[1].content[1].type is missing",
+        ),
+        (
+            MESSAGES,
+            {
+                "messages": [
+                    {"role": "user", "content": "a"},
+                    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": [{"a": 1}]}]},
+                ]
+            },
+            "messages[1].content[0].content[0].type",
+            "messages[1].content[0].content[0].type is missing",
+        ),
+        (MESSAGES, {"system": 5}, "system", "system must be a string or a list"),
+        (RESPONSES, {"input": 5}, "input", "input must be a string or a list"),
+        (RESPONSES, {"input": [{"role": "user", "content": 5}]}, "input[0].content", "must be a string or a list"),
+        (RESPONSES, {"input": [{"role": "user", "content": "a"}, {"role": "bot"}]}, "input[1].role", "input[1].role"),
+    ],
+)
+def test_what_is_wrong_is_named(stand: Stand, path: str, said: dict[str, Any], param: str, told: str) -> None:
+    """By its place in the request, and what may stand there."""
+    error = is_error(stand.ask({**ask_for("plain-ge"), **said}, path), path)
+    assert told in error["message"]
+    if path != MESSAGES:
+        assert error["param"] == param
+    assert error["message"].startswith((param, f"each of {param}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "the body is empty"),
+        (b" \r\n", "the body is empty"),
+        (b'{"model": "plain-oa", "user": "\\ud800"}', "half of a surrogate pair (\\ud800 to \\udfff) alone: line 1"),
+        (b'{"model": "plain-oa", "user": "\\udc00 "}', "half of a surrogate pair"),
+        (b'{"model": "plain-oa", ', "the body is not JSON: "),
+        (b'{"model": "\xff"}', "the body is not UTF-8"),
+    ],
+)
+def test_what_is_no_json_is_told(stand: Stand, body: bytes, told: str) -> None:
+    """What is wrong with it, for requests that pass, that are translated, and for prompts."""
+    for path in (CHAT, MESSAGES, "/p/sum"):
+        assert told in is_error(stand.ask(body, path), path)["message"]
+
+
+def test_a_compressed_body(stand: Stand) -> None:
+    """Nobody unpacks it, and the client is told so."""
+    body = gzip.compress(json.dumps(ask_for("plain-oa")).encode())
+    for path in (CHAT, MESSAGES, "/p/sum"):
+        answer = stand.ask(body, path, fields={"content-encoding": "gzip"})
+        assert answer.status == 400
+        assert is_error(answer, path)["message"].startswith("content-encoding: bodies that are compressed (gzip)")
+    plain = stand.ask(ask_for("plain-oa"), fields={"content-encoding": "identity"})
+    assert plain.status == 200
+
+
 NESTED = 300
 """More than orjson writes, less than it reads."""
 
@@ -256,6 +324,13 @@ def test_a_method_that_does_not_fit(stand: Stand, method: str, path: str, method
     """The answer names those that do (RFC 9110 10.2.1)."""
     answer = stand.ask({}, path, method=method)
     assert (answer.status, answer.get(b"allow")) == (405, methods)
+
+
+def test_a_method_that_does_not_fit_a_prompt(stand: Stand) -> None:
+    """It is named, and not the operation that comes of it."""
+    answer = stand.ask({}, "/p/sum", method="DELETE")
+    assert (answer.status, answer.get(b"allow")) == (405, b"GET, POST")
+    assert is_error(answer, "/p/sum")["message"] == "the prompt sum is asked by POST, and described by GET"
 
 
 def test_tokens_are_counted(stand: Stand) -> None:
