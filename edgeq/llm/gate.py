@@ -22,15 +22,16 @@ the meter: a large request gets together what it needs, however small those behi
 bells of board/handover.py. A table that is full forgets tags first, as times that have passed: then a tenant begins
 anew at the virtual time.
 
-Pauses. A 429 stops this model at this key until the provider's limit resets, 402 and 401 stop all models at the key for
-`DISABLED_S`: moments in the same table, so all workers know. A pause that is longer than a request may wait refuses it
-at once, for another target may do.
+Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most; 402
+and 401 stop all models at the key for `DISABLED_S`: moments in the same table, so all workers know. A pause that is
+longer than a request may wait refuses it at once, for another target may do.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 from edgeq.admission.queue import FIFO, FairQueue
@@ -55,7 +56,8 @@ _PAUSED_SINCE: Final = {
     "upstream_auth": "the provider does not let the gateway in",
     "upstream_quota": "the gateway's quota at the provider is used up",
 }
-_LONGEST_PAUSE_S: Final = 3600.0
+_LONGEST_PAUSE_S: Final = 86_400.0
+"""Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
@@ -131,6 +133,19 @@ class Claim:
 def cost_of(estimate: Estimate) -> int:
     """What a tenant's flow is charged with."""
     return max(1, estimate.input + estimate.output)
+
+
+def _in_words(seconds: float) -> str:
+    """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
+    whole = ceil(seconds)
+    if whole <= 60:
+        return f"{whole} s"
+    minutes = (whole + 59) // 60
+    hours = minutes // 60
+    minutes -= hours * 60
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 class TokenGate(Lobby):
@@ -252,9 +267,7 @@ class TokenGate(Lobby):
         pause_s = self.pause_s(now)
         left_s = min(queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
         if pause_s > left_s:
-            reason = self._pause_reason(now)
-            detail = f"{_PAUSED_SINCE[reason]}; it is not asked for another {pause_s:.3g} s"
-            self._refuse(ticket, reason, now, pause_s, detail)
+            self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
             return
         queue.sweep(now)
         shared = self.shared
@@ -425,13 +438,18 @@ class TokenGate(Lobby):
             self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, turn)
 
     def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
-        """Tell one that it is turned away. wait_s: when it would have been let in, if that is known, NEVER if never."""
+        """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
+        that is known otherwise; NEVER if never."""
         queue = self.queue
         ticket.waits_in = None
         ticket.cost = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
-        if not detail:
+        since = _PAUSED_SINCE.get(reason, "")
+        if since:
+            wait_s = self.pause_s(now)
+            detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
+        elif not detail:
             waited_ms = int((now - ticket.arrived_at) * 1000)
             waiting = queue.queued + self.shared.others_queued()
             detail = (
@@ -440,7 +458,9 @@ class TokenGate(Lobby):
             )
         self.last_refusal = f"{reason}: {detail}"
         retry_s = self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now)))
-        if wait_s >= 0:
+        if since:
+            retry_s = int(wait_s) + 1
+        elif wait_s >= 0:
             retry_s = _MOST_RETRY_S if wait_s >= _MOST_RETRY_S else int(wait_s) + 1
         ticket.refused(reason, self.resource + ":tokens", detail, retry_s)
 

@@ -146,7 +146,38 @@ def test_a_pause_longer_than_one_may_wait_refuses() -> None:
     machine.gates[0].pause(20.0, machine.loop.now)
     machine.ask(3, 10, 10)
     assert [one[:2] for one in machine.refused] == [(2, "upstream_rate_limit"), (3, "upstream_rate_limit")]
-    assert all(20 <= retry_s <= 25 for _, _, retry_s in machine.refused)
+    assert [retry_s for _, _, retry_s in machine.refused] == [21, 21]
+
+
+@pytest.mark.parametrize(("said_s", "kept_s"), [(7200.0, 7200.0), (48 * 3600.0, 24 * 3600.0)])
+def test_a_long_pause_is_kept_and_told(said_s: float, kept_s: float) -> None:
+    """To who waits and to who comes, all of it; the provider is asked again after a day at last."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0)
+    gate = machine.gates[0]
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 10, 10)
+    heard = Heard()
+    heard.retry_after_s = said_s
+    gate.heard(heard, 429, machine.loop.now)
+    machine.loop.run(kept_s - 61.0)
+    machine.ask(3, 10, 10)
+    assert machine.refused == [(2, "upstream_rate_limit", kept_s + 1), (3, "upstream_rate_limit", 62)]
+    assert gate.last_refusal == "upstream_rate_limit: the provider has said 429; it is not asked for another 2 min"
+    machine.loop.run(62.0)
+    machine.ask(4, 10, 10)
+    assert machine.granted == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (60.0, "60 s"), (60.1, "2 min"), (3600.0, "1 h"), (7199.5, "2 h"), (5400.0, "1 h 30 min")],
+)
+def test_how_long_a_pause_is_in_words(seconds: float, words: str) -> None:
+    """Nobody reads 3.6e+03 s."""
+    machine = Machine(1, MINUTE, max_wait_s=0.1)
+    machine.gates[0].pause(seconds, machine.loop.now)
+    machine.ask(1, 10, 10)
+    assert machine.gates[0].last_refusal.endswith(f" for another {words}")
 
 
 def test_a_key_without_credit_stops_all_its_models() -> None:
