@@ -22,9 +22,10 @@ the meter: a large request gets together what it needs, however small those behi
 bells of board/handover.py. A table that is full forgets tags first, as times that have passed: then a tenant begins
 anew at the virtual time.
 
-Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most; 402
-and 401 stop all models at the key for `DISABLED_S`: moments in the same table, so all workers know. A pause that is
-longer than a request may wait refuses it at once, for another target may do.
+Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so
+does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
+moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
+another target may do.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
@@ -44,7 +45,7 @@ from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal
-from edgeq.llm.provider_limits import Heard
+from edgeq.llm.provider_limits import NO, YES, Heard
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
@@ -52,7 +53,7 @@ DISABLED_S: Final = 60.0
 """How long a key is left alone whose account has no credit, or that the provider refuses. Somebody has to do something
 about it; a request a minute finds out that he has."""
 _PAUSED_SINCE: Final = {
-    "upstream_rate_limit": "the provider has said 429",
+    "upstream_rate_limit": "the provider's limit is reached",
     "upstream_auth": "the provider does not let the gateway in",
     "upstream_quota": "the gateway's quota at the provider is used up",
 }
@@ -64,6 +65,8 @@ _MOST_PAUSE_S: Final = 30.0
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
 _LISTEN_EVERY_S: Final = 0.05
+_FEW_REQUESTS: Final = 32
+"""That a provider has left: the answer that says 0 must not be missed."""
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -154,6 +157,7 @@ class TokenGate(Lobby):
     __slots__ = (
         "_again",
         "_alarm",
+        "_counts_minutes",
         "_key_pause",
         "_listen_at",
         "_pause",
@@ -191,6 +195,8 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
+        self._counts_minutes: bool = True
+        """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
         self._silent_until: float = 0.0
         """When the pause of the last one of these ends."""
@@ -513,14 +519,17 @@ class TokenGate(Lobby):
         return now >= self._listen_at
 
     def heard(self, heard: Heard | None, status: int, now: float) -> None:
-        """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key. What
-        is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too."""
+        """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
+        so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
+        less than is left of ours, is what is left of ours, too."""
         table = self.meter.books.arrivals
         now_ns = int(now * _NS)
         if heard is not None:
-            self._listen_at = now + _LISTEN_EVERY_S
+            if not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
+                self._listen_at = now + _LISTEN_EVERY_S
             meter = self.meter
             changed = False
+            self._hear_requests(heard)
             for kind in (TOKENS, INPUT, OUTPUT):
                 count = heard.limits[kind]
                 known = meter.allowance(kind)
@@ -531,8 +540,13 @@ class TokenGate(Lobby):
                 self._bound()
             for one in meter.allowances:
                 remaining = heard.remaining[one.kind]
-                if 0 <= remaining < one.remaining(table, now_ns):
+                is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
+                if is_last or 0 <= remaining < one.remaining(table, now_ns):
                     one.at_most(table, remaining, now_ns)
+            requests = meter.allowance(REQUESTS)
+            wait_s = heard.requests_wait_s()
+            if status != 429 and wait_s > 0 and (requests is None or not requests.heard):
+                self.pause(wait_s, now)
         if status == 429:
             for one in self.meter.allowances:
                 if heard is None or heard.remaining[one.kind] < 0:
@@ -549,6 +563,17 @@ class TokenGate(Lobby):
             self.pause(pause_s, now)
         elif status < 400:
             self._pause_s = _FIRST_PAUSE_S
+
+    def _hear_requests(self, heard: Heard) -> None:
+        """A limit of requests is kept to as one of tokens, if it is one of a minute. What looked so once, by chance,
+        and then does not, is not looked at again."""
+        said = heard.counts_minutes()
+        meter = self.meter
+        if said == NO:
+            self._counts_minutes = False
+            meter.forget_limit(REQUESTS)
+        elif said == YES and self._counts_minutes:
+            meter.hear_limit(REQUESTS, heard.limits[REQUESTS])
 
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody in for so long, in no worker; a longer pause stays."""
