@@ -123,7 +123,7 @@ _ROWS: Final = (
     Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time"),
     Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`"),
     Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
-    Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
+    Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429, or told that no request is left: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
     Reason("upstream_quota", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's quota exhausted", "the account at the provider has no credit left: all models at this key are paused for a while"),
     Reason("upstream_auth", "U", 502, "none", "proxy_configuration_error", BLANK, "Provider refuses our key", "401 or 403 to the gateway's own key: check provider.keys; the key is paused for a while"),
     Reason("upstream_overloaded", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Provider overloaded", "the provider has answered 503 or 529"),

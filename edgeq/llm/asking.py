@@ -44,6 +44,7 @@ from edgeq.llm.shapes import Peek
 from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
+from edgeq.llm.unfinished import GIVEN_UP, used_until
 from edgeq.policy.terms import PRIORITIES
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
@@ -574,7 +575,10 @@ class ModelRequest(Exchange):
             said_bytes = incoming.said_bytes()
         bill = self.bill
         claim = self.claim
-        if self._begun:
+        given_up = None if self._begun else self._given_up(self.reason, now)
+        if not self._begun:
+            usage = Usage() if given_up is None else given_up
+        else:
             # A stream that was cut, or a provider that does not tell: what has been seen was paid for.
             estimate = bill.estimate
             if usage.input < 0 and estimate is not None:
@@ -589,10 +593,10 @@ class ModelRequest(Exchange):
         seconds = now - self.begun_at
         if claim is not None:
             choice = self.choice
-            if self._begun and choice is not None:
+            if (self._begun or given_up is not None) and choice is not None:
                 claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
-                claim.give_back(now, sent)
+                claim.give_back(now, self.sent_at > 0.0)
         cost = bill.settle(plan.name, self.choice, usage, peek.answers, sent, status, seconds, first_s, now)
         self.cost_micro = cost
         self.down.shard.measures.record(
@@ -606,6 +610,14 @@ class ModelRequest(Exchange):
             self.reason or OK,
             self.cached,
         )
+
+    def _given_up(self, reason: str, now: float) -> Usage | None:
+        """What the present target has used of an answer that has not begun, and is not waited for any more. None:
+        nothing, for what `reason` says, or because it was not sent."""
+        estimate = self.bill.estimate
+        if reason not in GIVEN_UP or estimate is None or self.sent_at <= 0.0:
+            return None
+        return used_until(estimate, self._incoming, self._streams, now - self.sent_at)
 
     def own_fields(self) -> bytes:
         """See `Exchange.own_fields`; names by OpenTelemetry's GenAI conventions."""

@@ -243,7 +243,7 @@ class ModelExchange(ModelRequest):
             body = self._words_for(choice)
         except Unmappable:
             return
-        second = ModelHedge(self, choice, body, self.dropped, now)
+        second = ModelHedge(self, choice, body, self.dropped, self._streams, now)
         self.dropped = dropped
         self._second = second
         if second.start(self.bill.estimate, now):
@@ -261,11 +261,9 @@ class ModelExchange(ModelRequest):
         plan = self.plan
         if plan is not None and plan.hedge is not None:
             plan.hedge.won += 1
+        self._let_claim_go("upstream_timeout", now)  # it was too late
         self.leave_upstream()
         self.leave_route(self.models.by(second.choice.upstream), now)
-        claim = self.claim
-        if claim is not None:
-            claim.give_back(now, True)
         self.claim = second.claim
         second.claim = None
         self.choice = second.choice
@@ -673,15 +671,25 @@ class ModelExchange(ModelRequest):
         if up is not None:
             self.blame(up.pool, reason)
         self._drop_upstream()
-        claim = self.claim
-        if claim is not None:
-            claim.give_back(now, self.attempts > 0)
+        self._let_claim_go(reason, now)
         self._failed_by.append(f"{reason} at {resource}")
         self._forget_answer()
         choice = order[turns]
         self.leave_route(self.models.by(choice.upstream), now)
         self._turn_to(choice, now)
         return True
+
+    def _let_claim_go(self, reason: str, now: float) -> None:
+        """The present target is not the one that answers, for this reason: what has it used?"""
+        claim = self.claim
+        choice = self.choice
+        if claim is None or choice is None:
+            return
+        usage = self._given_up(reason, now)
+        if usage is None:
+            claim.give_back(now, self.sent_at > 0.0)
+        else:
+            claim.settle(usage, choice.tariff.of_usage(usage), now)
 
     def _forget_answer(self) -> None:
         """Nothing of a target's answer is of use."""

@@ -22,15 +22,17 @@ the meter: a large request gets together what it needs, however small those behi
 bells of board/handover.py. A table that is full forgets tags first, as times that have passed: then a tenant begins
 anew at the virtual time.
 
-Pauses. A 429 stops this model at this key until the provider's limit resets, 402 and 401 stop all models at the key for
-`DISABLED_S`: moments in the same table, so all workers know. A pause that is longer than a request may wait refuses it
-at once, for another target may do.
+Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so
+does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
+moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
+another target may do.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Final
 
 from edgeq.admission.queue import FIFO, FairQueue
@@ -43,7 +45,7 @@ from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal
-from edgeq.llm.provider_limits import Heard
+from edgeq.llm.provider_limits import NO, YES, Heard
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
@@ -55,13 +57,16 @@ _PAUSED_SINCE: Final = {
     "upstream_auth": "the provider does not let the gateway in",
     "upstream_quota": "the gateway's quota at the provider is used up",
 }
-_LONGEST_PAUSE_S: Final = 3600.0
+_LONGEST_PAUSE_S: Final = 86_400.0
+"""Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
 _LISTEN_EVERY_S: Final = 0.05
+_FEW_REQUESTS: Final = 32
+"""That a provider has left: the answer that says 0 must not be missed."""
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -133,12 +138,26 @@ def cost_of(estimate: Estimate) -> int:
     return max(1, estimate.input + estimate.output)
 
 
+def _in_words(seconds: float) -> str:
+    """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
+    whole = ceil(seconds)
+    if whole <= 60:
+        return f"{whole} s"
+    minutes = (whole + 59) // 60
+    hours = minutes // 60
+    minutes -= hours * 60
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
 class TokenGate(Lobby):
     """One model at one key of a provider, in one worker. Limits and pauses are the machine's."""
 
     __slots__ = (
         "_again",
         "_alarm",
+        "_counts_minutes",
         "_key_pause",
         "_listen_at",
         "_pause",
@@ -176,6 +195,8 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
+        self._counts_minutes: bool = True
+        """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
         self._silent_until: float = 0.0
         """When the pause of the last one of these ends."""
@@ -252,9 +273,7 @@ class TokenGate(Lobby):
         pause_s = self.pause_s(now)
         left_s = min(queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
         if pause_s > left_s:
-            reason = self._pause_reason(now)
-            detail = f"{_PAUSED_SINCE[reason]}; it is not asked for another {pause_s:.3g} s"
-            self._refuse(ticket, reason, now, pause_s, detail)
+            self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
             return
         queue.sweep(now)
         shared = self.shared
@@ -425,13 +444,18 @@ class TokenGate(Lobby):
             self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, turn)
 
     def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
-        """Tell one that it is turned away. wait_s: when it would have been let in, if that is known, NEVER if never."""
+        """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
+        that is known otherwise; NEVER if never."""
         queue = self.queue
         ticket.waits_in = None
         ticket.cost = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
-        if not detail:
+        since = _PAUSED_SINCE.get(reason, "")
+        if since:
+            wait_s = self.pause_s(now)
+            detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
+        elif not detail:
             waited_ms = int((now - ticket.arrived_at) * 1000)
             waiting = queue.queued + self.shared.others_queued()
             detail = (
@@ -440,7 +464,9 @@ class TokenGate(Lobby):
             )
         self.last_refusal = f"{reason}: {detail}"
         retry_s = self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now)))
-        if wait_s >= 0:
+        if since:
+            retry_s = int(wait_s) + 1
+        elif wait_s >= 0:
             retry_s = _MOST_RETRY_S if wait_s >= _MOST_RETRY_S else int(wait_s) + 1
         ticket.refused(reason, self.place, detail, retry_s)
 
@@ -493,14 +519,17 @@ class TokenGate(Lobby):
         return now >= self._listen_at
 
     def heard(self, heard: Heard | None, status: int, now: float) -> None:
-        """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key. What
-        is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too."""
+        """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
+        so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
+        less than is left of ours, is what is left of ours, too."""
         table = self.meter.books.arrivals
         now_ns = int(now * _NS)
         if heard is not None:
-            self._listen_at = now + _LISTEN_EVERY_S
+            if not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
+                self._listen_at = now + _LISTEN_EVERY_S
             meter = self.meter
             changed = False
+            self._hear_requests(heard)
             for kind in (TOKENS, INPUT, OUTPUT):
                 count = heard.limits[kind]
                 known = meter.allowance(kind)
@@ -511,8 +540,13 @@ class TokenGate(Lobby):
                 self._bound()
             for one in meter.allowances:
                 remaining = heard.remaining[one.kind]
-                if 0 <= remaining < one.remaining(table, now_ns):
+                is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
+                if is_last or 0 <= remaining < one.remaining(table, now_ns):
                     one.at_most(table, remaining, now_ns)
+            requests = meter.allowance(REQUESTS)
+            wait_s = heard.requests_wait_s()
+            if status != 429 and wait_s > 0 and (requests is None or not requests.heard):
+                self.pause(wait_s, now)
         if status == 429:
             for one in self.meter.allowances:
                 if heard is None or heard.remaining[one.kind] < 0:
@@ -529,6 +563,17 @@ class TokenGate(Lobby):
             self.pause(pause_s, now)
         elif status < 400:
             self._pause_s = _FIRST_PAUSE_S
+
+    def _hear_requests(self, heard: Heard) -> None:
+        """A limit of requests is kept to as one of tokens, if it is one of a minute. What looked so once, by chance,
+        and then does not, is not looked at again."""
+        said = heard.counts_minutes()
+        meter = self.meter
+        if said == NO:
+            self._counts_minutes = False
+            meter.forget_limit(REQUESTS)
+        elif said == YES and self._counts_minutes:
+            meter.hear_limit(REQUESTS, heard.limits[REQUESTS])
 
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody in for so long, in no worker; a longer pause stays."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeq.admission.ticket import IGNORED
 from edgeq.llm.gate import Claim
 from edgeq.llm.provider_limits import hear
+from edgeq.llm.unfinished import used_until
 from edgeq.upstream.attempt import Attempt
 from edgeq.wire.errors import Refused
 from edgeq.wire.h1_response import find_response_end, parse_response
@@ -49,16 +50,19 @@ class HedgeClock(Timed):
 class ModelHedge(Attempt):
     """Of one exchange, for as long as that knows of it."""
 
-    __slots__ = ("_incoming", "body", "choice", "dropped", "exchange")
+    __slots__ = ("_incoming", "_streams", "body", "choice", "dropped", "exchange")
 
-    def __init__(self, exchange: ModelExchange, choice: Choice, body: bytes, dropped: list[str], now: float) -> None:
-        """`body`: the request in the words of `choice`, without what is `dropped`."""
+    def __init__(
+        self, exchange: ModelExchange, choice: Choice, body: bytes, dropped: list[str], streams: bool, now: float
+    ) -> None:
+        """`body`: the request in the words of `choice`, without what is `dropped`; streams: it asks for a stream."""
         super().__init__(exchange.down, exchange.head, now)
         self.exchange: ModelExchange | None = exchange
         self.choice: Choice = choice
         self.body = body
         self.dropped: list[str] = dropped
         self._incoming: Incoming | None = None
+        self._streams: bool = streams
         self.granted_at = now
         self.deadline_at = exchange.deadline_at
         self.priority = exchange.priority
@@ -82,11 +86,11 @@ class ModelHedge(Attempt):
         exchange = self.exchange
         self.up = up
         self.waiting_in = None
-        self.attempts += 1
-        self.sent_at = now
         if exchange is None:
             self._leave(now)
             return
+        self.attempts += 1
+        self.sent_at = now
         exchange.write_to(up, self.choice, self.body, now)
         up.expire_after(now, exchange.first_byte_s(up))
 
@@ -145,20 +149,30 @@ class ModelHedge(Attempt):
         return False
 
     def no_answer(self) -> None:
-        self._lose()
+        exchange = self.exchange
+        self.cancel(monotonic())
+        if exchange is not None:
+            exchange.second_lost(self)
 
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = -1.0, policy: str = "") -> None:
         self._lose()
 
     def _lose(self) -> None:
         exchange = self.exchange
-        self.cancel(monotonic())
+        self.exchange = None
+        self._leave(monotonic())
         if exchange is not None:
             exchange.second_lost(self)
 
     def cancel(self, now: float) -> None:
-        """Nobody wants its answer any more."""
+        """Nobody wants its answer any more, or waits for it."""
         self.exchange = None
+        claim = self.claim
+        if claim is not None and self.sent_at > 0.0:
+            usage = used_until(claim.estimate, self._incoming, self._streams, now - self.sent_at)
+            if usage is not None:
+                self.claim = None
+                claim.settle(usage, self.choice.tariff.of_usage(usage), now)
         self._leave(now)
 
     def _leave(self, now: float) -> None:

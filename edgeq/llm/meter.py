@@ -287,6 +287,15 @@ class Meter:
         elif known.heard != count:
             known.limit(known.configured, count)
 
+    def forget_limit(self, kind: int) -> None:
+        """What was heard of it was none: ours holds, if there is one."""
+        known = self.allowance(kind)
+        if known is not None and known.heard:
+            if known.configured:
+                known.limit(known.configured, 0)
+            else:
+                self.allowances.remove(known)
+
     def _open(self) -> None:
         if self._entry is None:
             self._entry = Entry(self.books.own, self.books.others, self.key, METER_CELLS - 2)

@@ -3,6 +3,9 @@
 OpenAI and who is like it: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, resets as Go durations ("6m0s").
 Anthropic: anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}, resets in RFC 3339.
 Both: retry-after (seconds or a date), retry-after-ms. Gemini: RetryInfo in the body of a 429.
+Requests are counted by the minute or by the day (OpenAI's lower tiers, Groq), and nothing says which. These providers
+refill evenly, so their reset is the time in which what is missing comes back: 1 of 60 in 1 s is a limit of a minute, 1
+of 10,000 in 8.64 s one of a day. Others count in windows, and their reset is the window's end.
 Azure has been seen to send -1 and 0 where it knows nothing: a limit that is not positive is none, and nothing left of
 an unknown limit is not believed.
 
@@ -25,9 +28,18 @@ INPUT: Final = 2
 OUTPUT: Final = 3
 """As in llm/meter.py."""
 _KINDS: Final = {b"requests": REQUESTS, b"tokens": TOKENS, b"input-tokens": INPUT, b"output-tokens": OUTPUT}
-_GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|m|us|µs|ns|s)")
-_GO_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|ms|m|us|µs|ns|s)")
+_GO_UNITS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _MOST_NUMBER: Final = 10**12
+YES: Final = 1
+NO: Final = -1
+PERHAPS: Final = 0
+_LEAST_MINUTE_S: Final = 54.0
+_MOST_MINUTE_S: Final = 66.0
+_ROUNDED_S: Final = 1.0
+"""Moments in RFC 3339 are whole seconds."""
+MOST_REQUESTS_RESET_S: Final = 60.0
+"""A limit of a day that tells when all of it is back lets one request in long before, and nothing says when."""
 
 
 class Heard:
@@ -47,11 +59,32 @@ class Heard:
         whole again; -1.0: it does not say."""
         if self.retry_after_s >= 0:
             return self.retry_after_s
-        longest = -1.0
-        for kind in range(4):
+        longest = self.requests_wait_s()
+        for kind in range(TOKENS, OUTPUT + 1):
             if self.remaining[kind] == 0 and self.resets_s[kind] > longest:
                 longest = self.resets_s[kind]
         return longest
+
+    def requests_wait_s(self) -> float:
+        """How long no request should be sent, as none is left; -1.0: some are, or it is not said."""
+        reset_s = self.resets_s[REQUESTS]
+        if self.remaining[REQUESTS] != 0 or reset_s <= 0:
+            return -1.0
+        return min(reset_s, MOST_REQUESTS_RESET_S)
+
+    def counts_minutes(self) -> int:
+        """Is the limit of requests one of a minute that refills evenly? YES, NO or PERHAPS, by these numbers."""
+        limit = self.limits[REQUESTS]
+        reset_s = self.resets_s[REQUESTS]
+        missing = limit - self.remaining[REQUESTS]  # up to one less: a part of a request is not told
+        if limit <= 0 or missing <= 0 or missing > limit or reset_s < 0:
+            return PERHAPS
+        if (reset_s - _ROUNDED_S) * limit > _MOST_MINUTE_S * missing:
+            return NO
+        if (reset_s + _ROUNDED_S) * limit < _LEAST_MINUTE_S * (missing - 1):
+            return NO
+        period_s = reset_s * limit / missing
+        return YES if _LEAST_MINUTE_S <= period_s <= _MOST_MINUTE_S else PERHAPS
 
 
 def hear(block: bytes, wall_s: float) -> Heard | None:
@@ -130,7 +163,7 @@ def _number(value: bytes, unit: float) -> float:
 
 
 def go_duration_s(value: bytes) -> float:
-    """Seconds of "1s", "6m0s", "120ms", "1h2m3.5s"; a number alone is seconds; -1.0 for anything else."""
+    """Seconds of "1s", "6m0s", "120ms", "1h2m3.5s", "1d"; a number alone is seconds; -1.0 for anything else."""
     alone = _number(value, 1.0)
     if alone >= 0:
         return alone

@@ -177,7 +177,7 @@ class Bill:
             else:
                 reservation.cancel(now, sent)
         estimate = self.estimate
-        if used and estimate is not None and status == 200:
+        if used and estimate is not None and status == 200 and first_s >= 0.0:
             self.till.estimator.learn(estimate, usage, answers)
         accounts = self.till.accounts
         if accounts.current.is_on and self.account is not None:

@@ -101,7 +101,7 @@ class Machine:
         self.on_grant(ticket)
 
     def _refused(self, ticket: CallbackTicket, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
-        assert 1 <= retry_after_s <= 60
+        assert retry_after_s >= 1
         self.refused.append((ticket.number, reason, retry_after_s))
 
 

@@ -7,7 +7,7 @@ import pytest
 from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
-from edgeq.llm.provider_limits import TOKENS, Heard
+from edgeq.llm.provider_limits import REQUESTS, TOKENS, Heard
 from tests.llm.gates import Machine, claim_of
 
 MINUTE = TokenLimits(tokens_per_minute=6000)
@@ -146,7 +146,40 @@ def test_a_pause_longer_than_one_may_wait_refuses() -> None:
     machine.gates[0].pause(20.0, machine.loop.now)
     machine.ask(3, 10, 10)
     assert [one[:2] for one in machine.refused] == [(2, "upstream_rate_limit"), (3, "upstream_rate_limit")]
-    assert all(20 <= retry_s <= 25 for _, _, retry_s in machine.refused)
+    assert [retry_s for _, _, retry_s in machine.refused] == [21, 21]
+
+
+@pytest.mark.parametrize(("said_s", "kept_s"), [(7200.0, 7200.0), (48 * 3600.0, 24 * 3600.0)])
+def test_a_long_pause_is_kept_and_told(said_s: float, kept_s: float) -> None:
+    """To who waits and to who comes, all of it; the provider is asked again after a day at last."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0)
+    gate = machine.gates[0]
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 10, 10)
+    heard = Heard()
+    heard.retry_after_s = said_s
+    gate.heard(heard, 429, machine.loop.now)
+    machine.loop.run(kept_s - 61.0)
+    machine.ask(3, 10, 10)
+    assert machine.refused == [(2, "upstream_rate_limit", kept_s + 1), (3, "upstream_rate_limit", 62)]
+    assert (
+        gate.last_refusal == "upstream_rate_limit: the provider's rate limit is reached; it is not asked for another 2 min"
+    )
+    machine.loop.run(62.0)
+    machine.ask(4, 10, 10)
+    assert machine.granted == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (60.0, "60 s"), (60.1, "2 min"), (3600.0, "1 h"), (7199.5, "2 h"), (5400.0, "1 h 30 min")],
+)
+def test_how_long_a_pause_is_in_words(seconds: float, words: str) -> None:
+    """Nobody reads 3.6e+03 s."""
+    machine = Machine(1, MINUTE, max_wait_s=0.1)
+    machine.gates[0].pause(seconds, machine.loop.now)
+    machine.ask(1, 10, 10)
+    assert machine.gates[0].last_refusal.endswith(f" for another {words}")
 
 
 def test_a_key_without_credit_stops_all_its_models() -> None:
@@ -213,6 +246,86 @@ def test_what_the_provider_has_left_counts() -> None:
     assert machine.granted == [1]
     machine.loop.run(0.2)
     assert machine.granted == [1, 2]
+
+
+def told_requests(limit: int, remaining: int, reset_s: float) -> Heard:
+    """What a provider says of its requests."""
+    heard = Heard()
+    heard.limits[REQUESTS] = limit
+    heard.remaining[REQUESTS] = remaining
+    heard.resets_s[REQUESTS] = reset_s
+    return heard
+
+
+def test_requests_a_minute_are_learned() -> None:
+    """And kept to, as tokens are: three quarters of them at once, and then evenly."""
+    machine = Machine(2, TokenLimits())
+    gate = machine.gates[0]
+    gate.heard(told_requests(60, 59, 1.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["heard"] == {"requests": 60}
+    assert gate.pause_s(machine.loop.now) == 0.0
+    for number in range(60):
+        machine.ask(number, 10, 10)
+    machine.loop.run(0.5)
+    assert len(machine.granted) == 45
+    machine.loop.run(10.0)
+    assert len(machine.granted) == 55
+    gate.heard(told_requests(60, 0, 59.5), 200, machine.loop.now)
+    machine.loop.run(1.4)
+    assert len(machine.granted) == 55
+    machine.loop.run(0.7)
+    assert len(machine.granted) == 56
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset_s", "held_s"),
+    [(10, 0, 3.0, 3.0), (10_000, 0, 8.64, 8.64), (200, 0, 86_400.0, 60.0), (60, 0, 30.0, 30.0)],
+)
+def test_the_last_request_is_the_last(limit: int, remaining: int, reset_s: float, held_s: float) -> None:
+    """Whatever it is that the provider counts by: all workers wait for its reset, or a minute."""
+    machine = Machine(2, TokenLimits(), max_wait_s=100.0)
+    machine.gates[0].heard(told_requests(limit, remaining, reset_s), 200, machine.loop.now)
+    assert machine.gates[0].snapshot(machine.loop.now)["paused_for"] == "upstream_rate_limit"
+    machine.ask(1, 10, 10)
+    machine.ask(2, 10, 10, worker=1)
+    machine.loop.run(held_s - 0.1)
+    assert machine.granted == []
+    machine.loop.run(0.2)
+    assert sorted(machine.granted) == [1, 2]
+
+
+def test_a_window_is_not_taken_for_a_minute_for_long() -> None:
+    """60 in ten seconds, of which ten have gone at once, look like 60 a minute; then they do not, and never again."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    gate.heard(told_requests(60, 50, 10.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 60}
+    gate.heard(told_requests(60, 30, 5.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {}
+    gate.heard(told_requests(60, 50, 10.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {}
+    gate.heard(told_requests(60, 0, 2.0), 200, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(2.0)
+
+
+def test_our_own_limit_of_requests_stays() -> None:
+    """Where the provider's is one of a day: both are kept to."""
+    machine = Machine(1, TokenLimits(requests_per_minute=100))
+    gate = machine.gates[0]
+    gate.heard(told_requests(10_000, 9999, 8.64), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 100}
+    gate.heard(told_requests(20, 19, 3.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 100}
+
+
+def test_no_last_request_is_missed() -> None:
+    """While few are left every answer is read."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    gate.heard(told_requests(10_000, 31, 8.64), 200, machine.loop.now)
+    assert gate.listens(machine.loop.now)
+    gate.heard(told_requests(10_000, 32, 8.64), 200, machine.loop.now)
+    assert not gate.listens(machine.loop.now)
 
 
 def test_not_every_answer_is_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import math
 
 import pytest
 from hypothesis import given
@@ -10,10 +11,14 @@ from hypothesis import strategies as st
 
 from edgeq.llm.provider_limits import (
     INPUT,
+    NO,
     OUTPUT,
+    PERHAPS,
     REQUESTS,
     TOKENS,
     UNKNOWN,
+    YES,
+    Heard,
     go_duration_s,
     hear,
     retry_in_body,
@@ -84,11 +89,81 @@ def test_azure_knows_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [(b"1s", 1), (b"6m0s", 360), (b"120ms", 0.12), (b"1h2m3.5s", 3723.5), (b"20", 20), (b"", -1), (b"1x", -1)],
+    [
+        (b"1s", 1),
+        (b"6m0s", 360),
+        (b"120ms", 0.12),
+        (b"1h2m3.5s", 3723.5),
+        (b"20", 20),
+        (b"1d", 86400),
+        (b"", -1),
+        (b"1x", -1),
+    ],
 )
 def test_durations(text: bytes, seconds: float) -> None:
     """Of Go, or seconds."""
     assert go_duration_s(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("limit", "remaining", "reset_s", "said"),
+    [
+        (60, 59, 1.0, YES),  # OpenAI, as their documentation shows it
+        (10_000, 9999, 0.006, YES),
+        (500, 497, 0.36, YES),
+        (50, 40, 13.0, YES),  # Anthropic, rounded up
+        (50, 49, 2.0, PERHAPS),
+        (5, 0, 60.0, YES),
+        (5, 0, 49.0, PERHAPS),  # a minute, if nearly one is there again
+        (1, 0, 60.0, YES),
+        (10_000, 9999, 8.64, NO),  # OpenAI, by the day
+        (14_400, 14_370, 179.56, NO),  # Groq
+        (200, 0, 86_400.0, NO),
+        (10, 0, 3.0, NO),  # a window of three seconds
+        (1000, 400, 2.0, NO),
+        (60, 60, 0.0, PERHAPS),
+        (60, 70, 1.0, PERHAPS),
+        (60, UNKNOWN, 1.0, PERHAPS),
+        (60, 30, -1.0, PERHAPS),
+    ],
+)
+def test_a_limit_of_a_minute(limit: int, remaining: int, reset_s: float, said: int) -> None:
+    """Is told by what is missing, and when that is back."""
+    heard = Heard()
+    heard.limits[REQUESTS] = limit
+    heard.remaining[REQUESTS] = remaining
+    heard.resets_s[REQUESTS] = reset_s
+    assert heard.counts_minutes() == said
+
+
+@given(st.integers(1, 100_000), st.floats(0, 1), st.sampled_from([60.0, 86_400.0]), st.booleans())
+def test_a_bucket_that_refills_evenly(limit: int, level: float, period_s: float, rounds: bool) -> None:
+    """One of a minute is never taken for another one, and one of a day never for one of a minute."""
+    heard = Heard()
+    heard.limits[REQUESTS] = limit
+    heard.remaining[REQUESTS] = int(limit * level)
+    reset_s = (1 - level) * period_s
+    heard.resets_s[REQUESTS] = float(math.ceil(reset_s)) if rounds else reset_s
+    wrong = NO if period_s == 60.0 else YES
+    said = heard.counts_minutes()
+    if wrong == YES and limit * (1 - level) < 1:
+        return  # a part of one request is missing: less than that is told
+    assert said != wrong
+
+
+def test_none_is_left() -> None:
+    """A reset counts if no request is left, and no longer one than a minute: by the day more come long before."""
+    heard = Heard()
+    heard.limits[REQUESTS] = 100
+    heard.resets_s[REQUESTS] = 3.0
+    heard.remaining[REQUESTS] = 1
+    assert heard.requests_wait_s() == heard.pause_s() == -1.0
+    heard.remaining[REQUESTS] = 0
+    assert heard.requests_wait_s() == heard.pause_s() == 3.0
+    heard.resets_s[REQUESTS] = 86_400.0
+    assert heard.requests_wait_s() == heard.pause_s() == 60.0
+    heard.retry_after_s = 864.0
+    assert heard.pause_s() == 864.0
 
 
 @given(

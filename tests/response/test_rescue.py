@@ -113,6 +113,7 @@ def test_waits_that_sdks_obey() -> None:
     assert told(60.0) == {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "true"}
     assert told(60.1) == told(NEVER) == {"x-should-retry": "false"}
     assert told(1.2, "model_not_found") == {"x-should-retry": "false"}
+    assert told(30.0, "upstream_auth") == told(1.2, "budget_exhausted_shared") == {"x-should-retry": "false"}
     assert told(1.2, "upstream_reset") == {}  # a provider's failure: by the status, as with any other server
 
 

@@ -314,6 +314,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         model(f"slow-{name}", f"{name} latency=25s,tokens=5,tag=slow")
         model(f"early-{name}", f"{name} early,latency=25s,tokens=5,tag=early")
         model(f"long-{name}", f"{name} rate=20,tokens=400,tag=long")
+    provider("rests", f"{demo}/v1")
+    model("rests", "rests error=429,retry_after=2h,tag=rests")
     provider("dead", f"http://127.0.0.1:{dead_port}/v1")
     provider("scripted", f"http://127.0.0.1:{scripted_port}/v1")
     provider("scripted-an", f"http://127.0.0.1:{scripted_port}/v1", "anthropic")

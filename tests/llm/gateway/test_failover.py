@@ -86,6 +86,8 @@ def test_our_keys_are_no_business_of_the_client(stand: Stand, status: str) -> No
             assert b"API key" not in answer.body
             assert b"sk-" not in answer.body
             assert b"credit" not in answer.body
+            if status in ("401", "403"):  # by whom it is found out, and while the key rests
+                assert answer.get(b"x-should-retry") == b"false", answer.headers
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
@@ -184,6 +186,19 @@ def test_comments_while_queued(stand: Stand) -> None:
             while second.received.count(b": waiting") < 3:
                 assert second.read_some(), second.received
     stand.wait_idle()
+
+
+def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
+    """SDKs are told not to come again: the first, who hears it of the provider, and those whom nobody asks for."""
+    asked = stand.counts(stand.called("rests"))["requests"]
+    for path in (CHAT, MESSAGES, CHAT, MESSAGES):
+        answer = stand.ask(ask_for("rests"), path)
+        assert answer.get(b"x-should-retry") == b"false", answer.headers
+        assert answer.get(b"retry-after") is None
+        assert b"edgeq-reason=upstream_rate_limit" in (answer.get(b"proxy-status") or b"")
+    assert b"it is not asked for another " in answer.body
+    assert b" for another 2 h" in answer.body or b" for another 1 h 59 min" in answer.body
+    assert stand.counts(stand.called("rests"))["requests"] == asked + 1
 
 
 def test_a_hedge_answers(stand: Stand) -> None:
