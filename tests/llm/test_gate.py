@@ -163,7 +163,8 @@ def test_a_long_pause_is_kept_and_told(said_s: float, kept_s: float) -> None:
     machine.ask(3, 10, 10)
     assert machine.refused == [(2, "upstream_rate_limit", kept_s + 1), (3, "upstream_rate_limit", 62)]
     assert (
-        gate.last_refusal == "upstream_rate_limit: the provider's rate limit is reached; it is not asked for another 2 min"
+        gate.last_refusal
+        == "upstream_rate_limit: the provider's rate limit is reached; it is not asked for another 2 min"
     )
     machine.loop.run(62.0)
     machine.ask(4, 10, 10)
