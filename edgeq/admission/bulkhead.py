@@ -456,13 +456,17 @@ class Bulkhead(Lobby):
 
     def _places(self, more: int) -> float:
         """How many of the machine's places serve those who wait here and `more`: the part of it that they are of all
-        who wait, since places go by arrival."""
+        who wait, since places go by arrival.
+
+        While somebody waits all of the limit serves: what is free at this moment is on its way to another worker. And
+        more than the limit, as long as more are in flight than it has become.
+        """
         shared = self.shared
         if shared.alone:
-            return float(self.counted)
+            return float(max(self.limit, self.counted))
         here = self.queue.queued + more
         everywhere = here + shared.others_queued()
-        places = self.counted + shared.others_in_flight()
+        places = max(self.limit, self.counted + shared.others_in_flight())
         return places * here / everywhere if everywhere else float(places)
 
     # -- who is next --------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import pytest
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.limits import Totals
 from edgeq.admission.room import Room
-from edgeq.admission.ticket import CRITICAL, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
+from edgeq.admission.ticket import CRITICAL, DEFAULT, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
-from edgeq.board.resources import Resources
+from edgeq.board.resources import Resources, turn_of
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 from tests.admission.support import Book, free_one, full, taught
@@ -297,6 +297,30 @@ def test_what_ran_before_the_second_worker_came_counts_for_it() -> None:
     assert newcomer.places() == 0
     book.tickets[1].release(0.2, OK)
     assert newcomer.places() == 1
+    board.close()
+
+
+def test_places_on_their_way_to_another_worker_are_no_sign_of_congestion() -> None:
+    """All places have just come free, and the other worker has been called for them: the queue is as short as ever.
+
+    Taken for a machine in which one place serves all who wait, the order turned, and who came after that was refused
+    after 10 ms (seen as `queue_codel_drop` with 32 clients at an idle upstream, on a machine short of processors).
+    """
+    board = Board.create(2)
+    board.assign_resources(["upstream/api"])
+    board.use(0)
+    board.use(1)
+    here, there = (Resources(board, Neighbours(board, slot, lambda _: None)) for slot in range(2))
+    there.bind("upstream/api").set_waiting(4, 0, 0.5, turn_of(DEFAULT, 500_000_000))
+    bulkhead = Bulkhead("upstream/api", 10, 0.0, here.bind("upstream/api"))
+    taught(bulkhead, 0.009, 1.0)
+    book = Book()
+    for number in range(16):
+        at = 1.0 if number < 12 else 1.001
+        assert not book.enter(bulkhead, book.ticket(number, at), at)
+    assert bulkhead.queue.turns == 0
+    bulkhead.queue.sweep(1.02)
+    assert bulkhead.queue.shed == []
     board.close()
 
 
