@@ -71,6 +71,8 @@ class Adaptive(Limit):
     """Answers that are the present; at least four windows."""
     BINDS: Final = 0.05
     """Share of a window; one in which the limit bound for less says nothing."""
+    OFTEN: Final = 0.1
+    """Share of a window; where it binds more seldom a lower limit would save nothing."""
     SLACK_S: Final = 0.005
     """The limit is at least what the upstream answers in this time (as the target of a queue's wait, congestion.py)."""
     PACE: Final = 0.3
@@ -170,6 +172,13 @@ class Adaptive(Limit):
         """The lowest rung that is worth holding anybody back at."""
         return rung_at(max(float(self.minimum), self._pace * self.SLACK_S))
 
+    def beside_stuck(self) -> bool:
+        """What hangs has places for a while: no time to try with fewer."""
+        if self._rung >= self._base:
+            return False
+        self._go(self._base)
+        return True
+
     def nudge(self) -> None:
         """Up without evidence: requests wait, and nothing has come back to learn from.
 
@@ -221,7 +230,8 @@ class Adaptive(Limit):
         higher = min(highest, max(base + 1, rung_at(LADDER[base] * times)))
         # Not lower beside requests that hang: until each is told from the others it has a place.
         costs_s = (1 - LADDER[lower] / LADDER[base]) * window.duration_s
-        if stays and lower < base and self._down_s > costs_s and not window.stuck:
+        often = window.bound_s > self.OFTEN * window.duration_s
+        if stays and often and lower < base and self._down_s > costs_s and not window.stuck:
             self._go(lower)
         elif stays and higher > base and self._up_s > 0:
             self._tried = self._tried_s = 0.0
@@ -260,13 +270,16 @@ class Adaptive(Limit):
             return
         rate = window.bound_ok / window.bound_s
         self.knee.add(rung, window.bound_s, float(window.bound_ok))
+        least = max(self._least(), rung_at(start.LEAP)) if start.leaps(window) else self._least()
         if start.goes_on(window, limit, rate):
-            self._go(max(rung_at(2 * limit), self._least()))
+            self._go(max(rung_at(2 * limit), least))
             self._base = self._rung
             self._top = 2 * LADDER[self._rung]
             return
+        if start.doubts(limit, rate):
+            return
         self.is_starting = False
-        self._down_s = 2 * window.duration_s
+        self._down_s = 0.0
         self._top = limit
         needed = max(limit / 4, self.MARGIN * limit / start.ratio(window))
         self._go(max(self._least(), rung_at(min(float(limit), needed))))
@@ -309,6 +322,10 @@ class Adaptive(Limit):
         if square <= self.ALARM * knee.dispersion or 0.8 < ratio < 1.25:
             return False
         limit = LADDER[rung]
+        if window.bound_ok >= self.LEAST:
+            # The latest windows may have begun before the change: this one is nearer to what it is now.
+            self._recent, self._recent_s = float(window.bound_ok), window.bound_s
+            ratio = self._recent / (knee.rate(rung) * self._recent_s)
         knee.forget()
         knee.add(rung, self._recent_s, self._recent)
         if ratio > 1:

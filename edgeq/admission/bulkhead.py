@@ -372,7 +372,7 @@ class Bulkhead(Lobby):
             self._leave_bound(now)
         # Who is not held back has no use for a quick decision: the tick is early enough.
         watcher = self.watcher
-        if watcher is not None and self._bound and len(self.times) >= ENOUGH:
+        if watcher is not None and self._bound and (len(self.times) >= ENOUGH or self.ok == 1):
             watcher.enough(now)
 
     def watch(self, watcher: Watcher | None, now: float) -> None:

@@ -129,6 +129,10 @@ class Limit:
     def nudge(self) -> None:
         """Requests wait, and nothing has come back since they came: go up, if it is a guess (`Bulkhead.starves`)."""
 
+    def beside_stuck(self) -> bool:
+        """Some of those in flight are stuck. Returns: has `value` moved for that?"""
+        return False
+
 
 class Fixed(Limit):
     """The number of the configuration."""
@@ -237,6 +241,9 @@ class Learner:
     def tick(self, now: float, totals: Totals) -> int:
         """Look at the totals, `now` in monotonic seconds; gives the limit from now on."""
         limit = self.limit
+        if totals.stuck and limit.beside_stuck():
+            self._begin(now, totals)
+            return limit.value
         if self._settling:
             if totals.finished >= self._settled_at:
                 self._begin(now, totals)

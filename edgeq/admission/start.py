@@ -1,9 +1,13 @@
 """The beginning of a learned limit, when nothing is known of the upstream: one slot, or a thousand.
 
 The limit doubles with each generation of answers, as TCP's slow start does, until answers neither follow nor come
-hardly later than the first. If requests wait and nothing comes back at all it is raised without evidence (`nudge`): a
-model may take half a minute for its first answer, and those who wait for that would all be refused. So what arrives
-before the first answer is let in; an upstream of one slow slot is then busy with that for a while.
+hardly later than the first, twice. It begins with one, and goes on with four if the first answer comes quickly: four at
+an upstream of one such slot wait for no longer than a queue may stand (congestion.py), and at one of sixteen a tenth of
+a second is saved in which most slots idle.
+
+If requests wait and nothing comes back at all it is raised without evidence (`nudge`): a model may take half a minute
+for its first answer, and those who wait for that would all be refused. So what arrives before the first answer is let
+in; an upstream of one slow slot is then busy with that for a while.
 
 Later means the median: one answer of a second among many of 5 ms is no sign of a queue.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 from math import hypot, inf, log, sqrt
 from typing import Final
 
+from edgeq.admission.congestion import INTERVAL_TARGETS, TARGET_S
 from edgeq.admission.limits import Window
 
 
@@ -25,12 +30,18 @@ class Start:
     LATER: Final = 1.3
     """Answers come hardly later: within this multiple of the first ones' time. More, while few are compared."""
     POOL: Final = 256
+    LEAP: Final = 4
+    """The limit after a first answer that came quickly..."""
+    QUICK_S: Final = INTERVAL_TARGETS * TARGET_S / LEAP
+    """...in so many seconds."""
 
-    __slots__ = ("_limit", "_pool", "_rate", "is_guess")
+    __slots__ = ("_doubted", "_limit", "_pool", "_rate", "is_guess")
 
     def __init__(self) -> None:
         self.is_guess: bool = False
         """The limit was raised before anything had come back."""
+        # The limit at which a window has spoken against going on.
+        self._doubted: int = 0
         # The limit before, and its answers per second.
         self._limit: int = 0
         self._rate: float = 0.0
@@ -48,7 +59,13 @@ class Start:
             if window.dropped > max(float(self.LEAST), window.in_flight / 2):
                 return True
             return window.ok >= max(float(self.LEAST), min(float(self.LEAST_FIRST), window.in_flight))
+        if self.leaps(window):
+            return True
         return window.ok + window.dropped >= max(float(self.LEAST), window.in_flight)
+
+    def leaps(self, window: Window) -> bool:
+        """Whether what has come first came so quickly that the limit need not be felt for from one on."""
+        return not self._pool and not self.is_guess and window.ok > 0 and window.service_s <= self.QUICK_S * window.ok
 
     def is_first(self, window: Window, limit: int) -> bool:
         """Whether these are the first answers after a guess. They were sent when few were in flight: their time is that
@@ -84,6 +101,16 @@ class Start:
             self._pool += window.times
         self._limit, self._rate = limit, rate
         return True
+
+    def doubts(self, limit: int, rate: float) -> bool:
+        """Whether a window that would end the start is to be followed by one more with the same limit.
+
+        Its answers may have taken longer by chance, if they do follow a little: to stay too high for a moment costs
+        nothing but latency, to go down too far costs answers. Not after a guess, whose windows are long.
+        """
+        first = self._doubted != limit
+        self._doubted = limit
+        return first and not self.is_guess and rate > self._rate * (1 + (limit / max(1, self._limit) - 1) / 4)
 
     def ratio(self, window: Window) -> float:
         """How much longer the answers take than those that did not have to wait."""

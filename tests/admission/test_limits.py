@@ -262,7 +262,49 @@ def test_a_rare_answer_that_takes_long_is_no_sign_of_a_queue() -> None:
     second = window(ok=4, duration_s=0.51, in_flight=2.0, latency_s=0.005)
     second.times[3] = 1.0
     limit.update(second)
-    assert limit.value == 4
+    assert limit.value == 8
+
+
+def test_a_first_answer_that_comes_quickly_is_enough_to_go_on_with_four() -> None:
+    """Of 20 ms: four of them wait no longer than a queue may stand. After one of 200 ms, or a lost one, it waits."""
+    for latency_s, ok, value in ((0.02, 1, 4), (0.2, 1, 1), (0.02, 0, 1)):
+        limit = Adaptive()
+        first = window(duration_s=max(latency_s, 0.02), ok=ok, in_flight=1.0, latency_s=latency_s)
+        first.dropped = 1 - ok
+        if limit.due(first):
+            limit.update(first)
+        assert limit.value == value
+
+
+def test_a_start_does_not_end_by_chance() -> None:
+    """Answers follow a little and took longer: a second look with the same limit. Where none follow it is over."""
+    for follow, value in ((4, 4), (2, 3)):
+        limit = Adaptive()
+        for in_flight in (1.0, 2.0):
+            limit.update(window(duration_s=0.5, ok=round(5 * in_flight), in_flight=in_flight, latency_s=0.1))
+        assert limit.value == 4
+        late = window(duration_s=0.5, ok=round(5 * follow * 0.7), in_flight=4.0, latency_s=0.2)
+        limit.update(late)
+        assert limit.is_starting == (value == 4)
+        limit.update(late)
+        assert not limit.is_starting
+
+
+def test_a_lower_limit_is_not_tried_beside_requests_that_hang() -> None:
+    """As soon as some are known to hang every place is needed: back at once, without waiting for a window."""
+    limit = Adaptive(initial=16)
+    for _ in range(200):
+        value = limit.value
+        limit.update(window(ok=50 * min(16, value), in_flight=float(value), latency_s=max(16, value) / 800))
+        if limit.value < limit.settled:
+            break
+    assert limit.value < limit.settled
+    totals = Totals()
+    learner = Learner(limit, 0.0, totals)
+    learner.tick(0.01, totals)
+    assert limit.value < limit.settled
+    totals.stuck = 1
+    assert learner.tick(0.02, totals) == limit.settled
 
 
 def test_fewer_answers_beside_hanging_ones_do_not_lower_the_limit() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.sim_limits import SHAPES, Upstream, measure, simulate
 from edgeq.admission.adaptive import Adaptive
+from edgeq.admission.limits import Fixed
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -39,6 +40,23 @@ def test_a_capacity_that_halves_and_returns_is_followed(shape: str) -> None:
     assert outcome.limit_share(15.0, 20.0, 0.5) <= 48
     assert outcome.good_between(10.0, 20.0) >= 0.97 * 10 * upstream.capacity / 2
     assert outcome.good_between(30.0, 36.0) >= 0.97 * 6 * upstream.capacity
+
+
+def test_a_change_soon_after_a_cold_start_is_followed() -> None:
+    """Half of the slots go six seconds after it, when no lower limit has been tried yet."""
+    upstream = Upstream(16, 0.02, "constant", changes=((6.0, 8), (16.0, 16)))
+    outcome = simulate(upstream, Adaptive(), 2 * upstream.capacity, 26.0)
+    assert outcome.limit_share(11.0, 16.0, 0.5) <= 12
+    assert outcome.good_between(18.0, 26.0) >= 0.97 * 8 * upstream.capacity
+
+
+@pytest.mark.parametrize("load", [2.0, 4.0])
+def test_a_cold_start_costs_little(load: float) -> None:
+    """The first eight seconds, nothing known: nearly what a limit of as many as there are slots answers."""
+    upstream = Upstream(16, 0.02, "constant")
+    cold = simulate(upstream, Adaptive(), load * upstream.capacity, 8.0)
+    known = simulate(upstream, Fixed(16), load * upstream.capacity, 8.0)
+    assert cold.good >= 0.98 * known.good
 
 
 def test_a_slow_upstream_survives_a_cold_start() -> None:
