@@ -309,6 +309,48 @@ def test_large_upload_is_exact(patient: Bench, framing: str) -> None:
     assert digests == [hashlib.sha256(body).digest()]
 
 
+def test_uploads_at_once_are_not_mixed_up(patient: Bench) -> None:
+    """Large ones share a buffer of the worker while they are read; those whose upstream does not read yet keep theirs.
+
+    Each is followed by a request in the same write, and both connections go on.
+    """
+    count, size_bytes = 4, 4 * 1024 * 1024
+    gate = threading.Event()
+    all_stuck = threading.Barrier(count + 1)
+    failed: list[str] = []
+
+    def script(connection: UpstreamConnection) -> None:
+        connection.wait(gate)
+        while (request := connection.read_request()) is not None:
+            connection.send(answer(hashlib.sha256(request.body).digest()))
+
+    def upload(number: int) -> None:
+        body = hashlib.shake_128(b"upload %d" % number).digest(size_bytes)
+        after = hashlib.shake_128(b"after %d" % number).digest(300_000)
+        second = head("POST", "/after", f"Content-Length: {len(after)}") + after
+        with patient.connect(timeout_s=60) as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+            everything = head("POST", f"/{number}", f"Content-Length: {len(body)}") + body + second
+            sent = client.send_until_stuck(len(everything), everything)
+            all_stuck.wait(60)
+            client.socket.settimeout(60)
+            client.send(everything[sent:])
+            answers = client.read_answers([Asked(b"POST"), Asked(b"POST")], 60)
+            if [one.body for one in answers] != [hashlib.sha256(one).digest() for one in (body, after)]:
+                failed.append(f"upload {number}")
+
+    patient.play(script)
+    threads = [threading.Thread(target=upload, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    all_stuck.wait(60)
+    gate.set()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert failed == []
+
+
 def test_slow_upstream_stops_the_upload() -> None:
     """An upstream that does not read stops the client: the gateway does not swallow the upload."""
     gate = threading.Event()

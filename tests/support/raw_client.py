@@ -100,14 +100,15 @@ class RawClient:
         finally:
             probe.close()
 
-    def send_until_stuck(self, size_bytes: int) -> int:
-        """Send so many bytes, or until nothing moves for half a second. Returns how many were sent."""
+    def send_until_stuck(self, size_bytes: int, data: bytes = b"") -> int:
+        """Send so many bytes, of `data` or of anything, or until nothing moves for half a second. Returns how many were
+        sent."""
         self.socket.settimeout(0.5)
         sent = 0
-        piece = b"u" * 65536
+        piece = memoryview(data or b"u" * size_bytes)
         try:
             while sent < size_bytes:
-                sent += self.socket.send(piece[: size_bytes - sent])
+                sent += self.socket.send(piece[sent : sent + 65536])
         except TimeoutError:
             pass
         self.socket.settimeout(self.timeout_s)
