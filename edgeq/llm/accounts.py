@@ -160,7 +160,7 @@ class AccountsHolder:
     def hear(self, message: AccountsTold | UsageTaken) -> None:
         """What the supervisor tells: who may use models, what was spent; or that a batch of usage is stored."""
         if isinstance(message, UsageTaken):
-            self.usage.taken(message.number)
+            self._tell(self.usage.taken(message.number))
             return
         snapshot, spent = message.snapshot, message.spent
         subjects: list[str] = []

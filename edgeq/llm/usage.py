@@ -1,7 +1,7 @@
 """What requests have used, on its way from a worker to the store.
 
     record -> list of the worker -> one message -> supervisor -> one transaction -> taken
-              every accounts.flush, or once it is full
+              every accounts.flush, or once there are BATCH
 
 A worker sends a batch, and the next one when that one is in the store (`taken`). So what waits is bounded everywhere:
 one batch of each worker in the supervisor, MAX_WAITING entries in a worker; what comes on top is dropped, and counted.
@@ -20,9 +20,11 @@ from typing import Final
 from edgeq.llm.account import Conversation, Entry
 from edgeq.llm.message import Usage
 
+BATCH: Final = 100
+"""Entries of a usual message. Until the supervisor has stored it, 0.7 ms, a worker on its processor stands still: with
+1000 it was 5 to 10 ms several times a second, which one of a hundred streams waited for its first token."""
 MAX_BATCH: Final = 1000
-"""Entries of one message: 0.6 MiB with the longest names, and the supervisor takes 4 MiB. To write one, or to read it,
-takes 0.7 ms, for which who has a request in that process waits; 20 of them can be sent in a second."""
+"""Of one when many wait, since the store is slow: 0.6 MiB with the longest names, and the supervisor takes 4 MiB."""
 MAX_WAITING: Final = 50_000
 MAX_NAME: Final = 128
 MAX_TEXT: Final = 64 * 1024
@@ -138,34 +140,40 @@ class UsageLog:
     def tick(self, now: float, wall_s: float) -> Batch | None:
         """Called often. Returns what is to be sent now; `now` is monotonic."""
         self.wall_s = wall_s
-        if self._sent is not None or (now < self._due_at and len(self._entries) < MAX_BATCH):
+        if self._sent is not None or (now < self._due_at and len(self._entries) < BATCH):
             return None
         self._due_at = now + self.flush_s
-        return self._next()
+        return self._next(self._size())
 
     def rest(self) -> list[Batch]:
         """All that is not known to be stored; what was sent already is sent again."""
         batches = [self._sent] if self._sent is not None else []
-        batch = self._next()
+        batch = self._next(MAX_BATCH)
         while batch is not None:
             batches.append(batch)
-            batch = self._next()
+            batch = self._next(MAX_BATCH)
         return batches
 
-    def _next(self) -> Batch | None:
+    def _size(self) -> int:
+        """Larger ones when many wait: a slow disk stores a hundred as slowly as a thousand."""
+        return max(BATCH, min(MAX_BATCH, len(self._entries) // 4))
+
+    def _next(self, size: int) -> Batch | None:
         if not (self._entries or self._conversations or self._untold):
             return None
         self._number += 1
         conversations = self._take_conversations()
-        entries, self._entries = self._entries[:MAX_BATCH], self._entries[MAX_BATCH:]
+        entries, self._entries = self._entries[:size], self._entries[size:]
         dropped, self._untold = self._untold, 0
         self._sent = Batch(self._number, entries, conversations, dropped)
         return self._sent
 
-    def taken(self, number: int) -> None:
-        """A batch is in the store."""
-        if number == self._number:
-            self._sent = None
+    def taken(self, number: int) -> Batch | None:
+        """A batch is in the store. Returns the next one, if there is enough for it already."""
+        if number != self._number:
+            return None
+        self._sent = None
+        return self._next(self._size()) if len(self._entries) >= BATCH else None
 
     @property
     def waiting(self) -> int:

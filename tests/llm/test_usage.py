@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgeq.llm import usage
 from edgeq.llm.message import UNKNOWN, Usage
-from edgeq.llm.usage import MAX_BATCH, MAX_TEXT, MAX_WAITING, UsageLog, clipped
+from edgeq.llm.usage import BATCH, MAX_BATCH, MAX_TEXT, MAX_WAITING, Batch, UsageLog, clipped
 
 
 def record(log: UsageLog, count: int, first: int = 0) -> None:
@@ -22,22 +22,26 @@ def test_each_entry_is_in_one_batch(steps: list[int | str]) -> None:
     log = UsageLog()
     now, recorded, on_its_way = 0.0, 0, 0
     told: list[int] = []
-    for step in [*steps, *["taken", "tick"] * (MAX_WAITING // MAX_BATCH + 1)]:
+
+    def sent(batch: Batch | None) -> None:
+        nonlocal on_its_way
+        if batch is not None:
+            assert not on_its_way
+            assert len(batch.entries) <= MAX_BATCH
+            on_its_way = batch.number
+            told.extend(one.cost_micro for one in batch.entries)
+
+    for step in [*steps, *["taken", "tick"] * (MAX_WAITING // BATCH + 1)]:
         if isinstance(step, int):
             count = min(step, MAX_WAITING - log.waiting)
             record(log, count, recorded)
             recorded += count
         elif step == "tick":
             now += log.flush_s
-            batch = log.tick(now, 0.0)
-            if batch is not None:
-                assert not on_its_way
-                assert len(batch.entries) <= MAX_BATCH
-                on_its_way = batch.number
-                told += [one.cost_micro for one in batch.entries]
+            sent(log.tick(now, 0.0))
         else:
-            log.taken(on_its_way)
-            on_its_way = 0
+            number, on_its_way = on_its_way, 0
+            sent(log.taken(number))
     assert told == list(range(recorded))
     assert log.dropped == 0
 
@@ -52,31 +56,31 @@ def test_a_slow_store_makes_no_worker_grow() -> None:
     assert log.waiting == MAX_WAITING
     assert log.dropped == 3
     assert log.tick(5.0, 0.0) is None, "the first one is not stored yet"
-    log.taken(first.number + 1)
+    assert log.taken(first.number + 1) is None
     assert log.tick(6.0, 0.0) is None, "nor is this the answer to it"
-    log.taken(first.number)
-    second = log.tick(7.0, 0.0)
-    assert second is not None
+    second = log.taken(first.number)
+    assert second is not None, "what waits for want of room does not wait for its time"
     assert (second.dropped, len(second.entries)) == (3, MAX_BATCH)
-    log.taken(second.number)
-    third = log.tick(7.0, 0.0)
-    assert third is not None, "what waits for want of room does not wait for its time"
+    third = log.taken(second.number)
+    assert third is not None
     assert third.dropped == 0
 
 
 def test_a_full_batch_does_not_wait_for_its_time() -> None:
-    """So no batch is large, however much comes: to write one keeps requests waiting."""
+    """So no batch is large, however much comes: while the supervisor stores one, requests wait."""
     log = UsageLog()
     record(log, 1)
     first = log.tick(0.0, 0.0)
     assert first is not None
-    log.taken(first.number)
-    record(log, MAX_BATCH - 1)
+    record(log, BATCH - 1)
+    assert log.taken(first.number) is None
     assert log.tick(0.1, 0.0) is None
-    record(log, 1)
+    record(log, BATCH + 1)
     second = log.tick(0.1, 0.0)
     assert second is not None
-    assert len(second.entries) == MAX_BATCH
+    third = log.taken(second.number)
+    assert third is not None
+    assert (len(second.entries), len(third.entries), log.waiting) == (BATCH, BATCH, 0)
 
 
 def test_what_is_noted() -> None:
