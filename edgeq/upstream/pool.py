@@ -37,6 +37,7 @@ class Pool:
         "name",
         "opened",
         "readable",
+        "refusal",
         "resource",
         "retired",
         "tls",
@@ -59,6 +60,8 @@ class Pool:
         """Called with a transport: has the other side closed it (or sent something) while it was idle?"""
         self.unread: Any = None
         """Called with a transport that has failed: what of its bytes has not been read? None: that cannot be told."""
+        self.refusal: Any = None
+        """Called with why a connection was lost during its first request: did its peer refuse us? None: it does not."""
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -12,7 +13,7 @@ from edgeq.board.resources import Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.errors import StartError
 from edgeq.upstream.check_io import HealthChecks
-from edgeq.upstream.connect_io import Dial, Dialer
+from edgeq.upstream.connect_io import Dial, Dialer, alert
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.engines_io import EngineReadings
@@ -55,6 +56,7 @@ class UpstreamService:
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
         self._troubles = Troubles()
+        self._refusals = Troubles()
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
         self._is_retired = False
@@ -129,6 +131,7 @@ class UpstreamService:
                     pool.tls = spec.tls
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
+                    pool.refusal = partial(self._refused, pool) if spec.tls else None
                 pools[key] = pool
                 weights[pool] = of_urls[url] * (_srv_share(address, addresses) if spec.srv else 1.0)
         self._retire([pool for key, pool in self._pools.items() if key not in pools])
@@ -138,7 +141,8 @@ class UpstreamService:
         upstream.set_pools(list(pools.values()), weights, now)
         self._checks.configure(config, self._dialers, now)
         self._engines.configure(config, self._dialers)
-        self._troubles.keep({pool.name for pool in upstream.pools})
+        for troubles in (self._troubles, self._refusals):
+            troubles.keep({pool.name for pool in upstream.pools})
         hosts = [_host_header(spec) for spec in self._specs.values()]
         upstream.default_host = hosts[0] if hosts else b""
         upstream.hosts_differ = config.host == "upstream" and len(set(hosts)) > 1
@@ -207,6 +211,23 @@ class UpstreamService:
             failures = self._troubles.reached(pool.name, monotonic())
             if failures:
                 self._log.info("upstream_connect_recovered", upstream=name, endpoint=pool.name, failures=failures)
+
+    def _refused(self, pool: Pool, error: Exception) -> bool:
+        """Did a peer refuse us after the handshake? Then log why."""
+        detail = alert(error)
+        if not detail:
+            return False
+        failures = self._refusals.failed(pool.name, "upstream_tls_failed", detail, monotonic())
+        if failures:
+            self._log.warning(
+                "upstream_refused_us",
+                upstream=self.upstream.name,
+                endpoint=pool.name,
+                reason="upstream_tls_failed",
+                detail=detail,
+                failures=failures,
+            )
+        return True
 
     def _tell_events(self) -> None:
         events = self.upstream.events
