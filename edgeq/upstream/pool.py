@@ -36,6 +36,7 @@ class Pool:
         "memo",
         "name",
         "opened",
+        "priority",
         "readable",
         "refusal",
         "resource",
@@ -52,6 +53,8 @@ class Pool:
         self.name = name
         self.resource = f"upstream/{upstream.name}#{name}"
         self.tls: bool = False
+        self.priority: int = 0
+        """Who has a higher one is used while too few of those with a lower one are well."""
         self.host = b""
         """The endpoint's own Host, for upstreams whose endpoints have different ones."""
         self.dial: Any = dial

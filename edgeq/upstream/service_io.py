@@ -132,6 +132,7 @@ class UpstreamService:
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
                     pool.refusal = partial(self._refused, pool) if spec.tls else None
+                pool.priority = _rank(address, addresses)
                 pools[key] = pool
                 weights[pool] = of_urls[url] * (_srv_share(address, addresses) if spec.srv else 1.0)
         self._retire([pool for key, pool in self._pools.items() if key not in pools])
@@ -288,9 +289,16 @@ class UpstreamService:
 
 
 def _srv_share(address: Address, addresses: tuple[Address, ...]) -> float:
-    """The weight of an SRV record's address, 1.0 for the average of its name; 0 is "a very small chance" (RFC 2782)."""
-    total = sum(one.weight for one in addresses)
-    return max(0.01, address.weight * len(addresses) / total) if total else 1.0
+    """The weight of an SRV record's address, 1.0 for the average of its name and priority; 0 is "a very small chance"
+    (RFC 2782)."""
+    weights = [one.weight for one in addresses if one.priority == address.priority]
+    total = sum(weights)
+    return max(0.01, address.weight * len(weights) / total) if total else 1.0
+
+
+def _rank(address: Address, addresses: tuple[Address, ...]) -> int:
+    """How many priorities of its name go before that of an address: those of other names cannot be compared."""
+    return len({one.priority for one in addresses if one.priority < address.priority})
 
 
 def _host_header(spec: EndpointSpec) -> bytes:
