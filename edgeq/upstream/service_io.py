@@ -57,6 +57,8 @@ class UpstreamService:
         self._dials: set[Dial] = set()
         self._troubles = Troubles()
         self._refusals = Troubles()
+        # Requests that wait for the first address of all; None while nobody need.
+        self._lobby: Pool | None = None
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
         self._is_retired = False
@@ -140,6 +142,7 @@ class UpstreamService:
         upstream = self.upstream
         now = monotonic()
         upstream.set_pools(list(pools.values()), weights, now)
+        self._await_names()
         self._checks.configure(config, self._dialers, now)
         self._engines.configure(config, self._dialers)
         for troubles in (self._troubles, self._refusals):
@@ -173,6 +176,23 @@ class UpstreamService:
         elif self._config is not None and not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
+            self._await_names()
+
+    def _await_names(self) -> None:
+        """Who comes while there is no address, and no answer to any lookup yet, waits for that as for a connection: a
+        worker that has just begun, or a new name in the file, is no failure of the upstream."""
+        upstream = self.upstream
+        if not upstream.pools and any(watch.is_new() for watch in self._watches.values()):
+            if self._lobby is None:
+                self._lobby = Pool(upstream, None, "name", lambda _: None, readable)
+            upstream.only = self._lobby
+        elif self._lobby is not None:
+            lobby, self._lobby = self._lobby, None
+            if upstream.only is lobby:
+                upstream.only = None
+            for exchange in list(lobby.waiting):
+                lobby.leave(exchange)
+                upstream.submit(exchange)  # to a pool, or there it is told why there is none
 
     def _dial(self, pool: Pool) -> None:
         dialer = self._dialers[pool.tls]
@@ -257,6 +277,7 @@ class UpstreamService:
         self._specs = {}
         self._addresses = {}
         self._is_retired = True
+        self._await_names()
         self._let_pools_go()
 
     def _let_pools_go(self) -> None:
