@@ -13,6 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edgeq.reasons import REASONS
 from edgeq.wire.head import ResponseHead
 
 if TYPE_CHECKING:
@@ -142,8 +143,9 @@ class Pool:
         member = self.member
         if member is not None:
             self.upstream.dial_failed(member, reason)
-        if self.opened:
-            # The endpoint works for some: only the one for whom this connection was meant is affected.
+        if self.opened or (self.connecting and REASONS[reason].fault != "U"):
+            # The endpoint works for some, or is not to blame: only the one for whom this connection was meant is
+            # affected.
             affected = list(self.waiting)[:1] if len(self.waiting) > self.connecting else []
         else:
             affected = list(self.waiting)
