@@ -69,7 +69,9 @@ def llhttp(checkout: Path) -> Iterator[CorpusCase]:
 
 def with_host(request: bytes) -> bytes:
     """The parsers of both corpora do not ask for Host; without one, most requests would be refused for that alone."""
-    start, newline, rest = request.partition(b"\r\n")
+    at = len(request) - len(request.lstrip(b"\r\n"))  # empty lines may stand before it
+    at = max(0, request.find(b"\r\n", at))
+    start, newline, rest = request[:at], request[at : at + 2], request[at + 2 :]
     head = rest.partition(b"\r\n\r\n")[0].lower()
     if not re.search(rb" HTTP/1\.[0-9]\Z", start) or re.search(rb"(\A|\n)\s*host[ \t]*:", head):
         return request

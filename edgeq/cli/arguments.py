@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from edgeq.errors import EXIT_USAGE, EdgeqError
 
@@ -20,6 +21,22 @@ class UsageError(EdgeqError):
     """Arguments that do not go together; exit code 2, as argparse has it."""
 
     exit_code = EXIT_USAGE
+
+
+class Once(argparse.Action):
+    """Of what can only be one: argparse would take the last and forget the others."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store it. Raises ArgumentError the second time."""
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "may be given once; several need a file (--config)")
+        setattr(namespace, self.dest, values)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from edgeq.cli.arguments import UsageError, add_config, config_file
+from edgeq.cli.arguments import Once, UsageError, add_config, config_file
 from edgeq.errors import EXIT_USAGE, ConfigError
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ CHAT: Final = '{"model": "demo", "stream": true, "messages": [{"role": "user", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the quickstart, and those that are stronger than the file."""
-    parser.add_argument("--listen", metavar="ADDR", help='where to listen: "127.0.0.1:8080", "[::]:80", "unix:/PATH"')
-    parser.add_argument("--upstream", metavar="URL", help="without a file: where requests go, http://HOST:PORT")
+    parser.add_argument(
+        "--listen", action=Once, metavar="ADDR", help='where to listen: "127.0.0.1:8080", "[::]:80", "unix:/PATH"'
+    )
+    parser.add_argument(
+        "--upstream", action=Once, metavar="URL", help="without a file: where requests go, http://HOST:PORT"
+    )
     parser.add_argument(
         "--demo",
         action="store_true",

@@ -52,6 +52,7 @@ from edgeq.listener.reception_io import FD_EXHAUSTED, ConnectionGate, EventLog, 
 from edgeq.listener.tcp_info_io import queue_fill
 from edgeq.listener.tls_io import TlsContexts
 from edgeq.observe.refusals import Refusals
+from edgeq.supervisor.bpf_io import is_refusing
 
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
@@ -211,7 +212,8 @@ class Acceptor:
         if self._policy.state is not State.CLOSED:
             drops = drops_of(self._sock)
             if drops != self._drops:
-                self._tell_drops((drops - self._drops) & 0xFFFF_FFFF)
+                if not is_refusing(self._sock):
+                    self._tell_drops((drops - self._drops) & 0xFFFF_FFFF)
                 self._drops = drops
 
     def _tell_drops(self, count: int) -> None:

@@ -417,12 +417,15 @@ class Downstream(Timed):
     def _count_wait(self, exchange: Exchange, now: float) -> bool:
         """The first request counts from when it came, not from when this worker had time for it, or a place.
 
+        In queues it counts from when this worker was there at most: a restart is no congestion, so who had to wait for
+        it is no reason to turn anybody away.
+
         Returns: False if its time is over.
         """
         if self.requests > 1:
             return True
         wait_s = self.peer.kernel_us * 1e-6
-        exchange.arrived_at = now - wait_s
+        exchange.arrived_at = max(now - wait_s, self.shard.serving_since)
         if exchange.deadline_at < NEVER:
             exchange.deadline_at -= wait_s
             if now >= exchange.deadline_at:

@@ -756,7 +756,9 @@ class ModelExchange(ModelRequest):
             up.reusable = False
             self._all_came(incoming, now)
             return
-        reason = "upstream_reset" if incoming is None else "upstream_truncated"
+        reason = "upstream_truncated"
+        if incoming is None:
+            reason = "upstream_tls_failed" if up.refused else "upstream_reset"
         self.blame(up.pool, reason)
         self.up = None
         up.exchange = None

@@ -758,14 +758,18 @@ class Exchange(Attempt):
         if self.first_byte_at == 0.0 and self._may_go_again(up):
             up.pool.submit(self, True)
             return
-        self.blame(up.pool, "upstream_reset")
+        reason = "upstream_reset"
+        detail = "the upstream reset the connection"
+        if up.refused:
+            reason = "upstream_tls_failed"
+            detail = "the upstream refused edgeq's certificate, or that it has none"
+        elif clean:
+            detail = "the upstream closed the connection before its answer"
+        self.blame(up.pool, reason)
         retry = self._policy()
         if retry is not None and self._tries().after_reset(self, retry, up.pool):
             return
-        detail = (
-            "the upstream closed the connection before its answer" if clean else "the upstream reset the connection"
-        )
-        self.fail("upstream_reset", up.pool.resource, detail)
+        self.fail(reason, up.pool.resource, detail)
 
     def _may_go_again(self, up: UpstreamConnection) -> bool:
         """May the request be sent once more, if no answer to it has begun?"""

@@ -16,11 +16,13 @@ from typing import Final
 from edgeq.supervisor.bpf import DROP_SYN, Instruction, steer
 
 SO_ATTACH_FILTER: Final = 26
+SO_GET_FILTER: Final = SO_ATTACH_FILTER
 SO_DETACH_FILTER: Final = 27
 SO_ATTACH_REUSEPORT_CBPF: Final = 51
 SO_DETACH_REUSEPORT_BPF: Final = 68
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _PROGRAM: Final = struct.Struct("@HP")
+_libc: Final = ctypes.CDLL(None)
 
 
 def _attach(sock: socket.socket, option: int, program: Sequence[Instruction]) -> None:
@@ -55,3 +57,10 @@ def let_in(sock: socket.socket) -> None:
     except OSError as error:
         if error.errno != errno.ENOENT:  # nothing was attached
             raise
+
+
+def is_refusing(sock: socket.socket) -> bool:
+    """Is `refuse_new` in force, whoever has done it?"""
+    instructions = ctypes.c_uint(0)  # 0: only count them (getsockopt of the socket module cannot ask for nothing)
+    failed = _libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_GET_FILTER, None, ctypes.byref(instructions))
+    return not failed and instructions.value > 0

@@ -82,6 +82,12 @@ def met_itself(sock: socket.socket) -> bool:
         return False  # reset already: the transport will find out
 
 
+def alert(error: Exception) -> str:
+    """The alert by which a TLS connection was ended; empty: it was something else."""
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return reason.lower().replace("_", " ") if reason and "_ALERT_" in reason else ""
+
+
 class Dialer:
     """Opens the connections of one upstream. `upstream` and `context` may be replaced; new dials follow them.
 

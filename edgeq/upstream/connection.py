@@ -34,7 +34,18 @@ if TYPE_CHECKING:
 class UpstreamConnection(Timed):
     """The upstream's side. A protocol of the event loop: its methods are called by the transport."""
 
-    __slots__ = ("buffer", "counted", "exchange", "lost", "opened_at", "pool", "requests", "reusable", "transport")
+    __slots__ = (
+        "buffer",
+        "counted",
+        "exchange",
+        "lost",
+        "opened_at",
+        "pool",
+        "refused",
+        "requests",
+        "reusable",
+        "transport",
+    )
 
     def __init__(self, pool: Pool) -> None:
         super().__init__()
@@ -46,6 +57,8 @@ class UpstreamConnection(Timed):
         self.requests: int = 0
         self.reusable: bool = True
         self.lost: bool = False
+        self.refused: bool = False
+        """It was lost because the other side does not want us, as TLS 1.3 says only after the handshake."""
         self.counted: bool = False
         """Its pool knows of it, and counts it as opened until it is lost."""
         self.opened_at: float = 0.0
@@ -91,6 +104,9 @@ class UpstreamConnection(Timed):
             if data:
                 self.data_received(data)
                 exchange = self.exchange
+            refusal = self.pool.refusal
+            if refusal is not None and self.requests == 1:
+                self.refused = refusal(error)
         if exchange is not None:
             # Without a FIN before it this is no proper end, also if TLS calls it none (RFC 9112 9.8: no closing alert).
             exchange.upstream_ended(False)

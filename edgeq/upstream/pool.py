@@ -13,6 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edgeq.reasons import REASONS
 from edgeq.wire.head import ResponseHead
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class Pool:
         "memo",
         "name",
         "opened",
+        "priority",
         "readable",
+        "refusal",
         "resource",
         "retired",
         "tls",
@@ -51,6 +54,8 @@ class Pool:
         self.name = name
         self.resource = f"upstream/{upstream.name}#{name}"
         self.tls: bool = False
+        self.priority: int = 0
+        """Who has a higher one is used while too few of those with a lower one are well."""
         self.host = b""
         """The endpoint's own Host, for upstreams whose endpoints have different ones."""
         self.dial: Any = dial
@@ -59,6 +64,8 @@ class Pool:
         """Called with a transport: has the other side closed it (or sent something) while it was idle?"""
         self.unread: Any = None
         """Called with a transport that has failed: what of its bytes has not been read? None: that cannot be told."""
+        self.refusal: Any = None
+        """Called with why a connection was lost during its first request: did its peer refuse us? None: it does not."""
         self.idle: list[UpstreamConnection] = []
         self.opened: int = 0
         self.connecting: int = 0
@@ -136,8 +143,9 @@ class Pool:
         member = self.member
         if member is not None:
             self.upstream.dial_failed(member, reason)
-        if self.opened:
-            # The endpoint works for some: only the one for whom this connection was meant is affected.
+        if self.opened or (self.connecting and REASONS[reason].fault != "U"):
+            # The endpoint works for some, or is not to blame: only the one for whom this connection was meant is
+            # affected.
             affected = list(self.waiting)[:1] if len(self.waiting) > self.connecting else []
         else:
             affected = list(self.waiting)

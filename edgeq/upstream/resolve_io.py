@@ -56,6 +56,10 @@ class Watch:
         """ "dns_error" or "dns_timeout" while lookups fail, else empty. Empty without addresses: no answer yet."""
         return self._name.last_error if self._name is not None else ""
 
+    def is_new(self) -> bool:
+        """Has there been no answer yet?"""
+        return not self.addresses and not self.last_error and not self.closed
+
     def close(self) -> None:
         """Lose interest. Idempotent; with a name's last watch its lookups end."""
         if not self.closed:

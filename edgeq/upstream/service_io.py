@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -12,7 +13,7 @@ from edgeq.board.resources import Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.errors import StartError
 from edgeq.upstream.check_io import HealthChecks
-from edgeq.upstream.connect_io import Dial, Dialer
+from edgeq.upstream.connect_io import Dial, Dialer, alert
 from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.engines_io import EngineReadings
@@ -55,6 +56,9 @@ class UpstreamService:
         self._dialers: dict[bool, Dialer] = {}
         self._dials: set[Dial] = set()
         self._troubles = Troubles()
+        self._refusals = Troubles()
+        # Requests that wait for the first address of all; None while nobody need.
+        self._lobby: Pool | None = None
         # Out of use, with requests that still wait for a connection.
         self._leaving: list[Pool] = []
         self._is_retired = False
@@ -129,6 +133,8 @@ class UpstreamService:
                     pool.tls = spec.tls
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
+                    pool.refusal = partial(self._refused, pool) if spec.tls else None
+                pool.priority = _rank(address, addresses)
                 pools[key] = pool
                 weights[pool] = of_urls[url] * (_srv_share(address, addresses) if spec.srv else 1.0)
         self._retire([pool for key, pool in self._pools.items() if key not in pools])
@@ -136,9 +142,11 @@ class UpstreamService:
         upstream = self.upstream
         now = monotonic()
         upstream.set_pools(list(pools.values()), weights, now)
+        self._await_names()
         self._checks.configure(config, self._dialers, now)
         self._engines.configure(config, self._dialers)
-        self._troubles.keep({pool.name for pool in upstream.pools})
+        for troubles in (self._troubles, self._refusals):
+            troubles.keep({pool.name for pool in upstream.pools})
         hosts = [_host_header(spec) for spec in self._specs.values()]
         upstream.default_host = hosts[0] if hosts else b""
         upstream.hosts_differ = config.host == "upstream" and len(set(hosts)) > 1
@@ -168,6 +176,23 @@ class UpstreamService:
         elif self._config is not None and not upstream.pools:
             errors = [watch.last_error for watch in self._watches.values() if watch.last_error]
             upstream.unresolved = errors[0] if errors else "upstream_none_healthy"
+            self._await_names()
+
+    def _await_names(self) -> None:
+        """Who comes while there is no address, and no answer to any lookup yet, waits for that as for a connection: a
+        worker that has just begun, or a new name in the file, is no failure of the upstream."""
+        upstream = self.upstream
+        if not upstream.pools and any(watch.is_new() for watch in self._watches.values()):
+            if self._lobby is None:
+                self._lobby = Pool(upstream, None, "name", lambda _: None, readable)
+            upstream.only = self._lobby
+        elif self._lobby is not None:
+            lobby, self._lobby = self._lobby, None
+            if upstream.only is lobby:
+                upstream.only = None
+            for exchange in list(lobby.waiting):
+                lobby.leave(exchange)
+                upstream.submit(exchange)  # to a pool, or there it is told why there is none
 
     def _dial(self, pool: Pool) -> None:
         dialer = self._dialers[pool.tls]
@@ -208,6 +233,23 @@ class UpstreamService:
             if failures:
                 self._log.info("upstream_connect_recovered", upstream=name, endpoint=pool.name, failures=failures)
 
+    def _refused(self, pool: Pool, error: Exception) -> bool:
+        """Did a peer refuse us after the handshake? Then log why."""
+        detail = alert(error)
+        if not detail:
+            return False
+        failures = self._refusals.failed(pool.name, "upstream_tls_failed", detail, monotonic())
+        if failures:
+            self._log.warning(
+                "upstream_refused_us",
+                upstream=self.upstream.name,
+                endpoint=pool.name,
+                reason="upstream_tls_failed",
+                detail=detail,
+                failures=failures,
+            )
+        return True
+
     def _tell_events(self) -> None:
         events = self.upstream.events
         self.upstream.events = []
@@ -235,6 +277,7 @@ class UpstreamService:
         self._specs = {}
         self._addresses = {}
         self._is_retired = True
+        self._await_names()
         self._let_pools_go()
 
     def _let_pools_go(self) -> None:
@@ -267,9 +310,16 @@ class UpstreamService:
 
 
 def _srv_share(address: Address, addresses: tuple[Address, ...]) -> float:
-    """The weight of an SRV record's address, 1.0 for the average of its name; 0 is "a very small chance" (RFC 2782)."""
-    total = sum(one.weight for one in addresses)
-    return max(0.01, address.weight * len(addresses) / total) if total else 1.0
+    """The weight of an SRV record's address, 1.0 for the average of its name and priority; 0 is "a very small chance"
+    (RFC 2782)."""
+    weights = [one.weight for one in addresses if one.priority == address.priority]
+    total = sum(weights)
+    return max(0.01, address.weight * len(weights) / total) if total else 1.0
+
+
+def _rank(address: Address, addresses: tuple[Address, ...]) -> int:
+    """How many priorities of its name go before that of an address: those of other names cannot be compared."""
+    return len({one.priority for one in addresses if one.priority < address.priority})
 
 
 def _host_header(spec: EndpointSpec) -> bytes:

@@ -8,8 +8,10 @@ must not be sent to one that has gone down meanwhile; only who is sent is a prob
 circuit opens.
 
 An endpoint is in use unless it is ejected (outlier.py) or its checks are bad (health.py); if fewer than the panic
-threshold are, all of them are. An upstream that has a single endpoint, and neither checks nor a breaker, has nothing to
-choose and nothing to remember: `only` is set, and a request goes straight to it.
+threshold are, all of them are. Where SRV records rank them (RFC 2782), only those of the first rank of which enough are
+well are in use; those behind them get the requests that these have failed. An upstream that has a single endpoint, and
+neither checks nor a breaker, has nothing to choose and nothing to remember: `only` is set, and a request goes straight
+to it.
 """
 
 from __future__ import annotations
@@ -89,6 +91,7 @@ class Upstream(Watcher):
         "panics",
         "pools",
         "queue_timeout_s",
+        "reserve",
         "resource",
         "shared",
         "tunnel_s",
@@ -120,6 +123,8 @@ class Upstream(Watcher):
         self._cookie = b""
         self._key_kind: int = _KEY_NONE
         self._key_name = b""
+        self.reserve: list[Member] = []
+        """Who is well and would be used if those in use were not, in this order."""
         self.panics: bool = False
         """Too few endpoints are in use, so all of them are."""
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -373,7 +378,19 @@ class Upstream(Watcher):
             for member in self.balancer.members:  # not any(): a generator is an object for mypyc
                 if member.pool not in failed:
                     return True
+            for member in self.reserve:
+                if member.pool not in failed:
+                    return True
         return False
+
+    def other(self, tried: list[Pool], key: bytes, now: float) -> Member | None:
+        """The best endpoint that is none of these; None: there is none."""
+        member = self.balancer.choose_other(tried, key, now)
+        if member is None:
+            for one in self.reserve:
+                if one.pool not in tried:
+                    return one
+        return member
 
     def spare(self, exchange: Attempt, tried: list[Pool]) -> Pool | None:
         """An endpoint with room that is none of these, for a try beside another one; never for a client that sticks."""
@@ -470,7 +487,7 @@ class Upstream(Watcher):
             return False  # the only endpoint was tried
         now = monotonic()
         key = self._key(exchange) if self._key_kind else b""
-        member = self.balancer.choose_other(tried, key, now)
+        member = self.other(tried, key, now)
         if member is None:
             return False
         if self._cookie:
@@ -609,15 +626,28 @@ class Upstream(Watcher):
         self.review(now)
 
     def review(self, now: float) -> None:
-        """Find out which endpoints are in use."""
+        """Find out which endpoints are in use: the well ones of the first priority that has enough of them."""
         members = [member for member in self.members if member.weight > 0.0]
         in_use = [member for member in members if member.is_well()]
         panics = len(in_use) < self._panic_threshold * len(members)
+        chosen = members if panics else in_use
+        self.reserve = []
+        priorities = {member.pool.priority for member in members}
+        if len(priorities) > 1:
+            for priority in sorted(priorities):
+                well = [member for member in in_use if member.pool.priority == priority]
+                count = len([member for member in members if member.pool.priority == priority])
+                if well and len(well) >= self._panic_threshold * count:
+                    panics = False
+                    chosen = well
+                    behind = [member for member in in_use if member.pool.priority > priority]
+                    self.reserve = sorted(behind, key=_priority)
+                    break
         if panics != self.panics:
             self.panics = panics
             fields: dict[str, Any] = {"in_use": len(in_use), "endpoints": len(members)}
             self.events.append(("upstream_panic" if panics else "upstream_panic_over", fields))
-        self.balancer.rebuild(members if panics else in_use)
+        self.balancer.rebuild(chosen)
 
     def _tell_ejected(self, member: Member, why: str, now: float) -> None:
         seconds = round(member.ejected_until - now, 1)
@@ -638,6 +668,10 @@ class Upstream(Watcher):
             "breaker": breaker.snapshot(now) if breaker is not None else None,
             "learned_limit": self._learner.limit.value if self._learner is not None else None,
         }
+
+
+def _priority(member: Member) -> int:
+    return member.pool.priority
 
 
 def _token(upstream: str, endpoint: str) -> bytes:

@@ -116,6 +116,10 @@ class FieldName:
         self.name = name
         self.start = spelled + b":"
         self.kind: int = KINDS.get(name, PASS)
+        if self.kind == PASS and b"_" in name and name.replace(b"_", b"-") in KINDS:
+            # CGI and its kin have one name for both spellings (X_Forwarded_For is HTTP_X_FORWARDED_FOR), so this one
+            # would speak over what we say, or seem to frame the body. No honest sender spells them so.
+            self.kind = DROP
         self.private: bool = name in PRIVATE
         self.remembered: bool = name not in _NOT_REMEMBERED
 

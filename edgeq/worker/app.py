@@ -195,6 +195,7 @@ class App:
         self._resolver = Resolver(loop, config.dns, self._log)
         # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
         self._configure(self._generation, config, self._board.started)
+        self._shard.serving_since = monotonic()
         self._row.set_state(STATE_SERVING)
         loop.on_tick(self._tick)
         self._doorbell.start(loop, self._look)

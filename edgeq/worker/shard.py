@@ -53,6 +53,7 @@ class Shard:
         "requests",
         "ring",
         "routes",
+        "serving_since",
         "slow_s",
         "tracer",
         "unpolled",
@@ -85,6 +86,8 @@ class Shard:
         self.heads: dict[bytes, RequestHead] = {}
         """Heads with which connections have begun, by their bytes; bounded."""
         self.draining: bool = False
+        self.serving_since: float = 0.0
+        """When this worker began to accept."""
         self.pressure: Pressure = Pressure(0.0, 0.0, 0.0)
         self.prepared: dict[str, bytes] = {}
         """Refusals for when there is no time to write one, by reason and whether the connection is kept."""

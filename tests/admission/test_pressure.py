@@ -47,6 +47,19 @@ def test_shedding_grows_and_ends() -> None:
     assert not any(pressure.must_shed() for _ in range(1000))
 
 
+def test_what_is_still_refused_afterwards_has_the_reason_it_began_with() -> None:
+    """Descriptors are short no more, and the share refused shrinks slowly: those refusals are no lag of the loop."""
+    pressure = pressed()
+    for _ in range(10):
+        pressure.update(0.0, 0, 1.0, 0)
+    while pressure.shed_share:
+        assert pressure.reason == "fd_exhausted"
+        pressure.update(0.02, 0.9, 0.87, 0)
+    for _ in range(LAG_TICKS):  # a new one has its own
+        pressure.update(0.2, 0.9, 0.87, 0)
+    assert pressure.reason == "loop_lag"
+
+
 def test_the_share_is_met() -> None:
     """Of many requests the wanted share is refused, spread evenly."""
     pressure = pressed()

@@ -56,6 +56,17 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
     assert "usage: edgeq" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "value"), [("--listen", "127.0.0.1:1"), ("--upstream", "http://127.0.0.1:2")])
+def test_what_there_can_be_one_of_is_not_said_twice(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one would be forgotten without a word; several need a file."""
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", option, value, option, "unix:/run/other.sock"])
+    assert ended.value.code == 2
+    assert f"argument {option}: may be given once; several need a file (--config)" in capsys.readouterr().err
+
+
 class TestVersion:
     """edgeq version."""
 

@@ -50,7 +50,14 @@ class TlsServer:
 
     def _serve(self, sock: socket.socket) -> None:
         sock.settimeout(30)
-        with contextlib.suppress(OSError), sock, self.context.wrap_socket(sock, server_side=True) as tls:
+        wrapped = self.context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        with contextlib.suppress(OSError), wrapped as tls:
+            try:
+                tls.do_handshake()
+            except ssl.SSLError:  # the alert is sent; a close would reset it away, as the request is not read
+                tls.shutdown(socket.SHUT_WR)
+                while socket.socket.recv(tls, 65536):
+                    pass
             while data := tls.recv(65536):
                 tls.sendall(answer(data.split(b" ")[1]))
         self._count(-1)
@@ -138,3 +145,28 @@ def test_certificate_that_cannot_be_trusted(authorities: tuple[Authority, Author
             assert clients.failures == []
             lines = wait_for("all lines", lambda: [line for line in started.log_lines() if "/bad/" in line][30:])
             assert len(lines) == 1
+
+
+def test_upstream_that_asks_for_a_certificate(authorities: tuple[Authority, Authority]) -> None:
+    """In TLS 1.3 it refuses us after the handshake: that is no reset, and the log says what it wanted, once."""
+    trusted, _ = authorities
+    context = trusted.issue(NAME)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(trusted.path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with tls_server(context) as strict:
+        table: dict[str, Value] = {
+            "endpoints": [f"https://127.0.0.1:{strict.port}"],
+            "tls": {"ca": str(trusted.path), "server_name": NAME},
+        }
+        with gateway.running(strict.port, Settings(extra={"upstream": {"u": table}})) as started:
+            connect = to(*started.address)
+            with connect() as sock:
+                for number in range(10):
+                    status, _, body = exchange(sock, f"/{number}")
+                    assert (status, json.loads(body)["reason"]) == (502, "upstream_tls_failed")
+            event = started.wait_event("upstream_refused_us")
+            assert (event["upstream"], event["endpoint"]) == ("u", f"127.0.0.1:{strict.port}")
+            assert event["detail"] == "tlsv13 alert certificate required"
+            assert len(started.events("upstream_refused_us")) == 1
+            assert not started.events("upstream_connect_recovered")

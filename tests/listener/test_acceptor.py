@@ -17,7 +17,9 @@ import pytest
 from edgeq.config.base import Duration, Size
 from edgeq.config.schema import AcceptQueue, Listener, ListenerTimeouts
 from edgeq.listener.connection import Downstream
+from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.peer import Peer, plain_host
+from edgeq.supervisor.bpf_io import refuse_new
 from tests.listener.harness import TIMEOUT_S, Client, Echo, LocalGate, Site, refusal, run, soon
 from tests.listener.test_proxy_protocol import INVALID, V4, VALID, v2
 from tests.support import kernel
@@ -835,5 +837,24 @@ def test_what_the_kernel_drops_is_counted() -> None:
             client.close()
         site.acceptor.close()
         site.acceptor.tick()
+
+    run(scenario)
+
+
+def test_who_is_kept_out_on_purpose_is_no_overflow() -> None:
+    """Nobody new may enter a socket that goes: that is not what a backlog is for, and no queue was full."""
+
+    async def scenario() -> None:
+        site = Site(config())
+        refuse_new(site.sock)
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(site.address)
+        await soon(lambda: drops_of(site.sock) > 0)
+        site.acceptor.tick()
+        assert not site.refusals.snapshot()
+        assert not site.log.events
+        client.close()
+        site.acceptor.close()
 
     run(scenario)

@@ -614,3 +614,25 @@ def test_the_wait_before_accept_is_a_part_of_the_wait_in_a_queue() -> None:
         world.advance(1.0 if refused is prompt else 0.2)
         bulkhead.tick(world.now)
         assert b"queue_timeout" in refused.take()
+
+
+def test_the_wait_for_a_worker_that_was_not_there_is_no_wait_in_a_queue() -> None:
+    """After a restart who lay in the kernel is not late: there is no congestion in that. Its deadline has begun."""
+    world = World(route_timeout_s=10)
+    bulkhead = world.upstream.bulkhead
+    bulkhead.configure("fifo", 8, 1 << 20, 1.0)
+    bulkhead.resize(1, world.now)
+    world.shard.serving_since = world.now
+    world.advance(0.3)
+    world.request(GET)
+    world.peer.kernel_us = 2_000_000
+    late = world.connect()
+    late.data(GET)
+    world.advance(0.6)
+    bulkhead.tick(world.now)
+    assert not late.take()
+    world.advance(0.2)
+    bulkhead.tick(world.now)
+    assert b"queue_timeout" in late.take()
+    (exchange,) = (one for one in world.log if one.reason)
+    assert exchange.deadline_at == pytest.approx(world.now + 10 - 2.0 - 0.8)

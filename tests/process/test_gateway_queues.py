@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import kernel
 from tests.support.bench import Bench, bench, head
 from tests.support.gateway import Settings, Value
 from tests.support.raw_client import Asked, RawClient
@@ -152,4 +155,22 @@ def test_what_hangs_at_the_start_keeps_nobody_out() -> None:
         held.go.set()
         assert all(client.read_answers([Asked()])[0].status == 200 for client in asked)
         for client in asked:
+            client.close()
+
+
+def test_who_waited_for_a_worker_to_be_replaced_may_still_wait_for_the_limit() -> None:
+    """Longer than a queue allows, since nobody was there: the successor serves all of them, one after the other."""
+    with bench(Settings(limit=1, extra={"upstream": {"u": {"queue": {"timeout": "2s"}}}})) as running:
+        running.handle()
+        pid = running.gateway.wait_event("worker ready")["worker_pid"]
+        os.kill(pid, signal.SIGSTOP)
+        clients = [running.connect() for _ in range(5)]
+        for number, client in enumerate(clients):
+            client.send(head("GET", f"/{number}"))
+        for client in clients:
+            kernel.wait_until_sent_ms(client.socket, 2100)
+        os.kill(pid, signal.SIGKILL)
+        for number, client in enumerate(clients):
+            (got,) = client.read_answers([Asked()])
+            assert (got.status, got.get(b"x-path")) == (200, b"/%d" % number)
             client.close()

@@ -14,6 +14,8 @@ from edgeq.config.base import Duration
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.balancer import by_share, make_balancer
 from edgeq.upstream.member import DECAY_S, MAX_RISE, PENALTY_MAX_S, Member
+from edgeq.upstream.pool import Pool
+from edgeq.upstream.shared import BAD, GOOD
 from edgeq.upstream.upstream import Upstream
 
 BALANCES = ["p2c-ewma", "least-requests", "round-robin", "consistent-hash"]
@@ -331,6 +333,54 @@ def test_one_endpoint_needs_no_choice() -> None:
     upstream.set_pools(upstream.pools[:1], {}, 1.0)
     assert upstream.only is members[0].pool
     assert members[0].pool.member is None
+
+
+# -- who comes first ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_worse_priority_is_used_while_the_better_ones_are_not_well(balance: str) -> None:
+    """Of SRV records (RFC 2782): nobody goes to the second while enough of the first are well, and all do otherwise."""
+    upstream, members = made(4, balance=balance)
+    for member, priority in zip(members, (0, 0, 1, 2), strict=True):
+        member.pool.priority = priority
+    keys = [b"%d" % number for number in range(20)]
+
+    def used() -> set[str]:
+        upstream.review(1.0)
+        assert not upstream.panics
+        return {name for key in keys for name in chosen(upstream, 2, key)}
+
+    assert used() <= {"e0", "e1"}
+    members[0].health = BAD
+    assert used() == {"e1"}
+    members[1].health = BAD
+    assert used() == {"e2"}
+    members[2].health = BAD
+    assert used() == {"e3"}
+    members[1].health = GOOD
+    assert used() == {"e1"}
+    for member in members:
+        member.health = BAD
+    upstream.review(1.0)
+    assert upstream.panics
+    assert upstream.balancer.members == members
+
+
+def test_another_try_goes_to_the_next_priority() -> None:
+    """Who could not be reached is not ejected yet: who comes after it is asked, in the order of priorities."""
+    upstream, (first, third, second, bad) = made(4)
+    for member, priority in ((first, 0), (third, 2), (second, 1), (bad, 1)):
+        member.pool.priority = priority
+    bad.health = BAD
+    upstream.review(1.0)
+    tried: list[Pool] = []
+    for member in (first, second, third):
+        assert upstream.has_other(tried)
+        assert upstream.other(tried, b"", 1.0) is member
+        tried.append(member.pool)
+    assert not upstream.has_other(tried)
+    assert upstream.other(tried, b"", 1.0) is None
 
 
 # -- drained -----------------------------------------------------------------------------------------------------------

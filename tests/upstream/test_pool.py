@@ -183,6 +183,28 @@ def test_a_failed_dial_concerns_all_if_nothing_works() -> None:
     world.check_settled()
 
 
+@pytest.mark.parametrize("reason", ["fd_exhausted", "upstream_port_exhausted"])
+def test_a_shortage_of_our_own_says_nothing_of_the_endpoint(reason: str) -> None:
+    """Who else waits has connections under way, and those may be had; with the last of them all are told."""
+    world = World()
+    clients = ask(world, 3)
+    world.dial_failed(reason)
+    assert statuses(clients) == [503, 0, 0]
+    server = world.dial_ok()
+    server.data(OK)
+    server.data(OK)
+    assert statuses(clients) == [503, 200, 200]
+    world.dial_failed(reason)
+    world.check_settled()
+    world = World()
+    clients = ask(world, 2)
+    world.dial_failed(reason)
+    assert statuses(clients) == [503, 0]
+    world.dial_failed(reason)
+    assert statuses(clients) == [503, 503]
+    world.check_settled()
+
+
 def test_a_failed_dial_concerns_one_if_others_work() -> None:
     """The endpoint lives: only the request for whom this connection was meant is affected."""
     world = World()

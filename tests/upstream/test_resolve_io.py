@@ -19,8 +19,11 @@ from structlog.typing import FilteringBoundLogger
 
 from edgeq.config.base import Duration
 from edgeq.config.schema import Dns
+from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.endpoint import Address, parse_endpoint
 from edgeq.upstream.resolve_io import Resolver, Watch
+from edgeq.upstream.service_io import UpstreamService
+from edgeq.worker.wheel import Wheel
 from tests.support.dns_server import DnsServer
 
 PATIENCE_S = 20
@@ -466,6 +469,31 @@ def test_close_while_asking_is_silent(play: Play) -> None:
         assert bench.log.events == []
         with pytest.raises(RuntimeError, match="closed"):
             bench.watch("http://api.test")
+
+    play(scenario)
+
+
+def test_srv_priorities_and_weights_reach_the_pools(play: Play) -> None:
+    """Priorities count within their name only, weights within their priority (RFC 2782); a change is followed."""
+
+    async def scenario(bench: Bench) -> None:
+        for name, address in (("a.test", "10.0.0.1"), ("b.test", "10.0.0.2"), ("c.test", "10.0.0.3")):
+            bench.server.address_records(name, [address], ttl=LONG_S)
+        bench.server.srv_records("s.test", [(20, 9, 80, "a.test"), (10, 3, 80, "b.test"), (10, 1, 80, "c.test")])
+        service = UpstreamService("u", bench.loop, Wheel(0.0, 0.1, 16), bench.resolver, cast(Any, bench.log))
+        service.apply(UpstreamConfig(endpoints=("http+srv://s.test", "http://10.0.0.4")), 1)
+
+        def ranked() -> dict[str, tuple[int, float]]:
+            upstream = service.upstream
+            weights = {member.pool: member.weight for member in upstream.members}
+            return {pool.name: (pool.priority, weights.get(pool, 1.0)) for pool in upstream.pools}
+
+        others = {"10.0.0.4:80": (0, 1.0)}
+        first = {"10.0.0.1:80": (1, 1.0), "10.0.0.2:80": (0, 1.5), "10.0.0.3:80": (0, 0.5)}
+        await bench.until(lambda: ranked() == first | others)
+        bench.server.srv_records("s.test", [(1, 1, 80, "a.test"), (2, 1, 80, "b.test")])
+        await bench.until(lambda: ranked() == {"10.0.0.1:80": (0, 1.0), "10.0.0.2:80": (1, 1.0)} | others)
+        service.close()
 
     play(scenario)
 
