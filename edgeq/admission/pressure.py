@@ -63,7 +63,7 @@ class Pressure:
         self.descriptors_full: float = descriptors_full
         self.value: float = 0.0
         self.reason = LAG
-        """The reason with which requests are refused: what presses most of what can be shed for."""
+        """The reason with which requests are refused: what has pressed most, when shedding grew last."""
         self.shed_share: float = 0.0
         self._lags: list[float] = [0.0] * LAG_TICKS
         self._credit: float = 0.0
@@ -75,17 +75,18 @@ class Pressure:
         lags.append(lag_s)
         lag = scaled(min(lags), self.lag_full_s / 10.0, self.lag_full_s)
         shedding = lag
-        self.reason = LAG
+        reason = LAG
         pressed = scaled(memory, self.memory_full * 0.9, self.memory_full)
         if pressed > shedding:
             shedding = pressed
-            self.reason = MEMORY
+            reason = MEMORY
         pressed = scaled(descriptors, self.descriptors_full * 0.9, self.descriptors_full)
         if pressed > shedding:
             shedding = pressed
-            self.reason = DESCRIPTORS
+            reason = DESCRIPTORS
         self.value = max(shedding, scaled(accept_fill, 0.5, 1.0) * RELAXED)
         if shedding >= 1.0:
+            self.reason = reason
             self.shed_share = min(MAX_SHED, self.shed_share + SHED_UP)
         elif shedding < RELAXED:
             self.shed_share = max(0.0, self.shed_share - SHED_DOWN)

@@ -43,6 +43,7 @@ def test_shedding_grows_and_ends() -> None:
     assert (pressure.shed_share, pressure.reason) == (MAX_SHED, "memory_pressure")
     for _ in range(100):
         pressure.update(0.0, 0.5, 0, 0)
+        assert pressure.reason == "memory_pressure"  # also of who is still refused while it ends
     assert pressure.shed_share == 0.0
     assert not any(pressure.must_shed() for _ in range(1000))
 
