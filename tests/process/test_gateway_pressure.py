@@ -36,7 +36,9 @@ def test_refused_and_served_again(protect: dict[str, float], reason: str) -> Non
         problem = json.loads(refused.body)
         assert (problem["reason"], problem["resource"]) == (reason, f"worker:{reason}")
         assert refused.get(b"retry-after")
-        assert wait_for("its line", lambda: any(f'"edgeq.reason":"{reason}"' in x for x in running.gateway.log_lines()))
+        told = f'"edgeq.reason":"{reason}"'
+        lines = wait_for("its line", lambda: [line for line in running.gateway.log_lines() if told in line])
+        assert json.loads(lines[0])["http.response.body.size"] == len(refused.body)
         bodyless = client.ask(head("HEAD", "/x"), b"HEAD")
         assert bodyless.status in (200, 503)
         running.gateway.reload({"protect": NOTHING})
