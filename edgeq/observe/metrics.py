@@ -137,6 +137,13 @@ class Metrics:
         yield _gauge("edgeq_inflight", "Requests at the upstream.", one_label, _pick(rows, "in_flight"))
         limited = [(values, one) for values, one in rows if one["limit"] is not None]
         yield _gauge("edgeq_inflight_limit", "How many there may be now.", one_label, _pick(limited, "limit"))
+        observed = [(values, one) for values, one in rows if one["observed_limit"] is not None]
+        yield _gauge(
+            "edgeq_inflight_limit_observed",
+            "What would be learned (limit = observe).",
+            one_label,
+            _pick(observed, "observed_limit"),
+        )
         yield _gauge("edgeq_upstream_endpoints", "Known endpoints.", one_label, _pick(rows, "endpoints"))
         yield _gauge("edgeq_upstream_endpoints_in_use", "Those in use.", one_label, _pick(rows, "in_use"))
         yield _gauge(

@@ -38,6 +38,8 @@ from edgeq.upstream.endpoint import endpoint_label
 
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
+OBSERVE: Final = "observe"
+"""The limit that is none: what would be learned is told beside it."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -224,6 +226,7 @@ class Overview:
                     "in_flight": reading.in_flight,
                     "limit": limit,
                     "limit_source": source,
+                    "observed_limit": self._found_limit(name) if source == OBSERVE else None,
                     "queued": reading.queued,
                     "queue_limit": config.queue.max,
                     "oldest_ms": (now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
@@ -247,8 +250,11 @@ class Overview:
         if isinstance(configured, int):
             is_live = any(one.path == (*settings.split("/", 1), "limit") for one in self._changes())
             return configured or None, LIVE if is_live else "file"
-        learned = self._board.learned_limit(self._board.resource_index(f"upstream/{name}")) or None
-        return (None, "observe") if configured == "observe" else (learned, "learned")
+        return (None, OBSERVE) if configured == OBSERVE else (self._found_limit(name), "learned")
+
+    def _found_limit(self, name: str) -> int | None:
+        """What the workers have learned for an upstream, whether it holds or is only observed; None for nothing yet."""
+        return self._board.learned_limit(self._board.resource_index(f"upstream/{name}")) or None
 
     def _learned(self, settings: str, configured: str) -> tuple[str, str]:
         """The same in words; of a provider with several keys all of its limits."""
@@ -257,7 +263,9 @@ class Overview:
         for name, where in settings_of(self._config()).items():
             if where == settings:
                 limit, source = self._limit_of(name, where, configured)
-                limits.append("none" if limit is None else str(limit))
+                observed = self._found_limit(name) if source == OBSERVE else None
+                none = "none" if observed is None else f"none; {observed} would be learned"
+                limits.append(none if limit is None else str(limit))
         return ", ".join(limits), source
 
     def _routes(self) -> Records:

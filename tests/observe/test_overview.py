@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config, Endpoint, Listener, Upstream
+from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
 from edgeq.observe.reports import MAX_REFUSALS
@@ -115,6 +116,26 @@ def test_columns_are_keys(bench: Bench) -> None:
             for step in column.key.split("."):
                 assert step in value, (command.words, column.key)
                 value = value[step]
+
+
+def test_an_observed_limit_is_told(bench: Bench) -> None:
+    """It is none, and what would be learned is beside it, once it is known."""
+    configured = msgspec.structs.replace(
+        CONFIG, upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit="observe")}
+    )
+
+    def told() -> tuple[object, ...]:
+        overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+        (one,) = overview.upstreams()
+        (limit,) = [row for row in overview.limits() if row["limit"] == "upstream.u.limit"]
+        assert (one["limit"], one["limit_source"], limit["source"]) == (None, "observe", "observe")
+        text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+        assert 'edgeq_inflight_limit{upstream="u"}' not in text
+        return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
+
+    assert told() == (None, "none", False)
+    bench.board.set_learned_limit(bench.board.resource_index("upstream/u"), 12)
+    assert told() == (12, "none; 12 would be learned", True)
 
 
 def test_workers_are_summed(bench: Bench) -> None:
