@@ -72,9 +72,13 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
-    if refused:
-        verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    elif not resource and not waiting:
+    new = [one for one in refused if REASONS[one.reason].fault != "C" and REASONS[one.reason].status >= 500]
+    by_rule = [one for one in refused if one not in new]
+    if new:  # what goes on has a cause
+        verdict += f", but {say.rate(new)} are refused since a moment ago"
+    if by_rule:
+        verdict += f", and {say.rate(by_rule)} are refused by a rule, or for what clients do"
+    if not refused and not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -92,6 +96,8 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
 
 
 def _concerns(found: Finding, resource: str) -> bool:
+    if resource.startswith("worker/") and is_at(found.resource, "worker"):
+        return True  # what workers refuse for their own sake is counted for all of them together
     return is_at(found.resource, resource) or is_at(resource, found.resource)
 
 

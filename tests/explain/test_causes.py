@@ -237,6 +237,27 @@ def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
     assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
 
 
+def test_what_has_just_begun_is_no_rule() -> None:
+    """A refusal that is new has no cause yet, but it is not the client's doing."""
+    new = Refused("memory_pressure", "worker:memory_pressure", 40.0, 1.0)
+    told = explain(load(CALM, new, refused("rate_limited", "rate/plan")))
+    assert told["verdict"] == (
+        "nothing is saturated: nobody waits, but 40/s are refused since a moment ago, and 50/s are refused by a rule,"
+        " or for what clients do"
+    )
+    assert explain(load(CALM, new))["verdict"].endswith("nobody waits, but 40/s are refused since a moment ago")
+
+
+def test_what_workers_refuse_for_their_own_sake() -> None:
+    """It is counted for all of them, so it concerns each; and it is told once."""
+    short = load(CALM, refused("memory_pressure", "worker:memory_pressure"))
+    assert explain(short, "worker/0")["verdict"].startswith("worker:memory_pressure refuses for 12 s")
+    assert explain(short, "upstream/api")["cause"] is None
+    lags = load(CALM, refused("loop_lag", "worker:loop_lag"))
+    assert explain(lags, "worker/1")["cause"] == "worker_busy"
+    assert [one.cause for one in findings(lags)] == ["worker_busy"]
+
+
 def test_what_is_next_for_a_provider() -> None:
     """The upstream that is made of it has no keys of its own that could be set."""
     scene = pressed(resource="upstream/openai-b", settings="provider/openai")
