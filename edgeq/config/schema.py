@@ -505,7 +505,7 @@ class Rate(Table, frozen=True):
     routes: tuple[str, ...] = ()
     """Names of the routes for which it holds; empty: for all."""
     enforce: bool = True
-    """false: only count what it would refuse."""
+    """false: only count what it would refuse (`edgeq show rates`)."""
     headers: Literal["ratelimit", "x-ratelimit", "both", "off"] = "ratelimit"
     """Tell clients what is left: RateLimit and RateLimit-Policy of the IETF's draft, or the older X-RateLimit-*."""
 

@@ -108,6 +108,9 @@ class Metrics:
         overflows = [(values, one["refused"].get("accept_backlog_overflow", 0)) for values, one in named]
         yield _counter("edgeq_accept_overflows", "Connections that the kernel dropped.", labels, overflows)
 
+        would = [((one["rate"],), one["would_refuse"]) for one in self._overview.rates() if not one["enforce"]]
+        yield _counter("edgeq_rate_would_refuse", "By a rate that is not enforced.", ("rate",), would)
+
         dropped = [((str(one["worker"]),), sum(one["refused"].values())) for one in rows if one["kind"] == "spans"]
         yield _counter("edgeq_spans_dropped", "Spans that no collector has got.", ("worker",), dropped)
 

@@ -40,6 +40,7 @@ STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
 OBSERVE: Final = "observe"
 """The limit that is none: what would be learned is told beside it."""
+_NOTHING: Final = {"refused": 0, "would_refuse": 0}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -74,6 +75,7 @@ class Overview:
                 self.endpoints,
                 self.routes,
                 self.tenants,
+                self.rates,
                 self.models,
                 self.targets,
                 self.meters,
@@ -124,6 +126,10 @@ class Overview:
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
         return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+
+    def rates(self) -> Records:
+        """Each rate with what it has refused, or would have refused if it were enforced."""
+        return self._fresh.get("rates", self._rates)
 
     def models(self) -> Records:
         """Who answers for each model, in the order in which they are asked."""
@@ -293,6 +299,21 @@ class Overview:
                 }
             )
         return found
+
+    def _rates(self) -> Records:
+        counts = self.reports.rates()
+        return [
+            {
+                "rate": one.name,
+                "by": one.by,
+                "limits": list(one.limits),
+                "routes": list(one.routes),
+                "enforce": one.enforce,
+                "refused": counts.get(one.name, _NOTHING)["refused"],
+                "would_refuse": None if one.enforce else counts.get(one.name, _NOTHING)["would_refuse"],
+            }
+            for one in self._config().rate
+        ]
 
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()

@@ -739,8 +739,6 @@ class App:
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
-            "rate_refused": sum(rate.refused for rate in self._rates.values()),
-            "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
             "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
             "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
@@ -757,6 +755,7 @@ class App:
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
+            "rates": report.rates(self._rates.values()),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now

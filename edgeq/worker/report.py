@@ -25,6 +25,7 @@ from edgeq.llm.gate import TokenGate
 from edgeq.llm.ledger import Ledger
 from edgeq.llm.meter import TARGET
 from edgeq.observe.refusals import OTHER, Refusals
+from edgeq.policy.rate import Rate
 from edgeq.policy.retry import RetryBudget
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.upstream import Upstream
@@ -39,7 +40,8 @@ MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
 MAX_TARGETS: Final = 128
 MAX_METERS: Final = 64
-_SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "llm")
+MAX_RATES: Final = 256
+_SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "rates", "llm")
 """What may be left out, in this order."""
 _OF_TARGET: Final = (
     "name",
@@ -98,6 +100,12 @@ class RefusalsTold:
                 kept[OTHER] = kept.get(OTHER, 0) + rest
             document[reason] = kept
         return document
+
+
+def rates(all_of_them: Iterable[Rate]) -> dict[str, dict[str, int]]:
+    """Of each, whom it has refused, or would have if it were enforced; the first MAX_RATES."""
+    told = islice(all_of_them, MAX_RATES)
+    return {one.name: {"refused": one.refused, "would_refuse": one.would_refuse} for one in told}
 
 
 def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
-from edgeq.config.schema import Config, Endpoint, Listener, Upstream
+from edgeq.config.schema import Config, Endpoint, Listener, Rate, Upstream
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
@@ -136,6 +136,29 @@ def test_an_observed_limit_is_told(bench: Bench) -> None:
     assert told() == (None, "none", False)
     bench.board.set_learned_limit(bench.board.resource_index("upstream/u"), 12)
     assert told() == (12, "none; 12 would be learned", True)
+
+
+def test_rates_count_what_they_would_refuse(bench: Bench) -> None:
+    """Of all workers, the dead ones included; one that is enforced refuses, and would not."""
+    rates = (
+        Rate(name="plan", by="client", limits=("1/s", "9/h")),
+        Rate(name="trial", by="route", limits=("1/s",), routes=("r",), enforce=False),
+        Rate(name="new", by="route", limits=("1/s",), enforce=False),
+    )
+    configured = msgspec.structs.replace(CONFIG, rate=rates)
+    counts = {"plan": {"refused": 2, "would_refuse": 0}, "trial": {"refused": 0, "would_refuse": 5}}
+    for slot in range(3):
+        bench.tell(slot, rates=counts)
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+    assert [(one["rate"], one["refused"], one["would_refuse"]) for one in overview.rates()] == [
+        ("plan", 6, None),
+        ("trial", 0, 15),
+        ("new", 0, 0),
+    ]
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_rate_would_refuse_total{rate="trial"} 15.0' in text
+    assert 'edgeq_rate_would_refuse_total{rate="plan"}' not in text
 
 
 def test_workers_are_summed(bench: Bench) -> None:
