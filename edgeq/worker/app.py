@@ -16,7 +16,7 @@ from time import monotonic, time
 from typing import Any
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
-from edgeq.admission.pressure import IDLE_FROM
+from edgeq.admission.pressure import BEGAN, ENDED, IDLE_FROM
 from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
@@ -644,6 +644,11 @@ class App:
         opened = sum(service.open_connections() for service in self._services.values())
         descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
         pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
+        news = pressure.news(now)
+        if news == BEGAN:
+            self._log.warning(BEGAN, resource=f"worker:{pressure.reason}")
+        elif news:
+            self._log.info(ENDED, resource=f"worker:{pressure.reason}")
         if pressure.value > IDLE_FROM and now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_S
             for connection in list(shard.downstreams):
