@@ -18,7 +18,9 @@ HANGS_MS: Final = 10_000.0
 
 _PORTS: Final = "upstream_port_exhausted"
 _FDS: Final = "fd_exhausted"
-LAG: Final = "loop_lag"
+_LAG: Final = "loop_lag"
+TOLD: Final = frozenset((_PORTS, _FDS, _LAG))
+"""Reasons that are told here, of all resources at once."""
 
 
 def descriptors(facts: Facts) -> Iterator[Finding]:
@@ -97,7 +99,7 @@ def _rescue(one: Worker, has_others: bool, facts: Facts) -> str:
 
 def cpu(facts: Facts) -> Iterator[Finding]:
     """A worker that cannot keep up, or is not let."""
-    refused = [one for one in facts.refused if one.reason == LAG]
+    refused = [one for one in facts.refused if one.reason == _LAG]
     busy = [one for one in facts.workers if is_busy(one, facts)]
     if not busy and not refused:
         return

@@ -258,6 +258,14 @@ def test_what_workers_refuse_for_their_own_sake() -> None:
     assert [one.cause for one in findings(lags)] == ["worker_busy"]
 
 
+@pytest.mark.parametrize("reason", ["fd_exhausted", "upstream_port_exhausted"])
+def test_what_the_machine_is_short_of_is_told_once(reason: str) -> None:
+    """Although it is refused at several places, which are all in the evidence."""
+    places = ("worker:fd_exhausted", "upstream/api#10.0.0.7:9000", "upstream/b#10.0.0.9:9000")
+    (found,) = findings(load(CALM, *(refused(reason, place) for place in places)))
+    assert [place for place in places if any(place in line for line in found.evidence)] == list(places)
+
+
 def test_what_is_next_for_a_provider() -> None:
     """The upstream that is made of it has no keys of its own that could be set."""
     scene = pressed(resource="upstream/openai-b", settings="provider/openai")
