@@ -65,7 +65,7 @@ from edgeq.policy.rate import (
     SUBJECTS,
     Rate,
     RateSet,
-    Window,
+    windows_of,
 )
 from edgeq.policy.retry import RetryBudget, RetryPolicy
 from edgeq.policy.tenant import HEADER, TenantKey
@@ -846,12 +846,7 @@ def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset
 
 
 def _rate(config: RateConfig) -> Rate:
-    windows: list[Window] = []
-    for text in config.limits:
-        count, window_s, burst = parse_rate(text)
-        # Named after rate and window: that is what their keys in the table are made from.
-        name = config.name if len(config.limits) == 1 else f"{config.name}-{window_s:g}s"
-        windows.append(Window(name, count, window_s, burst))
+    windows = windows_of(config.name, [parse_rate(text) for text in config.limits])
     headers = _RATE_HEADERS[config.headers]
     return Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
 
