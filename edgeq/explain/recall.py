@@ -78,6 +78,16 @@ def _resource_of(record: dict[str, Any]) -> str:
     return whole_of(resource) if resource else f"upstream/{record.get('edgeq.upstream', '')}"
 
 
+def at_that_time(resource: str, moment: Moment) -> str:
+    """How the resource did."""
+    limit = f" of {moment.limit}" if moment.limit else ""
+    took = f", an answer took {moment.service_ms:.3g} ms" if moment.service_ms else ""  # none ended well just then
+    return (
+        f"at that time {resource} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
+        f" {moment.arrivals_per_s:.3g}/s arrived, {moment.refused_per_s:.3g}/s were refused{took}"
+    )
+
+
 def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
@@ -94,12 +104,7 @@ def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Rec
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
     if moment is not None:
-        limit = f" of {moment.limit}" if moment.limit else ""
-        evidence.append(
-            f"at that time {_resource_of(record)} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
-            f" {moment.arrivals_per_s:.3g}/s arrived, {moment.refused_per_s:.3g}/s were refused,"
-            f" an answer took {moment.service_ms:.3g} ms"
-        )
+        evidence.append(at_that_time(_resource_of(record), moment))
     return {
         "verdict": f"{request_id}: {verdict}",
         "cause": reason or "slow",
