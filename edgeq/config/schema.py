@@ -591,7 +591,7 @@ class Explain(Table, frozen=True):
     """[explain]: of which requests `edgeq explain REQUEST-ID` can tell: the last that were refused or slow."""
 
     slow: Duration = Duration(1)
-    """From its first byte to that of its answer. 0: only what was refused or has failed."""
+    """From the end of its head to the first byte of its answer. 0: only what was refused or has failed."""
 
 
 class Config(Table, frozen=True):

@@ -121,10 +121,10 @@ def _fill(load: Load) -> float:
 
 def _load_words(load: Load) -> str:
     limit = f" of {load.limit}" if load.limit else ""
-    service = f", an answer takes {load.now.service_ms:.3g} ms" if load.now.service_ms is not None else ""
+    service = f", an answer takes {say.ms(load.now.service_ms)}" if load.now.service_ms is not None else ""
     return (
         f"{load.resource}: {load.in_flight}{limit} in flight, {load.queued} of {load.queue_max} wait,"
-        f" {load.now.arrivals_per_s:.3g}/s arrive{service}"
+        f" {say.per_s(load.now.arrivals_per_s)} arrive{service}"
     )
 
 

@@ -237,6 +237,12 @@ def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
     assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
 
 
+def test_numbers_are_written_as_people_do() -> None:
+    """However large they are."""
+    told = explain(load(dataclasses.replace(CALM, now=Pace(4000, 4000, 0, 1500.0))))
+    assert told["evidence"][0].endswith("4000/s arrive, an answer takes 1.5 s")
+
+
 def test_what_has_just_begun_is_no_rule() -> None:
     """A refusal that is new has no cause yet, but it is not the client's doing."""
     new = Refused("memory_pressure", "worker:memory_pressure", 40.0, 1.0)

@@ -80,9 +80,9 @@ def test_a_refused_request(asking: Asking) -> None:
 
 def test_a_moment_without_an_answer() -> None:
     """Of what nobody has seen nothing is told: an answer did not take 0 ms."""
-    moment = Moment(1.0, 3, 2, 2, 40.0, 20.0, 0.0, 12.0, 50.0)
-    told = "at that time upstream/u had 2 of 2 in flight, 3 waited, 40/s arrived, 0/s were refused"
-    assert at_that_time("upstream/u", moment) == f"{told}, an answer took 50 ms"
+    moment = Moment(1.0, 3, 2, 2, 4000.0, 20.0, 0.0, 12.0, 1500.0)
+    told = "at that time upstream/u had 2 of 2 in flight, 3 waited, 4000/s arrived, 0/s were refused"
+    assert at_that_time("upstream/u", moment) == f"{told}, an answer took 1.5 s"
     assert at_that_time("upstream/u", moment._replace(service_ms=0.0)) == told
 
 
