@@ -356,6 +356,28 @@ COMMANDS: Final = (
         "show rates plan",
     ),
     Command(
+        "show caches",
+        "GET",
+        "/v1/caches",
+        "viewer",
+        "the caches of routes, of all workers: requests that were answered from what is stored, waited for the answer "
+        "to another one (joined), or went on (misses); what is stored, and who waits now",
+        _subject("caches", ("route",)),
+        _match("route"),
+        (
+            Column("route", gives_way=True),
+            Column("hits", "", _N),
+            Column("joined", "", _N),
+            Column("stale", "", _N),
+            Column("misses", "", _N),
+            Column("entries", "", _N),
+            Column("bytes", "", "bytes"),
+            Column("max_bytes", "of", "bytes"),
+            Column("waiting", "wait", _N),
+        ),
+        "show caches catalogue",
+    ),
+    Command(
         "show models",
         "GET",
         "/v1/models",

@@ -108,6 +108,19 @@ class Metrics:
         overflows = [(values, one["refused"].get("accept_backlog_overflow", 0)) for values, one in named]
         yield _counter("edgeq_accept_overflows", "Connections that the kernel dropped.", labels, overflows)
 
+        caches = self._overview.caches()
+        outcomes = ("hits", "joined", "stale", "misses")
+        yield _counter(
+            "edgeq_cache_requests",
+            "By what the route's cache had for them.",
+            ("route", "outcome"),
+            [((one["route"], outcome), one[outcome]) for one in caches for outcome in outcomes],
+        )
+        of_routes = [((one["route"],), one) for one in caches]
+        yield _gauge("edgeq_cache_bytes", "What is stored, of all workers.", ("route",), _pick(of_routes, "bytes"))
+        yield _gauge("edgeq_cache_limit_bytes", "How much may be.", ("route",), _pick(of_routes, "max_bytes"))
+        yield _gauge("edgeq_cache_waiting", "For another request's answer.", ("route",), _pick(of_routes, "waiting"))
+
         would = [((one["rate"],), one["would_refuse"]) for one in self._overview.rates() if not one["enforce"]]
         yield _counter("edgeq_rate_would_refuse", "By a rate that is not enforced.", ("rate",), would)
 

@@ -76,6 +76,7 @@ class Overview:
                 self.routes,
                 self.tenants,
                 self.rates,
+                self.caches,
                 self.models,
                 self.targets,
                 self.meters,
@@ -130,6 +131,10 @@ class Overview:
     def rates(self) -> Records:
         """Each rate with what it has refused, or would have refused if it were enforced."""
         return self._fresh.get("rates", self._rates)
+
+    def caches(self) -> Records:
+        """Each route's cache, of all workers: how often it had an answer, what it holds, and who waits there."""
+        return self._fresh.get("caches", self._caches)
 
     def models(self) -> Records:
         """Who answers for each model, in the order in which they are asked."""
@@ -313,6 +318,16 @@ class Overview:
                 "would_refuse": None if one.enforce else counts.get(one.name, _NOTHING)["would_refuse"],
             }
             for one in self._config().rate
+        ]
+
+    def _caches(self) -> Records:
+        counts, held = self.reports.caches(), self.reports.stores()
+        none = dict.fromkeys(("hits", "joined", "stale", "misses", "stored"), 0)
+        empty = dict.fromkeys(("entries", "bytes", "max_bytes", "waiting"), 0)
+        return [
+            {"route": one.name, **none, **counts.get(one.name, {}), **empty, **held.get(one.name, {})}
+            for one in self._config().route
+            if one.cache is not None
         ]
 
     def _limits(self) -> Records:

@@ -1,7 +1,8 @@
 """The workers' reports (worker/report.py), read from the board and made one: of all workers, the dead ones included.
 
-Counters of refusals, rates and models outlive their worker: before its row is cleared they are added to those of the
-other dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board does.
+Counters of refusals, rates, caches and models outlive their worker: before its row is cleared they are added to those
+of the other dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board
+does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MAX_REFUSALS: Final = 4096
 """Pairs of reason and resource that are kept of dead workers."""
 MAX_TENANTS: Final = 64
 MAX_METERS: Final = 64
-_KEPT: Final = ("llm", "rates")
+_KEPT: Final = ("llm", "rates", "caches")
 """Of dead workers, beside their refusals."""
 
 _OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
@@ -62,8 +63,8 @@ class Reports:
     def bury(self, slot: int) -> None:
         """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.
 
-        MAX_REFUSALS pairs are kept; of more only the sum of each reason. Numbers of models and rates are kept if there
-        is room.
+        MAX_REFUSALS pairs are kept; of more only the sum of each reason. The other numbers are kept if there is
+        room.
         """
         page = self._board.report(self._board.slots)
         dead, last = _decode(page.read()), _decode(self._board.report(slot).read())
@@ -85,6 +86,17 @@ class Reports:
     def rates(self) -> dict[str, dict[str, int]]:
         """By name, what each rate has refused, or would have."""
         return self._sum("rates")
+
+    def caches(self) -> dict[str, dict[str, int]]:
+        """By route, how often its cache had an answer."""
+        return self._sum("caches")
+
+    def stores(self) -> dict[str, dict[str, int]]:
+        """By route, what its caches hold now; nothing of one that no worker has told of."""
+        total: dict[str, dict[str, int]] = {}
+        for report in self.all().values():
+            total = merged(total, report.get("stores") or {})
+        return total
 
     def _sum(self, section: str) -> Report:
         total: Report = _decode(self._board.report(self._board.slots).read()).get(section) or {}

@@ -745,9 +745,6 @@ class App:
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
             "retries": sum(budget.retries for budget in self._budgets.values()),
-            "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
-            "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
-            "cache_bytes": sum(cache.store.size_bytes for _, cache in self._caches.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
@@ -757,10 +754,13 @@ class App:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
+        caches = {name: cache for name, (_, cache) in self._caches.items()}
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "rates": report.rates(self._rates.values()),
+            "caches": report.caches(caches),
+            "stores": report.stores(caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now

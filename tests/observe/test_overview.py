@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
-from edgeq.config.schema import Config, Endpoint, Listener, Rate, Upstream
+from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, RouteCache, Upstream
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
@@ -159,6 +159,32 @@ def test_rates_count_what_they_would_refuse(bench: Bench) -> None:
     text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
     assert 'edgeq_rate_would_refuse_total{rate="trial"} 15.0' in text
     assert 'edgeq_rate_would_refuse_total{rate="plan"}' not in text
+
+
+def test_caches_are_summed(bench: Bench) -> None:
+    """How it went is remembered of the dead; what they held is gone with them."""
+    routes = (
+        Route(name="a", upstream="u", cache=RouteCache()),
+        Route(name="b", upstream="u"),
+        Route(name="new", upstream="u", cache=RouteCache()),
+    )
+    configured = msgspec.structs.replace(CONFIG, route=routes)
+    went = {"hits": 5, "joined": 4, "stale": 3, "misses": 2, "stored": 1}
+    held = {"entries": 1, "bytes": 100, "max_bytes": 1000, "waiting": 7}
+    for slot in range(3):
+        bench.tell(slot, caches={"a": went}, stores={"a": held})
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+    first, new = overview.caches()
+    assert first == {
+        "route": "a",
+        **{key: 3 * count for key, count in went.items()},
+        **{key: 2 * count for key, count in held.items()},
+    }
+    assert new == {"route": "new", **dict.fromkeys((*went, *held), 0)}
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_cache_requests_total{outcome="joined",route="a"} 12.0' in text
+    assert 'edgeq_cache_bytes{route="a"} 200.0' in text
 
 
 def test_workers_are_summed(bench: Bench) -> None:
