@@ -169,8 +169,8 @@ upstream misbehaved. Without a status edgeq makes no answer: nobody could read i
 that has begun when something fails is cut, so that the client sees that it is incomplete; the access log has the status
 that was sent.
 
-Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains, 60 s at most; *soon*, another
-process takes over at once.
+Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains and how many were refused lately,
+60 s at most; *soon*, another process takes over at once.
 
 """
 _WHO: Final = {"C": "client", "S": "edgeq", "U": "upstream", "K": "kernel"}

@@ -85,8 +85,8 @@ def _value(record: Record, key: str) -> Any:
 
 
 def _cell(value: Any, form: Form) -> str:
-    """What is not known is a dash."""
-    if value is None:
+    """What is not known is a dash, and so is what has no name: a cell is never blank."""
+    if value is None or value == "":
         return "-"
     match form:
         case "s":

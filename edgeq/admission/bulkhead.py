@@ -566,7 +566,7 @@ class Bulkhead(Lobby):
         queue = self.queue
         size = ticket.size_bytes
         if size > queue.max_bytes:
-            return f"its body of {size} bytes is more than the {queue.max_bytes} that may wait"
+            return f"its {size} bytes, head and body, are more than the {queue.max_bytes} that may wait"
         waiting = queue.queued + self.shared.others_queued()
         told = f"{waiting} of at most {queue.max_queued} wait"
         waiting_bytes = queue.queued_bytes + self.shared.others_queued_bytes()

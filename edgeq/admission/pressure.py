@@ -27,6 +27,11 @@ SHED_UP: Final = 0.05
 SHED_DOWN: Final = 0.02
 """A tick: full in a second, over in two and a half."""
 LEAST_IDLE_S: Final = 1.0
+CALM_S: Final = 10.0
+"""Without a refusal: so long until it is over, or pressure that is just at its limit would begin twice a second."""
+
+BEGAN: Final = "shedding_began"
+ENDED: Final = "shedding_ended"
 
 LAG: Final = "loop_lag"
 MEMORY: Final = "memory_pressure"
@@ -47,6 +52,7 @@ class Pressure:
     shares of what the process may have; 0 switches one off."""
 
     __slots__ = (
+        "_calm_at",
         "_credit",
         "_lags",
         "descriptors_full",
@@ -63,10 +69,12 @@ class Pressure:
         self.descriptors_full: float = descriptors_full
         self.value: float = 0.0
         self.reason = LAG
-        """The reason with which requests are refused: what presses most of what can be shed for, or did last."""
+        """The reason with which requests are refused: what has pressed most, when shedding grew last."""
         self.shed_share: float = 0.0
         self._lags: list[float] = [0.0] * LAG_TICKS
         self._credit: float = 0.0
+        self._calm_at: float = 0.0
+        """When shedding that has been told is over; 0: none has."""
 
     def update(self, lag_s: float, memory: float, descriptors: float, accept_fill: float) -> None:
         """Take the readings of one tick: the tick's lag in seconds, the others as shares (0 to 1, or more)."""
@@ -84,13 +92,23 @@ class Pressure:
         if pressed > shedding:
             shedding = pressed
             reason = DESCRIPTORS
-        if shedding >= RELAXED or not self.shed_share:  # else refusals go on for what has been
-            self.reason = reason
         self.value = max(shedding, scaled(accept_fill, 0.5, 1.0) * RELAXED)
         if shedding >= 1.0:
+            self.reason = reason
             self.shed_share = min(MAX_SHED, self.shed_share + SHED_UP)
         elif shedding < RELAXED:
             self.shed_share = max(0.0, self.shed_share - SHED_DOWN)
+
+    def news(self, now: float) -> str:
+        """What the event log is to be told: BEGAN, ENDED, or nothing. Asked on each tick."""
+        if self.shed_share:
+            is_new = not self._calm_at
+            self._calm_at = now + CALM_S
+            return BEGAN if is_new else ""
+        if not self._calm_at or now < self._calm_at:
+            return ""
+        self._calm_at = 0.0
+        return ENDED
 
     def must_shed(self) -> bool:
         """Is this request one of the share to be refused? Evenly spread: a burst meets the same share."""

@@ -6,7 +6,7 @@ Looks at the configuration alone; what only the file system can tell is in `file
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeVar
 
 import msgspec
@@ -47,7 +47,7 @@ from edgeq.policy.hedge import LEAST_S as HEDGE_LEAST_S
 from edgeq.policy.tenant import TenantKey
 from edgeq.route.path import normalized
 from edgeq.upstream.endpoint import parse_endpoint, parse_nameserver
-from edgeq.wire.fields import KINDS
+from edgeq.wire.fields import END_TO_END, KINDS, PRIVATE
 
 MAX_WORKERS: Final = 1024
 STUCK_LEAST_S: Final = 1.0
@@ -66,6 +66,9 @@ T = TypeVar("T")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
+_NOT_READ: Final = frozenset(KINDS) - {b"host", b"user-agent", b"referer"}
+_NOT_WRITTEN: Final = frozenset(KINDS) | END_TO_END | PRIVATE
+"""Of others' messages: a second Host is no request any more, and a client's Accept or Cookie would be lost."""
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _MODE: Final = re.compile(r"0?[0-7]{3}", re.ASCII)
 _LISTENER_NAME: Final = re.compile(r"[!#-~]{1,128}", re.ASCII)
@@ -354,7 +357,7 @@ def _tenant(config: Config, findings: Findings) -> None:
     if tenant.key:
         key = _try(TenantKey, tenant.key, ("tenant", "key"), findings)
         if key is not None and tenant.key.startswith("header:"):
-            _header_name(key.name.decode(), ("tenant", "key"), findings)
+            _header_name(key.name.decode(), ("tenant", "key"), findings, _NOT_READ)
     else:
         for name, is_used in (("limit", tenant.limit > 0), ("queue_share", tenant.queue_share < 1.0)):
             if is_used:
@@ -402,10 +405,10 @@ def _limits(rate: Rate, path: Path, config: Config, findings: Findings) -> None:
             )
 
 
-def _header_name(name: str, path: Path, findings: Findings) -> None:
+def _header_name(name: str, path: Path, findings: Findings, taken: Collection[bytes]) -> None:
     if not _HEADER.fullmatch(name):
         findings.add(path, "not the name of a header field (RFC 9110 5.1)")
-    elif name.encode() in KINDS and name not in ("user-agent", "referer", "host"):
+    elif name.encode() in taken:
         findings.add(path, f"{name} has another purpose")
 
 
@@ -420,7 +423,7 @@ def _rest(config: Config, findings: Findings) -> None:
     for key in ("deadline", "priority"):
         name = getattr(config.forward, key)
         if name:
-            _header_name(name.lower(), ("forward", key), findings)
+            _header_name(name.lower(), ("forward", key), findings, _NOT_WRITTEN)
     if config.forward.deadline and config.forward.deadline.lower() == config.forward.priority.lower():
         findings.add(("forward", "priority"), "the same header as forward.deadline")
     if config.accounts is not None:

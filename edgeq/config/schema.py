@@ -505,7 +505,7 @@ class Rate(Table, frozen=True):
     routes: tuple[str, ...] = ()
     """Names of the routes for which it holds; empty: for all."""
     enforce: bool = True
-    """false: only count what it would refuse."""
+    """false: only count what it would refuse (`edgeq show rates`)."""
     headers: Literal["ratelimit", "x-ratelimit", "both", "off"] = "ratelimit"
     """Tell clients what is left: RateLimit and RateLimit-Policy of the IETF's draft, or the older X-RateLimit-*."""
 
@@ -591,7 +591,7 @@ class Explain(Table, frozen=True):
     """[explain]: of which requests `edgeq explain REQUEST-ID` can tell: the last that were refused or slow."""
 
     slow: Duration = Duration(1)
-    """From its first byte to that of its answer. 0: only what was refused or has failed."""
+    """From the end of its head to the first byte of its answer. 0: only what was refused or has failed."""
 
 
 class Config(Table, frozen=True):

@@ -42,7 +42,7 @@ def _other(facts: Facts) -> Iterator[Finding]:
     who waits elsewhere than before a limit."""
     for one in facts.refused:
         row = REASONS.get(one.reason)
-        if one.since_s < _STANDS_S or one.reason == services.PLACES:  # which is told of the listener
+        if one.since_s < _STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(

@@ -19,6 +19,8 @@ HANGS_MS: Final = 10_000.0
 _PORTS: Final = "upstream_port_exhausted"
 _FDS: Final = "fd_exhausted"
 _LAG: Final = "loop_lag"
+TOLD: Final = frozenset((_PORTS, _FDS, _LAG))
+"""Reasons that are told here, of all resources at once."""
 
 
 def descriptors(facts: Facts) -> Iterator[Finding]:

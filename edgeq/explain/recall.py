@@ -16,6 +16,7 @@ import orjson
 
 from edgeq.admin.render import Record
 from edgeq.board.layout import Board
+from edgeq.explain import say
 from edgeq.explain.causes import whole_of
 from edgeq.explain.facts import History
 from edgeq.observe.history import Moment
@@ -78,6 +79,16 @@ def _resource_of(record: dict[str, Any]) -> str:
     return whole_of(resource) if resource else f"upstream/{record.get('edgeq.upstream', '')}"
 
 
+def at_that_time(resource: str, moment: Moment) -> str:
+    """How the resource did."""
+    limit = f" of {moment.limit}" if moment.limit else ""
+    took = f", an answer took {say.ms(moment.service_ms)}" if moment.service_ms else ""  # none ended well just then
+    return (
+        f"at that time {resource} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
+        f" {say.per_s(moment.arrivals_per_s)} arrived, {say.per_s(moment.refused_per_s)} were refused{took}"
+    )
+
+
 def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
@@ -88,18 +99,13 @@ def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Rec
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
         following = f"edgeq explain {_resource_of(record)}"
     else:
-        verdict = f"it took {total_ms:.0f} ms" + (f", {longest[0]:.0f} ms of it {longest[1]}" if longest else "")
+        verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         following = f"edgeq explain upstream/{record.get('edgeq.upstream', '')}"
-    evidence = [_asked(record), *(f"{ms:.3g} ms {what}" for ms, what in waits), f"{total_ms:.4g} ms in all"]
+    evidence = [_asked(record), *(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
     if moment is not None:
-        limit = f" of {moment.limit}" if moment.limit else ""
-        evidence.append(
-            f"at that time {_resource_of(record)} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
-            f" {moment.arrivals_per_s:.3g}/s arrived, {moment.refused_per_s:.3g}/s were refused,"
-            f" an answer took {moment.service_ms:.3g} ms"
-        )
+        evidence.append(at_that_time(_resource_of(record), moment))
     return {
         "verdict": f"{request_id}: {verdict}",
         "cause": reason or "slow",

@@ -72,9 +72,13 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
-    if refused:
-        verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    elif not resource and not waiting:
+    new = [one for one in refused if REASONS[one.reason].fault != "C" and REASONS[one.reason].status >= 500]
+    by_rule = [one for one in refused if one not in new]
+    if new:  # what goes on has a cause
+        verdict += f", but {say.rate(new)} are refused since a moment ago"
+    if by_rule:
+        verdict += f", and {say.rate(by_rule)} are refused by a rule, or for what clients do"
+    if not refused and not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -92,6 +96,8 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
 
 
 def _concerns(found: Finding, resource: str) -> bool:
+    if resource.startswith("worker/") and is_at(found.resource, "worker"):
+        return True  # what workers refuse for their own sake is counted for all of them together
     return is_at(found.resource, resource) or is_at(resource, found.resource)
 
 
@@ -115,10 +121,10 @@ def _fill(load: Load) -> float:
 
 def _load_words(load: Load) -> str:
     limit = f" of {load.limit}" if load.limit else ""
-    service = f", an answer takes {load.now.service_ms:.3g} ms" if load.now.service_ms is not None else ""
+    service = f", an answer takes {say.ms(load.now.service_ms)}" if load.now.service_ms is not None else ""
     return (
         f"{load.resource}: {load.in_flight}{limit} in flight, {load.queued} of {load.queue_max} wait,"
-        f" {load.now.arrivals_per_s:.3g}/s arrive{service}"
+        f" {say.per_s(load.now.arrivals_per_s)} arrive{service}"
     )
 
 

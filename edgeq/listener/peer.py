@@ -6,7 +6,7 @@ arrived through a dual-stack socket is written as IPv4 (RFC 4291 2.5.5.2), and a
 
 from __future__ import annotations
 
-from socket import AF_INET6, inet_pton  # no socket is touched: ipaddress would take 6 microseconds, this takes 0.4
+from socket import AF_INET6, inet_ntop, inet_pton  # touches no socket, and takes a tenth of what ipaddress does
 from typing import Final
 
 UNIX_HOST: Final = "unix:"
@@ -93,6 +93,7 @@ def client_key(host: str, ipv6_prefix: int) -> str:
     """Whose connections are counted together: those of one IPv4 address, or of one IPv6 network of this prefix length.
 
     A site or a host is given a whole /64 at least (RFC 6177 2, RFC 7934), so counting IPv6 addresses limits nobody.
+    Tenants are named by it, too, so it is written as people write it: "2001:db8:1:2::/64".
     """
     if ":" not in host:
         return host
@@ -102,7 +103,9 @@ def client_key(host: str, ipv6_prefix: int) -> str:
         return host  # "unix:"
     if packed.startswith(_IPV4_MAPPED):
         return f"{packed[12]}.{packed[13]}.{packed[14]}.{packed[15]}"
-    return f"{int.from_bytes(packed, 'big') >> (128 - ipv6_prefix):x}/{ipv6_prefix}"
+    host_bits = 128 - ipv6_prefix
+    network = (int.from_bytes(packed, "big") >> host_bits << host_bits).to_bytes(16, "big")
+    return f"{inet_ntop(AF_INET6, network)}/{ipv6_prefix}"
 
 
 def plain_host(host: str) -> str:

@@ -108,6 +108,22 @@ class Metrics:
         overflows = [(values, one["refused"].get("accept_backlog_overflow", 0)) for values, one in named]
         yield _counter("edgeq_accept_overflows", "Connections that the kernel dropped.", labels, overflows)
 
+        caches = self._overview.caches()
+        outcomes = ("hits", "joined", "stale", "misses")
+        yield _counter(
+            "edgeq_cache_requests",
+            "By what the route's cache had for them.",
+            ("route", "outcome"),
+            [((one["route"], outcome), one[outcome]) for one in caches for outcome in outcomes],
+        )
+        of_routes = [((one["route"],), one) for one in caches]
+        yield _gauge("edgeq_cache_bytes", "What is stored, of all workers.", ("route",), _pick(of_routes, "bytes"))
+        yield _gauge("edgeq_cache_limit_bytes", "How much may be.", ("route",), _pick(of_routes, "max_bytes"))
+        yield _gauge("edgeq_cache_waiting", "For another request's answer.", ("route",), _pick(of_routes, "waiting"))
+
+        would = [((one["rate"],), one["would_refuse"]) for one in self._overview.rates() if not one["enforce"]]
+        yield _counter("edgeq_rate_would_refuse", "By a rate that is not enforced.", ("rate",), would)
+
         dropped = [((str(one["worker"]),), sum(one["refused"].values())) for one in rows if one["kind"] == "spans"]
         yield _counter("edgeq_spans_dropped", "Spans that no collector has got.", ("worker",), dropped)
 
@@ -137,6 +153,13 @@ class Metrics:
         yield _gauge("edgeq_inflight", "Requests at the upstream.", one_label, _pick(rows, "in_flight"))
         limited = [(values, one) for values, one in rows if one["limit"] is not None]
         yield _gauge("edgeq_inflight_limit", "How many there may be now.", one_label, _pick(limited, "limit"))
+        observed = [(values, one) for values, one in rows if one["observed_limit"] is not None]
+        yield _gauge(
+            "edgeq_inflight_limit_observed",
+            "What would be learned (limit = observe).",
+            one_label,
+            _pick(observed, "observed_limit"),
+        )
         yield _gauge("edgeq_upstream_endpoints", "Known endpoints.", one_label, _pick(rows, "endpoints"))
         yield _gauge("edgeq_upstream_endpoints_in_use", "Those in use.", one_label, _pick(rows, "in_use"))
         yield _gauge(

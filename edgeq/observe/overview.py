@@ -38,6 +38,9 @@ from edgeq.upstream.endpoint import endpoint_label
 
 STUCK_MS: Final = 2000
 """A worker that has not flushed for so long does not turn its loop: eight flushes are missing."""
+OBSERVE: Final = "observe"
+"""The limit that is none: what would be learned is told beside it."""
+_NOTHING: Final = {"refused": 0, "would_refuse": 0}
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -72,6 +75,8 @@ class Overview:
                 self.endpoints,
                 self.routes,
                 self.tenants,
+                self.rates,
+                self.caches,
                 self.models,
                 self.targets,
                 self.meters,
@@ -122,6 +127,14 @@ class Overview:
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
         return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+
+    def rates(self) -> Records:
+        """Each rate with what it has refused, or would have refused if it were enforced."""
+        return self._fresh.get("rates", self._rates)
+
+    def caches(self) -> Records:
+        """Each route's cache, of all workers: how often it had an answer, what it holds, and who waits there."""
+        return self._fresh.get("caches", self._caches)
 
     def models(self) -> Records:
         """Who answers for each model, in the order in which they are asked."""
@@ -224,6 +237,7 @@ class Overview:
                     "in_flight": reading.in_flight,
                     "limit": limit,
                     "limit_source": source,
+                    "observed_limit": self._found_limit(name) if source == OBSERVE else None,
                     "queued": reading.queued,
                     "queue_limit": config.queue.max,
                     "oldest_ms": (now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
@@ -247,8 +261,11 @@ class Overview:
         if isinstance(configured, int):
             is_live = any(one.path == (*settings.split("/", 1), "limit") for one in self._changes())
             return configured or None, LIVE if is_live else "file"
-        learned = self._board.learned_limit(self._board.resource_index(f"upstream/{name}")) or None
-        return (None, "observe") if configured == "observe" else (learned, "learned")
+        return (None, OBSERVE) if configured == OBSERVE else (self._found_limit(name), "learned")
+
+    def _found_limit(self, name: str) -> int | None:
+        """What the workers have learned for an upstream, whether it holds or is only observed; None for nothing yet."""
+        return self._board.learned_limit(self._board.resource_index(f"upstream/{name}")) or None
 
     def _learned(self, settings: str, configured: str) -> tuple[str, str]:
         """The same in words; of a provider with several keys all of its limits."""
@@ -257,7 +274,9 @@ class Overview:
         for name, where in settings_of(self._config()).items():
             if where == settings:
                 limit, source = self._limit_of(name, where, configured)
-                limits.append("none" if limit is None else str(limit))
+                observed = self._found_limit(name) if source == OBSERVE else None
+                none = "none" if observed is None else f"none; {observed} would be learned"
+                limits.append(none if limit is None else str(limit))
         return ", ".join(limits), source
 
     def _routes(self) -> Records:
@@ -285,6 +304,31 @@ class Overview:
                 }
             )
         return found
+
+    def _rates(self) -> Records:
+        counts = self.reports.rates()
+        return [
+            {
+                "rate": one.name,
+                "by": one.by,
+                "limits": list(one.limits),
+                "routes": list(one.routes),
+                "enforce": one.enforce,
+                "refused": counts.get(one.name, _NOTHING)["refused"],
+                "would_refuse": None if one.enforce else counts.get(one.name, _NOTHING)["would_refuse"],
+            }
+            for one in self._config().rate
+        ]
+
+    def _caches(self) -> Records:
+        counts, held = self.reports.caches(), self.reports.stores()
+        none = dict.fromkeys(("hits", "joined", "stale", "misses", "stored"), 0)
+        empty = dict.fromkeys(("entries", "bytes", "max_bytes", "waiting"), 0)
+        return [
+            {"route": one.name, **none, **counts.get(one.name, {}), **empty, **held.get(one.name, {})}
+            for one in self._config().route
+            if one.cache is not None
+        ]
 
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()

@@ -1,7 +1,8 @@
 """The workers' reports (worker/report.py), read from the board and made one: of all workers, the dead ones included.
 
-Counters of refusals and of models outlive their worker: before its row is cleared they are added to those of the other
-dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board does.
+Counters of refusals, rates, caches and models outlive their worker: before its row is cleared they are added to those
+of the other dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board
+does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_REFUSALS: Final = 4096
 """Pairs of reason and resource that are kept of dead workers."""
 MAX_TENANTS: Final = 64
 MAX_METERS: Final = 64
+_KEPT: Final = ("llm", "rates", "caches")
+"""Of dead workers, beside their refusals."""
 
 _OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
 """What all workers tell alike of a target."""
@@ -60,16 +63,17 @@ class Reports:
     def bury(self, slot: int) -> None:
         """A worker is dead and its row is about to be cleared: keep what it has refused, with that of the other dead.
 
-        MAX_REFUSALS pairs are kept; of more only the sum of each reason. Numbers of models are kept if there is room.
+        MAX_REFUSALS pairs are kept; of more only the sum of each reason. The other numbers are kept if there is
+        room.
         """
         page = self._board.report(self._board.slots)
         dead, last = _decode(page.read()), _decode(self._board.report(slot).read())
         kept = _refusals_of(dead)
         _add_refusals(kept, _refusals_of(last))
-        llm = merged(dead.get("llm") or {}, last.get("llm") or {})
-        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_kept(kept, llm)) > page.max_bytes:
+        more = {name: merged(dead.get(name) or {}, last.get(name) or {}) for name in _KEPT}
+        if sum(map(len, kept.values())) > MAX_REFUSALS or len(text := _encode_kept(kept, more)) > page.max_bytes:
             kept = {reason: {OTHER: sum(found.values())} for reason, found in kept.items()}
-            text = _encode_kept(kept, llm)
+            text = _encode_kept(kept, more)
         if len(text) > page.max_bytes:
             text = _encode_kept(kept, {})
         page.write(text)
@@ -77,9 +81,27 @@ class Reports:
 
     def llm(self) -> Report:
         """The numbers of models (llm/measures.py), since the start."""
-        total: Report = _decode(self._board.report(self._board.slots).read()).get("llm") or {}
+        return self._sum("llm")
+
+    def rates(self) -> dict[str, dict[str, int]]:
+        """By name, what each rate has refused, or would have."""
+        return self._sum("rates")
+
+    def caches(self) -> dict[str, dict[str, int]]:
+        """By route, how often its cache had an answer."""
+        return self._sum("caches")
+
+    def stores(self) -> dict[str, dict[str, int]]:
+        """By route, what its caches hold now; nothing of one that no worker has told of."""
+        total: dict[str, dict[str, int]] = {}
         for report in self.all().values():
-            total = merged(total, report.get("llm") or {})
+            total = merged(total, report.get("stores") or {})
+        return total
+
+    def _sum(self, section: str) -> Report:
+        total: Report = _decode(self._board.report(self._board.slots).read()).get(section) or {}
+        for report in self.all().values():
+            total = merged(total, report.get(section) or {})
         return total
 
     def upstreams(self) -> Iterator[Report]:
@@ -228,5 +250,5 @@ def merged(one: Any, other: Any) -> Any:
     return one + other
 
 
-def _encode_kept(refusals: Mapping[str, Mapping[str, int]], llm: Report) -> bytes:
-    return orjson.dumps({"refusals": refusals, "llm": llm} if llm else {"refusals": refusals})
+def _encode_kept(refusals: Mapping[str, Mapping[str, int]], more: Mapping[str, Report]) -> bytes:
+    return orjson.dumps({"refusals": refusals, **{name: found for name, found in more.items() if found}})

@@ -205,7 +205,7 @@ class Rate:
         """What was passed by what was asked last, for people."""
         for window in self.windows:
             if window.wait_ns:
-                each = f"{window.count} in {window.window_s:g} s"
+                each = f"{window.count} in {plain(window.window_s)} s"
                 return f"more than {each}, {window.burst} at once, for this {SUBJECTS[self.by]}"
         return ""
 
@@ -306,6 +306,20 @@ class RateSet:
 
 def _digits(number: int) -> bytes:
     return _SMALL[number] if number < _SMALLS else str(number).encode()
+
+
+def windows_of(name: str, limits: list[tuple[int, float, int]]) -> list[Window]:
+    """Of a rate's limits: count, window and burst. They are named after rate and window, for header fields, and because
+    that is what their keys in the table are made from."""
+    return [
+        Window(name if len(limits) == 1 else f"{name}-{plain(window_s)}s", count, window_s, burst)
+        for count, window_s, burst in limits
+    ]
+
+
+def plain(seconds: float) -> str:
+    """With all its digits, and without an exponent: a month is 2592000."""
+    return f"{seconds:.15g}"
 
 
 def any_waits(rate: Rate) -> bool:

@@ -15,8 +15,8 @@ several; `edgeq.connect_ms` is how long that connection took to open if one was 
 it. `edgeq.kernel_ms` is how long the first request of a connection lay in the kernel until it was read, where that may
 have been 5 ms or more: until this worker accepted the connection, and then had a place for it, for which
 `edgeq.accept_ms` is the wait because the listener was full. Only the first request tells them, and `edgeq.total_ms`
-begins after both. `edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what became
-of the second try of a request that had two at once.
+begins after both, when the head is complete, or was too slow. `edgeq.second_reason` says why nothing more was done
+about the first one; `edgeq.hedge` what became of the second try of a request that had two at once.
 
 `edgeq.cache` is what the route's cache did: hit, stale, joined, revalidated, stale-if-error, miss, bypass.
 `edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.

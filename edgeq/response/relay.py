@@ -1020,6 +1020,7 @@ class Exchange(Attempt):
                 text = refusal(reason, self.resource, "", b"", shard.forward.node, self.keep_alive, False)
                 shard.prepared[key] = text
         down.transport.write(text)
+        self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4
         self.finish_here()
 
     def deadline_passed(self) -> None:

@@ -137,15 +137,17 @@ class Breaker:
         return False
 
     def adopt(self) -> bool:
-        """Take over the newest transition of any worker. Returns: whether there was one."""
+        """Take over the newest transition of any worker. Returns: whether the state has changed by that: who has closed
+        it himself meanwhile has no news in another's doing so."""
         change = self._cells.newest(CIRCUIT)
         if change <= self._adopted:
             return False
+        before = self.state
         value = stamped_value(change)
         self._enter(value & 3, value >> 2, stamped_at(change))
         self._adopted = change
         self._cells.put(CIRCUIT, change)
-        return True
+        return self.state != before
 
     def retry_after_s(self, now: float) -> float:
         """When it is worth to ask again."""

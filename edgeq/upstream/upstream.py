@@ -294,6 +294,7 @@ class Upstream(Watcher):
     def set_pools(self, pools: list[Pool], weights: dict[Pool, float], now: float) -> None:
         """From now on these are the endpoints; who has no weight has 1, who has 0 is drained: it is in use for those
         who stick to it, and for nobody else. What is known of those that stay is kept."""
+        known = set(self.pools)
         self.pools = pools
         watched = self.breaker is not None or self._checked or 0.0 in weights.values()
         old = {member.pool: member for member in self.members}
@@ -316,7 +317,7 @@ class Upstream(Watcher):
                     adopt_health(member)
                 if self._ejector is not None:
                     self._ejector.adopt(member, now)
-                if old:  # not at the start, when all are new
+                if known and pool not in known:  # not at the start, when all are new
                     member.start_slowly(now, self._ramp_s)
             elif member.weight != weight:
                 was_drained = member.weight <= 0.0

@@ -16,7 +16,7 @@ from time import monotonic, time
 from typing import Any
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
-from edgeq.admission.pressure import IDLE_FROM
+from edgeq.admission.pressure import BEGAN, ENDED, IDLE_FROM
 from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
@@ -65,7 +65,7 @@ from edgeq.policy.rate import (
     SUBJECTS,
     Rate,
     RateSet,
-    Window,
+    windows_of,
 )
 from edgeq.policy.retry import RetryBudget, RetryPolicy
 from edgeq.policy.tenant import HEADER, TenantKey
@@ -645,6 +645,11 @@ class App:
         opened = sum(service.open_connections() for service in self._services.values())
         descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
         pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
+        news = pressure.news(now)
+        if news == BEGAN:
+            self._log.warning(BEGAN, resource=f"worker:{pressure.reason}")
+        elif news:
+            self._log.info(ENDED, resource=f"worker:{pressure.reason}")
         if pressure.value > IDLE_FROM and now >= self._sweep_at:
             self._sweep_at = now + _SWEEP_S
             for connection in list(shard.downstreams):
@@ -740,12 +745,7 @@ class App:
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
-            "rate_refused": sum(rate.refused for rate in self._rates.values()),
-            "rate_would_refuse": sum(rate.would_refuse for rate in self._rates.values()),
             "retries": sum(budget.retries for budget in self._budgets.values()),
-            "cache_hits": sum(cache.hits + cache.stale for _, cache in self._caches.values()),
-            "cache_misses": sum(cache.misses for _, cache in self._caches.values()),
-            "cache_bytes": sum(cache.store.size_bytes for _, cache in self._caches.values()),
             "retries_refused": sum(budget.refused for budget in self._budgets.values()),
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
@@ -755,9 +755,13 @@ class App:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
+        caches = {name: cache for name, (_, cache) in self._caches.items()}
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
+            "rates": report.rates(self._rates.values()),
+            "caches": report.caches(caches),
+            "stores": report.stores(caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now
@@ -843,12 +847,7 @@ def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset
 
 
 def _rate(config: RateConfig) -> Rate:
-    windows: list[Window] = []
-    for text in config.limits:
-        count, window_s, burst = parse_rate(text)
-        # Named after rate and window: that is what their keys in the table are made from.
-        name = config.name if len(config.limits) == 1 else f"{config.name}-{window_s:g}s"
-        windows.append(Window(name, count, window_s, burst))
+    windows = windows_of(config.name, [parse_rate(text) for text in config.limits])
     headers = _RATE_HEADERS[config.headers]
     return Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
 

@@ -19,12 +19,14 @@ from typing import Any, Final
 import orjson
 
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.cache.cache import RouteCache
 from edgeq.listener.accept_io import Acceptor
 from edgeq.listener.connection import Downstream
 from edgeq.llm.gate import TokenGate
 from edgeq.llm.ledger import Ledger
 from edgeq.llm.meter import TARGET
 from edgeq.observe.refusals import OTHER, Refusals
+from edgeq.policy.rate import Rate
 from edgeq.policy.retry import RetryBudget
 from edgeq.upstream.pool import Pool
 from edgeq.upstream.upstream import Upstream
@@ -39,7 +41,21 @@ MAX_TENANTS: Final = 64
 """Of a table; of a queue the half."""
 MAX_TARGETS: Final = 128
 MAX_METERS: Final = 64
-_SECTIONS: Final = ("tenants", "meters", "asking", "queues", "targets", "upstreams", "listeners", "llm")
+MAX_RATES: Final = 256
+MAX_CACHES: Final = 256
+_SECTIONS: Final = (
+    "tenants",
+    "meters",
+    "asking",
+    "queues",
+    "targets",
+    "upstreams",
+    "listeners",
+    "stores",
+    "caches",
+    "rates",
+    "llm",
+)
 """What may be left out, in this order."""
 _OF_TARGET: Final = (
     "name",
@@ -98,6 +114,39 @@ class RefusalsTold:
                 kept[OTHER] = kept.get(OTHER, 0) + rest
             document[reason] = kept
         return document
+
+
+def rates(all_of_them: Iterable[Rate]) -> dict[str, dict[str, int]]:
+    """Of each, whom it has refused, or would have if it were enforced; the first MAX_RATES."""
+    told = islice(all_of_them, MAX_RATES)
+    return {one.name: {"refused": one.refused, "would_refuse": one.would_refuse} for one in told}
+
+
+def caches(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
+    """How it went, by route; the first MAX_CACHES."""
+    return {
+        name: {
+            "hits": one.hits - one.collapsed,
+            "joined": one.collapsed,
+            "stale": one.stale,
+            "misses": one.misses,
+            "stored": one.stored,
+        }
+        for name, one in islice(by_route.items(), MAX_CACHES)
+    }
+
+
+def stores(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
+    """What each holds now, and who waits for an answer that is on its way."""
+    return {
+        name: {
+            "entries": one.store.entries,
+            "bytes": one.store.size_bytes,
+            "max_bytes": one.store.max_bytes,
+            "waiting": sum(len(flight.joined) for flight in one.flights.values()),
+        }
+        for name, one in islice(by_route.items(), MAX_CACHES)
+    }
 
 
 def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:

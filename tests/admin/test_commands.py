@@ -120,6 +120,7 @@ def test_text_is_aligned() -> None:
     assert render_text(WORKERS) == "slot  state\n0     serving\n10    draining\n"
     assert render_text({"ok": True, "generation": 3}) == "ok: true\ngeneration: 3\n"
     assert render_text([]) == "(none)\n"
+    assert render_text([{"tenant": "", "busy": 2, "for": None}]) == "tenant  busy  for\n-       2     -\n"
     assert render_text({"day": 2000.0, "month": 12345.6}) == "day: 2000\nmonth: 12346\n"
 
 

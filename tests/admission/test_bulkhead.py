@@ -139,7 +139,7 @@ def test_a_refusal_tells_bytes_where_these_fill_the_queue() -> None:
     assert book.refused == [(2, "queue_full"), (3, "queue_full")]
     assert [detail for _, detail, _ in book.details] == [
         "1 of at most 100 wait, with 600 of at most 1000 bytes, and this one has 500, the limit is 1; waited 0 ms",
-        "its body of 1001 bytes is more than the 1000 that may wait, the limit is 1; waited 0 ms",
+        "its 1001 bytes, head and body, are more than the 1000 that may wait, the limit is 1; waited 0 ms",
     ]
 
 

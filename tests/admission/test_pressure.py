@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.admission.pressure import LAG_TICKS, MAX_SHED, Pressure, scaled
+from edgeq.admission.pressure import BEGAN, CALM_S, ENDED, LAG_TICKS, MAX_SHED, Pressure, scaled
 
 shares = st.floats(0, 2)
 
@@ -43,6 +43,7 @@ def test_shedding_grows_and_ends() -> None:
     assert (pressure.shed_share, pressure.reason) == (MAX_SHED, "memory_pressure")
     for _ in range(100):
         pressure.update(0.0, 0.5, 0, 0)
+        assert pressure.reason == "memory_pressure"  # also of who is still refused while it ends
     assert pressure.shed_share == 0.0
     assert not any(pressure.must_shed() for _ in range(1000))
 
@@ -58,6 +59,19 @@ def test_what_is_still_refused_afterwards_has_the_reason_it_began_with() -> None
     for _ in range(LAG_TICKS):  # a new one has its own
         pressure.update(0.2, 0.9, 0.87, 0)
     assert pressure.reason == "loop_lag"
+
+
+def test_the_event_log_hears_of_it_once() -> None:
+    """Not of each tick, nor again while it comes and goes; over is what has been for some seconds."""
+    pressure = pressed()
+    told = []
+    for tick in range(1000):
+        now = 100.0 + tick * 0.05
+        pressure.update(0.0, 1.0 if tick in (20, 21, 100, 150) else 0.1, 0, 0)
+        if news := pressure.news(now):
+            told.append((tick, news))
+    last = 152  # a step up at 150 takes two more ticks to be gone
+    assert told == [(20, BEGAN), (last + round(CALM_S / 0.05), ENDED)]
 
 
 def test_the_share_is_met() -> None:

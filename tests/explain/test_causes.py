@@ -237,6 +237,41 @@ def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
     assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
 
 
+def test_numbers_are_written_as_people_do() -> None:
+    """However large they are."""
+    told = explain(load(dataclasses.replace(CALM, now=Pace(4000, 4000, 0, 1500.0))))
+    assert told["evidence"][0].endswith("4000/s arrive, an answer takes 1.5 s")
+
+
+def test_what_has_just_begun_is_no_rule() -> None:
+    """A refusal that is new has no cause yet, but it is not the client's doing."""
+    new = Refused("memory_pressure", "worker:memory_pressure", 40.0, 1.0)
+    told = explain(load(CALM, new, refused("rate_limited", "rate/plan")))
+    assert told["verdict"] == (
+        "nothing is saturated: nobody waits, but 40/s are refused since a moment ago, and 50/s are refused by a rule,"
+        " or for what clients do"
+    )
+    assert explain(load(CALM, new))["verdict"].endswith("nobody waits, but 40/s are refused since a moment ago")
+
+
+def test_what_workers_refuse_for_their_own_sake() -> None:
+    """It is counted for all of them, so it concerns each; and it is told once."""
+    short = load(CALM, refused("memory_pressure", "worker:memory_pressure"))
+    assert explain(short, "worker/0")["verdict"].startswith("worker:memory_pressure refuses for 12 s")
+    assert explain(short, "upstream/api")["cause"] is None
+    lags = load(CALM, refused("loop_lag", "worker:loop_lag"))
+    assert explain(lags, "worker/1")["cause"] == "worker_busy"
+    assert [one.cause for one in findings(lags)] == ["worker_busy"]
+
+
+@pytest.mark.parametrize("reason", ["fd_exhausted", "upstream_port_exhausted"])
+def test_what_the_machine_is_short_of_is_told_once(reason: str) -> None:
+    """Although it is refused at several places, which are all in the evidence."""
+    places = ("worker:fd_exhausted", "upstream/api#10.0.0.7:9000", "upstream/b#10.0.0.9:9000")
+    (found,) = findings(load(CALM, *(refused(reason, place) for place in places)))
+    assert [place for place in places if any(place in line for line in found.evidence)] == list(places)
+
+
 def test_what_is_next_for_a_provider() -> None:
     """The upstream that is made of it has no keys of its own that could be set."""
     scene = pressed(resource="upstream/openai-b", settings="provider/openai")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from edgeq.explain.recall import at_that_time
+from edgeq.observe.history import Moment
 from tests.explain.scene import Scene
 from tests.support import kernel
 from tests.support.bench import Bench, bench, head
@@ -74,6 +76,14 @@ def test_a_refused_request(asking: Asking) -> None:
     assert "secret" not in str(found)
     assert found["next"] == "edgeq explain upstream/u"
     assert wait_for("a moment", lambda: any("at that time" in one for one in asking.told("refused-1")["evidence"]))
+
+
+def test_a_moment_without_an_answer() -> None:
+    """Of what nobody has seen nothing is told: an answer did not take 0 ms."""
+    moment = Moment(1.0, 3, 2, 2, 4000.0, 20.0, 0.0, 12.0, 1500.0)
+    told = "at that time upstream/u had 2 of 2 in flight, 3 waited, 4000/s arrived, 0/s were refused"
+    assert at_that_time("upstream/u", moment) == f"{told}, an answer took 1.5 s"
+    assert at_that_time("upstream/u", moment._replace(service_ms=0.0)) == told
 
 
 def test_a_slow_request(asking: Asking) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from edgeq.admin.commands import COMMANDS
 from edgeq.board.layout import Board
-from edgeq.config.schema import Config, Endpoint, Listener, Upstream
+from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, RouteCache, Upstream
+from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
 from edgeq.observe.reports import MAX_REFUSALS
@@ -115,6 +116,75 @@ def test_columns_are_keys(bench: Bench) -> None:
             for step in column.key.split("."):
                 assert step in value, (command.words, column.key)
                 value = value[step]
+
+
+def test_an_observed_limit_is_told(bench: Bench) -> None:
+    """It is none, and what would be learned is beside it, once it is known."""
+    configured = msgspec.structs.replace(
+        CONFIG, upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit="observe")}
+    )
+
+    def told() -> tuple[object, ...]:
+        overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+        (one,) = overview.upstreams()
+        (limit,) = [row for row in overview.limits() if row["limit"] == "upstream.u.limit"]
+        assert (one["limit"], one["limit_source"], limit["source"]) == (None, "observe", "observe")
+        text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+        assert 'edgeq_inflight_limit{upstream="u"}' not in text
+        return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
+
+    assert told() == (None, "none", False)
+    bench.board.set_learned_limit(bench.board.resource_index("upstream/u"), 12)
+    assert told() == (12, "none; 12 would be learned", True)
+
+
+def test_rates_count_what_they_would_refuse(bench: Bench) -> None:
+    """Of all workers, the dead ones included; one that is enforced refuses, and would not."""
+    rates = (
+        Rate(name="plan", by="client", limits=("1/s", "9/h")),
+        Rate(name="trial", by="route", limits=("1/s",), routes=("r",), enforce=False),
+        Rate(name="new", by="route", limits=("1/s",), enforce=False),
+    )
+    configured = msgspec.structs.replace(CONFIG, rate=rates)
+    counts = {"plan": {"refused": 2, "would_refuse": 0}, "trial": {"refused": 0, "would_refuse": 5}}
+    for slot in range(3):
+        bench.tell(slot, rates=counts)
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+    assert [(one["rate"], one["refused"], one["would_refuse"]) for one in overview.rates()] == [
+        ("plan", 6, None),
+        ("trial", 0, 15),
+        ("new", 0, 0),
+    ]
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_rate_would_refuse_total{rate="trial"} 15.0' in text
+    assert 'edgeq_rate_would_refuse_total{rate="plan"}' not in text
+
+
+def test_caches_are_summed(bench: Bench) -> None:
+    """How it went is remembered of the dead; what they held is gone with them."""
+    routes = (
+        Route(name="a", upstream="u", cache=RouteCache()),
+        Route(name="b", upstream="u"),
+        Route(name="new", upstream="u", cache=RouteCache()),
+    )
+    configured = msgspec.structs.replace(CONFIG, route=routes)
+    went = {"hits": 5, "joined": 4, "stale": 3, "misses": 2, "stored": 1}
+    held = {"entries": 1, "bytes": 100, "max_bytes": 1000, "waiting": 7}
+    for slot in range(3):
+        bench.tell(slot, caches={"a": went}, stores={"a": held})
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: configured)
+    first, new = overview.caches()
+    assert first == {
+        "route": "a",
+        **{key: 3 * count for key, count in went.items()},
+        **{key: 2 * count for key, count in held.items()},
+    }
+    assert new == {"route": "new", **dict.fromkeys((*went, *held), 0)}
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_cache_requests_total{outcome="joined",route="a"} 12.0' in text
+    assert 'edgeq_cache_bytes{route="a"} 200.0' in text
 
 
 def test_workers_are_summed(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from edgeq.policy.rate import (
     RateSet,
     Window,
     wait_s,
+    windows_of,
 )
 from edgeq.policy.tenant import key_of
 
@@ -29,11 +30,7 @@ START = 5_000.0
 
 def rate(*limits: str, name: str = "r", by: int = BY_CLIENT, enforce: bool = True, headers: int = HEADERS_IETF) -> Rate:
     """A rate as the configuration writes it."""
-    windows = []
-    for text in limits:
-        count, window_s, burst = parse_rate(text)
-        windows.append(Window(name if len(limits) == 1 else f"{name}-{window_s:g}s", count, window_s, burst))
-    return Rate(name, by, windows, enforce, headers)
+    return Rate(name, by, windows_of(name, [parse_rate(text) for text in limits]), enforce, headers)
 
 
 def admitted(rates: RateSet, now: float, tries: int) -> int:
@@ -54,6 +51,15 @@ def test_a_burst_and_then_the_rate() -> None:
 def test_a_burst_is_the_count_unless_it_is_said() -> None:
     """ "5/m" admits five at once."""
     assert admitted(RateSet([rate("5/m")], 1, LocalArrivals()), START, 9) == 5
+
+
+def test_windows_have_plain_names() -> None:
+    """However long they are, and never that of another one: who shares a name shares what is counted."""
+    long = rate("9/30d", "8/2592001s", "1/0.5s")
+    assert [window.policy for window in long.windows] == ["r-2592000s", "r-2592001s", "r-0.5s"]
+    rates = RateSet([rate("1/30d")], 1, LocalArrivals())
+    assert admitted(rates, START, 2) == 1
+    assert rates.rates[0].detail() == "more than 1 in 2592000 s, 1 at once, for this client"
 
 
 def test_the_wait_is_exact() -> None:

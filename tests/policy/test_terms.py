@@ -132,10 +132,10 @@ def test_who_is_counted(by: int, key: str, same: bytes, other: bytes) -> None:
         ((), b"192.0.2.7"),
         ((b"X-Forwarded-For: 6.6.6.6, 203.0.113.9, 192.0.2.8",), b"203.0.113.9"),
         ((b"X-Forwarded-For: 192.0.2.9, 192.0.2.8",), b"192.0.2.9"),
-        ((b"X-Forwarded-For: [2001:db8:1:2::1]:8080",), b"20010db800010002/64"),
+        ((b"X-Forwarded-For: [2001:db8:1:2::1]:8080",), b"2001:db8:1:2::/64"),
         ((b"X-Forwarded-For: 203.0.113.9:4711",), b"203.0.113.9"),
         ((b"Forwarded: for=6.6.6.6, for=203.0.113.9;proto=http",), b"203.0.113.9"),
-        ((b'Forwarded: for="[2001:db8:1:2::1]:80"',), b"20010db800010002/64"),
+        ((b'Forwarded: for="[2001:db8:1:2::1]:80"',), b"2001:db8:1:2::/64"),
         ((b"X-Forwarded-For: 203.0.113.9,",), b"192.0.2.7"),
     ],
 )

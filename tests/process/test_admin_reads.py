@@ -177,6 +177,40 @@ def test_limits_say_where_they_come_from(tmp_path: Path) -> None:
         assert backlog["value"] == Path("/proc/sys/net/core/somaxconn").read_text().strip()
 
 
+def test_a_rate_that_is_not_enforced_counts(tmp_path: Path) -> None:
+    """Whoever tries a rate sees whom it would have refused."""
+    rate: dict[str, Value] = {"name": "trial", "by": "client", "limits": ["1/h"], "enforce": False}
+    with gateway(tmp_path, 1, rate=[rate]) as (made, admin):
+        made.open = True
+        client = made.client_of(0)
+        for _ in range(3):
+            assert client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+        wait_for("its count", lambda: admin.show("rates")[0]["would_refuse"] == 2)
+        (told,) = admin.show("rates")
+        assert told == {
+            "rate": "trial", "by": "client", "limits": ["1/h"], "routes": [], "enforce": False, "refused": 0,
+            "would_refuse": 2,
+        }  # fmt: skip
+        assert admin.text("show rates").splitlines()[1].split() == ["trial", "client", "1/h", "-", "false", "0", "2"]
+
+
+def test_a_cache_is_told(tmp_path: Path) -> None:
+    """Whoever has one sees whether it helps, and how full it is."""
+    route: dict[str, Value] = {"name": "kept", "upstream": "u", "cache": {"default_ttl": "1h", "max_bytes": "4MiB"}}
+    with gateway(tmp_path, 1, route=[route]) as (made, admin):
+        made.open = True
+        client = made.client_of(0)
+        for _ in range(3):
+            assert client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").status == 200
+        wait_for("its count", lambda: admin.show("caches")[0]["hits"] == 2)
+        (told,) = admin.show("caches")
+        assert 0 < told.pop("bytes") < 10_000
+        assert told == {
+            "route": "kept", "hits": 2, "joined": 0, "stale": 0, "misses": 1, "stored": 1, "entries": 1,
+            "max_bytes": 4 << 20, "waiting": 0,
+        }  # fmt: skip
+
+
 def test_secrets_are_masked(tmp_path: Path) -> None:
     """Whoever may read the configuration may not read the credentials in it, in no form and in no answer."""
     extra: dict[str, Value] = {"tenant": {"key": "key", "weights": {"sk-secret": 3}}}

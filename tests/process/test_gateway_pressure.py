@@ -24,7 +24,8 @@ NOTHING = {"loop_lag": 0, "memory": 0, "descriptors": 0}
     ],
 )
 def test_refused_and_served_again(protect: dict[str, float], reason: str) -> None:
-    """503 with reason and Retry-After, a line in the log, the connection kept; a reload that gives room ends it."""
+    """503 with reason and Retry-After, a line in the log, one event, the connection kept; a reload that gives room ends
+    it."""
     with bench(Settings(extra={"protect": {**NOTHING, **protect}})) as running, running.connect() as client:
         running.handle()
 
@@ -36,7 +37,10 @@ def test_refused_and_served_again(protect: dict[str, float], reason: str) -> Non
         problem = json.loads(refused.body)
         assert (problem["reason"], problem["resource"]) == (reason, f"worker:{reason}")
         assert refused.get(b"retry-after")
-        assert wait_for("its line", lambda: any(f'"edgeq.reason":"{reason}"' in x for x in running.gateway.log_lines()))
+        told = f'"edgeq.reason":"{reason}"'
+        lines = wait_for("its line", lambda: [line for line in running.gateway.log_lines() if told in line])
+        assert json.loads(lines[0])["http.response.body.size"] == len(refused.body)
+        assert [one["resource"] for one in running.gateway.events("shedding_began")] == [f"worker:{reason}"]
         bodyless = client.ask(head("HEAD", "/x"), b"HEAD")
         assert bodyless.status in (200, 503)
         running.gateway.reload({"protect": NOTHING})

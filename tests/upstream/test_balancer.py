@@ -314,6 +314,17 @@ def test_slow_start() -> None:
     assert shares == [0.1, 0.25, 0.5, 0.99, 1, 1]
 
 
+def test_slow_start_beside_a_single_one() -> None:
+    """The second endpoint begins slowly, too, although nobody kept books on the first one; which is not new by that."""
+    upstream, _ = made(2, balance="round-robin", slow_start=Duration(10))
+    first, second = upstream.pools
+    upstream.set_pools([first], {}, 5.0)
+    upstream.set_pools([first, second], {}, 10.0)
+    assert [member.share for member in upstream.members] == [1, 0.1]
+    upstream.tick(15.0)
+    assert [member.share for member in upstream.members] == [1, 0.5]
+
+
 def test_a_reload_keeps_what_is_known() -> None:
     """Weights may change; costs stay."""
     upstream, (first, second) = made(2)

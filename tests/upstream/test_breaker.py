@@ -117,6 +117,21 @@ def test_one_worker_opens_it_for_all() -> None:
     assert Breaker(CONFIG, cells, 7.0).state == CLOSED
 
 
+def test_two_that_close_it_are_told_once() -> None:
+    """Each sends its probes, and has closed it by itself before it hears of the other."""
+    cells = LocalCells()
+    first, second = Breaker(CONFIG, cells, 0.0), Breaker(CONFIG, cells, 0.0)
+    for _ in range(10):
+        first.failed(1.0, 1.0)
+    assert second.adopt()
+    for at, breaker in ((6.0, first), (6.1, second)):
+        for _ in range(2):
+            assert breaker.admit(at)
+        assert [breaker.succeeded(at, at) for _ in range(2)] == [False, True]
+    assert not first.adopt()
+    assert first.state == second.state == CLOSED
+
+
 class Walk(RuleBasedStateMachine):
     """Any requests with any ends at any time."""
 
