@@ -138,6 +138,11 @@ def cost_of(estimate: Estimate) -> int:
     return max(1, estimate.input + estimate.output)
 
 
+def _whole_s(seconds: float) -> int:
+    """When to come again: no wait is told to be longer than a minute."""
+    return _MOST_RETRY_S if seconds >= _MOST_RETRY_S else int(seconds) + 1
+
+
 def _in_words(seconds: float) -> str:
     """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
     whole = ceil(seconds)
@@ -267,12 +272,10 @@ class TokenGate(Lobby):
         claim = ticket.claim
         assert claim is not None
         refusal = self.meter.ask(claim.estimate, now)
-        if refusal is not None and self._is_hopeless(refusal):
+        if refusal is not None and self._is_hopeless(refusal, ticket, now):
             self._refuse(ticket, refusal.reason(), now, refusal.wait_s, refusal.detail)
             return
-        pause_s = self.pause_s(now)
-        left_s = min(queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
-        if pause_s > left_s:
+        if self.pause_s(now) > self._left_s(ticket, now):
             self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
             return
         queue.sweep(now)
@@ -290,8 +293,15 @@ class TokenGate(Lobby):
                 self._raise_tag(ticket)
         self.dispatch(now)
 
-    def _is_hopeless(self, refusal: Refusal) -> bool:
-        """Is it not worth waiting? A place comes free, a debt is paid, but no money comes before the period ends."""
+    def _left_s(self, ticket: Ticket, now: float) -> float:
+        """How much longer it may wait."""
+        return min(self.queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
+
+    def _is_hopeless(self, refusal: Refusal, ticket: Ticket, now: float) -> bool:
+        """Is it not worth waiting? A place comes free, tokens are paid back, but no money comes before the period ends,
+        and no request is given back that was sent."""
+        if refusal.what == REQUESTS and refusal.wait_s > self._left_s(ticket, now):
+            return True
         return refusal.wait_s >= NEVER or refusal.what == BUDGET
 
     def cancel(self, ticket: Ticket, now: float) -> None:
@@ -389,7 +399,7 @@ class TokenGate(Lobby):
                         failed = error
                     continue
                 wait_s = refusal.wait_s
-                if self._is_hopeless(refusal):
+                if self._is_hopeless(refusal, ticket, now):
                     queue.remove(ticket, now)
                     try:
                         self._refuse(ticket, refusal.reason(), now, wait_s, refusal.detail)
@@ -446,9 +456,9 @@ class TokenGate(Lobby):
     def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
         """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
         that is known otherwise; NEVER if never."""
-        queue = self.queue
         ticket.waits_in = None
         ticket.cost = 0.0
+        least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
         since = _PAUSED_SINCE.get(reason, "")
@@ -456,19 +466,29 @@ class TokenGate(Lobby):
             wait_s = self.pause_s(now)
             detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
         elif not detail:
-            waited_ms = int((now - ticket.arrived_at) * 1000)
-            waiting = queue.queued + self.shared.others_queued()
-            detail = (
-                f"{waiting} of at most {queue.max_queued} wait, with {int(queue.queued_cost)} of {int(queue.max_cost)} "
-                f"tokens; waited {waited_ms} ms"
-            )
+            # Whoever asks again will need as much, however few wait then.
+            claim = ticket.claim
+            short = None if claim is None else self.meter.ask(claim.estimate, now)
+            if short is not None:
+                least_s = short.wait_s
+            detail = self._crowd(ticket, short, now)
         self.last_refusal = f"{reason}: {detail}"
-        retry_s = self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now)))
+        retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
             retry_s = int(wait_s) + 1
         elif wait_s >= 0:
-            retry_s = _MOST_RETRY_S if wait_s >= _MOST_RETRY_S else int(wait_s) + 1
+            retry_s = _whole_s(wait_s)
         ticket.refused(reason, self.place, detail, retry_s)
+
+    def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
+        """Who waits, and what for, in words. short: what keeps this one out now."""
+        queue = self.queue
+        waiting = queue.queued + self.shared.others_queued()
+        crowd = f"{waiting} of at most {queue.max_queued} wait"
+        if queue.max_cost:
+            crowd += f", with {int(queue.queued_cost)} of {int(queue.max_cost)} tokens"
+        crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
+        return crowd if short is None else f"{short.detail}; {crowd}"
 
     def drain_s(self) -> float:
         """How long those who wait here will take to be let in; 0.0: unknown, or nobody."""

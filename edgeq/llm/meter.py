@@ -350,7 +350,7 @@ class Meter:
     def _ask_entry(self, entry: Entry, estimate: Estimate, now: float) -> Refusal | None:
         limit = self.concurrent
         if limit and self.in_flight + entry.others_total(_E_IN_FLIGHT) >= limit:
-            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} requests are in flight")
+            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
         if estimate.cost_micro and (self.day_micro or self.month_micro):
             books = self.books
             wanted = estimate.cost_micro + self.reserved_micro + entry.others_total(_E_RESERVED)
