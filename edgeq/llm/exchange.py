@@ -62,6 +62,8 @@ client is to wait for a server that never ends it."""
 _NO_STREAM: Final = "a stream was asked for, and none came"
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
+_RESTS: Final = frozenset(("upstream_rate_limit", "circuit_open"))
+"""Ends of a target's that say when it can be asked again."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
@@ -646,6 +648,8 @@ class ModelExchange(ModelRequest):
                 self.resource = resource
                 self._end_cut(reason, failed_of(reason, detail, self._param), monotonic())
                 return
+        if reason in _RESTS:
+            retry_after_s = self._soonest_s(retry_after_s)
         super().fail(reason, resource, detail, retry_after_s, policy)
 
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
@@ -678,6 +682,15 @@ class ModelExchange(ModelRequest):
         self.leave_route(self.models.by(choice.upstream), now)
         self._turn_to(choice, now)
         return True
+
+    def _soonest_s(self, wait_s: float) -> float:
+        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""
+        now = monotonic()
+        for choice in self._order:
+            rests_s = choice.rests_s(now)
+            if 0.0 < rests_s < wait_s:
+                wait_s = rests_s
+        return wait_s
 
     def _let_claim_go(self, reason: str, now: float) -> None:
         """The present target is not the one that answers, for this reason: what has it used?"""
