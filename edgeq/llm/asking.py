@@ -172,7 +172,7 @@ class ModelRequest(Exchange):
             shard.collected += len(data)
             if 0 < shard.max_collected < shard.collected:
                 shard.bodies_refused += 1
-                raise Refused("memory_pressure", "protect.model_bodies: bodies of requests for models fill it")
+                raise Refused("memory_pressure", "bodies of requests for models fill what the gateway holds of them")
         if self.request_done and self._entered:
             # In a turn of its own: whoever gives us bytes is not prepared for our end.
             self.down.shard.call_soon(self._whole)
