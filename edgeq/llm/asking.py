@@ -529,9 +529,10 @@ class ModelRequest(Exchange):
         return self.answer_lines + self._about()
 
     def _about(self) -> bytes:
-        """Those that are about the answer, whoever gets it."""
+        """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
         choice = self.choice
-        lines = self._other_model if choice is None else self._other_model + choice.line
+        is_ahead = self._head_sent and not self._begun
+        lines = self._other_model if choice is None or is_ahead else self._other_model + choice.line
         if self.dropped:
             lines += b"x-edgeq-dropped: " + _word(", ".join(self.dropped)) + b"\r\n"
         return lines

@@ -128,6 +128,15 @@ def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: s
     stand.wait_idle()
 
 
+def test_who_will_answer_is_not_foretold(stand: Stand) -> None:
+    """A comment needs a head while the first target is waited for, and another one answers then."""
+    answer = stand.ask(ask_for("late", True), "/beat" + CHAT[3:])
+    assert (answer.status, answer.complete) == (200, True)
+    assert answer.body.startswith(b":")
+    assert events(answer.body)[-1] == ("", "[DONE]")
+    assert answer.get(b"x-edgeq-target") is None
+
+
 def test_all_have_failed(stand: Stand) -> None:
     """The client hears of the last one, and nothing of names and addresses; who was asked before is in the log."""
     since = len(stand.gateway.log_lines())
