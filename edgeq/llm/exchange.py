@@ -727,7 +727,9 @@ class ModelExchange(ModelRequest):
         if not told:
             if self.choice is not None:
                 self.choice.without_secrets(failed)
-            out = errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+            if self._begun and incoming is not None:
+                out = incoming.cut(failed)
+            out = out or errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:

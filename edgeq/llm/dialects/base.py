@@ -14,7 +14,7 @@ import orjson
 from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable
 
 if TYPE_CHECKING:
-    from edgeq.llm.message import Event
+    from edgeq.llm.message import Event, Failed
 
 # Names of dialects, as in [provider.NAME] dialect and in Request.dialect.
 OPENAI: Final = "openai"
@@ -86,6 +86,10 @@ class StreamEncoder:
             else:
                 out.append(self.keepalive())
         return b"".join(out)
+
+    def cut(self, failed: Failed) -> bytes:
+        """The last event of a stream that has begun and cannot go on; empty: that of the dialect will do."""
+        return b""
 
     def _encode_start(self, event: Event, out: list[bytes]) -> None:
         """START. Each of these adds its bytes to `out`."""

@@ -125,6 +125,9 @@ def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: s
     assert "[DONE]" not in kinds
     assert "message_stop" not in kinds
     assert "response.completed" not in kinds
+    if path == RESPONSES:
+        assert kinds[-2:] == ["response.failed", "error"]
+        assert [one["sequence_number"] for _, one in found] == list(range(len(found)))
     stand.wait_idle()
 
 
