@@ -334,7 +334,7 @@ class ModelRequest(Exchange):
             return
         bill = self.bill
         names = [one for one in self.models.names if bill.may_use(one)]
-        is_anthropic = field_value(self.head, b"anthropic-version") != b""
+        is_anthropic = self._dialect() == ANTHROPIC
         one = name.decode("latin-1")
         if one and one not in names:
             self._param = "model"
@@ -539,7 +539,7 @@ class ModelRequest(Exchange):
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         operation = self.operation or operation_of(self.head.path)
-        dialect = OPENAI if operation is None else operation.dialect
+        dialect = self._dialect()
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
@@ -557,6 +557,13 @@ class ModelRequest(Exchange):
             retry_after_s,
             allowed + self.answer_lines,
         )
+
+    def _dialect(self) -> str:
+        """The client's. Of a path that two dialects have, or none, a field tells it that one of them always sends."""
+        operation = self.operation or operation_of(self.head.path)
+        if operation is None or operation.kind == MODELS:
+            return ANTHROPIC if field_value(self.head, b"anthropic-version") else OPENAI
+        return operation.dialect
 
     # -- the account ---------------------------------------------------------------------------------------------------
 
