@@ -213,10 +213,12 @@ class Meter:
     )
 
     def __init__(self, kind: int, name: str, limits: TokenLimits, books: Books) -> None:
-        """Args: kind is TENANT .. TEAM. The name of a tenant or key is not told in names of resources."""
+        """Args: kind is TENANT .. TEAM. The name of a tenant or key is not told in names of resources, and so neither
+        what follows the name of a prompt."""
         self.kind: int = kind
         self.name = name
-        self.resource = f"{KINDS[kind]}/{name}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
+        told = name.partition(":")[0] if kind == PROMPT else name
+        self.resource = f"{KINDS[kind]}/{told}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
         self.books: Books = books
         self.key: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
         self._day_key: int = key_hash(b"llm day", KINDS[kind].encode(), name.encode())
