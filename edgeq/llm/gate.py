@@ -25,14 +25,15 @@ anew at the virtual time.
 Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so
 does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
 moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
-another target may do.
+another target may do. After a pause of a target without a limit nobody knows how many it takes: one goes first, and
+twice as many each `_DOUBLING_S`, so that another 429 keeps the rest here; with a limit they are paced by it.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, log2
 from typing import Final
 
 from edgeq.admission.queue import FIFO, FairQueue
@@ -64,6 +65,10 @@ _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
+_DOUBLING_S: Final = 0.25
+"""A refusal is there sooner, and sooner than most answers."""
+_RESUME_S: Final = 4.0
+"""After so long (2^16 may have gone) nobody is held back any more."""
 _LISTEN_EVERY_S: Final = 0.05
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
@@ -167,6 +172,8 @@ class TokenGate(Lobby):
         "_listen_at",
         "_pause",
         "_pause_s",
+        "_resumed",
+        "_resumed_at_ns",
         "_retry_after",
         "_serving",
         "_silent_until",
@@ -200,6 +207,9 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
+        self._resumed: int = 0
+        """How many have been let in since the pause that ended at the next."""
+        self._resumed_at_ns: int = 0
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
@@ -245,7 +255,7 @@ class TokenGate(Lobby):
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Let the ticket in if there are tokens for it and nobody waits."""
-        if self.queue.queued or self._serving or self.shared.others_wait() or self.pause_s(now) > 0:
+        if self.queue.queued or self._serving or self.shared.others_wait() or self._hold_s(now) > 0:
             return False
         claim = ticket.claim
         assert claim is not None
@@ -257,7 +267,7 @@ class TokenGate(Lobby):
 
     def would_admit(self, now: float) -> bool:
         """Is it neither paused nor waited for? Whether there are tokens depends on how many."""
-        return not (self.queue.queued or self.shared.others_wait() or self.pause_s(now) > 0)
+        return not (self.queue.queued or self.shared.others_wait() or self._hold_s(now) > 0)
 
     def wait_s(self, estimate: Estimate, now: float) -> float:
         """How long it would have to wait here, at least: for choosing a target. NEVER: it does not help to wait."""
@@ -318,6 +328,7 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
+        self._resumed += 1
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
     def ended(self, now: float) -> None:
@@ -387,7 +398,7 @@ class TokenGate(Lobby):
                     break
             if ticket is None:
                 break
-            wait_s = self.pause_s(now)
+            wait_s = self._hold_s(now)
             if wait_s <= 0:
                 claim = ticket.claim
                 assert claim is not None
@@ -521,10 +532,28 @@ class TokenGate(Lobby):
     def pause_s(self, now: float) -> float:
         """How long nobody is let in, by what the provider has said; 0.0: it is not paused."""
         now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
+
+    def _until_ns(self, now_ns: int) -> int:
+        """When the pause ends that is now, or was last."""
         latest_ns = now_ns + int(_LONGEST_PAUSE_S * _NS)
         table = self.meter.books.arrivals
-        until_ns = max(table.get(self._pause, latest_ns), table.get(self._key_pause, latest_ns))
-        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
+        return max(table.get(self._pause, latest_ns), table.get(self._key_pause, latest_ns))
+
+    def _hold_s(self, now: float) -> float:
+        """How long nobody is let in, whatever the limits: in a pause, and soon after one for those who went first."""
+        now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        since_s = (now_ns - until_ns) / _NS
+        if since_s < 0.0:
+            return -since_s
+        if since_s >= _RESUME_S or self.meter.allowances:
+            return 0.0
+        if until_ns != self._resumed_at_ns:
+            self._resumed_at_ns = until_ns
+            self._resumed = 0
+        return max(0.0, log2(self._resumed + 1) * _DOUBLING_S - since_s)
 
     def _pause_reason(self, now: float) -> str:
         """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""

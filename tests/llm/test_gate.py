@@ -180,6 +180,29 @@ def test_after_a_429_not_all_rush_in() -> None:
     assert len(machine.granted) == 6
 
 
+def test_after_a_429_without_limits_not_all_rush_in() -> None:
+    """One, and twice as many each quarter of a second; another 429 keeps back who is here, and it begins anew."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    gate.heard(heard, 429, machine.loop.now)
+    for number in range(40):
+        machine.ask(number, 100, 0)
+    for seconds, granted in ((2.99, 0), (0.02, 1), (0.25, 2), (0.25, 4), (0.25, 8)):
+        machine.loop.run(seconds)
+        assert len(machine.granted) == granted
+    gate.heard(heard, 429, machine.loop.now)
+    machine.loop.run(2.99)
+    assert len(machine.granted) == 8
+    machine.loop.run(0.02)
+    assert len(machine.granted) == 9
+    machine.loop.run(2.0)
+    assert len(machine.granted) == 40
+    assert machine.refused == []
+    assert gate.would_admit(machine.loop.now)
+
+
 def test_a_pause_longer_than_one_may_wait_refuses() -> None:
     """Who waits and who comes; honestly, and other targets may do."""
     machine = Machine(1, MINUTE, max_wait_s=5.0)
