@@ -75,7 +75,8 @@ class ModelExchange(ModelRequest):
         "_budget",
         "_clock",
         "_is_again",
-        "_left",
+        "_left_as",
+        "_left_status",
         "_second",
         "_turns",
         "sent_body",
@@ -93,8 +94,10 @@ class ModelExchange(ModelRequest):
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
         self._clock: HedgeClock | None = None
-        self._left: bool = False
-        """The client has left, and the answer is read to its end."""
+        self._left_as = ""
+        """The client has left for this reason, and the answer is read to its end; empty: it has not."""
+        self._left_status: int = 499
+        """What it was told until then."""
 
     # -- an answer that is known, or on its way -----------------------------------------------------------------------
 
@@ -799,7 +802,7 @@ class ModelExchange(ModelRequest):
     def _goes_on(self, reason: str) -> bool:
         """The client has left. Returns: whether the answer is read on: others wait for it; or what has been paid for is
         read to its end, for what it says of its usage."""
-        if self.ended or self._left:
+        if self.ended or self._left_as:
             return False
         now = monotonic()
         share = self._share
@@ -808,8 +811,9 @@ class ModelExchange(ModelRequest):
             drain_s = NEVER
         elif not drain_s or self.up is None:
             return False
-        self._left = True
-        self.reason = reason
+        self._left_as = self.reason = reason
+        if self.answer_started:
+            self._left_status = self.status
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
         self.down = self.down.detach(self)
@@ -859,9 +863,9 @@ class ModelExchange(ModelRequest):
         if share is not None:
             self._share = None
             share.end(self.reason not in _OWN_END, now)
-        if self._left:
-            self.status = 499
-            self.reason = "client_gone"
+        if self._left_as:
+            self.status = self._left_status
+            self.reason = self._left_as
         super()._end(now)
         self.let_body_go()
         self.sent_body = b""
