@@ -68,13 +68,13 @@ _ROWS: Final = (
     Reason("handshake_failed", "C", 0, "none", "", BLANK, "TLS handshake failed", "protocol version, name or certificate"),
     Reason("proxy_header_invalid", "C", 0, "none", "", BLANK, "PROXY header missing or invalid", "proxy_protocol_from lists a peer that sends none"),
     # the client's quota
-    Reason("rate_limited", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many requests", "the resource names the [[rate]]; its key asks for more than that allows"),
-    Reason("concurrency_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many requests at once", "tenant.limit: this tenant has as many requests in flight as it may have"),
+    Reason("rate_limited", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many requests", "the resource names the [[rate]], or whose limit of requests it is; that key asks for more than that allows"),
+    Reason("concurrency_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many requests at once", "tenant.limit, or the limit that the resource names: as many requests are in flight as this tenant or key may have"),
     Reason("fair_share_exceeded", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Fair share exceeded", "this tenant fills its part of the queue; others still get through"),
     Reason("token_limit", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many tokens", "the resource names whose limit: that of the tenant, the key or the prompt; requests for models are counted by what they will use, and corrected by what they used"),
     Reason("request_over_limit", "C", 429, "none", "proxy_internal_response", QUOTA, "Request larger than the limit", "its input alone has more tokens than the limit of a whole minute: waiting does not help"),
     Reason("budget_exhausted", "C", 429, "none", "proxy_internal_response", QUOTA, "Budget exhausted", "money_per_day or money_per_month of the tenant, key or prompt is spent, or reserved for requests that run"),
-    Reason("rate_limited_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many requests of all", "the resource names the [[rate]]; all clients of its route or upstream together ask for more than that allows"),
+    Reason("rate_limited_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many requests of all", "the resource names the [[rate]], or the model or provider's key that has a limit; all clients together ask for more than that allows"),
     Reason("token_limit_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many tokens of all", "the limits of a model, or of a provider's key, are used up by all clients together"),
     Reason("budget_exhausted_shared", "S", 503, "none", "proxy_internal_response", CAPACITY, "Budget of all exhausted", "money_per_day or money_per_month of a model, or of a provider's key, is spent"),
     # listener and worker
@@ -83,7 +83,7 @@ _ROWS: Final = (
     Reason("conn_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many connections from this address", "max_connections_per_client"),
     Reason("fd_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "Out of file descriptors", "raise LimitNOFILE"),
     Reason("loop_lag", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway overloaded", "this worker has no processor time left: add workers"),
-    Reason("memory_pressure", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway short of memory", "look which routes hold bytes in buffers, or raise the memory limit"),
+    Reason("memory_pressure", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway short of memory", "look which routes hold bytes in buffers, or raise the memory limit; of bodies for models, protect.model_bodies"),
     Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress"),
     # route and configuration
     Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path"),

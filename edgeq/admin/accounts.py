@@ -100,6 +100,9 @@ async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
     from edgeq.config.schema_llm import TokenLimits
 
     limits = TokenLimits(**_limits(arguments))
+    now_s = time.time()
+    if 0.0 < _instant(arguments.get("expires", "never"), now_s) <= now_s:
+        raise ValueError("expires: a key ends when that day begins, and it has begun")
 
     def make(registry: Registry, now: float) -> Made:
         changes = {**_attributes(arguments, now), "limits": limits}

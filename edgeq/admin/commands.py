@@ -130,7 +130,10 @@ def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
         found = control.endpoints(text)
         if len(found) != 1:
             several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
-            none = f"there is no endpoint {text}: show config endpoints (what a name stands for is drained as a whole)"
+            none = (
+                f"there is no endpoint {text}: show config endpoints (what a name stands for is drained as a whole; of "
+                "several endpoints of a provider one is left out by set provider/NAME endpoints)"
+            )
             error = several if found else none
             return Answer(422, {"ok": False, "error": error})
         ((upstream, url),) = found

@@ -84,7 +84,7 @@ def sick(facts: Facts) -> Iterator[Finding]:
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
             f"edgeq drain {load.resource}#{worst.name}"
             if worst.is_configured
-            else f"{say.look(load)}    # one address of a name: only the whole name can be drained",
+            else f"{say.look(load)}    # it cannot be drained alone: an address of a name, or one of a provider's",
         )
 
 

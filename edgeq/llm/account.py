@@ -120,6 +120,16 @@ def team_subject(tenant: str, team: str) -> str:
     return f"team/{tenant}/{team}"
 
 
+def model_subject(model: str) -> str:
+    """The same of a model, in `Spent`."""
+    return f"model/{model}"
+
+
+def target_subject(target: str) -> str:
+    """The same of a model at a provider's key."""
+    return f"target/{target}"
+
+
 class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     """What there is, or (`is_whole` false) what has changed of it."""
 

@@ -7,7 +7,7 @@ the last picture serves on, so our own fault never looks like a wrong key.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -117,7 +117,7 @@ class Accounts:
         if kind == "tenant":
             tenant = self.tenants.get(name)
             return tenant.limits if tenant is not None else NO_LIMITS
-        account = self._by_id.get(name)
+        account = self._by_id.get(name) if kind == "key" else None
         return account.limits if account is not None else NO_LIMITS
 
     def limits(self, account: Account) -> list[tuple[str, TokenLimits]]:
@@ -136,7 +136,7 @@ NOBODY: Final = Accounts({}, {}, {}, is_on=False)
 class AccountsHolder:
     """What of accounts a worker has: the picture that holds now, what was spent, and the log of what is used."""
 
-    __slots__ = ("current", "day", "on_spent", "send", "spent_day", "spent_month", "usage")
+    __slots__ = ("budgets", "current", "day", "on_spent", "send", "spent_day", "spent_month", "usage")
 
     def __init__(self) -> None:
         self.send: Callable[[Message], None] | None = None
@@ -144,6 +144,8 @@ class AccountsHolder:
         self.on_spent: Callable[[str, int, int], None] | None = None
         """For budgets: called with a subject that has one, and what it has spent this day and month, when any of it
         has changed."""
+        self.budgets: frozenset[str] = frozenset()
+        """Subjects that have one by the configuration: models, targets."""
         self.current: Accounts = NOBODY
         self.usage: UsageLog = UsageLog()
         self.day: str = ""
@@ -177,12 +179,21 @@ class AccountsHolder:
             else:
                 self.spent_day.update(spent.by_day)
                 self.spent_month.update(spent.by_month)
-        if self.on_spent is not None:
-            for subject in subjects:
-                limits = self.current.limits_of(subject)
-                month = self.spent_month.get(subject, 0)
-                if month and (limits.money_per_day or limits.money_per_month):
-                    self.on_spent(subject, self.spent_day.get(subject, 0), month)
+        self._tell_spent(subjects)
+
+    def has_budgets(self, subjects: Iterable[str]) -> None:
+        """The configuration that holds from now on gives these one."""
+        self.budgets = frozenset(subjects)
+        self._tell_spent(self.budgets)
+
+    def _tell_spent(self, subjects: Iterable[str]) -> None:
+        if self.on_spent is None:
+            return
+        for subject in subjects:
+            limits = self.current.limits_of(subject)
+            month = self.spent_month.get(subject, 0)
+            if month and (limits.money_per_day or limits.money_per_month or subject in self.budgets):
+                self.on_spent(subject, self.spent_day.get(subject, 0), month)
 
     def tick(self, now: float, wall_s: float) -> None:
         """Called often; `now` is monotonic, `wall_s` since 1970."""

@@ -172,7 +172,7 @@ class ModelRequest(Exchange):
             shard.collected += len(data)
             if 0 < shard.max_collected < shard.collected:
                 shard.bodies_refused += 1
-                raise Refused("memory_pressure", "protect.model_bodies: bodies of requests for models fill it")
+                raise Refused("memory_pressure", "bodies of requests for models fill what the gateway holds of them")
         if self.request_done and self._entered:
             # In a turn of its own: whoever gives us bytes is not prepared for our end.
             self.down.shard.call_soon(self._whole)
@@ -334,7 +334,7 @@ class ModelRequest(Exchange):
             return
         bill = self.bill
         names = [one for one in self.models.names if bill.may_use(one)]
-        is_anthropic = field_value(self.head, b"anthropic-version") != b""
+        is_anthropic = self._dialect() == ANTHROPIC
         one = name.decode("latin-1")
         if one and one not in names:
             self._param = "model"
@@ -529,16 +529,17 @@ class ModelRequest(Exchange):
         return self.answer_lines + self._about()
 
     def _about(self) -> bytes:
-        """Those that are about the answer, whoever gets it."""
+        """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
         choice = self.choice
-        lines = self._other_model if choice is None else self._other_model + choice.line
+        is_ahead = self._head_sent and not self._begun
+        lines = self._other_model if choice is None or is_ahead else self._other_model + choice.line
         if self.dropped:
             lines += b"x-edgeq-dropped: " + _word(", ".join(self.dropped)) + b"\r\n"
         return lines
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         operation = self.operation or operation_of(self.head.path)
-        dialect = OPENAI if operation is None else operation.dialect
+        dialect = self._dialect()
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
@@ -556,6 +557,13 @@ class ModelRequest(Exchange):
             retry_after_s,
             allowed + self.answer_lines,
         )
+
+    def _dialect(self) -> str:
+        """The client's. Of a path that two dialects have, or none, a field tells it that one of them always sends."""
+        operation = self.operation or operation_of(self.head.path)
+        if operation is None or operation.kind == MODELS:
+            return ANTHROPIC if field_value(self.head, b"anthropic-version") else OPENAI
+        return operation.dialect
 
     # -- the account ---------------------------------------------------------------------------------------------------
 

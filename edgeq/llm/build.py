@@ -11,6 +11,7 @@ from edgeq.config.providers import provider_keys, split_url, target_names, upstr
 from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.config.units import parse_duration
+from edgeq.llm.account import model_subject, target_subject
 from edgeq.llm.gate import TokenGate
 from edgeq.llm.meter import TARGET
 from edgeq.llm.operation import ANTHROPIC, GEMINI
@@ -63,6 +64,9 @@ class ModelBuilder:
             gate = self.gates.pop(name)
             gate.close()
             self._resources.forget(gate.shared)
+        budgets = [model_subject(plan.name) for plan in plans if _is_budget(plan.limits)]
+        budgets += [target_subject(name) for name, gate in self.gates.items() if _is_budget(gate.meter.limits)]
+        self._till.accounts.has_budgets(budgets)
         return Models(plans, aliases)
 
     def tick(self, now: float) -> None:
@@ -164,6 +168,11 @@ class ModelBuilder:
         if known is None or known[0] != text:
             known = self._hedges[name] = (text, HedgePolicy(0.0 if text == "p95" else float(parse_duration(text))))
         return known[1]
+
+
+def _is_budget(limits: TokenLimits) -> bool:
+    """Is money one of them?"""
+    return limits.money_per_day > 0.0 or limits.money_per_month > 0.0
 
 
 def first_upstream(config: Config) -> str:

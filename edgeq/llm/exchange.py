@@ -62,6 +62,8 @@ client is to wait for a server that never ends it."""
 _NO_STREAM: Final = "a stream was asked for, and none came"
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
+_RESTS: Final = frozenset(("upstream_rate_limit", "circuit_open"))
+"""Ends of a target's that say when it can be asked again."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
@@ -73,7 +75,8 @@ class ModelExchange(ModelRequest):
         "_budget",
         "_clock",
         "_is_again",
-        "_left",
+        "_left_as",
+        "_left_status",
         "_second",
         "_turns",
         "sent_body",
@@ -91,8 +94,10 @@ class ModelExchange(ModelRequest):
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
         self._clock: HedgeClock | None = None
-        self._left: bool = False
-        """The client has left, and the answer is read to its end."""
+        self._left_as = ""
+        """The client has left for this reason, and the answer is read to its end; empty: it has not."""
+        self._left_status: int = 499
+        """What it was told until then."""
 
     # -- an answer that is known, or on its way -----------------------------------------------------------------------
 
@@ -646,6 +651,8 @@ class ModelExchange(ModelRequest):
                 self.resource = resource
                 self._end_cut(reason, failed_of(reason, detail, self._param), monotonic())
                 return
+        if reason in _RESTS:
+            retry_after_s = self._soonest_s(retry_after_s)
         super().fail(reason, resource, detail, retry_after_s, policy)
 
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
@@ -678,6 +685,15 @@ class ModelExchange(ModelRequest):
         self.leave_route(self.models.by(choice.upstream), now)
         self._turn_to(choice, now)
         return True
+
+    def _soonest_s(self, wait_s: float) -> float:
+        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""
+        now = monotonic()
+        for choice in self._order:
+            rests_s = choice.rests_s(now)
+            if 0.0 < rests_s < wait_s:
+                wait_s = rests_s
+        return wait_s
 
     def _let_claim_go(self, reason: str, now: float) -> None:
         """The present target is not the one that answers, for this reason: what has it used?"""
@@ -714,7 +730,9 @@ class ModelExchange(ModelRequest):
         if not told:
             if self.choice is not None:
                 self.choice.without_secrets(failed)
-            out = errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+            if self._begun and incoming is not None:
+                out = incoming.cut(failed)
+            out = out or errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:
@@ -786,7 +804,7 @@ class ModelExchange(ModelRequest):
     def _goes_on(self, reason: str) -> bool:
         """The client has left. Returns: whether the answer is read on: others wait for it; or what has been paid for is
         read to its end, for what it says of its usage."""
-        if self.ended or self._left:
+        if self.ended or self._left_as:
             return False
         now = monotonic()
         share = self._share
@@ -795,8 +813,9 @@ class ModelExchange(ModelRequest):
             drain_s = NEVER
         elif not drain_s or self.up is None:
             return False
-        self._left = True
-        self.reason = reason
+        self._left_as = self.reason = reason
+        if self.answer_started:
+            self._left_status = self.status
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
         self.down = self.down.detach(self)
@@ -846,9 +865,9 @@ class ModelExchange(ModelRequest):
         if share is not None:
             self._share = None
             share.end(self.reason not in _OWN_END, now)
-        if self._left:
-            self.status = 499
-            self.reason = "client_gone"
+        if self._left_as:
+            self.status = self._left_status
+            self.reason = self._left_as
         super()._end(now)
         self.let_body_go()
         self.sent_body = b""

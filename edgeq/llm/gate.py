@@ -25,14 +25,15 @@ anew at the virtual time.
 Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so
 does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
 moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
-another target may do.
+another target may do. After a pause of a target without a limit nobody knows how many it takes: one goes first, and
+twice as many each `_DOUBLING_S`, so that another 429 keeps the rest here; with a limit they are paced by it.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, log2
 from typing import Final
 
 from edgeq.admission.queue import FIFO, FairQueue
@@ -64,6 +65,10 @@ _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
+_DOUBLING_S: Final = 0.25
+"""A refusal is there sooner, and sooner than most answers."""
+_RESUME_S: Final = 4.0
+"""After so long (2^16 may have gone) nobody is held back any more."""
 _LISTEN_EVERY_S: Final = 0.05
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
@@ -138,6 +143,11 @@ def cost_of(estimate: Estimate) -> int:
     return max(1, estimate.input + estimate.output)
 
 
+def _whole_s(seconds: float) -> int:
+    """When to come again: no wait is told to be longer than a minute."""
+    return _MOST_RETRY_S if seconds >= _MOST_RETRY_S else int(seconds) + 1
+
+
 def _in_words(seconds: float) -> str:
     """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
     whole = ceil(seconds)
@@ -162,6 +172,8 @@ class TokenGate(Lobby):
         "_listen_at",
         "_pause",
         "_pause_s",
+        "_resumed",
+        "_resumed_at_ns",
         "_retry_after",
         "_serving",
         "_silent_until",
@@ -195,6 +207,9 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
+        self._resumed: int = 0
+        """How many have been let in since the pause that ended at the next."""
+        self._resumed_at_ns: int = 0
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
@@ -240,7 +255,7 @@ class TokenGate(Lobby):
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Let the ticket in if there are tokens for it and nobody waits."""
-        if self.queue.queued or self._serving or self.shared.others_wait() or self.pause_s(now) > 0:
+        if self.queue.queued or self._serving or self.shared.others_wait() or self._hold_s(now) > 0:
             return False
         claim = ticket.claim
         assert claim is not None
@@ -252,7 +267,7 @@ class TokenGate(Lobby):
 
     def would_admit(self, now: float) -> bool:
         """Is it neither paused nor waited for? Whether there are tokens depends on how many."""
-        return not (self.queue.queued or self.shared.others_wait() or self.pause_s(now) > 0)
+        return not (self.queue.queued or self.shared.others_wait() or self._hold_s(now) > 0)
 
     def wait_s(self, estimate: Estimate, now: float) -> float:
         """How long it would have to wait here, at least: for choosing a target. NEVER: it does not help to wait."""
@@ -267,12 +282,10 @@ class TokenGate(Lobby):
         claim = ticket.claim
         assert claim is not None
         refusal = self.meter.ask(claim.estimate, now)
-        if refusal is not None and self._is_hopeless(refusal):
+        if refusal is not None and self._is_hopeless(refusal, ticket, now):
             self._refuse(ticket, refusal.reason(), now, refusal.wait_s, refusal.detail)
             return
-        pause_s = self.pause_s(now)
-        left_s = min(queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
-        if pause_s > left_s:
+        if self.pause_s(now) > self._left_s(ticket, now):
             self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
             return
         queue.sweep(now)
@@ -290,8 +303,15 @@ class TokenGate(Lobby):
                 self._raise_tag(ticket)
         self.dispatch(now)
 
-    def _is_hopeless(self, refusal: Refusal) -> bool:
-        """Is it not worth waiting? A place comes free, a debt is paid, but no money comes before the period ends."""
+    def _left_s(self, ticket: Ticket, now: float) -> float:
+        """How much longer it may wait."""
+        return min(self.queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
+
+    def _is_hopeless(self, refusal: Refusal, ticket: Ticket, now: float) -> bool:
+        """Is it not worth waiting? A place comes free, tokens are paid back, but no money comes before the period ends,
+        and no request is given back that was sent."""
+        if refusal.what == REQUESTS and refusal.wait_s > self._left_s(ticket, now):
+            return True
         return refusal.wait_s >= NEVER or refusal.what == BUDGET
 
     def cancel(self, ticket: Ticket, now: float) -> None:
@@ -308,6 +328,7 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
+        self._resumed += 1
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
     def ended(self, now: float) -> None:
@@ -377,7 +398,7 @@ class TokenGate(Lobby):
                     break
             if ticket is None:
                 break
-            wait_s = self.pause_s(now)
+            wait_s = self._hold_s(now)
             if wait_s <= 0:
                 claim = ticket.claim
                 assert claim is not None
@@ -389,7 +410,7 @@ class TokenGate(Lobby):
                         failed = error
                     continue
                 wait_s = refusal.wait_s
-                if self._is_hopeless(refusal):
+                if self._is_hopeless(refusal, ticket, now):
                     queue.remove(ticket, now)
                     try:
                         self._refuse(ticket, refusal.reason(), now, wait_s, refusal.detail)
@@ -446,9 +467,9 @@ class TokenGate(Lobby):
     def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
         """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
         that is known otherwise; NEVER if never."""
-        queue = self.queue
         ticket.waits_in = None
         ticket.cost = 0.0
+        least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
         since = _PAUSED_SINCE.get(reason, "")
@@ -456,19 +477,29 @@ class TokenGate(Lobby):
             wait_s = self.pause_s(now)
             detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
         elif not detail:
-            waited_ms = int((now - ticket.arrived_at) * 1000)
-            waiting = queue.queued + self.shared.others_queued()
-            detail = (
-                f"{waiting} of at most {queue.max_queued} wait, with {int(queue.queued_cost)} of {int(queue.max_cost)} "
-                f"tokens; waited {waited_ms} ms"
-            )
+            # Whoever asks again will need as much, however few wait then.
+            claim = ticket.claim
+            short = None if claim is None else self.meter.ask(claim.estimate, now)
+            if short is not None:
+                least_s = short.wait_s
+            detail = self._crowd(ticket, short, now)
         self.last_refusal = f"{reason}: {detail}"
-        retry_s = self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now)))
+        retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
             retry_s = int(wait_s) + 1
         elif wait_s >= 0:
-            retry_s = _MOST_RETRY_S if wait_s >= _MOST_RETRY_S else int(wait_s) + 1
+            retry_s = _whole_s(wait_s)
         ticket.refused(reason, self.place, detail, retry_s)
+
+    def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
+        """Who waits, and what for, in words. short: what keeps this one out now."""
+        queue = self.queue
+        waiting = queue.queued + self.shared.others_queued()
+        crowd = f"{waiting} of at most {queue.max_queued} wait"
+        if queue.max_cost:
+            crowd += f", with {int(queue.queued_cost)} of {int(queue.max_cost)} tokens"
+        crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
+        return crowd if short is None else f"{short.detail}; {crowd}"
 
     def drain_s(self) -> float:
         """How long those who wait here will take to be let in; 0.0: unknown, or nobody."""
@@ -501,10 +532,28 @@ class TokenGate(Lobby):
     def pause_s(self, now: float) -> float:
         """How long nobody is let in, by what the provider has said; 0.0: it is not paused."""
         now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
+
+    def _until_ns(self, now_ns: int) -> int:
+        """When the pause ends that is now, or was last."""
         latest_ns = now_ns + int(_LONGEST_PAUSE_S * _NS)
         table = self.meter.books.arrivals
-        until_ns = max(table.get(self._pause, latest_ns), table.get(self._key_pause, latest_ns))
-        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
+        return max(table.get(self._pause, latest_ns), table.get(self._key_pause, latest_ns))
+
+    def _hold_s(self, now: float) -> float:
+        """How long nobody is let in, whatever the limits: in a pause, and soon after one for those who went first."""
+        now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        since_s = (now_ns - until_ns) / _NS
+        if since_s < 0.0:
+            return -since_s
+        if since_s >= _RESUME_S or self.meter.allowances:
+            return 0.0
+        if until_ns != self._resumed_at_ns:
+            self._resumed_at_ns = until_ns
+            self._resumed = 0
+        return max(0.0, log2(self._resumed + 1) * _DOUBLING_S - since_s)
 
     def _pause_reason(self, now: float) -> str:
         """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""

@@ -185,6 +185,10 @@ class Incoming:
         self._kept = b""
         return out if self._encoder is None else out + self._encoder.end()
 
+    def cut(self, failed: Failed) -> bytes:
+        """What ends a stream that has begun, if its dialect has more to say then than an error; else empty."""
+        return self._encoder.cut(failed) if self.begun and self._encoder is not None else b""
+
     def body(self) -> bytes:
         """All of an answer that is no stream."""
         parts = self._parts

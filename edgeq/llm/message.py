@@ -110,6 +110,8 @@ class Part:
     """The provider is asked to cache everything up to here (Anthropic's cache_control)."""
     raw: dict[str, Any] | None = None
     """OTHER: as it came, with its "type"."""
+    place: str = field(default="", compare=False)
+    """Where its message stands in the client's request, "messages[3]": for errors."""
 
 
 @dataclass

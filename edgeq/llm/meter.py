@@ -213,10 +213,12 @@ class Meter:
     )
 
     def __init__(self, kind: int, name: str, limits: TokenLimits, books: Books) -> None:
-        """Args: kind is TENANT .. TEAM. The name of a tenant or key is not told in names of resources."""
+        """Args: kind is TENANT .. TEAM. The name of a tenant or key is not told in names of resources, and so neither
+        what follows the name of a prompt."""
         self.kind: int = kind
         self.name = name
-        self.resource = f"{KINDS[kind]}/{name}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
+        told = name.partition(":")[0] if kind == PROMPT else name
+        self.resource = f"{KINDS[kind]}/{told}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
         self.books: Books = books
         self.key: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
         self._day_key: int = key_hash(b"llm day", KINDS[kind].encode(), name.encode())
@@ -350,7 +352,7 @@ class Meter:
     def _ask_entry(self, entry: Entry, estimate: Estimate, now: float) -> Refusal | None:
         limit = self.concurrent
         if limit and self.in_flight + entry.others_total(_E_IN_FLIGHT) >= limit:
-            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} requests are in flight")
+            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
         if estimate.cost_micro and (self.day_micro or self.month_micro):
             books = self.books
             wanted = estimate.cost_micro + self.reserved_micro + entry.others_total(_E_RESERVED)

@@ -102,10 +102,12 @@ class Choice:
 
     def is_open(self, now: float) -> bool:
         """May somebody be sent there, as far as is known?"""
-        if self.gate.pause_s(now) > 0.0:
-            return False
+        return self.rests_s(now) <= 0.0
+
+    def rests_s(self, now: float) -> float:
+        """How long nobody is sent there; 0.0: somebody may be."""
         breaker = self.upstream.breaker
-        return breaker is None or not breaker.is_shut(now)
+        return max(self.gate.pause_s(now), 0.0 if breaker is None else breaker.retry_after_s(now))
 
     def has_room(self, now: float) -> bool:
         """Would a request be sent at once, if there are tokens for it?"""
@@ -144,7 +146,7 @@ class ModelPlan:
 
     def order(self, now: float) -> list[Choice]:
         """In which order to ask. Keys of a target are drawn by their weight, and so are targets that are balanced; who
-        has no room comes behind who has, and last who cannot answer (paused, breaker open).
+        has no room comes behind who has, and last who cannot answer (paused, breaker open): who is back first, first.
 
         The draw: a weighted sample without replacement is the order of exponential variables with these rates
         (Efraimidis and Spirakis, 2006).
@@ -152,15 +154,16 @@ class ModelPlan:
         choices = self.choices
         if len(choices) == 1:
             return choices
-        ranked: list[tuple[int, int, float, int]] = []
+        ranked: list[tuple[int, float, int, float, int]] = []
         for number, choice in enumerate(choices):
+            rests_s = choice.rests_s(now)
             rank = 0 if choice.has_room(now) else 1
-            if not choice.is_open(now):
+            if rests_s > 0.0:
                 rank = 2
             group = choice.target if self.balance == ORDERED else 0
-            ranked.append((rank, group, expovariate(choice.weight), number))
+            ranked.append((rank, rests_s, group, expovariate(choice.weight), number))
         ranked.sort()
-        return [choices[one[3]] for one in ranked]
+        return [choices[one[4]] for one in ranked]
 
     def prefer(self, order: list[Choice], name: str, now: float) -> list[Choice]:
         """The same order, but first the choice of that name if it could be asked at once. Of targets in order only

@@ -187,7 +187,7 @@ class Store:
         return Spending(
             day,
             self._rows(
-                "SELECT day, tenant, team, key, SUM(cost_micro) FROM days WHERE day >= ? GROUP BY 1, 2, 3, 4",
+                f"SELECT {', '.join(KEY)}, cost_micro FROM days WHERE day >= ?",
                 (f"{month_of(day)}-01",),
             ),
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from edgeq.llm.account import Entry, Spent, key_subject, team_subject, tenant_subject
+from edgeq.llm.account import Entry, Spent, key_subject, model_subject, target_subject, team_subject, tenant_subject
 
 _FIRST_ERROR: Final = 400
 KEY: Final = ("day", "tenant", "team", "key", "model", "target")
@@ -76,10 +76,10 @@ def month_of(day: str) -> str:
 
 
 class Spending:
-    """What each tenant, team and key has spent this day and this month."""
+    """What each tenant, team and key has spent this day and this month, and what each model and target has cost."""
 
-    def __init__(self, day: str, costs: Iterable[tuple[str, str, str, str, int]] = ()) -> None:
-        """`costs`: day, tenant, team, key, micro units, of all of this month."""
+    def __init__(self, day: str, costs: Iterable[tuple[str, str, str, str, str, str, int]] = ()) -> None:
+        """`costs`: KEY and micro units, of all of this month."""
         self.day = day
         self._by_day: dict[str, int] = {}
         self._by_month: dict[str, int] = {}
@@ -91,8 +91,8 @@ class Spending:
 
     def add(self, sums: Mapping[Key, Sum]) -> None:
         """What was stored now."""
-        for (day, tenant, team, key, _model, _target), one in sums.items():
-            self._add(day, tenant, team, key, one.cost_micro)
+        for key, one in sums.items():
+            self._add(*key, one.cost_micro)
 
     def turn(self, day: str) -> None:
         """Go on to another day, if it is another one."""
@@ -123,7 +123,7 @@ class Spending:
         """This day and this month."""
         return self._by_day.get(subject, 0), self._by_month.get(subject, 0)
 
-    def _add(self, day: str, tenant: str, team: str, key: str, cost_micro: int) -> None:
+    def _add(self, day: str, tenant: str, team: str, key: str, model: str, target: str, cost_micro: int) -> None:
         if not cost_micro or month_of(day) != month_of(self.day):
             return
         subjects = [tenant_subject(tenant)]
@@ -131,6 +131,10 @@ class Spending:
             subjects.append(key_subject(key))
         if team:
             subjects.append(team_subject(tenant, team))
+        if model:
+            subjects.append(model_subject(model))
+        if target:
+            subjects.append(target_subject(target))
         for subject in subjects:
             if day == self.day:
                 self._by_day[subject] = self._by_day.get(subject, 0) + cost_micro

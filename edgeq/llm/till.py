@@ -19,7 +19,7 @@ from edgeq.llm.affinity import Affinity
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import KEY, MODEL, PROMPT, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
 from edgeq.llm.sums import day_of
 from edgeq.policy.tenant import credential_of
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MAX_LOGGED: Final = 256 * 1024
 """Bytes of a prompt, or an answer; the log keeps 64 Ki characters of each."""
-_KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM}
+_KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM, "model": MODEL, "target": TARGET}
 _REASONS: Final = {REVOKED: "key_revoked", EXPIRED: "key_expired", REPLACED: "key_expired"}
 
 

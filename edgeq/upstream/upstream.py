@@ -461,7 +461,12 @@ class Upstream(Watcher):
         """Tell when the circuit is tried again."""
         breaker = self.breaker
         wait_s = 0.0 if breaker is None else breaker.retry_after_s(now)
-        exchange.fail("circuit_open", self.resource + ":breaker", f"tried again in {wait_s:.1f} s", wait_s)
+        exchange.fail(
+            "circuit_open",
+            self.resource + ":breaker",
+            f"too much of it has failed; it is tried again in {wait_s:.1f} s",
+            wait_s,
+        )
 
     def submit_beside(self, exchange: Attempt, full: Pool) -> None:
         """`full` has neither a connection nor a place in its queue: another endpoint may. Not for one that sticks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def test_the_life_of_a_key(store: str) -> None:
         ("acme", "core", 0),
         ("other", "", 1),
     ]
+
+
+def test_a_key_that_could_never_be_used_is_not_made(store: str) -> None:
+    """A day ends a key when it begins, so today is too late. One that is in use may be ended so."""
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    refused = said(store, f"keys create --tenant acme --expires {today}")
+    assert refused.status == 422
+    assert "it has begun" in json.dumps(refused.body)
+    assert ask(store, "keys list") == []
+    made = ask(store, "keys create --tenant acme --expires 1d")
+    ask(store, f"keys set {made['id']} --expires {today}")
+    assert ask(store, f"keys show {made['id']}")["state"] == "expired"
 
 
 def test_tenants_and_teams(store: str) -> None:

@@ -201,6 +201,7 @@ def test_wishes(words: str, wish: Wish) -> None:
     [
         ("set a/b c d --if-match old", 412, "changed meanwhile"),
         ("drain nowhere", 422, "there is no endpoint nowhere: show config endpoints (what a name"),
+        ("drain nowhere", 422, "of several endpoints of a provider one is left out by set provider/NAME endpoints)"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
         ("drain --ttl 5m", 422, "an option without an endpoint"),
     ],

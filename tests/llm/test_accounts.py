@@ -144,6 +144,12 @@ def test_a_worker_hears_and_tells() -> None:
     hear(AccountsTold(1, registry.change_tenant("acme", "", None, {"money_per_day": 1.0}).change))
     assert spent == [("tenant/acme", 6, 8)]
     assert holder.spent("tenant/acme", per_month=False) == 6
+    costs = {"model/m": 3, "target/p/m": 4, "model/n": 5}
+    hear(AccountsTold(1, None, Spent("2026-11-26", costs, costs, is_whole=False)))
+    holder.has_budgets(["model/m", "target/p/m", "target/p/unused"])
+    assert sorted(spent[1:]) == [("model/m", 3, 3), ("target/p/m", 4, 4)]
+    hear(AccountsTold(1, None, Spent("2026-11-26", {"model/m": 9}, {"model/m": 9}, is_whole=False)))
+    assert spent[3:] == [("model/m", 9, 9)]
     assert holder.current.find(secret.encode()) is not None
     holder.usage.record("acme", "k", "m", "t", Usage(1, 1), 1, 200, 0.1, 0.1)
     holder.tick(1.0, 1e9)

@@ -99,6 +99,49 @@ def test_waits_are_bounded() -> None:
     assert {number for number, reason, _ in machine.refused if reason == "queue_timeout"} <= {3, 6}
 
 
+def test_a_request_a_minute_is_not_waited_for_in_vain() -> None:
+    """No request that was sent is given back: when the next one is let in is known, and told at once."""
+    machine = Machine(1, TokenLimits(requests_per_minute=4), max_wait_s=14.0)
+    machine.tick()
+    for number in range(5):
+        machine.ask(number, 10, 10)
+    assert machine.granted == [0, 1, 2]
+    assert machine.refused == [(3, "rate_limited_shared", 16), (4, "rate_limited_shared", 16)]
+    assert machine.gates[0].last_refusal == "rate_limited_shared: more than 4 a minute"
+    machine.loop.run(2.0)
+    machine.ask(5, 10, 10)
+    machine.ask(6, 10, 10)
+    machine.loop.run(13.1)
+    assert machine.granted == [0, 1, 2, 5]
+    assert machine.refused[2:] == [(6, "rate_limited_shared", 16)]
+
+
+def test_who_has_waited_too_long_is_told_for_what() -> None:
+    """And when there will be enough, however short the queue is by then."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 1500, 1500)
+    machine.loop.run(5.2)
+    assert [one[:2] for one in machine.refused] == [(2, "queue_timeout")]
+    assert machine.refused[0][2] == 26
+    told = machine.gates[0].last_refusal
+    assert told.startswith(
+        "queue_timeout: 3000 tokens, of 6000 a minute; 0 of at most 10000 wait, with 0 of 500 tokens;"
+    )
+
+
+def test_a_queue_for_places_speaks_of_no_tokens() -> None:
+    """Where none are counted: "0 of 0" would be read as the cause."""
+    machine = Machine(1, TokenLimits(concurrent=1), max_wait_s=5.0)
+    machine.tick()
+    machine.ask(1, 10, 10)
+    machine.ask(2, 10, 10)
+    machine.loop.run(5.2)
+    told = machine.gates[0].last_refusal
+    assert told.startswith("queue_timeout: 1 in flight, as many as may be; 0 of at most 10000 wait; waited 5")
+
+
 def test_a_large_one_waits_alone() -> None:
     """Though it has more tokens than may wait."""
     machine = Machine(1, MINUTE, max_wait_s=10.0)
@@ -135,6 +178,29 @@ def test_after_a_429_not_all_rush_in() -> None:
     assert len(machine.granted) == 2
     machine.loop.run(4.0)
     assert len(machine.granted) == 6
+
+
+def test_after_a_429_without_limits_not_all_rush_in() -> None:
+    """One, and twice as many each quarter of a second; another 429 keeps back who is here, and it begins anew."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    gate.heard(heard, 429, machine.loop.now)
+    for number in range(40):
+        machine.ask(number, 100, 0)
+    for seconds, granted in ((2.99, 0), (0.02, 1), (0.25, 2), (0.25, 4), (0.25, 8)):
+        machine.loop.run(seconds)
+        assert len(machine.granted) == granted
+    gate.heard(heard, 429, machine.loop.now)
+    machine.loop.run(2.99)
+    assert len(machine.granted) == 8
+    machine.loop.run(0.02)
+    assert len(machine.granted) == 9
+    machine.loop.run(2.0)
+    assert len(machine.granted) == 40
+    assert machine.refused == []
+    assert gate.would_admit(machine.loop.now)
 
 
 def test_a_pause_longer_than_one_may_wait_refuses() -> None:

@@ -16,7 +16,7 @@ from edgeq.config.schema_llm import Price, TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import IDLE_S, Ledger, Reservation, month_end_s, reserve
 from edgeq.llm.message import UNKNOWN, Usage
-from edgeq.llm.meter import KEY, MODEL, TARGET, TENANT, TOKENS, Meter, Refusal
+from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TENANT, TOKENS, Meter, Refusal
 from edgeq.llm.price import Tariff
 from edgeq.policy.rate import LocalArrivals
 from edgeq.worker.wheel import NEVER
@@ -51,6 +51,19 @@ def left(meter: Meter, kind: int = TOKENS, now: float = NOW) -> int:
     allowance = meter.allowance(kind)
     assert allowance is not None
     return allowance.remaining(meter.books.arrivals, int(now * 1e9))
+
+
+def test_nobody_is_named_by_what_refuses() -> None:
+    """Resources stand in metrics and in answers: they name what the configuration names, and no tenant."""
+    limits = TokenLimits(requests_per_minute=1)
+    for kind, name, told in (
+        (TENANT, "acme", "tenant:requests"),
+        (MODEL, "big", "model/big:requests"),
+        (PROMPT, "sum:acme", "prompt/sum:requests"),
+    ):
+        meter = alone().meter(kind, name, limits)
+        granted([meter], Estimate(1, 1))
+        assert refused([meter], Estimate(1, 1)).resource() == told
 
 
 def test_the_rest_is_paid_back() -> None:

@@ -116,7 +116,7 @@ def test_a_day_and_a_month_begin() -> None:
     spending.add({("2026-11-29", "a", "", "k", "m", "t"): _sum(5)})
     told = spending.told()
     assert told is not None
-    assert (told.is_whole, told.by_day) == (False, {"tenant/a": 5, "key/k": 5})
+    assert (told.is_whole, told.by_day) == (False, dict.fromkeys(("tenant/a", "key/k", "model/m", "target/t"), 5))
     spending.turn("2026-11-30")
     assert spending.of("tenant/a") == (0, 5)
     spending.add({("2026-11-29", "a", "", "k", "m", "t"): _sum(2)})  # told late

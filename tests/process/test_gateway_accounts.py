@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import pytest
+
 from edgeq.cli import admin_client_io
 from tests.support import demo_llm, gateway
 from tests.support.demo_llm import Provider
@@ -44,13 +46,14 @@ class Shop:
 
 
 @contextlib.contextmanager
-def shop(directory: Path, provider: Provider) -> Iterator[Shop]:
-    """The same store for all in one directory."""
+def shop(directory: Path, provider: Provider, limited: str = "", a_day: float = 0.0) -> Iterator[Shop]:
+    """The same store for all in one directory. limited: "provider" or "model", which may cost so much a day."""
     admin = str(directory / "admin.sock")
+    budget = {name: {"limits": {"money_per_day": a_day}} if limited == name else {} for name in ("provider", "model")}
     extra: dict[str, Value] = {
         "server": {"admin": admin},
         "accounts": {"store": str(directory / "accounts.sqlite"), "flush": 0.05},
-        "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["sk-provider"]}},
+        "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["sk-provider"], **budget["provider"]}},
         "model": {
             name: {
                 "targets": [
@@ -59,7 +62,8 @@ def shop(directory: Path, provider: Provider) -> Iterator[Shop]:
                         "model": f"mock/input={_INPUT},tokens={_OUTPUT}",
                         "price": {"input": 1.0, "output": 1.0},
                     }
-                ]
+                ],
+                **budget["model"],
             }
             for name in ("m", "other")
         },
@@ -115,3 +119,19 @@ def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:
             assert {one.ask(secret).status for _ in range(8)} == {429}, "from the first request on"
             one.command("PUT", "/v1/accounts/tenants", tenant="acme", **{"per-day": "100"})
             assert one.ask(secret).status == 200
+
+
+@pytest.mark.parametrize("limited", ["provider", "model"])
+def test_a_budget_of_all_outlives_a_restart(tmp_path: Path, limited: str) -> None:
+    """What a model, or a model at a provider's key, has cost today is known to whoever serves next."""
+    with demo_llm.running() as provider:
+        with shop(tmp_path, provider) as one:
+            secret = one.command("POST", "/v1/keys", tenant="acme")["key"]
+            for _ in range(20):
+                assert one.ask(secret).status == 200
+            one.edge.stop()
+        # One request may cost 0.0042, as far as is known at first; spent is 0.0022.
+        with shop(tmp_path, provider, limited, 0.005) as one:
+            assert {one.ask(secret).status for _ in range(8)} == {503}, "from the first request on"
+            if limited == "model":
+                assert one.ask(secret, "other").status == 200, "it has cost nothing"

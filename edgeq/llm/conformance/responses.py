@@ -60,7 +60,7 @@ _INPUT: Final = (
     refused(
         "input_file: file_id",
         _user({"type": "input_file", "file_id": "f"}),
-        "messages.content.input_file",
+        "input.content.input_file",
         "files are not stored here",
     ),
     said(

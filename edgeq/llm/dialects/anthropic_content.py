@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, about_part, flag_at, object_at, objects_at, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -123,7 +123,7 @@ def encode_blocks(parts: list[Part], role: str, losses: Losses, own: bool) -> li
                 continue
             block: dict[str, Any] | None = {"type": "text", "text": part.text}
         elif part.kind == TOOL_USE:
-            block = {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": _input(part.arguments)}
+            block = {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": _input(part)}
         elif part.kind == TOOL_RESULT:
             block = _encode_result(part, losses, own)
         elif part.kind == THINKING:
@@ -152,8 +152,9 @@ def call_id(known: str) -> str:
     return _NO_ID_CHARS.sub("_", known)
 
 
-def _input(arguments: str) -> orjson.Fragment | dict[str, Any]:
+def _input(part: Part) -> orjson.Fragment | dict[str, Any]:
     """Arguments as the object that they are, character by character: large numbers stay what they are."""
+    arguments = part.arguments
     if not arguments.strip():
         return {}
     try:
@@ -162,7 +163,7 @@ def _input(arguments: str) -> orjson.Fragment | dict[str, Any]:
         value = None
     if not isinstance(value, dict):
         where = "messages.tool_calls.function.arguments"
-        raise Unmappable(where, f"{where} must be a JSON object, in a string")
+        raise about_part(part, where, f"{where} must be a JSON object, in a string")
     return orjson.Fragment(arguments.encode())
 
 

@@ -23,6 +23,7 @@ from edgeq.llm.dialects.base import (
     number_at,
     object_at,
     objects_at,
+    place,
     text_at,
 )
 from edgeq.llm.dialects.turns import split_system
@@ -74,9 +75,11 @@ def decode_request(body: bytes) -> Request:
             role = text_at(said, "role", "messages.role")
             if role not in ("user", "assistant", "system"):
                 raise Unmappable("messages.role", "messages.role must be user, assistant or system")
-            request.messages.append(Message(role, decode_blocks(said, "content", "messages.content", names, request)))
+            parts = decode_blocks(said, "content", "messages.content", names, request)
         except Unmappable as error:
             raise about_element(error, "messages", number) from None
+        place(parts, f"messages[{number}]")
+        request.messages.append(Message(role, parts))
     request.stream = flag_at(asked, "stream", "stream") is True
     request.max_tokens = count_at(asked, "max_tokens", "max_tokens", 1)
     request.temperature = number_at(asked, "temperature", "temperature", 0.0, 1.0)

@@ -14,7 +14,7 @@ import orjson
 from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable
 
 if TYPE_CHECKING:
-    from edgeq.llm.message import Event
+    from edgeq.llm.message import Event, Failed, Part
 
 # Names of dialects, as in [provider.NAME] dialect and in Request.dialect.
 OPENAI: Final = "openai"
@@ -87,6 +87,10 @@ class StreamEncoder:
                 out.append(self.keepalive())
         return b"".join(out)
 
+    def cut(self, failed: Failed) -> bytes:
+        """The last event of a stream that has begun and cannot go on; empty: that of the dialect will do."""
+        return b""
+
     def _encode_start(self, event: Event, out: list[bytes]) -> None:
         """START. Each of these adds its bytes to `out`."""
         raise NotImplementedError
@@ -149,6 +153,20 @@ def about_element(error: Unmappable, name: str, number: int) -> Unmappable:
         return error
     exact = f"{name}[{number}]{param[len(name) :]}"
     return Unmappable(exact, error.message.replace(param, exact, 1))
+
+
+def place(parts: list[Part], where: str) -> None:
+    """Those that are new are parts of the message that stands there."""
+    for part in parts:
+        if not part.place:
+            part.place = where
+            place(part.parts, where)
+
+
+def about_part(part: Part, param: str, message: str) -> Unmappable:
+    """What is wrong with a part, as the client calls it: "messages[3].content.image", or "input[3].content.image"."""
+    exact = part.place + param.removeprefix("messages") if part.place else param
+    return Unmappable(exact, message.replace(param, exact, 1))
 
 
 def as_object(body: bytes) -> dict[str, Any]:

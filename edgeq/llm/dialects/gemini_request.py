@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import GEMINI_SIGNATURE
+from edgeq.llm.dialects.base import GEMINI_SIGNATURE, about_part
 from edgeq.llm.dialects.turns import split_system, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -30,7 +30,6 @@ from edgeq.llm.message import (
     Message,
     Part,
     Request,
-    Unmappable,
 )
 
 _UNSIGNED: Final = "skip_thought_signature_validator"
@@ -204,16 +203,15 @@ def _arguments(part: Part) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        raise Unmappable(
-            "messages.tool_calls.function.arguments", f"the arguments of call {part.id} are no JSON object"
-        )
+        where = "messages.tool_calls.function.arguments"
+        raise about_part(part, where, f"the arguments of call {part.id} are no JSON object")
     return arguments
 
 
 def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], losses: Losses) -> dict[str, Any]:
     name = part.name or names.get(part.id, "")
     if not name:
-        raise Unmappable("messages.tool_call_id", f"there is no call {part.id} before its result")
+        raise about_part(part, "messages.tool_call_id", f"there is no call {part.id} before its result")
     texts: list[str] = []
     for inner in part.parts:
         if inner.kind == IMAGE or (inner.kind == DOCUMENT and not inner.text):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, place, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -36,6 +36,7 @@ def decode_messages(asked: dict[str, Any], request: Request) -> list[Message]:
     for number, said in enumerate(objects_at(asked, "messages", "messages")):
         try:
             previous = _decode_message(said, previous, messages, names, request)
+            place(messages[-1].parts, f"messages[{number}]")
         except Unmappable as error:
             raise about_element(error, "messages", number) from None
     return messages

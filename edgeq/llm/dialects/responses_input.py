@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, place, text_at
 from edgeq.llm.dialects.openai_content import decode_url
 from edgeq.llm.message import (
     DOCUMENT,
@@ -54,6 +54,7 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
             said_by, parts = _decode_item(item, names)
         except Unmappable as error:
             raise about_element(error, "input", number) from None
+        place(parts, f"input[{number}]")
         if said_by == previous and said_by in ("assistant", _RESULTS):
             messages[-1].parts.extend(parts)
         else:

@@ -92,7 +92,7 @@ class ResponsesStreamEncoder(StreamEncoder):
             elif kind == FINISH:
                 self._finish(event, out)
             elif kind == FAILURE:
-                self._fail(event, out)
+                self._fail(Failed(500, event.name or INTERNAL, event.text), out)
             else:
                 out.append(self.keepalive())
         return b"".join(out)
@@ -183,11 +183,16 @@ class ResponsesStreamEncoder(StreamEncoder):
         finish(self._response, self._items, event.stop, usage)
         self._event(f"response.{self._response['status']}", {"response": self._response}, out)
 
-    def _fail(self, event: Event, out: list[bytes]) -> None:
+    def cut(self, failed: Failed) -> bytes:
+        out: list[bytes] = []
+        self._fail(failed, out)
+        return b"".join(out)
+
+    def _fail(self, failed: Failed, out: list[bytes]) -> None:
         if self._name:
             self._response["status"] = "failed"
-            self._response["error"] = {"code": _CODES.get(event.name, "server_error"), "message": event.text}
+            self._response["error"] = {"code": _CODES.get(failed.kind, "server_error"), "message": failed.message}
             self._response["output"] = self._items
             self._event("response.failed", {"response": self._response}, out)
         self.begun = True
-        self._event("error", responses_error(Failed(500, event.name or INTERNAL, event.text)), out)
+        self._event("error", responses_error(failed), out)

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message, Unmappable
+from edgeq.llm.dialects.base import about_part
+from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Part, Request
@@ -51,7 +52,7 @@ def unsayable(part: Part, role: str, losses: Losses) -> None:
     param = f"messages.content.{word}" if word else "messages.content"
     if role == "user":
         kind = f"{word} of {part.media_type}" if part.media_type else word or "this content"
-        raise Unmappable(param, f"{kind} cannot be said to the model's provider")
+        raise about_part(part, param, f"{kind} cannot be said to the model's provider")
     losses.lose(param)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from edgeq.llm import speech
 from edgeq.llm.dialects.errors import decode_error, encode_error, encode_stream_error, status_of
 from edgeq.llm.message import (
     AUTHENTICATION,
@@ -20,7 +21,10 @@ from edgeq.llm.message import (
     TIMEOUT,
     TOO_LARGE,
     Failed,
+    Losses,
+    Unmappable,
 )
+from edgeq.llm.operation import ANTHROPIC, GEMINI, OPENAI, operation_of
 from edgeq.llm.provider import judge
 from edgeq.llm.sse import EventReader
 
@@ -177,3 +181,36 @@ def test_keys_in_messages_are_masked() -> None:
     """Some providers repeat the key that they were given."""
     body = orjson.dumps({"error": {"message": "Incorrect API key provided: sk-proj-4AbcdEfghIjklMnop."}})
     assert decode_error("openai", 500, body).message == "Incorrect API key provided: [key]."
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}
+CALLS = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]
+ARGUMENTS = "messages[2].tool_calls.function.arguments"
+ASKED: list[tuple[bytes, str, dict[str, Any], str]] = [
+    (b"/chat/completions", ANTHROPIC, {"role": "user", "content": [IMAGE]}, "messages[2].content.image"),
+    (b"/chat/completions", ANTHROPIC, {"role": "assistant", "tool_calls": CALLS}, ARGUMENTS),
+    (b"/chat/completions", GEMINI, {"role": "assistant", "tool_calls": CALLS}, ARGUMENTS),
+    (b"/chat/completions", GEMINI, {"role": "tool", "tool_call_id": "c", "content": "x"}, "messages[2].tool_call_id"),
+    (
+        b"/messages",
+        OPENAI,
+        {"role": "user", "content": [{"type": "search_result"}]},
+        "messages[2].content.search_result",
+    ),
+    (b"/responses", ANTHROPIC, {"role": "user", "content": [{"type": "input_audio"}]}, "input[2].content.input_audio"),
+]
+
+
+@pytest.mark.parametrize(("path", "target", "last", "param"), ASKED)
+def test_what_cannot_be_said_is_found_in_the_clients_list(
+    path: bytes, target: str, last: dict[str, Any], param: str
+) -> None:
+    """By the number of its message, though the target's list is another one: turns are joined, the system is none."""
+    name = "input" if path == b"/responses" else "messages"
+    said = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}, last]
+    operation = operation_of(path)
+    assert operation is not None
+    asked = speech.asked(operation, orjson.dumps({"model": "m", name: said}))
+    with pytest.raises(Unmappable) as caught:
+        speech.words(target, asked, "m", Losses(strict=False), 100)
+    assert caught.value.param == param

@@ -402,6 +402,16 @@ def test_an_error_of_edgeqs_own_is_one_at_which_the_sdks_raise() -> None:
     }
 
 
+def test_a_stream_that_edgeq_cuts_goes_on_counting() -> None:
+    """Its last events have the next numbers, and what has been said; the reason is ours."""
+    encoder = StreamEncoder("m", True, 9, 7)
+    text = Event(DELTA, text="a")
+    before = encoder.encode([Event(START), Event(PART_START), text])
+    *_, failed, error = events(before + encoder.cut(Failed(504, TIMEOUT, "too late", "upstream_timeout")))
+    assert (failed["type"], failed["response"]["error"]["message"]) == ("response.failed", "too late")
+    assert (error["type"], error["error"]["code"]) == ("error", "upstream_timeout")
+
+
 def test_input_that_nobody_has_counted_is_told_as_estimated() -> None:
     """A provider that tells no usage at all leaves it out."""
     finish = Event(FINISH)

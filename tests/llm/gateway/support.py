@@ -316,6 +316,10 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         model(f"long-{name}", f"{name} rate=20,tokens=400,tag=long")
     provider("rests", f"{demo}/v1")
     model("rests", "rests error=429,retry_after=2h,tag=rests")
+    for seconds in (40, 50, 55):
+        provider(f"rests-{seconds}", f"{demo}/v1")
+    model("rest-both", *(f"rests-{seconds} error=429,retry_after={seconds}s,tag=both" for seconds in (50, 40)))
+    model("rest-after", *(f"rests-{seconds} error=429,retry_after={seconds}s,tag=both" for seconds in (40, 55)))
     provider("dead", f"http://127.0.0.1:{dead_port}/v1")
     provider("scripted", f"http://127.0.0.1:{scripted_port}/v1")
     provider("scripted-an", f"http://127.0.0.1:{scripted_port}/v1", "anthropic")

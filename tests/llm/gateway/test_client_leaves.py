@@ -270,8 +270,13 @@ def test_what_was_paid_for_is_drained(stand: Stand) -> None:
         client.send(asked("/drain" + path[3:], "long-oa", stream))
         clients.append(client)
     stand.wait_counts(name, open=4)
+    assert all(
+        clients[number].read_some() for number, (_, stream) in enumerate(product((CHAT, MESSAGES), KINDS)) if stream
+    )
     leave_all(clients)
     stand.wait_counts(name, open=0, cancelled=cancelled + 4)
     lines = stand.wait_log(left(name), since, 4)
+    # A stream that had begun has the status that its client was told, as wherever a client leaves.
+    assert sorted(line["http.response.status_code"] for line in lines) == [200, 200, 499, 499]
     assert sum("gen_ai.usage.output_tokens" in line for line in lines) >= 2
     stand.wait_idle()

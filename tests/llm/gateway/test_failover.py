@@ -61,6 +61,18 @@ def test_another_target_answers(stand: Stand, failure: str) -> None:
     stand.wait_idle()
 
 
+def test_the_shortest_rest_is_told(stand: Stand) -> None:
+    """Of several that rest for longer than anybody waits; also if the one that was asked now rests for the longest."""
+    waits = []
+    for name in ("rest-both", "rest-both", "rest-after"):
+        answer = stand.ask(ask_for(name))
+        assert answer.status == 503
+        assert json.loads(answer.body)["error"]["code"] == "upstream_rate_limit"
+        waits.append(int(answer.get(b"retry-after-ms") or b"0"))
+    assert all(0 < wait <= 41_000 for wait in waits), waits
+    assert stand.counts(stand.called("rest-after", 1))["requests"] == 1, "it was asked"
+
+
 @pytest.mark.parametrize("status", ["400", "413", "422"])
 def test_the_callers_own_fault_is_told(stand: Stand, status: str) -> None:
     """Nobody else is asked, and the client is told in his dialect."""
@@ -113,7 +125,19 @@ def test_a_stream_that_breaks_says_so(stand: Stand, path: str, kind: str, who: s
     assert "[DONE]" not in kinds
     assert "message_stop" not in kinds
     assert "response.completed" not in kinds
+    if path == RESPONSES:
+        assert kinds[-2:] == ["response.failed", "error"]
+        assert [one["sequence_number"] for _, one in found] == list(range(len(found)))
     stand.wait_idle()
+
+
+def test_who_will_answer_is_not_foretold(stand: Stand) -> None:
+    """A comment needs a head while the first target is waited for, and another one answers then."""
+    answer = stand.ask(ask_for("late", True), "/beat" + CHAT[3:])
+    assert (answer.status, answer.complete) == (200, True)
+    assert answer.body.startswith(b":")
+    assert events(answer.body)[-1] == ("", "[DONE]")
+    assert answer.get(b"x-edgeq-target") is None
 
 
 def test_all_have_failed(stand: Stand) -> None:

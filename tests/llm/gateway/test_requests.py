@@ -307,7 +307,11 @@ def test_models_are_listed(stand: Stand) -> None:
         answer = client.ask(request(b"", "/v1/models/nobody", method="GET"))
         assert answer.status == 404
         assert is_error(answer, CHAT)["code"] == "model_not_found"
-    assert stand.ask({}, "/v1/nothing").status == 404
+    for path in ("/v1/models/nobody", "/v1/nothing"):
+        for fields, dialect in (({"anthropic-version": "2023-06-01"}, MESSAGES), ({}, CHAT)):
+            answer = stand.ask(b"", path, method="GET", fields=fields)
+            assert answer.status == 404
+            assert is_error(answer, dialect)["message"]
 
 
 @pytest.mark.parametrize(
