@@ -187,6 +187,7 @@ class App:
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.flush_log = self._access.flush
         self._ledger.tick(monotonic(), time())
+        self.accounts.tick(monotonic(), time())  # what is used before the first tick is of today as well
         self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel)
         try:
             self._trace(config)

@@ -110,6 +110,9 @@ def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:
             one.edge.stop()
         with shop(tmp_path, provider) as one:
             assert one.requests() == 20
+            assert len(one.command("GET", "/v1/usage", by="day", since="2000-01-01")) == 1, (
+                "all of today, from the first"
+            )
             assert one.ask(secret).status == 200
             one.command("PUT", "/v1/accounts/tenants", tenant="acme", **{"per-day": f"{20 * cost:.6f}"})
             assert {one.ask(secret).status for _ in range(8)} == {429}
