@@ -107,10 +107,11 @@ def after(seconds: float) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("eject", [{"failures": 5}, {"failures": 0, "deviations": 0}], ids=["ejected", "balanced"])
 def test_who_fails_fast_attracts_nobody(eject: dict[str, Value]) -> None:
-    """One of four answers 500 at once: a handful of requests finds out, then nobody asks it, ejected or not."""
+    """One of four answers 500 at once: a handful of requests finds out (two of each client at most: what is on its way
+    when the first answer comes, and a draw or two), then nobody asks it, ejected or not."""
     with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=eject) as four:
         four.load(8, lambda: sum(four.served) >= 300)
-        assert 1 <= four.served[2] <= 10, four.served
+        assert 1 <= four.served[2] <= 2 * 8, four.served
         four.reset()
         four.load(8, lambda: sum(four.served) >= 300)
         assert four.share(2) < 0.02, four.served
@@ -126,7 +127,7 @@ def test_who_fails_fast_attracts_nobody_when_others_repair_it() -> None:
     budget: dict[str, Value] = {"reserve": 100, "concurrent_min": 16}
     with farm(slow(0.01), slow(0.01), says(ERROR), slow(0.01), eject=none, retry=retry, retry_budget=budget) as four:
         assert four.load(8, lambda: sum(four.served) >= 400)[1] == 0
-        assert 1 <= four.served[2] <= 12, four.served
+        assert 1 <= four.served[2] <= 2 * 8, four.served
 
 
 def test_who_is_slow_gets_its_share_by_speed() -> None:
