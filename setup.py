@@ -43,7 +43,6 @@ HOT = [
     "edgeq/listener/connection.py",
     "edgeq/listener/descriptor_io.py",
     "edgeq/listener/early_io.py",
-    "edgeq/listener/intake.py",
     "edgeq/listener/nobody.py",
     "edgeq/listener/open_io.py",
     "edgeq/listener/peer.py",

@@ -26,7 +26,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.admission.ticket import SHEDDABLE
-from edgeq.listener.intake import Intake, new_buffer
 from edgeq.listener.nobody import Nobody
 from edgeq.listener.reset_io import reset
 from edgeq.listener.tcp_info_io import taken_bytes
@@ -82,7 +81,6 @@ class Downstream(Timed):
         "_body_at",
         "_forward",
         "_gone_at",
-        "_has_intake",
         "_idle_since",
         "_memo",
         "_received",
@@ -152,8 +150,6 @@ class Downstream(Timed):
         self._gone_at: float = 0.0
         """While half_closed: when the answer must have begun."""
         self._idle_since: float = 0.0
-        self._has_intake: bool = False
-        """Its protocol is an Intake."""
         self._received: int = 0
         """READING, ACTIVE: bytes of the head or body when the present window began. LINGERING: bytes thrown away."""
 
@@ -481,43 +477,19 @@ class Downstream(Timed):
             self._hold(data)  # until this answer is complete
             return
         if self._body(exchange, data):
-            self._body_came(exchange, len(data))
-
-    def _body_came(self, exchange: Exchange, size: int) -> None:
-        """A part of the body has come, and is taken."""
-        now = monotonic()
-        self._body_at = now + self.settings.body_timeout_s
-        if self._window_at == NEVER:
-            # Not before the first bytes: until the upstream says 100 the client may wait.
-            self._begin_window(exchange, now)
-        self.shard.wheel.schedule(self, self._active_deadline())
-        if size >= FULL_READ:  # the others have their turn first
-            self.transport.pause_reading()
-            self.shard.call_soon(self._read_on)
+            now = monotonic()
+            self._body_at = now + self.settings.body_timeout_s
+            if self._window_at == NEVER:
+                # Not before the first bytes: until the upstream says 100 the client may wait.
+                self._begin_window(exchange, now)
+            self.shard.wheel.schedule(self, self._active_deadline())
+            if len(data) >= FULL_READ:  # the others have their turn first
+                self.transport.pause_reading()
+                self.shard.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if self.paused_reading or self.closing:
-            return
-        exchange = self.exchange
-        if not self._has_intake and exchange is not None and self.state == ACTIVE and exchange.takes_view(FULL_READ):
-            self._has_intake = True
-            self.transport.set_protocol(Intake(self))
-        self.transport.resume_reading()
-
-    def intake(self, size: int) -> None:
-        """So many bytes have been read into the worker's buffer."""
-        shard = self.shard
-        view = shard.intake[:size]
-        exchange = self.exchange
-        if size < FULL_READ or self.state != ACTIVE or exchange is None or not exchange.takes_view(size):
-            self.data_received(bytes(view))  # little, or other than the body
-            return
-        try:
-            if not exchange.take_view(view):
-                shard.intake = new_buffer()
-            self._body_came(exchange, size)
-        except Exception as error:  # of our own
-            self._end_by_defect(b"", error)
+        if not self.paused_reading and not self.closing:
+            self.transport.resume_reading()
 
     def _hold(self, data: bytes) -> None:
         """Pipelined: its turn has not come."""

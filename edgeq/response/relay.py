@@ -261,32 +261,6 @@ class Exchange(Attempt):
             self.take_body(data)
         return rest
 
-    def takes_view(self, size: int) -> bool:
-        """Would `take_view` pass on the next `size` bytes that come?"""
-        if self.request_done or self.up is None or self._request_framer is not None or size > self._request_remaining:
-            return False
-        return self._policy() is None or not self._sent_all
-
-    def take_view(self, view: memoryview) -> bool:
-        """Write a part of the body from the buffer that it was read into. To be asked `takes_view` first.
-
-        Returns: is the buffer free again?
-        """
-        size = len(view)
-        self._request_remaining -= size
-        self.request_bytes += size
-        if self._request_remaining == 0:
-            self.request_done = True
-        self._sent_all = False
-        self.pending = b""
-        up = self.up
-        if up is None:
-            return True
-        transport = up.transport
-        transport.write(view)
-        up.expire_in(self.first_byte_s(up))
-        return not transport.get_write_buffer_size()
-
     def take_body(self, data: bytes) -> None:
         """More of the request's body has come, and perhaps its end."""
         up = self.up

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from edgeq.admission.pressure import Pressure
 from edgeq.listener.accept_policy import LogPace
-from edgeq.listener.intake import new_buffer
 from edgeq.llm.measures import Measures
 from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
@@ -40,7 +39,6 @@ class Shard:
         "heads",
         "ids",
         "in_flight",
-        "intake",
         "kept",
         "log",
         "log_enabled",
@@ -100,8 +98,6 @@ class Shard:
         """Of these; 0: any number."""
         self.bodies_refused: int = 0
         """How many had no room."""
-        self.intake: memoryview = new_buffer()
-        """What large request bodies are read into."""
         self.requests: int = 0
         self.in_flight: int = 0
         self.slow_s: float = NEVER_SLOW_S

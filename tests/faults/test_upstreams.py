@@ -310,10 +310,7 @@ def test_large_upload_is_exact(patient: Bench, framing: str) -> None:
 
 
 def test_uploads_at_once_are_not_mixed_up(patient: Bench) -> None:
-    """Large ones share a buffer of the worker while they are read; those whose upstream does not read yet keep theirs.
-
-    Each is followed by a request in the same write, and both connections go on.
-    """
+    """Four large ones whose upstream does not read yet, each followed by a request in the same write."""
     count, size_bytes = 4, 4 * 1024 * 1024
     gate = threading.Event()
     all_stuck = threading.Barrier(count + 1)

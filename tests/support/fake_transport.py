@@ -258,26 +258,11 @@ class FakeTransport:
         self._inbox.append(item)
         self._deliver()
 
-    def set_protocol(self, protocol: Any) -> None:
-        self.protocol = protocol
-
-    def _give(self, data: bytes) -> None:
-        """As much at once as a buffered protocol has room for; any other gets all."""
-        if not hasattr(self.protocol, "get_buffer"):
-            self.protocol.data_received(data)
-            return
-        buffer = self.protocol.get_buffer(-1)
-        size = min(len(buffer), len(data))
-        buffer[:size] = data[:size]
-        if data[size:]:
-            self._inbox.insert(0, data[size:])
-        self.protocol.buffer_updated(size)
-
     def _deliver(self) -> None:
         while self._inbox and self.reading and not self.closing:
             item = self._inbox.pop(0)
             if isinstance(item, bytes):
-                self._give(item)
+                self.protocol.data_received(item)
             elif item is None:
                 self._read_ended = True
                 self.reading = False
