@@ -129,7 +129,7 @@ class Adaptive(Limit):
 
     @property
     def settled(self) -> int:
-        """The limit while nothing is tried: what to show, and to suggest as a fixed one."""
+        """Of the base."""
         return max(self.minimum, min(LADDER[self._base], self._ceiling.value, self.maximum))
 
     def due(self, window: Window) -> bool:

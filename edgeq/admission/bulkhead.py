@@ -375,16 +375,12 @@ class Bulkhead(Lobby):
         if watcher is not None and self._bound and (len(self.times) >= ENOUGH or self.ok == 1):
             watcher.enough(now)
 
-    def watch(self, watcher: Watcher | None, now: float) -> None:
+    def watch(self, watcher: Watcher | None) -> None:
         """The limit is a guess, and this is who wants to know the times of single answers at once; None: not any more.
 
-        As long as it is a guess, and for as long after it as the queue may still hold those who came then, who waits
-        keeps his turn: nobody is refused by age for what may be our mistake.
+        While it is a guess, whoever waits as it is raised keeps his turn, and so do those who come as long after that
+        as the queue may hold him: nobody is refused by age for what was our mistake.
         """
-        if watcher is not None:
-            self.queue.patient_until = NEVER
-        elif self.watcher is not None:
-            self.queue.patient_until = now + self.queue.max_wait_s
         self.watcher = watcher
 
     def hear(self, ticket: Ticket) -> None:
@@ -583,6 +579,8 @@ class Bulkhead(Lobby):
             return
         if self.limit == PAUSED:
             self._be_patient(now + self.queue.max_wait_s)
+        elif self.watcher is not None and limit > self.limit:
+            self.queue.patient_until = now + self.queue.max_wait_s
         self.limit = limit
         self.queue.slots = limit
         self.dispatch(now)

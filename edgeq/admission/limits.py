@@ -118,6 +118,11 @@ class Limit:
         self.is_starting: bool = False
         """Nothing is known yet: it is a guess, and looks at the times of single answers."""
 
+    @property
+    def settled(self) -> int:
+        """`value` while nothing is tried: what to show, and to suggest as a fixed one."""
+        return self.value
+
     def due(self, window: Window) -> bool:
         """Whether the window that has begun says enough to be looked at."""
         raise NotImplementedError

@@ -238,6 +238,7 @@ class FairQueue:
         "queued_cost",
         "shed",
         "slots",
+        "stretch",
         "tenant_share",
         "turns",
         "workers",
@@ -252,8 +253,11 @@ class FairQueue:
         self.max_cost: float = 0.0
         """Sum of the costs of those who wait; 0.0: no bound."""
         self.max_wait_s: float = 1.0
+        self.stretch: float = 1.0
+        """How many times as long as usual a place is held, because more are tried than are needed."""
         self.patient_until: float = 0.0
-        """No flow becomes congested before: the limit is a guess, or was one when those who wait came."""
+        """No flow becomes congested before, and nobody is refused by age: the limit was a guess, and too low when those
+        who wait came."""
         self.workers: int = 1
         """Who share the bounds."""
         self.tenant_share: float = 1.0
@@ -556,9 +560,9 @@ class FairQueue:
         while oldest is not None and now - oldest.arrived_at >= self.max_wait_s:
             self._turn_away(oldest, "queue_timeout", now)
             oldest = self.oldest
-        if not self._turned or self.queued == 0 or not self._service.known:
+        if not self._turned or self.queued == 0 or not self._service.known or now < self.patient_until:
             return
-        too_old_s = congestion.too_old_s(self._service.hold_s(now, self.filled_at), self.slots)
+        too_old_s = congestion.too_old_s(self._service.hold_s(now, self.filled_at) / self.stretch, self.slots)
         if too_old_s == NEVER:
             return
         for level in self._levels:

@@ -181,7 +181,7 @@ class Upstream(Watcher):
                 self.shared.publish_limit(before or self._in_flight())
             self._kind = kind
             self._learner = None
-            self.bulkhead.watch(self if kind and learned(kind).is_starting else None, now)
+            self.bulkhead.watch(self if kind and learned(kind).is_starting else None)
         if isinstance(limit, int):
             self.bulkhead.queue.patient_until = 0.0  # a number is no guess
             self.bulkhead.resize(limit or NO_LIMIT, now)
@@ -202,7 +202,7 @@ class Upstream(Watcher):
             self._lead(now)
         else:
             self._learner = None
-            self.bulkhead.watch(None, now)
+            self.bulkhead.watch(None)
         self._follow(now)
 
     def _lead(self, now: float) -> None:
@@ -223,7 +223,7 @@ class Upstream(Watcher):
         usual_s = totals.service_s / totals.ok if totals.ok else 0.0
         if self.bulkhead.starves(now, self._elsewhere.finished_at, usual_s):
             learner.limit.nudge()
-        self.bulkhead.watch(self if learner.limit.is_starting else None, now)
+        self.bulkhead.watch(self if learner.limit.is_starting else None)
         shared.publish_limit(learner.limit.value)
 
     def enough(self, now: float) -> None:
@@ -242,7 +242,10 @@ class Upstream(Watcher):
         if self._kind == "observe":
             self.bulkhead.resize(NO_LIMIT, now)
         else:
-            self.bulkhead.resize(self.shared.learned_limit() or learned(self._kind).value, now)
+            limit = self.shared.learned_limit() or learned(self._kind).value
+            learner = self._learner
+            self.bulkhead.queue.stretch = 1.0 if learner is None else max(1.0, limit / learner.limit.settled)
+            self.bulkhead.resize(limit, now)
 
     def look(self, now: float) -> None:
         """Another worker has left a place to one who waits here, or has moved the limit."""

@@ -392,7 +392,7 @@ def test_a_guess_holds_nobody_back_for_long_who_may_wait_for_long(timeout_s: flo
     bulkhead = full(book, 4, 0.0)
     bulkhead.configure("adaptive", 16, 1 << 20, timeout_s)
     book.enter(bulkhead, book.ticket(9, 0.0), 0.0)
-    bulkhead.watch(Upstream("api", Wheel(0.0, 0.05, 64)), 0.0)
+    bulkhead.watch(Upstream("api", Wheel(0.0, 0.05, 64)))
     assert not bulkhead.starves(0.4, 0.0, 0.0)
     assert bulkhead.starves(0.6, 0.0, 0.0)
 
@@ -412,7 +412,7 @@ def test_nobody_is_refused_by_age_while_the_limit_is_a_guess() -> None:
         assert now < start + 0.5
         for ticket in [ticket for ticket in book.tickets.values() if ticket.held is bulkhead]:
             ticket.release(now, OK)
-    bulkhead.watch(None, now)
+    bulkhead.watch(None)
     for number in range(200, 300):
         book.enter(bulkhead, book.ticket(number, now), now)
     bulkhead.dispatch(start + 0.99)
@@ -421,6 +421,38 @@ def test_nobody_is_refused_by_age_while_the_limit_is_a_guess() -> None:
         book.enter(bulkhead, book.ticket(number, now + 1.01), now + 1.01)
     bulkhead.dispatch(now + 1.5)
     assert {reason for _, reason in book.refused} >= {"queue_codel_drop"}
+
+
+def test_a_guess_that_was_not_raised_is_no_reason_for_patience() -> None:
+    """What came until now was less than the limit takes, so it is as high as it has to be: who waits beyond is refused
+    by age from the first moment, whoever still watches."""
+    book = Book()
+    bulkhead = full(book, 16, 0.0)
+    bulkhead.watch(Upstream("api", Wheel(0.0, 0.05, 64)))
+    for number in range(1, 201):
+        book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+    for number in range(201, 211):
+        book.enter(bulkhead, book.ticket(number, 0.2), 0.2)
+    bulkhead.dispatch(0.25)
+    assert {reason for _, reason in book.refused} == {"queue_codel_drop"}
+
+
+def test_a_higher_limit_that_is_tried_makes_nobody_wait_longer_for_a_refusal() -> None:
+    """With twice the places each is held twice as long; too old is who would be with as many as are needed."""
+    for stretch, refused in ((1.0, 0), (2.0, 9)):
+        book = Book()
+        bulkhead = full(book, 32, 0.0, 0.04)
+        bulkhead.queue.stretch = stretch
+        for number in range(1, 201):
+            book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+        bulkhead.queue.turn_all_away("queue_timeout", 0.0)
+        bulkhead.dispatch(0.0)
+        assert bulkhead.queue.turns == 1
+        book.refused.clear()
+        for number in range(201, 211):
+            book.enter(bulkhead, book.ticket(number, 0.05), 0.05)
+        bulkhead.dispatch(0.065)
+        assert len(book.refused) == refused
 
 
 def test_a_pause_keeps_everybody_in_turn() -> None:

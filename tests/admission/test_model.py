@@ -144,7 +144,7 @@ class Workers(RuleBasedStateMachine):
     def watch(self, worker: int, guesses: bool) -> None:
         """The limit becomes a guess, or is known."""
         home = self.workers[worker % len(self.workers)]
-        home.watch(Upstream("api", self.wheel) if guesses else None, self.now)
+        home.watch(Upstream("api", self.wheel) if guesses else None)
 
     @rule(pick=st.integers(0, 99))
     def hear(self, pick: int) -> None:

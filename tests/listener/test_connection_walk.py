@@ -155,7 +155,7 @@ class Walk(RuleBasedStateMachine):
             balance={"balance": balance, "breaker": Breaker(min_requests=3) if balance == "sticky" else None},
         )
         if watched:
-            self.world.upstream.bulkhead.watch(self.world.upstream, self.world.now)
+            self.world.upstream.bulkhead.watch(self.world.upstream)
         route = self.world.shard.routes.routes[0]
         if retry:
             again = frozenset(

@@ -25,7 +25,7 @@ def guessing() -> World:
     """A world whose limit is one in flight and a guess."""
     world = World()
     bulkhead = world.upstream.bulkhead
-    bulkhead.watch(world.upstream, world.now)
+    bulkhead.watch(world.upstream)
     return world
 
 
@@ -69,7 +69,7 @@ def test_who_was_there_before_is_not_counted_for_who_comes() -> None:
     """What began without being counted does not stand for another that has not begun."""
     world = World()
     first = another(world)
-    world.upstream.bulkhead.watch(world.upstream, world.now)
+    world.upstream.bulkhead.watch(world.upstream)
     first.data(STREAM)
     another(world)
     assert not is_let_in(world)
