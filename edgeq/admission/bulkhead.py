@@ -57,6 +57,8 @@ _COHORT_S: Final = 0.01
 _COHORTS: Final = 10.0
 """So many of them, or more, until one is stuck."""
 ENOUGH: Final = 4
+YOUNG: Final = 512
+"""Good answers; before these a limit that is too low is a beginning."""
 _LEAST_PATIENT_S: Final = 1.0
 _MOST_PATIENT_S: Final = 30.0
 SILENT_S: Final = 0.5
@@ -378,8 +380,9 @@ class Bulkhead(Lobby):
     def watch(self, watcher: Watcher | None) -> None:
         """The limit is a guess, and this is who wants to know the times of single answers at once; None: not any more.
 
-        While it is a guess, whoever waits as it is raised keeps his turn, and so do those who come as long after that
-        as the queue may hold him: nobody is refused by age for what was our mistake.
+        In the beginning, whoever waits as it is raised keeps his turn, and so do those who come as long after that as
+        the queue may hold him: nobody is refused by age for what was our mistake. After many answers it is none: what
+        came until then was less than the limit takes, and what is too much now is not to wait.
         """
         self.watcher = watcher
 
@@ -579,7 +582,7 @@ class Bulkhead(Lobby):
             return
         if self.limit == PAUSED:
             self._be_patient(now + self.queue.max_wait_s)
-        elif self.watcher is not None and limit > self.limit:
+        elif self.watcher is not None and limit > self.limit and self.ok < YOUNG:
             self.queue.patient_until = now + self.queue.max_wait_s
         self.limit = limit
         self.queue.slots = limit

@@ -437,6 +437,24 @@ def test_a_guess_that_was_not_raised_is_no_reason_for_patience() -> None:
     assert {reason for _, reason in book.refused} == {"queue_codel_drop"}
 
 
+def test_after_many_answers_a_raise_is_no_reason_for_patience_either() -> None:
+    """A quiet time teaches nothing, so the guess lasts; when too much comes then, it is raised, and is no beginning."""
+    for answers, refused in ((1, False), (600, True)):
+        book = Book()
+        bulkhead = Bulkhead("upstream/api", 16, 0.0)
+        bulkhead.configure("adaptive", 1000, 1 << 20, 1.0)
+        taught(bulkhead, 0.02, 0.0)
+        bulkhead.ok = answers
+        bulkhead.watch(Upstream("api", Wheel(0.0, 0.05, 64)))
+        for number in range(1, 201):
+            book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+        bulkhead.resize(32, 0.0)
+        for number in range(201, 411):
+            book.enter(bulkhead, book.ticket(number, 0.01), 0.01)
+        bulkhead.dispatch(0.3)
+        assert ("queue_codel_drop" in {reason for _, reason in book.refused}) == refused
+
+
 def test_a_higher_limit_that_is_tried_makes_nobody_wait_longer_for_a_refusal() -> None:
     """With twice the places each is held twice as long; too old is who would be with as many as are needed."""
     for stretch, refused in ((1.0, 0), (2.0, 9)):
