@@ -20,9 +20,9 @@ class Bench:
 
     def play(self, script: Script) -> ScriptedUpstream:
         """From now on each new upstream connection follows `script`; old ones are dropped and forgotten."""
+        self.upstream.script = script  # first: one that comes meanwhile is a new one
         self.upstream.drop_idle()
         self.upstream.connections.clear()
-        self.upstream.script = script
         return self.upstream
 
     def handle(self, handler: Handler = echo) -> ScriptedUpstream:
