@@ -184,6 +184,7 @@ class Upstream(Watcher):
             self.bulkhead.watch(self if kind and learned(kind).is_starting else None)
         if isinstance(limit, int):
             self.bulkhead.queue.patient_until = 0.0  # a number is no guess
+            self.bulkhead.queue.stretch = 1.0  # and none is tried beside it
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
             self._follow(now)

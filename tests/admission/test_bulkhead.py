@@ -13,6 +13,7 @@ from edgeq.admission.ticket import CRITICAL, DEFAULT, DROPPED, IGNORED, OK, SHED
 from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
 from edgeq.board.resources import Resources, turn_of
+from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 from tests.admission.support import Book, free_one, full, taught
@@ -471,6 +472,15 @@ def test_a_higher_limit_that_is_tried_makes_nobody_wait_longer_for_a_refusal() -
             book.enter(bulkhead, book.ticket(number, 0.05), 0.05)
         bulkhead.dispatch(0.065)
         assert len(book.refused) == refused
+
+
+def test_what_was_tried_by_a_learned_limit_ends_with_it() -> None:
+    """A number takes its place while twice as much is tried: places are held as long as they are held."""
+    upstream = Upstream("api", Wheel(0.0, 0.05, 64))
+    upstream.configure(UpstreamConfig(endpoints=()), 1)
+    upstream.bulkhead.queue.stretch = 2.0
+    upstream.configure(UpstreamConfig(endpoints=(), limit=8), 1)
+    assert (upstream.bulkhead.limit, upstream.bulkhead.queue.stretch) == (8, 1.0)
 
 
 def test_a_pause_keeps_everybody_in_turn() -> None:
