@@ -132,6 +132,11 @@ class Adaptive(Limit):
         """Of the base."""
         return max(self.minimum, min(LADDER[self._base], self._ceiling.value, self.maximum))
 
+    @property
+    def rest_s(self) -> float:
+        """While it is a guess."""
+        return self._start.rest_s if self.is_starting else 0.0
+
     def due(self, window: Window) -> bool:
         """Enough answers to be compared, and every request in flight replaced more than once."""
         if window.busy and window.duration_s >= self.LONG_S:

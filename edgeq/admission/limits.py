@@ -123,6 +123,12 @@ class Limit:
         """`value` while nothing is tried: what to show, and to suggest as a fixed one."""
         return self.value
 
+    @property
+    def rest_s(self) -> float:
+        """Seconds that a place is held while nobody waits at the upstream, where `value` may be far more than it needs;
+        0.0: it is not, or nothing is known."""
+        return 0.0
+
     def due(self, window: Window) -> bool:
         """Whether the window that has begun says enough to be looked at."""
         raise NotImplementedError

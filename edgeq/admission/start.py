@@ -35,11 +35,13 @@ class Start:
     QUICK_S: Final = INTERVAL_TARGETS * TARGET_S / LEAP
     """...in so many seconds."""
 
-    __slots__ = ("_doubted", "_limit", "_pool", "_rate", "is_guess")
+    __slots__ = ("_doubted", "_limit", "_pool", "_rate", "is_guess", "rest_s")
 
     def __init__(self) -> None:
         self.is_guess: bool = False
         """The limit was raised before anything had come back."""
+        self.rest_s: float = 0.0
+        """Seconds that half of the answers took which did not have to wait; 0.0: too few are known."""
         # The limit at which a window has spoken against going on.
         self._doubted: int = 0
         # The limit before, and its answers per second.
@@ -84,7 +86,7 @@ class Start:
             differ = min(1.0, _wobble(times) * sqrt(len(times)) / _EXPONENTIAL)
             longer = 1 + differ * (exposed / median - 1)
             times = [longer * one for one in times]
-        self._pool = list(times)
+        self._take(times)
         self._limit, self._rate = limit, inf
         return True
 
@@ -98,9 +100,14 @@ class Start:
         if not follows and ratio > self.LATER + noise:
             return False
         if ratio <= self.LATER and len(self._pool) < self.POOL:
-            self._pool += window.times
+            self._take(window.times)
         self._limit, self._rate = limit, rate
         return True
+
+    def _take(self, times: list[float]) -> None:
+        self._pool += times
+        if len(self._pool) >= self.LEAST_FIRST:
+            self.rest_s = _quantile(sorted(self._pool), 0.5)
 
     def doubts(self, limit: int, rate: float) -> bool:
         """Whether a window that would end the start is to be followed by one more with the same limit.

@@ -185,6 +185,7 @@ class Upstream(Watcher):
         if isinstance(limit, int):
             self.bulkhead.queue.patient_until = 0.0  # a number is no guess
             self.bulkhead.queue.stretch = 1.0  # and none is tried beside it
+            self.bulkhead.queue.rest_s = 0.0
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
             self._follow(now)
@@ -245,7 +246,9 @@ class Upstream(Watcher):
         else:
             limit = self.shared.learned_limit() or learned(self._kind).value
             learner = self._learner
-            self.bulkhead.queue.stretch = 1.0 if learner is None else max(1.0, limit / learner.limit.settled)
+            queue = self.bulkhead.queue
+            queue.stretch = 1.0 if learner is None else max(1.0, limit / learner.limit.settled)
+            queue.rest_s = 0.0 if learner is None else learner.limit.rest_s
             self.bulkhead.resize(limit, now)
 
     def look(self, now: float) -> None:

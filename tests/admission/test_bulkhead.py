@@ -474,13 +474,33 @@ def test_a_higher_limit_that_is_tried_makes_nobody_wait_longer_for_a_refusal() -
         assert len(book.refused) == refused
 
 
+def test_a_guess_that_is_too_high_makes_nobody_wait_longer_for_a_refusal() -> None:
+    """Answers took 20 ms while nobody waited at the upstream; too much comes, 32 are let in where 16 are needed, and
+    each place is held for 40: too old is who would be with 16."""
+    for rest, refused in ((0.0, 0), (0.02, 9), (0.04, 0)):
+        book = Book()
+        bulkhead = full(book, 32, 0.0, 0.04)
+        bulkhead.queue.rest_s = rest
+        for number in range(1, 201):
+            book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
+        bulkhead.queue.turn_all_away("queue_timeout", 0.0)
+        bulkhead.dispatch(0.0)
+        book.refused.clear()
+        for number in range(201, 211):
+            book.enter(bulkhead, book.ticket(number, 0.05), 0.05)
+        bulkhead.dispatch(0.065)
+        assert len(book.refused) == refused
+
+
 def test_what_was_tried_by_a_learned_limit_ends_with_it() -> None:
     """A number takes its place while twice as much is tried: places are held as long as they are held."""
     upstream = Upstream("api", Wheel(0.0, 0.05, 64))
     upstream.configure(UpstreamConfig(endpoints=()), 1)
-    upstream.bulkhead.queue.stretch = 2.0
+    queue = upstream.bulkhead.queue
+    queue.stretch = 2.0
+    queue.rest_s = 0.02
     upstream.configure(UpstreamConfig(endpoints=(), limit=8), 1)
-    assert (upstream.bulkhead.limit, upstream.bulkhead.queue.stretch) == (8, 1.0)
+    assert (upstream.bulkhead.limit, queue.stretch, queue.rest_s) == (8, 1.0, 0.0)
 
 
 def test_a_pause_keeps_everybody_in_turn() -> None:
