@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -38,6 +39,12 @@ def pytest_configure() -> None:
     wanted = "interpreted" if _asked("EDGEQ_PURE") else "compiled" if _asked("EDGEQ_REQUIRE_COMPILED") else hot_path()
     if hot_path() != wanted:
         pytest.exit(f"the {wanted} edgeq should be tested, but this one is {hot_path()}", returncode=3)
+
+
+def pytest_collection_finish() -> None:
+    """Nothing of what has been imported becomes garbage: a test that collects has its own objects looked at only."""
+    gc.collect()
+    gc.freeze()
 
 
 def _asked(variable: str) -> bool:
