@@ -172,8 +172,11 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert operator.text("set upstream/u limit -4") == f"error: {says}\n"
     assert main(["set", UPSTREAM, "limit", "--admin", operator.path, "--", "-4"]) == EXIT_FAILED
     assert capsys.readouterr().err == f"edgeq set: {says}\n"
-    assert main(["set", UPSTREAM, "limit", "4", "--ttl", "x", "--admin", operator.path]) == EXIT_USAGE
-    assert "ttl: expected a duration" in capsys.readouterr().err
+    assert main(["set", UPSTREAM, "queue.timeout", "-1s", "--admin", operator.path]) == EXIT_FAILED
+    assert capsys.readouterr().err == "edgeq set: set: upstream/u queue.timeout: must not be negative\n"
+    for ttl in ("x", "-5s"):
+        assert main(["set", UPSTREAM, "limit", "4", "--ttl", ttl, "--admin", operator.path]) == EXIT_USAGE
+        assert "ttl: expected a duration" in capsys.readouterr().err
     assert "server.metrics takes effect only at the next start" in operator.text("set server metrics 127.0.0.1:1")
     assert "VALUE is missing: set RESOURCE KEY VALUE" in operator.text("set upstream/u limit")
     assert "is not set: show changes" in operator.text("unset upstream/u limit")
