@@ -65,6 +65,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was expected of the last request whose deadline could not be met."""
+
+    left_ms: float
+    """Until its deadline."""
+    wait_ms: float
+    """For a place."""
+    median_ms: float
+    """Of the service, as is the next."""
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """One upstream, or a route with a limit."""
 
@@ -91,6 +104,8 @@ class Load:
     """Which lead here."""
     is_paused: bool = False
     """An operator, or the file, lets nobody in."""
+    forecast: Forecast | None = None
+    """None: whoever has come lately had time enough, or no deadline."""
 
     def serving(self) -> list[Endpoint]:
         """Without those that an operator has taken out."""

@@ -12,8 +12,8 @@ from edgeq.config.live import endpoints_named
 from edgeq.config.providers import settings_of
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Waiting, Worker
-from edgeq.explain.watch import Watch
+from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Refused, Waiting, Worker
+from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe.fresh import Fresh
@@ -148,7 +148,18 @@ class Gatherer:
             tenants=watch.asked(resource),
             routes=routes,
             is_paused=seen.get("paused", False),
+            forecast=self._forecast(resource),
         )
+
+    def _forecast(self, resource: str) -> Forecast | None:
+        """The last of now, of all workers."""
+        every = [one for report in self._reports.all().values() for one in report.get("forecasts", ())]
+        last = max(
+            (one for one in every if one["resource"] == resource), key=lambda one: int(one["at_ns"]), default=None
+        )
+        if last is None or time.monotonic_ns() - last["at_ns"] > NOW_S * 1e9:
+            return None
+        return Forecast(last["left_ms"], last["wait_ms"], last["median_ms"], last["p95_ms"])
 
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}

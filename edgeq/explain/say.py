@@ -38,7 +38,18 @@ def places(load: Load) -> list[str]:
     limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, {none}"
     by = {"learned": " (learned)", "observe": " (observed only)"}.get(load.limit_source, "")
     oldest = f", the oldest for {ms(load.oldest_ms)}" if load.queued else ""
-    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}"]
+    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}", *deadline(load)]
+
+
+def deadline(load: Load) -> list[str]:
+    """Of the last one that could not be met, and why."""
+    seen = load.forecast
+    if seen is None:
+        return []
+    service = f"{ms(seen.p95_ms)} of service (95th percentile; median {ms(seen.median_ms)})"
+    return [
+        f"last refused for its deadline: {ms(seen.left_ms)} left, {ms(seen.wait_ms)} of wait and {service} expected"
+    ]
 
 
 def traffic(load: Load) -> list[str]:

@@ -757,6 +757,7 @@ class App:
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
         caches = {name: cache for name, (_, cache) in self._caches.items()}
+        bulkheads = [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()]
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
@@ -767,9 +768,8 @@ class App:
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now
             ),
-            "queues": report.queues(
-                [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
-            ),
+            "queues": report.queues(bulkheads, now),
+            "forecasts": report.forecasts(bulkheads),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
             "targets": report.targets(self._model_builder.gates.values(), now),

@@ -47,6 +47,7 @@ _SECTIONS: Final = (
     "tenants",
     "meters",
     "asking",
+    "forecasts",
     "queues",
     "targets",
     "upstreams",
@@ -224,6 +225,22 @@ def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:
                 }
             )
     return told
+
+
+def forecasts(bulkheads: Iterable[Bulkhead]) -> list[dict[str, Any]]:
+    """What was expected of the last one, before each limit, whose deadline could not be met."""
+    return [
+        {
+            "resource": one.resource,
+            "at_ns": int(seen.at * 1e9),
+            "left_ms": seen.left_s * 1000,
+            "wait_ms": seen.wait_s * 1000,
+            "median_ms": seen.median_s * 1000,
+            "p95_ms": seen.p95_s * 1000,
+        }
+        for one in bulkheads
+        if (seen := one.queue.infeasible) is not None
+    ]
 
 
 def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from edgeq.config.change import Change
 from edgeq.config.live import Live, endpoints_named
 from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Waiting, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Pace, Refused, Waiting, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
@@ -316,6 +316,15 @@ def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
     """Answers that do not come within the route's time-out."""
     one = dataclasses.replace(CALM, routes=("checkout",))
     assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
+
+
+def test_deadlines_are_told_with_numbers() -> None:
+    """What was left of the last that could not be met, and what was expected; of none nothing is told."""
+    late = refused("deadline_infeasible", "upstream/api:queue")
+    line = "300 ms left, 190 ms of wait and 129 ms of service (95th percentile; median 95 ms) expected"
+    told = explain(load(pressed(forecast=Forecast(300.0, 190.0, 95.0, 129.0)), late))
+    assert f"last refused for its deadline: {line}" in told["evidence"]
+    assert not any("its deadline" in one for one in explain(load(pressed(), late))["evidence"])
 
 
 def test_who_lowered_the_limit() -> None:
