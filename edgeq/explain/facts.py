@@ -130,6 +130,12 @@ class Worker:
     descriptors: int | None = None
     max_descriptors: int | None = None
     """Of these two, None where nobody had to look."""
+    memory_bytes: int | None = None
+    """Resident."""
+    bodies_bytes: int = 0
+    """Of bodies of requests for models."""
+    max_bodies_bytes: int = 0
+    """0: any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +174,10 @@ class Machine:
     """Local ports for connections to upstreams, first and last."""
     time_wait: int | None = None
     """Sockets that hold a port although they are closed."""
+    memory_bytes: int = 0
+    """Which all workers may have together; 0: not known."""
+    memory_of: str = ""
+    """Whose limit that is: "the control group" or "the machine"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +190,8 @@ class Facts:
     refused: tuple[Refused, ...] = ()
     machine: Machine = Machine()
     waiting: tuple[Waiting, ...] = ()
+    memory_share: float = 0.0
+    """Of its part of the memory each worker may use so much (`protect.memory`)."""
     replaced_s: float = 0.0
     """A worker that hangs while another is well is killed after so long; 0: never."""
 

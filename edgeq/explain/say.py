@@ -127,6 +127,12 @@ def ms(ms: float) -> str:
     return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
 
 
+def size(size_bytes: int) -> str:
+    """An amount of memory."""
+    mib = size_bytes / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.2g} MiB"
+
+
 def per_s(rate: float) -> str:
     """A rate."""
     return f"{rate:.0f}/s" if rate >= 10 or rate == 0 else f"{rate:.1f}/s"

@@ -10,7 +10,7 @@ import contextlib
 import os
 import resource
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _EVERY_S: Final = 1.0
 _OWN_DESCRIPTORS: Final = 32
@@ -32,7 +32,7 @@ class Readings:
 
     def configure(self, workers: int) -> None:
         """Take over the number of workers; limits are read again."""
-        self._memory_bytes = memory_limit_bytes() // max(1, workers)
+        self._memory_bytes = memory_limit().size_bytes // max(1, workers)
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def memory(self, now: float) -> float:
@@ -49,13 +49,20 @@ class Readings:
         return (connections + _OWN_DESCRIPTORS) / self._descriptors if self._descriptors > 0 else 0.0
 
 
-def memory_limit_bytes() -> int:
-    """The control group's limit (v2, then v1), or the machine's memory; 0 if nothing can be read."""
+class MemoryLimit(NamedTuple):
+    """What all workers may have together; 0 if nothing can be read."""
+
+    size_bytes: int
+    whose: str
+
+
+def memory_limit() -> MemoryLimit:
+    """The control group's limit (v2, then v1), or the machine's memory."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with contextlib.suppress(OSError, ValueError):
             limit = int(Path(path).read_text("ascii"))
             if limit < _UNLIMITED:
-                return limit
+                return MemoryLimit(limit, "the control group")
     with contextlib.suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
+        return MemoryLimit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "the machine")
+    return MemoryLimit(0, "")

@@ -259,6 +259,16 @@ def _main(stage: Stage) -> str:
     return f"{stage.gateway.address[0]}:{stage.gateway.address[1]}"
 
 
+def test_memory(stage: Stage) -> None:
+    """The workers may have less than they have."""
+    stage.gateway.reload({"protect": {"memory": 0.000_01}})
+    found = stage.says("memory_short", "worker:memory_pressure")
+    stage.gateway.reload({})
+    stage.is_calm()
+    assert sum(bool(re.fullmatch(r"worker [01] has \d+ MiB", one)) for one in found["evidence"]) == 2
+    assert any(one.startswith("each may have ") for one in found["evidence"])
+
+
 def test_busy_workers(stage: Stage) -> None:
     """Each of many clients has one request a turn, but sends them without end, with dozens of fields: turns of the loop
     become long."""
