@@ -262,7 +262,7 @@ COMMANDS: Final = (
         "GET",
         "/v1/upstreams",
         "viewer",
-        "upstreams with their limit in force, breaker and times of service",
+        "upstreams with their limit in force (would: what observe would set), breaker and times of service",
         _subject("upstreams", ("upstream",)),
         _match("name"),
         (
@@ -270,6 +270,7 @@ COMMANDS: Final = (
             Column("in_flight", "busy", _N),
             Column("limit", "", _N),
             Column("limit_source", "by"),
+            Column("observed_limit", "would", _N),
             Column("queued", "", _N),
             Column("in_use", "use", _N),
             Column("endpoints", "of", _N),

@@ -26,6 +26,7 @@ from edgeq.worker import report
 CONFIG = Config(
     listener=(Listener(address="127.0.0.1:1"),), upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit=3)}
 )
+(SHOW_UPSTREAMS,) = [one for one in COMMANDS if one.words == "show upstreams"]
 
 
 class Processes:
@@ -131,6 +132,9 @@ def test_an_observed_limit_is_told(bench: Bench) -> None:
         assert (one["limit"], one["limit_source"], limit["source"]) == (None, "observe", "observe")
         text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
         assert 'edgeq_inflight_limit{upstream="u"}' not in text
+        head, row = SHOW_UPSTREAMS.text([one]).splitlines()
+        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "would"]
+        assert row.split()[:5] == ["u", "0", "-", "observe", str(one["observed_limit"] or "-")]
         return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
 
     assert told() == (None, "none", False)
