@@ -360,6 +360,28 @@ COMMANDS: Final = (
         "show rates plan",
     ),
     Command(
+        "show retries",
+        "GET",
+        "/v1/retries",
+        "viewer",
+        "requests that were sent to an upstream again, since the start, hedges among them (and how many of these "
+        "answered first); those that its retry budget has denied; how many run, and were begun in the last ten seconds "
+        "(10s) of those that the budget allows in that time",
+        _subject("retries", ("upstream",)),
+        _match("upstream"),
+        (
+            Column("upstream", gives_way=True),
+            Column("retried", "", _N),
+            Column("denied", "", _N),
+            Column("hedges", "", _N),
+            Column("hedges_won", "won", _N),
+            Column("running", "busy", _N),
+            Column("recent", "10s", _N),
+            Column("allowed", "of", _N),
+        ),
+        "show retries api",
+    ),
+    Command(
         "show caches",
         "GET",
         "/v1/caches",

@@ -746,10 +746,6 @@ class App:
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
-            "retries": sum(budget.retries for budget in self._budgets.values()),
-            "retries_refused": sum(budget.refused for budget in self._budgets.values()),
-            "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
-            "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
 
     def report(self) -> dict[str, Any]:
@@ -762,6 +758,7 @@ class App:
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "rates": report.rates(self._rates.values()),
+            "retries": report.retries(self._budgets),
             "caches": report.caches(caches),
             "stores": report.stores(caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],

@@ -165,6 +165,21 @@ def test_rates_count_what_they_would_refuse(bench: Bench) -> None:
     assert 'edgeq_rate_would_refuse_total{rate="plan"}' not in text
 
 
+def test_retries_are_summed(bench: Bench) -> None:
+    """What was counted is remembered of the dead; what is used of the budget is that of the living."""
+    counted = {"retried": 4, "denied": 3, "hedges": 2, "hedges_won": 1}
+    used = {"requests": 50, "retries": 6, "running": 1}
+    for slot in range(3):
+        bench.tell(slot, retries={"u": counted}, upstreams=[{**upstream(endpoint("a:1")), "budget": used}])
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: CONFIG)
+    now = {"running": 2, "recent": 12, "allowed": 50}  # a fifth of 100 requests, and 3/s
+    assert overview.retries() == [{"upstream": "u", **{key: 3 * count for key, count in counted.items()}, **now}]
+    assert overview.upstreams()[0]["retrying"] == 2
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_retries_total{upstream="u",what="hedges_won"} 3.0' in text
+
+
 def test_caches_are_summed(bench: Bench) -> None:
     """How it went is remembered of the dead; what they held is gone with them."""
     routes = (
