@@ -262,7 +262,7 @@ COMMANDS: Final = (
         "GET",
         "/v1/upstreams",
         "viewer",
-        "upstreams with their limit in force, breaker and times of service",
+        "upstreams with their limit in force (would: what observe would set), breaker and times of service",
         _subject("upstreams", ("upstream",)),
         _match("name"),
         (
@@ -270,6 +270,7 @@ COMMANDS: Final = (
             Column("in_flight", "busy", _N),
             Column("limit", "", _N),
             Column("limit_source", "by"),
+            Column("observed_limit", "would", _N),
             Column("queued", "", _N),
             Column("in_use", "use", _N),
             Column("endpoints", "of", _N),
@@ -357,6 +358,28 @@ COMMANDS: Final = (
             Column("would_refuse", "would", _N),
         ),
         "show rates plan",
+    ),
+    Command(
+        "show retries",
+        "GET",
+        "/v1/retries",
+        "viewer",
+        "requests that were sent to an upstream again, since the start, hedges among them (and how many of these "
+        "answered first); those that its retry budget has denied; how many run, and were begun in the last ten seconds "
+        "(10s) of those that the budget allows in that time",
+        _subject("retries", ("upstream",)),
+        _match("upstream"),
+        (
+            Column("upstream", gives_way=True),
+            Column("retried", "", _N),
+            Column("denied", "", _N),
+            Column("hedges", "", _N),
+            Column("hedges_won", "won", _N),
+            Column("running", "busy", _N),
+            Column("recent", "10s", _N),
+            Column("allowed", "of", _N),
+        ),
+        "show retries api",
     ),
     Command(
         "show caches",

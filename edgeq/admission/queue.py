@@ -206,6 +206,19 @@ def load_of(ticket: Ticket) -> float:
     return ticket.cost or 1.0
 
 
+class Forecast:
+    """What was expected of a request that had less time left. In seconds, `at` as an instant."""
+
+    __slots__ = ("at", "left_s", "median_s", "p95_s", "wait_s")
+
+    def __init__(self, at: float, left_s: float, wait_s: float, service: Service) -> None:
+        self.at: float = at
+        self.left_s: float = left_s
+        self.wait_s: float = wait_s
+        self.median_s: float = service.median_s()
+        self.p95_s: float = service.p95_s()
+
+
 class FairQueue:
     """A bounded queue. `slots` is the limit of the bulkhead behind it; `busy` in calls: how many of its places serve
     those who wait here.
@@ -226,6 +239,7 @@ class FairQueue:
         "elsewhere",
         "elsewhere_bytes",
         "filled_at",
+        "infeasible",
         "max_bytes",
         "max_cost",
         "max_queued",
@@ -283,6 +297,8 @@ class FairQueue:
         self.turns: int = 0
         """How often a flow became congested."""
         self.shed: list[tuple[Ticket, str]] = []
+        self.infeasible: Forecast | None = None
+        """Of the last one whose deadline could not be met."""
         self._levels: list[Level] = [Level() for _ in range(LEVELS)]
         self._turned: bool = False
         """Some flow may be congested."""
@@ -432,7 +448,11 @@ class FairQueue:
         if need_s > left_s:
             # Not the queue's fault: it would not fit in without any wait, and half of such requests are quick enough.
             need_s = service.median_s()
-        return self._ahead(ticket, level, flow, self.newest_first(flow)) * place_s + need_s > left_s
+        wait_s = self._ahead(ticket, level, flow, self.newest_first(flow)) * place_s
+        if wait_s + need_s <= left_s:
+            return False
+        self.infeasible = Forecast(now, left_s, wait_s, service)
+        return True
 
     def _ahead(self, ticket: Ticket, level: Level, flow: Flow, newest: bool) -> int:
         """How many places must come free until a newcomer has one. `newest`: its flow is served newest first."""
@@ -497,6 +517,7 @@ class FairQueue:
                 return "deadline_expired"
             # It would only take the place of one that can still make it.
             if self._service.known and now + self._service.median_s() > ticket.deadline_at:
+                self.infeasible = Forecast(now, ticket.deadline_at - now, 0.0, self._service)
                 return "deadline_infeasible"
         return "queue_timeout" if now - ticket.arrived_at >= self.max_wait_s else ""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -37,6 +38,15 @@ EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as a shell counts."""
 
 
+class Parser(argparse.ArgumentParser):
+    """That of the command line and, by argparse's rule, of every command. `-1s` and `-5%` are values as -1 is, so that
+    who checks them says what is allowed. Python 3.14 has it so by itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"-\.?\d")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse itself exits with 2 for wrong usage and 0 for --help."""
     args = make_parser().parse_args(argv)
@@ -61,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edgeq",
         description="An HTTP gateway that treats everything that can fill up as a queue.",
         epilog="example:\n  edgeq serve --listen 127.0.0.1:8080 --upstream http://127.0.0.1:9000",

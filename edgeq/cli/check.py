@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final
 
 from edgeq.cli.arguments import add_config, config_file
@@ -26,8 +26,8 @@ examples:
   edgeq check --strict                              # for a pipeline
 
 Names every problem with its line. Binds nothing and changes nothing; certificates are opened. Exit code 78 if the
-configuration is wrong; with --strict 1 if a setting of the machine stands below what it asks, which costs no more than
-a warning otherwise: edgeq serves with what is granted.
+configuration is wrong; with --strict 1 if a setting of the machine stands below what it asks, or one of the file has no
+effect, which costs no more than a warning otherwise: edgeq serves with what is granted.
 """
 
 
@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: %(default)s")
     parser.add_argument("--json", action="store_const", dest="format", const="json", help="the same as --format json")
-    parser.add_argument("--strict", action="store_true", help="fail if the machine grants less than is asked")
+    parser.add_argument(
+        "--strict", action="store_true", help="fail also if the machine grants less than is asked, or a key is idle"
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing if all is well")
 
 
@@ -53,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
         if args.format == "json":
             print(
                 json.dumps(
-                    {"ok": False, "file": file, "problems": [asdict(one) for one in error.problems], "machine": []},
+                    {
+                        "ok": False,
+                        "file": file,
+                        "problems": [asdict(one) for one in error.problems],
+                        "idle": [],
+                        "machine": [],
+                    },
                     indent=2,
                 )
             )
@@ -62,12 +70,15 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_CONFIG
     found = shortfalls(loaded.config, read_machine())
     if args.format == "json":
+        idle = [asdict(one) for one in loaded.idle]
         machine = [_record(one, loaded.lines) for one in found]
-        print(json.dumps({"ok": True, "file": file, "problems": [], "machine": machine}, indent=2))
+        print(json.dumps({"ok": True, "file": file, "problems": [], "idle": idle, "machine": machine}, indent=2))
     elif not args.quiet:
         print(f"{file}: ok ({_counts(loaded.config)})")
+        for one in loaded.idle:
+            print(replace(one, message=f"no effect: {one.message}"))
         _print_machine(found, loaded.lines)
-    is_short = any(not one.is_advice for one in found)
+    is_short = bool(loaded.idle) or any(not one.is_advice for one in found)
     return EXIT_FAILED if args.strict and is_short else EXIT_OK
 
 

@@ -18,7 +18,7 @@ from edgeq.config.files_io import names_files
 from edgeq.config.providers import provider_of
 from edgeq.config.schema import Config
 from edgeq.config.shown import MASK, is_secret, masked_tenant
-from edgeq.errors import ConfigError
+from edgeq.errors import ConfigError, Problem
 from edgeq.upstream.endpoint import parse_endpoint
 
 MAX_CHANGES: Final = 256
@@ -38,6 +38,8 @@ class Document(Protocol):
     def changes_file(self) -> str: ...
 
     def build(self, changes: Sequence[Change] = (), files: bool = True) -> Config: ...
+
+    def idle(self, config: Config) -> Sequence[Problem]: ...
 
 
 class Ended(NamedTuple):
@@ -87,6 +89,10 @@ class Live:
     def changes_file(self) -> str:
         """Where changes are kept that shall outlive a restart."""
         return self._plan.document.changes_file
+
+    def idle(self) -> Sequence[Problem]:
+        """What has no effect in what runs."""
+        return self._plan.document.idle(self.config)
 
     def commit(self, plan: Plan) -> None:
         """It runs."""

@@ -25,6 +25,7 @@ from edgeq.config.convert import convert
 from edgeq.config.credentials_io import find_credentials
 from edgeq.config.files_io import check_files
 from edgeq.config.findings import Findings, Label
+from edgeq.config.idle import idle
 from edgeq.config.lines import Lines, Path, index
 from edgeq.config.providers import provider_upstreams
 from edgeq.config.schema import Config, Route
@@ -76,6 +77,12 @@ class Document:
         upstreams = {**config.upstream, **provider_upstreams(config)}
         return replace(config, listener=listeners, route=routes, upstream=upstreams)
 
+    def idle(self, config: Config) -> list[Problem]:
+        """What has no effect in the configuration that was built: nothing that is wrong."""
+        findings = Findings(self.lines, self.labels)
+        idle(config, findings)
+        return findings.problems()
+
 
 def _default_route(config: Config) -> Route:
     """Of a file that has none: to its only upstream, or to its models."""
@@ -90,6 +97,8 @@ class Loaded:
 
     config: Config
     lines: Lines
+    idle: Sequence[Problem] = ()
+    """What has no effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,8 @@ def load_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
 def load_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:
     """Check a configuration that is already in memory."""
     document = read_text(text, name, overrides)
-    return Loaded(document.build(), document.lines)
+    config = document.build()
+    return Loaded(config, document.lines, document.idle(config))
 
 
 def quickstart(listen: str, upstream_url: str, workers: int = 0, admin: str = "") -> Document:

@@ -89,6 +89,14 @@ CAUSES: Final = (
         machine.ports,
     ),
     Cause(
+        "memory_short",
+        "A worker is short of memory",
+        "refusals with `memory_pressure`; how much each worker has, and may have of the control group's limit or the"
+        " machine's memory (`protect.memory`), or holds of bodies for models (`protect.model_bodies`)",
+        "smaller caches, fewer connections, or more memory; of bodies, a higher bound",
+        machine.memory,
+    ),
+    Cause(
         "worker_stuck",
         "A worker hangs",
         "it has given no sign of life for two seconds (ten while all workers want a processor); whether the others do;"

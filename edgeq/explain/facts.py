@@ -65,6 +65,19 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was expected of the last request whose deadline could not be met."""
+
+    left_ms: float
+    """Until its deadline."""
+    wait_ms: float
+    """For a place."""
+    median_ms: float
+    """Of the service, as is the next."""
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """One upstream, or a route with a limit."""
 
@@ -91,6 +104,8 @@ class Load:
     """Which lead here."""
     is_paused: bool = False
     """An operator, or the file, lets nobody in."""
+    forecast: Forecast | None = None
+    """None: whoever has come lately had time enough, or no deadline."""
 
     def serving(self) -> list[Endpoint]:
         """Without those that an operator has taken out."""
@@ -115,6 +130,12 @@ class Worker:
     descriptors: int | None = None
     max_descriptors: int | None = None
     """Of these two, None where nobody had to look."""
+    memory_bytes: int | None = None
+    """Resident."""
+    bodies_bytes: int = 0
+    """Of bodies of requests for models."""
+    max_bodies_bytes: int = 0
+    """0: any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +174,10 @@ class Machine:
     """Local ports for connections to upstreams, first and last."""
     time_wait: int | None = None
     """Sockets that hold a port although they are closed."""
+    memory_bytes: int = 0
+    """Which all workers may have together; 0: not known."""
+    memory_of: str = ""
+    """Whose limit that is: "the control group" or "the machine"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +190,8 @@ class Facts:
     refused: tuple[Refused, ...] = ()
     machine: Machine = Machine()
     waiting: tuple[Waiting, ...] = ()
+    memory_share: float = 0.0
+    """Of its part of the memory each worker may use so much (`protect.memory`)."""
     replaced_s: float = 0.0
     """A worker that hangs while another is well is killed after so long; 0: never."""
 

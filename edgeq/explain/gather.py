@@ -12,8 +12,8 @@ from edgeq.config.live import endpoints_named
 from edgeq.config.providers import settings_of
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Refused, Waiting, Worker
-from edgeq.explain.watch import Watch
+from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Refused, Waiting, Worker
+from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe.fresh import Fresh
@@ -21,6 +21,7 @@ from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
 from edgeq.observe.reports import Fleet, add
 from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
+from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
@@ -64,13 +65,15 @@ class Gatherer:
         refused = tuple(self._refused())
         is_short = any(one.reason == _FDS for one in refused)
         stuck = self._config().server.stuck
+        memory = memory_limit()
         return Facts(
             loads=tuple(self._loads()),
             workers=tuple(self._workers(is_short)),
             doors=tuple(self._doors()),
             refused=refused,
-            machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait()),
+            machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), *memory),
             waiting=tuple(self._waiting()),
+            memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
         )
 
@@ -148,7 +151,18 @@ class Gatherer:
             tenants=watch.asked(resource),
             routes=routes,
             is_paused=seen.get("paused", False),
+            forecast=self._forecast(resource),
         )
+
+    def _forecast(self, resource: str) -> Forecast | None:
+        """The last of now, of all workers."""
+        every = [one for report in self._reports.all().values() for one in report.get("forecasts", ())]
+        last = max(
+            (one for one in every if one["resource"] == resource), key=lambda one: int(one["at_ns"]), default=None
+        )
+        if last is None or time.monotonic_ns() - last["at_ns"] > NOW_S * 1e9:
+            return None
+        return Forecast(last["left_ms"], last["wait_ms"], last["median_ms"], last["p95_ms"])
 
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}
@@ -165,7 +179,10 @@ class Gatherer:
 
     def _workers(self, with_descriptors: bool) -> Iterator[Worker]:
         now_ns = time.monotonic_ns()
+        memory = {one["slot"]: one["memory_bytes"] for one in self._overview.workers()}
+        reports = self._reports.all()
         for slot, pid in self._fleet.pids().items():
+            bodies = reports.get(slot, {}).get("bodies") or {}
             row = self._board.row(slot)
             beat_age_ms = (now_ns - row.heartbeat_ns) / 1e6 if row.heartbeat_ns else 0.0
             # To list the descriptors of a process with many takes milliseconds.
@@ -181,6 +198,9 @@ class Gatherer:
                 in_flight=row.in_flight,
                 descriptors=opened[0] if opened is not None else None,
                 max_descriptors=opened[1] if opened is not None else None,
+                memory_bytes=memory.get(slot),
+                bodies_bytes=bodies.get("held", 0),
+                max_bodies_bytes=bodies.get("limit", 0),
             )
 
     def _doors(self) -> Iterator[Door]:

@@ -19,7 +19,10 @@ HANGS_MS: Final = 10_000.0
 _PORTS: Final = "upstream_port_exhausted"
 _FDS: Final = "fd_exhausted"
 _LAG: Final = "loop_lag"
-TOLD: Final = frozenset((_PORTS, _FDS, _LAG))
+_MEMORY: Final = "memory_pressure"
+_PRESSED: Final = "worker:memory_pressure"
+"""Where a worker refuses for its own memory; elsewhere it is for bodies of requests for models."""
+TOLD: Final = frozenset((_PORTS, _FDS, _LAG, _MEMORY))
 """Reasons that are told here, of all resources at once."""
 
 
@@ -63,6 +66,52 @@ def ports(facts: Facts) -> Iterator[Finding]:
         (*evidence, *say.refusals(refused)),
         "sysctl -w net.ipv4.ip_local_port_range='1024 65535'    # or more addresses; keep connections (pool.max_idle)",
     )
+
+
+def memory(facts: Facts) -> Iterator[Finding]:
+    """A worker has more memory than it may, or holds as many bytes of bodies."""
+    refused = [one for one in facts.refused if one.reason == _MEMORY]
+    own = [one for one in refused if one.resource == _PRESSED]
+    if own:
+        known = [(one.memory_bytes, one) for one in facts.workers if one.memory_bytes is not None]
+        evidence = [f"worker {one.slot} has {say.size(size)}" for size, one in known]
+        machine = facts.machine
+        if machine.memory_bytes:
+            part = machine.memory_bytes // max(1, len(facts.workers))
+            allowed, whole = say.size(int(part * facts.memory_share)), say.size(machine.memory_bytes)
+            share = f"{facts.memory_share:.4g} (protect.memory) of its part of {machine.memory_of}'s {whole}"
+            evidence.append(f"each may have {allowed}: {share}")
+        yield Finding(
+            "memory_short",
+            _PRESSED,
+            LOST,
+            say.longest(own),
+            f"a worker has more memory than it may ({say.rate(own)} refused)",
+            (*evidence, *say.refusals(own)),
+            "edgeq show workers    # smaller caches (cache.max_bytes), fewer connections (max_connections); or more"
+            " memory (MemoryMax), fewer workers",
+        )
+    bodies = [one for one in refused if one.resource != _PRESSED]
+    if bodies:
+        most = max((one.max_bodies_bytes for one in facts.workers), default=0)
+        yield Finding(
+            "memory_short",
+            say.worst(bodies).resource,
+            LOST,
+            say.longest(bodies),
+            f"bodies of requests for models fill what a worker holds of them ({say.rate(bodies)} refused)",
+            (
+                *(
+                    f"worker {one.slot} holds {say.size(one.bodies_bytes)} of {say.size(one.max_bodies_bytes)}"
+                    " (protect.model_bodies)"
+                    for one in facts.workers
+                    if one.max_bodies_bytes
+                ),
+                *say.refusals(bodies),
+            ),
+            f"edgeq set protect model_bodies {max(1, 2 * most >> 20)}MiB --ttl 10m    # if there is memory for it; else"
+            " fewer at once ([tenant] limit)",
+        )
 
 
 def stuck(facts: Facts) -> Iterator[Finding]:

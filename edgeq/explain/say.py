@@ -38,7 +38,18 @@ def places(load: Load) -> list[str]:
     limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, {none}"
     by = {"learned": " (learned)", "observe": " (observed only)"}.get(load.limit_source, "")
     oldest = f", the oldest for {ms(load.oldest_ms)}" if load.queued else ""
-    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}"]
+    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}", *deadline(load)]
+
+
+def deadline(load: Load) -> list[str]:
+    """Of the last one that could not be met, and why."""
+    seen = load.forecast
+    if seen is None:
+        return []
+    service = f"{ms(seen.p95_ms)} of service (95th percentile; median {ms(seen.median_ms)})"
+    return [
+        f"last refused for its deadline: {ms(seen.left_ms)} left, {ms(seen.wait_ms)} of wait and {service} expected"
+    ]
 
 
 def traffic(load: Load) -> list[str]:
@@ -114,6 +125,12 @@ def processor(one: Worker) -> str:
 def ms(ms: float) -> str:
     """A time."""
     return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
+
+
+def size(size_bytes: int) -> str:
+    """An amount of memory."""
+    mib = size_bytes / (1 << 20)
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.2g} MiB"
 
 
 def per_s(rate: float) -> str:

@@ -252,8 +252,8 @@ class ModelExchange(ModelRequest):
         self.dropped = dropped
         self._second = second
         if second.start(self.bill.estimate, now):
-            if plan.hedge is not None:
-                plan.hedge.sent += 1
+            if self._budget is not None:
+                self._budget.hedges += 1
         else:
             self._second = None
 
@@ -263,9 +263,8 @@ class ModelExchange(ModelRequest):
             second.cancel(now)
             return
         self._second = None
-        plan = self.plan
-        if plan is not None and plan.hedge is not None:
-            plan.hedge.won += 1
+        if self._budget is not None:
+            self._budget.hedges_won += 1
         self._let_claim_go("upstream_timeout", now)  # it was too late
         self.leave_upstream()
         self.leave_route(self.models.by(second.choice.upstream), now)

@@ -121,6 +121,17 @@ class Metrics:
         yield _gauge("edgeq_cache_limit_bytes", "How much may be.", ("route",), _pick(of_routes, "max_bytes"))
         yield _gauge("edgeq_cache_waiting", "For another request's answer.", ("route",), _pick(of_routes, "waiting"))
 
+        yield _counter(
+            "edgeq_retries",
+            "Requests sent again (retried), those that the budget denied; of the former: hedges, and hedges_won.",
+            ("upstream", "what"),
+            [
+                ((one["upstream"], what), one[what])
+                for one in self._overview.retries()
+                for what in ("retried", "denied", "hedges", "hedges_won")
+            ],
+        )
+
         would = [((one["rate"],), one["would_refuse"]) for one in self._overview.rates() if not one["enforce"]]
         yield _counter("edgeq_rate_would_refuse", "By a rate that is not enforced.", ("rate",), would)
 

@@ -31,6 +31,7 @@ from edgeq.observe.models import model_records
 from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
+from edgeq.policy.retry import WINDOW_S
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import kernel_backlog_limit
 from edgeq.supervisor.stuck import StuckTable
@@ -76,6 +77,7 @@ class Overview:
                 self.routes,
                 self.tenants,
                 self.rates,
+                self.retries,
                 self.caches,
                 self.models,
                 self.targets,
@@ -131,6 +133,10 @@ class Overview:
     def rates(self) -> Records:
         """Each rate with what it has refused, or would have refused if it were enforced."""
         return self._fresh.get("rates", self._rates)
+
+    def retries(self) -> Records:
+        """Each upstream with what was sent to it again, and its retry budget."""
+        return self._fresh.get("retries", self._retries)
 
     def caches(self) -> Records:
         """Each route's cache, of all workers: how often it had an answer, what it holds, and who waits there."""
@@ -222,6 +228,7 @@ class Overview:
                 states[seen["upstream"]] = seen
         readings = self.readings()
         settings = settings_of(self._config())
+        budgets = self.reports.budgets()
         found: Records = []
         for name, config in self._config().upstream.items():
             reading = readings[f"upstream/{name}"]
@@ -245,7 +252,7 @@ class Overview:
                     "in_use": state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
-                    "retrying": state.get("retrying", 0),
+                    "retrying": budgets.get(name, {}).get("running", 0),
                     "service_ms": {mark: service.quantile(share) / 1000 for mark, share in QUANTILES},
                     "answers_per_s": rates.departures,
                     "refused_per_s": rates.refused,
@@ -319,6 +326,25 @@ class Overview:
             }
             for one in self._config().rate
         ]
+
+    def _retries(self) -> Records:
+        counts, used = self.reports.retries(), self.reports.budgets()
+        none = dict.fromkeys(("retried", "denied", "hedges", "hedges_won"), 0)
+        found: Records = []
+        for name, config in self._config().upstream.items():
+            now, budget = used.get(name, {}), config.retry_budget
+            allowed = budget.share * now.get("requests", 0) + budget.reserve * WINDOW_S
+            found.append(
+                {
+                    "upstream": name,
+                    **none,
+                    **counts.get(name, {}),
+                    "running": now.get("running", 0),
+                    "recent": now.get("retries", 0),
+                    "allowed": int(allowed),
+                }
+            )
+        return found
 
     def _caches(self) -> Records:
         counts, held = self.reports.caches(), self.reports.stores()

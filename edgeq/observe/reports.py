@@ -1,8 +1,8 @@
 """The workers' reports (worker/report.py), read from the board and made one: of all workers, the dead ones included.
 
-Counters of refusals, rates, caches and models outlive their worker: before its row is cleared they are added to those
-of the other dead, which have a report of their own on the board. So they outlive the supervisor as well, if the board
-does.
+Counters of refusals, rates, retries, caches and models outlive their worker: before its row is cleared they are added
+to those of the other dead, which have a report of their own on the board. So they outlive the supervisor as well, if
+the board does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_REFUSALS: Final = 4096
 """Pairs of reason and resource that are kept of dead workers."""
 MAX_TENANTS: Final = 64
 MAX_METERS: Final = 64
-_KEPT: Final = ("llm", "rates", "caches")
+_KEPT: Final = ("llm", "rates", "retries", "caches")
 """Of dead workers, beside their refusals."""
 
 _OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
@@ -86,6 +86,17 @@ class Reports:
     def rates(self) -> dict[str, dict[str, int]]:
         """By name, what each rate has refused, or would have."""
         return self._sum("rates")
+
+    def retries(self) -> dict[str, dict[str, int]]:
+        """By upstream, how many requests were sent again, or were not because of its budget."""
+        return self._sum("retries")
+
+    def budgets(self) -> dict[str, dict[str, int]]:
+        """By upstream, what is used of its retry budget now, in all workers."""
+        total: dict[str, dict[str, int]] = {}
+        for seen in self.upstreams():
+            add(total.setdefault(seen["upstream"], {}), seen.get("budget") or {})
+        return total
 
     def caches(self) -> dict[str, dict[str, int]]:
         """By route, how often its cache had an answer."""

@@ -19,17 +19,15 @@ LEAST_S: Final = 0.001
 
 
 class HedgePolicy:
-    """Of one route. `sent` and `won` count from the start of the worker."""
+    """Of one route."""
 
-    __slots__ = ("_after_s", "_latency", "sent", "won")
+    __slots__ = ("_after_s", "_latency")
 
     def __init__(self, after_s: float) -> None:
         """Args: after_s is when the second try begins; 0: at the 95th percentile of what is measured."""
         self._after_s: float = after_s
         self._latency: Service = Service()
         """To the head of an answer."""
-        self.sent: int = 0
-        self.won: int = 0
 
     def after_s(self) -> float:
         """When a second try is to begin, in seconds from the first; NEVER while too little is known."""

@@ -55,12 +55,15 @@ class RetryBudget:
         "_second",
         "concurrent",
         "concurrent_min",
+        "hedges",
+        "hedges_won",
         "refused",
         "requests",
         "reserve",
         "retries",
         "running",
         "share",
+        "taken",
     )
 
     def __init__(
@@ -86,7 +89,13 @@ class RetryBudget:
         self._retries: list[int] = [0] * WINDOW_S
         self.requests: int = 0
         self.retries: int = 0
+        # Since the worker began:
+        self.taken: int = 0
         self.refused: int = 0
+        self.hedges: int = 0
+        """Of those that were taken: sent beside a first try that went on."""
+        self.hedges_won: int = 0
+        """Of those: they answered first."""
 
     def request(self, now: float) -> None:
         """A request is sent for the first time."""
@@ -115,6 +124,7 @@ class RetryBudget:
             return False
         self._retries[second % WINDOW_S] += 1
         self.retries += 1
+        self.taken += 1
         self.running += 1
         if others is not None:
             others.publish(self.requests, self.retries)

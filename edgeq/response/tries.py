@@ -235,7 +235,7 @@ class Tries(Timed):
             return
         self.hedge = hedge
         self.hedged = HEDGE_LOST
-        hedges.sent += 1
+        policy.budget.hedges += 1
         exchange.attempts += 1
         pool.submit(hedge, False)
 
@@ -243,8 +243,8 @@ class Tries(Timed):
         """The head of a good answer has come to the second try, in `data`: the first one is cut."""
         now = monotonic()
         self.hedged = HEDGE_WON
-        if self._hedges is not None:
-            self._hedges.won += 1
+        if self._budget is not None:
+            self._budget.hedges_won += 1
         up = exchange.up
         if up is not None:
             member = up.pool.member

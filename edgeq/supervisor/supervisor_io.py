@@ -39,7 +39,7 @@ from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret
-from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, StartError
+from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, Problem, StartError
 from edgeq.explain import verdict, watch
 from edgeq.explain.gather import Gatherer
 from edgeq.explain.recall import Recall
@@ -145,6 +145,7 @@ class Supervisor:
         self._run = secrets.token_hex(4)
         """Generations are numbers of this run only."""
         self._etag = ""
+        self._idle: Sequence[Problem] = ()
         self._ending: asyncio.TimerHandle | None = None
         """Of the live change that is over next."""
         self._reloading = asyncio.Lock()
@@ -206,6 +207,7 @@ class Supervisor:
             raise StartError("\n".join(problems))
         self._etag = self._tag()
         self._tell_ended(self._live.ended)
+        self._tell_idle()
         self._await_end()
         if self._pidfile is not None:
             try:
@@ -494,6 +496,7 @@ class Supervisor:
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
+        self._tell_idle()
         self._await_end()
         return _Applied("", confirmation.behind)
 
@@ -504,6 +507,14 @@ class Supervisor:
         for change, why in ended:
             key = MASK if is_secret(change.path, self._config) else change.key
             _log.warning("live change ended", resource=change.resource, key=key, why=why)
+
+    def _tell_idle(self) -> None:
+        """What has no effect, once while that is so."""
+        idle = self._live.idle()
+        for one in idle:
+            if one not in self._idle:
+                _log.warning("setting without effect", file=one.file, line=one.line, key=one.key_path, why=one.message)
+        self._idle = idle
 
     def _await_end(self, least_s: float = 0.0) -> None:
         """See to it that changes end in time."""

@@ -746,10 +746,6 @@ class App:
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
-            "retries": sum(budget.retries for budget in self._budgets.values()),
-            "retries_refused": sum(budget.refused for budget in self._budgets.values()),
-            "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
-            "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
 
     def report(self) -> dict[str, Any]:
@@ -757,19 +753,20 @@ class App:
         now = monotonic()
         acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
         caches = {name: cache for name, (_, cache) in self._caches.items()}
+        bulkheads = [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()]
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "rates": report.rates(self._rates.values()),
+            "retries": report.retries(self._budgets),
             "caches": report.caches(caches),
             "stores": report.stores(caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now
             ),
-            "queues": report.queues(
-                [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
-            ),
+            "queues": report.queues(bulkheads, now),
+            "forecasts": report.forecasts(bulkheads),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
             "targets": report.targets(self._model_builder.gates.values(), now),

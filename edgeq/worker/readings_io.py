@@ -2,6 +2,10 @@
 
 A control group's limit is the whole service's, so each worker has its part of it; without one the machine's memory is
 shared out in the same way. Reading /proc takes 10 microseconds, so memory is read once a second.
+
+A service's group is below the root of all groups (/system.slice/edgeq.service), and a slice around it may have a limit
+as well: the lowest one holds. In a container the names in /proc may be those of the host, which are not there; then the
+root is the container's own group. Source: cgroups(7), Documentation/admin-guide/cgroup-v2.rst.
 """
 
 from __future__ import annotations
@@ -9,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _EVERY_S: Final = 1.0
 _OWN_DESCRIPTORS: Final = 32
@@ -32,7 +37,7 @@ class Readings:
 
     def configure(self, workers: int) -> None:
         """Take over the number of workers; limits are read again."""
-        self._memory_bytes = memory_limit_bytes() // max(1, workers)
+        self._memory_bytes = memory_limit().size_bytes // max(1, workers)
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     def memory(self, now: float) -> float:
@@ -49,13 +54,33 @@ class Readings:
         return (connections + _OWN_DESCRIPTORS) / self._descriptors if self._descriptors > 0 else 0.0
 
 
-def memory_limit_bytes() -> int:
-    """The control group's limit (v2, then v1), or the machine's memory; 0 if nothing can be read."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):
-            limit = int(Path(path).read_text("ascii"))
-            if limit < _UNLIMITED:
-                return limit
+class MemoryLimit(NamedTuple):
+    """What all workers may have together; 0 if nothing can be read."""
+
+    size_bytes: int
+    whose: str
+
+
+def memory_limit(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> MemoryLimit:
+    """The lowest limit of the control groups around this process, or the machine's memory. `own`: which they are."""
+    limits: list[MemoryLimit] = []
+    for file in _limit_files(own, root):
+        with contextlib.suppress(OSError, ValueError):  # "max" is none
+            limits.append(MemoryLimit(int(file.read_text("ascii")), "the control group"))
     with contextlib.suppress(OSError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 0
+        limits.append(MemoryLimit(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "the machine"))
+    return min((one for one in limits if one.size_bytes < _UNLIMITED), default=MemoryLimit(0, ""))
+
+
+def _limit_files(own: Path, root: Path) -> Iterator[Path]:
+    """Where the limits of a process's groups are, v2 and v1, from its own up to the root."""
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = own.read_text("utf-8", "replace").splitlines()
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount, file = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        group = mount / name.lstrip("/")
+        yield from (one / file for one in (group, *group.parents) if one.is_relative_to(mount))

@@ -43,10 +43,12 @@ MAX_TARGETS: Final = 128
 MAX_METERS: Final = 64
 MAX_RATES: Final = 256
 MAX_CACHES: Final = 256
+MAX_BUDGETS: Final = 256
 _SECTIONS: Final = (
     "tenants",
     "meters",
     "asking",
+    "forecasts",
     "queues",
     "targets",
     "upstreams",
@@ -54,6 +56,7 @@ _SECTIONS: Final = (
     "stores",
     "caches",
     "rates",
+    "retries",
     "llm",
 )
 """What may be left out, in this order."""
@@ -122,6 +125,19 @@ def rates(all_of_them: Iterable[Rate]) -> dict[str, dict[str, int]]:
     return {one.name: {"refused": one.refused, "would_refuse": one.would_refuse} for one in told}
 
 
+def retries(budgets: Mapping[str, RetryBudget]) -> dict[str, dict[str, int]]:
+    """How many were sent again, or were not because of the budget, by upstream; the first MAX_BUDGETS."""
+    return {
+        name: {
+            "retried": one.taken,
+            "denied": one.refused,
+            "hedges": one.hedges,
+            "hedges_won": one.hedges_won,
+        }
+        for name, one in islice(budgets.items(), MAX_BUDGETS)
+    }
+
+
 def caches(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
     """How it went, by route; the first MAX_CACHES."""
     return {
@@ -176,13 +192,18 @@ def upstreams(all_of_them: list[Upstream], budgets: Mapping[str, RetryBudget], n
                 "in_use": len(one.balancer.members) if one.members else len(one.pools),
                 "panic": one.panics,
                 "breaker": one.breaker.snapshot(now) if one.breaker is not None else None,
-                "retrying": budgets[one.name].running if one.name in budgets else 0,
+                "budget": _budget(budgets[one.name]) if one.name in budgets else {},
                 "max_connections": one.max_connections,
                 "max_connecting": one.max_connecting,
                 "max_waiting": one.max_waiting,
             }
         )
     return told
+
+
+def _budget(budget: RetryBudget) -> dict[str, int]:
+    """What is used of it here; what is allowed goes by all workers."""
+    return {"requests": budget.requests, "retries": budget.retries, "running": budget.running}
 
 
 def _endpoint(pool: Pool, now: float) -> dict[str, Any]:
@@ -224,6 +245,22 @@ def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:
                 }
             )
     return told
+
+
+def forecasts(bulkheads: Iterable[Bulkhead]) -> list[dict[str, Any]]:
+    """What was expected of the last one, before each limit, whose deadline could not be met."""
+    return [
+        {
+            "resource": one.resource,
+            "at_ns": int(seen.at * 1e9),
+            "left_ms": seen.left_s * 1000,
+            "wait_ms": seen.wait_s * 1000,
+            "median_ms": seen.median_s * 1000,
+            "p95_ms": seen.p95_s * 1000,
+        }
+        for one in bulkheads
+        if (seen := one.queue.infeasible) is not None
+    ]
 
 
 def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:

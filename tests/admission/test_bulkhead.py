@@ -172,6 +172,9 @@ def test_a_deadline_that_cannot_be_met_is_refused_on_entry() -> None:
     book.enter(bulkhead, book.ticket(7, 0.0, deadline_at=0.0), 0.0)
     book.enter(bulkhead, book.ticket(8, 0.0, CRITICAL.to_bytes(), CRITICAL, deadline_at=0.16), 0.0)
     assert book.refused == [(5, "deadline_infeasible"), (7, "deadline_expired")]
+    seen = bulkhead.queue.infeasible
+    assert seen is not None
+    assert (seen.at, seen.left_s, round(seen.wait_s, 3), seen.p95_s) == (0.0, 0.34, 0.25, 0.1)
 
 
 def test_a_request_that_missed_its_time_is_not_dispatched() -> None:
@@ -182,6 +185,9 @@ def test_a_request_that_missed_its_time_is_not_dispatched() -> None:
     book.enter(bulkhead, book.ticket(2, 0.0), 0.0)
     assert free_one(book, bulkhead, 0.2) == 2
     assert book.refused == [(1, "deadline_infeasible")]
+    seen = bulkhead.queue.infeasible
+    assert seen is not None
+    assert (seen.at, round(seen.left_s, 3), seen.wait_s, seen.median_s) == (0.2, 0.05, 0.0, 0.1)
 
 
 def test_the_stuck_do_not_take_the_places_of_others() -> None:

@@ -108,9 +108,10 @@ class TestCheck:
                 '[[route]]\nname = "m"\nllm = {}\nmatch.path = "/v1/*"\n[model.m]\ntargets = [{ provider = "p" }]\n'
             )
             more.write('[provider.p]\nurl = "http://127.0.0.1:9/v1"\nkeys = ["a", "b"]\n')
+            more.write('[[route]]\nname = "r"\nupstream = "a"\n')
         assert main(["check", "--config", str(file)]) == 0
         said = capsys.readouterr().out
-        assert said == f"{file}: ok (1 listener, 1 upstream, 1 provider, 2 keys, 1 model, 1 route)\n"
+        assert said == f"{file}: ok (1 listener, 1 upstream, 1 provider, 2 keys, 1 model, 2 routes)\n"
         assert main(["check", "--config", str(file), "--quiet"]) == 0
         assert capsys.readouterr().out == ""
         assert main(["check", "--config", str(file), "--format", "json"]) == 0
@@ -118,8 +119,23 @@ class TestCheck:
             "ok": True,
             "file": str(file),
             "problems": [],
+            "idle": [],
             "machine": [],
         }
+
+    def test_without_effect(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """What is right and does nothing is named with its line; a failure only if asked."""
+        file.write_text(f"{GOOD}tls.verify = false\n")
+        message = "is not used: no endpoint is https"
+        assert main(["check", "-c", str(file)]) == 0
+        said = f"{file}: ok (1 listener, 1 upstream, 1 route)\n{file}:7: upstream.a.tls.verify: no effect: {message}\n"
+        assert capsys.readouterr().out == said
+        assert main(["check", "-c", str(file), "--strict", "--json"]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["ok"], answer["idle"]) == (
+            True,
+            [{"file": str(file), "line": 7, "key_path": "upstream.a.tls.verify", "message": message}],
+        )
 
     def test_short(self, file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
         """A machine that grants less: each key with its line, then the lines that cure it; a failure only if asked."""

@@ -17,7 +17,7 @@ from edgeq.config.change import Change
 from edgeq.config.live import Live, endpoints_named
 from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings, whole_of
-from edgeq.explain.facts import Door, Endpoint, Facts, Load, Machine, Pace, Refused, Waiting, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Pace, Refused, Waiting, Worker
 from edgeq.explain.finding import LOST, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
@@ -56,6 +56,16 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
     "ports_exhausted": (
         load(pressed(), refused("upstream_port_exhausted", "upstream/api#10.0.0.7:9000"), FULL),
         "upstream/api#10.0.0.7:9000",
+    ),
+    "memory_short": (
+        dataclasses.replace(
+            HEALTHY,
+            workers=tuple(dataclasses.replace(one, memory_bytes=490 << 20) for one in WORKERS),
+            refused=(refused("memory_pressure", "worker:memory_pressure"), FULL),
+            machine=dataclasses.replace(MACHINE, memory_bytes=1 << 30, memory_of="the control group"),
+            memory_share=0.95,
+        ),
+        "worker:memory_pressure",
     ),
     "worker_stuck": (
         dataclasses.replace(
@@ -245,7 +255,7 @@ def test_numbers_are_written_as_people_do() -> None:
 
 def test_what_has_just_begun_is_no_rule() -> None:
     """A refusal that is new has no cause yet, but it is not the client's doing."""
-    new = Refused("memory_pressure", "worker:memory_pressure", 40.0, 1.0)
+    new = Refused("upstream_tls_failed", "upstream/api#10.0.0.7:9000", 40.0, 1.0)
     told = explain(load(CALM, new, refused("rate_limited", "rate/plan")))
     assert told["verdict"] == (
         "nothing is saturated: nobody waits, but 40/s are refused since a moment ago, and 50/s are refused by a rule,"
@@ -262,6 +272,23 @@ def test_what_workers_refuse_for_their_own_sake() -> None:
     lags = load(CALM, refused("loop_lag", "worker:loop_lag"))
     assert explain(lags, "worker/1")["cause"] == "worker_busy"
     assert [one.cause for one in findings(lags)] == ["worker_busy"]
+
+
+def test_which_memory_is_short() -> None:
+    """That of a worker, of which bound; or what it holds of bodies for models."""
+    told = explain(CASES["memory_short"][0])
+    assert told["since_s"] == 12.0
+    assert told["evidence"][:3] == [
+        "worker 0 has 490 MiB",
+        "worker 1 has 490 MiB",
+        "each may have 486 MiB: 0.95 (protect.memory) of its part of the control group's 1.0 GiB",
+    ]
+    full = dataclasses.replace(WORKERS[0], bodies_bytes=250 << 20, max_bodies_bytes=256 << 20)
+    scene = dataclasses.replace(load(CALM, refused("memory_pressure", "route/chat")), workers=(full,))
+    told = explain(scene)
+    assert (told["cause"], told["resource"]) == ("memory_short", "route/chat")
+    assert told["evidence"][0] == "worker 0 holds 250 MiB of 256 MiB (protect.model_bodies)"
+    assert told["next"].startswith("edgeq set protect model_bodies 512MiB --ttl 10m ")
 
 
 @pytest.mark.parametrize("reason", ["fd_exhausted", "upstream_port_exhausted"])
@@ -316,6 +343,15 @@ def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
     """Answers that do not come within the route's time-out."""
     one = dataclasses.replace(CALM, routes=("checkout",))
     assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
+
+
+def test_deadlines_are_told_with_numbers() -> None:
+    """What was left of the last that could not be met, and what was expected; of none nothing is told."""
+    late = refused("deadline_infeasible", "upstream/api:queue")
+    line = "300 ms left, 190 ms of wait and 129 ms of service (95th percentile; median 95 ms) expected"
+    told = explain(load(pressed(forecast=Forecast(300.0, 190.0, 95.0, 129.0)), late))
+    assert f"last refused for its deadline: {line}" in told["evidence"]
+    assert not any("its deadline" in one for one in explain(load(pressed(), late))["evidence"])
 
 
 def test_who_lowered_the_limit() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import selectors
 import socket
@@ -31,7 +32,7 @@ from tests.support.supervised import wait_for
 
 pytestmark = ONCE
 
-STEADY = ("slow", "shed", "dead", "sick", "more", "noisy", "low")
+STEADY = ("slow", "shed", "dead", "sick", "more", "noisy", "low", "hurried")
 """Upstreams with traffic."""
 
 
@@ -62,6 +63,8 @@ def _settings(admin: Path, urls: dict[str, list[str]], tiny: int) -> Settings:
         "route": [*routes, {"name": "rest", "upstream": "u", "match": {"path": "/rest"}}],
         "tenant": {"key": "header:x-tenant"},
         "explain": {"slow": "200ms"},
+        "listener": {"trusted": ["127.0.0.0/8"]},
+        "forward": {"deadline": "x-deadline"},
     }
     listeners: list[dict[str, Value]] = [{"name": "tiny", "address": f"127.0.0.1:{tiny}", "backlog": 1}]
     return Settings(workers=2, listeners=listeners, extra=extra)
@@ -80,7 +83,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         made = Stage(Scene(started, admin), behaviour, tiny)
         made.mortal, made.sick = mortal, second
         second.script = serve(lambda one, asked: one.reset() if made.is_sick.is_set() else behaviour.act(one, asked))
-        behaviour.delays_s[b"/low"] = 0.02
+        behaviour.delays_s |= {b"/low": 0.02, b"/hurried": 0.1}
         for name in STEADY:
             clients = made.clients[name] = Clients()
             closing.callback(clients.end)
@@ -200,6 +203,20 @@ def test_a_limit_that_is_too_low(stage: Stage) -> None:
     assert found["next"].startswith("edgeq set upstream/low limit ")
 
 
+def test_deadlines_that_cannot_be_met(stage: Stage) -> None:
+    """What was left of one, and what was expected to pass until its answer, is told beside the cause."""
+    told = re.compile(
+        r"last refused for its deadline: .* left, .* of wait and .* of service \(95th percentile; median "
+    )
+
+    def evidence() -> bool:
+        return any(map(told.match, stage.explain("upstream/hurried")["evidence"]))
+
+    with more(stage, "/hurried", 24, "X-Deadline: 0.25", "X-Tenant: a"):
+        wait_for("the deadline", evidence)
+    stage.is_calm()
+
+
 def test_an_accept_queue_that_overflows(stage: Stage) -> None:
     """Bursts at a listener with a backlog of one, whose workers have nothing to do."""
     found = stage.says("accept_overflow", "listener/tiny:accept", lambda: overflow(stage.gateway, stage.tiny))
@@ -240,6 +257,16 @@ def test_descriptors(stage: Stage) -> None:
 
 def _main(stage: Stage) -> str:
     return f"{stage.gateway.address[0]}:{stage.gateway.address[1]}"
+
+
+def test_memory(stage: Stage) -> None:
+    """The workers may have less than they have."""
+    stage.gateway.reload({"protect": {"memory": 0.000_01}})
+    found = stage.says("memory_short", "worker:memory_pressure")
+    stage.gateway.reload({})
+    stage.is_calm()
+    assert sum(bool(re.fullmatch(r"worker [01] has \d+ MiB", one)) for one in found["evidence"]) == 2
+    assert any(one.startswith("each may have ") for one in found["evidence"])
 
 
 def test_busy_workers(stage: Stage) -> None:

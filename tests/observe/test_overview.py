@@ -26,6 +26,7 @@ from edgeq.worker import report
 CONFIG = Config(
     listener=(Listener(address="127.0.0.1:1"),), upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit=3)}
 )
+(SHOW_UPSTREAMS,) = [one for one in COMMANDS if one.words == "show upstreams"]
 
 
 class Processes:
@@ -131,6 +132,9 @@ def test_an_observed_limit_is_told(bench: Bench) -> None:
         assert (one["limit"], one["limit_source"], limit["source"]) == (None, "observe", "observe")
         text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
         assert 'edgeq_inflight_limit{upstream="u"}' not in text
+        head, row = SHOW_UPSTREAMS.text([one]).splitlines()
+        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "would"]
+        assert row.split()[:5] == ["u", "0", "-", "observe", str(one["observed_limit"] or "-")]
         return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
 
     assert told() == (None, "none", False)
@@ -159,6 +163,21 @@ def test_rates_count_what_they_would_refuse(bench: Bench) -> None:
     text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
     assert 'edgeq_rate_would_refuse_total{rate="trial"} 15.0' in text
     assert 'edgeq_rate_would_refuse_total{rate="plan"}' not in text
+
+
+def test_retries_are_summed(bench: Bench) -> None:
+    """What was counted is remembered of the dead; what is used of the budget is that of the living."""
+    counted = {"retried": 4, "denied": 3, "hedges": 2, "hedges_won": 1}
+    used = {"requests": 50, "retries": 6, "running": 1}
+    for slot in range(3):
+        bench.tell(slot, retries={"u": counted}, upstreams=[{**upstream(endpoint("a:1")), "budget": used}])
+    bench.bury(1)
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: CONFIG)
+    now = {"running": 2, "recent": 12, "allowed": 50}  # a fifth of 100 requests, and 3/s
+    assert overview.retries() == [{"upstream": "u", **{key: 3 * count for key, count in counted.items()}, **now}]
+    assert overview.upstreams()[0]["retrying"] == 2
+    text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
+    assert 'edgeq_retries_total{upstream="u",what="hedges_won"} 3.0' in text
 
 
 def test_caches_are_summed(bench: Bench) -> None:

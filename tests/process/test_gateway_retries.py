@@ -7,9 +7,11 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from edgeq.cli import admin_client_io
 from tests.support import gateway
 from tests.support.gateway import Gateway, Settings, Value
 from tests.support.raw_client import Asked, RawClient
@@ -46,7 +48,7 @@ class Pair:
 
 
 @contextlib.contextmanager
-def pair(retry: dict[str, Value], **upstream: Value) -> Iterator[tuple[Pair, Gateway]]:
+def pair(retry: dict[str, Value], admin: Value = "", **upstream: Value) -> Iterator[tuple[Pair, Gateway]]:
     """A gateway with this retry policy before such a pair."""
     made = Pair()
     with contextlib.ExitStack() as stack:
@@ -55,6 +57,7 @@ def pair(retry: dict[str, Value], **upstream: Value) -> Iterator[tuple[Pair, Gat
         extra: dict[str, Value] = {
             "upstream": {"u": {"endpoints": [one.url for one in made.endpoints], "balance": "round-robin", **upstream}},
             "route": [{"name": "r", "upstream": "u", "retry": retry}],
+            "server": {"admin": admin},
         }
         edge = stack.enter_context(gateway.running(made.endpoints[0].port, Settings(extra=extra)))
         stack.callback(made.go.set)
@@ -129,6 +132,28 @@ def test_a_reload_begins_and_ends_hedging() -> None:
             both.endpoints[0].wait_for(lambda: len(both.hung) == 2, what="it hangs")
             both.go.set()
             assert client.read_answers([Asked()])[0].body == LOST
+
+
+def test_what_was_sent_again_is_shown(tmp_path: Path) -> None:
+    """One that the second of two won, and one for which the budget of one in ten seconds is used up."""
+    admin = str(tmp_path / "admin")
+    budget: dict[str, Value] = {"share": 0, "reserve": 0.1}
+
+    def shown() -> dict[str, int]:
+        status, _, text = admin_client_io.get(admin, "/v1/retries", 20)
+        assert status == 200, text
+        (found,) = json.loads(text)
+        return {key: found[key] for key in ("retried", "denied", "hedges", "hedges_won", "running", "allowed")}
+
+    with pair({"hedge": "50ms"}, admin, retry_budget=budget) as (both, edge), RawClient(edge.address) as client:
+        both.hang.set()
+        assert client.ask(GET).body == b"ok"
+        both.hang.set()
+        client.send(GET)
+        told = {"retried": 1, "denied": 1, "hedges": 1, "hedges_won": 1, "running": 0, "allowed": 1}
+        wait_for("what has happened", lambda: shown() == told)
+        both.go.set()
+        assert client.read_answers([Asked(), Asked()])[1].body == LOST
 
 
 class Busy:

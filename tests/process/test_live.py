@@ -19,7 +19,8 @@ from edgeq.cli import main
 from edgeq.cli.admin_client_io import ask, get
 from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from tests.support import gateway as gateways
-from tests.support.gateway import Gateway, Settings
+from tests.support.bench import bench
+from tests.support.gateway import Gateway, Settings, Value
 from tests.support.machine import UPSTREAM, Machine, machine
 from tests.support.raw_client import Asked, RawClient
 from tests.support.scripted_upstream import ScriptedUpstream, answer, serve
@@ -172,8 +173,11 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert operator.text("set upstream/u limit -4") == f"error: {says}\n"
     assert main(["set", UPSTREAM, "limit", "--admin", operator.path, "--", "-4"]) == EXIT_FAILED
     assert capsys.readouterr().err == f"edgeq set: {says}\n"
-    assert main(["set", UPSTREAM, "limit", "4", "--ttl", "x", "--admin", operator.path]) == EXIT_USAGE
-    assert "ttl: expected a duration" in capsys.readouterr().err
+    assert main(["set", UPSTREAM, "queue.timeout", "-1s", "--admin", operator.path]) == EXIT_FAILED
+    assert capsys.readouterr().err == "edgeq set: set: upstream/u queue.timeout: must not be negative\n"
+    for ttl in ("x", "-5s"):
+        assert main(["set", UPSTREAM, "limit", "4", "--ttl", ttl, "--admin", operator.path]) == EXIT_USAGE
+        assert "ttl: expected a duration" in capsys.readouterr().err
     assert "server.metrics takes effect only at the next start" in operator.text("set server metrics 127.0.0.1:1")
     assert "VALUE is missing: set RESOURCE KEY VALUE" in operator.text("set upstream/u limit")
     assert "is not set: show changes" in operator.text("unset upstream/u limit")
@@ -419,3 +423,15 @@ def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
             assert operator.show("upstreams")[0]["limit"] == 9
         finally:
             gateway.stop()
+
+
+def test_what_has_no_effect_is_in_the_log() -> None:
+    """At the start, and of a reload what is new; each once."""
+    settings: dict[str, Value] = {"tls": {"verify": False}}
+    with bench(Settings(extra={"upstream": {"u": settings}})) as running:
+        gateway = running.gateway
+        told = gateway.wait_event("setting without effect")
+        assert (told["key"], told["why"]) == ("upstream.u.tls.verify", "is not used: no endpoint is https")
+        gateway.reload({"upstream": {"u": {**settings, "limit": 0, "queue": {"max": 3}}}})
+        keys = [one["key"] for one in gateway.events("setting without effect")]
+        assert keys == ["upstream.u.tls.verify", "upstream.u.queue.max"]

@@ -90,9 +90,8 @@ def test_the_second_answers_first() -> None:
     assert made.upstream.members[0].cost_s == pytest.approx(0.27)
     assert made.upstream.members[1].cost_s == pytest.approx(0.1)
     assert made.log[0].endpoint == second.protocol.pool.name
-    policy = policy_of(made).hedge
-    assert policy is not None
-    assert (policy.sent, policy.won) == (1, 1)
+    budget = policy_of(made).budget
+    assert (budget.taken, budget.hedges, budget.hedges_won) == (1, 1, 1)
     settled(made, "won")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from edgeq.config.change import Change
 from edgeq.config.live import Live
 from edgeq.config.schema import Config
+from edgeq.errors import Problem
 
 
 class Given:
@@ -21,6 +22,9 @@ class Given:
     def build(self, changes: Sequence[Change] = (), files: bool = True) -> Config:
         assert not changes
         return self._config
+
+    def idle(self, config: Config) -> Sequence[Problem]:
+        return ()
 
 
 def live(make: Callable[[], Config]) -> Live:

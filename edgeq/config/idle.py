@@ -1,0 +1,119 @@
+"""Settings that have no effect, or none as long as another stands beside them. They are told, and never refused.
+
+What cannot be meant is an error (check.py). What is here may be meant, or become so: `edgeq set upstream/api limit 0`
+leaves the queue in the file without a purpose, and must work all the same. So `edgeq check` names it with file, line
+and key, and a running edgeq in its log.
+
+Looks at a configuration that has passed every check. A setting that says what holds without it is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from edgeq.config.findings import Findings
+from edgeq.config.lines import Path
+from edgeq.config.providers import provider_of, split_url
+from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
+from edgeq.upstream.endpoint import parse_endpoint
+
+
+def idle(config: Config, findings: Findings) -> None:
+    """Add every setting that has no effect to `findings`."""
+    _server(config, findings)
+    for number, listener in enumerate(config.listener):
+        _listener(listener, ("listener", number), findings)
+    used = {one.upstream for one in config.route} | {one.fallback.upstream for one in config.route if one.fallback}
+    made = provider_of(config)
+    for name, upstream in config.upstream.items():
+        if name in made:
+            continue
+        path = ("upstream", name)
+        if name not in used:
+            findings.add(path, "no route leads here, and no fallback")
+        _upstream(upstream, path, findings)
+    for name, provider in config.provider.items():
+        urls = (split_url(provider.url)[0], *provider.endpoints)
+        _tls(provider, urls, ("provider", name), findings)
+    for number, route in enumerate(config.route):
+        _route(route, ("route", number), config, findings)
+    if not config.tenant.key and config.tenant.weights:
+        findings.add(("tenant", "weights"), "nothing says who a tenant is: tenant.key is missing")
+    if not config.tenant.limit:
+        _unused(config.tenant.queue, ("tenant", "queue"), "nobody waits there: tenant.limit is 0", findings)
+    if config.forward.priority and not any(one.trusted for one in config.listener):
+        findings.add(("forward", "priority"), "nobody is believed: no listener has trusted addresses")
+
+
+def _server(config: Config, findings: Findings) -> None:
+    server = config.server
+    if not server.admin:
+        message = "there is no admin socket: server.admin is empty"
+        _unused(server, ("server",), message, findings, "admin_mode", "admin_group")
+    if not server.stuck.after:
+        _unused(server.stuck, ("server", "stuck"), "nobody is stuck: server.stuck.after is 0", findings, "restart")
+    if config.access_log.target == "off":
+        _unused(config.access_log, ("access_log",), "nothing is written: access_log.target is off", findings, "format")
+
+
+def _listener(listener: Listener, path: Path, findings: Findings) -> None:
+    if not listener.proxy_protocol:
+        message = "no PROXY header is expected: proxy_protocol is false"
+        _unused(listener, path, message, findings, "proxy_protocol_from")
+    if 0 < listener.max_connections < listener.max_connections_per_client:
+        message = f"is never reached: max_connections is {listener.max_connections}"
+        findings.add((*path, "max_connections_per_client"), message)
+    for what, rate in (("body", "min_body_rate"), ("write", "min_answer_rate")):
+        if not getattr(listener.timeouts, what):
+            message = f"is not looked at: timeouts.{what} is 0"
+            _unused(listener.limits, (*path, "limits"), message, findings, rate)
+
+
+def _upstream(upstream: Upstream, path: Path, findings: Findings) -> None:
+    _tls(upstream, [one.url if isinstance(one, Endpoint) else one for one in upstream.endpoints], path, findings)
+    if not any(upstream.weights().values()):
+        findings.add((*path, "endpoints"), "nobody new is served: all endpoints are drained (weight 0) or disabled")
+    for balance, key in (("consistent-hash", "hash_key"), ("sticky", "sticky_cookie")):
+        if upstream.balance != balance:
+            _unused(upstream, path, f"is for balance = {balance}, which is {upstream.balance}", findings, key)
+    if upstream.limit in (0, "observe"):
+        _unused(upstream.queue, (*path, "queue"), f"nobody waits there: limit is {upstream.limit}", findings)
+    if upstream.pool.max_connections < upstream.pool.max_idle:
+        message = f"so many are never idle: pool.max_connections is {upstream.pool.max_connections}"
+        _unused(upstream.pool, (*path, "pool"), message, findings, "max_idle")
+    if upstream.eject.max_time < upstream.eject.time:
+        findings.add(
+            (*path, "eject", "time"), f"no ejection is longer than eject.max_time, {upstream.eject.max_time:g}s"
+        )
+
+
+def _tls(one: Upstream | Provider, urls: Iterable[str], path: Path, findings: Findings) -> None:
+    if not any(parse_endpoint(url).tls for url in urls):
+        _unused(one.tls, (*path, "tls"), "is not used: no endpoint is https", findings)
+    elif not one.tls.verify:
+        _unused(one.tls, (*path, "tls"), "nothing is verified: tls.verify is false", findings, "ca")
+
+
+def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:
+    if not route.limit and not route.paused:
+        _unused(route.queue, (*path, "queue"), "nobody waits there: the route's limit is 0", findings)
+    if route.llm is not None:
+        return
+    retry, where = route.retry, (*path, "retry")
+    if not retry.on and retry.hedge == "off":
+        _unused(retry, where, "nothing is tried again: retry.on is empty, retry.hedge is off", findings)
+    else:
+        budget = config.upstream[route.upstream].retry_budget
+        if not budget.share and not budget.reserve:
+            findings.add(where, f"nothing is tried again: the retry_budget of upstream {route.upstream} allows none")
+    if 0 < route.timeout <= retry.per_try_timeout:
+        findings.add((*where, "per_try_timeout"), f"is never reached: the route's timeout is {route.timeout:g}s")
+
+
+def _unused(table: msgspec.Struct, path: Path, message: str, findings: Findings, *keys: str) -> None:
+    """Blame what `table` says that is not the default: of all its keys, or of these."""
+    for field in msgspec.structs.fields(table):
+        if (not keys or field.name in keys) and getattr(table, field.name) != field.default:
+            findings.add((*path, field.name), message)

@@ -1,0 +1,135 @@
+"""Settings without effect: each is told with its line, and is no error."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from edgeq.config.change import Change
+from edgeq.config.live import Live
+from edgeq.config.load import read_text
+
+_FILE: Final = """\
+[[listener]]
+address = "127.0.0.1:1"
+{listener}
+[upstream.a]
+endpoints = {endpoints}
+{upstream}
+[[route]]
+name = "r"
+upstream = "a"
+{route}
+{rest}
+"""
+_PLAIN: Final = '["http://127.0.0.1:1"]'
+_PROVIDER: Final = """\
+[provider.p]
+url = "http://127.0.0.1:1/v1"
+tls.server_name = "a"
+[model.m]
+targets = [{ provider = "p" }]
+[[route]]
+name = "m"
+llm = {}
+match.path = "/v1/*"
+"""
+
+
+def idle(**places: str) -> list[str]:
+    """What is told of a file with these lines."""
+    text = _FILE.format(**{"listener": "", "endpoints": _PLAIN, "upstream": "", "route": "", "rest": "", **places})
+    document = read_text(text, "f")
+    return [str(one) for one in document.idle(document.build(files=False))]
+
+
+CASES: Final[list[tuple[str, str, str]]] = [
+    ("listener", 'proxy_protocol_from = ["::/0"]', "f:3: listener[0].proxy_protocol_from: no PROXY header is expected"),
+    (
+        "listener",
+        "max_connections = 9\nmax_connections_per_client = 10",
+        "f:4: listener[0].max_connections_per_client: is never reached: max_connections is 9",
+    ),
+    (
+        "listener",
+        'limits.min_body_rate = "1KiB"\ntimeouts.body = 0',
+        "f:3: listener[0].limits.min_body_rate: is not looked at: timeouts.body is 0",
+    ),
+    ("upstream", "tls.verify = false", "f:6: upstream.a.tls.verify: is not used: no endpoint is https"),
+    ("upstream", 'hash_key = "path"', "f:6: upstream.a.hash_key: is for balance = consistent-hash, which is p2c-ewma"),
+    ("upstream", 'sticky_cookie = "c"', "f:6: upstream.a.sticky_cookie: is for balance = sticky, which is p2c-ewma"),
+    ("upstream", "queue.max = 3\nlimit = 0", "f:6: upstream.a.queue.max: nobody waits there: limit is 0"),
+    (
+        "upstream",
+        "pool = { max_connections = 4, max_idle = 5 }",
+        "f:6: upstream.a.pool.max_idle: so many are never idle: pool.max_connections is 4",
+    ),
+    (
+        "upstream",
+        'eject = { time = "1m", max_time = "9s" }',
+        "f:6: upstream.a.eject.time: no ejection is longer than eject.max_time, 9s",
+    ),
+    ("endpoints", '[{ url = "http://127.0.0.1:1", weight = 0 }]', "f:5: upstream.a.endpoints: nobody new is served"),
+    ("endpoints", '[{ url = "http://127.0.0.1:1", enabled = false }]', "f:5: upstream.a.endpoints: nobody new is"),
+    ("route", "queue.max = 3", "f:10: route[0].queue.max: nobody waits there: the route's limit is 0"),
+    ("route", "retry.attempts = 3", "f:10: route[0].retry.attempts: nothing is tried again: retry.on is empty"),
+    (
+        "route",
+        'timeout = "1s"\nretry = { on = ["reset"], per_try_timeout = "2s" }',
+        "f:11: route[0].retry.per_try_timeout: is never reached: the route's timeout is 1s",
+    ),
+    ("rest", "[tenant]\nweights.acme = 3", "f:12: tenant.weights: nothing says who a tenant is"),
+    ("rest", '[tenant]\nkey = "route"\nqueue.max = 3', "f:13: tenant.queue.max: nobody waits there: tenant.limit is 0"),
+    ("rest", '[forward]\npriority = "x-p"', "f:12: forward.priority: nobody is believed: no listener has trusted"),
+    ("rest", '[server]\nadmin_group = "root"', "f:12: server.admin_group: there is no admin socket"),
+    ("rest", '[server]\nstuck = { after = 0, restart = "9s" }', "f:12: server.stuck.restart: nobody is stuck"),
+    ("rest", '[access_log]\ntarget = "off"\nformat = "combined"', "f:13: access_log.format: nothing is written"),
+    ("rest", f"[upstream.b]\nendpoints = {_PLAIN}", "f:11: upstream.b: no route leads here, and no fallback"),
+    (
+        "rest",
+        _PROVIDER,
+        "f:13: provider.p.tls.server_name: is not used: no endpoint is https",
+    ),
+]
+
+
+@pytest.mark.parametrize(("place", "lines", "told"), CASES, ids=[told.split(": ")[1] for _, _, told in CASES])
+def test_each_is_told(place: str, lines: str, told: str) -> None:
+    """With file, line, key and why; nothing else is."""
+    (found,) = idle(**{place: lines})
+    assert found.startswith(told)
+
+
+def test_what_has_an_effect_is_not_told() -> None:
+    """The same settings where they belong."""
+    assert idle() == []
+    assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []
+    assert idle(upstream='balance = "sticky"\nsticky_cookie = "c"\nlimit = 3\nqueue.max = 3') == []
+    assert idle(route='retry = { on = ["reset"], attempts = 3 }\nlimit = 2\nqueue.max = 3') == []
+    assert idle(listener='trusted = ["::1/128"]', rest='[forward]\npriority = "x-p"') == []
+
+
+def test_who_may_be_verified_is_told_once() -> None:
+    """Trusted CAs where nobody is verified; the name is still sent."""
+    found = idle(
+        endpoints='["https://localhost:1"]', upstream='tls = { verify = false, ca = "/ca.pem", server_name = "a" }'
+    )
+    assert found == ["f:6: upstream.a.tls.ca: nothing is verified: tls.verify is false"]
+
+
+def test_a_budget_without_retries() -> None:
+    """Who wants retries and allows none."""
+    (found,) = idle(upstream="retry_budget = { share = 0, reserve = 0 }", route='retry.on = ["reset"]')
+    assert found == "f:10: route[0].retry: nothing is tried again: the retry_budget of upstream a allows none"
+
+
+def test_what_a_change_leaves_without_effect_is_no_reason_to_refuse_it() -> None:
+    """It is told then, and no more once the change is taken back."""
+    text = _FILE.format(listener="", endpoints=_PLAIN, upstream="limit = 5\nqueue.max = 3", route="", rest="")
+    live = Live(lambda: read_text(text, "f"), lambda _: (), 0.0)
+    assert live.idle() == []
+    live.commit(live.plan(Change("upstream/a", "limit", None), "0"))
+    assert [one.key_path for one in live.idle()] == ["upstream.a.queue.max"]
+    live.commit(live.plan(Change("upstream/a", "limit", None), None))
+    assert live.idle() == []
