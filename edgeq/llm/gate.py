@@ -194,7 +194,7 @@ class TokenGate(Lobby):
     ) -> None:
         """Args: meter is that of the target; key is the name of the provider's key, for pauses of all its models;
         shared by which workers know of each other's waiters."""
-        super().__init__(meter.resource, "tokens")
+        super().__init__(meter.resource, "queue")
         meter.pinned = True
         self.meter: Meter = meter
         self.shared: MachineWide = MachineWide() if shared is None else shared
@@ -283,10 +283,10 @@ class TokenGate(Lobby):
         assert claim is not None
         refusal = self.meter.ask(claim.estimate, now)
         if refusal is not None and self._is_hopeless(refusal, ticket, now):
-            self._refuse(ticket, refusal.reason(), now, refusal.wait_s, refusal.detail)
+            self._refuse(ticket, refusal.reason(), now, refusal)
             return
         if self.pause_s(now) > self._left_s(ticket, now):
-            self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
+            self._refuse(ticket, self._pause_reason(now), now)
             return
         queue.sweep(now)
         shared = self.shared
@@ -384,7 +384,7 @@ class TokenGate(Lobby):
                 queue.shed = []
                 for one, reason in shed:
                     try:
-                        self._refuse(one, reason, now, -1.0, "")
+                        self._refuse(one, reason, now)
                     except Exception as error:
                         failed = error  # the others are told all the same
                 continue
@@ -413,7 +413,7 @@ class TokenGate(Lobby):
                 if self._is_hopeless(refusal, ticket, now):
                     queue.remove(ticket, now)
                     try:
-                        self._refuse(ticket, refusal.reason(), now, wait_s, refusal.detail)
+                        self._refuse(ticket, refusal.reason(), now, refusal)
                     except Exception as error:
                         failed = error
                     continue
@@ -464,22 +464,26 @@ class TokenGate(Lobby):
         else:
             self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, turn)
 
-    def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
-        """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
-        that is known otherwise; NEVER if never."""
+    def _refuse(self, ticket: Ticket, reason: str, now: float, refusal: Refusal | None = None) -> None:
+        """Tell one that it is turned away, by what it was short of, and of a pause how long it is. refusal: the
+        meter's, if it is that which turns it away."""
         ticket.waits_in = None
         ticket.cost = 0.0
         least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
         since = _PAUSED_SINCE.get(reason, "")
+        short = None if since else refusal or self._short(ticket, now)
+        resource = self._named(short, now)
+        wait_s = -1.0
         if since:
             wait_s = self.pause_s(now)
             detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
-        elif not detail:
+        elif refusal is not None:
+            wait_s = refusal.wait_s
+            detail = refusal.detail
+        else:
             # Whoever asks again will need as much, however few wait then.
-            claim = ticket.claim
-            short = None if claim is None else self.meter.ask(claim.estimate, now)
             if short is not None:
                 least_s = short.wait_s
             detail = self._crowd(ticket, short, now)
@@ -489,7 +493,21 @@ class TokenGate(Lobby):
             retry_s = int(wait_s) + 1
         elif wait_s >= 0:
             retry_s = _whole_s(wait_s)
-        ticket.refused(reason, self.place, detail, retry_s)
+        ticket.refused(reason, resource, detail, retry_s)
+
+    def short_of(self, ticket: Ticket, now: float) -> str:
+        return self._named(self._short(ticket, now), now)
+
+    def _short(self, ticket: Ticket, now: float) -> Refusal | None:
+        """What keeps it out now, if that is a limit."""
+        claim = ticket.claim
+        return None if claim is None else self.meter.ask(claim.estimate, now)
+
+    def _named(self, short: Refusal | None, now: float) -> str:
+        """What somebody is kept out by: a limit; a pause, which is the target's; else those who wait."""
+        if short is not None:
+            return short.resource()
+        return self.resource if self.pause_s(now) > 0 else self.place
 
     def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
         """Who waits, and what for, in words. short: what keeps this one out now."""

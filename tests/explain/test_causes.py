@@ -205,8 +205,11 @@ def test_who_waits_elsewhere() -> None:
         assert short["verdict"] == f"nothing is saturated, but 3 wait at {resource}, the oldest for 800 ms"
         moment = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 20.0),)))
         assert moment["verdict"] == "nothing is saturated: nobody waits or is refused"
-    gate = Waiting("target/openai/gpt-4o:tokens", 3, 2100.0)
-    assert explain(dataclasses.replace(HEALTHY, waiting=(gate,)))["next"] == "edgeq show targets openai/gpt-4o"
+    gate = Waiting("target/ollama/llama3:8b:queue", 3, 2100.0)
+    assert explain(dataclasses.replace(HEALTHY, waiting=(gate,)))["next"] == "edgeq show targets ollama/llama3:8b"
+    limit = refused("rate_limited_shared", "target/ollama/llama3:8b:requests")
+    told = findings(dataclasses.replace(HEALTHY, waiting=(gate,), refused=(limit,)))
+    assert [one.resource for one in told] == ["target/ollama/llama3:8b:requests"]
     slow = load(pressed(now=Pace(100, 40, 60, 200.0)), FULL)
     waits = Waiting("upstream/api#10.0.0.7:9000:pool", 3, 2800.0)
     assert [one.cause for one in findings(dataclasses.replace(slow, waiting=(waits,)))] == ["upstream_slower"]

@@ -142,6 +142,42 @@ def test_a_queue_for_places_speaks_of_no_tokens() -> None:
     assert told.startswith("queue_timeout: 1 in flight, as many as may be; 0 of at most 10000 wait; waited 5")
 
 
+SHORT = {
+    "requests": TokenLimits(requests_per_minute=1),
+    "tokens": TokenLimits(tokens_per_minute=60),
+    "input_tokens": TokenLimits(input_tokens_per_minute=30),
+    "output_tokens": TokenLimits(output_tokens_per_minute=30),
+    "concurrent": TokenLimits(concurrent=1),
+    "budget": TokenLimits(money_per_day=10.0),
+}
+
+
+@pytest.mark.parametrize("what", SHORT)
+def test_a_refusal_names_the_limit_that_was_short(what: str) -> None:
+    """Who is turned away at once, and who waited in vain; and so is who asks what a waiting one is short of."""
+    machine = Machine(1, SHORT[what], max_wait_s=5.0, max_queued=1)
+    machine.tick()
+    machine.ask(1, 20, 20, cost=6_000_000)
+    waits = machine.ask(2, 20, 20, cost=6_000_000)
+    assert machine.gates[0].short_of(waits, machine.loop.now) == f"target/acme:big:{what}"
+    machine.ask(3, 20, 20, cost=6_000_000)
+    machine.loop.run(5.2)
+    assert sorted(number for number, _, _ in machine.refused) == [2, 3]
+    assert machine.refused_by == [f"target/acme:big:{what}"] * 2
+
+
+def test_a_pause_is_the_targets() -> None:
+    """No limit of ours is short then; nor is one for who waits behind others."""
+    machine = Machine(1, TokenLimits(), max_wait_s=1.0)
+    heard = Heard()
+    heard.retry_after_s = 9.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    refused = machine.ask(1, 20, 20)
+    assert machine.refused_by == ["target/acme:big"]
+    machine.loop.run(10.0)
+    assert machine.gates[0].short_of(refused, machine.loop.now) == "target/acme:big:queue"
+
+
 def test_a_large_one_waits_alone() -> None:
     """Though it has more tokens than may wait."""
     machine = Machine(1, MINUTE, max_wait_s=10.0)
