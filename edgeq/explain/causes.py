@@ -157,7 +157,8 @@ CAUSES: Final = (
     Cause(
         "upstream_slower",
         "The upstream is slower",
-        f"an answer takes {SLOWER:g} times what it took before the queue began, while no more of them come than before;"
+        f"an answer takes {SLOWER:g} times what it took before the queue began (a provider's: what the models that are"
+        " asked now took), while no more of them come than before;"
         " or answers do not come in time, or at all",
         "look which endpoints are slow",
         services.slower,
