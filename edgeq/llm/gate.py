@@ -26,7 +26,8 @@ Pauses. A 429 stops this model at this key until the provider's limit resets, bu
 does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
 moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
 another target may do. After a pause of a target without a limit nobody knows how many it takes: one goes first, and
-twice as many each `_DOUBLING_S`, so that another 429 keeps the rest here; with a limit they are paced by it.
+twice as many each `_DOUBLING_S`, of all workers (they are counted in the same table), so that another 429 keeps the
+rest here; with a limit they are paced by it.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
@@ -68,7 +69,9 @@ _FORGET_PAUSE_S: Final = 60.0
 _DOUBLING_S: Final = 0.25
 """A refusal is there sooner, and sooner than most answers."""
 _RESUME_S: Final = 4.0
-"""After so long (2^16 may have gone) nobody is held back any more."""
+"""After so long nobody is held back any more."""
+_MOST_RESUMED: Final = 1 << 17
+"""2^16 may have gone by then."""
 _LISTEN_EVERY_S: Final = 0.05
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
@@ -173,7 +176,7 @@ class TokenGate(Lobby):
         "_pause",
         "_pause_s",
         "_resumed",
-        "_resumed_at_ns",
+        "_resuming_ns",
         "_retry_after",
         "_serving",
         "_silent_until",
@@ -207,9 +210,10 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
-        self._resumed: int = 0
-        """How many have been let in since the pause that ended at the next."""
-        self._resumed_at_ns: int = 0
+        self._resumed: int = key_hash(b"llm resumed", name)
+        """Of how many have been let in since the last pause: one for each nanosecond after its end."""
+        self._resuming_ns: int = 0
+        """Whoever is let in counts there, since it ended at this moment; 0: nobody does."""
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
@@ -328,7 +332,8 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
-        self._resumed += 1
+        if self._resuming_ns:
+            self.meter.books.arrivals.charge(self._resumed, 1, self._resuming_ns)
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
     def ended(self, now: float) -> None:
@@ -567,11 +572,11 @@ class TokenGate(Lobby):
         if since_s < 0.0:
             return -since_s
         if since_s >= _RESUME_S or self.meter.allowances:
+            self._resuming_ns = 0
             return 0.0
-        if until_ns != self._resumed_at_ns:
-            self._resumed_at_ns = until_ns
-            self._resumed = 0
-        return max(0.0, log2(self._resumed + 1) * _DOUBLING_S - since_s)
+        self._resuming_ns = until_ns
+        resumed = self.meter.books.arrivals.get(self._resumed, until_ns + _MOST_RESUMED) - until_ns
+        return max(0.0, log2(resumed + 1) * _DOUBLING_S - since_s) if resumed > 0 else 0.0
 
     def _pause_reason(self, now: float) -> str:
         """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""

@@ -216,15 +216,17 @@ def test_after_a_429_not_all_rush_in() -> None:
     assert len(machine.granted) == 6
 
 
-def test_after_a_429_without_limits_not_all_rush_in() -> None:
-    """One, and twice as many each quarter of a second; another 429 keeps back who is here, and it begins anew."""
-    machine = Machine(1, TokenLimits())
+@pytest.mark.parametrize("workers", [1, 4])
+def test_after_a_429_without_limits_not_all_rush_in(workers: int) -> None:
+    """One, of all workers, and twice as many each quarter of a second; another 429 keeps back who is here, and it
+    begins anew."""
+    machine = Machine(workers, TokenLimits())
     gate = machine.gates[0]
     heard = Heard()
     heard.retry_after_s = 3.0
     gate.heard(heard, 429, machine.loop.now)
     for number in range(40):
-        machine.ask(number, 100, 0)
+        machine.ask(number, 100, 0, worker=number % workers)
     for seconds, granted in ((2.99, 0), (0.02, 1), (0.25, 2), (0.25, 4), (0.25, 8)):
         machine.loop.run(seconds)
         assert len(machine.granted) == granted
@@ -237,6 +239,20 @@ def test_after_a_429_without_limits_not_all_rush_in() -> None:
     assert len(machine.granted) == 40
     assert machine.refused == []
     assert gate.would_admit(machine.loop.now)
+
+
+def test_who_comes_after_a_429_is_counted_by_all_workers() -> None:
+    """Also who finds nobody waiting."""
+    machine = Machine(2, TokenLimits())
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    machine.loop.run(3.01)
+    machine.ask(1, 100, 0)
+    machine.ask(2, 100, 0, worker=1)
+    assert machine.granted == [1]
+    machine.loop.run(0.25)
+    assert machine.granted == [1, 2]
 
 
 def test_a_pause_longer_than_one_may_wait_refuses() -> None:
@@ -393,6 +409,8 @@ def test_the_last_request_is_the_last(limit: int, remaining: int, reset_s: float
     machine.ask(2, 10, 10, worker=1)
     machine.loop.run(held_s - 0.1)
     assert machine.granted == []
+    machine.loop.run(0.2)
+    assert len(machine.granted) == 1
     machine.loop.run(0.2)
     assert sorted(machine.granted) == [1, 2]
 
