@@ -11,6 +11,7 @@ import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, events, request
 from tests.support.raw_client import Answer, Asked, Ending
+from tests.support.scripted_upstream import reply
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -43,6 +44,20 @@ def test_in_odd_pieces(stand: Stand) -> None:
             assert client.send_pieces(whole[at : at + 61] for at in range(0, len(whole), 61))
             (answer,) = client.read_answers([Asked(b"POST")])
             assert answer.status == 200, answer
+
+
+def test_azures_deployments(stand: Stand) -> None:
+    """Below the path of one the key has a field of its own, which Azure wants there; and the version goes with each."""
+    chat = {"id": "1", "model": "x", "choices": [{"message": {"content": "hi"}}], "usage": {}}
+    vectors = {"object": "list", "data": [], "usage": {"prompt_tokens": 1}}
+    for path, ask, answer in ((CHAT, ask_for("azure"), chat), (EMBEDDINGS, {"model": "azure", "input": "a"}, vectors)):
+        body = json.dumps(answer).encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+        stand.play(reply(head + body))
+        assert stand.ask(ask, path).status == 200
+        seen = stand.scripted.requests[-1]
+        assert seen.target.decode() == f"/openai/deployments/small{path[3:]}?api-version=2024-10-21"
+        assert (seen.get(b"api-key"), seen.get(b"authorization")) == (b"sk-azure", None)
 
 
 def test_one_behind_the_other(stand: Stand) -> None:
