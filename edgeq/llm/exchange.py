@@ -368,7 +368,7 @@ class ModelExchange(ModelRequest):
             content_type = answer_field(answer, b"content-type").lower()
             if b"text/event-stream" not in content_type:
                 return incoming if b"json" in content_type else None
-            if operation.dialect == choice.dialect:
+            if operation.dialect == choice.dialect and self.prompt is None:
                 incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
                 encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)

@@ -427,7 +427,13 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         "provider": providers,
         "model": {name: {**one, "aliases": [f"alias-{name}"]} for name, one in models.items()},
         "route": routes,
-        "prompt": [prompt],
+        "prompt": [
+            prompt,
+            *(
+                {**prompt, "name": f"chat-{who}", "path": f"/p/chat-{who}", "model": f"plain-{who}", "answer": "chat"}
+                for who in ("oa", "an")
+            ),
+        ],
     }
 
 

@@ -362,6 +362,22 @@ def test_tokens_are_counted(stand: Stand) -> None:
         assert (answer.get(b"x-edgeq-estimated") == b"true") is (model != "plain-an")
 
 
+@pytest.mark.parametrize("name", ["oa", "an"])
+def test_a_prompt_streams_its_chat(stand: Stand, name: str) -> None:
+    """To whoever accepts a stream: the words and the usage of the whole answer, by the name of the prompt's model."""
+    whole = json.loads(stand.ask({"text": "a"}, f"/p/chat-{name}").body)
+    with stand.client() as client:
+        fields = {"accept": "application/json;q=0.5, Text/Event-Stream"}
+        answer = client.ask(request({"text": "a"}, f"/p/chat-{name}", fields=fields))
+        assert (answer.status, answer.get(b"content-type")) == (200, b"text/event-stream; charset=utf-8")
+        told = [value for _, value in events(answer.body)]
+        assert told.pop() == "[DONE]"
+        assert {one["model"] for one in told} == {whole["model"]} == {f"plain-{name}"}
+        words = "".join(one["choices"][0]["delta"].get("content") or "" for one in told if one["choices"])
+        assert words == whole["choices"][0]["message"]["content"]
+        assert told[-1]["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
+
+
 def test_a_prompt_names_a_wrong_variable_once(stand: Stand) -> None:
     """In `param` for programs, in the message for people."""
     with stand.client() as client:
