@@ -46,6 +46,10 @@ class Lobby:
         self.place: str = f"{resource}:{part}"
         """With it: ``upstream/api:queue``."""
 
+    def short_of(self, ticket: Ticket, now: float) -> str:
+        """What a ticket waits for that waits here, as refusals name it."""
+        return self.place
+
     def cancel(self, ticket: Ticket, now: float) -> None:
         """The ticket waits no more (its client has left)."""
         raise NotImplementedError

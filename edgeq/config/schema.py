@@ -344,7 +344,7 @@ class Provider(Table, frozen=True):
     dialect: Literal["openai", "anthropic", "gemini"] = "openai"
     """openai: whatever speaks it (Azure, vLLM, Ollama, llama.cpp, Groq, Mistral)."""
     keys: tuple[str | ProviderKey, ...] = ()
-    """Empty: none is sent."""
+    """Empty: none is sent. How, the dialect says; Azure's go in api-key if its url is that of a deployment."""
     headers: dict[str, str] = {}
     """Sent with each request ("anthropic-beta", "openai-organization", "api-key"); secrets as in keys."""
     limits: TokenLimits = TokenLimits()

@@ -168,7 +168,8 @@ class Prompt(Table, frozen=True):
     json_schema: Text = Text("")
     """The answer's JSON Schema, in JSON."""
     answer: Literal["text", "json", "chat"] = "text"
-    """{"text": ...}; what the model has written, as JSON; or the chat completion itself."""
+    """{"text": ...}; what the model has written, as JSON; or the chat completion itself, as a stream if the client
+    accepts one."""
     limits: TokenLimits = TokenLimits()
     """Of each tenant, at this prompt."""
     priority: Literal["critical", "default", "sheddable"] = "default"

@@ -20,10 +20,14 @@ from edgeq.explain.facts import Facts
 from edgeq.explain.finding import LOST, WAITS, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
+from edgeq.llm.meter import WHATS
 from edgeq.reasons import REASONS
 
 _STANDS_S: Final = 2.0
 """So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
+
+_OF_TARGETS: Final = frozenset(("queue", *WHATS))
+"""Parts of a model at a provider's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +67,14 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 queue.oldest_ms / 1000,
                 f"{queue.depth} wait there",
                 [say.waiting(queue)],
-                _look_at(queue.resource),
+                look_at(queue.resource),
             )
 
 
-def _look_at(resource: str) -> str:
+def look_at(resource: str) -> str:
     """The command that shows a queue; of one for tokens, what is left of which limit."""
-    name = resource.removeprefix("target/").removesuffix(":tokens")
-    return f"edgeq show queues {resource}" if name == resource else f"edgeq show targets {name}"
+    name = whole_of(resource).removeprefix("target/")
+    return f"edgeq show targets {name}" if resource.startswith("target/") else f"edgeq show queues {resource}"
 
 
 CAUSES: Final = (
@@ -161,7 +165,8 @@ CAUSES: Final = (
     Cause(
         "upstream_slower",
         "The upstream is slower",
-        f"an answer takes {SLOWER:g} times what it took before the queue began, while no more of them come than before;"
+        f"an answer takes {SLOWER:g} times what it took before the queue began (a provider's: what the models that are"
+        " asked now took), while no more of them come than before;"
         " or answers do not come in time, or at all",
         "look which endpoints are slow",
         services.slower,
@@ -193,7 +198,7 @@ CAUSES: Final = (
         "other",
         "Something else is refused, or waits",
         "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
-        f" connection of a pool, for a place of its tenant, or for tokens of a model, and has for {_STANDS_S:g} s",
+        f" connection of a pool, for a place of its tenant, or before a limit of a model, and has for {_STANDS_S:g} s",
         "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),
@@ -217,6 +222,9 @@ def findings(facts: Facts) -> list[Finding]:
 
 def whole_of(resource: str) -> str:
     """The resource of a part: `upstream/api` of `upstream/api:queue` and of `upstream/api#10.0.0.7:9000`."""
+    if resource.startswith("target/"):  # names of models have colons, too
+        name, _, part = resource.rpartition(":")
+        return name if part in _OF_TARGETS else resource
     if not resource.startswith(("upstream/", "route/")):
         return resource
     return resource.partition("#")[0].partition(":")[0]

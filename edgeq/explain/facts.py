@@ -24,6 +24,10 @@ class History(Protocol):
         """The last so many seconds, the oldest first; empty for a resource that is not known."""
 
 
+Models = Mapping[str, tuple[int, float]]
+"""Of each model how many answers, and the seconds that they took together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Of a resource over some moments."""
@@ -35,6 +39,8 @@ class Pace:
     """None: nothing ended well."""
     limit: int = 0
     """At the end of it; 0: none."""
+    models: Models = field(default_factory=dict)
+    """Whose answers have ended, of a provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,21 @@ class Load:
     """An operator, or the file, lets nobody in."""
     forecast: Forecast | None = None
     """None: whoever has come lately had time enough, or no deadline."""
+
+    def usual_ms(self) -> float:
+        """What an answer took before; of a provider's, if the same models had been asked as now (one that is new counts
+        with what it takes now). 0.0: not known."""
+        before = self.before
+        if before is None or not before.service_ms:
+            return 0.0
+        was, now = before.models, self.now.models
+        if not was or not now:
+            return before.service_ms
+        took_s = 0.0
+        for name, (count, seconds) in now.items():
+            count_before, seconds_before = was.get(name, (count, seconds))
+            took_s += count * seconds_before / count_before
+        return before.service_ms * (took_s / answers(now)) / (sum(one[1] for one in was.values()) / answers(was))
 
     def serving(self) -> list[Endpoint]:
         """Without those that an operator has taken out."""
@@ -202,6 +223,11 @@ class Facts:
             one for one in self.refused if is_at(one.resource, resource) and (not reasons or one.reason in reasons)
         ]
         return sorted(found, key=lambda one: -one.per_s)
+
+
+def answers(models: Models) -> int:
+    """Of all of them."""
+    return sum(count for count, _ in models.values())
 
 
 def is_at(part: str, resource: str) -> bool:

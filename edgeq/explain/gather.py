@@ -9,10 +9,10 @@ from typing import Any, Final
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.live import endpoints_named
-from edgeq.config.providers import settings_of
+from edgeq.config.providers import provider_of, settings_of
 from edgeq.config.schema import Config
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Refused, Waiting, Worker
+from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Models, Refused, Waiting, Worker
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -48,7 +48,7 @@ class Gatherer:
         """To be called every `watch.EVERY_S`."""
         now_s = time.monotonic()
         self.watch.note_counters(now_s, dict(self._counters()))
-        self.watch.note_resources(now_s, self._readings())
+        self.watch.note_resources(now_s, self._readings(), self._models())
         reports = self._reports.all()
         self.watch.note_lags({slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()})
         asking: dict[str, dict[str, int]] = {}
@@ -104,6 +104,19 @@ class Gatherer:
             index = self._board.resource_index(name)
             number = limit if isinstance(limit, int) else self._board.learned_limit(index)
             yield name, number, read(self._board, index, False)
+
+    def _models(self) -> dict[str, Models]:
+        """What the models of each provider have answered, and how long that took. The keys of a provider are asked in
+        turn, so of each it is the same."""
+        found: dict[str, dict[str, tuple[int, float]]] = {}
+        for report in self._reports.all().values():
+            for targets in report.get("llm", {}).get("models", {}).values():
+                for target, one in targets.items():
+                    provider, _, model = target.partition("/")
+                    models = found.setdefault(provider, {})
+                    count, seconds = models.get(model, (0, 0.0))
+                    models[model] = (count + sum(one["duration"]["counts"]), seconds + one["duration"]["sum"])
+        return {f"upstream/{name}": found.get(provider, {}) for name, provider in provider_of(self._config()).items()}
 
     # What is told.
 

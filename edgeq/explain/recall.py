@@ -17,7 +17,7 @@ import orjson
 from edgeq.admin.render import Record
 from edgeq.board.layout import Board
 from edgeq.explain import say
-from edgeq.explain.causes import whole_of
+from edgeq.explain.causes import look_at, whole_of
 from edgeq.explain.facts import History
 from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
@@ -49,7 +49,7 @@ class Recall:
     def explain(self, request_id: str) -> Record | None:
         """The last request with this id; None if nobody remembers one."""
         found = max(self._lines(request_id), key=lambda one: str(one.get("timestamp", "")), default=None)
-        return _told(found, request_id, self._moment(found)) if found is not None else None
+        return told(found, request_id, self._moment(found)) if found is not None else None
 
     def _lines(self, request_id: str) -> Iterator[dict[str, Any]]:
         raw = request_id.encode()
@@ -89,7 +89,8 @@ def at_that_time(resource: str, moment: Moment) -> str:
     )
 
 
-def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
+def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
+    """A line of the access log, in words; moment: how its resource did then."""
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
     total_ms = float(record.get("edgeq.total_ms", 0.0))
@@ -97,7 +98,8 @@ def _told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Rec
     longest = max(waits, default=None)
     if row is not None:
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
-        following = f"edgeq explain {_resource_of(record)}"
+        resource = _resource_of(record)
+        following = look_at(resource) if resource.startswith("target/") else f"edgeq explain {resource}"
     else:
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         following = f"edgeq explain upstream/{record.get('edgeq.upstream', '')}"

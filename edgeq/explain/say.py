@@ -81,7 +81,11 @@ def service(load: Load) -> list[str]:
     if load.now.service_ms is None:
         return ["nothing ends well now"] if load.in_flight else []
     before = load.before.service_ms if load.before is not None else None
-    return [f"an answer takes {ms(load.now.service_ms)}" + (f", before {ms(before)}" if before is not None else "")]
+    text = f"an answer takes {ms(load.now.service_ms)}" + (f", before {ms(before)}" if before is not None else "")
+    usual_ms = load.usual_ms()
+    if before and not 0.8 * before <= usual_ms <= 1.25 * before:
+        text += f"; of the models that are asked now it took {ms(usual_ms)}"
+    return [text]
 
 
 def tenants(load: Load) -> list[str]:

@@ -10,6 +10,7 @@ from edgeq.explain import say
 from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
+from edgeq.worker.wheel import NEVER
 
 SLOWER: Final = 2.0
 """Times the service before."""
@@ -273,6 +274,8 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
         else:
             most = "what its pools hold" if pool else f"its limit of {load.limit}"
             says = f"{most} is reached, and neither its traffic nor its service time has changed"
+            if _asks_for_others(load):
+                says = f"{most} is reached, and models are asked that take longer than those before"
         yield Finding(
             "limit_too_low",
             load.resource,
@@ -300,13 +303,19 @@ def _times_slower(load: Load) -> float:
 
     Who answers more a second than before is not slower: that each takes longer is what its traffic does to it.
     """
-    before, now_ms = load.before, load.now.service_ms
-    if before is None or not before.service_ms or now_ms is None:
+    before, usual_ms, now_ms = load.before, load.usual_ms(), load.now.service_ms
+    if before is None or not usual_ms or now_ms is None:
         return 0.0
     if load.now.departures_per_s >= MORE * before.departures_per_s > 0:
         return 0.0
-    is_slower = now_ms > max(SLOWER * before.service_ms, before.service_ms + SLOWER_MS)
-    return now_ms / before.service_ms if is_slower else 0.0
+    is_slower = now_ms > max(SLOWER * usual_ms, usual_ms + SLOWER_MS)
+    return now_ms / usual_ms if is_slower else 0.0
+
+
+def _asks_for_others(load: Load) -> bool:
+    """Are models asked that take longer than those before?"""
+    before = load.before
+    return before is not None and load.usual_ms() >= SLOWER * (before.service_ms or NEVER)
 
 
 def _lowered(load: Load) -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from edgeq.board import resources
 from edgeq.board.reading import Reading
-from edgeq.explain.facts import Pace
+from edgeq.explain.facts import Models, Pace
 from edgeq.observe.history import Moment
 
 EVERY_S: Final = 0.5
@@ -29,6 +30,7 @@ _EDGE_S: Final = 1.0
 has ended."""
 _BOUND: Final = 0.2
 """Share of the time in which somebody waits, from which on that is more than chance."""
+NO_MODELS: Final[Mapping[str, Models]] = MappingProxyType({})
 _QUIET_S: Final = 5.0
 """After so long without growth a counter that grows again has begun anew."""
 
@@ -91,7 +93,9 @@ class Watch:
         self._tallies: dict[str, Tally] = {}
         self._noted_s = 0.0
         self._last: dict[str, _Last] = {}
-        self._moments: dict[str, deque[Moment]] = {}
+        self._moments: dict[str, deque[tuple[Moment, Models]]] = {}
+        """Each with the answers that have ended in it, where models are known."""
+        self._models: dict[str, Models] = {}
         self._spells: dict[str, Spell] = {}
         self._lags: dict[int, deque[float]] = {}
         self._asking: dict[str, deque[Mapping[str, int]]] = {}
@@ -111,8 +115,11 @@ class Watch:
             tally.note(now_s, count)
         self._noted_s = now_s
 
-    def note_resources(self, now_s: float, readings: Iterable[tuple[str, int, Reading]]) -> None:
-        """Limited resources: name, limit, and a reading without histograms."""
+    def note_resources(
+        self, now_s: float, readings: Iterable[tuple[str, int, Reading]], models: Mapping[str, Models] = NO_MODELS
+    ) -> None:
+        """Limited resources: name, limit, and a reading without histograms. models: of those that are a provider's, all
+        answers since the start."""
         seen = set()
         for name, limit, reading in readings:
             seen.add(name)
@@ -136,12 +143,13 @@ class Watch:
             moments = self._moments.setdefault(name, deque(maxlen=_KEPT))
             bound = (last.binding_us - before.binding_us) / 1e6 / span_s
             self._follow(name, moment, moments, bound >= _BOUND)
-            moments.append(moment)
+            moments.append((moment, _ended(models.get(name, {}), self._models.get(name, {}))))
         for known in (self._last, self._moments, self._spells):
             for name in [name for name in known if name not in seen]:
                 del known[name]
+        self._models = dict(models)
 
-    def _follow(self, name: str, moment: Moment, earlier: Sequence[Moment], is_bound: bool) -> None:
+    def _follow(self, name: str, moment: Moment, earlier: Iterable[tuple[Moment, Models]], is_bound: bool) -> None:
         """Begin a spell, go on with it, or end it. What was before is kept with it, however long it takes."""
         spell = self._spells.get(name)
         if spell is not None and moment.at_s - spell.last_s > _EDGE_S:
@@ -151,7 +159,7 @@ class Watch:
             return
         if spell is None:
             last_s = moment.at_s - _EDGE_S
-            calm = [one for one in earlier if last_s - BEFORE_S <= one.at_s < last_s and one.arrivals_per_s]
+            calm = [one for one in earlier if last_s - BEFORE_S <= one[0].at_s < last_s and one[0].arrivals_per_s]
             spell = Spell(moment.at_s, moment.at_s, pace(calm) if calm else None)
         self._spells[name] = spell._replace(last_s=moment.at_s)
 
@@ -173,9 +181,11 @@ class Watch:
 
     def history(self, resource: str, seconds: float) -> Sequence[Moment]:
         """The last so many seconds of a limited resource, the oldest first."""
-        moments = self._moments.get(resource, ())
+        return [moment for moment, _ in self._lately(resource, seconds)]
+
+    def _lately(self, resource: str, seconds: float) -> list[tuple[Moment, Models]]:
         since_s = self._noted_s - seconds
-        return [one for one in moments if one.at_s >= since_s]
+        return [one for one in self._moments.get(resource, ()) if one[0].at_s >= since_s]
 
     def spell(self, resource: str) -> Spell | None:
         """The one that goes on."""
@@ -184,8 +194,7 @@ class Watch:
     def now(self, resource: str) -> Pace:
         """How a resource does now; since its queue began, if that is sooner."""
         spell = self._spells.get(resource)
-        moments = self.history(resource, NOW_S)
-        return pace([one for one in moments if spell is None or one.at_s >= spell.began_s])
+        return pace([one for one in self._lately(resource, NOW_S) if spell is None or one[0].at_s >= spell.began_s])
 
     def before(self, resource: str) -> Pace | None:
         """How it did before its queue began, or before now; None if nothing came then."""
@@ -193,7 +202,9 @@ class Watch:
         if spell is not None:
             return spell.before
         earlier = [
-            one for one in self.history(resource, BEFORE_S) if one.at_s < self._noted_s - NOW_S and one.arrivals_per_s
+            one
+            for one in self._lately(resource, BEFORE_S)
+            if one[0].at_s < self._noted_s - NOW_S and one[0].arrivals_per_s
         ]
         return pace(earlier) if earlier else None
 
@@ -224,17 +235,34 @@ class Watch:
         return dict(total.most_common(8))
 
 
-def pace(moments: Sequence[Moment]) -> Pace:
+def pace(lately: Sequence[tuple[Moment, Models]]) -> Pace:
     """The means; of the service weighted by what has ended."""
+    moments = [moment for moment, _ in lately]
+    models: dict[str, tuple[int, float]] = {}
+    for _, ended in lately:
+        for name, (answers, seconds) in ended.items():
+            known = models.get(name, (0, 0.0))
+            models[name] = (known[0] + answers, known[1] + seconds)
     count = len(moments) or 1
-    ended = sum(one.departures_per_s for one in moments if one.service_ms)
+    served = sum(one.departures_per_s for one in moments if one.service_ms)
     return Pace(
         arrivals_per_s=sum(one.arrivals_per_s for one in moments) / count,
         departures_per_s=sum(one.departures_per_s for one in moments) / count,
         refused_per_s=sum(one.refused_per_s for one in moments) / count,
-        service_ms=sum(one.service_ms * one.departures_per_s for one in moments) / ended if ended else None,
+        service_ms=sum(one.service_ms * one.departures_per_s for one in moments) / served if served else None,
         limit=moments[-1].limit if moments else 0,
+        models=models,
     )
+
+
+def _ended(now: Models, before: Models) -> Models:
+    """Between two looks; without those of which none has, or fewer are known (a worker that has died)."""
+    found = {}
+    for name, (count, seconds) in now.items():
+        count_before, seconds_before = before.get(name, (0, 0.0))
+        if count > count_before and seconds > seconds_before:
+            found[name] = (count - count_before, seconds - seconds_before)
+    return found
 
 
 def _counts(now_s: float, reading: Reading) -> _Last:

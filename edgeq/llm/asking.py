@@ -40,7 +40,7 @@ from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import requested
 from edgeq.llm.saying import answer_start, failed_of
-from edgeq.llm.shapes import Peek
+from edgeq.llm.shapes import Peek, StreamOptions
 from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
@@ -296,8 +296,10 @@ class ModelRequest(Exchange):
             return False
         self.prompt = prompt
         request = prompt.request(self.body)
+        request.stream = prompt.settings.answer == "chat" and STREAM in field_value(self.head, b"accept").lower()
         self._asked = Asked(request, None)
-        self.peek = Peek(model=request.model, max_tokens=request.max_tokens)
+        self.peek = Peek(model=request.model, max_tokens=request.max_tokens, stream=request.stream)
+        self.peek.stream_options = StreamOptions(include_usage=True)  # as in an answer that is whole
         self.priority = PRIORITIES[prompt.settings.priority.encode()]
         return True
 
@@ -356,7 +358,7 @@ class ModelRequest(Exchange):
             what += f"/{field_value(self.head, b'anthropic-beta').decode('latin-1')}"
         prompt = self.prompt
         if prompt is not None:
-            what = f"{prompt.settings.path}/{prompt.mark}"
+            what = f"{prompt.settings.path}/{prompt.mark}/{self._streams}"
         try:
             asked: object = orjson.loads(self.body)
         except orjson.JSONDecodeError:

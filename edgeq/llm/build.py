@@ -28,6 +28,8 @@ from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import FineWheel
 
 _LEAST_SECRET: Final = 8
+_AZURES: Final = "/openai/deployments/"
+"""In a URL of Azure's for one deployment: there a Bearer is a token of Entra, and never a key."""
 _VERSION = b"anthropic-version: 2023-06-01\r\n"
 
 
@@ -199,6 +201,8 @@ def _head(provider: Provider, key: ProviderKey) -> bytes:
             lines += b"x-api-key: " + secret + b"\r\n"
         elif provider.dialect == GEMINI:
             lines += b"x-goog-api-key: " + secret + b"\r\n"
+        elif _AZURES in provider.url and "api-key" not in own:
+            lines += b"api-key: " + secret + b"\r\n"
         else:
             lines += b"authorization: Bearer " + secret + b"\r\n"
     if provider.dialect == ANTHROPIC and "anthropic-version" not in own:

@@ -367,7 +367,7 @@ class ModelExchange(ModelRequest):
             content_type = answer_field(answer, b"content-type").lower()
             if b"text/event-stream" not in content_type:
                 return incoming if b"json" in content_type else None
-            if operation.dialect == choice.dialect:
+            if operation.dialect == choice.dialect and self.prompt is None:
                 incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
             else:
                 encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
@@ -520,7 +520,7 @@ class ModelExchange(ModelRequest):
             self._fail_by(errors.decode_error(choice.dialect, status, body), now, body)
             return
         try:
-            out, usage, failed = self._read(choice, body)
+            out, usage, failed = self._read(choice, incoming)
         except (ValueError, NotJson) as error:
             resource = "" if up is None else up.pool.resource
             self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
@@ -541,16 +541,22 @@ class ModelExchange(ModelRequest):
         self._send(200, body)
         self._complete(now)
 
-    def is_answer(self, choice: Choice, body: bytes) -> bool:
+    def is_answer(self, choice: Choice, incoming: Incoming) -> bool:
         """Is what a target has sent as its whole answer one?"""
         try:
-            return self._read(choice, body)[2] is None
+            return self._read(choice, incoming)[2] is None
         except (ValueError, NotJson):
             return False
 
-    def _read(self, choice: Choice, body: bytes) -> tuple[bytes, Usage, Failed | None]:
-        """A target's whole answer: what the client gets of it, its usage, or the error that it is instead. Raises:
-        ValueError if it is none, NotJson."""
+    def _read(self, choice: Choice, incoming: Incoming) -> tuple[bytes, Usage, Failed | None]:
+        """A target's whole answer: what the client gets of it, its usage, or the error that it is instead; read once.
+        Raises: ValueError if it is none, NotJson."""
+        known = incoming.known
+        if known is None:
+            known = incoming.known = self._read_body(choice, incoming.body())
+        return known
+
+    def _read_body(self, choice: Choice, body: bytes) -> tuple[bytes, Usage, Failed | None]:
         operation = self.operation
         peek = self.peek
         assert operation is not None

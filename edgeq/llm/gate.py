@@ -26,7 +26,8 @@ Pauses. A 429 stops this model at this key until the provider's limit resets, bu
 does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
 moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
 another target may do. After a pause of a target without a limit nobody knows how many it takes: one goes first, and
-twice as many each `_DOUBLING_S`, so that another 429 keeps the rest here; with a limit they are paced by it.
+twice as many each `_DOUBLING_S`, of all workers (they are counted in the same table), so that another 429 keeps the
+rest here; with a limit they are paced by it.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
@@ -68,7 +69,9 @@ _FORGET_PAUSE_S: Final = 60.0
 _DOUBLING_S: Final = 0.25
 """A refusal is there sooner, and sooner than most answers."""
 _RESUME_S: Final = 4.0
-"""After so long (2^16 may have gone) nobody is held back any more."""
+"""After so long nobody is held back any more."""
+_MOST_RESUMED: Final = 1 << 17
+"""2^16 may have gone by then."""
 _LISTEN_EVERY_S: Final = 0.05
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
@@ -173,7 +176,7 @@ class TokenGate(Lobby):
         "_pause",
         "_pause_s",
         "_resumed",
-        "_resumed_at_ns",
+        "_resuming_ns",
         "_retry_after",
         "_serving",
         "_silent_until",
@@ -194,7 +197,7 @@ class TokenGate(Lobby):
     ) -> None:
         """Args: meter is that of the target; key is the name of the provider's key, for pauses of all its models;
         shared by which workers know of each other's waiters."""
-        super().__init__(meter.resource, "tokens")
+        super().__init__(meter.resource, "queue")
         meter.pinned = True
         self.meter: Meter = meter
         self.shared: MachineWide = MachineWide() if shared is None else shared
@@ -207,9 +210,10 @@ class TokenGate(Lobby):
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
-        self._resumed: int = 0
-        """How many have been let in since the pause that ended at the next."""
-        self._resumed_at_ns: int = 0
+        self._resumed: int = key_hash(b"llm resumed", name)
+        """Of how many have been let in since the last pause: one for each nanosecond after its end."""
+        self._resuming_ns: int = 0
+        """Whoever is let in counts there, since it ended at this moment; 0: nobody does."""
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
@@ -283,10 +287,10 @@ class TokenGate(Lobby):
         assert claim is not None
         refusal = self.meter.ask(claim.estimate, now)
         if refusal is not None and self._is_hopeless(refusal, ticket, now):
-            self._refuse(ticket, refusal.reason(), now, refusal.wait_s, refusal.detail)
+            self._refuse(ticket, refusal.reason(), now, refusal)
             return
         if self.pause_s(now) > self._left_s(ticket, now):
-            self._refuse(ticket, self._pause_reason(now), now, -1.0, "")
+            self._refuse(ticket, self._pause_reason(now), now)
             return
         queue.sweep(now)
         shared = self.shared
@@ -328,7 +332,8 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
-        self._resumed += 1
+        if self._resuming_ns:
+            self.meter.books.arrivals.charge(self._resumed, 1, self._resuming_ns)
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
     def ended(self, now: float) -> None:
@@ -384,7 +389,7 @@ class TokenGate(Lobby):
                 queue.shed = []
                 for one, reason in shed:
                     try:
-                        self._refuse(one, reason, now, -1.0, "")
+                        self._refuse(one, reason, now)
                     except Exception as error:
                         failed = error  # the others are told all the same
                 continue
@@ -413,7 +418,7 @@ class TokenGate(Lobby):
                 if self._is_hopeless(refusal, ticket, now):
                     queue.remove(ticket, now)
                     try:
-                        self._refuse(ticket, refusal.reason(), now, wait_s, refusal.detail)
+                        self._refuse(ticket, refusal.reason(), now, refusal)
                     except Exception as error:
                         failed = error
                     continue
@@ -464,22 +469,26 @@ class TokenGate(Lobby):
         else:
             self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, turn)
 
-    def _refuse(self, ticket: Ticket, reason: str, now: float, wait_s: float, detail: str) -> None:
-        """Tell one that it is turned away, and of a pause how long it is. wait_s: when it would have been let in, if
-        that is known otherwise; NEVER if never."""
+    def _refuse(self, ticket: Ticket, reason: str, now: float, refusal: Refusal | None = None) -> None:
+        """Tell one that it is turned away, by what it was short of, and of a pause how long it is. refusal: the
+        meter's, if it is that which turns it away."""
         ticket.waits_in = None
         ticket.cost = 0.0
         least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
         since = _PAUSED_SINCE.get(reason, "")
+        short = None if since else refusal or self._short(ticket, now)
+        resource = self._named(short, now)
+        wait_s = -1.0
         if since:
             wait_s = self.pause_s(now)
             detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
-        elif not detail:
+        elif refusal is not None:
+            wait_s = refusal.wait_s
+            detail = refusal.detail
+        else:
             # Whoever asks again will need as much, however few wait then.
-            claim = ticket.claim
-            short = None if claim is None else self.meter.ask(claim.estimate, now)
             if short is not None:
                 least_s = short.wait_s
             detail = self._crowd(ticket, short, now)
@@ -489,7 +498,21 @@ class TokenGate(Lobby):
             retry_s = int(wait_s) + 1
         elif wait_s >= 0:
             retry_s = _whole_s(wait_s)
-        ticket.refused(reason, self.place, detail, retry_s)
+        ticket.refused(reason, resource, detail, retry_s)
+
+    def short_of(self, ticket: Ticket, now: float) -> str:
+        return self._named(self._short(ticket, now), now)
+
+    def _short(self, ticket: Ticket, now: float) -> Refusal | None:
+        """What keeps it out now, if that is a limit."""
+        claim = ticket.claim
+        return None if claim is None else self.meter.ask(claim.estimate, now)
+
+    def _named(self, short: Refusal | None, now: float) -> str:
+        """What somebody is kept out by: a limit; a pause, which is the target's; else those who wait."""
+        if short is not None:
+            return short.resource()
+        return self.resource if self.pause_s(now) > 0 else self.place
 
     def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
         """Who waits, and what for, in words. short: what keeps this one out now."""
@@ -549,11 +572,11 @@ class TokenGate(Lobby):
         if since_s < 0.0:
             return -since_s
         if since_s >= _RESUME_S or self.meter.allowances:
+            self._resuming_ns = 0
             return 0.0
-        if until_ns != self._resumed_at_ns:
-            self._resumed_at_ns = until_ns
-            self._resumed = 0
-        return max(0.0, log2(self._resumed + 1) * _DOUBLING_S - since_s)
+        self._resuming_ns = until_ns
+        resumed = self.meter.books.arrivals.get(self._resumed, until_ns + _MOST_RESUMED) - until_ns
+        return max(0.0, log2(resumed + 1) * _DOUBLING_S - since_s) if resumed > 0 else 0.0
 
     def _pause_reason(self, now: float) -> str:
         """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""

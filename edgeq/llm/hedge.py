@@ -118,7 +118,7 @@ class ModelHedge(Attempt):
         if incoming is None or incoming.failed is not None:
             self._lose()
         elif incoming.begun or (
-            incoming.is_done and not incoming.is_stream() and exchange.is_answer(self.choice, incoming.body())
+            incoming.is_done and not incoming.is_stream() and exchange.is_answer(self.choice, incoming)
         ):
             exchange.second_won(self, incoming, out, now)
         elif incoming.is_done:

@@ -51,6 +51,7 @@ class Incoming:
         "has_excess",
         "head",
         "is_done",
+        "known",
         "stopped",
     )
 
@@ -74,6 +75,8 @@ class Incoming:
         self.is_done: bool = False
         self.failed: Failed | None = None
         """The target has told an error within its stream."""
+        self.known: tuple[bytes, Usage, Failed | None] | None = None
+        """Of one that is no stream, once its exchange has read it: what the client gets, its usage, or its error."""
         self.has_excess: bool = False
         """More has come than belongs to it."""
 

@@ -18,6 +18,7 @@ Source: shared reference, llm.md 4; the official SDKs' types.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,6 +63,9 @@ class Unmappable(Exception):
         self.message = message
 
 
+_NUMBERS: Final = re.compile(r"\[\d+\]")
+
+
 class Losses:
     """What was dropped on the way from one dialect to another."""
 
@@ -71,12 +75,14 @@ class Losses:
         """Parameters of the client's dialect, each once: for x-edgeq-dropped."""
 
     def lose(self, param: str, message: str = "") -> None:
-        """`param` cannot be said.
+        """`param` cannot be said; with its place in each list, "messages[3].name", which a refusal names.
 
         Raises: Unmappable if that is not allowed.
         """
         if self.strict:
             raise Unmappable(param, message or f"{param} cannot be said to the model's provider")
+        if "[" in param:
+            param = _NUMBERS.sub("", param)
         if param not in self.dropped:
             self.dropped.append(param)
 
@@ -111,7 +117,7 @@ class Part:
     raw: dict[str, Any] | None = None
     """OTHER: as it came, with its "type"."""
     place: str = field(default="", compare=False)
-    """Where its message stands in the client's request, "messages[3]": for errors."""
+    """Where it stands in the client's request, "messages[3].content[1]": for errors."""
 
 
 @dataclass
@@ -121,6 +127,8 @@ class Message:
     role: str
     parts: list[Part]
     name: str = ""
+    place: str = field(default="", compare=False)
+    """As that of a part: "messages[3]"."""
 
 
 @dataclass
@@ -135,6 +143,8 @@ class Tool:
     raw: dict[str, Any] | None = None
     """What is no function but the provider's own (web search), as it came, with its "type"; of the rest only the name
     counts then."""
+    place: str = field(default="", compare=False)
+    """As that of a part: "tools[3]"."""
 
 
 @dataclass
@@ -180,8 +190,8 @@ class Request:
     metadata: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     """By the client's name: what only its dialect can say. An encoder of the same dialect writes it back; every other
-    one calls `Losses.lose` for each. A name with a dot ("messages.content.citations") is of something deeper, which is
-    not kept: every encoder calls it lost."""
+    one calls `Losses.lose` for each. A name with a dot ("messages[3].content[1].citations") is of something deeper,
+    which is not kept: every encoder calls it lost."""
     dialect: str = ""
     """The client's: whose names those of `extra` are, and whose OTHER parts and raw tools."""
 

@@ -133,7 +133,7 @@ class Queues:
         for one in self._reports.targets():
             upstream = upstreams.get(one["target"].partition("/")[0])
             yield self._seen(
-                f"target/{one['target']}:tokens",
+                f"target/{one['target']}:queue",
                 "tokens",
                 depth=one["queued"],
                 limit=upstream.queue.max if upstream is not None else None,

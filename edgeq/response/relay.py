@@ -1004,7 +1004,7 @@ class Exchange(Attempt):
         lobby = self.waits_in
         if lobby is not None:
             when = "while it waited for its turn"
-            resource = lobby.place
+            resource = lobby.short_of(self, monotonic())
         elif not self.request_done:
             when = "while its body came"
         elif self.up is not None:

@@ -157,6 +157,35 @@ def test_signs_are_told_beside() -> None:
     assert [one["cause"] for one in told["also"]] == ["upstream_slower"]
 
 
+SMALL: Final = {"small": (95, 0.95), "large": (5, 5.0)}
+LARGE: Final = {"small": (5, 0.05), "large": (95, 95.0)}
+
+
+def test_other_models_are_not_a_slower_provider() -> None:
+    """Which is told by what each model took before: embeddings say nothing of conversations."""
+    before = dataclasses.replace(_BEFORE, service_ms=60.0, models=SMALL)
+    busy = pressed(before=before, now=Pace(100, 90, 0, 950.0, 8, models=LARGE))
+    (found,) = findings(load(busy))
+    assert (found.cause, found.says) == (
+        "limit_too_low",
+        "its limit of 8 is reached, and models are asked that take longer than those before",
+    )
+    assert "an answer takes 950 ms, before 60 ms; of the models that are asked now it took 958 ms" in found.evidence
+    calm = dataclasses.replace(CALM, before=before, now=Pace(100, 90, 0, 950.0, 8, models=LARGE))
+    assert findings(load(calm)) == []
+
+
+def test_a_slower_provider_is_one_whatever_is_asked() -> None:
+    """Also where the usual mix has become a faster one, and its answers take what the old ones took."""
+    before = dataclasses.replace(_BEFORE, service_ms=950.0, models=LARGE)
+    (found,) = findings(load(pressed(before=before, now=Pace(100, 90, 0, 600.0, 8, models=SMALL))))
+    assert (found.cause, found.says) == ("upstream_slower", "it takes 10.1 times as long for an answer as before")
+    new = {"other": (10, 60.0)}  # of which nobody knows what it should take
+    assert [one.cause for one in findings(load(pressed(before=before, now=Pace(9, 9, 0, 6000.0, 8, models=new))))] == [
+        "limit_too_low"
+    ]
+
+
 def test_what_is_lost_goes_first() -> None:
     """A queue that refuses goes before one in which somebody waits, whatever their causes."""
     waits = dataclasses.replace(pressed(now=Pace(100, 50, 0, 200.0)), resource="upstream/first")
@@ -215,8 +244,11 @@ def test_who_waits_elsewhere() -> None:
         assert short["verdict"] == f"nothing is saturated, but 3 wait at {resource}, the oldest for 800 ms"
         moment = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 20.0),)))
         assert moment["verdict"] == "nothing is saturated: nobody waits or is refused"
-    gate = Waiting("target/openai/gpt-4o:tokens", 3, 2100.0)
-    assert explain(dataclasses.replace(HEALTHY, waiting=(gate,)))["next"] == "edgeq show targets openai/gpt-4o"
+    gate = Waiting("target/ollama/llama3:8b:queue", 3, 2100.0)
+    assert explain(dataclasses.replace(HEALTHY, waiting=(gate,)))["next"] == "edgeq show targets ollama/llama3:8b"
+    limit = refused("rate_limited_shared", "target/ollama/llama3:8b:requests")
+    told = findings(dataclasses.replace(HEALTHY, waiting=(gate,), refused=(limit,)))
+    assert [one.resource for one in told] == ["target/ollama/llama3:8b:requests"]
     slow = load(pressed(now=Pace(100, 40, 60, 200.0)), FULL)
     waits = Waiting("upstream/api#10.0.0.7:9000:pool", 3, 2800.0)
     assert [one.cause for one in findings(dataclasses.replace(slow, waiting=(waits,)))] == ["upstream_slower"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.explain.recall import at_that_time
+from edgeq.explain.recall import at_that_time, told
 from edgeq.observe.history import Moment
 from tests.explain.scene import Scene
 from tests.support import kernel
@@ -84,6 +84,18 @@ def test_a_moment_without_an_answer() -> None:
     told = "at that time upstream/u had 2 of 2 in flight, 3 waited, 4000/s arrived, 0/s were refused"
     assert at_that_time("upstream/u", moment) == f"{told}, an answer took 1.5 s"
     assert at_that_time("upstream/u", moment._replace(service_ms=0.0)) == told
+
+
+def test_what_a_model_was_short_of() -> None:
+    """What follows shows all its limits: `explain` knows a target only while it refuses."""
+    line = {
+        "timestamp": "2026-11-27T13:06:55.690501Z",
+        "edgeq.reason": "rate_limited_shared",
+        "edgeq.resource": "target/ollama/llama3:8b:requests",
+    }
+    answer = told(line, "abc", None)
+    assert answer["verdict"].startswith("abc: it was refused or has failed, by target/ollama/llama3:8b:requests: ")
+    assert answer["next"] == "edgeq show targets ollama/llama3:8b"
 
 
 def test_a_slow_request(asking: Asking) -> None:

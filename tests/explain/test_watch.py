@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeq.board import resources
 from edgeq.board.reading import Reading
+from edgeq.explain.facts import Models
 from edgeq.explain.watch import EVERY_S, NOW_S, Watch
 
 
@@ -13,6 +14,7 @@ class Looks:
     def __init__(self) -> None:
         self.watch = Watch()
         self.now_s = 100.0
+        self.models: Models = {}
         self._counters = [0] * 2000
 
     def go(self, looks: int, rate: int, service_ms: float, waits: bool = False, limit: int = 8) -> None:
@@ -25,7 +27,7 @@ class Looks:
             self._counters[resources.SERVICE_US] += int(done * service_ms * 1000)
             self._counters[resources.BINDING_US] += int(EVERY_S * 1e6) if waits else 0
             reading = Reading(list(self._counters))
-            self.watch.note_resources(self.now_s, [("upstream/api", limit, reading)])
+            self.watch.note_resources(self.now_s, [("upstream/api", limit, reading)], {"upstream/api": self.models})
             self.watch.note_counters(self.now_s, {})
 
 
@@ -62,6 +64,21 @@ def test_a_pause_is_no_traffic_to_compare_with() -> None:
     before = looks.watch.before("upstream/api")
     assert before is not None
     assert round(before.arrivals_per_s) == 100
+
+
+def test_models_are_told_now_from_before() -> None:
+    """By what each answered in that time. Of a worker that has died nothing is subtracted."""
+    looks = Looks()
+    looks.models = {"small": (40, 2.0)}
+    looks.go(1, 100, 20.0)
+    looks.models = {"small": (100, 5.0), "large": (1, 4.0)}
+    looks.go(20, 100, 20.0)
+    looks.models = {"small": (90, 4.5), "large": (3, 12.0)}
+    looks.go(1, 100, 200.0, waits=True)
+    before = looks.watch.before("upstream/api")
+    assert before is not None
+    assert before.models == {"small": (60, 3.0), "large": (1, 4.0)}
+    assert looks.watch.now("upstream/api").models == {"large": (2, 8.0)}
 
 
 def test_the_history_is_bounded_and_forgets() -> None:

@@ -61,6 +61,7 @@ class Machine:
             self.ledgers.append(ledger)
         self.granted: list[int] = []
         self.refused: list[tuple[int, str, int]] = []
+        self.refused_by: list[str] = []
         self.on_grant: Callable[[CallbackTicket], None] = lambda _: None
 
     def wake(self, number: int) -> None:
@@ -103,6 +104,7 @@ class Machine:
     def _refused(self, ticket: CallbackTicket, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
         assert retry_after_s >= 1
         self.refused.append((ticket.number, reason, retry_after_s))
+        self.refused_by.append(resource)
 
 
 def claim_of(ticket: CallbackTicket) -> Claim:

@@ -56,7 +56,7 @@ def test_a_field_of_a_request(table: Table, row: Row) -> None:
     if row.lost:
         with pytest.raises(Unmappable) as caught:
             translated(table, body, Losses(strict=True))
-        assert caught.value.param == row.lost
+        assert re.sub(r"\[\d+\]", "", caught.value.param) == row.lost
     else:
         assert translated(table, body, Losses(strict=True)) == made
 

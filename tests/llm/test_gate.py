@@ -142,6 +142,42 @@ def test_a_queue_for_places_speaks_of_no_tokens() -> None:
     assert told.startswith("queue_timeout: 1 in flight, as many as may be; 0 of at most 10000 wait; waited 5")
 
 
+SHORT = {
+    "requests": TokenLimits(requests_per_minute=1),
+    "tokens": TokenLimits(tokens_per_minute=60),
+    "input_tokens": TokenLimits(input_tokens_per_minute=30),
+    "output_tokens": TokenLimits(output_tokens_per_minute=30),
+    "concurrent": TokenLimits(concurrent=1),
+    "budget": TokenLimits(money_per_day=10.0),
+}
+
+
+@pytest.mark.parametrize("what", SHORT)
+def test_a_refusal_names_the_limit_that_was_short(what: str) -> None:
+    """Who is turned away at once, and who waited in vain; and so is who asks what a waiting one is short of."""
+    machine = Machine(1, SHORT[what], max_wait_s=5.0, max_queued=1)
+    machine.tick()
+    machine.ask(1, 20, 20, cost=6_000_000)
+    waits = machine.ask(2, 20, 20, cost=6_000_000)
+    assert machine.gates[0].short_of(waits, machine.loop.now) == f"target/acme:big:{what}"
+    machine.ask(3, 20, 20, cost=6_000_000)
+    machine.loop.run(5.2)
+    assert sorted(number for number, _, _ in machine.refused) == [2, 3]
+    assert machine.refused_by == [f"target/acme:big:{what}"] * 2
+
+
+def test_a_pause_is_the_targets() -> None:
+    """No limit of ours is short then; nor is one for who waits behind others."""
+    machine = Machine(1, TokenLimits(), max_wait_s=1.0)
+    heard = Heard()
+    heard.retry_after_s = 9.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    refused = machine.ask(1, 20, 20)
+    assert machine.refused_by == ["target/acme:big"]
+    machine.loop.run(10.0)
+    assert machine.gates[0].short_of(refused, machine.loop.now) == "target/acme:big:queue"
+
+
 def test_a_large_one_waits_alone() -> None:
     """Though it has more tokens than may wait."""
     machine = Machine(1, MINUTE, max_wait_s=10.0)
@@ -180,15 +216,17 @@ def test_after_a_429_not_all_rush_in() -> None:
     assert len(machine.granted) == 6
 
 
-def test_after_a_429_without_limits_not_all_rush_in() -> None:
-    """One, and twice as many each quarter of a second; another 429 keeps back who is here, and it begins anew."""
-    machine = Machine(1, TokenLimits())
+@pytest.mark.parametrize("workers", [1, 4])
+def test_after_a_429_without_limits_not_all_rush_in(workers: int) -> None:
+    """One, of all workers, and twice as many each quarter of a second; another 429 keeps back who is here, and it
+    begins anew."""
+    machine = Machine(workers, TokenLimits())
     gate = machine.gates[0]
     heard = Heard()
     heard.retry_after_s = 3.0
     gate.heard(heard, 429, machine.loop.now)
     for number in range(40):
-        machine.ask(number, 100, 0)
+        machine.ask(number, 100, 0, worker=number % workers)
     for seconds, granted in ((2.99, 0), (0.02, 1), (0.25, 2), (0.25, 4), (0.25, 8)):
         machine.loop.run(seconds)
         assert len(machine.granted) == granted
@@ -201,6 +239,20 @@ def test_after_a_429_without_limits_not_all_rush_in() -> None:
     assert len(machine.granted) == 40
     assert machine.refused == []
     assert gate.would_admit(machine.loop.now)
+
+
+def test_who_comes_after_a_429_is_counted_by_all_workers() -> None:
+    """Also who finds nobody waiting."""
+    machine = Machine(2, TokenLimits())
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    machine.loop.run(3.01)
+    machine.ask(1, 100, 0)
+    machine.ask(2, 100, 0, worker=1)
+    assert machine.granted == [1]
+    machine.loop.run(0.25)
+    assert machine.granted == [1, 2]
 
 
 def test_a_pause_longer_than_one_may_wait_refuses() -> None:
@@ -357,6 +409,8 @@ def test_the_last_request_is_the_last(limit: int, remaining: int, reset_s: float
     machine.ask(2, 10, 10, worker=1)
     machine.loop.run(held_s - 0.1)
     assert machine.granted == []
+    machine.loop.run(0.2)
+    assert len(machine.granted) == 1
     machine.loop.run(0.2)
     assert sorted(machine.granted) == [1, 2]
 

@@ -316,6 +316,6 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
         told = {"name": "u/m", "queued": 3, "oldest_ns": 1, **own, **of_machine}
         bench.tell(slot, targets=[{**told, "concurrent": 0, "paused_s": 0.0, "paused_for": ""}])
     (found,) = (one for one in bench.overview.queues() if one["kind"] == "tokens")
-    assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:tokens", 6, 256)
+    assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:queue", 6, 256)
     assert (found["refused"], found["high_water"]) == ({"queue_full": 4}, 6)
     assert found["oldest_ms"] > 0

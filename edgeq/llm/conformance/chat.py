@@ -170,7 +170,7 @@ _MESSAGES: Final = (
     lost(
         "messages: tool_calls: custom",
         {"messages": [_HI, {"role": "assistant", "content": "x", "tool_calls": [{"id": "c", "type": "custom"}]}, _HI]},
-        "messages.content.custom",
+        "messages.tool_calls.custom",
         messages=[_HI, {"role": "assistant", "content": "x"}, _HI],
     ),
     said(

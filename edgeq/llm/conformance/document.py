@@ -32,7 +32,7 @@ A request whose target speaks the client's dialect passes through as it is, but 
 translated, and so is its answer. What the target's dialect cannot say is
 
 - **dropped** if the route is `mode = "lenient"`, and named in the answer's `x-edgeq-dropped`; **refused** with 400 and
-  the parameter's name if it is `mode = "strict"`;
+  the parameter's name if it is `mode = "strict"`, with the place that it has in each list (`messages[3].name`);
 - **always refused** where an answer without it would be to another question: content of the user that the model would
   not see, functions in place of tools.
 

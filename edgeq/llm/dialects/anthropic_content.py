@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, about_part, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, flag_at, object_at, objects_at, param_of, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -34,17 +34,22 @@ _NO_ID_CHARS: Final = re.compile(r"[^a-zA-Z0-9_-]")
 """What may not be in the id of a call; some providers' ids have it (Kimi's "functions.look:0")."""
 
 
-def decode_blocks(of: dict[str, Any], key: str, where: str, names: dict[str, str], request: Request) -> list[Part]:
-    """A string, or a list of blocks. Args: names of tools by the id of their call, added to."""
+def decode_blocks(
+    of: dict[str, Any], key: str, where: str, at: str, names: dict[str, str], request: Request
+) -> list[Part]:
+    """A string, or a list of blocks. Args: where "messages.content", at "messages[3].content"; names of tools by the id
+    of their call, added to."""
     content = of.get(key)
     if content is None:
         return []
     if isinstance(content, str):
-        return [Part(TEXT, content)]
+        return [Part(TEXT, content, place=at)]
     parts: list[Part] = []
     for number, block in enumerate(objects_at(of, key, where, TEXT_OR_LIST)):
         try:
-            part = _decode_block(block, where, names, request)
+            place = f"{at}[{number}]"
+            part = _decode_block(block, where, place, names, request)
+            part.place = place
             # For how long it is cached is a hint, as that it shall be at all: the answer is the same without.
             part.cache = object_at(block, "cache_control", f"{where}.cache_control") is not None
         except Unmappable as error:
@@ -53,11 +58,11 @@ def decode_blocks(of: dict[str, Any], key: str, where: str, names: dict[str, str
     return parts
 
 
-def _decode_block(block: dict[str, Any], where: str, names: dict[str, str], request: Request) -> Part:
+def _decode_block(block: dict[str, Any], where: str, at: str, names: dict[str, str], request: Request) -> Part:
     kind = text_at(block, "type", f"{where}.type")
     if kind == "text":
         if block.get("citations"):
-            request.extra[f"{where}.citations"] = True
+            request.extra[f"{at}.citations"] = True
         return Part(TEXT, text_at(block, "text", f"{where}.text"))
     if kind == "tool_use":
         part = Part(TOOL_USE, id=text_at(block, "id", f"{where}.id"), name=text_at(block, "name", f"{where}.name"))
@@ -67,7 +72,7 @@ def _decode_block(block: dict[str, Any], where: str, names: dict[str, str], requ
     if kind == "tool_result":
         part = Part(TOOL_RESULT, id=text_at(block, "tool_use_id", f"{where}.tool_use_id"))
         part.name = names.get(part.id, "")
-        part.parts = decode_blocks(block, "content", f"{where}.content", names, request)
+        part.parts = decode_blocks(block, "content", f"{where}.content", f"{at}.content", names, request)
         part.is_error = flag_at(block, "is_error", f"{where}.is_error") is True
         return part
     if kind == "thinking":
@@ -77,13 +82,13 @@ def _decode_block(block: dict[str, Any], where: str, names: dict[str, str], requ
     if kind == "redacted_thinking":
         return Part(THINKING, data=text_at(block, "data", f"{where}.data"), detail="redacted")
     if kind in ("image", "document"):
-        return _decode_source(block, kind, where, request)
+        return _decode_source(block, kind, where, at, request)
     if not kind:
         raise Unmappable(f"{where}.type", f"{where}.type is missing")
     return Part(OTHER, raw=block)
 
 
-def _decode_source(block: dict[str, Any], kind: str, where: str, request: Request) -> Part:
+def _decode_source(block: dict[str, Any], kind: str, where: str, at: str, request: Request) -> Part:
     """An image or a document."""
     source = object_at(block, "source", f"{where}.source")
     if source is None:
@@ -104,9 +109,9 @@ def _decode_source(block: dict[str, Any], kind: str, where: str, request: Reques
         part.name = text_at(block, "title", f"{where}.title")
         for name in ("context", "citations"):
             if block.get(name):
-                request.extra[f"{where}.{name}"] = block[name]
+                request.extra[f"{at}.{name}"] = block[name]
     elif block.get("transformations"):
-        request.extra[f"{where}.transformations"] = block["transformations"]
+        request.extra[f"{at}.transformations"] = block["transformations"]
     return part
 
 
@@ -162,8 +167,8 @@ def _input(part: Part) -> orjson.Fragment | dict[str, Any]:
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):
-        where = "messages.tool_calls.function.arguments"
-        raise about_part(part, where, f"{where} must be a JSON object, in a string")
+        param = param_of(part, "function.arguments")
+        raise Unmappable(param, f"{param} must be a JSON object, in a string")
     return orjson.Fragment(arguments.encode())
 
 
@@ -184,7 +189,7 @@ def _encode_source(part: Part, losses: Losses) -> dict[str, Any] | None:
     """An image or a document. Returns: None for a kind that it does not take."""
     if part.kind == IMAGE:
         if part.detail not in ("", "auto"):
-            losses.lose("messages.content.image_url.detail")
+            losses.lose(param_of(part, "image_url.detail"))
         if part.url:
             return {"type": "image", "source": {"type": "url", "url": part.url}}
         if part.media_type not in _IMAGES:

@@ -23,7 +23,6 @@ from edgeq.llm.dialects.base import (
     number_at,
     object_at,
     objects_at,
-    place,
     text_at,
 )
 from edgeq.llm.dialects.turns import split_system
@@ -67,7 +66,7 @@ def decode_request(body: bytes) -> Request:
     if not isinstance(asked.get("messages"), list):
         raise Unmappable("messages", "messages must be a list")
     names: dict[str, str] = {}
-    system = decode_blocks(asked, "system", "system", names, request)
+    system = decode_blocks(asked, "system", "system", "system", names, request)
     if system:
         request.messages.append(Message("system", system))
     for number, said in enumerate(objects_at(asked, "messages", "messages")):
@@ -75,11 +74,11 @@ def decode_request(body: bytes) -> Request:
             role = text_at(said, "role", "messages.role")
             if role not in ("user", "assistant", "system"):
                 raise Unmappable("messages.role", "messages.role must be user, assistant or system")
-            parts = decode_blocks(said, "content", "messages.content", names, request)
+            at = f"messages[{number}]"
+            parts = decode_blocks(said, "content", "messages.content", f"{at}.content", names, request)
         except Unmappable as error:
             raise about_element(error, "messages", number) from None
-        place(parts, f"messages[{number}]")
-        request.messages.append(Message(role, parts))
+        request.messages.append(Message(role, parts, place=at))
     request.stream = flag_at(asked, "stream", "stream") is True
     request.max_tokens = count_at(asked, "max_tokens", "max_tokens", 1)
     request.temperature = number_at(asked, "temperature", "temperature", 0.0, 1.0)
@@ -102,20 +101,16 @@ def decode_request(body: bytes) -> Request:
 
 
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
-    for said in objects_at(asked, "tools", "tools"):
-        name = text_at(said, "name", "tools.name")
-        if text_at(said, "type", "tools.type") not in ("", "custom"):
-            request.tools.append(Tool(name, raw=said))
-            continue
-        if not name:
-            raise Unmappable("tools.name", "tools.name is missing")
-        tool = Tool(name, text_at(said, "description", "tools.description"))
-        tool.parameters = object_at(said, "input_schema", "tools.input_schema") or {}
-        tool.strict = flag_at(said, "strict", "tools.strict") is True
-        tool.cache = said.get("cache_control") is not None
-        for word in ("allowed_callers", "defer_loading", "input_examples"):
-            if said.get(word):
-                request.extra[f"tools.{word}"] = said[word]
+    for number, said in enumerate(objects_at(asked, "tools", "tools")):
+        try:
+            tool = _decode_tool(said)
+        except Unmappable as error:
+            raise about_element(error, "tools", number) from None
+        tool.place = f"tools[{number}]"
+        if tool.raw is None:
+            for word in ("allowed_callers", "defer_loading", "input_examples"):
+                if said.get(word):
+                    request.extra[f"{tool.place}.{word}"] = said[word]
         request.tools.append(tool)
     choice = object_at(asked, "tool_choice", "tool_choice")
     if choice is None:
@@ -130,6 +125,19 @@ def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     serial = flag_at(choice, "disable_parallel_tool_use", "tool_choice.disable_parallel_tool_use")
     if serial is not None:
         request.parallel_tools = not serial
+
+
+def _decode_tool(said: dict[str, Any]) -> Tool:
+    name = text_at(said, "name", "tools.name")
+    if text_at(said, "type", "tools.type") not in ("", "custom"):
+        return Tool(name, raw=said)
+    if not name:
+        raise Unmappable("tools.name", "tools.name is missing")
+    tool = Tool(name, text_at(said, "description", "tools.description"))
+    tool.parameters = object_at(said, "input_schema", "tools.input_schema") or {}
+    tool.strict = flag_at(said, "strict", "tools.strict") is True
+    tool.cache = said.get("cache_control") is not None
+    return tool
 
 
 def _decode_thinking(asked: dict[str, Any], request: Request) -> None:
@@ -178,7 +186,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     asked["messages"] = _encode_turns(turns, losses, own)
     for message in request.messages:
         if message.name:
-            losses.lose("messages.name")
+            losses.lose(f"{message.place or 'messages'}.name")
     if request.stream:
         asked["stream"] = True
     _encode_sampling(request, losses, asked)
@@ -261,7 +269,7 @@ def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any], own: 
             if own:
                 tools.append(tool.raw)
             else:
-                losses.lose(f"tools.{tool.raw.get('type', '')}")
+                losses.lose(f"{tool.place or 'tools'}.{tool.raw.get('type', '')}")
             continue
         said: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters or {"type": "object"}}
         if tool.description:

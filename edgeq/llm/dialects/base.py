@@ -149,24 +149,16 @@ def why_not_json(body: bytes, otherwise: str) -> Unmappable:
 def about_element(error: Unmappable, name: str, number: int) -> Unmappable:
     """The same about an element of the list `name`: "messages.role" becomes "messages[3].role"."""
     param = error.param
-    if param != name and not param.startswith(f"{name}."):
+    if param != name and not param.startswith((f"{name}.", f"{name}[")):
         return error
     exact = f"{name}[{number}]{param[len(name) :]}"
     return Unmappable(exact, error.message.replace(param, exact, 1))
 
 
-def place(parts: list[Part], where: str) -> None:
-    """Those that are new are parts of the message that stands there."""
-    for part in parts:
-        if not part.place:
-            part.place = where
-            place(part.parts, where)
-
-
-def about_part(part: Part, param: str, message: str) -> Unmappable:
-    """What is wrong with a part, as the client calls it: "messages[3].content.image", or "input[3].content.image"."""
-    exact = part.place + param.removeprefix("messages") if part.place else param
-    return Unmappable(exact, message.replace(param, exact, 1))
+def param_of(part: Part, name: str) -> str:
+    """What the client calls something of a part, "messages[3].content[1].image"; the part itself if it has no name."""
+    place = part.place or "messages.content"
+    return f"{place}.{name}" if name else place
 
 
 def as_object(body: bytes) -> dict[str, Any]:
@@ -236,9 +228,9 @@ def list_at(of: dict[str, Any], key: str, param: str, wanted: str = "a list") ->
 def objects_at(of: dict[str, Any], key: str, param: str, wanted: str = "a list") -> list[dict[str, Any]]:
     """Empty if it is absent or null."""
     values = list_at(of, key, param, wanted)
-    for value in values:
+    for number, value in enumerate(values):
         if not isinstance(value, dict):
-            raise Unmappable(param, f"each of {param} must be an object")
+            raise Unmappable(f"{param}[{number}]", f"{param}[{number}] must be an object")
     return values
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import GEMINI_SIGNATURE, about_part
+from edgeq.llm.dialects.base import GEMINI_SIGNATURE, param_of
 from edgeq.llm.dialects.turns import split_system, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -30,6 +30,7 @@ from edgeq.llm.message import (
     Message,
     Part,
     Request,
+    Unmappable,
 )
 
 _UNSIGNED: Final = "skip_thought_signature_validator"
@@ -150,7 +151,7 @@ def _lose(request: Request, losses: Losses) -> None:
         losses.lose("service_tier")
     for message in request.messages:
         if message.name:
-            losses.lose("messages.name")
+            losses.lose(f"{message.place or 'messages'}.name")
     for name in request.extra:
         losses.lose(name)
 
@@ -203,15 +204,15 @@ def _arguments(part: Part) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         arguments = None
     if not isinstance(arguments, dict):
-        where = "messages.tool_calls.function.arguments"
-        raise about_part(part, where, f"the arguments of call {part.id} are no JSON object")
+        param = param_of(part, "function.arguments")
+        raise Unmappable(param, f"the arguments of call {part.id} are no JSON object")
     return arguments
 
 
 def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], losses: Losses) -> dict[str, Any]:
     name = part.name or names.get(part.id, "")
     if not name:
-        raise about_part(part, "messages.tool_call_id", f"there is no call {part.id} before its result")
+        raise Unmappable(param_of(part, "tool_call_id"), f"there is no call {part.id} before its result")
     texts: list[str] = []
     for inner in part.parts:
         if inner.kind == IMAGE or (inner.kind == DOCUMENT and not inner.text):
@@ -226,7 +227,7 @@ def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], loss
 
 def _media(part: Part, losses: Losses) -> dict[str, Any]:
     if part.detail not in ("", "auto"):
-        losses.lose("messages.content.image_url.detail")
+        losses.lose(param_of(part, "image_url.detail"))
     if not part.url:
         return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
     media_type = part.media_type
@@ -290,7 +291,7 @@ def _declarations(request: Request, losses: Losses) -> list[dict[str, Any]]:
     declarations: list[dict[str, Any]] = []
     for tool in request.tools:
         if tool.raw is not None:
-            losses.lose(f"tools.{tool.raw.get('type', '')}")
+            losses.lose(f"{tool.place or 'tools'}.{tool.raw.get('type', '')}")
             continue
         declaration: dict[str, Any] = {"name": tool.name}
         if tool.description:

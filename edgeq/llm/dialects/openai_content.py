@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, place, text_at
+from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, param_of, text_at
 from edgeq.llm.dialects.turns import unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -35,29 +35,28 @@ def decode_messages(asked: dict[str, Any], request: Request) -> list[Message]:
     previous = ""
     for number, said in enumerate(objects_at(asked, "messages", "messages")):
         try:
-            previous = _decode_message(said, previous, messages, names, request)
-            place(messages[-1].parts, f"messages[{number}]")
+            previous = _decode_message(said, f"messages[{number}]", previous, messages, names, request)
         except Unmappable as error:
             raise about_element(error, "messages", number) from None
     return messages
 
 
 def _decode_message(
-    said: dict[str, Any], previous: str, messages: list[Message], names: dict[str, str], request: Request
+    said: dict[str, Any], at: str, previous: str, messages: list[Message], names: dict[str, str], request: Request
 ) -> str:
-    """Add one to `messages`. Args: previous is the role of the one before. Returns: its role."""
+    """Add one to `messages`. Args: at is where it stands, previous the role of the one before. Returns: its role."""
     role = text_at(said, "role", "messages.role")
     if role == "tool":
-        result = _decode_result(said, names, request)
+        result = _decode_result(said, at, names)
         if previous == "tool":
             messages[-1].parts.append(result)
         else:
             messages.append(Message("user", [result]))
     elif role == "assistant":
-        messages.append(_decode_assistant(said, names, request))
+        messages.append(_decode_assistant(said, at, names, request))
     elif role in ("system", "developer", "user"):
-        parts = _decode_content(said, request)
-        messages.append(Message("user" if role == "user" else "system", parts, text_at(said, "name", "messages.name")))
+        name = text_at(said, "name", "messages.name")
+        messages.append(Message("user" if role == "user" else "system", _decode_content(said, at), name, at))
     elif role == "function":
         raise Unmappable("messages.role", "messages of functions cannot be translated: use tools")
     else:
@@ -65,22 +64,22 @@ def _decode_message(
     return role
 
 
-def _decode_content(said: dict[str, Any], request: Request) -> list[Part]:
+def _decode_content(said: dict[str, Any], at: str) -> list[Part]:
     content = said.get("content")
     if content is None:
         return []
     if isinstance(content, str):
-        return [Part(TEXT, content)]
+        return [Part(TEXT, content, place=at)]
     parts: list[Part] = []
     for number, part in enumerate(objects_at(said, "content", "messages.content", TEXT_OR_LIST)):
         try:
-            parts.append(_decode_part(part, request))
+            parts.append(_decode_part(part, f"{at}.content[{number}]"))
         except Unmappable as error:
             raise about_element(error, "messages.content", number) from None
     return parts
 
 
-def _decode_part(said: dict[str, Any], request: Request) -> Part:
+def _decode_part(said: dict[str, Any], at: str) -> Part:
     """A part of a message's content."""
     kind = text_at(said, "type", "messages.content.type")
     if kind == "text":
@@ -106,6 +105,7 @@ def _decode_part(said: dict[str, Any], request: Request) -> Part:
     else:
         raise Unmappable("messages.content.type", "messages.content.type is missing")
     part.cache = said.get("prompt_cache_breakpoint") is not None
+    part.place = at
     return part
 
 
@@ -124,40 +124,49 @@ def decode_url(url: str, param: str, part: Part) -> None:
     part.data = data
 
 
-def _decode_assistant(said: dict[str, Any], names: dict[str, str], request: Request) -> Message:
+def _decode_assistant(said: dict[str, Any], at: str, names: dict[str, str], request: Request) -> Message:
     if said.get("function_call") is not None:
         raise Unmappable("messages.function_call", "calls of functions cannot be translated: use tools")
-    parts = _decode_content(said, request)
+    parts = _decode_content(said, at)
     thought = said.get("reasoning_content")
     if isinstance(thought, str) and thought:
-        parts.insert(0, Part(THINKING, thought))
+        parts.insert(0, Part(THINKING, thought, place=at))
     refusal = text_at(said, "refusal", "messages.refusal")
     if refusal:
-        parts.append(Part(REFUSAL, refusal))
+        parts.append(Part(REFUSAL, refusal, place=at))
     if said.get("audio") is not None:
-        request.extra["messages.audio"] = said["audio"]
-    for call in objects_at(said, "tool_calls", "messages.tool_calls"):
-        if text_at(call, "type", "messages.tool_calls.type") not in ("", "function"):
-            parts.append(Part(OTHER, raw=call))
-            continue
-        where = "messages.tool_calls.function"
-        function = object_at(call, "function", where)
-        if function is None:
-            raise Unmappable(where, f"{where} is missing")
-        part = Part(TOOL_USE, id=text_at(call, "id", "messages.tool_calls.id"))
-        part.name = text_at(function, "name", f"{where}.name")
-        part.arguments = text_at(function, "arguments", f"{where}.arguments")
-        names[part.id] = part.name
+        request.extra[f"{at}.audio"] = said["audio"]
+    for number, call in enumerate(objects_at(said, "tool_calls", "messages.tool_calls")):
+        try:
+            part = _decode_call(call)
+        except Unmappable as error:
+            raise about_element(error, "messages.tool_calls", number) from None
+        part.place = f"{at}.tool_calls[{number}]"
+        if part.kind == TOOL_USE:
+            names[part.id] = part.name
         parts.append(part)
-    return Message("assistant", parts, text_at(said, "name", "messages.name"))
+    return Message("assistant", parts, text_at(said, "name", "messages.name"), at)
 
 
-def _decode_result(said: dict[str, Any], names: dict[str, str], request: Request) -> Part:
-    part = Part(TOOL_RESULT, id=text_at(said, "tool_call_id", "messages.tool_call_id"))
+def _decode_call(call: dict[str, Any]) -> Part:
+    if text_at(call, "type", "messages.tool_calls.type") not in ("", "function"):
+        return Part(OTHER, raw=call)
+    where = "messages.tool_calls.function"
+    function = object_at(call, "function", where)
+    if function is None:
+        raise Unmappable(where, f"{where} is missing")
+    part = Part(TOOL_USE, id=text_at(call, "id", "messages.tool_calls.id"))
+    part.name = text_at(function, "name", f"{where}.name")
+    part.arguments = text_at(function, "arguments", f"{where}.arguments")
+    return part
+
+
+def _decode_result(said: dict[str, Any], at: str, names: dict[str, str]) -> Part:
+    part = Part(TOOL_RESULT, id=text_at(said, "tool_call_id", "messages.tool_call_id"), place=at)
     if not part.id:
         raise Unmappable("messages.tool_call_id", "messages.tool_call_id is missing")
     part.name = names.get(part.id, "")
-    part.parts = _decode_content(said, request)
+    part.parts = _decode_content(said, at)
     return part
 
 
@@ -190,7 +199,7 @@ def encode_messages(request: Request, losses: Losses) -> list[dict[str, Any]]:
 def _encode_result(part: Part, rest: list[Part], losses: Losses) -> dict[str, Any]:
     """A tool's message has only text: images of a result go to `rest`, which the user says after all results."""
     if part.is_error:
-        losses.lose("messages.content.is_error")
+        losses.lose(param_of(part, "is_error"))
     texts: list[Part] = []
     for piece in part.parts:
         if piece.kind == TEXT:
@@ -233,7 +242,7 @@ def _encode_part(part: Part, losses: Losses, own: bool) -> dict[str, Any] | None
     if part.kind == DOCUMENT and not part.url:
         if part.media_type == "text/plain" and part.text:
             if part.name:
-                losses.lose("messages.content.title")
+                losses.lose(param_of(part, "title"))
             return {"type": "text", "text": part.text}
         if part.media_type.startswith("audio/"):
             return {"type": "input_audio", "input_audio": {"data": part.data, "format": part.media_type[6:]}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.dialects.base import OPENAI, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import OPENAI, about_element, flag_at, object_at, objects_at, text_at
 from edgeq.llm.message import Request, Tool, Unmappable
 
 if TYPE_CHECKING:
@@ -16,25 +16,13 @@ EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 
 def decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
-    for tool in objects_at(asked, "tools", "tools"):
-        if text_at(tool, "type", "tools.type") not in ("", "function"):
-            custom = object_at(tool, "custom", "tools.custom") or {}
-            request.tools.append(Tool(text_at(custom, "name", "tools.custom.name"), raw=tool))
-            continue
-        function = object_at(tool, "function", "tools.function")
-        if function is None:
-            raise Unmappable("tools.function", "tools.function is missing")
-        name = text_at(function, "name", "tools.function.name")
-        if not name:
-            raise Unmappable("tools.function.name", "tools.function.name is missing")
-        request.tools.append(
-            Tool(
-                name,
-                text_at(function, "description", "tools.function.description"),
-                object_at(function, "parameters", "tools.function.parameters") or {},
-                flag_at(function, "strict", "tools.function.strict") is True,
-            )
-        )
+    for number, said in enumerate(objects_at(asked, "tools", "tools")):
+        try:
+            tool = _decode_tool(said)
+        except Unmappable as error:
+            raise about_element(error, "tools", number) from None
+        tool.place = f"tools[{number}]"
+        request.tools.append(tool)
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
     if choice is None:
@@ -57,6 +45,24 @@ def decode_tools(asked: dict[str, Any], request: Request) -> None:
         raise Unmappable("tool_choice", "tool_choice names no tool")
 
 
+def _decode_tool(said: dict[str, Any]) -> Tool:
+    if text_at(said, "type", "tools.type") not in ("", "function"):
+        custom = object_at(said, "custom", "tools.custom") or {}
+        return Tool(text_at(custom, "name", "tools.custom.name"), raw=said)
+    function = object_at(said, "function", "tools.function")
+    if function is None:
+        raise Unmappable("tools.function", "tools.function is missing")
+    name = text_at(function, "name", "tools.function.name")
+    if not name:
+        raise Unmappable("tools.function.name", "tools.function.name is missing")
+    return Tool(
+        name,
+        text_at(function, "description", "tools.function.description"),
+        object_at(function, "parameters", "tools.function.parameters") or {},
+        flag_at(function, "strict", "tools.function.strict") is True,
+    )
+
+
 def _allow_only(allowed: dict[str, Any], request: Request) -> None:
     """allowed_tools: the rest of the tools need not be sent. (OpenAI has it so that its cache of prompts holds.)"""
     where = "tool_choice.allowed_tools"
@@ -75,7 +81,7 @@ def encode_tools(request: Request, losses: Losses, asked: dict[str, Any]) -> Non
             if request.dialect == OPENAI:
                 tools.append(tool.raw)
             else:
-                losses.lose(f"tools.{tool.raw.get('type', '')}")
+                losses.lose(f"{tool.place or 'tools'}.{tool.raw.get('type', '')}")
             continue
         function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters or EMPTY_SCHEMA}
         if tool.description:

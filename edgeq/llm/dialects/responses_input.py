@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, place, text_at
+from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, text_at
 from edgeq.llm.dialects.openai_content import decode_url
 from edgeq.llm.message import (
     DOCUMENT,
@@ -51,10 +51,9 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
     previous = ""
     for number, item in enumerate(objects_at(asked, "input", "input", TEXT_OR_LIST)):
         try:
-            said_by, parts = _decode_item(item, names)
+            said_by, parts = _decode_item(item, f"input[{number}]", names)
         except Unmappable as error:
             raise about_element(error, "input", number) from None
-        place(parts, f"input[{number}]")
         if said_by == previous and said_by in ("assistant", _RESULTS):
             messages[-1].parts.extend(parts)
         else:
@@ -63,40 +62,42 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
     return messages
 
 
-def _decode_item(item: dict[str, Any], names: dict[str, str]) -> tuple[str, list[Part]]:
+def _decode_item(item: dict[str, Any], at: str, names: dict[str, str]) -> tuple[str, list[Part]]:
     """Whose it is (a role, or _RESULTS), and what it says."""
     kind = text_at(item, "type", "input.type")
     if kind in ("", "message"):
         said_by = _ROLES.get(text_at(item, "role", "input.role"), "")
         if not said_by:
             raise Unmappable("input.role", "input.role must be user, assistant, system or developer")
-        return said_by, _decode_content(item, "content", "input.content")
+        return said_by, _decode_content(item, "content", "input.content", at)
     if kind == "function_call_output":
-        return _RESULTS, [_decode_result(item, names)]
+        return _RESULTS, [_decode_result(item, at, names)]
     if kind == "item_reference":
         raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
     if kind.endswith("_output"):
-        return _RESULTS, [Part(OTHER, raw=item)]
-    return "assistant", [_decode_own(kind, item, names)]
+        return _RESULTS, [Part(OTHER, raw=item, place=at)]
+    own = _decode_own(kind, item, names)
+    own.place = at
+    return "assistant", [own]
 
 
-def _decode_content(of: dict[str, Any], key: str, param: str) -> list[Part]:
-    """Text, or a list of parts."""
+def _decode_content(of: dict[str, Any], key: str, param: str, at: str) -> list[Part]:
+    """Text, or a list of parts, of the item that stands there."""
     said = of.get(key)
     if said is None:
         return []
     if isinstance(said, str):
-        return [Part(TEXT, said)]
+        return [Part(TEXT, said, place=at)]
     parts: list[Part] = []
     for number, part in enumerate(objects_at(of, key, param, TEXT_OR_LIST)):
         try:
-            parts.append(_decode_part(part, param))
+            parts.append(_decode_part(part, param, f"{at}.{key}[{number}]"))
         except Unmappable as error:
             raise about_element(error, param, number) from None
     return parts
 
 
-def _decode_part(said: dict[str, Any], param: str) -> Part:
+def _decode_part(said: dict[str, Any], param: str, at: str) -> Part:
     kind = text_at(said, "type", f"{param}.type")
     if kind in ("input_text", "output_text", "text"):
         part = Part(TEXT, text_at(said, "text", f"{param}.text"))
@@ -114,15 +115,16 @@ def _decode_part(said: dict[str, Any], param: str) -> Part:
     else:
         raise Unmappable(f"{param}.type", f"{param}.type is missing")
     part.cache = said.get("prompt_cache_breakpoint") is not None
+    part.place = at
     return part
 
 
-def _decode_result(item: dict[str, Any], names: dict[str, str]) -> Part:
-    part = Part(TOOL_RESULT, id=_needed(item, "call_id"))
+def _decode_result(item: dict[str, Any], at: str, names: dict[str, str]) -> Part:
+    part = Part(TOOL_RESULT, id=_needed(item, "call_id"), place=at)
     if part.id not in names:
         raise Unmappable("input.call_id", f"no function_call before its output has the call_id {part.id}")
     part.name = names[part.id]
-    part.parts = _decode_content(item, "output", "input.output")
+    part.parts = _decode_content(item, "output", "input.output", at)
     return part
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from edgeq.llm.dialects.base import (
     RESPONSES,
+    about_element,
     as_object,
     count_at,
     flag_at,
@@ -111,16 +112,12 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
-    for said in objects_at(asked, "tools", "tools"):
-        tool = Tool(text_at(said, "name", "tools.name"))
-        if text_at(said, "type", "tools.type") != "function":
-            tool.raw = said
-        elif not tool.name:
-            raise Unmappable("tools.name", "tools.name is missing")
-        else:
-            tool.description = text_at(said, "description", "tools.description")
-            tool.parameters = object_at(said, "parameters", "tools.parameters") or {}
-            tool.strict = flag_at(said, "strict", "tools.strict") is True
+    for number, said in enumerate(objects_at(asked, "tools", "tools")):
+        try:
+            tool = _decode_tool(said)
+        except Unmappable as error:
+            raise about_element(error, "tools", number) from None
+        tool.place = f"tools[{number}]"
         request.tools.append(tool)
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
@@ -144,6 +141,19 @@ def _decode_tools(asked: dict[str, Any], request: Request) -> None:
         raise Unmappable("tool_choice", f"{kind} is a tool of OpenAI's own")
     request.tool_choice = "tool"
     request.tool_name = text_at(named, "name", "tool_choice.name")
+
+
+def _decode_tool(said: dict[str, Any]) -> Tool:
+    tool = Tool(text_at(said, "name", "tools.name"))
+    if text_at(said, "type", "tools.type") != "function":
+        tool.raw = said
+    elif not tool.name:
+        raise Unmappable("tools.name", "tools.name is missing")
+    else:
+        tool.description = text_at(said, "description", "tools.description")
+        tool.parameters = object_at(said, "parameters", "tools.parameters") or {}
+        tool.strict = flag_at(said, "strict", "tools.strict") is True
+    return tool
 
 
 def _decode_text(asked: dict[str, Any], request: Request) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.dialects.base import about_part
-from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message
+from edgeq.llm.dialects.base import param_of
+from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message, Unmappable
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Part, Request
@@ -49,10 +49,10 @@ def unsayable(part: Part, role: str, losses: Losses) -> None:
     word = str((part.raw or {}).get("type", "")) if part.kind == OTHER else _WORDS.get(part.kind, "")
     if part.media_type.startswith("audio/"):
         word = "input_audio"
-    param = f"messages.content.{word}" if word else "messages.content"
+    param = param_of(part, word)
     if role == "user":
         kind = f"{word} of {part.media_type}" if part.media_type else word or "this content"
-        raise about_part(part, param, f"{kind} cannot be said to the model's provider")
+        raise Unmappable(param, f"{kind} cannot be said to the model's provider")
     losses.lose(param)
 
 

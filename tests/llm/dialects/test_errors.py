@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -185,9 +186,9 @@ def test_keys_in_messages_are_masked() -> None:
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}
 CALLS = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]
-ARGUMENTS = "messages[2].tool_calls.function.arguments"
+ARGUMENTS = "messages[2].tool_calls[0].function.arguments"
 ASKED: list[tuple[bytes, str, dict[str, Any], str]] = [
-    (b"/chat/completions", ANTHROPIC, {"role": "user", "content": [IMAGE]}, "messages[2].content.image"),
+    (b"/chat/completions", ANTHROPIC, {"role": "user", "content": [IMAGE]}, "messages[2].content[0].image"),
     (b"/chat/completions", ANTHROPIC, {"role": "assistant", "tool_calls": CALLS}, ARGUMENTS),
     (b"/chat/completions", GEMINI, {"role": "assistant", "tool_calls": CALLS}, ARGUMENTS),
     (b"/chat/completions", GEMINI, {"role": "tool", "tool_call_id": "c", "content": "x"}, "messages[2].tool_call_id"),
@@ -195,9 +196,14 @@ ASKED: list[tuple[bytes, str, dict[str, Any], str]] = [
         b"/messages",
         OPENAI,
         {"role": "user", "content": [{"type": "search_result"}]},
-        "messages[2].content.search_result",
+        "messages[2].content[0].search_result",
     ),
-    (b"/responses", ANTHROPIC, {"role": "user", "content": [{"type": "input_audio"}]}, "input[2].content.input_audio"),
+    (
+        b"/responses",
+        ANTHROPIC,
+        {"role": "user", "content": [{"type": "input_audio"}]},
+        "input[2].content[0].input_audio",
+    ),
 ]
 
 
@@ -214,3 +220,88 @@ def test_what_cannot_be_said_is_found_in_the_clients_list(
     with pytest.raises(Unmappable) as caught:
         speech.words(target, asked, "m", Losses(strict=False), 100)
     assert caught.value.param == param
+
+
+TEXT = {"type": "text", "text": "a"}
+HI = {"role": "user", "content": "hi"}
+LOW = {"type": "image_url", "image_url": {"url": "https://x.example/a.png", "detail": "low"}}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {}}}
+USE = {"role": "assistant", "content": [TEXT, {"type": "tool_use", "id": "c", "name": "f", "input": {}}]}
+RESULT = {"type": "tool_result", "tool_use_id": "c", "content": "no", "is_error": True}
+LOST: list[tuple[bytes, str, dict[str, Any], str]] = [
+    (
+        b"/chat/completions",
+        ANTHROPIC,
+        {"messages": [HI, {"role": "user", "content": [TEXT, LOW]}]},
+        "messages[1].content[1].image_url.detail",
+    ),
+    (
+        b"/chat/completions",
+        GEMINI,
+        {"messages": [HI, {"role": "user", "content": [TEXT, LOW]}]},
+        "messages[1].content[1].image_url.detail",
+    ),
+    (b"/chat/completions", ANTHROPIC, {"messages": [HI, {**HI, "name": "ann"}]}, "messages[1].name"),
+    (b"/chat/completions", GEMINI, {"messages": [HI, {**HI, "name": "ann"}]}, "messages[1].name"),
+    (
+        b"/chat/completions",
+        ANTHROPIC,
+        {"messages": [HI, {"role": "assistant", "content": "x", "audio": {"id": "a"}}]},
+        "messages[1].audio",
+    ),
+    (
+        b"/chat/completions",
+        ANTHROPIC,
+        {"messages": [HI, {"role": "assistant", "tool_calls": [CALL, {"id": "d", "type": "custom"}]}]},
+        "messages[1].tool_calls[1].custom",
+    ),
+    (
+        b"/chat/completions",
+        GEMINI,
+        {"messages": [HI], "tools": [FUNCTION, {"type": "custom", "custom": {"name": "g"}}]},
+        "tools[1].custom",
+    ),
+    (
+        b"/messages",
+        OPENAI,
+        {"messages": [{"role": "user", "content": [TEXT, {**TEXT, "citations": [{}]}]}]},
+        "messages[0].content[1].citations",
+    ),
+    (b"/messages", OPENAI, {"system": [{**TEXT, "citations": [{}]}], "messages": [HI]}, "system[0].citations"),
+    (
+        b"/messages",
+        OPENAI,
+        {"messages": [HI, USE, {"role": "user", "content": [TEXT, RESULT]}]},
+        "messages[2].content[1].is_error",
+    ),
+    (
+        b"/messages",
+        OPENAI,
+        {"messages": [HI], "tools": [{"name": "f"}, {"name": "g", "defer_loading": True}]},
+        "tools[1].defer_loading",
+    ),
+    (
+        b"/messages",
+        GEMINI,
+        {"messages": [HI], "tools": [{"name": "f"}, {"type": "web_search_20250305", "name": "g"}]},
+        "tools[1].web_search_20250305",
+    ),
+    (b"/responses", ANTHROPIC, {"input": [HI, {"type": "web_search_call", "id": "a"}]}, "input[1].web_search_call"),
+    (b"/responses", OPENAI, {"input": [HI], "tools": [{"type": "web_search"}]}, "tools[0].web_search"),
+]
+
+
+@pytest.mark.parametrize(("path", "target", "body", "param"), LOST)
+def test_what_is_lost_is_found_in_the_clients_list(path: bytes, target: str, body: dict[str, Any], param: str) -> None:
+    """A refusal names the place in each list. What is dropped is named once, however often it is."""
+    operation = operation_of(path)
+    assert operation is not None
+    whole = orjson.dumps({"model": "m", **body})
+    with pytest.raises(Unmappable) as caught:
+        speech.words(target, speech.asked(operation, whole), "m", Losses(strict=True), 100)
+    assert caught.value.param == param
+    assert caught.value.message == f"{param} cannot be said to the model's provider"
+    losses = Losses(strict=False)
+    speech.words(target, speech.asked(operation, whole), "m", losses, 100)
+    assert losses.dropped == [re.sub(r"\[\d+\]", "", param)]

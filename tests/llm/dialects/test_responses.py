@@ -168,7 +168,7 @@ def test_every_field_of_a_request(said: dict[str, Any], wanted: dict[str, Any]) 
         ({"background": True}, "background"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"temperature": "hot"}, "temperature"),
-        ({"tools": [{"type": "function"}]}, "tools.name"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tool_choice": "maybe"}, "tool_choice"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),

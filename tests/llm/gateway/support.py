@@ -324,6 +324,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     provider("scripted", f"http://127.0.0.1:{scripted_port}/v1")
     provider("scripted-an", f"http://127.0.0.1:{scripted_port}/v1", "anthropic")
     model("scripted", "scripted x")
+    provider("azure", f"http://127.0.0.1:{scripted_port}/openai/deployments/small?api-version=2024-10-21")
+    model("azure", "azure x")
     model("scripted-an", "scripted-an x")
     model("shared-oa", "oa latency=700ms,tokens=20,tag=shared")
     # Places where a request waits.
@@ -425,7 +427,13 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         "provider": providers,
         "model": {name: {**one, "aliases": [f"alias-{name}"]} for name, one in models.items()},
         "route": routes,
-        "prompt": [prompt],
+        "prompt": [
+            prompt,
+            *(
+                {**prompt, "name": f"chat-{who}", "path": f"/p/chat-{who}", "model": f"plain-{who}", "answer": "chat"}
+                for who in ("oa", "an")
+            ),
+        ],
     }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, events, request
 from tests.support.raw_client import Answer, Asked, Ending
+from tests.support.scripted_upstream import reply
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -43,6 +44,20 @@ def test_in_odd_pieces(stand: Stand) -> None:
             assert client.send_pieces(whole[at : at + 61] for at in range(0, len(whole), 61))
             (answer,) = client.read_answers([Asked(b"POST")])
             assert answer.status == 200, answer
+
+
+def test_azures_deployments(stand: Stand) -> None:
+    """Below the path of one the key has a field of its own, which Azure wants there; and the version goes with each."""
+    chat = {"id": "1", "model": "x", "choices": [{"message": {"content": "hi"}}], "usage": {}}
+    vectors = {"object": "list", "data": [], "usage": {"prompt_tokens": 1}}
+    for path, ask, answer in ((CHAT, ask_for("azure"), chat), (EMBEDDINGS, {"model": "azure", "input": "a"}, vectors)):
+        body = json.dumps(answer).encode()
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+        stand.play(reply(head + body))
+        assert stand.ask(ask, path).status == 200
+        seen = stand.scripted.requests[-1]
+        assert seen.target.decode() == f"/openai/deployments/small{path[3:]}?api-version=2024-10-21"
+        assert (seen.get(b"api-key"), seen.get(b"authorization")) == (b"sk-azure", None)
 
 
 def test_one_behind_the_other(stand: Stand) -> None:
@@ -345,6 +360,22 @@ def test_tokens_are_counted(stand: Stand) -> None:
         assert answer.status == 200, answer
         assert json.loads(answer.body)["input_tokens"] >= 1
         assert (answer.get(b"x-edgeq-estimated") == b"true") is (model != "plain-an")
+
+
+@pytest.mark.parametrize("name", ["oa", "an"])
+def test_a_prompt_streams_its_chat(stand: Stand, name: str) -> None:
+    """To whoever accepts a stream: the words and the usage of the whole answer, by the name of the prompt's model."""
+    whole = json.loads(stand.ask({"text": "a"}, f"/p/chat-{name}").body)
+    with stand.client() as client:
+        fields = {"accept": "application/json;q=0.5, Text/Event-Stream"}
+        answer = client.ask(request({"text": "a"}, f"/p/chat-{name}", fields=fields))
+        assert (answer.status, answer.get(b"content-type")) == (200, b"text/event-stream; charset=utf-8")
+        told = [value for _, value in events(answer.body)]
+        assert told.pop() == "[DONE]"
+        assert {one["model"] for one in told} == {whole["model"]} == {f"plain-{name}"}
+        words = "".join(one["choices"][0]["delta"].get("content") or "" for one in told if one["choices"])
+        assert words == whole["choices"][0]["message"]["content"]
+        assert told[-1]["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
 
 
 def test_a_prompt_names_a_wrong_variable_once(stand: Stand) -> None:
