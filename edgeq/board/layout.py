@@ -55,8 +55,8 @@ METER_CELLS: Final = 4
 RATES: Final = 65536
 SPENT: Final = 16384
 SPENT_CELLS: Final = 3
-REPORT_CELLS: Final = 32768
-"""Two halves of 128 KiB."""
+REPORT_CELLS: Final = 65536
+"""Two halves of 256 KiB: some 100 upstreams, as many models at their keys, and the rest. Untouched it costs nothing."""
 EVENT_CELLS: Final = 8192
 """64 KiB."""
 REQUEST_CELLS: Final = 32768

@@ -126,16 +126,16 @@ def rates(all_of_them: Iterable[Rate]) -> dict[str, dict[str, int]]:
 
 
 def retries(budgets: Mapping[str, RetryBudget]) -> dict[str, dict[str, int]]:
-    """How many were sent again, or were not because of the budget, by upstream; the first MAX_BUDGETS."""
-    return {
-        name: {
-            "retried": one.taken,
-            "denied": one.refused,
-            "hedges": one.hedges,
-            "hedges_won": one.hedges_won,
-        }
-        for name, one in islice(budgets.items(), MAX_BUDGETS)
-    }
+    """How many were sent again, or were not because of the budget, by upstream; the first MAX_BUDGETS that have any."""
+    told = (
+        (
+            name,
+            {"retried": one.taken, "denied": one.refused, "hedges": one.hedges, "hedges_won": one.hedges_won},
+        )
+        for name, one in budgets.items()
+        if one.taken or one.refused
+    )
+    return dict(islice(told, MAX_BUDGETS))
 
 
 def caches(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
@@ -202,7 +202,9 @@ def upstreams(all_of_them: list[Upstream], budgets: Mapping[str, RetryBudget], n
 
 
 def _budget(budget: RetryBudget) -> dict[str, int]:
-    """What is used of it here; what is allowed goes by all workers."""
+    """What is used of it here, if anything; what is allowed goes by all workers."""
+    if not (budget.requests or budget.retries or budget.running):
+        return {}
     return {"requests": budget.requests, "retries": budget.retries, "running": budget.running}
 
 
