@@ -83,6 +83,7 @@ SERVICE: Final = WAIT + BUCKETS
 
 _T_COUNTED: Final = 0
 _T_TURN: Final = 1
+_T_QUEUED: Final = 2
 
 LAST: Final = 2**63
 """A turn that comes after all others: of somebody who has no waiter."""
@@ -514,12 +515,17 @@ class TenantCells(MachineWide):
         self.entry.put(_T_COUNTED, counted)
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
-        """Who waits here; of a tenant only the turn is on the board."""
+        """Who waits here; of a tenant only how many and the turn are on the board."""
+        self.entry.put(_T_QUEUED, queued)
         self.entry.put(_T_TURN, turn or (0 if oldest_at >= NEVER else int(oldest_at * 1e9)))
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
         return 0 if self.alone else self.entry.others_total(_T_COUNTED)
+
+    def others_queued(self) -> int:
+        """Who waits at the other workers."""
+        return 0 if self.alone else self.entry.others_total(_T_QUEUED)
 
     def turn_at(self, at: int) -> int:
         """The turn of the `at`-th other worker, 0 if nobody waits there."""
