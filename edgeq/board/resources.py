@@ -3,7 +3,7 @@
 A resource ("upstream/api", "route/checkout") has an index for life and a block of cells in each worker's row:
 
     gauges      in flight, and how many of them count against the limit; queued, queued bytes, arrival of the oldest
-                waiter, its turn, high-water of queued
+                waiter, its turn, high-water of queued; who crowds the queue
     counters    admitted, finished by outcome, sums of time, refusals by reason, histograms of wait and of service
 
 Gauges are written at once: limits of the machine are sums of them. Counters are kept here and written by `flush` on
@@ -56,6 +56,8 @@ OLDEST_NS: Final = 3
 TURN: Final = 4
 COUNTED: Final = 6
 """Of those in flight, the ones that count against the limit."""
+CROWD: Final = 7
+"""The key of the tenant whose requests are refused by age at present, 0 for nobody."""
 
 ADMITTED: Final = 0
 OK: Final = 1
@@ -98,8 +100,8 @@ def turn_of(priority: int, arrived_ns: int, newest_first: bool = False) -> int:
     """A turn by class (0 critical .. 2 sheddable), then by arrival; `newest_first` for a queue that serves so.
 
     The order between workers is by class and then by the oldest waiter, whatever the discipline, although a queue that
-    serves its newest or another tenant first does not give the place to that one. It is the simplest order in which no
-    worker starves: the oldest of a queue that it does not serve is turned away when its time is over.
+    serves its newest first does not give the place to that one. It is the simplest order in which no worker starves:
+    the oldest of a queue that it does not serve is turned away when its time is over.
     """
     order = (1 << _CLASS_BITS) - 1 - arrived_ns if newest_first else arrived_ns
     return (priority << _CLASS_BITS) | order
@@ -137,6 +139,9 @@ class MachineWide:
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
         """Who waits here; `oldest_at` NEVER for nobody. `turn`: of who is next, if it does not go by `oldest_at`."""
+
+    def set_crowd(self, key: int) -> None:
+        """Whose requests are refused by age here, 0 for nobody."""
 
     def admitted(self, waited_s: float) -> None:
         """A request got its permit after so long, 0.0 for at once."""
@@ -190,6 +195,10 @@ class MachineWide:
     def others_oldest_at(self) -> float:
         """Arrival of the oldest of these, NEVER if nobody waits there."""
         return NEVER
+
+    def others_crowds(self) -> list[int]:
+        """The keys of those whose requests are refused by age at other workers."""
+        return []
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
@@ -247,6 +256,7 @@ class ResourceCells(MachineWide):
         "_block",
         "_board",
         "_counted",
+        "_crowd",
         "_dirty",
         "_high",
         "_in_flight",
@@ -281,6 +291,7 @@ class ResourceCells(MachineWide):
             gauges[gauge] = 0  # what a former owner of the index has left
         self._in_flight: memoryview = gauges[IN_FLIGHT : IN_FLIGHT + 1]
         self._counted: memoryview = gauges[COUNTED : COUNTED + 1]
+        self._crowd: memoryview = gauges[CROWD : CROWD + 1]
         self._queued: memoryview = gauges[QUEUED : QUEUED_HIGH + 1]
         self._high: int = 0
         # Gauges of a worker that is alone, until the tick; `_late`: they differ from the board.
@@ -394,6 +405,14 @@ class ResourceCells(MachineWide):
             return NEVER
         found = [block[OLDEST_NS] for block in self._others_blocks()]
         return min([arrived_ns / 1e9 for arrived_ns in found if arrived_ns], default=NEVER)
+
+    def set_crowd(self, key: int) -> None:
+        """Whose requests are refused by age here, 0 for nobody."""
+        self._crowd[0] = key
+
+    def others_crowds(self) -> list[int]:
+        """The keys of those whose requests are refused by age at other workers."""
+        return [] if self.alone else [block[CROWD] for block in self._others_blocks() if block[CROWD]]
 
     def others_excused(self) -> int:
         """Permits of the other workers that do not count against the limit."""
