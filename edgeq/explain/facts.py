@@ -153,6 +153,8 @@ class Machine:
     """Local ports for connections to upstreams, first and last."""
     time_wait: int | None = None
     """Sockets that hold a port although they are closed."""
+    files: tuple[int, int] | None = None
+    """Open ones of all processes, and how many there may be."""
 
 
 @dataclass(frozen=True, slots=True)
