@@ -15,13 +15,17 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from benchmarks.slots import Service, service_time
 from edgeq.admission.bulkhead import Bulkhead
+from edgeq.admission.room import Room
 from edgeq.admission.ticket import IGNORED, OK, CallbackTicket
 
 TICK_S = 0.1
+BELL_S = 0.0001
+"""How long it takes a worker to hear that a place is left to it."""
 
 
 def deadline_s(service: Service) -> float:
@@ -87,16 +91,22 @@ def quantile(values: list[float], share: float) -> float:
 
 
 class Simulation:
-    """One upstream behind one bulkhead."""
+    """One upstream behind the bulkheads of one or more workers; each arrival comes to any of them."""
 
-    def __init__(self, shape: Service, policy: Policy, seed: int) -> None:
+    def __init__(self, shape: Service, policy: Policy, seed: int, workers: int = 1) -> None:
         self.shape = shape
         self.random = Random(seed)
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.sequence = 0
-        self.bulkhead = Bulkhead("upstream/sim", shape.slots, 0.0, seed=seed)
-        self.bulkhead.configure(policy.discipline, policy.max_queued, 1 << 30, policy.max_wait_s)
+        room = Room()
+        self.bulkheads: list[Bulkhead] = []
+        for number in range(workers):
+            share = room.join(partial(self._ring, number)) if workers > 1 else None
+            bulkhead = Bulkhead("upstream/sim", shape.slots, 0.0, share, seed + number)
+            bulkhead.configure(policy.discipline, policy.max_queued, 1 << 30, policy.max_wait_s, workers)
+            self.bulkheads.append(bulkhead)
+        self.worker = Random(seed)
         self.free = shape.slots
         self.drawn_s = 0.0
         self.drawn = 0
@@ -117,14 +127,19 @@ class Simulation:
         while self.events:
             self.now, _, call = heapq.heappop(self.events)
             call()
-        assert self.bulkhead.in_flight == 0
-        assert self.bulkhead.queue.queued == 0
+        for bulkhead in self.bulkheads:
+            assert bulkhead.in_flight == 0
+            assert bulkhead.queue.queued == 0
         for tally in tallies.values():
             tally.capacity = self.shape.slots * seconds * self.drawn / self.drawn_s
         return tallies
 
+    def _ring(self, number: int) -> None:
+        self.at(self.now + BELL_S, lambda: self.bulkheads[number].dispatch(self.now))
+
     def _tick(self, end: float) -> None:
-        self.bulkhead.tick(self.now)
+        for bulkhead in self.bulkheads:
+            bulkhead.tick(self.now)
         if self.now < end:
             self.at(self.now + TICK_S, lambda: self._tick(end))
 
@@ -139,10 +154,11 @@ class Simulation:
         self._arrive_next(load, tally, end)
         tally.offered += 1
         request = Request(self, load, tally)
-        if self.bulkhead.try_acquire(request.ticket, self.now):
+        bulkhead = self.worker.choice(self.bulkheads)
+        if bulkhead.try_acquire(request.ticket, self.now):
             self.work(request)
         else:
-            self.bulkhead.offer(request.ticket, self.now)
+            bulkhead.offer(request.ticket, self.now)
         if not request.ended:
             self.at(self.now + deadline_s(self.shape), request.leave)
 
@@ -206,7 +222,8 @@ class Request:
             self.ended = True
             self.tally.late += 1
             self.tally.bad_at.append(self.arrived_at)
-            self.simulation.bulkhead.cancel(self.ticket, self.simulation.now)
+            if self.ticket.waits_in is not None:
+                self.ticket.waits_in.cancel(self.ticket, self.simulation.now)
             self.ticket.release(self.simulation.now, IGNORED)
 
 

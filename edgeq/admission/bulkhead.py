@@ -49,6 +49,8 @@ PAUSED: Final = 0
 MAX_STUCK: Final = 512
 """A path that hangs and is asked 100 times a second has 200 in flight, if its clients give up after 1 s and may only
 have half closed, so that they stay for another second."""
+_NOT_OVERTAKING: Final = 1 << 60
+"""More than the nanoseconds of any arrival: 36 years from the start of the machine."""
 _STUCK_S: Final = 0.04
 _STUCK_TIMES: Final = 2.0
 _STUCK_UNKNOWN_S: Final = 30.0
@@ -269,6 +271,7 @@ class Bulkhead(Lobby):
         queue.sweep(now)
         queue.elsewhere = shared.others_queued()
         queue.elsewhere_bytes = shared.others_queued_bytes()
+        queue.crowds_elsewhere = shared.others_crowds()
         reason = queue.push(ticket, now, self._places(1))
         if reason:
             if self.is_learned and queue.max_queued < 1 and reason == "queue_full":
@@ -534,11 +537,23 @@ class Bulkhead(Lobby):
             self.shared.set_waiting(0, 0, NEVER)
         else:
             self.shared.set_waiting(queue.queued, queue.queued_bytes, oldest.arrived_at, self._turn())
+        self.shared.set_crowd(queue.crowd_key())
 
     def _turn(self) -> int:
-        """When this worker's turn is among the workers: by class, then by the oldest."""
-        oldest = self.queue.oldest
-        return LAST if oldest is None else turn_of(self.queue.best_class(), int(oldest.arrived_at * 1e9))
+        """When this worker's turn is among the workers: by class, then by the oldest; but before all of these where who
+        is next overtakes the oldest, because his tenant has had less than that one's.
+
+        The older ones elsewhere belong to that tenant, too, or have overtaken nobody there. And one whom it goes
+        before must be served here until another one does: by then the first one's tenant has had as much.
+        """
+        queue = self.queue
+        oldest = queue.oldest
+        if oldest is None:
+            return LAST
+        order = int(oldest.arrived_at * 1e9)
+        if self.shared.alone or not queue.overtakes():
+            order += _NOT_OVERTAKING
+        return turn_of(queue.best_class(), order)
 
     def refuse_all(self, reason: str, now: float) -> None:
         """Nobody is to wait any longer, for this reason (a token of edgeq.reasons)."""

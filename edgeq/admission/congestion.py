@@ -21,6 +21,10 @@ waits to see; but a short standing queue, the clients of a closed loop, is never
 way back looks at the time the queue is empty: below capacity it mostly is, above it is hardly ever, however short the
 refusals keep it.
 
+Workers have queues of their own, and those that are congested keep theirs short. One that is still calm would then keep
+the oldest of the machine, get its places, and stay calm: its clients all served, those of the others mostly refused. So
+it turns much sooner if the tenant who asks for most there is congested at another worker.
+
 The newest of a flow is not refused by age while there are no more flows than places: it is next at its flow's turn.
 With two places or fewer CoDel is off: between two places coming free the whole queue would grow too old, and nobody
 keeps his turn, since the order turns shortly before the time-out. There who has been passed by for ten services is
@@ -37,6 +41,8 @@ from edgeq.worker.wheel import NEVER
 TARGET_S: Final = 0.005
 INTERVAL_TARGETS: Final = 20.0
 _EMPTY_SHARE: Final = 0.2
+CONTAGION: Final = 0.25
+"""Of `turn_s`, where the tenant is congested at another worker: still more than anybody waits for there."""
 FEW: Final = 2
 _HOPELESS: Final = 10.0
 

@@ -7,8 +7,8 @@ reading becomes a pressure: 0 up to `calm`, 1 from `full` on, in between in prop
     pressure > 0.5   idle connections are closed sooner: down to a second at 1
     pressure > 0     fewer connections are accepted in a turn
     pressure = 1     requests are refused from a prepared buffer before they are routed, a share that grows while the
-                     pressure stays and shrinks when it is below 0.9; never all, or nobody would see that it is over
-                     (Finagle and Envoy cap it for the same reason)
+                     pressure stays (of memory: at once) and shrinks when it is below 0.9; never all, or nobody would
+                     see that it is over (Finagle and Envoy cap it for the same reason)
 
 Lag is the smallest of the last ticks, as CoDel takes the smallest delay: a single long turn (a reload, a collection) is
 no pressure, a standing lag is. A full accept queue alone refuses nobody: to accept faster is the remedy, not to shed.
@@ -95,7 +95,9 @@ class Pressure:
         self.value = max(shedding, scaled(accept_fill, 0.5, 1.0) * RELAXED)
         if shedding >= 1.0:
             self.reason = reason
-            self.shed_share = min(MAX_SHED, self.shed_share + SHED_UP)
+            # Lag shows within ticks whether the share is enough. Memory that was given is held for as long as a client
+            # takes, and what is left may be gone in a second.
+            self.shed_share = MAX_SHED if reason == MEMORY else min(MAX_SHED, self.shed_share + SHED_UP)
         elif shedding < RELAXED:
             self.shed_share = max(0.0, self.shed_share - SHED_DOWN)
 

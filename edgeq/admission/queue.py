@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.admission import congestion
 from edgeq.admission.congestion import Congestion
+from edgeq.board.layout import key_hash
 from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -230,11 +231,14 @@ class FairQueue:
 
     __slots__ = (
         "_busy_at",
+        "_crowd",
+        "_crowd_key",
         "_deadlines",
         "_levels",
         "_service",
         "_turned",
         "busy_s",
+        "crowds_elsewhere",
         "discipline",
         "elsewhere",
         "elsewhere_bytes",
@@ -284,6 +288,8 @@ class FairQueue:
         self.elsewhere: int = 0
         self.elsewhere_bytes: int = 0
         """Requests that wait at other workers, and their memory; to be set before `push`."""
+        self.crowds_elsewhere: list[int] = []
+        """The keys of tenants whose flows are congested at other workers; to be set before `push`."""
         self.queued: int = 0
         self.queued_bytes: int = 0
         self.queued_cost: float = 0.0
@@ -302,6 +308,9 @@ class FairQueue:
         self._levels: list[Level] = [Level() for _ in range(LEVELS)]
         self._turned: bool = False
         """Some flow may be congested."""
+        self._crowd: Flow | None = None
+        self._crowd_key: int = 0
+        """The flow that became congested last, and its tenant's key."""
         self._deadlines: int = 0
         """How many of those who wait have a deadline."""
 
@@ -330,6 +339,12 @@ class FairQueue:
         if flow.mixed or flow.tenant != ticket.tenant:
             return False
         return flow.size >= max(1.0, self.tenant_share * self.max_queued / self.workers)
+
+    def _crowds_elsewhere(self, ticket: Ticket, level: Level, flow: Flow) -> bool:
+        """Is the tenant the one who is congested at another worker, and asks for most here as well?"""
+        if flow.congestion.congested or (level.size and level.longest() is not flow):
+            return False
+        return key_hash(ticket.tenant) in self.crowds_elsewhere
 
     def drain_s(self, now: float, busy: float) -> float:
         """How long those who wait will take to be served; 0.0: unknown."""
@@ -363,9 +378,13 @@ class FairQueue:
             delay_s = self._ahead(ticket, level, flow, False) * place_s
             is_cause = full and level.size > 0 and level.longest() is flow
             turn_s = congestion.turn_s(hold_s, self.slots, self.max_wait_s)
+            if self.crowds_elsewhere and self._crowds_elsewhere(ticket, level, flow):
+                turn_s *= congestion.CONTAGION
             if flow.congestion.judge(now, delay_s, turn_s, congestion.interval_s(hold_s), is_cause):
                 self.turns += 1
                 self._turned = True
+                self._crowd = flow
+                self._crowd_key = key_hash(ticket.tenant)
                 if self.slots > congestion.FEW:
                     flow.congestion.turned_at = now
                     flow.congestion.over_at = now + turn_s
@@ -664,12 +683,28 @@ class FairQueue:
             ticket = ticket.younger
         return found
 
+    def overtakes(self) -> bool:
+        """Does the next one go before somebody who came earlier, because his tenant has had less than that one's?"""
+        oldest = self.oldest
+        if oldest is None:
+            return False
+        level = self._levels[oldest.priority]
+        if len(level.active) < 2 or self.best_class() != oldest.priority:
+            return False
+        flow = level.next_flow()
+        return flow is not oldest.flow and not self.newest_first(flow)
+
     def best_class(self) -> int:
         """The class that is served next; LEVELS: nobody waits."""
         for number in range(LEVELS):
             if self._levels[number].size:
                 return number
         return LEVELS
+
+    def crowd_key(self) -> int:
+        """The key of the tenant whose flow is congested, the last of them, while somebody waits in it; 0 for nobody."""
+        flow = self._crowd
+        return self._crowd_key if flow is not None and flow.size and flow.congestion.congested else 0
 
     def congested_flows(self) -> int:
         """How many flows are served newest first at present."""

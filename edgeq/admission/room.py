@@ -25,7 +25,7 @@ class Room:
 class RoomShare(MachineWide):
     """One worker's part of a `Room`."""
 
-    __slots__ = ("count", "room", "turn", "wake")
+    __slots__ = ("count", "crowd", "queued", "room", "turn", "wake")
 
     def __init__(self, room: Room, wake: Callable[[], None]) -> None:
         super().__init__()
@@ -35,9 +35,17 @@ class RoomShare(MachineWide):
         self.wake = wake
         self.count: int = 0
         self.turn: int = 0
+        self.queued: int = 0
+        self.crowd: int = 0
 
     def others_in_flight(self) -> int:
         return sum([part.count for part in self.room.parts if part is not self])
+
+    def others_queued(self) -> int:
+        return sum([part.queued for part in self.room.parts if part is not self])
+
+    def others_crowds(self) -> list[int]:
+        return [part.crowd for part in self.room.parts if part is not self and part.crowd]
 
     def others_wait(self) -> bool:
         return any(part.turn for part in self.room.parts if part is not self)
@@ -58,3 +66,7 @@ class RoomShare(MachineWide):
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
         self.turn = turn
+        self.queued = queued
+
+    def set_crowd(self, key: int) -> None:
+        self.crowd = key

@@ -38,7 +38,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 7
+VERSION: Final = 8
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -46,7 +46,7 @@ RESOURCES: Final = 256
 CLIENTS: Final = 8192
 TENANTS: Final = 4096
 ENDPOINTS: Final = 1024
-TENANT_CELLS: Final = 4
+TENANT_CELLS: Final = 5
 METERS: Final = 4096
 """Those who use models and have a limit of concurrency or money (llm/ledger.py)."""
 ENDPOINT_CELLS: Final = 8

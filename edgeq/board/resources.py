@@ -3,7 +3,7 @@
 A resource ("upstream/api", "route/checkout") has an index for life and a block of cells in each worker's row:
 
     gauges      in flight, and how many of them count against the limit; queued, queued bytes, arrival of the oldest
-                waiter, its turn, high-water of queued
+                waiter, its turn, high-water of queued; who crowds the queue
     counters    admitted, finished by outcome, sums of time, refusals by reason, histograms of wait and of service
 
 Gauges are written at once: limits of the machine are sums of them. Counters are kept here and written by `flush` on
@@ -56,6 +56,8 @@ OLDEST_NS: Final = 3
 TURN: Final = 4
 COUNTED: Final = 6
 """Of those in flight, the ones that count against the limit."""
+CROWD: Final = 7
+"""The key of the tenant whose requests are refused by age at present, 0 for nobody."""
 
 ADMITTED: Final = 0
 OK: Final = 1
@@ -83,6 +85,7 @@ SERVICE: Final = WAIT + BUCKETS
 
 _T_COUNTED: Final = 0
 _T_TURN: Final = 1
+_T_QUEUED: Final = 2
 
 LAST: Final = 2**63
 """A turn that comes after all others: of somebody who has no waiter."""
@@ -97,8 +100,8 @@ def turn_of(priority: int, arrived_ns: int, newest_first: bool = False) -> int:
     """A turn by class (0 critical .. 2 sheddable), then by arrival; `newest_first` for a queue that serves so.
 
     The order between workers is by class and then by the oldest waiter, whatever the discipline, although a queue that
-    serves its newest or another tenant first does not give the place to that one. It is the simplest order in which no
-    worker starves: the oldest of a queue that it does not serve is turned away when its time is over.
+    serves its newest first does not give the place to that one. It is the simplest order in which no worker starves:
+    the oldest of a queue that it does not serve is turned away when its time is over.
     """
     order = (1 << _CLASS_BITS) - 1 - arrived_ns if newest_first else arrived_ns
     return (priority << _CLASS_BITS) | order
@@ -136,6 +139,9 @@ class MachineWide:
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
         """Who waits here; `oldest_at` NEVER for nobody. `turn`: of who is next, if it does not go by `oldest_at`."""
+
+    def set_crowd(self, key: int) -> None:
+        """Whose requests are refused by age here, 0 for nobody."""
 
     def admitted(self, waited_s: float) -> None:
         """A request got its permit after so long, 0.0 for at once."""
@@ -189,6 +195,10 @@ class MachineWide:
     def others_oldest_at(self) -> float:
         """Arrival of the oldest of these, NEVER if nobody waits there."""
         return NEVER
+
+    def others_crowds(self) -> list[int]:
+        """The keys of those whose requests are refused by age at other workers."""
+        return []
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
@@ -246,6 +256,7 @@ class ResourceCells(MachineWide):
         "_block",
         "_board",
         "_counted",
+        "_crowd",
         "_dirty",
         "_high",
         "_in_flight",
@@ -280,6 +291,7 @@ class ResourceCells(MachineWide):
             gauges[gauge] = 0  # what a former owner of the index has left
         self._in_flight: memoryview = gauges[IN_FLIGHT : IN_FLIGHT + 1]
         self._counted: memoryview = gauges[COUNTED : COUNTED + 1]
+        self._crowd: memoryview = gauges[CROWD : CROWD + 1]
         self._queued: memoryview = gauges[QUEUED : QUEUED_HIGH + 1]
         self._high: int = 0
         # Gauges of a worker that is alone, until the tick; `_late`: they differ from the board.
@@ -393,6 +405,14 @@ class ResourceCells(MachineWide):
             return NEVER
         found = [block[OLDEST_NS] for block in self._others_blocks()]
         return min([arrived_ns / 1e9 for arrived_ns in found if arrived_ns], default=NEVER)
+
+    def set_crowd(self, key: int) -> None:
+        """Whose requests are refused by age here, 0 for nobody."""
+        self._crowd[0] = key
+
+    def others_crowds(self) -> list[int]:
+        """The keys of those whose requests are refused by age at other workers."""
+        return [] if self.alone else [block[CROWD] for block in self._others_blocks() if block[CROWD]]
 
     def others_excused(self) -> int:
         """Permits of the other workers that do not count against the limit."""
@@ -514,12 +534,17 @@ class TenantCells(MachineWide):
         self.entry.put(_T_COUNTED, counted)
 
     def set_waiting(self, queued: int, queued_bytes: int, oldest_at: float, turn: int = 0) -> None:
-        """Who waits here; of a tenant only the turn is on the board."""
+        """Who waits here; of a tenant only how many and the turn are on the board."""
+        self.entry.put(_T_QUEUED, queued)
         self.entry.put(_T_TURN, turn or (0 if oldest_at >= NEVER else int(oldest_at * 1e9)))
 
     def others_in_flight(self) -> int:
         """Permits of the other workers that count against the limit."""
         return 0 if self.alone else self.entry.others_total(_T_COUNTED)
+
+    def others_queued(self) -> int:
+        """Who waits at the other workers."""
+        return 0 if self.alone else self.entry.others_total(_T_QUEUED)
 
     def turn_at(self, at: int) -> int:
         """The turn of the `at`-th other worker, 0 if nobody waits there."""

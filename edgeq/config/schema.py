@@ -579,7 +579,8 @@ class Protect(Table, frozen=True):
     loop_lag: Duration = Duration(0.25)
     """The event loop's lag, as long as it stands."""
     memory: float = 0.95
-    """Share of the control group's memory limit (or the machine's memory); each worker has its part."""
+    """Share of the control group's memory limit (or the machine's memory); each worker has its part, and what the whole
+    group uses counts for all."""
     descriptors: float = 0.95
     """Share of the descriptors that a process may open."""
     model_bodies: Size = Size(256 * 1024 * 1024)

@@ -81,8 +81,8 @@ CAUSES: Final = (
     Cause(
         "descriptors_exhausted",
         "File descriptors are exhausted",
-        "refusals with `fd_exhausted`; how many each worker has open, and may open",
-        "raise LimitNOFILE; `edgeq check` says to what",
+        "refusals with `fd_exhausted`; how many each worker has open, and may open, or all processes together",
+        "raise LimitNOFILE; `edgeq check` says to what; or fs.file-max",
         machine.descriptors,
     ),
     Cause(

@@ -195,6 +195,8 @@ class Machine:
     """Local ports for connections to upstreams, first and last."""
     time_wait: int | None = None
     """Sockets that hold a port although they are closed."""
+    files: tuple[int, int] | None = None
+    """Open ones of all processes, and how many there may be."""
     memory_bytes: int = 0
     """Which all workers may have together; 0: not known."""
     memory_of: str = ""

@@ -71,7 +71,9 @@ class Gatherer:
             workers=tuple(self._workers(is_short)),
             doors=tuple(self._doors()),
             refused=refused,
-            machine=Machine(kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), *memory),
+            machine=Machine(
+                kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), proc_io.open_files(), *memory
+            ),
             waiting=tuple(self._waiting()),
             memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,

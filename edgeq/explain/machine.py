@@ -13,6 +13,8 @@ LAG_MS: Final = 10.0
 """Each event waits for so long, in a worker that has or wants the processor nearly all the time."""
 BUSY: Final = 0.8
 """Of the time in which a worker ran or wanted to."""
+FULL: Final = 0.9
+"""Of all files that the machine may have open."""
 HANGS_MS: Final = 10_000.0
 """Without a sign of life: no work takes so long, it runs in circles."""
 
@@ -27,21 +29,30 @@ TOLD: Final = frozenset((_PORTS, _FDS, _LAG, _MEMORY))
 
 
 def descriptors(facts: Facts) -> Iterator[Finding]:
-    """No process may have so many files open."""
+    """No process may have so many files open, or not all of them together."""
     refused = [one for one in facts.refused if one.reason == _FDS]
     if not refused:
         return
     full = [one for one in facts.workers if one.descriptors is not None and one.max_descriptors]
     evidence = [f"worker {one.slot} has {one.descriptors} of {one.max_descriptors} descriptors open" for one in full]
+    what = "a worker may not open another file descriptor"
     worst = max((one.max_descriptors or 0 for one in full), default=0)
+    next_step = (
+        f"systemctl edit edgeq    # LimitNOFILE={max(2 * worst, 65536)}, then restart; `edgeq check` says how many"
+    )
+    files = facts.machine.files
+    if files is not None and files[0] >= FULL * files[1]:
+        what = "the machine may not have another file open"
+        evidence.insert(0, f"all processes have {files[0]} of {files[1]} files open")
+        next_step = f"sysctl -w fs.file-max={2 * files[1]}    # and look who has them: lsof -n"
     yield Finding(
         "descriptors_exhausted",
         say.worst(refused).resource,
         LOST,
         say.longest(refused),
-        f"a worker may not open another file descriptor ({say.rate(refused)} refused)",
+        f"{what} ({say.rate(refused)} refused)",
         (*evidence, *say.refusals(refused)),
-        f"systemctl edit edgeq    # LimitNOFILE={max(2 * worst, 65536)}, then restart; `edgeq check` says how many",
+        next_step,
     )
 
 

@@ -28,6 +28,15 @@ def descriptors(pid: int) -> tuple[int, int] | None:
         return None
 
 
+def open_files() -> tuple[int, int] | None:
+    """How many files the machine has open, and how many it may (fs.file-max)."""
+    try:
+        allocated, unused, most = Path("/proc/sys/fs/file-nr").read_text().split()
+        return int(allocated) - int(unused), int(most)
+    except (OSError, ValueError):
+        return None
+
+
 def local_ports() -> tuple[int, int] | None:
     """The first and the last port for outgoing connections."""
     try:

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -57,6 +58,7 @@ from edgeq.supervisor.bpf_io import is_refusing
 __all__ = ["Acceptor", "ConnectionGate", "EventLog"]
 
 OVERFLOW: Final = "accept_backlog_overflow"
+MEMORY_PRESSURE: Final = "memory_pressure"
 _TCP_NOTSENT_LOWAT: Final = 25
 """linux/tcp.h; the socket module has no name for it in Python 3.11."""
 
@@ -325,7 +327,7 @@ class Acceptor:
             return False
         now = self._loop.time()
         if what is Verdict.SHED:
-            self._shed_one(exc.strerror or "", now)
+            self._shed_one(exc, now)
         elif (left_out := self._pace.allow("accept_failed", now)) >= 0:
             self._log.error("accept_failed", listener=self._name, error=exc.strerror, left_out=left_out)
         rest_s = self._policy.exhausted(now)
@@ -333,21 +335,29 @@ class Acceptor:
         self._rest_timer = self._loop.call_later(rest_s, self._on_rested)
         return False
 
-    def _shed_one(self, error: str, now: float) -> None:
-        """Use the spare descriptor to give one connection an answer instead of a silence."""
+    def _shed_one(self, shortage: OSError, now: float) -> None:
+        """Use the spare descriptor to give one connection an answer instead of a silence. If that does not help it is
+        counted as well: who waits in the kernel's queue is told of by nothing else."""
+        reason = MEMORY_PRESSURE if shortage.errno in (errno.ENOMEM, errno.ENOBUFS) else FD_EXHAUSTED
         self._close_spare()
-        with contextlib.suppress(OSError):
+        try:
             fd, address = self._accept()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._refusals.count(reason, f"listener/{self._name}:accept")
+        else:
             self._accepted += 1
             host = UNIX_HOST if self._is_unix else plain_host(address[0])
-            self._reception.refuse(fd, host, FD_EXHAUSTED, linger=False)
+            with contextlib.suppress(OSError):
+                self._reception.refuse(fd, host, reason, linger=False)
         self._spare = open_spare()
         if (left_out := self._pace.allow("accept_shortage", now)) >= 0:
             self._log.error(
                 "accept_shortage",
                 listener=self._name,
-                error=error,
-                reason=FD_EXHAUSTED,
+                error=shortage.strerror or "",
+                reason=reason,
                 left_out=left_out,
             )
 

@@ -55,6 +55,9 @@ TUNNEL: Final = 4
 LINGERING: Final = 5
 CLOSED: Final = 6
 
+_EARLY_S: Final = 0.15
+"""Before its deadline a request is handed to the fine wheel: a tick of the coarse one, and one of the loop that turns
+it. Most have ended by then."""
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 16 << 20
 """More than is on its way when our answer is written: what both kernels hold of it (tcp_wmem and tcp_rmem allow 4 and
@@ -398,12 +401,15 @@ class Downstream(Timed):
         if self.half_closed:
             self._gone_at = now + self.settings.half_close_s
         if exchange.request_done and not self.half_closed and not self.write_blocked:
-            at = exchange.deadline_at
+            at = exchange.deadline_at - _EARLY_S
         else:
             at = self._active_deadline()
         self.expire_at = at
         if at < self.turn_at:
-            shard.wheel.schedule(self, at)
+            if at <= now:
+                self._expires_soon(exchange)
+            else:
+                shard.wheel.schedule(self, at)
         grace = exchange.grace
         if grace is not None and grace.answers(exchange, now):
             return
@@ -725,11 +731,11 @@ class Downstream(Timed):
     # -- time ---------------------------------------------------------------------------------------------------------
 
     def _active_deadline(self) -> float:
-        """When an active connection has to be looked at again."""
+        """When an active connection has to be looked at again: before the deadline, and no time-out is shorter."""
         exchange = self.exchange
         expire_at = NEVER
         if exchange is not None:
-            expire_at = exchange.deadline_at
+            expire_at = exchange.deadline_at - _EARLY_S
             if not exchange.request_done and self._waits_for_body():
                 if self._body_at < expire_at:
                     expire_at = self._body_at
@@ -799,8 +805,16 @@ class Downstream(Timed):
             self.leave()
         elif not exchange.request_done and self._waits_for_body() and now >= min(self._body_at, self._window_at):
             self._body_expired(exchange, now)
+        elif now >= exchange.deadline_at - _EARLY_S:
+            self._expires_soon(exchange)
         else:
             self.shard.wheel.schedule(self, self._active_deadline())
+
+    def _expires_soon(self, exchange: Exchange) -> None:
+        """Its deadline comes before the wheel could look again. Other time-outs are no worse for a tick."""
+        shard = self.shard
+        shard.fine_wheel.schedule(_Deadline(exchange), exchange.deadline_at)
+        shard.wheel.schedule(self, exchange.deadline_at)
 
     def _body_expired(self, exchange: Exchange, now: float) -> None:
         settings = self.settings
@@ -851,6 +865,21 @@ class Downstream(Timed):
             self.close()
             return True
         return False
+
+
+class _Deadline(Timed):
+    """The end of one request's time, to within a tick of the fine wheel; nothing if it has ended before."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self._exchange: Exchange = exchange
+
+    def on_expire(self, now: float) -> None:
+        exchange = self._exchange
+        if not exchange.ended:
+            exchange.deadline_passed()
 
 
 class DownstreamFactory:

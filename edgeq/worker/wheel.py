@@ -132,7 +132,8 @@ _FINE_BUCKETS: Final = 256
 
 class FineWheel:
     """A wheel that turns by itself, by a timer of the loop that runs only while something is in it: for pauses before a
-    request is tried again and the like, which the tick of the coarse one would make several times as long."""
+    request is tried again, the end of a deadline, and the like, which the tick of the coarse one would make several
+    times as long."""
 
     __slots__ = ("_call_later", "_clock", "_turns", "_wheel")
 

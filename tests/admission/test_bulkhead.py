@@ -285,6 +285,42 @@ def test_two_workers_share_a_limit_and_the_order_of_arrival() -> None:
     assert [worker.in_flight for worker in workers] == [0, 0]
 
 
+def test_who_has_had_less_goes_before_older_ones_of_other_workers() -> None:
+    """A tenant who has had less than a noisy one at his worker gets the next place of the machine, although that one
+    waits for longer everywhere; and no other one before the noisy one has been served there again."""
+    book = Book()
+    room = Room()
+    workers: list[Bulkhead] = []
+    clock = [0.0]
+    for index in range(2):
+        share = room.join(lambda index=index: workers[index].dispatch(clock[0]))  # type: ignore[misc]
+        workers.append(Bulkhead("upstream/api", 1, 0.0, share))
+        workers[index].configure("fifo", 64, 1 << 20, 60.0, 2)
+
+    def arrive(number: int, worker: int, tenant: bytes) -> None:
+        clock[0] += 0.001
+        book.enter(workers[worker], book.ticket(number, clock[0], tenant), clock[0])
+
+    def end(number: int, held_s: float) -> None:
+        clock[0] = book.tickets[number].granted_at + held_s
+        book.tickets[number].release(clock[0], OK)
+
+    arrive(1, 0, b"noisy")
+    arrive(2, 1, b"noisy")
+    end(1, 0.01)
+    arrive(3, 0, b"noisy")
+    arrive(4, 0, b"noisy")
+    arrive(5, 1, b"noisy")
+    arrive(6, 1, b"polite")
+    arrive(7, 1, b"polite")
+    end(2, 0.02)
+    assert book.granted == [2, 6]
+    end(6, 0.05)
+    for number in (3, 4, 5):
+        end(number, 0.02)
+    assert book.granted == [2, 6, 3, 4, 5, 7]
+
+
 def test_what_ran_before_the_second_worker_came_counts_for_it() -> None:
     """A worker that is alone tells nobody what is in flight; with the tick on which it sees another one it does."""
     board = Board.create(2)

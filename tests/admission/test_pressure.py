@@ -61,13 +61,24 @@ def test_what_is_still_refused_afterwards_has_the_reason_it_began_with() -> None
     assert pressure.reason == "loop_lag"
 
 
+def test_short_memory_is_not_waited_out() -> None:
+    """What is left of it may be gone in a second: from the first reading on all but a few are refused."""
+    pressure = pressed()
+    pressure.update(0.0, 0.94, 0, 0)
+    assert pressure.shed_share == 0.0
+    pressure.update(0.0, 0.95, 0, 0)
+    assert (pressure.shed_share, pressure.reason) == (MAX_SHED, "memory_pressure")
+    pressure.update(0.0, 0.5, 0, 0)
+    assert 0.0 < pressure.shed_share < MAX_SHED
+
+
 def test_the_event_log_hears_of_it_once() -> None:
     """Not of each tick, nor again while it comes and goes; over is what has been for some seconds."""
     pressure = pressed()
     told = []
     for tick in range(1000):
         now = 100.0 + tick * 0.05
-        pressure.update(0.0, 1.0 if tick in (20, 21, 100, 150) else 0.1, 0, 0)
+        pressure.update(0.0, 0, 1.0 if tick in (20, 21, 100, 150) else 0.1, 0)
         if news := pressure.news(now):
             told.append((tick, news))
     last = 152  # a step up at 150 takes two more ticks to be gone

@@ -13,9 +13,9 @@ from edgeq.board.resources import Resources
 from tests.admission.support import Book, full
 
 
-def tenants(limit: int, max_queued: int = 1, resources: Resources | None = None) -> Tenants:
+def tenants(limit: int, max_queued: int = 1, resources: Resources | None = None, workers: int = 1) -> Tenants:
     made = Tenants(resources)
-    made.configure(limit, max_queued, 1.0, 1, 0.0)
+    made.configure(limit, max_queued, 1.0, workers, 0.0)
     return made
 
 
@@ -99,6 +99,26 @@ def test_a_limit_of_a_tenant_is_the_machines() -> None:
     board.bury(1)
     both[0].tick(0.4)
     assert book.granted == [2, 3]
+    board.close()
+
+
+def test_a_queue_of_a_tenant_is_the_machines() -> None:
+    """Four workers, one tenant: together no more wait than may, and whoever comes when one leaves finds his place."""
+    book = Book()
+    board = Board.create(4)
+    for slot in range(4):
+        board.use(slot)
+    all_of_them = [Resources(board, Neighbours(board, slot, lambda slot: None)) for slot in range(4)]
+    parts = [tenants(1, 8, resources, 4).bulkhead_of(b"a", 0.0) for resources in all_of_them]
+    assert book.enter(parts[0], book.ticket(0, 0.0), 0.0)
+    for number in range(1, 33):
+        book.enter(parts[number % 4], book.ticket(number, 0.0), 0.0)
+    assert [number for number, _ in book.refused] == list(range(9, 33))
+    assert book.details[0][1].startswith("8 of at most 8 wait")
+    parts[1].cancel(book.tickets[1], 0.1)
+    book.enter(parts[1], book.ticket(33, 0.1), 0.1)
+    book.enter(parts[2], book.ticket(34, 0.1), 0.1)
+    assert [number for number, _ in book.refused[24:]] == [34]
     board.close()
 
 

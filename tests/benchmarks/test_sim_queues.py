@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.sim_queues import ADAPTIVE, Load, Policy, merged, quantile, run
+from benchmarks.sim_queues import ADAPTIVE, Load, Policy, Simulation, merged, quantile, run
 from benchmarks.slots import Service, Shape
 
 SIXTEEN = Service(16, 0.020)
@@ -38,6 +38,31 @@ def test_a_polite_tenant_beside_a_noisy_one() -> None:
     assert polite.share(polite.offered) >= 0.99
     assert quantile(polite.good, 0.5) <= 0.045
     assert len(polite.good) + len(noisy.good) >= 0.98 * polite.capacity
+
+
+@pytest.mark.parametrize("noisy", [1000.0, 2400.0])
+@pytest.mark.parametrize("workers", [4, 8])
+def test_a_polite_tenant_at_any_of_several_workers(workers: int, noisy: float) -> None:
+    """Between the workers' queues he goes before the noisy one's older requests, too: hardly later than at a single
+    worker, and at no time behind what waits at another one."""
+    loads = [Load(b"polite", 80.0), Load(b"noisy", noisy)]
+    tallies = Simulation(SIXTEEN, ADAPTIVE, 1, workers).run(loads, 4.0)
+    polite, others = tallies[b"polite"], tallies[b"noisy"]
+    assert len(polite.good) == polite.offered
+    assert quantile(polite.good, 0.5) <= 0.029
+    assert quantile(polite.good, 0.99) <= 0.060
+    assert len(polite.good) + len(others.good) >= 0.98 * polite.capacity
+
+
+def test_four_workers_refuse_alike() -> None:
+    """Twice the capacity: no worker stays calm, serves its own, and leaves the others those places only that it does
+    not need. Whoever comes is served as quickly as by a single worker."""
+    simulation = Simulation(SIXTEEN, ADAPTIVE, 1, 4)
+    tally = simulation.run([Load(b"", 1600.0)], 4.0)[b""]
+    assert tally.share(tally.capacity) >= 0.98
+    assert quantile(tally.good, 0.5) <= 0.029
+    refused = [sum(bulkhead.refusals.values()) for bulkhead in simulation.bulkheads]
+    assert max(refused) <= 1.3 * min(refused)
 
 
 def test_a_burst_is_over_when_it_is_over() -> None:

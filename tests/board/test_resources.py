@@ -135,6 +135,18 @@ def test_high_water_is_of_the_machine_and_survives(two: Machine) -> None:
     assert (reading.queued, reading.queued_high) == (1, 7)
 
 
+def test_who_crowds_a_queue_is_known_to_the_others_while_he_does(two: Machine) -> None:
+    """By a key; a dead worker's crowd is gone."""
+    one, other = (worker.bind(API) for worker in two.workers)
+    one.set_crowd(77)
+    assert (one.others_crowds(), other.others_crowds()) == ([], [77])
+    other.set_crowd(78)
+    one.set_crowd(0)
+    assert (one.others_crowds(), other.others_crowds()) == ([78], [])
+    two.board.bury(1)
+    assert one.others_crowds() == []
+
+
 def test_burial_frees_permits_and_keeps_what_was_done(two: Machine) -> None:
     """Gauges of the dead are gone in all tables, counters stay, also of two deaths in one slot."""
     mine = two.workers[0].bind(API)

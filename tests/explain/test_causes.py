@@ -331,6 +331,15 @@ def test_what_the_machine_is_short_of_is_told_once(reason: str) -> None:
     assert [place for place in places if any(place in line for line in found.evidence)] == list(places)
 
 
+def test_files_of_a_worker_or_of_all_processes() -> None:
+    """Which limit it is that is reached decides what to do."""
+    short = load(CALM, refused("fd_exhausted", "listener/:80:accept"))
+    for files, key in (((900, 100_000), "LimitNOFILE"), ((99_900, 100_000), "fs.file-max=200000")):
+        (found,) = findings(dataclasses.replace(short, machine=dataclasses.replace(MACHINE, files=files)))
+        assert key in found.next
+        assert any("all processes have 99900 of 100000" in line for line in found.evidence) is (files[0] > 900)
+
+
 def test_what_is_next_for_a_provider() -> None:
     """The upstream that is made of it has no keys of its own that could be set."""
     scene = pressed(resource="upstream/openai-b", settings="provider/openai")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -814,6 +816,46 @@ def test_short_of_descriptors() -> None:
     assert snapshot["refused"] == {"fd_exhausted": refused}
     assert snapshot["shortages"] >= 1
     assert refused >= 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (errno.EMFILE, "fd_exhausted"),
+        (errno.ENFILE, "fd_exhausted"),
+        (errno.ENOBUFS, "memory_pressure"),
+        (errno.ENOMEM, "memory_pressure"),
+    ],
+)
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_shortage_is_told_by_what_is_short(error: int, reason: str, helps: bool) -> None:
+    """One is answered if the spare descriptor makes room; if it does not (all processes are short, or the kernel's
+    memory is), those who wait are served when the shortage is over, and that there was one is counted as well."""
+
+    async def scenario() -> None:
+        site = Site(Listener(address="test"))
+        accept = site.acceptor._accept
+        fails = [True, not helps]
+
+        def short() -> tuple[int, Any]:
+            if fails and fails.pop(0):
+                raise OSError(error, os.strerror(error))
+            return accept()
+
+        site.acceptor._accept = short
+        clients = [site.client(), site.client()]
+        site.acceptor.start()
+        await clients[1].expect(b"hello\n")
+        expected = refusal(reason, "listener/test:accept") if helps else b"hello\n"
+        await clients[0].expect(expected)
+        assert site.refused() == {reason: 1}
+        assert [fields["reason"] for _, event, fields in site.log.events if event == "accept_shortage"] == [reason]
+        for client in clients:
+            client.close()
+        await site.until(lambda: len(site.lost) == len(site.connected))
+        site.acceptor.close()
+
+    run(scenario)
 
 
 def test_what_the_kernel_drops_is_counted() -> None:

@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from edgeq.wire.framing import LAST_CHUNK
+from edgeq.worker.loop_io import TICK_S as LOOP_TICK_S
+from edgeq.worker.wheel import FINE_TICK_S
 from tests.support.fake_transport import CLOCK, HIGH_WATER, World, frozen_time
 
 
@@ -1079,6 +1081,41 @@ def test_the_routes_deadline_is_for_the_whole_request(blocked: bool) -> None:
     assert client.fin_sent is blocked
     assert server.closing
     assert world.log[0].reason == "deadline_expired"
+    world.check_settled()
+
+
+@pytest.mark.parametrize("timeout_s", [0.05, 0.2, 5.0])
+@pytest.mark.parametrize("request_line", [GET, POST_CHUNKED])
+def test_a_deadline_is_kept_to_the_hundredth_of_a_second(timeout_s: float, request_line: bytes) -> None:
+    """The wheel of all time-outs turns ten times a second, which of 50 ms would make 200."""
+    world = World(route_timeout_s=timeout_s)
+    client, server = world.request(request_line)
+    end_at = world.now + timeout_s
+    while world.now < end_at - LOOP_TICK_S:
+        world.advance(LOOP_TICK_S)
+    world.advance(end_at - 0.001 - world.now)
+    assert not client.take()
+    world.advance(0.001 + 2 * FINE_TICK_S)
+    assert status_of(client.take()) == 504
+    assert server.closing
+    assert world.log[0].reason == "deadline_expired"
+
+
+def test_who_is_answered_before_his_deadline_is_not_asked_again() -> None:
+    """Its end is on its way when the answer comes: the next request of the connection has a time of its own."""
+    world = World(route_timeout_s=0.1)
+    client, server = world.request(GET)
+    world.advance(0.05)
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    client.data(GET)
+    world.advance(0.06)
+    assert not client.take()
+    server.data(OK)
+    assert status_of(client.take()) == 200
+    world.advance(1.0)
+    assert not client.closing
+    assert world.shard.fine_wheel.is_idle()
     world.check_settled()
 
 
