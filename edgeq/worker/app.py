@@ -25,18 +25,14 @@ from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
 from edgeq.board.resources import EndpointCells, Resources
 from edgeq.cache.cache import RouteCache
 from edgeq.cache.rules import CacheSettings
-from edgeq.config.schema import Config, ListenerTls, Protect
-from edgeq.config.schema import Listener as ListenerConfig
+from edgeq.config.schema import Config, Protect
 from edgeq.config.schema import Rate as RateConfig
 from edgeq.config.schema import Route as RouteConfig
 from edgeq.config.schema import RouteCache as CacheConfig
 from edgeq.config.units import parse_duration, parse_rate
 from edgeq.explain import keep
-from edgeq.listener.accept_io import Acceptor
-from edgeq.listener.connection import Downstream, DownstreamFactory
+from edgeq.listener.connection import Downstream
 from edgeq.listener.hangup_io import HangupWatch
-from edgeq.listener.settings import ListenerSettings
-from edgeq.listener.tls_io import TlsContexts
 from edgeq.llm.accounts import AccountsHolder
 from edgeq.llm.build import ModelBuilder, first_upstream
 from edgeq.llm.ledger import Ledger
@@ -70,7 +66,6 @@ from edgeq.policy.rate import (
 from edgeq.policy.retry import RetryBudget, RetryPolicy
 from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
-from edgeq.response.rescue import refusal
 from edgeq.route.table import Route, RouteTable
 from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 from edgeq.trace.tracing_io import Tracing
@@ -80,6 +75,7 @@ from edgeq.upstream.shared import SharedBudget
 from edgeq.upstream.tls_io import Contexts
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker import connections, report
+from edgeq.worker.listeners_io import Listeners
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import NEVER_SLOW_S, Shard
@@ -89,22 +85,6 @@ _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
 _SWEEP_S = 1.0
 """Under pressure: between two looks for idle connections."""
 _RATE_HEADERS = {"off": HEADERS_OFF, "ratelimit": HEADERS_IETF, "x-ratelimit": HEADERS_X, "both": HEADERS_BOTH}
-_LEAVE_STEP_S = 0.25
-"""Between two looks for connections of removed listeners: each look goes over all connections."""
-
-
-class _Door:
-    """One listener of this worker: what its connections share, and its accept loop."""
-
-    def __init__(self, config: ListenerConfig, settings: ListenerSettings, tls: TlsContexts | None) -> None:
-        self.config = config
-        self.settings = settings
-        self.tls = tls
-        self.acceptor: Acceptor | None = None
-        self.deadline = 0.0
-        """Once the listener is removed: until then its connections may end by themselves."""
-        self.is_empty = False
-        """Removed, and nobody comes in any more."""
 
 
 class App:
@@ -124,17 +104,16 @@ class App:
         self._workers = workers
         self._config = config
         self._ticket_secret = ticket_secret
-        self._sockets = dict(sockets)
+        self._sockets = sockets
+        """For the listeners, which `start` makes; so is the secret."""
         self._board = board
         self._row = board.row(slot)
-        self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
         self._old_access: AccessLogWriter | None = None
         """The one that a reload has replaced, while lines wait in it."""
         self._tracing = Tracing(slot, self._log)
         self._generation = generation
-        self._doors: dict[str, _Door] = {}
         self._services: dict[str, UpstreamService] = {}
         self._upstream_contexts = Contexts()
         self._doorbell = Doorbell(board, slot)
@@ -167,9 +146,6 @@ class App:
         """Of routes, each with the word that it is made from."""
         self._retired: list[UpstreamService] = []
         """Out of the configuration, with requests that still wait for a connection."""
-        self._leaving: list[_Door] = []
-        """Removed, with connections that are still open."""
-        self._leave_at = 0.0
         self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
@@ -178,6 +154,7 @@ class App:
         self._told = report.RefusalsTold()
         self._loop: WorkerLoop
         self._shard: Shard
+        self._listeners: Listeners
         self._resolver: Resolver
 
     def start(self, loop: WorkerLoop) -> None:
@@ -186,6 +163,8 @@ class App:
         config = self._config
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.flush_log = self._access.flush
+        gate = BoardGate(self._board, self._slot)
+        self._listeners = Listeners(loop, self._shard, gate, self._ticket_secret, self._sockets, self._log)
         self._ledger.tick(monotonic(), time())
         self.accounts.tick(monotonic(), time())  # what is used before the first tick is of today as well
         self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel)
@@ -222,7 +201,7 @@ class App:
             same = {name for name, one in config.upstream.items() if old.upstream.get(name) == one}
         self._workers = workers
         self._config = config
-        self._sockets.update(sockets)
+        self._listeners.add_sockets(sockets)
         if old.access_log != config.access_log:
             if self._old_access is not None:
                 self._old_access.close(0.0)
@@ -295,7 +274,7 @@ class App:
             service.retire()
             self._retired.append(service)
         for listener in config.listener:
-            self._open(listener, rereads)
+            self._listeners.configure(listener, rereads)
         self._row.set_generation(generation)
 
     def _trace(self, config: Config) -> None:
@@ -499,64 +478,9 @@ class App:
         rate_set = RateSet(rates, config.cost, self._arrivals) if rates else None
         return Terms(config.name, config.upstream, self._tenant, priority, rate_set)
 
-    def _open(self, config: ListenerConfig, rereads: bool) -> None:
-        """A listener of the configuration: update it, or begin to accept on its socket."""
-        door = self._doors.get(config.address)
-        self._gate.configure(config)
-        if door is not None:
-            if door.config != config:
-                if config.tls is not None and (rereads or door.config.tls != config.tls):
-                    door.tls = self._contexts(config, config.tls)
-                door.config = config
-                door.settings.update(config)
-                if door.acceptor is not None:
-                    door.acceptor.update(config, door.tls)
-            elif rereads and config.tls is not None and door.acceptor is not None:
-                door.tls = self._contexts(config, config.tls)  # a reload reads the certificates' files again
-                door.acceptor.update(config, door.tls)
-            return
-        sock = self._sockets.pop(config.address, None)
-        if sock is not None:
-            tls = self._contexts(config, config.tls) if config.tls is not None else None
-            self._doors[config.address] = self._accepting(config, ListenerSettings(config), sock, tls)
-
-    def _accepting(
-        self, config: ListenerConfig, settings: ListenerSettings, sock: socket.socket, tls: TlsContexts | None
-    ) -> _Door:
-        """A door whose acceptor has begun."""
-        door = _Door(config, settings, tls)
-        connections = DownstreamFactory(self._shard, settings)
-        # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
-        make: Any = connections.make
-        acceptor = Acceptor(
-            self._loop,
-            config,
-            sock,
-            make,
-            self._gate,
-            self._refusal,
-            tls,
-            self._log,
-            self._shard.refusals,
-            lambda: self._loop.lag_s,
-            self._shard.pressure,
-        )
-        door.acceptor = acceptor
-        connections.released = acceptor.released
-        acceptor.start()
-        return door
-
-    def _contexts(self, config: ListenerConfig, tls: ListenerTls) -> TlsContexts:
-        contexts = TlsContexts(tls)
-        contexts.share_tickets(config.address, self._ticket_secret)
-        return contexts
-
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""
-        self._ticket_secret = secret
-        for address, door in self._doors.items():
-            if door.tls is not None:
-                door.tls.share_tickets(address, secret)
+        self._listeners.renew_tickets(secret)
 
     def speak_by(self, send: Callable[[Message], None]) -> None:
         """How to tell the supervisor something, from now on."""
@@ -567,9 +491,6 @@ class App:
         self._ledger.tick(monotonic(), time())  # budgets are of a day, which it must know
         self.accounts.hear(message)
 
-    def _refusal(self, reason: str, resource: str) -> bytes:
-        return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
-
     # -- now and then -------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
@@ -577,9 +498,7 @@ class App:
 
         shard.wheel.advance(now)
         self._resources.tick(now)
-        for door in self._doors.values():
-            if door.acceptor is not None:
-                door.acceptor.tick()
+        self._listeners.tick()
         self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
@@ -607,8 +526,7 @@ class App:
         self._ledger.tick(now, wall_s)
         self._model_builder.tick(now)
         self.accounts.tick(now, wall_s)
-        if self._leaving and now >= self._leave_at:
-            self._leave_step(now)
+        self._listeners.leave(now, float(self._config.server.drain_idle))
         if self._drain_done is not None:
             self._drain_step(now)
 
@@ -642,7 +560,7 @@ class App:
         """Read how hard this worker is pressed, and close who has been idle for too long for that."""
         shard = self._shard
         pressure = shard.pressure
-        fills = [door.acceptor.fill() for door in self._doors.values() if door.acceptor is not None]
+        fills = [acceptor.fill() for _, acceptor in self._listeners.acceptors()]
         opened = sum(service.open_connections() for service in self._services.values())
         descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
         pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
@@ -660,56 +578,12 @@ class App:
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        """Accept what waits in the kernel, stop watching, close our descriptor, then call back.
-
-        The connections are let go as in a drain, on the tick: nobody stays at a listener without a configuration.
-        """
-        door = self._doors.pop(address, None)
-        if door is None or door.acceptor is None:
-            on_empty()
-            return
-        door.settings.retire()
-        door.deadline = monotonic() + float(self._config.server.drain_timeout)
-        self._leaving.append(door)
-
-        def empty() -> None:
-            door.is_empty = True
-            on_empty()
-
-        door.acceptor.retire(empty)
-
-    def _leave_step(self, now: float) -> None:
-        """Removed listeners: close who is idle, and who is still there when the time is over."""
-        self._leave_at = now + _LEAVE_STEP_S
-        idle_s = float(self._config.server.drain_idle)
-        for door in list(self._leaving):
-            settings = door.settings
-            late = 0
-            is_open = False
-            for connection in list(self._shard.downstreams):
-                if not isinstance(connection, Downstream) or connection.settings is not settings:
-                    continue
-                if now >= door.deadline:
-                    late += 1
-                    connection.stop("the listener was removed, and the gateway did not wait any longer")
-                elif not connection.drain(now, idle_s):
-                    is_open = True
-            if late:
-                self._log.warning("drain_timeout", listener=settings.name, connections=late)
-            if door.is_empty and not is_open:
-                self._leaving.remove(door)
+        """Accept what waits in the kernel, stop watching, close our descriptor, then call back."""
+        self._listeners.retire(address, float(self._config.server.drain_timeout), on_empty)
 
     def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
-        """Serve what waits in the socket of a worker that is dead or stuck as if it had waited in our own: with our
-        door's settings, so that a reload and the listener's end reach it."""
-        door = self._doors.get(address)
-        if door is None:
-            sock.close()
-            on_empty()
-            return
-        other = self._accepting(door.config, door.settings, sock, door.tls)
-        if other.acceptor is not None:
-            other.acceptor.retire(on_empty)
+        """Serve what waits in the socket of a worker that is dead or stuck."""
+        self._listeners.empty_queue(address, sock, on_empty)
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""
@@ -755,7 +629,6 @@ class App:
     def report(self) -> dict[str, Any]:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
-        acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
         caches = {name: cache for name, (_, cache) in self._caches.items()}
         return {
             **self._tracing.snapshot(),
@@ -763,7 +636,7 @@ class App:
             "rates": report.rates(self._rates.values()),
             "caches": report.caches(caches),
             "stores": report.stores(caches),
-            "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
+            "listeners": [report.listener(address, acceptor) for address, acceptor in self._listeners.acceptors()],
             "upstreams": report.upstreams(
                 [service.upstream for service in self._services.values()], self._budgets, now
             ),
