@@ -22,7 +22,7 @@ from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.handover_io import Doorbell
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
-from edgeq.board.resources import EndpointCells, Resources
+from edgeq.board.resources import Resources
 from edgeq.cache.cache import RouteCache
 from edgeq.cache.rules import CacheSettings
 from edgeq.config.schema import Config, Protect
@@ -63,22 +63,18 @@ from edgeq.policy.rate import (
     RateSet,
     windows_of,
 )
-from edgeq.policy.retry import RetryBudget, RetryPolicy
+from edgeq.policy.retry import RetryPolicy
 from edgeq.policy.tenant import HEADER, TenantKey
 from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
 from edgeq.route.table import Route, RouteTable
 from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 from edgeq.trace.tracing_io import Tracing
-from edgeq.upstream.resolve_io import Resolver
-from edgeq.upstream.service_io import UpstreamService
-from edgeq.upstream.shared import SharedBudget
-from edgeq.upstream.tls_io import Contexts
-from edgeq.upstream.upstream import Upstream
 from edgeq.worker import connections, report
 from edgeq.worker.listeners_io import Listeners
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
 from edgeq.worker.shard import NEVER_SLOW_S, Shard
+from edgeq.worker.upstreams import Upstreams
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
@@ -114,8 +110,6 @@ class App:
         """The one that a reload has replaced, while lines wait in it."""
         self._tracing = Tracing(slot, self._log)
         self._generation = generation
-        self._services: dict[str, UpstreamService] = {}
-        self._upstream_contexts = Contexts()
         self._doorbell = Doorbell(board, slot)
         self._resources = Resources(board, self._doorbell.neighbours)
         """By which limits, breakers and so on hold for all workers together."""
@@ -138,14 +132,8 @@ class App:
         self._till = Till(self.accounts, self._ledger)
         self._model_builder: ModelBuilder
         self._rates: dict[RateConfig, Rate] = {}
-        self._budgets: dict[str, RetryBudget] = {}
-        """Of upstreams; theirs are the retries of all routes that lead there."""
-        self._budget_cells: dict[str, EndpointCells] = {}
-        """What they have on the board."""
         self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
         """Of routes, each with the word that it is made from."""
-        self._retired: list[UpstreamService] = []
-        """Out of the configuration, with requests that still wait for a connection."""
         self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
@@ -155,7 +143,7 @@ class App:
         self._loop: WorkerLoop
         self._shard: Shard
         self._listeners: Listeners
-        self._resolver: Resolver
+        self._upstreams: Upstreams
 
     def start(self, loop: WorkerLoop) -> None:
         """Begin to accept."""
@@ -172,7 +160,7 @@ class App:
             self._trace(config)
         except ValueError as error:  # as below
             self._log.error("trace.failed", problem=str(error))
-        self._resolver = Resolver(loop, config.dns, self._log)
+        self._upstreams = Upstreams(loop, self._shard.wheel, config.dns, self._resources, self._log)
         # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
         self._configure(self._generation, config, self._board.started)
         self._shard.serving_since = monotonic()
@@ -213,7 +201,7 @@ class App:
         if old.trace != config.trace or old.forward.trace != config.forward.trace:
             self._trace(config)
         if old.dns != config.dns:
-            self._resolver.configure(config.dns)
+            self._upstreams.configure_dns(config.dns)
         self._shard.forward = _forward_policy(config)
         self._configure(generation, config, False, rereads, same)
 
@@ -231,14 +219,7 @@ class App:
         shard.slow_s = float(config.explain.slow) or NEVER_SLOW_S
         self._protect(config.protect)
         self._readings.configure(self._workers)
-        if rereads:
-            self._upstream_contexts.forget()
-        for name, upstream in config.upstream.items():
-            service = self._service(name)
-            if name not in same:
-                service.apply(upstream, self._workers, lenient, self._upstream_contexts)
-            service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
-        self._upstream_contexts.keep(one.tls for one in config.upstream.values())
+        self._upstreams.configure(config, self._workers, lenient, rereads, same)
         self._generation = generation
         tenant = config.tenant
         known = self.accounts if config.accounts is not None else None
@@ -248,15 +229,6 @@ class App:
         self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
         # A rate that has not changed goes on counting.
         self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
-        for name, upstream in config.upstream.items():
-            budget = self._budget(name)
-            budget.share = float(upstream.retry_budget.share)
-            budget.reserve = float(upstream.retry_budget.reserve)
-            budget.concurrent = float(upstream.retry_budget.concurrent)
-            budget.concurrent_min = -(-upstream.retry_budget.concurrent_min // self._workers)
-        for name in [name for name in self._budgets if name not in config.upstream]:
-            del self._budgets[name]
-            self._resources.forget_endpoint(self._budget_cells.pop(name))
         self._models = self._build_models(config, lenient)
         routes = {route.name: self._route(route) for route in _routes(config)}
         shard.routes = RouteTable([*routes.values(), *self._prompt_routes(config, routes)])
@@ -269,10 +241,7 @@ class App:
                 bulkhead.resize(NO_LIMIT, monotonic())  # who waits goes on to its upstream
         cached = {route.name for route in config.route if route.cache is not None}
         self._caches = {name: known for name, known in self._caches.items() if name in cached}
-        for name in [name for name in self._services if name not in config.upstream]:
-            service = self._services.pop(name)
-            service.retire()
-            self._retired.append(service)
+        self._upstreams.retire(config)
         for listener in config.listener:
             self._listeners.configure(listener, rereads)
         self._row.set_generation(generation)
@@ -280,32 +249,6 @@ class App:
     def _trace(self, config: Config) -> None:
         self._tracing.configure(config)
         self._shard.tracer = self._tracing.tracer
-
-    def _service(self, name: str) -> UpstreamService:
-        """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
-        its cells of the board are in use."""
-        service = self._services.get(name)
-        if service is not None:
-            return service
-        shared = self._resources.bind(f"upstream/{name}")
-        for service in self._retired:
-            if service.upstream.shared is shared:
-                self._retired.remove(service)
-                break
-        else:
-            log = self._log
-            service = UpstreamService(name, self._loop, self._shard.wheel, self._resolver, log, self._resources)
-        self._services[name] = service
-        return service
-
-    def _budget(self, name: str) -> RetryBudget:
-        """An upstream's, of which a part may be used up by the other workers."""
-        budget = self._budgets.get(name)
-        if budget is None:
-            cells = self._resources.bind_endpoint(f"upstream/{name}:retries")
-            budget = self._budgets[name] = RetryBudget(0.0, 0.0, SharedBudget(cells))
-            self._budget_cells[name] = cells
-        return budget
 
     def _protect(self, config: Protect) -> None:
         pressure = self._shard.pressure
@@ -319,7 +262,9 @@ class App:
         if not config.model:
             return None
         try:
-            return self._model_builder.build(config, self._workers, self._upstream_of, self._budgets.__getitem__)
+            return self._model_builder.build(
+                config, self._workers, self._upstreams.find, self._upstreams.budgets.__getitem__
+            )
         except ValueError as error:
             if not lenient:
                 raise
@@ -337,9 +282,6 @@ class App:
             found[f"{own.name} {prompt.path}"] = made
         return list(found.values())
 
-    def _upstream_of(self, name: str) -> Upstream:
-        return self._services[name].upstream
-
     def _route(self, config: RouteConfig) -> Route:
         llm = config.llm
         upstream = config.upstream if llm is None else first_upstream(self._config)
@@ -350,7 +292,7 @@ class App:
             config.name,
             config.match.host.lower().encode(),
             config.match.path.encode(),
-            self._services[upstream].upstream,
+            self._upstreams.find(upstream),
             config.rewrite.encode(),
             float(config.timeout),
             body_bytes,
@@ -405,7 +347,7 @@ class App:
                 route.name,
                 route.host,
                 route.path,
-                self._services[fallback.upstream].upstream,
+                self._upstreams.find(fallback.upstream),
                 route.rewrite,
                 route.timeout_s,
                 route.body_bytes,
@@ -431,7 +373,7 @@ class App:
             retry.attempts,
             float(retry.per_try_timeout),
             int(retry.body),
-            self._budgets[config.upstream],
+            self._upstreams.budgets[config.upstream],
             float(retry.backoff),
             float(retry.max_backoff),
             self._hedge(config),
@@ -507,14 +449,7 @@ class App:
             bulkhead.tick(now)
         if len(self._bulkheads) > len(self._limited):
             self._forget_bulkheads()
-        for service in self._services.values():
-            service.tick(now)
-        for budget in self._budgets.values():
-            budget.tick(now)
-        if self._retired:
-            for service in self._retired:
-                service.tick(now)
-            self._forget_services()
+        self._upstreams.tick(now)
         self._resources.flush()
         self._access.flush()
         if shard.kept:
@@ -537,16 +472,7 @@ class App:
         self._model_builder.look(now)
         for bulkhead in self._bulkheads.values():
             bulkhead.dispatch(now)
-        for service in (*self._services.values(), *self._retired):
-            service.upstream.look(now)
-
-    def _forget_services(self) -> None:
-        """Let go of upstreams that have left the configuration, once nobody waits there."""
-        for service in [service for service in self._retired if service.is_settled()]:
-            self._retired.remove(service)
-            upstream = service.upstream
-            upstream.leave()
-            self._resources.forget(upstream.shared)
+        self._upstreams.look(now)
 
     def _forget_bulkheads(self) -> None:
         """Let go of routes' limits that have left the configuration, once nobody is under them."""
@@ -561,8 +487,7 @@ class App:
         shard = self._shard
         pressure = shard.pressure
         fills = [acceptor.fill() for _, acceptor in self._listeners.acceptors()]
-        opened = sum(service.open_connections() for service in self._services.values())
-        descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
+        descriptors = self._readings.descriptors(len(shard.downstreams) + self._upstreams.open_connections())
         pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
         news = pressure.news(now)
         if news == BEGAN:
@@ -620,8 +545,8 @@ class App:
             "in_flight": self._shard.in_flight,
             "lag_s": self._loop.lag_s,
             "refused": self._shard.refusals.total(),
-            "retries": sum(budget.retries for budget in self._budgets.values()),
-            "retries_refused": sum(budget.refused for budget in self._budgets.values()),
+            "retries": sum(budget.retries for budget in self._upstreams.budgets.values()),
+            "retries_refused": sum(budget.refused for budget in self._upstreams.budgets.values()),
             "hedges": sum(hedge.sent for _, hedge in self._hedges.values()),
             "hedges_won": sum(hedge.won for _, hedge in self._hedges.values()),
         }
@@ -629,6 +554,7 @@ class App:
     def report(self) -> dict[str, Any]:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
+        upstreams = self._upstreams.listed()
         caches = {name: cache for name, (_, cache) in self._caches.items()}
         return {
             **self._tracing.snapshot(),
@@ -637,12 +563,8 @@ class App:
             "caches": report.caches(caches),
             "stores": report.stores(caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in self._listeners.acceptors()],
-            "upstreams": report.upstreams(
-                [service.upstream for service in self._services.values()], self._budgets, now
-            ),
-            "queues": report.queues(
-                [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()], now
-            ),
+            "upstreams": report.upstreams(upstreams, self._upstreams.budgets, now),
+            "queues": report.queues([*(upstream.bulkhead for upstream in upstreams), *self._bulkheads.values()], now),
             "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
             "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
             "targets": report.targets(self._model_builder.gates.values(), now),
@@ -673,9 +595,7 @@ class App:
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.stop()
-        for service in (*self._services.values(), *self._retired):
-            service.close()
-        self._resolver.close()
+        self._upstreams.close()
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker
             self._log.info("refusals_of_worker", refused=refused)
