@@ -25,7 +25,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -51,40 +51,33 @@ from edgeq.supervisor.messages import (
     Emptied,
     Empty,
     Failed,
-    ListConnections,
     Message,
     Ready,
     RenewTickets,
     ReopenLogs,
     Retire,
     Retired,
-    SeenConnection,
     Spawn,
     TicketSecret,
     UsageTold,
     decode_from_worker,
-    encode_message,
     pack_config,
 )
-from edgeq.supervisor.process_io import TELL_WHERE, describe_status, open_survivor, start_time
+from edgeq.supervisor.process_io import TELL_WHERE, describe_status, open_survivor, send_signal, start_time
 from edgeq.supervisor.slots import Phase, SlotTable
 from edgeq.supervisor.sockets_io import SHARED, Listeners, Queue
 from edgeq.supervisor.spawner_client_io import SpawnerClient
+from edgeq.supervisor.worker_io import Told, Worker
 
 _log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
-_MAX_WHERE_BYTES: Final = 64 * 1024
 _MOST_EMPTYING: Final = 4
 """Queues of others that a worker is asked to empty at once while their workers are only set aside."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A list of a thousand connections with the longest names has 2 MiB."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
-
-
-Told: TypeAlias = tuple[SeenConnection, ...] | None
-"""Connections of a worker; None if it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,94 +118,6 @@ class Confirmation(NamedTuple):
         """What is wrong where all have to run it."""
         late = (f"worker {slot} did not confirm generation {self.generation}" for slot in self.behind)
         return list(self.failures or late)
-
-
-class Worker:
-    """One process, from the request for it to its end."""
-
-    __slots__ = (
-        "accounts",
-        "addresses",
-        "bells",
-        "channel",
-        "emptying",
-        "generation",
-        "pid",
-        "pidfd",
-        "questions",
-        "slot",
-        "start_timer",
-        "started",
-        "was_ready",
-        "where_fd",
-    )
-
-    def __init__(self, slot: int, addresses: Iterable[str]) -> None:
-        self.slot = slot
-        self.addresses = set(addresses)
-        """Listeners that it accepts from, as far as we know."""
-        self.accounts = 0
-        """The last change of accounts that it knows of."""
-        self.bells = 0
-        """How many it has: those of the lowest slots."""
-        self.emptying = 0
-        """Queues of others that it empties."""
-        self.pid = 0
-        self.pidfd = -1
-        self.started = 0
-        """The process, as Mate has it."""
-        self.generation = 0
-        """What it confirmed."""
-        self.was_ready = False
-        self.where_fd = os.memfd_create("edgeq-where", os.MFD_CLOEXEC)
-        """A file for its word of where it is."""
-        self.questions: dict[int, asyncio.Future[Told]] = {}
-        """Not answered yet, by how many connections were asked for: who asks for as many waits for the same answer, so
-        what waits for a worker that hangs is bounded."""
-        self.channel: Channel
-        self.start_timer: asyncio.TimerHandle
-
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Tell it something."""
-        self.channel.send(encode_message(message), fds)
-
-    def ask(self, count: int) -> asyncio.Future[Told]:
-        """Ask for so many connections. Returns what will be the answer; cancelled if the worker ends before."""
-        answer = self.questions.get(count)
-        if answer is None:
-            answer = self.questions[count] = asyncio.get_running_loop().create_future()
-            self.send(ListConnections(count))
-        return answer
-
-    def answered(self, count: int, connections: Told) -> None:
-        """It has told what it was asked."""
-        if (answer := self.questions.pop(count, None)) is not None:
-            answer.set_result(connections)
-
-    def kill(self) -> None:
-        """Without a chance to finish."""
-        self.signal(signal.SIGKILL)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Unless it is gone, or is no process yet."""
-        if self.pidfd >= 0:
-            _signal(self.pidfd, number)
-
-    def told_where(self) -> str:
-        """Take what it has written to its file."""
-        told = os.pread(self.where_fd, _MAX_WHERE_BYTES, 0)
-        if told:
-            os.ftruncate(self.where_fd, 0)
-            os.lseek(self.where_fd, 0, os.SEEK_SET)  # for the worker as well: it is the same open file
-        return told.decode("utf-8", "replace")
-
-    def close(self) -> None:
-        """Let go of what is left of it."""
-        self.start_timer.cancel()
-        self.channel.close()
-        os.close(self.where_fd)
-        for answer in self.questions.values():
-            answer.cancel()
 
 
 class Fleet:
@@ -765,7 +670,7 @@ class Fleet:
     def _kill_survivor(self, mate: Mate) -> None:
         if mate in self._survivors:
             _log.warning("worker of the last run does not leave: killed", slot=mate.slot, worker_pid=mate.pid)
-            _signal(self._survivors[mate], signal.SIGKILL)
+            send_signal(self._survivors[mate], signal.SIGKILL)
 
     # What the spawner says (SpawnerOwner).
 
@@ -809,8 +714,3 @@ def _no_accounts() -> AccountsTold | None:
 
 def _no_usage(_told: UsageTold, _reply: Callable[[Message], None]) -> None:
     """Nobody wants to know."""
-
-
-def _signal(pidfd: int, number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):  # gone, or of a user whom we may not touch
-        signal.pidfd_send_signal(pidfd, number)
