@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,11 +55,12 @@ from edgeq.supervisor.messages import (
     decode_from_worker,
     pack_config,
 )
-from edgeq.supervisor.process_io import TELL_WHERE, describe_status, open_survivor, send_signal, start_time
+from edgeq.supervisor.process_io import TELL_WHERE, describe_status, start_time
 from edgeq.supervisor.slots import Phase, SlotTable
 from edgeq.supervisor.sockets_io import Listeners
 from edgeq.supervisor.spawner_client_io import SpawnerClient
 from edgeq.supervisor.steering_io import Steering
+from edgeq.supervisor.survivors_io import Survivors
 from edgeq.supervisor.worker_io import Told, Worker
 
 _log = log_io.get_logger()
@@ -126,8 +126,7 @@ class Fleet:
         self._table = SlotTable(board.slots)
         self._legacy = legacy
         self._workers: dict[int, Worker] = {}
-        self._survivors: dict[Mate, int] = {}
-        """Workers of an earlier supervisor, with their pidfds."""
+        self._survivors = Survivors(loop, self._on_survivor_gone)
         self._changes = Changes()
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[str] = []
@@ -174,12 +173,7 @@ class Fleet:
 
         `on_board`: they write into this board, so their slots are taken meanwhile.
         """
-        for mate in (mate for mate in mates if mate.slot < self._table.capacity):
-            pidfd = open_survivor(mate.pid, mate.started)
-            if pidfd is not None:
-                self._survivors[mate] = pidfd
-                self._loop.add_reader(pidfd, self._on_survivor_gone, mate)
-                self._loop.call_later(patience_s, self._kill_survivor, mate)
+        self._survivors.watch((mate for mate in mates if mate.slot < self._table.capacity), patience_s)
         occupied = {mate.slot for mate in self._survivors} if on_board else set()
         for slot in occupied:
             self._table.occupied(slot)
@@ -290,8 +284,7 @@ class Fleet:
         self._listeners.close()
         for worker in tuple(self._workers.values()):
             self._drain(worker, drain_timeout_s)
-        for mate in self._survivors:
-            self._loop.call_later(drain_timeout_s + self._launch.kill_margin_s, self._kill_survivor, mate)
+        self._survivors.kill_in(drain_timeout_s + self._launch.kill_margin_s)
         await self._changes.until(lambda: not self._workers and not self._survivors)
 
     # What the rescuer wants (stuck_io.Workers).
@@ -332,8 +325,7 @@ class Fleet:
 
     def kill_survivors(self) -> None:
         """Workers of an earlier supervisor, at once."""
-        for mate in tuple(self._survivors):
-            self._kill_survivor(mate)
+        self._survivors.kill()
 
     def reopen_logs(self) -> None:
         """Tell all workers."""
@@ -580,20 +572,11 @@ class Fleet:
         self._board.bury(slot)
 
     def _on_survivor_gone(self, mate: Mate) -> None:
-        pidfd = self._survivors.pop(mate)
-        self._loop.remove_reader(pidfd)
-        os.close(pidfd)
-        _log.info("worker of the last run left", slot=mate.slot, worker_pid=mate.pid)
         if self._table.phase(mate.slot) is Phase.LEAVING and mate.slot not in self._workers:
             self._bury(mate.slot)
             self._table.died(mate.slot, self._loop.time())
         self._note_workers()
         self._changed()
-
-    def _kill_survivor(self, mate: Mate) -> None:
-        if mate in self._survivors:
-            _log.warning("worker of the last run does not leave: killed", slot=mate.slot, worker_pid=mate.pid)
-            send_signal(self._survivors[mate], signal.SIGKILL)
 
     # What the spawner says (SpawnerOwner).
 
