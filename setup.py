@@ -52,6 +52,7 @@ HOT = [
     "edgeq/listener/tcp_info_io.py",
     "edgeq/llm/accounts.py",
     "edgeq/llm/affinity.py",
+    "edgeq/llm/answering.py",
     "edgeq/llm/asking.py",
     "edgeq/llm/cache_key.py",
     "edgeq/llm/dialects/*.py",

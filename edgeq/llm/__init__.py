@@ -9,6 +9,9 @@ like any other request, and its answer is put back into the words of whoever ask
     requested.py, passing.py, shapes.py   what is looked at in requests and answers of equal dialects
     conformance/ what becomes of each field and event: docs/llm-dialects.md
 
+    asking.py    a request until it is asked of a target; exchange.py  its targets, one after the other, and its end
+    answering.py what a target answers, until the client has the last of it
+
 What it will use is reserved before it is sent, and corrected after it:
 
     estimate.py  tokens that a request will use, learned by tenant and model; price.py  what they cost

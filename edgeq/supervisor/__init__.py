@@ -6,6 +6,7 @@
                     |              |
                  admin        sockets_io (shards, bpf, holder_io)      channel_io (messages, frames)
 
+`steering_io` decides which workers get new connections, and who serves those of a worker that is dead or stuck;
 `slots` decides which workers run and when a dead one is started again; `shards` and `bpf` decide which worker's socket
 a new connection may reach. The modules without `_io` are pure.
 """

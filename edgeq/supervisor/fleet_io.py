@@ -1,12 +1,8 @@
 """The workers: asked for, watched, told, and let go, so that no client notices any of it.
 
-One rule decides where new connections go: to the shards of slots whose worker serves and is not set aside (stuck.py),
-and if there is none, to any (they wait in the queue for the next worker). It is applied after every change of
-`SlotTable`, so a worker that starts, dies, crashes in a loop or leaves is steered around without a case of its own.
-
-One rule decides who empties an accept queue before its socket closes: its worker; if that one is dead (its slot is in
-back-off, or it was started with a configuration without this listener) or set aside, another worker gets the socket;
-and what is left then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
+Where new connections go, and who serves what waits where no worker accepts, is decided in `steering_io`, which is asked
+after every change of `SlotTable`: so a worker that starts, dies, crashes in a loop or leaves is steered around without
+a case of its own.
 
 Workers whose supervisor was killed finish by themselves; its successor (`adopt`) leaves them their slots, whose rows
 they still write, and sees to it that they end.
@@ -21,11 +17,10 @@ import asyncio
 import contextlib
 import os
 import select
-import signal
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -37,7 +32,6 @@ from edgeq.supervisor.changes_io import Changes
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
 from edgeq.supervisor.launch import Launch
-from edgeq.supervisor.leftover_io import DRAINING, refuse_waiting, resource_of
 from edgeq.supervisor.legacy_io import Legacy, Mate
 from edgeq.supervisor.messages import (
     AccountsTaken,
@@ -49,42 +43,33 @@ from edgeq.supervisor.messages import (
     Drain,
     Drained,
     Emptied,
-    Empty,
     Failed,
-    ListConnections,
     Message,
     Ready,
     RenewTickets,
     ReopenLogs,
-    Retire,
     Retired,
-    SeenConnection,
     Spawn,
     TicketSecret,
     UsageTold,
     decode_from_worker,
-    encode_message,
     pack_config,
 )
-from edgeq.supervisor.process_io import TELL_WHERE, describe_status, open_survivor, start_time
+from edgeq.supervisor.process_io import TELL_WHERE, describe_status, start_time
 from edgeq.supervisor.slots import Phase, SlotTable
-from edgeq.supervisor.sockets_io import SHARED, Listeners, Queue
+from edgeq.supervisor.sockets_io import Listeners
 from edgeq.supervisor.spawner_client_io import SpawnerClient
+from edgeq.supervisor.steering_io import Steering
+from edgeq.supervisor.survivors_io import Survivors
+from edgeq.supervisor.worker_io import Told, Worker
 
 _log = log_io.get_logger()
 _STATUS_WAIT_S: Final = 0.1
 """After a pidfd reported an end: for the spawner's word on how it ended."""
-_MAX_WHERE_BYTES: Final = 64 * 1024
-_MOST_EMPTYING: Final = 4
-"""Queues of others that a worker is asked to empty at once while their workers are only set aside."""
 _MAX_WORKER_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A list of a thousand connections with the longest names has 2 MiB."""
 _EARLY_DEATHS: Final = 3
 """So many deaths before Ready, and a generation counts as unable to start."""
-
-
-Told: TypeAlias = tuple[SeenConnection, ...] | None
-"""Connections of a worker; None if it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,94 +112,6 @@ class Confirmation(NamedTuple):
         return list(self.failures or late)
 
 
-class Worker:
-    """One process, from the request for it to its end."""
-
-    __slots__ = (
-        "accounts",
-        "addresses",
-        "bells",
-        "channel",
-        "emptying",
-        "generation",
-        "pid",
-        "pidfd",
-        "questions",
-        "slot",
-        "start_timer",
-        "started",
-        "was_ready",
-        "where_fd",
-    )
-
-    def __init__(self, slot: int, addresses: Iterable[str]) -> None:
-        self.slot = slot
-        self.addresses = set(addresses)
-        """Listeners that it accepts from, as far as we know."""
-        self.accounts = 0
-        """The last change of accounts that it knows of."""
-        self.bells = 0
-        """How many it has: those of the lowest slots."""
-        self.emptying = 0
-        """Queues of others that it empties."""
-        self.pid = 0
-        self.pidfd = -1
-        self.started = 0
-        """The process, as Mate has it."""
-        self.generation = 0
-        """What it confirmed."""
-        self.was_ready = False
-        self.where_fd = os.memfd_create("edgeq-where", os.MFD_CLOEXEC)
-        """A file for its word of where it is."""
-        self.questions: dict[int, asyncio.Future[Told]] = {}
-        """Not answered yet, by how many connections were asked for: who asks for as many waits for the same answer, so
-        what waits for a worker that hangs is bounded."""
-        self.channel: Channel
-        self.start_timer: asyncio.TimerHandle
-
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Tell it something."""
-        self.channel.send(encode_message(message), fds)
-
-    def ask(self, count: int) -> asyncio.Future[Told]:
-        """Ask for so many connections. Returns what will be the answer; cancelled if the worker ends before."""
-        answer = self.questions.get(count)
-        if answer is None:
-            answer = self.questions[count] = asyncio.get_running_loop().create_future()
-            self.send(ListConnections(count))
-        return answer
-
-    def answered(self, count: int, connections: Told) -> None:
-        """It has told what it was asked."""
-        if (answer := self.questions.pop(count, None)) is not None:
-            answer.set_result(connections)
-
-    def kill(self) -> None:
-        """Without a chance to finish."""
-        self.signal(signal.SIGKILL)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Unless it is gone, or is no process yet."""
-        if self.pidfd >= 0:
-            _signal(self.pidfd, number)
-
-    def told_where(self) -> str:
-        """Take what it has written to its file."""
-        told = os.pread(self.where_fd, _MAX_WHERE_BYTES, 0)
-        if told:
-            os.ftruncate(self.where_fd, 0)
-            os.lseek(self.where_fd, 0, os.SEEK_SET)  # for the worker as well: it is the same open file
-        return told.decode("utf-8", "replace")
-
-    def close(self) -> None:
-        """Let go of what is left of it."""
-        self.start_timer.cancel()
-        self.channel.close()
-        os.close(self.where_fd)
-        for answer in self.questions.values():
-            answer.cancel()
-
-
 class Fleet:
     """All workers of one supervisor."""
 
@@ -229,8 +126,7 @@ class Fleet:
         self._table = SlotTable(board.slots)
         self._legacy = legacy
         self._workers: dict[int, Worker] = {}
-        self._survivors: dict[Mate, int] = {}
-        """Workers of an earlier supervisor, with their pidfds."""
+        self._survivors = Survivors(loop, self._on_survivor_gone)
         self._changes = Changes()
         self._timer: asyncio.TimerHandle | None = None
         self._failures: list[str] = []
@@ -238,8 +134,7 @@ class Fleet:
         self._early_deaths = 0
         self._target: Target | None = None
         self._stopping = False
-        self._aside: frozenset[int] = frozenset()
-        """Slots whose worker serves, but shall get nothing: others serve for it."""
+        self._steering = Steering(listeners, self._table, self._workers, self._changes, launch, self._node)
         self.before_bury: Callable[[int], None] = _nothing
         """Called with the slot of a worker that is gone, before its row of the board is cleared."""
         self.accounts: Callable[[], AccountsTold | None] = _no_accounts
@@ -278,12 +173,7 @@ class Fleet:
 
         `on_board`: they write into this board, so their slots are taken meanwhile.
         """
-        for mate in (mate for mate in mates if mate.slot < self._table.capacity):
-            pidfd = open_survivor(mate.pid, mate.started)
-            if pidfd is not None:
-                self._survivors[mate] = pidfd
-                self._loop.add_reader(pidfd, self._on_survivor_gone, mate)
-                self._loop.call_later(patience_s, self._kill_survivor, mate)
+        self._survivors.watch((mate for mate in mates if mate.slot < self._table.capacity), patience_s)
         occupied = {mate.slot for mate in self._survivors} if on_board else set()
         for slot in occupied:
             self._table.occupied(slot)
@@ -340,7 +230,7 @@ class Fleet:
             return
         self._listeners.refuse(addresses)
         await asyncio.sleep(self._launch.handshake_grace_s)
-        await self._retire(None, addresses)
+        await self._steering.empty(None, addresses)
         for address in addresses:
             self._listeners.remove(address)
 
@@ -368,7 +258,7 @@ class Fleet:
         await asyncio.sleep(self._launch.handshake_grace_s)
         for slot in slots:
             self._listeners.refuse_slot(slot)
-        await self._retire(slots, self._listeners.addresses)
+        await self._steering.empty(slots, self._listeners.addresses)
         for slot in slots:
             self._listeners.remove_slot(slot)
 
@@ -390,29 +280,23 @@ class Fleet:
         )
         if ending:
             await asyncio.sleep(self._launch.handshake_grace_s)
-        await self._retire(None, addresses, kept)
+        await self._steering.empty(None, addresses, kept)
         self._listeners.close()
         for worker in tuple(self._workers.values()):
             self._drain(worker, drain_timeout_s)
-        for mate in self._survivors:
-            self._loop.call_later(drain_timeout_s + self._launch.kill_margin_s, self._kill_survivor, mate)
+        self._survivors.kill_in(drain_timeout_s + self._launch.kill_margin_s)
         await self._changes.until(lambda: not self._workers and not self._survivors)
 
     # What the rescuer wants (stuck_io.Workers).
 
     def set_aside(self, slots: frozenset[int]) -> None:
         """New connections go to the others."""
-        self._aside = slots
+        self._steering.aside = slots
         self._steer()
 
     def lift(self, slots: frozenset[int]) -> None:
-        """What waits for these workers is served by the others.
-
-        Who was asked the last time may still be at it, or wait for a client: then another one is asked as well.
-        """
-        for queue in self._listeners.waiting(self._listeners.addresses):
-            if queue.slot in slots:
-                self._have_emptied(queue, _MOST_EMPTYING)
+        """What waits for these workers is served by the others."""
+        self._steering.lift(slots)
 
     def ask_where(self, slot: int) -> None:
         """Have a worker write down where it is."""
@@ -441,8 +325,7 @@ class Fleet:
 
     def kill_survivors(self) -> None:
         """Workers of an earlier supervisor, at once."""
-        for mate in tuple(self._survivors):
-            self._kill_survivor(mate)
+        self._survivors.kill()
 
     def reopen_logs(self) -> None:
         """Tell all workers."""
@@ -486,72 +369,10 @@ class Fleet:
         kept = self._listeners.kept
         worker.send(Apply(target.generation, target.workers, new, target.packed, kept, target.rereads), fds)
 
-    async def _retire(
-        self, slots: Collection[int] | None, addresses: Sequence[str], kept: Collection[str] = ()
-    ) -> None:
-        """Have the accept queues of these slots (None: of all) emptied; what then waits in those kept, waits on."""
-        workers = [one for one in self._workers.values() if slots is None or one.slot in slots]
-        asked = [self._have_emptied(queue) for queue in self._waiting(slots, addresses) if self._is_orphaned(queue)]
-        for worker in workers:
-            for address in addresses:
-                if address in worker.addresses:
-                    worker.send(Retire(address))
-
-        def waiting() -> set[int]:
-            busy = [one for one in workers if not one.addresses.isdisjoint(addresses)]
-            busy += [one for one in asked if one is not None and one.emptying]
-            return {one.slot for one in busy if self._is_there(one)}
-
-        if not await self._changes.until(lambda: not waiting(), self._launch.retire_timeout_s):
-            _log.warning("accept queues were not emptied in time", slots=sorted(waiting()), addresses=addresses)
-        ending = [address for address in addresses if address not in kept]
-        await asyncio.gather(*map(self._refuse, self._waiting(slots, ending)))
-
-    def _waiting(self, slots: Collection[int] | None, addresses: Sequence[str]) -> list[Queue]:
-        """Their accept queues that are not empty."""
-        return [one for one in self._listeners.waiting(addresses) if slots is None or one.slot in slots]
-
-    def _is_orphaned(self, queue: Queue) -> bool:
-        """Is there no worker that accepts from this socket? What all workers share is emptied by anyone."""
-        worker = self._workers.get(queue.slot)
-        if worker is None or queue.slot in self._aside:
-            return queue.slot != SHARED
-        return queue.listener.address not in worker.addresses
-
-    def _have_emptied(self, queue: Queue, most: int | None = None) -> Worker | None:
-        """Ask a worker to serve what waits for one that is dead or set aside. Returns whom, if there is one.
-
-        `most`: nobody who empties so many queues already.
-        """
-        address = queue.listener.address
-        able = [
-            one
-            for one in self._workers.values()
-            if one.was_ready
-            and one.slot not in self._aside
-            and address in one.addresses
-            and (most is None or one.emptying < most)
-        ]
-        if not able:
-            return None
-        # Rather one who stays, and not always the same.
-        worker = min(able, key=lambda one: (self._table.phase(one.slot) is Phase.LEAVING, one.emptying))
-        worker.emptying += 1
-        worker.send(Empty(address), [queue.sock.fileno()])
-        return worker
-
-    async def _refuse(self, queue: Queue) -> None:
+    def _node(self) -> str:
+        """How edgeq calls itself."""
         assert self._target is not None
-        node = self._target.config.forward.node or socket.gethostname() or "gateway"
-        count = await refuse_waiting(queue.sock, queue.listener, node.encode())
-        listener = queue.listener
-        _log.warning(
-            "refused what waited for a worker",
-            reason=DRAINING,
-            resource=resource_of(listener),
-            address=listener.address,
-            connections=count,
-        )
+        return self._target.config.forward.node or socket.gethostname() or "gateway"
 
     def _drain(self, worker: Worker, timeout_s: float) -> None:
         worker.send(Drain(timeout_s))
@@ -571,8 +392,7 @@ class Fleet:
 
     def _steer(self) -> None:
         if not self._stopping:
-            serving = self._table.serving()
-            self._listeners.steer(serving - self._aside or serving)
+            self._steering.steer()
 
     def _start_due(self) -> None:
         if self._timer is not None:
@@ -722,7 +542,7 @@ class Fleet:
         if not self._is_there(worker):
             return
         del self._workers[worker.slot]
-        self._aside -= {worker.slot}
+        self._steering.aside -= {worker.slot}
         worker.close()
         if worker.pidfd >= 0:
             self._loop.remove_reader(worker.pidfd)
@@ -752,20 +572,11 @@ class Fleet:
         self._board.bury(slot)
 
     def _on_survivor_gone(self, mate: Mate) -> None:
-        pidfd = self._survivors.pop(mate)
-        self._loop.remove_reader(pidfd)
-        os.close(pidfd)
-        _log.info("worker of the last run left", slot=mate.slot, worker_pid=mate.pid)
         if self._table.phase(mate.slot) is Phase.LEAVING and mate.slot not in self._workers:
             self._bury(mate.slot)
             self._table.died(mate.slot, self._loop.time())
         self._note_workers()
         self._changed()
-
-    def _kill_survivor(self, mate: Mate) -> None:
-        if mate in self._survivors:
-            _log.warning("worker of the last run does not leave: killed", slot=mate.slot, worker_pid=mate.pid)
-            _signal(self._survivors[mate], signal.SIGKILL)
 
     # What the spawner says (SpawnerOwner).
 
@@ -809,8 +620,3 @@ def _no_accounts() -> AccountsTold | None:
 
 def _no_usage(_told: UsageTold, _reply: Callable[[Message], None]) -> None:
     """Nobody wants to know."""
-
-
-def _signal(pidfd: int, number: signal.Signals) -> None:
-    with contextlib.suppress(OSError):  # gone, or of a user whom we may not touch
-        signal.pidfd_send_signal(pidfd, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import os
@@ -94,6 +95,12 @@ def open_survivor(pid: int, started: int) -> int | None:
         return pidfd
     os.close(pidfd)
     return None
+
+
+def send_signal(pidfd: int, number: signal.Signals) -> None:
+    """To a process, unless it is gone."""
+    with contextlib.suppress(OSError):  # gone, or of a user whom we may not touch
+        signal.pidfd_send_signal(pidfd, number)
 
 
 _STATES: Final = {"R": "running", "S": "waiting", "D": "in an uninterruptible wait", "T": "stopped", "t": "traced"}

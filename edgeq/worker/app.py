@@ -1,9 +1,9 @@
 """One worker: builds and wires all steps of a request's path, and changes them in place.
 
-listener    an Acceptor for each listening socket, connections as protocols of the loop
-route       one RouteTable, swapped whole
+listener    an Acceptor for each listening socket, connections as protocols of the loop (listeners_io.py)
+route       one RouteTable, swapped whole, and what outlives it: limits, rates, caches (routes.py)
 policy      forwarding policy, trusted networks
-upstream    an UpstreamService for each named upstream
+upstream    an UpstreamService for each named upstream (upstreams.py)
 response    access records in a ring, written on the tick
 """
 
@@ -15,37 +15,23 @@ from collections.abc import Callable, Collection
 from time import monotonic, time
 from typing import Any
 
-from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
 from edgeq.admission.pressure import BEGAN, ENDED, IDLE_FROM
-from edgeq.admission.tenants import Tenants
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.handover_io import Doorbell
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board
-from edgeq.board.resources import EndpointCells, Resources
-from edgeq.cache.cache import RouteCache
-from edgeq.cache.rules import CacheSettings
-from edgeq.config.schema import Config, ListenerTls, Protect
-from edgeq.config.schema import Listener as ListenerConfig
-from edgeq.config.schema import Rate as RateConfig
-from edgeq.config.schema import Route as RouteConfig
-from edgeq.config.schema import RouteCache as CacheConfig
-from edgeq.config.units import parse_duration, parse_rate
+from edgeq.board.resources import Resources
+from edgeq.config.schema import Config, Protect
 from edgeq.explain import keep
-from edgeq.listener.accept_io import Acceptor
-from edgeq.listener.connection import Downstream, DownstreamFactory
+from edgeq.listener.connection import Downstream
 from edgeq.listener.hangup_io import HangupWatch
-from edgeq.listener.settings import ListenerSettings
-from edgeq.listener.tls_io import TlsContexts
 from edgeq.llm.accounts import AccountsHolder
-from edgeq.llm.build import ModelBuilder, first_upstream
+from edgeq.llm.build import ModelBuilder
 from edgeq.llm.ledger import Ledger
-from edgeq.llm.plan import Models
 from edgeq.llm.till import Till
 from edgeq.observe import log_io
 from edgeq.observe.access_io import AccessLogWriter
 from edgeq.policy.deadline import DeadlineHeader
-from edgeq.policy.fallback import GROUPS, QUOTA, STATUSES, Fallback, PreparedAnswer
 from edgeq.policy.headers import (
     FORWARDED,
     OFF,
@@ -56,55 +42,20 @@ from edgeq.policy.headers import (
     X_FORWARDED,
     ForwardPolicy,
 )
-from edgeq.policy.hedge import HedgePolicy
-from edgeq.policy.rate import (
-    HEADERS_BOTH,
-    HEADERS_IETF,
-    HEADERS_OFF,
-    HEADERS_X,
-    SUBJECTS,
-    Rate,
-    RateSet,
-    windows_of,
-)
-from edgeq.policy.retry import RetryBudget, RetryPolicy
-from edgeq.policy.tenant import HEADER, TenantKey
-from edgeq.policy.terms import DEFAULT, PRIORITIES, Terms
-from edgeq.response.rescue import refusal
-from edgeq.route.table import Route, RouteTable
 from edgeq.supervisor.messages import AccountsTold, Message, SeenConnection, UsageTaken
 from edgeq.trace.tracing_io import Tracing
-from edgeq.upstream.resolve_io import Resolver
-from edgeq.upstream.service_io import UpstreamService
-from edgeq.upstream.shared import SharedBudget
-from edgeq.upstream.tls_io import Contexts
-from edgeq.upstream.upstream import Upstream
 from edgeq.worker import connections, report
+from edgeq.worker.listeners_io import Listeners
 from edgeq.worker.loop_io import WorkerLoop
 from edgeq.worker.readings_io import Readings
+from edgeq.worker.routes import Routes
 from edgeq.worker.shard import NEVER_SLOW_S, Shard
+from edgeq.worker.upstreams import Upstreams
 
 _CLIENTS = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED, "off": OFF}
 _TRACES = {"begin": TRACE_BEGIN, "pass": TRACE_PASS, "off": TRACE_OFF}
 _SWEEP_S = 1.0
 """Under pressure: between two looks for idle connections."""
-_RATE_HEADERS = {"off": HEADERS_OFF, "ratelimit": HEADERS_IETF, "x-ratelimit": HEADERS_X, "both": HEADERS_BOTH}
-_LEAVE_STEP_S = 0.25
-"""Between two looks for connections of removed listeners: each look goes over all connections."""
-
-
-class _Door:
-    """One listener of this worker: what its connections share, and its accept loop."""
-
-    def __init__(self, config: ListenerConfig, settings: ListenerSettings, tls: TlsContexts | None) -> None:
-        self.config = config
-        self.settings = settings
-        self.tls = tls
-        self.acceptor: Acceptor | None = None
-        self.deadline = 0.0
-        """Once the listener is removed: until then its connections may end by themselves."""
-        self.is_empty = False
-        """Removed, and nobody comes in any more."""
 
 
 class App:
@@ -124,33 +75,19 @@ class App:
         self._workers = workers
         self._config = config
         self._ticket_secret = ticket_secret
-        self._sockets = dict(sockets)
+        self._sockets = sockets
+        """For the listeners, which `start` makes; so is the secret."""
         self._board = board
         self._row = board.row(slot)
-        self._gate = BoardGate(board, slot)
         self._log: Any = log_io.get_logger(worker=slot)
         self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
         self._old_access: AccessLogWriter | None = None
         """The one that a reload has replaced, while lines wait in it."""
         self._tracing = Tracing(slot, self._log)
         self._generation = generation
-        self._doors: dict[str, _Door] = {}
-        self._services: dict[str, UpstreamService] = {}
-        self._upstream_contexts = Contexts()
         self._doorbell = Doorbell(board, slot)
         self._resources = Resources(board, self._doorbell.neighbours)
         """By which limits, breakers and so on hold for all workers together."""
-        self._bulkheads: dict[str, Bulkhead] = {}
-        """Of routes that have a limit of their own, or are paused, or were so until a reload and still have requests
-        under it."""
-        self._limited: set[str] = set()
-        """The former."""
-        self._tenants = Tenants(self._resources)
-        self._caches: dict[str, tuple[object, RouteCache]] = {}
-        """Of routes that have one, each with what its answers come from."""
-        self._tenant: TenantKey | None = None
-        self._models: Models | None = None
-        """Those of the configuration, if it has any."""
         self.accounts = AccountsHolder()
         """Whose virtual keys there are, and what is used: for routes that serve models."""
         self._arrivals = GcraTable(board, slot)
@@ -158,18 +95,6 @@ class App:
         self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
         self._till = Till(self.accounts, self._ledger)
         self._model_builder: ModelBuilder
-        self._rates: dict[RateConfig, Rate] = {}
-        self._budgets: dict[str, RetryBudget] = {}
-        """Of upstreams; theirs are the retries of all routes that lead there."""
-        self._budget_cells: dict[str, EndpointCells] = {}
-        """What they have on the board."""
-        self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
-        """Of routes, each with the word that it is made from."""
-        self._retired: list[UpstreamService] = []
-        """Out of the configuration, with requests that still wait for a connection."""
-        self._leaving: list[_Door] = []
-        """Removed, with connections that are still open."""
-        self._leave_at = 0.0
         self._hangups = HangupWatch()
         self._drain_done: Callable[[], None] | None = None
         self._drain_deadline = 0.0
@@ -178,7 +103,9 @@ class App:
         self._told = report.RefusalsTold()
         self._loop: WorkerLoop
         self._shard: Shard
-        self._resolver: Resolver
+        self._listeners: Listeners
+        self._upstreams: Upstreams
+        self._routes: Routes
 
     def start(self, loop: WorkerLoop) -> None:
         """Begin to accept."""
@@ -186,6 +113,8 @@ class App:
         config = self._config
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.flush_log = self._access.flush
+        gate = BoardGate(self._board, self._slot)
+        self._listeners = Listeners(loop, self._shard, gate, self._ticket_secret, self._sockets, self._log)
         self._ledger.tick(monotonic(), time())
         self.accounts.tick(monotonic(), time())  # what is used before the first tick is of today as well
         self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel)
@@ -193,7 +122,10 @@ class App:
             self._trace(config)
         except ValueError as error:  # as below
             self._log.error("trace.failed", problem=str(error))
-        self._resolver = Resolver(loop, config.dns, self._log)
+        self._upstreams = Upstreams(loop, self._shard.wheel, config.dns, self._resources, self._log)
+        self._routes = Routes(
+            self._upstreams, self._model_builder, self._resources, self._arrivals, self.accounts, self._log
+        )
         # A worker that replaces a dead one must not fail for what has happened to one upstream's files since then.
         self._configure(self._generation, config, self._board.started)
         self._shard.serving_since = monotonic()
@@ -222,7 +154,7 @@ class App:
             same = {name for name, one in config.upstream.items() if old.upstream.get(name) == one}
         self._workers = workers
         self._config = config
-        self._sockets.update(sockets)
+        self._listeners.add_sockets(sockets)
         if old.access_log != config.access_log:
             if self._old_access is not None:
                 self._old_access.close(0.0)
@@ -234,7 +166,7 @@ class App:
         if old.trace != config.trace or old.forward.trace != config.forward.trace:
             self._trace(config)
         if old.dns != config.dns:
-            self._resolver.configure(config.dns)
+            self._upstreams.configure_dns(config.dns)
         self._shard.forward = _forward_policy(config)
         self._configure(generation, config, False, rereads, same)
 
@@ -252,81 +184,20 @@ class App:
         shard.slow_s = float(config.explain.slow) or NEVER_SLOW_S
         self._protect(config.protect)
         self._readings.configure(self._workers)
-        if rereads:
-            self._upstream_contexts.forget()
-        for name, upstream in config.upstream.items():
-            service = self._service(name)
-            if name not in same:
-                service.apply(upstream, self._workers, lenient, self._upstream_contexts)
-            service.upstream.bulkhead.queue.tenant_share = config.tenant.queue_share
-        self._upstream_contexts.keep(one.tls for one in config.upstream.values())
-        self._generation = generation
-        tenant = config.tenant
-        known = self.accounts if config.accounts is not None else None
-        self._tenant = TenantKey(tenant.key, tenant.weights, known) if tenant.key else None
+        self._upstreams.configure(config, self._workers, lenient, rereads, same)
         if config.accounts is not None:
             self.accounts.configure(float(config.accounts.flush), config.accounts.log_prompts)
-        self._tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), self._workers, monotonic())
-        # A rate that has not changed goes on counting.
-        self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
-        for name, upstream in config.upstream.items():
-            budget = self._budget(name)
-            budget.share = float(upstream.retry_budget.share)
-            budget.reserve = float(upstream.retry_budget.reserve)
-            budget.concurrent = float(upstream.retry_budget.concurrent)
-            budget.concurrent_min = -(-upstream.retry_budget.concurrent_min // self._workers)
-        for name in [name for name in self._budgets if name not in config.upstream]:
-            del self._budgets[name]
-            self._resources.forget_endpoint(self._budget_cells.pop(name))
-        self._models = self._build_models(config, lenient)
-        routes = {route.name: self._route(route) for route in _routes(config)}
-        shard.routes = RouteTable([*routes.values(), *self._prompt_routes(config, routes)])
+        shard.routes = self._routes.build(config, generation, self._workers, shard.forward, lenient)
         shard.generation = generation
-        hedged = {route.name for route in config.route if route.retry.hedge != "off"}
-        self._hedges = {name: one for name, one in self._hedges.items() if name in hedged}
-        self._limited = {route.name for route in config.route if _has_bulkhead(route)}
-        for name, bulkhead in self._bulkheads.items():
-            if name not in self._limited:
-                bulkhead.resize(NO_LIMIT, monotonic())  # who waits goes on to its upstream
-        cached = {route.name for route in config.route if route.cache is not None}
-        self._caches = {name: known for name, known in self._caches.items() if name in cached}
-        for name in [name for name in self._services if name not in config.upstream]:
-            service = self._services.pop(name)
-            service.retire()
-            self._retired.append(service)
+        self._routes.settle()
+        self._upstreams.retire(config)
         for listener in config.listener:
-            self._open(listener, rereads)
+            self._listeners.configure(listener, rereads)
         self._row.set_generation(generation)
 
     def _trace(self, config: Config) -> None:
         self._tracing.configure(config)
         self._shard.tracer = self._tracing.tracer
-
-    def _service(self, name: str) -> UpstreamService:
-        """An upstream's; also one that has left the configuration and comes back while requests of it still run, since
-        its cells of the board are in use."""
-        service = self._services.get(name)
-        if service is not None:
-            return service
-        shared = self._resources.bind(f"upstream/{name}")
-        for service in self._retired:
-            if service.upstream.shared is shared:
-                self._retired.remove(service)
-                break
-        else:
-            log = self._log
-            service = UpstreamService(name, self._loop, self._shard.wheel, self._resolver, log, self._resources)
-        self._services[name] = service
-        return service
-
-    def _budget(self, name: str) -> RetryBudget:
-        """An upstream's, of which a part may be used up by the other workers."""
-        budget = self._budgets.get(name)
-        if budget is None:
-            cells = self._resources.bind_endpoint(f"upstream/{name}:retries")
-            budget = self._budgets[name] = RetryBudget(0.0, 0.0, SharedBudget(cells))
-            self._budget_cells[name] = cells
-        return budget
 
     def _protect(self, config: Protect) -> None:
         pressure = self._shard.pressure
@@ -336,227 +207,9 @@ class App:
         self._shard.max_collected = int(config.model_bodies)
         self._shard.prepared.clear()
 
-    def _build_models(self, config: Config, lenient: bool) -> Models | None:
-        if not config.model:
-            return None
-        try:
-            return self._model_builder.build(config, self._workers, self._upstream_of, self._budgets.__getitem__)
-        except ValueError as error:
-            if not lenient:
-                raise
-            self._log.error("models.failed", problem=str(error))
-            return self._models
-
-    def _prompt_routes(self, config: Config, routes: dict[str, Route]) -> list[Route]:
-        """A prompt's path belongs to its route, whatever that matches."""
-        found: dict[str, Route] = {}
-        for prompt in config.prompt:
-            own = routes[prompt.route]
-            path = prompt.path.encode()
-            made = Route(own.name, own.host, path, own.upstream, b"", own.timeout_s, own.body_bytes, own.generation)
-            made.terms, made.tenants, made.bulkhead, made.llm = own.terms, own.tenants, own.bulkhead, own.llm
-            found[f"{own.name} {prompt.path}"] = made
-        return list(found.values())
-
-    def _upstream_of(self, name: str) -> Upstream:
-        return self._services[name].upstream
-
-    def _route(self, config: RouteConfig) -> Route:
-        llm = config.llm
-        upstream = config.upstream if llm is None else first_upstream(self._config)
-        body_bytes = int(config.body_bytes)
-        if llm is not None and body_bytes < 0:
-            body_bytes = int(llm.body_bytes)
-        route = Route(
-            config.name,
-            config.match.host.lower().encode(),
-            config.match.path.encode(),
-            self._services[upstream].upstream,
-            config.rewrite.encode(),
-            float(config.timeout),
-            body_bytes,
-            self._generation,
-            config.ambiguous_paths == "pass",
-        )
-        route.terms = self._terms(config)
-        if llm is not None and self._models is not None:
-            route.llm = self._model_builder.route(config.name, llm, route, self._models)
-        route.retry = self._retry(config)
-        route.bulkhead = self._route_bulkhead(config)
-        if self._config.tenant.limit:
-            route.tenants = self._tenants
-        route.cache = self._cache(config)
-        route.fallback = self._fallback(config, route)
-        route.graceful = route.cache is not None or route.fallback is not None
-        return route
-
-    def _cache(self, config: RouteConfig) -> RouteCache | None:
-        """A route's cache. It stays the same over reloads, with what it holds, unless that may be about something
-        else now."""
-        if config.cache is None:
-            return None
-        tenant = self._tenant
-        forward = self._config.forward
-        written = frozenset(name.lower().encode() for name in (forward.deadline, forward.priority) if name)
-        named = tenant.name if tenant is not None and tenant.kind == HEADER else b""
-        settings = _cache_settings(config.cache, named, written)
-        source = (config.upstream, config.match, config.rewrite)
-        known = self._caches.get(config.name)
-        if known is not None and known[0] == source:
-            cache = known[1]
-            cache.configure(settings)
-        else:
-            cache = RouteCache(settings)
-        self._caches[config.name] = (source, cache)
-        return cache
-
-    def _fallback(self, config: RouteConfig, route: Route) -> Fallback | None:
-        """What a route serves in place of a refusal. The other upstream is reached by a route of its own, which is the
-        same but for its terms: the request has met them."""
-        fallback = config.fallback
-        if fallback is None:
-            return None
-        answer = None
-        if fallback.answer is not None:
-            body = fallback.answer.body.encode()
-            answer = PreparedAnswer(fallback.answer.status, fallback.answer.content_type, body)
-        other = None
-        if fallback.upstream:
-            other = Route(
-                route.name,
-                route.host,
-                route.path,
-                self._services[fallback.upstream].upstream,
-                route.rewrite,
-                route.timeout_s,
-                route.body_bytes,
-                route.generation,
-                route.any_reading,
-            )
-            other.tenants = route.tenants
-            if answer is not None:
-                statuses = [one for one in fallback.on if one in STATUSES]
-                other.fallback = Fallback((*GROUPS, *QUOTA, *statuses), None, answer)
-        return Fallback(fallback.on, other, answer)
-
-    def _retry(self, config: RouteConfig) -> RetryPolicy | None:
-        """When a request of a route is tried again; None if never."""
-        retry = config.retry
-        if not retry.on and retry.hedge == "off":
-            return None
-        statuses = frozenset(int(one) for one in retry.on if one.isdigit())
-        return RetryPolicy(
-            "reset" in retry.on,
-            "timeout" in retry.on,
-            statuses,
-            retry.attempts,
-            float(retry.per_try_timeout),
-            int(retry.body),
-            self._budgets[config.upstream],
-            float(retry.backoff),
-            float(retry.max_backoff),
-            self._hedge(config),
-        )
-
-    def _hedge(self, config: RouteConfig) -> HedgePolicy | None:
-        """When a request of a route gets a second try. What is measured stays while the policy does."""
-        hedge = config.retry.hedge
-        if hedge == "off":
-            return None
-        known = self._hedges.get(config.name)
-        if known is None or known[0] != hedge:
-            after_s = 0.0 if hedge == "p95" else float(parse_duration(hedge))
-            known = self._hedges[config.name] = (hedge, HedgePolicy(after_s))
-        return known[1]
-
-    def _route_bulkhead(self, config: RouteConfig) -> Bulkhead | None:
-        """A route's own limit; it stays the same over reloads, with who is in it."""
-        if not _has_bulkhead(config):
-            return None
-        bulkhead = self._bulkheads.get(config.name)
-        now = monotonic()
-        if bulkhead is None:
-            name = f"route/{config.name}"
-            bulkhead = Bulkhead(name, config.limit or NO_LIMIT, now, self._resources.bind(name))
-            self._bulkheads[config.name] = bulkhead
-        queue = config.queue
-        bulkhead.configure(queue.discipline, queue.max, int(queue.max_bytes), float(queue.timeout), self._workers)
-        bulkhead.queue.tenant_share = self._config.tenant.queue_share
-        if config.paused:
-            bulkhead.pause(now)
-        else:
-            bulkhead.resize(config.limit, now)
-        return bulkhead
-
-    def _terms(self, config: RouteConfig) -> Terms | None:
-        """What a request of a route has to meet; None if nothing is configured that concerns it."""
-        rates = [rate for one, rate in self._rates.items() if not one.routes or config.name in one.routes]
-        priority = PRIORITIES[config.priority.encode()]
-        forward = self._shard.forward
-        believes = forward.deadline is not None or forward.priority
-        if not rates and self._tenant is None and priority == DEFAULT and not believes:
-            return None
-        rate_set = RateSet(rates, config.cost, self._arrivals) if rates else None
-        return Terms(config.name, config.upstream, self._tenant, priority, rate_set)
-
-    def _open(self, config: ListenerConfig, rereads: bool) -> None:
-        """A listener of the configuration: update it, or begin to accept on its socket."""
-        door = self._doors.get(config.address)
-        self._gate.configure(config)
-        if door is not None:
-            if door.config != config:
-                if config.tls is not None and (rereads or door.config.tls != config.tls):
-                    door.tls = self._contexts(config, config.tls)
-                door.config = config
-                door.settings.update(config)
-                if door.acceptor is not None:
-                    door.acceptor.update(config, door.tls)
-            elif rereads and config.tls is not None and door.acceptor is not None:
-                door.tls = self._contexts(config, config.tls)  # a reload reads the certificates' files again
-                door.acceptor.update(config, door.tls)
-            return
-        sock = self._sockets.pop(config.address, None)
-        if sock is not None:
-            tls = self._contexts(config, config.tls) if config.tls is not None else None
-            self._doors[config.address] = self._accepting(config, ListenerSettings(config), sock, tls)
-
-    def _accepting(
-        self, config: ListenerConfig, settings: ListenerSettings, sock: socket.socket, tls: TlsContexts | None
-    ) -> _Door:
-        """A door whose acceptor has begun."""
-        door = _Door(config, settings, tls)
-        connections = DownstreamFactory(self._shard, settings)
-        # Any: a compiled class cannot derive from asyncio.Protocol; it has its methods.
-        make: Any = connections.make
-        acceptor = Acceptor(
-            self._loop,
-            config,
-            sock,
-            make,
-            self._gate,
-            self._refusal,
-            tls,
-            self._log,
-            self._shard.refusals,
-            lambda: self._loop.lag_s,
-            self._shard.pressure,
-        )
-        door.acceptor = acceptor
-        connections.released = acceptor.released
-        acceptor.start()
-        return door
-
-    def _contexts(self, config: ListenerConfig, tls: ListenerTls) -> TlsContexts:
-        contexts = TlsContexts(tls)
-        contexts.share_tickets(config.address, self._ticket_secret)
-        return contexts
-
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""
-        self._ticket_secret = secret
-        for address, door in self._doors.items():
-            if door.tls is not None:
-                door.tls.share_tickets(address, secret)
+        self._listeners.renew_tickets(secret)
 
     def speak_by(self, send: Callable[[Message], None]) -> None:
         """How to tell the supervisor something, from now on."""
@@ -567,9 +220,6 @@ class App:
         self._ledger.tick(monotonic(), time())  # budgets are of a day, which it must know
         self.accounts.hear(message)
 
-    def _refusal(self, reason: str, resource: str) -> bytes:
-        return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
-
     # -- now and then -------------------------------------------------------------------------------------------------
 
     def _tick(self, now: float) -> None:
@@ -577,25 +227,12 @@ class App:
 
         shard.wheel.advance(now)
         self._resources.tick(now)
-        for door in self._doors.values():
-            if door.acceptor is not None:
-                door.acceptor.tick()
+        self._listeners.tick()
         self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
-        self._tenants.tick(now)
-        for bulkhead in self._bulkheads.values():
-            bulkhead.tick(now)
-        if len(self._bulkheads) > len(self._limited):
-            self._forget_bulkheads()
-        for service in self._services.values():
-            service.tick(now)
-        for budget in self._budgets.values():
-            budget.tick(now)
-        if self._retired:
-            for service in self._retired:
-                service.tick(now)
-            self._forget_services()
+        self._routes.tick(now)
+        self._upstreams.tick(now)
         self._resources.flush()
         self._access.flush()
         if shard.kept:
@@ -607,44 +244,22 @@ class App:
         self._ledger.tick(now, wall_s)
         self._model_builder.tick(now)
         self.accounts.tick(now, wall_s)
-        if self._leaving and now >= self._leave_at:
-            self._leave_step(now)
+        self._listeners.leave(now, float(self._config.server.drain_idle))
         if self._drain_done is not None:
             self._drain_step(now)
 
     def _look(self) -> None:
         """Another worker has left a place to one who waits here, or has moved a learned limit."""
         now = monotonic()
-        self._tenants.look(now)
-        self._model_builder.look(now)
-        for bulkhead in self._bulkheads.values():
-            bulkhead.dispatch(now)
-        for service in (*self._services.values(), *self._retired):
-            service.upstream.look(now)
-
-    def _forget_services(self) -> None:
-        """Let go of upstreams that have left the configuration, once nobody waits there."""
-        for service in [service for service in self._retired if service.is_settled()]:
-            self._retired.remove(service)
-            upstream = service.upstream
-            upstream.leave()
-            self._resources.forget(upstream.shared)
-
-    def _forget_bulkheads(self) -> None:
-        """Let go of routes' limits that have left the configuration, once nobody is under them."""
-        for name in [name for name in self._bulkheads if name not in self._limited]:
-            bulkhead = self._bulkheads[name]
-            if not bulkhead.in_flight and not bulkhead.queue.queued:
-                del self._bulkheads[name]
-                self._resources.forget(bulkhead.shared)
+        self._routes.look(now)
+        self._upstreams.look(now)
 
     def _feel(self, now: float) -> None:
         """Read how hard this worker is pressed, and close who has been idle for too long for that."""
         shard = self._shard
         pressure = shard.pressure
-        fills = [door.acceptor.fill() for door in self._doors.values() if door.acceptor is not None]
-        opened = sum(service.open_connections() for service in self._services.values())
-        descriptors = self._readings.descriptors(len(shard.downstreams) + opened)
+        fills = [acceptor.fill() for _, acceptor in self._listeners.acceptors()]
+        descriptors = self._readings.descriptors(len(shard.downstreams) + self._upstreams.open_connections())
         pressure.update(self._loop.lag_s, self._readings.memory(now), descriptors, max(fills, default=0.0))
         news = pressure.news(now)
         if news == BEGAN:
@@ -660,56 +275,12 @@ class App:
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def retire_listener(self, address: str, on_empty: Callable[[], None]) -> None:
-        """Accept what waits in the kernel, stop watching, close our descriptor, then call back.
-
-        The connections are let go as in a drain, on the tick: nobody stays at a listener without a configuration.
-        """
-        door = self._doors.pop(address, None)
-        if door is None or door.acceptor is None:
-            on_empty()
-            return
-        door.settings.retire()
-        door.deadline = monotonic() + float(self._config.server.drain_timeout)
-        self._leaving.append(door)
-
-        def empty() -> None:
-            door.is_empty = True
-            on_empty()
-
-        door.acceptor.retire(empty)
-
-    def _leave_step(self, now: float) -> None:
-        """Removed listeners: close who is idle, and who is still there when the time is over."""
-        self._leave_at = now + _LEAVE_STEP_S
-        idle_s = float(self._config.server.drain_idle)
-        for door in list(self._leaving):
-            settings = door.settings
-            late = 0
-            is_open = False
-            for connection in list(self._shard.downstreams):
-                if not isinstance(connection, Downstream) or connection.settings is not settings:
-                    continue
-                if now >= door.deadline:
-                    late += 1
-                    connection.stop("the listener was removed, and the gateway did not wait any longer")
-                elif not connection.drain(now, idle_s):
-                    is_open = True
-            if late:
-                self._log.warning("drain_timeout", listener=settings.name, connections=late)
-            if door.is_empty and not is_open:
-                self._leaving.remove(door)
+        """Accept what waits in the kernel, stop watching, close our descriptor, then call back."""
+        self._listeners.retire(address, float(self._config.server.drain_timeout), on_empty)
 
     def empty_queue(self, address: str, sock: socket.socket, on_empty: Callable[[], None]) -> None:
-        """Serve what waits in the socket of a worker that is dead or stuck as if it had waited in our own: with our
-        door's settings, so that a reload and the listener's end reach it."""
-        door = self._doors.get(address)
-        if door is None:
-            sock.close()
-            on_empty()
-            return
-        other = self._accepting(door.config, door.settings, sock, door.tls)
-        if other.acceptor is not None:
-            other.acceptor.retire(on_empty)
+        """Serve what waits in the socket of a worker that is dead or stuck."""
+        self._listeners.empty_queue(address, sock, on_empty)
 
     def drain(self, timeout_s: float, on_done: Callable[[], None]) -> None:
         """Finish what runs; idle connections are closed once they have been silent for `server.drain_idle`."""
@@ -751,24 +322,22 @@ class App:
     def report(self) -> dict[str, Any]:
         """What the operator is told of this worker (report.py)."""
         now = monotonic()
-        acceptors = {address: door.acceptor for address, door in self._doors.items() if door.acceptor is not None}
-        caches = {name: cache for name, (_, cache) in self._caches.items()}
-        bulkheads = [*(service.upstream.bulkhead for service in self._services.values()), *self._bulkheads.values()]
+        upstreams = self._upstreams.listed()
+        caches = self._routes.caches()
+        bulkheads = [*(upstream.bulkhead for upstream in upstreams), *self._routes.bulkheads()]
         return {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
-            "rates": report.rates(self._rates.values()),
-            "retries": report.retries(self._budgets),
+            "rates": report.rates(self._routes.rates()),
+            "retries": report.retries(self._upstreams.budgets),
             "caches": report.caches(caches),
             "stores": report.stores(caches),
-            "listeners": [report.listener(address, acceptor) for address, acceptor in acceptors.items()],
-            "upstreams": report.upstreams(
-                [service.upstream for service in self._services.values()], self._budgets, now
-            ),
+            "listeners": [report.listener(address, acceptor) for address, acceptor in self._listeners.acceptors()],
+            "upstreams": report.upstreams(upstreams, self._upstreams.budgets, now),
             "queues": report.queues(bulkheads, now),
             "forecasts": report.forecasts(bulkheads),
-            "asking": report.asking(self._shard.downstreams) if self._tenant is not None else {},
-            "tenants": self._tenants.busiest(report.MAX_TENANTS, now),
+            "asking": report.asking(self._shard.downstreams) if self._routes.tenant is not None else {},
+            "tenants": self._routes.tenants.busiest(report.MAX_TENANTS, now),
             "targets": report.targets(self._model_builder.gates.values(), now),
             "meters": report.meters(self._ledger, now),
             "llm": self._shard.measures.told(now),
@@ -797,9 +366,7 @@ class App:
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.stop()
-        for service in (*self._services.values(), *self._retired):
-            service.close()
-        self._resolver.close()
+        self._upstreams.close()
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker
             self._log.info("refusals_of_worker", refused=refused)
@@ -809,10 +376,6 @@ class App:
         if self._old_access is not None:
             self._old_access.close(0.0)
         self._tracing.close()
-
-
-def _has_bulkhead(config: RouteConfig) -> bool:
-    return config.limit > 0 or config.paused
 
 
 def _forward_policy(whole: Config) -> ForwardPolicy:
@@ -827,30 +390,3 @@ def _forward_policy(whole: Config) -> ForwardPolicy:
         deadline,
         config.priority.lower().encode(),
     )
-
-
-def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset[bytes]) -> CacheSettings:
-    return CacheSettings(
-        int(config.max_bytes),
-        int(config.max_object),
-        float(config.default_ttl),
-        float(config.stale_while_revalidate),
-        float(config.stale_if_error),
-        float(config.join),
-        config.set_cookie == "strip",
-        config.obey_requests,
-        tenant_field,
-        written,
-    )
-
-
-def _rate(config: RateConfig) -> Rate:
-    windows = windows_of(config.name, [parse_rate(text) for text in config.limits])
-    headers = _RATE_HEADERS[config.headers]
-    return Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
-
-
-def _routes(config: Config) -> tuple[RouteConfig, ...]:
-    if config.route:
-        return config.route
-    return (RouteConfig(name="default", upstream=next(iter(config.upstream))),)

@@ -1,0 +1,303 @@
+"""What a target answers to a request for a model, until the client has the last of it.
+
+    head --no stream----> held until its end: the client gets it whole, or the error that it is
+         --a stream-----> nothing goes on before its first event; from then on events go on as they come
+                             --its last word, or its last byte--> the account is settled, the client gets the end
+
+The answer of a target that speaks the client's dialect passes as it came: of a stream only its usage and its end are
+looked for. Other answers are translated, streams event by event.
+
+An answer that fails, or is an error, is for `exchange` to deal with: another target may be asked.
+"""
+
+from __future__ import annotations
+
+from time import monotonic, time
+from typing import TYPE_CHECKING, Final
+
+from edgeq.llm import speech
+from edgeq.llm.asking import ModelRequest
+from edgeq.llm.dialects import errors
+from edgeq.llm.incoming import Incoming
+from edgeq.llm.message import Failed, Usage
+from edgeq.llm.passing import PassThrough, error_of, usage_of
+from edgeq.llm.plan import Choice
+from edgeq.llm.prompts import NotJson
+from edgeq.llm.provider_limits import hear
+from edgeq.llm.till import MAX_LOGGED
+from edgeq.response.relay import FULL_READ
+from edgeq.wire.errors import Refused
+from edgeq.wire.framing import LAST_CHUNK, chunk
+from edgeq.wire.head import answer_field
+
+if TYPE_CHECKING:
+    from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.wire.head import ResponseHead
+
+_LAST_BYTES_S: Final = 2.0
+"""For the end of HTTP's framing, after the last word of a stream: a connection can be kept that ends in time, and no
+client is to wait for a server that never ends it."""
+_NO_STREAM: Final = "a stream was asked for, and none came"
+
+
+class ModelAnswer(ModelRequest):
+    """The part of an exchange that reads one target's answer. See `exchange.ModelExchange`."""
+
+    __slots__ = ()
+
+    # -- the answer ---------------------------------------------------------------------------------------------------
+
+    def answer_data(self, data: bytes) -> None:
+        now = monotonic()
+        if self._answer_kind < 0:
+            self.answer_head(data, now)
+        else:
+            self._take(data, now)
+
+    def pass_interim(self, answer: ResponseHead) -> None:
+        """Nothing goes to the client that is not the model's."""
+
+    def final_head(self, answer: ResponseHead, data: bytes, end: int, now: float) -> None:
+        up = self.up
+        choice = self.choice
+        if up is None or choice is None:
+            return
+        member = up.pool.member
+        if member is not None:
+            up.pool.upstream.answered(member, answer, self.sent_at, True, now)
+        status = answer.status
+        if status == 101 or status == 204 or status == 304:
+            self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
+            return
+        if status < 400 and choice.gate.listens(now):
+            heard = hear(answer.raw, time())
+            if heard is not None:
+                choice.gate.heard(heard, status, now)
+        up.reusable = answer.keep_alive
+        self._answer_kind = answer.body_kind
+        incoming = self._incoming = self.incoming(choice, answer)
+        if incoming is None:
+            self.fail("upstream_protocol_error", up.pool.resource, f"its answer is none: {_NO_STREAM}")
+            return
+        self._take(data[end:], now)
+
+    def incoming(self, choice: Choice, answer: ResponseHead) -> Incoming | None:
+        """How the answer of `choice` is to be read that begins with this head. None: a stream was asked for, and it is
+        none. If it is JSON it is read all the same: it may say why."""
+        peek = self.peek
+        operation = self.operation
+        assert peek is not None
+        assert operation is not None
+        incoming = Incoming(answer)
+        if self._streams and answer.status == 200:
+            content_type = answer_field(answer, b"content-type").lower()
+            if b"text/event-stream" not in content_type:
+                return incoming if b"json" in content_type else None
+            if operation.dialect == choice.dialect and self.prompt is None:
+                incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
+            else:
+                encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
+                incoming.translates(speech.decoder(choice.dialect), encoder)
+        return incoming
+
+    def _take(self, data: bytes, now: float) -> None:
+        """Bytes of the answer's body, as they came."""
+        up = self.up
+        incoming = self._incoming
+        if up is None or incoming is None:
+            return
+        try:
+            out = incoming.feed(data)
+        except Refused as malformed:  # not the same name as below: compiled, a name has one type
+            self.fail("upstream_protocol_error", up.pool.resource, malformed.detail)
+            return
+        except ValueError as error:
+            self.fail("upstream_protocol_error", up.pool.resource, str(error))
+            return
+        self._taken(up, incoming, out, len(data), now)
+
+    def _taken(self, up: UpstreamConnection, incoming: Incoming, out: bytes, size_bytes: int, now: float) -> None:
+        """`out` is what goes to the client of so many bytes that have come."""
+        if incoming.has_excess or incoming.ends_with_connection():
+            up.reusable = False
+        failed = incoming.failed
+        if failed is not None and not self._begun:
+            self._fail_by(failed, now)
+            return
+        if out:
+            if not self._begun:
+                self._begin_stream(now)
+            self._last_at = now
+            self.answer_bytes += len(out)
+            if self._share is not None:
+                self._share.add(out, now)
+            if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
+                self._transcript.append(out)
+            self.down.transport.write(chunk(out) if self.head.minor else out)
+        if failed is not None:
+            if incoming.is_passed():  # the target has said so itself, in the client's dialect
+                self._end_cut("upstream_truncated", failed, now)
+            else:
+                self._fail_by(failed, now)
+            return
+        if self.up is not up:  # the last of those who wanted it has gone
+            return
+        if incoming.is_done:
+            self._all_came(incoming, now)
+            return
+        if self._is_held:
+            return
+        if size_bytes >= FULL_READ:  # the others have their turn first
+            up.transport.pause_reading()
+            self.down.shard.call_soon(self._read_on)
+        if not self.down.write_blocked or self._is_wanted():
+            self._expect_more(up, incoming, now)
+        else:
+            self.pause_answer()
+
+    def _expect_more(self, up: UpstreamConnection, incoming: Incoming, now: float) -> None:
+        """Set the time by which more of the answer must come. Until the first event that is the time for it, whatever
+        else comes meanwhile."""
+        if incoming.stopped:
+            up.expire_after(now, _LAST_BYTES_S)
+        elif self._begun:
+            up.expire_after(now, self.models.between_s)
+        elif incoming.is_stream() or (self._streams and incoming.head.status == 200):
+            up.expire_after(self.sent_at, self.models.first_s)
+        else:
+            up.expire_after(now, up.pool.upstream.body_s)
+
+    # -- a stream -----------------------------------------------------------------------------------------------------
+
+    def _begin_stream(self, now: float) -> None:
+        """The first event is here: from now on it is this target's answer."""
+        self._first_event(now)
+        held = self.held
+        if held is not None and held.watcher is not None:
+            held.hear(self)
+        if self._share is not None:
+            self._share.begin(True, self._about())
+        self._open_stream()
+
+    # -- the end of an answer -----------------------------------------------------------------------------------------
+
+    def _all_came(self, incoming: Incoming, now: float) -> None:
+        """The last byte of the target's answer is here."""
+        incoming.ended()
+        if not incoming.is_stream():
+            self._whole_answer(incoming, now)
+        elif not incoming.begun:
+            up = self.up
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_protocol_error", resource, "the stream ended before its answer began")
+        elif incoming.stopped:
+            if not self._begun:
+                self._begin_stream(now)
+            self._end_stream(incoming, now)
+        else:
+            up = self.up
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_truncated", resource, "the stream ended within its answer")
+
+    def _end_stream(self, incoming: Incoming, now: float) -> None:
+        out = incoming.rest()
+        self._open_stream()
+        share = self._share
+        if share is not None:
+            share.add(out, now)
+            share.finish(self._begun and not self._other_model, now)
+        self._settle(now)
+        if self.head.minor:
+            out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
+        if out:
+            self.down.transport.write(out)
+        self._complete(now)
+
+    def _whole_answer(self, incoming: Incoming, now: float) -> None:
+        choice = self.choice
+        operation = self.operation
+        up = self.up
+        if choice is None or operation is None:
+            return
+        body = incoming.body()
+        status = incoming.head.status
+        if status >= 300:
+            self._fail_by(errors.decode_error(choice.dialect, status, body), now, body)
+            return
+        try:
+            out, usage, failed = self._read(choice, incoming)
+        except (ValueError, NotJson) as error:
+            resource = "" if up is None else up.pool.resource
+            self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
+            return
+        if failed is not None:
+            self._fail_by(failed, now, body)
+            return
+        body = out
+        self.usage = usage
+        self._first_event(now)
+        share = self._share
+        if share is not None:
+            share.begin(False, self._about())
+            share.add(body, now)
+            share.finish(not self._other_model, now)
+        self.status = 200
+        self._settle(now)
+        self._send(200, body)
+        self._complete(now)
+
+    def is_answer(self, choice: Choice, incoming: Incoming) -> bool:
+        """Is what a target has sent as its whole answer one?"""
+        try:
+            return self._read(choice, incoming)[2] is None
+        except (ValueError, NotJson):
+            return False
+
+    def _read(self, choice: Choice, incoming: Incoming) -> tuple[bytes, Usage, Failed | None]:
+        """A target's whole answer: what the client gets of it, its usage, or the error that it is instead; read once.
+        Raises: ValueError if it is none, NotJson."""
+        known = incoming.known
+        if known is None:
+            known = incoming.known = self._read_body(choice, incoming.body())
+        return known
+
+    def _read_body(self, choice: Choice, body: bytes) -> tuple[bytes, Usage, Failed | None]:
+        operation = self.operation
+        peek = self.peek
+        assert operation is not None
+        assert peek is not None
+        prompt = self.prompt
+        if self._streams:
+            failed = error_of(choice.dialect, body)
+            if failed is None:
+                raise ValueError(_NO_STREAM)
+            return b"", Usage(), failed
+        if operation.dialect == choice.dialect and prompt is None:
+            usage = usage_of(operation.dialect, body)
+            return body, usage, error_of(operation.dialect, body) if usage.input < 0 else None
+        failed = error_of(choice.dialect, body)
+        if failed is not None:
+            return b"", Usage(), failed
+        what = self._asked
+        assert what is not None
+        if what.embedding is not None:
+            vectors, usage = speech.vectors(body, what.embedding, peek.model)
+            return vectors, usage, None
+        answer = speech.heard(choice.dialect, body, peek.model)
+        if prompt is not None and prompt.settings.answer != "chat":
+            return prompt.answer(answer), answer.usage, None
+        return speech.said(operation.dialect, answer, what), answer.usage, None
+
+    # -- for who knows of other targets --------------------------------------------------------------------------------
+
+    def _first_event(self, now: float) -> None:
+        """From now on it is this target's answer."""
+        raise NotImplementedError
+
+    def _fail_by(self, failed: Failed, now: float, body: bytes = b"") -> None:
+        """The target has answered with an error."""
+        raise NotImplementedError
+
+    def _end_cut(self, reason: str, failed: Failed, now: float) -> None:
+        """The stream cannot go on: say so in the client's dialect, and end it. `reason`: empty: it is his doing."""
+        raise NotImplementedError
