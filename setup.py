@@ -49,6 +49,7 @@ HOT = [
     "edgeq/listener/reception_io.py",
     "edgeq/listener/refuse_io.py",
     "edgeq/listener/settings.py",
+    "edgeq/listener/splice_io.py",
     "edgeq/listener/tcp_info_io.py",
     "edgeq/llm/accounts.py",
     "edgeq/llm/affinity.py",

@@ -375,6 +375,7 @@ class Downstream(Timed):
             reason, resource, detail = shard.routes.refusal(head.host, head.path)
             exchange.fail(reason, resource or self.settings.resource, detail)
             return
+        large = False
         fields = head.fields
         if fields.max_forwards == 0 and (head.method == b"OPTIONS" or head.method == b"TRACE"):
             self._answer_here(exchange, data, end)
@@ -389,6 +390,7 @@ class Downstream(Timed):
                 return
             self._body_at = now + self.settings.body_timeout_s
             self._window_at = NEVER
+            large = len(data) >= FULL_READ
             if len(data) > end and not self._body(exchange, data[end:]):
                 return
         if route.graceful:
@@ -415,6 +417,8 @@ class Downstream(Timed):
             return
         exchange.queued_at = now
         exchange.enter(now)
+        if large:
+            self._splice(exchange)
 
     def _count_wait(self, exchange: Exchange, now: float) -> bool:
         """The first request counts from when it came, not from when this worker had time for it, or a place.
@@ -492,6 +496,26 @@ class Downstream(Timed):
             if len(data) >= FULL_READ:  # the others have their turn first
                 self.transport.pause_reading()
                 self.shard.call_soon(self._read_on)
+                self._splice(exchange)
+
+    def _splice(self, exchange: Exchange) -> None:
+        """Let what more has come of a large body go from socket to socket, if it can."""
+        splicer = self.shard.splicer
+        left = exchange.body_left()
+        up = exchange.up
+        if left == 0 or splicer is None or up is None or self.paused_reading or self.peer.tls or up.pool.tls:
+            return
+        if up.transport.get_write_buffer_size():
+            return
+        try:
+            moved, rest = splicer.move(self.transport, up.transport, left)
+        except OSError as error:
+            up.connection_lost(error)  # as when a transport's write fails: an answer may wait to be read
+            up.transport.abort()
+            return
+        exchange.body_passed(moved)
+        if rest:
+            self._body(exchange, rest)
 
     def _read_on(self) -> None:
         if not self.paused_reading and not self.closing:

@@ -261,6 +261,19 @@ class Exchange(Attempt):
             self.take_body(data)
         return rest
 
+    def body_left(self) -> int:
+        """Bytes of the request's body that are still to come and may go to the upstream unseen; 0: none may."""
+        if self.request_done or self.pending or self._sent_all or self._request_framer is not None:
+            return 0
+        return self._request_remaining
+
+    def body_passed(self, size: int) -> None:
+        """So many of them have gone."""
+        self._request_remaining -= size
+        self.request_bytes += size
+        if self._request_remaining == 0:
+            self.request_done = True
+
     def take_body(self, data: bytes) -> None:
         """More of the request's body has come, and perhaps its end."""
         up = self.up

@@ -25,6 +25,7 @@ from edgeq.config.schema import Config, Protect
 from edgeq.explain import keep
 from edgeq.listener.connection import Downstream
 from edgeq.listener.hangup_io import HangupWatch
+from edgeq.listener.splice_io import Splicer
 from edgeq.llm.accounts import AccountsHolder
 from edgeq.llm.build import ModelBuilder
 from edgeq.llm.ledger import Ledger
@@ -112,6 +113,7 @@ class App:
         self._loop = loop
         config = self._config
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
+        self._shard.splicer = Splicer()
         self._shard.flush_log = self._access.flush
         gate = BoardGate(self._board, self._slot)
         self._listeners = Listeners(loop, self._shard, gate, self._ticket_secret, self._sockets, self._log)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from edgeq.admission.pressure import Pressure
 from edgeq.listener.accept_policy import LogPace
+from edgeq.listener.splice_io import Splicer
 from edgeq.llm.measures import Measures
 from edgeq.observe.refusals import Refusals
 from edgeq.policy.headers import ForwardPolicy, RequestIds
@@ -53,6 +54,7 @@ class Shard:
         "routes",
         "serving_since",
         "slow_s",
+        "splicer",
         "tracer",
         "unpolled",
         "wheel",
@@ -76,6 +78,8 @@ class Shard:
         self.tracer: Tracer | None = None
         """None unless [trace] is configured."""
         self.call_soon: Any = call_soon
+        self.splicer: Splicer | None = None
+        """None: bodies are copied."""
         self.downstreams: set[Timed] = set()
         self.unpolled: set[Timed] = set()
         """Those to which the loop does not listen just now: reading is paused, or their FIN has been read."""
