@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -38,16 +39,27 @@ def post(size: int, path: str = "/p") -> bytes:
     return head("POST", path, f"Content-Length: {size}")
 
 
-def descriptors(running: Bench, kind: str) -> int:
-    """How many the worker has of them: pipe, socket."""
+def opened(running: Bench) -> list[str]:
+    """What the descriptors of the worker are."""
     (pid,) = running.gateway.workers
-    found = 0
+    found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            found += os.readlink(entry).startswith(f"{kind}:")
-        except OSError:  # closed meanwhile
-            continue
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found.append(os.readlink(entry))
     return found
+
+
+def pipes(running: Bench) -> int:
+    """How many ends of pipes the worker has."""
+    return sum(one.startswith("pipe:") for one in opened(running))
+
+
+def connections(running: Bench) -> int:
+    """How many TCP connections it has, those that wait to be accepted not counted."""
+    (pid,) = running.gateway.workers
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    others = {f"socket:[{line[9]}]" for line in lines if line[3] != "0A"}
+    return sum(one in others for one in opened(running))
 
 
 def logged(running: Bench, path: str) -> dict[str, object]:
@@ -80,15 +92,16 @@ def test_a_large_body_arrives_whole(patient: Bench, size: int) -> None:
 def test_it_goes_through_a_pipe() -> None:
     """Once a read fills the loop's buffer, which a fast client's soon does; the worker has one pipe for all."""
     with bench() as running:
+        assert running.still_serves()
         running.handle(takes_all)
-        before = descriptors(running, "pipe")
+        before = pipes(running)
         with running.connect() as client:
             for _ in range(100):
                 assert client.ask(post(8 * MIB) + ANY, b"POST").status == 200
-                if descriptors(running, "pipe") > before:
+                if pipes(running) > before:
                     break
             assert client.ask(post(8 * MIB) + ANY, b"POST").status == 200
-        assert descriptors(running, "pipe") == before + 2
+        assert pipes(running) == before + 2
         assert all(bytes(request.body) == ANY for request in running.upstream.requests)
 
 
@@ -129,13 +142,13 @@ def test_an_upstream_that_refuses_the_rest(patient: Bench, end: str) -> None:
             connection.reset()
 
     patient.play(script)
-    before = descriptors(patient, "socket")
+    before = connections(patient)
     with patient.connect() as client:
         client.send(post(64 * MIB))
         client.send_until_stuck(8 * MIB, ANY)
         (got,) = client.read_answers([Asked(b"POST")])
         assert got.status == (413 if end == "close" else 502)
-    kernel.wait_until(lambda: descriptors(patient, "socket") <= before, 10, "its sockets are closed")
+    kernel.wait_until(lambda: connections(patient) <= before, 10, "its sockets are closed")
 
 
 @pytest.mark.parametrize("end", ["reset", "close", "half_close"])
@@ -151,13 +164,13 @@ def test_a_client_that_leaves(patient: Bench, end: str) -> None:
 
     arrived = threading.Event()
     server = patient.play(script)
-    before = descriptors(patient, "socket")
+    before = connections(patient)
     with patient.connect() as client:
         client.send(post(64 * MIB, f"/left/{end}") + ANY[: 4 * MIB])
         assert arrived.wait(10)
         getattr(client, end)()
         server.wait_for(lambda: server.connections[0].ended.is_set(), what="the upstream's connection is closed")
-    kernel.wait_until(lambda: descriptors(patient, "socket") <= before, 10, "its sockets are closed")
+    kernel.wait_until(lambda: connections(patient) <= before, 10, "its sockets are closed")
     assert seen == [2 * MIB]
     assert not any(request.complete for request in server.requests)
     assert logged(patient, f"/left/{end}")["edgeq.reason"] == "client_gone"
@@ -168,7 +181,7 @@ def test_a_body_that_stops(rate: int | str) -> None:
     """Its time-out and its least rate hold as for a body that is copied."""
     with bench(Settings(body_s=0.5, extra={"listener": {"limits": {"min_body_rate": rate}}})) as running:
         server = running.handle()
-        before = descriptors(running, "socket")
+        before = connections(running)
         with running.connect() as client:
             client.send(post(64 * MIB) + ANY[: 2 * MIB])
             (got,) = client.read_answers([Asked(b"POST")])
@@ -177,4 +190,4 @@ def test_a_body_that_stops(rate: int | str) -> None:
             client.read_to_end(10)
             assert client.ending is not Ending.OPEN
         server.wait_for(lambda: all(c.ended.is_set() for c in server.connections), what="the upstream's is closed")
-        kernel.wait_until(lambda: descriptors(running, "socket") <= before, 10, "its sockets are closed")
+        kernel.wait_until(lambda: connections(running) <= before, 10, "its sockets are closed")

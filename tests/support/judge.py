@@ -93,6 +93,7 @@ class CasePlayer:
         if fresh:
             self._upstream.drop_idle()
         self._probe(seen)
+        self._upstream.settle()  # what comes late must not be taken for the next case's
         for connection in list(self._upstream.connections):
             received, requests, problems = marks.get(connection.number, (0, 0, 0))
             mine = [r for r in connection.requests[requests:] if not r.target.startswith(_PROBE_PREFIX)]

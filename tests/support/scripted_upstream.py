@@ -73,9 +73,10 @@ def strict_problems(head: bytes) -> list[str]:
 class UpstreamConnection:
     """One accepted connection: steps for scripts, and what was seen for tests."""
 
-    def __init__(self, upstream: ScriptedUpstream, sock: socket.socket, number: int) -> None:
+    def __init__(self, upstream: ScriptedUpstream, sock: socket.socket, number: int, peer: tuple[str, int]) -> None:
         self.upstream = upstream
         self.socket = sock
+        self.peer = peer
         self.number = number
         self.received = bytearray()
         self.requests: list[SeenRequest] = []
@@ -309,18 +310,27 @@ class ScriptedUpstream:
         for connection in list(self.connections):
             connection.over.wait(timeout_s)
 
+    def settle(self) -> None:
+        """Wait until everybody who has connected is known, and what those have sent who have left is read."""
+        with socket.create_connection(("127.0.0.1", self.port)) as last:
+            name = last.getsockname()
+            self.wait_for(lambda: any(one.peer == name for one in list(self.connections)), what="is accepted")
+        for connection in list(self.connections):
+            if not connection.over.is_set() and connection.gateway_has_closed():
+                connection.over.wait(2.0)
+
     def _accept(self) -> None:
         while not self.stopping.is_set():
             try:
                 if not _wait(self._listener, select.POLLIN):
                     continue
-                sock, _ = self._listener.accept()
+                sock, peer = self._listener.accept()
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._send_buffer_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
-            connection = UpstreamConnection(self, sock, len(self.connections))
+            connection = UpstreamConnection(self, sock, len(self.connections), peer)
             self.connections.append(connection)
             thread = threading.Thread(target=self._run, args=(connection, self.script), daemon=True)
             self._threads.append(thread)
