@@ -257,7 +257,6 @@ class FairQueue:
         "rest_s",
         "shed",
         "slots",
-        "stretch",
         "tenant_share",
         "turns",
         "workers",
@@ -272,11 +271,8 @@ class FairQueue:
         self.max_cost: float = 0.0
         """Sum of the costs of those who wait; 0.0: no bound."""
         self.max_wait_s: float = 1.0
-        self.stretch: float = 1.0
-        """How many times as long as usual a place is held, because more are tried than are needed."""
         self.rest_s: float = 0.0
-        """How long a place is held while nobody waits at the upstream; 0.0: as long as places are held. The limit is a
-        guess that may be twice what is needed, as one is that is tried."""
+        """How long a place is held when no more are let in than are needed (`Rest`); 0.0: as long as it is held."""
         self.patient_until: float = 0.0
         """No flow becomes congested before, and nobody is refused by age: the limit was a guess, and too low when those
         who wait came."""
@@ -606,10 +602,10 @@ class FairQueue:
             oldest = self.oldest
         if not self._turned or self.queued == 0 or not self._service.known or now < self.patient_until:
             return
-        stretch, rest_s = self.stretch, self.rest_s
-        if rest_s > 0.0:
-            stretch = max(stretch, self._service.mean_s / rest_s)
-        too_old_s = congestion.too_old_s(self._service.hold_s(now, self.filled_at) / stretch, self.slots)
+        hold_s = self._service.hold_s(now, self.filled_at)
+        if 0.0 < self.rest_s < self._service.mean_s:
+            hold_s *= self.rest_s / self._service.mean_s
+        too_old_s = congestion.too_old_s(hold_s, self.slots)
         if too_old_s == NEVER:
             return
         for level in self._levels:

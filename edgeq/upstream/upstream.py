@@ -24,6 +24,7 @@ from edgeq.admission.bulkhead import MAX_STUCK, NO_LIMIT, Bulkhead, Watcher
 from edgeq.admission.elsewhere import Elsewhere
 from edgeq.admission.learned import learned
 from edgeq.admission.limits import Learner, Totals
+from edgeq.admission.rest import Rest
 from edgeq.board.resources import MachineWide, Resources
 from edgeq.config.schema import Upstream as UpstreamConfig
 from edgeq.reasons import REASONS
@@ -63,6 +64,7 @@ class Upstream(Watcher):
         "_learner",
         "_panic_threshold",
         "_ramp_s",
+        "_rest",
         "_seed",
         "_tokens",
         "_totals",
@@ -144,6 +146,7 @@ class Upstream(Watcher):
         self._kind = ""
         """Of the limit, if it is learned: its name in the configuration."""
         self._learner: Learner | None = None
+        self._rest: Rest = Rest()
         """Of that limit, in the worker that learns it for all."""
         self._elsewhere: Elsewhere = Elsewhere(self.shared)
         self._totals: Totals = Totals()
@@ -181,11 +184,11 @@ class Upstream(Watcher):
                 self.shared.publish_limit(before or self._in_flight())
             self._kind = kind
             self._learner = None
+            self._rest = Rest()
             self.bulkhead.watch(self if kind and learned(kind).is_starting else None)
         if isinstance(limit, int):
             self.bulkhead.queue.patient_until = 0.0  # a number is no guess
-            self.bulkhead.queue.stretch = 1.0  # and none is tried beside it
-            self.bulkhead.queue.rest_s = 0.0
+            self.bulkhead.queue.rest_s = 0.0  # and none is tried beside it
             self.bulkhead.resize(limit or NO_LIMIT, now)
         else:
             self._follow(now)
@@ -246,9 +249,11 @@ class Upstream(Watcher):
         else:
             limit = self.shared.learned_limit() or learned(self._kind).value
             learner = self._learner
-            queue = self.bulkhead.queue
-            queue.stretch = 1.0 if learner is None else max(1.0, limit / learner.limit.settled)
-            queue.rest_s = 0.0 if learner is None else learner.limit.rest_s
+            bulkhead = self.bulkhead
+            if learner is None:
+                bulkhead.queue.rest_s = 0.0
+            else:
+                bulkhead.queue.rest_s = self._rest.look(learner.limit, bulkhead.service.mean_s, bulkhead.ok)
             self.bulkhead.resize(limit, now)
 
     def look(self, now: float) -> None:

@@ -7,7 +7,8 @@ from time import monotonic
 import pytest
 
 from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.limits import Totals
+from edgeq.admission.limits import Limit, Totals
+from edgeq.admission.rest import Rest
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DEFAULT, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
 from edgeq.board.handover import Neighbours
@@ -498,27 +499,9 @@ def test_after_many_answers_a_raise_is_no_reason_for_patience_either() -> None:
         assert ("queue_codel_drop" in {reason for _, reason in book.refused}) == refused
 
 
-def test_a_higher_limit_that_is_tried_makes_nobody_wait_longer_for_a_refusal() -> None:
-    """With twice the places each is held twice as long; too old is who would be with as many as are needed."""
-    for stretch, refused in ((1.0, 0), (2.0, 9)):
-        book = Book()
-        bulkhead = full(book, 32, 0.0, 0.04)
-        bulkhead.queue.stretch = stretch
-        for number in range(1, 201):
-            book.enter(bulkhead, book.ticket(number, 0.0), 0.0)
-        bulkhead.queue.turn_all_away("queue_timeout", 0.0)
-        bulkhead.dispatch(0.0)
-        assert bulkhead.queue.turns == 1
-        book.refused.clear()
-        for number in range(201, 211):
-            book.enter(bulkhead, book.ticket(number, 0.05), 0.05)
-        bulkhead.dispatch(0.065)
-        assert len(book.refused) == refused
-
-
-def test_a_guess_that_is_too_high_makes_nobody_wait_longer_for_a_refusal() -> None:
-    """Answers took 20 ms while nobody waited at the upstream; too much comes, 32 are let in where 16 are needed, and
-    each place is held for 40: too old is who would be with 16."""
+def test_a_limit_that_is_too_high_makes_nobody_wait_longer_for_a_refusal() -> None:
+    """A guess, or one that is tried. Answers take 20 ms while nobody waits at the upstream; 32 are let in where 16 are
+    needed, and each place is held for 40: too old is who would be with 16."""
     for rest, refused in ((0.0, 0), (0.02, 9), (0.04, 0)):
         book = Book()
         bulkhead = full(book, 32, 0.0, 0.04)
@@ -534,15 +517,46 @@ def test_a_guess_that_is_too_high_makes_nobody_wait_longer_for_a_refusal() -> No
         assert len(book.refused) == refused
 
 
+class Known(Limit):
+    """What a limit says of itself, and nothing else."""
+
+    def __init__(self, value: int, settled: int, starting: bool = False, rest_s: float = 0.0) -> None:
+        super().__init__(value, 1, 4096)
+        self._settled = settled
+        self.is_starting = starting
+        self._rest_s = rest_s
+
+    @property
+    def settled(self) -> int:
+        return self._settled
+
+    @property
+    def rest_s(self) -> float:
+        return self._rest_s
+
+
+def test_how_long_a_place_is_held_at_rest() -> None:
+    """While a guess lasts, what its first answers took; during a trial, what it was before; and both for as long after
+    it as the mean takes to forget."""
+    rest = Rest()
+    assert rest.look(Known(4, 4, starting=True), 0.02, 3) == 0.0
+    assert rest.look(Known(32, 32, starting=True, rest_s=0.02), 0.04, 20) == 0.02
+    assert rest.look(Known(16, 16), 0.04, 21) == 0.02
+    assert rest.look(Known(16, 16), 0.021, 20 + Rest.AFTER) == 0.0
+    assert rest.look(Known(32, 16), 0.021, 200) == 0.021
+    assert rest.look(Known(32, 16), 0.042, 300) == 0.021
+    assert rest.look(Known(16, 16), 0.042, 300 + Rest.AFTER - 1) == 0.021
+    assert rest.look(Known(32, 16), 0.03, 300 + Rest.AFTER - 1) == 0.021
+    assert rest.look(Known(16, 16), 0.02, 1000) == 0.0
+
+
 def test_what_was_tried_by_a_learned_limit_ends_with_it() -> None:
     """A number takes its place while twice as much is tried: places are held as long as they are held."""
     upstream = Upstream("api", Wheel(0.0, 0.05, 64))
     upstream.configure(UpstreamConfig(endpoints=()), 1)
-    queue = upstream.bulkhead.queue
-    queue.stretch = 2.0
-    queue.rest_s = 0.02
+    upstream.bulkhead.queue.rest_s = 0.02
     upstream.configure(UpstreamConfig(endpoints=(), limit=8), 1)
-    assert (upstream.bulkhead.limit, queue.stretch, queue.rest_s) == (8, 1.0, 0.0)
+    assert (upstream.bulkhead.limit, upstream.bulkhead.queue.rest_s) == (8, 0.0)
 
 
 def test_a_pause_keeps_everybody_in_turn() -> None:

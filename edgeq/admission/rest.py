@@ -1,0 +1,41 @@
+"""How long a place is held when no more requests are let in than are needed.
+
+Who waits is too old by a multiple of the time that a place is held (congestion.py). Under a limit that is higher than
+needed, because it is still a guess or because it is tried whether answers follow, requests wait at the upstream as
+well, and a place is held for longer: that would be told as patience, and refusals would take twice as long. The mean of
+what has finished follows late when the limit has come down again, so for a while what it was before counts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.admission.limits import Limit
+
+
+class Rest:
+    """Of one learned limit."""
+
+    AFTER: Final = 64
+    """Answers; twice what the mean remembers (service.py)."""
+
+    __slots__ = ("_until", "s")
+
+    def __init__(self) -> None:
+        self.s: float = 0.0
+        """Seconds; 0.0: as long as places are held now."""
+        self._until: int = 0
+
+    def look(self, limit: Limit, mean_s: float, answers: int) -> float:
+        """On each tick, and at once when the limit has moved: `mean_s` of what has finished, `answers` since the start
+        of the worker. Returns: `s`."""
+        if limit.is_starting:
+            self.s = limit.rest_s
+            self._until = answers + self.AFTER
+        elif limit.value > limit.settled:
+            if self.s == 0.0:
+                self.s = mean_s
+            self._until = answers + self.AFTER
+        elif answers >= self._until:
+            self.s = 0.0
+        return self.s
