@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.admission.limits import Limit
-
 
 class Rest:
     """Of one learned limit."""
@@ -26,13 +24,16 @@ class Rest:
         """Seconds; 0.0: as long as places are held now."""
         self._until: int = 0
 
-    def look(self, limit: Limit, mean_s: float, answers: int) -> float:
-        """On each tick, and at once when the limit has moved: `mean_s` of what has finished, `answers` since the start
-        of the worker. Returns: `s`."""
-        if limit.is_starting:
-            self.s = limit.rest_s
+    def look(self, first_s: float, is_raised: bool, mean_s: float, answers: int) -> float:
+        """On each tick, and at once when the limit has moved. Returns: `s`.
+
+        first_s: what the first answers took, while the limit is a guess, or 0.0; is_raised: it is higher than what it
+        settles at; mean_s: of what has finished; answers: since the start of the worker.
+        """
+        if first_s > 0.0:
+            self.s = first_s
             self._until = answers + self.AFTER
-        elif limit.value > limit.settled:
+        elif is_raised:
             if self.s == 0.0:
                 self.s = mean_s
             self._until = answers + self.AFTER

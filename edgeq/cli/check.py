@@ -69,17 +69,17 @@ def run(args: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
         return EXIT_CONFIG
     found = shortfalls(loaded.config, read_machine())
+    fails = args.strict and (bool(loaded.idle) or any(not one.is_advice for one in found))
     if args.format == "json":
         idle = [asdict(one) for one in loaded.idle]
         machine = [_record(one, loaded.lines) for one in found]
         print(json.dumps({"ok": True, "file": file, "problems": [], "idle": idle, "machine": machine}, indent=2))
-    elif not args.quiet:
+    elif not args.quiet or fails:
         print(f"{file}: ok ({_counts(loaded.config)})")
         for one in loaded.idle:
             print(replace(one, message=f"no effect: {one.message}"))
         _print_machine(found, loaded.lines)
-    is_short = bool(loaded.idle) or any(not one.is_advice for one in found)
-    return EXIT_FAILED if args.strict and is_short else EXIT_OK
+    return EXIT_FAILED if fails else EXIT_OK
 
 
 def _record(one: Shortfall, lines: Lines) -> dict[str, object]:

@@ -42,7 +42,8 @@ def parse_listen(text: str) -> ListenAddress:
         return ListenAddress("unix", "", 0, _unix_path(text))
     host, port_text = _split_port(text)
     if not port_text:
-        raise ValueError(f'no port: write ADDRESS:PORT, such as "{host or "0.0.0.0"}:8080"')
+        example = f"0.0.0.0:{host}" if host.isdigit() else f"{host or '0.0.0.0'}:8080"
+        raise ValueError(f'no port: write ADDRESS:PORT, such as "{example}"')
     port = _port(port_text)
     if not host:
         raise ValueError(f'no address: write "0.0.0.0:{port}" (IPv4) or "[::]:{port}" (IPv6)')

@@ -84,9 +84,8 @@ def _upstream(upstream: Upstream, path: Path, findings: Findings) -> None:
         message = f"so many are never idle: pool.max_connections is {upstream.pool.max_connections}"
         _unused(upstream.pool, (*path, "pool"), message, findings, "max_idle")
     if upstream.eject.max_time < upstream.eject.time:
-        findings.add(
-            (*path, "eject", "time"), f"no ejection is longer than eject.max_time, {upstream.eject.max_time:g}s"
-        )
+        message = f"no ejection is longer than eject.max_time, {upstream.eject.max_time:g}s"
+        _unused(upstream.eject, (*path, "eject"), message, findings, "time")
 
 
 def _tls(one: Upstream | Provider, urls: Iterable[str], path: Path, findings: Findings) -> None:
@@ -97,18 +96,17 @@ def _tls(one: Upstream | Provider, urls: Iterable[str], path: Path, findings: Fi
 
 
 def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:
-    if not route.limit and not route.paused:
-        _unused(route.queue, (*path, "queue"), "nobody waits there: the route's limit is 0", findings)
     if route.llm is not None:
         return
     retry, where = route.retry, (*path, "retry")
     if not retry.on and retry.hedge == "off":
         _unused(retry, where, "nothing is tried again: retry.on is empty, retry.hedge is off", findings)
-    else:
+    elif not retry.per_try_timeout:  # that holds for the only try as well
         budget = config.upstream[route.upstream].retry_budget
         if not budget.share and not budget.reserve:
             findings.add(where, f"nothing is tried again: the retry_budget of upstream {route.upstream} allows none")
-    if 0 < route.timeout <= retry.per_try_timeout:
+    first_byte = config.upstream[route.upstream].timeouts.first_byte  # in whose place it stands
+    if 0 < route.timeout <= retry.per_try_timeout and not 0 < first_byte < route.timeout:
         findings.add((*where, "per_try_timeout"), f"is never reached: the route's timeout is {route.timeout:g}s")
 
 

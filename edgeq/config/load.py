@@ -46,6 +46,8 @@ class Document:
     tables: Mapping[str, Any]
     lines: Lines
     labels: Mapping[Path, Label]
+    path: str = ""
+    """Of the file; empty if there is none."""
 
     @property
     def changes_file(self) -> str:
@@ -54,7 +56,7 @@ class Document:
         named = server.get("changes") if isinstance(server, dict) else None
         if isinstance(named, str) and named:
             return named
-        return "" if self.lines.file == COMMAND_LINE else f"{self.lines.file}.d/changes.toml"
+        return f"{self.path}.d/changes.toml" if self.path else ""
 
     def build(self, changes: Sequence[Change] = (), files: bool = True) -> Config:
         """Convert and check it, with live changes on top. Raises ConfigError, or ChangeError for a change without a
@@ -115,14 +117,14 @@ NO_OVERRIDES: Final = Overrides()
 
 def read_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Document:
     """Read a file. Raises ConfigError if it cannot be read, or is no TOML."""
-    return read_text(_read(path), path, overrides)
+    return read_text(_read(path), path, overrides, path)
 
 
-def read_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES) -> Document:
-    """The same of what is already in memory; `name` stands for the file in messages."""
+def read_text(text: str, name: str, overrides: Overrides = NO_OVERRIDES, path: str = "") -> Document:
+    """The same of what is already in memory; `name` stands for the file in messages, `path` is that of the file."""
     tables = _parse(text, name)
     lines = index(text.replace("\r\n", "\n"), name)
-    return Document(tables, lines, _override(tables, overrides))
+    return Document(tables, lines, _override(tables, overrides), path)
 
 
 def load_file(path: str, overrides: Overrides = NO_OVERRIDES) -> Loaded:

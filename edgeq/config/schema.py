@@ -392,7 +392,7 @@ class RouteRetry(Table, frozen=True):
     """When a second try begins beside the first, at another endpoint: after a time ("150ms"), or at the 95th percentile
     of what the route's answers take ("p95")."""
     body: Size = Size(64 * 1024)
-    """Requests with a longer body are not tried again."""
+    """Requests of whose body more than this has been sent are not tried again."""
 
 
 class RouteCache(Table, frozen=True):
@@ -471,6 +471,7 @@ class TenantQueue(Table, frozen=True):
     """[tenant.queue]: requests of one tenant that wait because he has reached his limit, machine-wide."""
 
     max: int = 16
+    """Of all workers; each has its share of this number in any case, so a few more may wait."""
     timeout: Duration = Duration(1)
     """The longest wait. 0: as in [upstream.NAME.queue]."""
 

@@ -507,14 +507,12 @@ class Downstream(Timed):
             return
         if up.transport.get_write_buffer_size():
             return
-        try:
-            moved, rest = splicer.move(self.transport, up.transport, left)
-        except OSError as error:
+        moved, rest, error = splicer.move(self.transport, up.transport, left)
+        exchange.body_passed(moved)
+        if error is not None:
             up.connection_lost(error)  # as when a transport's write fails: an answer may wait to be read
             up.transport.abort()
-            return
-        exchange.body_passed(moved)
-        if rest:
+        elif rest:
             self._body(exchange, rest)
 
     def _read_on(self) -> None:

@@ -32,15 +32,15 @@ class Splicer:
         self._from: int = -1
         self._to: int = -1
 
-    def move(self, source: Any, sink: Any, size: int) -> tuple[int, bytes]:
+    def move(self, source: Any, sink: Any, size: int) -> tuple[int, bytes, OSError | None]:
         """Move what has come, at most `size` bytes, between the sockets of two transports; `sink` has nothing to write.
 
-        Returns: how many bytes `sink` has taken, and those that it still has to.
-        Raises: OSError if it takes nothing more; some bytes are lost then, as in a transport.
+        Returns: how many bytes have gone, those that `sink` still has to take, and why it takes nothing more. Then the
+        last that have gone are lost, as they are in a transport.
         """
         moved = 0
         if self._from < 0 and not self._open():
-            return moved, b""
+            return moved, b"", None
         fd = source.get_extra_info("socket").fileno()
         to = sink.get_extra_info("socket").fileno()
         for _ in range(_TIMES):
@@ -54,13 +54,13 @@ class Splicer:
                     left -= took
                     moved += took
             except BlockingIOError:
-                return moved, self._read(left)
-            except OSError:
+                return moved, self._read(left), None
+            except OSError as error:
                 self.close()
-                raise
+                return moved + left, b"", error
             if moved >= size:
                 break
-        return moved, b""
+        return moved, b"", None
 
     def _open(self) -> bool:
         """Make the pipe. Returns: False if there is none to be had."""

@@ -67,6 +67,8 @@ SENT: Final = 2
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
+_REFUSED: Final = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
+"""A weight of nothing, in what follows a media type."""
 
 
 class ModelRequest(Exchange):
@@ -296,7 +298,7 @@ class ModelRequest(Exchange):
             return False
         self.prompt = prompt
         request = prompt.request(self.body)
-        request.stream = prompt.settings.answer == "chat" and STREAM in field_value(self.head, b"accept").lower()
+        request.stream = prompt.settings.answer == "chat" and _accepts_stream(self.head)
         self._asked = Asked(request, None)
         self.peek = Peek(model=request.model, max_tokens=request.max_tokens, stream=request.stream)
         self.peek.stream_options = StreamOptions(include_usage=True)  # as in an answer that is whole
@@ -670,6 +672,17 @@ class ModelRequest(Exchange):
     def drop_unwanted(self) -> None:
         """Its client has left, and now all who followed have, too."""
         raise NotImplementedError
+
+
+def _accepts_stream(head: RequestHead) -> bool:
+    """Whether an Accept, which may have several lines, names event streams (RFC 9110 12.5.1); "q=0" is a no."""
+    for line in head.raw.lower().split(b"\r\n"):
+        if line.startswith(b"accept:"):
+            for one in line[7:].split(b","):
+                kind, _, parameters = one.partition(b";")
+                if kind.strip() == STREAM and _REFUSED.search(parameters) is None:
+                    return True
+    return False
 
 
 def _word(text: str) -> bytes:

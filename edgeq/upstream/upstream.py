@@ -253,7 +253,8 @@ class Upstream(Watcher):
             if learner is None:
                 bulkhead.queue.rest_s = 0.0
             else:
-                bulkhead.queue.rest_s = self._rest.look(learner.limit, bulkhead.service.mean_s, bulkhead.ok)
+                first_s, is_raised = learner.limit.rest_s, limit > learner.limit.settled
+                bulkhead.queue.rest_s = self._rest.look(first_s, is_raised, bulkhead.service.mean_s, bulkhead.ok)
             self.bulkhead.resize(limit, now)
 
     def look(self, now: float) -> None:

@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.limits import Limit, Totals
+from edgeq.admission.limits import Totals
 from edgeq.admission.rest import Rest
 from edgeq.admission.room import Room
 from edgeq.admission.ticket import CRITICAL, DEFAULT, DROPPED, IGNORED, OK, SHEDDABLE, CallbackTicket
@@ -517,37 +517,19 @@ def test_a_limit_that_is_too_high_makes_nobody_wait_longer_for_a_refusal() -> No
         assert len(book.refused) == refused
 
 
-class Known(Limit):
-    """What a limit says of itself, and nothing else."""
-
-    def __init__(self, value: int, settled: int, starting: bool = False, rest_s: float = 0.0) -> None:
-        super().__init__(value, 1, 4096)
-        self._settled = settled
-        self.is_starting = starting
-        self._rest_s = rest_s
-
-    @property
-    def settled(self) -> int:
-        return self._settled
-
-    @property
-    def rest_s(self) -> float:
-        return self._rest_s
-
-
 def test_how_long_a_place_is_held_at_rest() -> None:
     """While a guess lasts, what its first answers took; during a trial, what it was before; and both for as long after
     it as the mean takes to forget."""
     rest = Rest()
-    assert rest.look(Known(4, 4, starting=True), 0.02, 3) == 0.0
-    assert rest.look(Known(32, 32, starting=True, rest_s=0.02), 0.04, 20) == 0.02
-    assert rest.look(Known(16, 16), 0.04, 21) == 0.02
-    assert rest.look(Known(16, 16), 0.021, 20 + Rest.AFTER) == 0.0
-    assert rest.look(Known(32, 16), 0.021, 200) == 0.021
-    assert rest.look(Known(32, 16), 0.042, 300) == 0.021
-    assert rest.look(Known(16, 16), 0.042, 300 + Rest.AFTER - 1) == 0.021
-    assert rest.look(Known(32, 16), 0.03, 300 + Rest.AFTER - 1) == 0.021
-    assert rest.look(Known(16, 16), 0.02, 1000) == 0.0
+    assert rest.look(0.0, False, 0.02, 3) == 0.0
+    assert rest.look(0.02, False, 0.04, 20) == 0.02
+    assert rest.look(0.0, False, 0.04, 21) == 0.02
+    assert rest.look(0.0, False, 0.021, 20 + Rest.AFTER) == 0.0
+    assert rest.look(0.0, True, 0.021, 200) == 0.021
+    assert rest.look(0.0, True, 0.042, 300) == 0.021
+    assert rest.look(0.0, False, 0.042, 300 + Rest.AFTER - 1) == 0.021
+    assert rest.look(0.0, True, 0.03, 300 + Rest.AFTER - 1) == 0.021
+    assert rest.look(0.0, False, 0.02, 1000) == 0.0
 
 
 def test_what_was_tried_by_a_learned_limit_ends_with_it() -> None:

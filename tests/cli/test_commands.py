@@ -130,6 +130,10 @@ class TestCheck:
         assert main(["check", "-c", str(file)]) == 0
         said = f"{file}: ok (1 listener, 1 upstream, 1 route)\n{file}:7: upstream.a.tls.verify: no effect: {message}\n"
         assert capsys.readouterr().out == said
+        assert main(["check", "-c", str(file), "-q"]) == 0
+        assert capsys.readouterr().out == ""
+        assert main(["check", "-c", str(file), "-q", "--strict"]) == 1
+        assert capsys.readouterr().out == said
         assert main(["check", "-c", str(file), "--strict", "--json"]) == 1
         answer = json.loads(capsys.readouterr().out)
         assert (answer["ok"], answer["idle"]) == (

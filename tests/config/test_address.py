@@ -37,6 +37,7 @@ def test_listen(text: str, address: ListenAddress) -> None:
     ("text", "says"),
     [
         ("", "no port"),
+        ("18081", '"0.0.0.0:18081"'),
         ("127.0.0.1", "no port"),
         (":8080", "no address"),
         ("localhost:80", "no IP address"),

@@ -72,7 +72,6 @@ CASES: Final[list[tuple[str, str, str]]] = [
     ),
     ("endpoints", '[{ url = "http://127.0.0.1:1", weight = 0 }]', "f:5: upstream.a.endpoints: nobody new is served"),
     ("endpoints", '[{ url = "http://127.0.0.1:1", enabled = false }]', "f:5: upstream.a.endpoints: nobody new is"),
-    ("route", "queue.max = 3", "f:10: route[0].queue.max: nobody waits there: the route's limit is 0"),
     ("route", "retry.attempts = 3", "f:10: route[0].retry.attempts: nothing is tried again: retry.on is empty"),
     (
         "route",
@@ -107,6 +106,12 @@ def test_what_has_an_effect_is_not_told() -> None:
     assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []
     assert idle(upstream='balance = "sticky"\nsticky_cookie = "c"\nlimit = 3\nqueue.max = 3') == []
     assert idle(route='retry = { on = ["reset"], attempts = 3 }\nlimit = 2\nqueue.max = 3') == []
+    assert idle(upstream="eject.max_time = 10") == []  # the default of eject.time is nobody's fault
+    assert (
+        idle(upstream="timeouts.first_byte = 1", route='timeout = 2\nretry.per_try_timeout = 5\nretry.on = ["reset"]')
+        == []
+    )
+    assert idle(route="queue.timeout = 30") == []  # for when the route is paused
     assert idle(listener='trusted = ["::1/128"]', rest='[forward]\npriority = "x-p"') == []
 
 

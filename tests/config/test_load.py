@@ -13,7 +13,16 @@ from msgspec.structs import replace
 
 from edgeq.config.base import Duration, Size
 from edgeq.config.credentials_io import read_header
-from edgeq.config.load import NO_OVERRIDES, Overrides, admin_path, load_file, load_text, quickstart
+from edgeq.config.load import (
+    NO_OVERRIDES,
+    Overrides,
+    admin_path,
+    load_file,
+    load_text,
+    quickstart,
+    read_file,
+    read_text,
+)
 from edgeq.config.schema import PreparedAnswer, RouteCache, RouteFallback, Trace
 from edgeq.config.shown import masked_trace
 from edgeq.errors import EXIT_CONFIG, ConfigError
@@ -24,6 +33,16 @@ address = "127.0.0.1:8080"
 [upstream.api]
 endpoints = ["http://127.0.0.1:9000"]
 """
+
+
+def test_changes_are_kept_beside_a_file_only(tmp_path: Path) -> None:
+    """What is no file (the demo, the command line) has no place for them, unless it names one."""
+    file = tmp_path / "edgeq.toml"
+    file.write_text(GOOD)
+    assert read_file(str(file)).changes_file == f"{file}.d/changes.toml"
+    assert read_text(GOOD, "the demo's configuration").changes_file == ""
+    assert quickstart("127.0.0.1:80", "http://a").changes_file == ""
+    assert read_text(f'[server]\nchanges = "/c"\n{GOOD}', "x").changes_file == "/c"
 
 
 def problems(text: str, name: str = "edgeq.toml", overrides: Overrides = NO_OVERRIDES) -> list[str]:

@@ -144,10 +144,11 @@ def test_an_upstream_that_refuses_the_rest(patient: Bench, end: str) -> None:
     patient.play(script)
     before = connections(patient)
     with patient.connect() as client:
-        client.send(post(64 * MIB))
+        client.send(post(64 * MIB, f"/refuses/{end}"))
         client.send_until_stuck(8 * MIB, ANY)
         (got,) = client.read_answers([Asked(b"POST")])
         assert got.status == (413 if end == "close" else 502)
+    assert MIB <= int(str(logged(patient, f"/refuses/{end}")["http.request.body.size"])) <= 8 * MIB
     kernel.wait_until(lambda: connections(patient) <= before, 10, "its sockets are closed")
 
 

@@ -378,6 +378,25 @@ def test_a_prompt_streams_its_chat(stand: Stand, name: str) -> None:
         assert told[-1]["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "streams"),
+    [
+        ("accept: application/json\r\naccept: text/event-stream", True),
+        ("Accept: text/event-stream; q=0.4", True),
+        ("accept: text/event-stream;q=0", False),
+        ("accept: text/event-stream; Q=0.00, application/json", False),
+        ("accept: text/event-streamx", False),
+    ],
+)
+def test_whether_an_event_stream_is_accepted(stand: Stand, lines: str, streams: bool) -> None:
+    """Several lines are one list (RFC 9110 5.3), and a weight of nothing is a refusal (12.4.2)."""
+    with stand.client() as client:
+        asked = request({"text": "a"}, "/p/chat-oa").replace(b"\r\n", b"\r\n" + lines.encode() + b"\r\n", 1)
+        answer = client.ask(asked)
+    assert answer.status == 200
+    assert (answer.get(b"content-type") == b"text/event-stream; charset=utf-8") == streams
+
+
 def test_a_prompt_names_a_wrong_variable_once(stand: Stand) -> None:
     """In `param` for programs, in the message for people."""
     with stand.client() as client:
