@@ -45,7 +45,7 @@ MESSAGES: Final = {
 class Accounts:
     """All virtual keys with their tenants and teams."""
 
-    __slots__ = ("_by_digest", "_by_id", "_recent", "is_on", "teams", "tenants", "weights")
+    __slots__ = ("_by_digest", "_by_id", "_limits", "_recent", "is_on", "teams", "tenants", "weights")
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Accounts:
                 self._by_digest[one.old_digest] = msgspec.structs.replace(one, expires=ends, is_old=True)
         self._recent: dict[bytes, Account] = {}
         """By secret, of keys that are known: strangers cannot fill it. It saves the digest of each request."""
+        self._limits: dict[str, list[tuple[str, TokenLimits]]] = {}
+        """By account, once somebody has asked: this picture does not change."""
         self.weights: dict[bytes, float] = {
             one.name.encode(): float(one.weight) for one in tenants.values() if one.weight != 1
         }
@@ -122,12 +124,16 @@ class Accounts:
 
     def limits(self, account: Account) -> list[tuple[str, TokenLimits]]:
         """The limits that an account has to keep to, each with its subject: its own, its tenant's, its team's."""
-        found: list[tuple[str, TokenLimits]] = []
-        for subject in account.subjects():
-            limits = self.limits_of(subject)
-            if limits is not NO_LIMITS and limits != NO_LIMITS:
-                found.append((subject, limits))
-        return found
+        known = self._limits.get(account.id)
+        if known is None:
+            known = []
+            for subject in account.subjects():
+                limits = self.limits_of(subject)
+                if limits is not NO_LIMITS and limits != NO_LIMITS:
+                    known.append((subject, limits))
+            if self._by_id.get(account.id) is account:  # not one that a request has from an earlier picture
+                self._limits[account.id] = known
+        return known
 
 
 NOBODY: Final = Accounts({}, {}, {}, is_on=False)

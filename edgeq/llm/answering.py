@@ -24,6 +24,7 @@ from edgeq.llm.passing import PassThrough, error_of, usage_of
 from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider_limits import hear
+from edgeq.llm.requested import wants_usage
 from edgeq.llm.till import MAX_LOGGED
 from edgeq.response.relay import FULL_READ
 from edgeq.wire.errors import Refused
@@ -94,7 +95,7 @@ class ModelAnswer(ModelRequest):
             if b"text/event-stream" not in content_type:
                 return incoming if b"json" in content_type else None
             if operation.dialect == choice.dialect and self.prompt is None:
-                incoming.passes(PassThrough(operation.dialect, not peek.wants_usage))
+                incoming.passes(PassThrough(operation.dialect, not wants_usage(peek)))
             else:
                 encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
                 incoming.translates(speech.decoder(choice.dialect), encoder)

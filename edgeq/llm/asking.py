@@ -38,7 +38,7 @@ from edgeq.llm.operation import (
 )
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.pulse import COMMENT, Pulse
-from edgeq.llm.requested import requested
+from edgeq.llm.requested import answers, output_tokens, requested
 from edgeq.llm.saying import answer_start, failed_of
 from edgeq.llm.shapes import Peek, StreamOptions
 from edgeq.llm.sharing import STREAM, Share
@@ -46,6 +46,7 @@ from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
 from edgeq.llm.unfinished import GIVEN_UP, used_until
 from edgeq.policy.terms import PRIORITIES
+from edgeq.response.access_log import milliseconds
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
 from edgeq.wire.errors import Refused
@@ -64,6 +65,12 @@ if TYPE_CHECKING:
 COLLECT: Final = 0
 PLACE: Final = 1
 SENT: Final = 2
+_MAX_NAME: Final = 128
+"""Characters of a model's name in the log."""
+_MAX_FRAGMENTS: Final = 2048
+"""Of each of the two that follow, as in access_log.py."""
+_asked_fields: Final[dict[tuple[str, str], bytes]] = {}
+_key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
@@ -268,11 +275,7 @@ class ModelRequest(Exchange):
             self._count_tokens(plan, now)
             return
         self.plan = plan
-        if (
-            self.priority == DEFAULT
-            and b"stainless-retry-count" in head.raw.lower()  # or the place of the key would be forgotten for it
-            and field_value(head, b"x-stainless-retry-count") not in (b"", b"0")
-        ):
+        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         keepalive_s = self.models.keepalive_s
         if self._streams and keepalive_s and head.minor:
@@ -473,7 +476,7 @@ class ModelRequest(Exchange):
         assert peek is not None
         assert operation is not None
         speaks = operation.kind == CHAT
-        return self.bill.expect(plan, choice, self.body, peek.output_tokens, peek.answers, speaks)
+        return self.bill.expect(plan, choice, self.body, output_tokens(peek), answers(peek), speaks)
 
     def _prefer(self, plan: ModelPlan, now: float) -> None:
         """Turn to who has cached what its prompt begins with."""
@@ -609,7 +612,7 @@ class ModelRequest(Exchange):
                 claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, self.sent_at > 0.0)
-        cost = bill.settle(plan.name, self.choice, usage, peek.answers, sent, status, seconds, first_s, now)
+        cost = bill.settle(plan.name, self.choice, usage, answers(peek), sent, status, seconds, first_s, now)
         self.cost_micro = cost
         self.down.shard.measures.record(
             plan.name,
@@ -637,27 +640,29 @@ class ModelRequest(Exchange):
         operation = self.operation
         if peek is None or operation is None:
             return b""
-        text = f'"gen_ai.operation.name":"{operation.name}","gen_ai.request.model":{quoted(peek.model[:128])},'
+        asked = (operation.name, peek.model)
+        parts = [_asked_fields.get(asked) or _render_asked(asked)]
         choice = self.choice
         if choice is not None:
-            text += f'"edgeq.target":{quoted(choice.name)},'
+            parts.append(choice.log_text)
         usage = self.usage
         if usage.input >= 0:
-            text += f'"gen_ai.usage.input_tokens":{usage.input},'
+            parts.append(b'"gen_ai.usage.input_tokens":%d,' % usage.input)
         if usage.output >= 0:
-            text += f'"gen_ai.usage.output_tokens":{usage.output},'
-        if self.cost_micro:
-            text += f'"edgeq.cost":{self.cost_micro / 1e6:.6f},'
+            parts.append(b'"gen_ai.usage.output_tokens":%d,' % usage.output)
+        cost_micro = self.cost_micro
+        if cost_micro:
+            parts.append(b'"edgeq.cost":%d.%06d,' % (cost_micro // 1_000_000, cost_micro % 1_000_000))
         if self.first_event_at:
-            text += f'"edgeq.first_event_ms":{(self.first_event_at - self.begun_at) * 1e3:.3f},'
+            parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
         if self._failed_by:
-            text += f'"edgeq.before":{quoted("; ".join(self._failed_by))},'
+            parts.append(f'"edgeq.before":{quoted("; ".join(self._failed_by))},'.encode("ascii"))
         if self.cached:
-            text += f'"edgeq.cache":"{self.cached}",'
-        bill = self.bill
-        if bill.key_id:
-            text += f'"edgeq.key":{quoted(bill.key_id)},'  # the tenant is told of every request that has one
-        return text.encode("ascii")
+            parts.append(f'"edgeq.cache":"{self.cached}",'.encode("ascii"))
+        key_id = self.bill.key_id
+        if key_id:  # its tenant is told of every request that has one
+            parts.append(_key_fields.get(key_id) or _render_key(key_id))
+        return b"".join(parts)
 
     # -- for who knows of targets -------------------------------------------------------------------------------------
 
@@ -672,6 +677,25 @@ class ModelRequest(Exchange):
     def drop_unwanted(self) -> None:
         """Its client has left, and now all who followed have, too."""
         raise NotImplementedError
+
+
+def _render_asked(asked: tuple[str, str]) -> bytes:
+    """What the log says of an operation and the model's name that the client has given."""
+    name, model = asked
+    known = f'"gen_ai.operation.name":"{name}","gen_ai.request.model":{quoted(model[:_MAX_NAME])},'.encode("ascii")
+    if len(model) <= _MAX_NAME:
+        if len(_asked_fields) >= _MAX_FRAGMENTS:
+            _asked_fields.clear()
+        _asked_fields[asked] = known
+    return known
+
+
+def _render_key(key_id: str) -> bytes:
+    known = f'"edgeq.key":{quoted(key_id)},'.encode("ascii")
+    if len(_key_fields) >= _MAX_FRAGMENTS:
+        _key_fields.clear()
+    _key_fields[key_id] = known
+    return known
 
 
 def _accepts_stream(head: RequestHead) -> bool:

@@ -196,15 +196,29 @@ class Request:
     """The client's: whose names those of `extra` are, and whose OTHER parts and raw tools."""
 
 
-@dataclass
+@dataclass(init=False)  # whose own __init__ stays interpreted, and each request has three of these
 class Usage:
     """Tokens; see the invariants above. UNKNOWN where nobody has told."""
 
-    input: int = UNKNOWN
-    output: int = UNKNOWN
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
+    input: int
+    output: int
+    cached: int
+    cache_write: int
+    reasoning: int
+
+    def __init__(
+        self,
+        input: int = UNKNOWN,  # noqa: A002 - as the attribute is called
+        output: int = UNKNOWN,
+        cached: int = 0,
+        cache_write: int = 0,
+        reasoning: int = 0,
+    ) -> None:
+        self.input = input
+        self.output = output
+        self.cached = cached
+        self.cache_write = cache_write
+        self.reasoning = reasoning
 
     def bound(self) -> None:
         """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits."""

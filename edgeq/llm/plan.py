@@ -7,6 +7,7 @@ Built anew with each configuration; gates stay, by their name.
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring_ascii as quoted
 from random import expovariate
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,7 @@ class Choice:
         "gate",
         "head",
         "line",
+        "log_text",
         "max_tokens",
         "model",
         "name",
@@ -79,6 +81,8 @@ class Choice:
         self.query = query
         """After it, without its "?"; empty: none."""
         self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
+        self.log_text = f'"edgeq.target":{quoted(name)},'.encode("ascii")
+        """Its part of an access-log line."""
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""
         self.secrets: list[str] = secrets

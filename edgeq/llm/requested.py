@@ -14,6 +14,11 @@ from edgeq.llm.shapes import Peek, as_named, as_peek
 
 TOO_DEEP: Final = "the body is nested too deeply"
 
+_MAX_OUTPUT: Final = 10**8
+"""More than any model says: what a client allows beyond it is reckoned as this much."""
+_MAX_ANSWERS: Final = 1000
+"""More than any provider takes."""
+
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 """How msgspec says where something is wrong."""
 
@@ -41,6 +46,37 @@ def requested(dialect: str, body: bytes) -> Peek:
         raise Unmappable("", "the body is not UTF-8") from None
 
 
+# Not properties of Peek, whose class msgspec makes: these are asked for by every request, and compiled.
+
+
+def output_tokens(peek: Peek) -> int:
+    """The longest answer that it allows, for one choice; 0 if it does not say."""
+    most = peek.max_tokens or 0
+    other = peek.max_completion_tokens or 0
+    if other > most:
+        most = other
+    other = peek.max_output_tokens or 0
+    if other > most:
+        most = other
+    if most > _MAX_OUTPUT:
+        most = _MAX_OUTPUT
+    return most
+
+
+def answers(peek: Peek) -> int:
+    """How many it asks for at once."""
+    count = peek.n or 1
+    if count < 1:
+        return 1
+    return count if count < _MAX_ANSWERS else _MAX_ANSWERS  # noqa: FURB136 - a call when compiled
+
+
+def wants_usage(peek: Peek) -> bool:
+    """A stream shall tell its usage."""
+    options = peek.stream_options
+    return options is not None and options.include_usage is True
+
+
 def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> bytes:
     """The same request for the provider's `model`, and with its usage told at the end of a stream if `include_usage`.
 
@@ -48,7 +84,7 @@ def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> byte
     (the word "model" more than once, or written with escapes, so that two parsers might see two models) the body is
     written anew: a provider must see the model that edgeq has seen, or limits could be passed by.
     """
-    adds_usage = include_usage and peek.stream is True and not peek.wants_usage
+    adds_usage = include_usage and peek.stream is True and not wants_usage(peek)
     if adds_usage and peek.stream_options is not None:
         return _anew(body, model, adds_usage)
     if body.count(b'"model"') != 1 or (b"\\" in body and b"\\u006" in body):

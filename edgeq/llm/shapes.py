@@ -5,14 +5,9 @@ Never compiled: msgspec makes these classes, and reads their annotations while e
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
-
-_MAX_OUTPUT: Final = 10**8
-"""More than any model says: what a client allows beyond it is reckoned as this much."""
-_MAX_ANSWERS: Final = 1000
-"""More than any provider takes."""
 
 
 class StreamOptions(msgspec.Struct):
@@ -41,22 +36,6 @@ class Peek(msgspec.Struct):
     n: int | None = None
     user: str | None = None
     metadata: Metadata | None = None
-
-    @property
-    def output_tokens(self) -> int:
-        """The longest answer that it allows, for one choice; 0 if it does not say."""
-        most = max(self.max_tokens or 0, self.max_completion_tokens or 0, self.max_output_tokens or 0)
-        return min(most, _MAX_OUTPUT)
-
-    @property
-    def answers(self) -> int:
-        """How many it asks for at once."""
-        return min(max(self.n or 1, 1), _MAX_ANSWERS)
-
-    @property
-    def wants_usage(self) -> bool:
-        """A stream shall tell its usage."""
-        return self.stream_options is not None and self.stream_options.include_usage is True
 
     @property
     def user_id(self) -> str:

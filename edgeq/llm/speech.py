@@ -13,6 +13,7 @@ from edgeq.llm.dialects import embeddings, gemini
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import Answer, Losses, Request, Unmappable, Usage
 from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMINI, OPENAI, Operation
+from edgeq.llm.requested import wants_usage
 
 if TYPE_CHECKING:
     from edgeq.llm.dialects.base import StreamDecoder, StreamEncoder
@@ -90,7 +91,7 @@ def decoder(dialect: str) -> StreamDecoder:
 
 def encoder(dialect: str, peek: Peek, input_tokens: int, request_id: bytes) -> StreamEncoder:
     """For the stream of a client of this dialect. `input_tokens`: about as many as the request has."""
-    wants_usage = peek.wants_usage or dialect != OPENAI  # the other dialects have it in every stream
-    made = DIALECTS[dialect].encoder(peek.model, wants_usage, input_tokens, int(time()))
+    tells_usage = wants_usage(peek) or dialect != OPENAI  # the other dialects have it in every stream
+    made = DIALECTS[dialect].encoder(peek.model, tells_usage, input_tokens, int(time()))
     made.request_id = request_id.decode("latin-1")
     return made

@@ -139,27 +139,27 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
         if sent_at:
             if sent_at != exchange.queued_at:
                 parts.append(b',"edgeq.queue_ms":')
-                parts.append(_milliseconds(sent_at - exchange.queued_at))
+                parts.append(milliseconds(sent_at - exchange.queued_at))
                 if exchange.connect_s:
                     parts.append(b',"edgeq.connect_ms":')
-                    parts.append(_milliseconds(exchange.connect_s))
+                    parts.append(milliseconds(exchange.connect_s))
             first_byte_at = exchange.first_byte_at
             if first_byte_at > sent_at:
-                parts += (b',"edgeq.first_byte_ms":', _milliseconds(first_byte_at - sent_at))
-            parts += (b',"edgeq.upstream_ms":', _milliseconds(ended_at - sent_at))
+                parts += (b',"edgeq.first_byte_ms":', milliseconds(first_byte_at - sent_at))
+            parts += (b',"edgeq.upstream_ms":', milliseconds(ended_at - sent_at))
         elif exchange.queued_at:
             parts.append(b',"edgeq.queue_ms":')
-            parts.append(_milliseconds(ended_at - exchange.queued_at))
+            parts.append(milliseconds(ended_at - exchange.queued_at))
         if down.waited:
             down.waited = False
             peer = down.peer
             if peer.kernel_us:
                 parts.append(b',"edgeq.kernel_ms":')
-                parts.append(_milliseconds(peer.kernel_us * 1e-6))
+                parts.append(milliseconds(peer.kernel_us * 1e-6))
             if peer.waited_us:
                 parts.append(b',"edgeq.accept_ms":')
-                parts.append(_milliseconds(peer.waited_us * 1e-6))
-        parts += (b',"edgeq.total_ms":', _milliseconds(ended_at - exchange.begun_at), b"}\n")
+                parts.append(milliseconds(peer.waited_us * 1e-6))
+        parts += (b',"edgeq.total_ms":', milliseconds(ended_at - exchange.begun_at), b"}\n")
     return b"".join(parts)
 
 
@@ -172,7 +172,8 @@ def _size(number: int) -> bytes:
     return known
 
 
-def _milliseconds(duration_s: float) -> bytes:
+def milliseconds(duration_s: float) -> bytes:
+    """A time as it stands in a line, to the microsecond: "12.345"."""
     duration_us = int(duration_s * 1e6 + 0.5)
     known = _durations.get(duration_us)
     if known is not None:

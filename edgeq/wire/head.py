@@ -36,8 +36,7 @@ class RequestFields:
     passed on share one of these."""
 
     __slots__ = (
-        "asked_for",
-        "asked_start",
+        "asked",
         "body_kind",
         "close",
         "content_length",
@@ -68,10 +67,9 @@ class RequestFields:
         be. Of those that are only passed on, the next head may have other values."""
         self.kept: list[int] = []
         """Which of the lines to forward, by index; fields that edgeq writes itself are not among them."""
-        self.asked_for = b""
-        self.asked_start = b""
-        """The name of the field whose value was last looked for in a head, and how its only line begins, with the CRLF
-        before it; nothing if there is no such line, or several."""
+        self.asked: dict[bytes, bytes] | None = None
+        """By the name of a field whose value was looked for in a head, how its only line begins, with the CRLF before
+        it; nothing if there is no such line, or several. Names that are looked for are the configuration's: few."""
         self.log_text = b""
         """Its part of an access-log line, once it has been rendered."""
         self.host = b""
@@ -207,7 +205,7 @@ class ResponseHead:
 def field_value(head: RequestHead, name: bytes) -> bytes:
     """The value of the field called `name` (in lower case); nothing if there is none, or more than one line of it.
 
-    Where it stands is remembered on the fields, for one name: heads like it cost a search in their bytes.
+    Where it stands is remembered on the fields: heads like it cost a search in their bytes.
     """
     fields = head.fields
     raw = head.raw
@@ -217,12 +215,15 @@ def field_value(head: RequestHead, name: bytes) -> bytes:
         if raw.count(start) != 1:
             return b""
     else:
-        if fields.asked_for != name:
-            fields.asked_start = _start_of(fields, name)
-            fields.asked_for = name
-        start = fields.asked_start
-        if not start:
+        asked = fields.asked
+        if asked is None:
+            asked = fields.asked = {}
+        known = asked.get(name)
+        if known is None:
+            known = asked[name] = _start_of(fields, name)
+        if not known:
             return b""
+        start = known
     at = raw.find(start)
     if at < 0:
         return b""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.llm.message import Unmappable
-from edgeq.llm.passing import requested, with_model
+from edgeq.llm.requested import output_tokens, requested, wants_usage, with_model
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**31), 2**31) | st.text(max_size=8),
@@ -80,10 +80,10 @@ def test_usage_is_asked_for(options: dict[str, Any], expected: dict[str, Any]) -
 def test_what_is_seen() -> None:
     """The longer of two limits, and who is asking."""
     peek = requested("openai", b'{"model":"m","max_tokens":5,"max_completion_tokens":9,"n":2,"user":"u","stream":true}')
-    assert (peek.model, peek.output_tokens, peek.n, peek.user_id, peek.stream) == ("m", 9, 2, "u", True)
-    assert not peek.wants_usage
+    assert (peek.model, output_tokens(peek), peek.n, peek.user_id, peek.stream) == ("m", 9, 2, "u", True)
+    assert not wants_usage(peek)
     peek = requested("anthropic", b'{"model":"m","max_tokens":5,"metadata":{"user_id":"u"}}')
-    assert (peek.output_tokens, peek.user_id) == (5, "u")
+    assert (output_tokens(peek), peek.user_id) == (5, "u")
 
 
 @pytest.mark.parametrize(
