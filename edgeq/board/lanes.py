@@ -12,7 +12,7 @@ from __future__ import annotations
 class Lanes:
     """Of one table, as the worker in one slot sees it."""
 
-    __slots__ = ("_cells", "_own", "_size", "_used")
+    __slots__ = ("_cells", "_own", "_own_at", "_own_sum", "_size", "_used")
 
     def __init__(self, cells: memoryview, size: int, slot: int, used: memoryview) -> None:
         """Args: cells are signed, `size` for each slot; used is one cell: how many slots have ever had a worker."""
@@ -20,18 +20,31 @@ class Lanes:
         self._size: int = size
         self._own: int = slot * size
         self._used: memoryview = used
+        # The own lane's cell that was read or written last, and what is in it: nobody else writes there.
+        self._own_at: int = -1
+        self._own_sum: int = 0
 
     def total(self, index: int) -> int:
         """The sum of all lanes at an index (0 to `size` - 1)."""
         cells = self._cells
         size = self._size
         used: int = self._used[0]
-        total: int = cells[index]
-        for _ in range(used - 1):
+        own_at = self._own + index
+        total = 0
+        for _ in range(used if used > 1 else 1):
+            amount: int = cells[index]
+            total += amount
+            if index == own_at:
+                self._own_at = own_at
+                self._own_sum = amount
             index += size
-            total += cells[index]
         return total
 
     def add(self, index: int, amount: int) -> None:
         """Add to the own lane; less than nothing, too."""
-        self._cells[self._own + index] += amount
+        at = self._own + index
+        total: int = self._own_sum if at == self._own_at else self._cells[at]
+        total += amount
+        self._cells[at] = total
+        self._own_at = at
+        self._own_sum = total
