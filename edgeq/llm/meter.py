@@ -182,6 +182,11 @@ class Allowance:
         ahead_ns = table.get(self.key, now_ns + _DEBT_NS) - now_ns
         return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136
 
+    def owed(self, table: ArrivalTable, now_ns: int) -> int:
+        """The debt: what was used, or is reserved, beyond a whole minute's."""
+        debt_ns = self.ahead_ns(table, now_ns) - MINUTE_NS
+        return debt_ns * self.count // MINUTE_NS if debt_ns > 0 else 0
+
     def at_most(self, table: ArrivalTable, amount: int, now_ns: int) -> None:
         """No more than so much is left: the provider says so."""
         left_ns = amount * MINUTE_NS // self.count - _HEARD_MARGIN_NS
@@ -338,12 +343,7 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        amount = _amount(longest.kind, estimate)
-        what = WHATS[longest.kind].replace("_", " ")
-        detail = (
-            f"{amount} {what}, of {longest.count} a minute" if longest.kind else f"more than {longest.count} a minute"
-        )
-        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, detail)
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, _too_many(longest, table, estimate, now_ns))
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
         detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
@@ -431,6 +431,15 @@ class Meter:
             "spent_month": month / 1e6,
             "refused": self.refused,
         }
+
+
+def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: int) -> str:
+    """Why it has to wait, in words."""
+    if one.kind == REQUESTS:
+        return f"more than {one.count} a minute"
+    wanted = f"{_amount(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
+    owed = one.owed(table, now_ns)
+    return f"{wanted}; {owed} that earlier requests have taken beyond it are paid back first" if owed else wanted
 
 
 def _amount(kind: int, estimate: Estimate) -> int:

@@ -87,6 +87,21 @@ def test_a_debt_is_carried_over() -> None:
     granted([meter], Estimate(500, 500), NOW + 70.01)
 
 
+def test_who_waits_for_a_debt_is_told_of_it() -> None:
+    """Or he wonders why so little is too much. Whoever waits only for what he needs himself is told of nothing else,
+    nor is a provider's target in debt for the margin that we keep to what it says."""
+    meter = tenant(alone(), tokens_per_minute=300)
+    granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
+    owed = "; 120 that earlier requests have taken beyond it are paid back first"
+    assert refused([meter], Estimate(10, 30)).detail == "40 tokens, of 300 a minute" + owed
+    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "100 tokens, of 300 a minute"
+    target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
+    allowance = target.allowance(TOKENS)
+    assert allowance is not None
+    allowance.at_most(target.books.arrivals, 0, int(NOW * 1e9))
+    assert refused([target], Estimate(10, 30)).detail == "40 tokens, of 300 a minute"
+
+
 def test_a_second_end_does_nothing() -> None:
     """Whichever comes first is the end."""
     meter = tenant(alone(), tokens_per_minute=6000, concurrent=5)
