@@ -316,7 +316,7 @@ class ModelRequest(Exchange):
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
             return None
-        if not self.bill.may_use(plan.name):
+        if not self.bill.may_use(plan.name, name):
             self._param = "model"
             self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
             return None
@@ -337,7 +337,8 @@ class ModelRequest(Exchange):
             self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
         bill = self.bill
-        names = [one for one in self.models.names if bill.may_use(one)]
+        models = self.models
+        names = [one for one in models.names if bill.may_use(models.models.own_name(one), one)]
         is_anthropic = self._dialect() == ANTHROPIC
         one = name.decode("latin-1")
         if one and one not in names:
