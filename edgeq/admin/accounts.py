@@ -14,7 +14,7 @@ from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column
 from edgeq.config.findings import did_you_mean
-from edgeq.config.units import parse_duration
+from edgeq.config.units import money, parse_duration
 from edgeq.llm.account import means
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
 from edgeq.llm.sums import KEY, Spending, day_of
@@ -182,11 +182,11 @@ async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
     by = [one for one in arguments.get("by", "tenant,model").split(",") if one]
     now = time.time()
     rows = await accounts.usage(by, _day(arguments.get("since", ""), now), _day(arguments.get("until", ""), now))
+    is_csv = arguments.get("csv", "false") == "true"
     for row in rows:
-        row["cost"] = row.pop("cost_micro") / 1e6
-    if arguments.get("csv", "false") == "true":
-        return Answer(200, (), _csv(rows, by), "text/csv")
-    return Answer(200, rows)
+        micro = row.pop("cost_micro")
+        row["cost"] = money(micro) if is_csv else micro / 1e6
+    return Answer(200, (), _csv(rows, by), "text/csv") if is_csv else Answer(200, rows)
 
 
 def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:

@@ -27,6 +27,7 @@ from edgeq.board.keyed import Entry, KeyedCounts
 from edgeq.board.layout import METER_CELLS, METERS, Board, key_hash
 from edgeq.board.spent import SpentTable
 from edgeq.config.schema_llm import TokenLimits
+from edgeq.config.units import money
 from edgeq.llm.estimate import Estimate
 from edgeq.worker.wheel import NEVER
 
@@ -366,7 +367,7 @@ class Meter:
 
     def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
         wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
-        detail = f"the budget of a {period} is {limit / 1e6:g}, and this request may cost {estimate.cost_micro / 1e6:g}"
+        detail = f"the budget of a {period} is {money(limit)}, and this request may cost {money(estimate.cost_micro)}"
         return Refusal(self, BUDGET, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:

@@ -189,6 +189,11 @@ def test_money_of_a_day() -> None:
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
     assert refusal.reason() == "budget_exhausted"
     assert refusal.detail == "the budget of a day is 1, and this request may cost 0.5"
+    large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
+    dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
+    assert (
+        refused([large], dear).detail == "the budget of a day is 12345678.5, and this request may cost 12345678.500021"
+    )
     assert refusal.wait_s == pytest.approx(43_200.0)
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
