@@ -395,6 +395,11 @@ class Meter:
                 if self.month_micro:
                     books.spent.add(self._month_key, books.month_until_s, spent_micro, now_s)
 
+    def refuse(self, now: float) -> None:
+        """Somebody was turned away by it."""
+        self.refused += 1
+        self.used_at = now
+
     # -- for people ---------------------------------------------------------------------------------------------------
 
     def machine_in_flight(self) -> int:
