@@ -14,7 +14,8 @@ from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column
 from edgeq.config.findings import did_you_mean
-from edgeq.config.units import parse_duration
+from edgeq.config.units import money, parse_duration
+from edgeq.llm.account import means
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
 from edgeq.llm.sums import KEY, Spending, day_of
 
@@ -42,6 +43,8 @@ class AccountsControl(Protocol):
 
     registry: Registry
     spending: Spending
+    models: Sequence[str]
+    """Names of those that there are; none: nobody knows."""
 
     async def change(self, make: Make) -> tuple[Made, Sequence[int]]:
         """Write a change, and tell the workers. Returns it, and the slots of workers that do not know of it yet.
@@ -84,13 +87,14 @@ def _error(status: int, text: str) -> Answer:
 async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "") -> Answer:
     made, behind = await accounts.change(make)
     said: dict[str, Any] = {"ok": True}
-    if note:
-        said["note"] = note
     if made.account is not None:
         said["id"] = made.account.id
     if made.secret:
         said["key"] = made.secret
-        said["note"] = "this is the only time that the key is shown" + secret_note
+        once = f"this is the only time that the key is shown{secret_note}"
+        note = f"{once}; {note}" if note else once
+    if note:
+        said["note"] = note
     if behind:
         said["behind"] = list(behind)
     return Answer(200, said)
@@ -109,7 +113,7 @@ async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
         changes.pop("team", None)
         return registry.create(now, arguments["tenant"], arguments.get("team", ""), changes)
 
-    return await _changed(accounts, make)
+    return await _changed(accounts, make, note=_unknown_models(accounts, arguments))
 
 
 async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -120,7 +124,7 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
     def make(registry: Registry, now: float) -> Made:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
-    return await _changed(accounts, make)
+    return await _changed(accounts, make, note=_unknown_models(accounts, arguments))
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -158,6 +162,14 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
     )
 
 
+def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:
+    """What is to be told of models that there are not, or not yet: perhaps a name was mistyped."""
+    known = list(accounts.models)
+    named = [one for one in arguments.get("models", "").split(",") if one and known]
+    unknown = [one for one in named if not any(means(one, model) for model in known)]
+    return "; ".join(f"there is no model {one}{did_you_mean(one, known)}" for one in unknown)
+
+
 def _new_one(registry: Registry, tenant: str, team: str) -> str:
     """What is to be told if there is no such tenant or team yet: perhaps a name was mistyped."""
     if tenant not in registry.tenants:
@@ -170,11 +182,11 @@ async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
     by = [one for one in arguments.get("by", "tenant,model").split(",") if one]
     now = time.time()
     rows = await accounts.usage(by, _day(arguments.get("since", ""), now), _day(arguments.get("until", ""), now))
+    is_csv = arguments.get("csv", "false") == "true"
     for row in rows:
-        row["cost"] = row.pop("cost_micro") / 1e6
-    if arguments.get("csv", "false") == "true":
-        return Answer(200, (), _csv(rows, by), "text/csv")
-    return Answer(200, rows)
+        micro = row.pop("cost_micro")
+        row["cost"] = money(micro) if is_csv else micro / 1e6
+    return Answer(200, (), _csv(rows, by), "text/csv") if is_csv else Answer(200, rows)
 
 
 def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:

@@ -452,7 +452,7 @@ COMMANDS: Final = (
         "/v1/meters",
         "viewer",
         "the 64 tenants, keys, teams, models and prompts with limits of tokens or money that have the most requests "
-        "running: what is left, and what was spent",
+        "running: what is left, what was spent, and how many were refused (since a minute in which nobody asked)",
         _subject("meters", ("meter", "name")),
         _match("kind or name"),
         (

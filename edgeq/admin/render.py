@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from edgeq.config.units import plain
+
 Form = Literal["text", "count", "s", "ms", "us", "rate", "share", "bytes", "clock"]
 Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
@@ -118,7 +120,8 @@ def _time(ms: float) -> str:
         return f"{ms / 60_000:.1f}m"
     if ms >= 1000:
         return f"{ms / 1000:.1f}s"
-    return "0" if ms == 0 else f"{ms:.0f}ms" if ms >= 10 else f"{ms:.2g}ms"
+    text = plain(ms, 2, 3) if ms < 10 else f"{ms:.0f}"
+    return "0" if text == "0" else f"{text}ms"
 
 
 def _text(value: Any) -> str:
@@ -130,7 +133,7 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(_text, value)) or "-"
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        return plain(value)
     return printable(str(value))
 
 

@@ -18,6 +18,9 @@ from edgeq.llm.sums import day_of
 class StoreControl:
     """The `AccountsControl` of an open store."""
 
+    models = ()
+    """Nobody says for which configuration it is."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self.registry = Registry(store.snapshot())

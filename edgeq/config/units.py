@@ -1,4 +1,4 @@
-"""Durations and sizes with units: "250ms", "1h30m", "64KiB"; and back again for people.
+"""Durations and sizes with units: "250ms", "1h30m", "64KiB"; and back again for people, as are numbers and money.
 
 A duration is seconds, a size is bytes; a bare number is taken as just that. A size must be a whole number of bytes.
 KiB, MiB, GiB are powers of 1024; kB, MB, GB are powers of 1000 (IEC 80000-13). A bare "K" or "M" is refused, because
@@ -83,6 +83,20 @@ def show(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(map(show, value)) + "]"
     return "none" if value is None else str(value)
+
+
+def plain(value: float, digits: int = 3, decimals: int = 6) -> str:
+    """A number by so many digits that tell something, none of them beyond so many decimals, and never an exponent."""
+    if not value or not math.isfinite(value):
+        return f"{value:g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    text = f"{value:.{min(max(places, 0), decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def money(micro: int) -> str:
+    """All of an amount in millionths: "12.5", "0.000021"."""
+    return f"{micro // 10**6}.{micro % 10**6:06d}".rstrip("0").rstrip(".")
 
 
 def _number(value: object) -> float | int | None:

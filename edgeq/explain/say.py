@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeq.config.units import plain
 from edgeq.explain.facts import Door, Facts, Load, Refused, Waiting, Worker
 from edgeq.reasons import REASONS
 
@@ -128,13 +129,13 @@ def processor(one: Worker) -> str:
 
 def ms(ms: float) -> str:
     """A time."""
-    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
+    return f"{ms / 1000:.1f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 10 else f"{plain(ms, 2, 3)} ms"
 
 
 def size(size_bytes: int) -> str:
     """An amount of memory."""
     mib = size_bytes / (1 << 20)
-    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{mib:.2g} MiB"
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB" if mib >= 10 else f"{plain(mib, 2)} MiB"
 
 
 def per_s(rate: float) -> str:

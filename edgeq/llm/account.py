@@ -39,6 +39,11 @@ def digest_of(secret: bytes) -> bytes:
     return blake2b(secret, digest_size=_DIGEST_BYTES, person=_PERSON).digest()
 
 
+def means(name: str, model: str) -> bool:
+    """Is `model` meant by one of the names in `Account.models`?"""
+    return name == model or ("*" in name and fnmatchcase(model, name))
+
+
 class Account(msgspec.Struct, frozen=True, array_like=True):
     """A virtual key."""
 
@@ -77,7 +82,7 @@ class Account(msgspec.Struct, frozen=True, array_like=True):
     def allows(self, model: str) -> bool:
         """May it use the model of this name?"""
         models = self.models
-        return not models or model in models or any("*" in one and fnmatchcase(model, one) for one in models)
+        return not models or model in models or any(means(one, model) for one in models)
 
     def subjects(self) -> tuple[str, ...]:
         """By whose names what it uses is counted: key, tenant, and team if it has one."""

@@ -319,7 +319,7 @@ class ModelRequest(Exchange):
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
             return None
-        if not self.bill.may_use(plan.name):
+        if not self.bill.may_use(plan.name, name):
             self._param = "model"
             self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
             return None
@@ -340,7 +340,8 @@ class ModelRequest(Exchange):
             self.fail("method_refused", self.own_resource(), "models are listed by GET")
             return
         bill = self.bill
-        names = [one for one in self.models.names if bill.may_use(one)]
+        models = self.models
+        names = [one for one in models.names if bill.may_use(models.models.own_name(one), one)]
         is_anthropic = self._dialect() == ANTHROPIC
         one = name.decode("latin-1")
         if one and one not in names:
@@ -463,7 +464,6 @@ class ModelRequest(Exchange):
         refusal = bill.reserve(
             plan, self.models.route.name, self.models.limits, None if prompt is None else prompt.settings, now
         )
-        self.answer_lines += bill.header_lines(operation.dialect, now)
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
@@ -532,8 +532,9 @@ class ModelRequest(Exchange):
         down.transport.write(head if self.head.method == b"HEAD" else head + body)
 
     def _lines(self) -> bytes:
-        """Field lines of the answer that say what edgeq has done with the request."""
-        return self.answer_lines + self._about()
+        """Field lines of the answer that say what edgeq has done with the request. What is left of the caller's limits
+        is looked up only now: of a whole answer what it has used is known, and settled."""
+        return self.answer_lines + self.bill.header_lines(self._dialect(), monotonic()) + self._about()
 
     def _about(self) -> bytes:
         """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
@@ -549,6 +550,8 @@ class ModelRequest(Exchange):
         dialect = self._dialect()
         failed = failed_of(reason, detail, self._param)
         self.status = errors.status_of(dialect, failed)
+        now = monotonic()
+        self._settle(now)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
         allowed = b"allow: " + methods_of(operation) + b"\r\n" if self.status == 405 else b""
         return spoken(
@@ -562,7 +565,7 @@ class ModelRequest(Exchange):
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,
-            allowed + self.answer_lines,
+            allowed + self.answer_lines + self.bill.header_lines(dialect, now),
         )
 
     def _dialect(self) -> str:

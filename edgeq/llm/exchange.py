@@ -354,7 +354,9 @@ class ModelExchange(ModelAnswer):
             self._end_cut("", failed, now)
             return
         body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
-        self._send(errors.status_of(operation.dialect, failed), body)
+        self.status = errors.status_of(operation.dialect, failed)
+        self._settle(now)
+        self._send(self.status, body)
         self._complete(now)
 
     def _tell_gate(self, choice: Choice, reason: str, body: bytes, now: float) -> float:

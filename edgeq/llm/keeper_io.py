@@ -64,11 +64,14 @@ def _be_nice() -> None:
 class Keeper:
     """Keeps the store. It is the `AccountsControl` of the admin socket."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers) -> None:
-        """Open the store. Raises StartError."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers, models: Sequence[str]
+    ) -> None:
+        """Open the store; `models` as `configure` takes them. Raises StartError."""
         self._loop = loop
         self._settings = settings
         self._workers = workers
+        self.models = models
         try:
             self._store = Store(settings.store)
             try:
@@ -93,9 +96,10 @@ class Keeper:
         self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
 
-    def configure(self, settings: Settings) -> None:
-        """Other settings of the same store."""
+    def configure(self, settings: Settings, models: Sequence[str]) -> None:
+        """Other settings of the same store; `models` are the names, aliases too, that keys may be for."""
         self._settings = settings
+        self.models = models
 
     def told(self) -> AccountsTold:
         """What a new worker has to know."""

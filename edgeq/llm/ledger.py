@@ -102,7 +102,7 @@ def reserve(meters: list[Meter], estimate: Estimate, now: float) -> Reservation 
         if found is not None and (refusal is None or found.wait_s > refusal.wait_s):
             refusal = found
     if refusal is not None:
-        refusal.meter.refused += 1
+        refusal.meter.refuse(now)
         return refusal
     return Reservation(meters, estimate, now)
 

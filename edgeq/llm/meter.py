@@ -27,6 +27,7 @@ from edgeq.board.keyed import Entry, KeyedCounts
 from edgeq.board.layout import METER_CELLS, METERS, Board, key_hash
 from edgeq.board.spent import SpentTable
 from edgeq.config.schema_llm import TokenLimits
+from edgeq.config.units import money
 from edgeq.llm.estimate import Estimate
 from edgeq.worker.wheel import NEVER
 
@@ -181,6 +182,11 @@ class Allowance:
         """How long until the bucket is full again."""
         ahead_ns = table.get(self.key, now_ns + _DEBT_NS) - now_ns
         return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136
+
+    def owed(self, table: ArrivalTable, now_ns: int) -> int:
+        """The debt: what was used, or is reserved, beyond a whole minute's."""
+        debt_ns = self.ahead_ns(table, now_ns) - MINUTE_NS
+        return debt_ns * self.count // MINUTE_NS if debt_ns > 0 else 0
 
     def at_most(self, table: ArrivalTable, amount: int, now_ns: int) -> None:
         """No more than so much is left: the provider says so."""
@@ -338,12 +344,7 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        amount = _amount(longest.kind, estimate)
-        what = WHATS[longest.kind].replace("_", " ")
-        detail = (
-            f"{amount} {what}, of {longest.count} a minute" if longest.kind else f"more than {longest.count} a minute"
-        )
-        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, detail)
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, _too_many(longest, table, estimate, now_ns))
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
         detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
@@ -366,7 +367,7 @@ class Meter:
 
     def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
         wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
-        detail = f"the budget of a {period} is {limit / 1e6:g}, and this request may cost {estimate.cost_micro / 1e6:g}"
+        detail = f"the budget of a {period} is {money(limit)}, and this request may cost {money(estimate.cost_micro)}"
         return Refusal(self, BUDGET, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:
@@ -393,6 +394,11 @@ class Meter:
                     books.spent.add(self._day_key, books.day_until_s, spent_micro, now_s)
                 if self.month_micro:
                     books.spent.add(self._month_key, books.month_until_s, spent_micro, now_s)
+
+    def refuse(self, now: float) -> None:
+        """Somebody was turned away by it."""
+        self.refused += 1
+        self.used_at = now
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
@@ -431,6 +437,15 @@ class Meter:
             "spent_month": month / 1e6,
             "refused": self.refused,
         }
+
+
+def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: int) -> str:
+    """Why it has to wait, in words."""
+    if one.kind == REQUESTS:
+        return f"more than {one.count} a minute"
+    wanted = f"{_amount(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
+    owed = one.owed(table, now_ns)
+    return f"{wanted}; {owed} that earlier requests have taken beyond it are paid back first" if owed else wanted
 
 
 def _amount(kind: int, estimate: Estimate) -> int:

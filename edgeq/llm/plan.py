@@ -202,3 +202,7 @@ class Models:
     def find(self, name: str) -> ModelPlan | None:
         """The model that is called so, or has this alias."""
         return self._by_name.get(name)
+
+    def own_name(self, name: str) -> str:
+        """Of the model that has this name or alias."""
+        return self._by_name[name].name

@@ -22,6 +22,17 @@ _MAX_ANSWERS: Final = 1000
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 """How msgspec says where something is wrong."""
 
+_TYPE: Final = re.compile(r"Expected `(\w+)(?: \| null)?`, got `\w+`")
+_TYPES: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""What it wants there, in the words that the dialects have for it (dialects/base.py)."""
+
 _MODEL: Final = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
 
 
@@ -37,7 +48,14 @@ def requested(dialect: str, body: bytes) -> Peek:
         place = _PLACE.search(said)
         param = place[1] if place is not None else ""
         message = said[: place.start()] if place is not None else said
-        raise Unmappable(param, f"{param or 'the body'}: {message[:1].lower()}{message[1:]}") from None
+        wanted = _TYPE.fullmatch(message)
+        if wanted is None:
+            told = f": {message[:1].lower()}{message[1:]}"
+        elif param:
+            told = f" must be {_TYPES.get(wanted[1], wanted[1])}"
+        else:
+            told = " must be a JSON object"
+        raise Unmappable(param, (param or "the body") + told) from None
     except msgspec.DecodeError as broken:
         raise why_not_json(body, str(broken)) from None
     except RecursionError:

@@ -10,6 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from edgeq.llm.dialects import embeddings, gemini
+from edgeq.llm.dialects.names import in_own_words, own_names
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import Answer, Losses, Request, Unmappable, Usage
 from edgeq.llm.operation import ANTHROPIC, CHAT, COUNT_TOKENS, EMBEDDINGS, GEMINI, OPENAI, Operation
@@ -53,7 +54,12 @@ def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int
     request = what.request
     assert request is not None
     request.model = model
-    return DIALECTS[dialect].encode_request(request, losses, max_tokens)
+    try:
+        body = DIALECTS[dialect].encode_request(request, losses, max_tokens)
+    except Unmappable as error:
+        raise in_own_words(request.dialect, error) from None
+    losses.dropped = own_names(request.dialect, losses.dropped)
+    return body
 
 
 def path_of(dialect: str, operation: Operation, model: str, stream: bool) -> bytes:

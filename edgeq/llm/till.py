@@ -89,10 +89,10 @@ class Bill:
         self.tenant = account.tenant.encode()
         return ""
 
-    def may_use(self, model: str) -> bool:
-        """Is the model one of the account's?"""
+    def may_use(self, model: str, name: str) -> bool:
+        """Is the model one of the account's? By its own name, or by that which the client has for it."""
         account = self.account
-        return account is None or account.allows(model)
+        return account is None or account.allows(model) or (name != model and account.allows(name))
 
     def weight(self) -> float:
         """The tenant's share in fair queues."""

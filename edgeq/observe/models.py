@@ -8,6 +8,7 @@ from typing import Any
 from edgeq.config.providers import provider_keys, upstream_name
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
+from edgeq.config.units import plain
 from edgeq.observe.reports import Records
 
 
@@ -49,4 +50,4 @@ def _state(seen: Mapping[str, Any], breaker: str | None) -> str:
 
 def _price(price: Price) -> str:
     """Of a million tokens of input and output; empty: none is configured."""
-    return f"{price.input:g}/{price.output:g}" if price.input or price.output else ""
+    return f"{plain(price.input, 6)}/{plain(price.output, 6)}" if price.input or price.output else ""

@@ -228,7 +228,7 @@ class Supervisor:
             return
         from edgeq.llm.keeper_io import Keeper  # and with it SQLite
 
-        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet)
+        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, _models_of(self._config))
         self._fleet.accounts = self._keeper.told
         self._fleet.leftover_fd = self._keeper.leftover_fd
         self._fleet.on_usage = self._keeper.take
@@ -492,7 +492,7 @@ class Supervisor:
         self._configure_history(config)
         self._configure_admin(config)
         if self._keeper is not None and config.accounts is not None:
-            self._keeper.configure(config.accounts)
+            self._keeper.configure(config.accounts, _models_of(config))
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
@@ -659,6 +659,11 @@ class Supervisor:
             return ""
         oldest_ns, queued, name = min(waiting)
         return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+
+
+def _models_of(config: Config) -> list[str]:
+    """All names by which clients can ask for a model."""
+    return [name for own, model in config.model.items() for name in (own, *model.aliases)]
 
 
 def _moves_accounts(old: Accounts | None, new: Accounts | None) -> bool:

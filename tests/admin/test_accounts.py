@@ -109,7 +109,8 @@ def test_usage(store: str) -> None:
     opened = Store(store)
     day = 1_795_700_000.0
     for number, (at, tenant) in enumerate([(day, "a"), (day, "b"), (day - 86400, "a"), (day - 40 * 86400, "a")], 1):
-        entry = Entry(at, tenant, "k", "m", "t", 10, 5, 0, 0, 0, 1_500_000, 200, 1.0, 0.1)
+        cost_micro = 21 if tenant == "b" else 1_500_000
+        entry = Entry(at, tenant, "k", "m", "t", 10, 5, 0, 0, 0, cost_micro, 200, 1.0, 0.1)
         opened.add("w", number, [entry], {"k": "core"}, day, 0.0)
     opened.close()
     by_tenant = {one["tenant"]: one for one in ask(store, "usage --by tenant")}
@@ -122,9 +123,10 @@ def test_usage(store: str) -> None:
     assert [one["month"] for one in ask(store, "usage --by month,team")] == ["2026-10", "2026-11"]
     assert ask(store, "usage --until 2026-11-01")[0]["requests"] == 1
     assert ask(store, "usage --since 2026-12-01") == []
-    assert said(store, "usage --by tenant --csv").text.splitlines()[:2] == [
+    assert said(store, "usage --by tenant --csv").text.splitlines() == [
         b"tenant,requests,errors,input,output,cached,cache_write,reasoning,cost",
         b"a,3,0,30,15,0,0,0,4.5",
+        b"b,1,0,10,5,0,0,0,0.000021",
     ]
 
 

@@ -122,6 +122,10 @@ def test_text_is_aligned() -> None:
     assert render_text([]) == "(none)\n"
     assert render_text([{"tenant": "", "busy": 2, "for": None}]) == "tenant  busy  for\n-       2     -\n"
     assert render_text({"day": 2000.0, "month": 12345.6}) == "day: 2000\nmonth: 12346\n"
+    assert render_text({"day": 2.1e-05, "month": 999.6}) == "day: 0.000021\nmonth: 1000\n"
+    times = (3e-08, 0.0214, 0.5, 9.96, 12.0)
+    (_, *cells) = render_text([{"ms": one} for one in times], [Column("ms", "", "ms")]).split()
+    assert cells == ["0", "0.021ms", "0.5ms", "10ms", "12ms"]
 
 
 def test_values_for_people() -> None:

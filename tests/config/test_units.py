@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.base import Duration, Size
-from edgeq.config.units import parse_duration, parse_size, show
+from edgeq.config.units import money, parse_duration, parse_size, plain, show
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,36 @@ def test_durations_return(ms: int) -> None:
 def test_sizes_return(count: int) -> None:
     """A size that was shown can be read again, to the byte."""
     assert parse_size(show(Size(count))) == count
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (0.0, "0"),
+        (3e-08, "0"),
+        (2.1e-05, "0.000021"),
+        (0.000246, "0.000246"),
+        (0.5, "0.5"),
+        (4.996, "5"),
+        (12.34, "12.3"),
+        (999.6, "1000"),
+        (1e7, "10000000"),
+        (-0.25, "-0.25"),
+    ],
+)
+def test_numbers(value: float, told: str) -> None:
+    """Three digits, and never an exponent."""
+    assert plain(value) == told
+
+
+@given(st.floats(-1e12, 1e12))
+def test_a_number_is_about_itself(value: float) -> None:
+    """Half of the last of its digits away at most, or of a millionth."""
+    told = plain(value)
+    assert "e" not in told
+    assert float(told) == pytest.approx(value, rel=5.1e-3, abs=5.1e-7)
+
+
+def test_money() -> None:
+    """All of it."""
+    assert [money(micro) for micro in (0, 21, 1_500_000, 12_000_000)] == ["0", "0.000021", "1.5", "12"]

@@ -32,7 +32,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, st
     admin = str(folder / "admin.sock")
     with demo_llm.running("tokens=3") as provider:
         models: dict[str, Any] = {
-            name: {"targets": [{"provider": "p", "model": f"mock/{behaviour}"}]}
+            name: {"targets": [{"provider": "p", "model": f"mock/{behaviour}"}], "aliases": [f"{name}-latest"]}
             for name, behaviour in (("m", "tokens=3"), ("other", "tokens=4"), ("broken", "error=500"))
         }
         extra: dict[str, Any] = {
@@ -51,7 +51,7 @@ def ask(edge: Gateway, key: str = "", body: str = BODY, path: str = "/v1/chat/co
     connection = http.client.HTTPConnection(*edge.address, timeout=20)
     try:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        connection.request("GET" if path.endswith("/models") else "POST", path, body, headers)
+        connection.request("GET" if "/models" in path else "POST", path, body, headers)
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read())
     finally:
@@ -99,7 +99,7 @@ def test_models_of_a_key(door: tuple[Gateway, str]) -> None:
     assert code(ask(edge, key)) == (403, "model_not_allowed")
     assert ask(edge, key, BODY.replace('"m"', '"other"'))[0] == 200
     status, listed = ask(edge, key, path="/v1/models")
-    assert (status, [one["id"] for one in listed["data"]]) == (200, ["other"])
+    assert (status, [one["id"] for one in listed["data"]]) == (200, ["other", "other-latest"])
 
 
 def test_what_is_wrong_with_a_request(door: tuple[Gateway, str]) -> None:
@@ -121,3 +121,37 @@ def test_secrets_stay_secret(door: tuple[Gateway, str], tmp_path: Path) -> None:
     said = edge.stderr() + "\n".join(edge.log_lines())
     assert key not in said
     assert "sk-p" not in said
+
+
+def test_a_model_that_there_is_not_is_told(door: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is made, as the model may come with the next reload; whoever has mistyped it sees it."""
+    _edge, admin = door
+    monkeypatch.setenv("EDGEQ_ADMIN", admin)
+    once = "this is the only time that the key is shown"
+    told = {
+        "m,oth*,broken-latest": once,
+        "otter": f"{once}; there is no model otter (did you mean other?)",
+        "m,x,y-*": f"{once}; there is no model x; there is no model y-*",
+    }
+    made = {models: edgeq("create", "--tenant", "acme", "--models", models) for models in told}
+    assert {models: one["note"] for models, one in made.items()} == told
+    one = made["otter"]["id"]
+    assert edgeq("set", one, "--models", "brokn")["note"] == "there is no model brokn (did you mean broken?)"
+    assert "note" not in edgeq("set", one, "--models", "broken")
+    assert "note" not in edgeq("set", one, "--models", "")
+
+
+def test_a_model_may_be_used_by_each_of_its_names(door: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By those that are listed to the key: all of a model that it may use, or only an alias, if it names that."""
+    edge, admin = door
+    monkeypatch.setenv("EDGEQ_ADMIN", admin)
+    listed = {"m": {"m", "m-latest"}, "other-*": {"other-latest"}}
+    for models, names in listed.items():
+        secret = edgeq("create", "--tenant", "acme", "--models", models)["key"]
+        status, found = ask(edge, secret, path="/v1/models")
+        assert (status, {one["id"] for one in found["data"]}) == (200, names)
+        for name in ("m", "m-latest", "other", "other-latest"):
+            status, _found = ask(edge, secret, BODY.replace('"m"', f'"{name}"'))
+            assert status == (200 if name in names else 403), name
+            status, _found = ask(edge, secret, path=f"/v1/models/{name}")
+            assert status == (200 if name in names else 404), name

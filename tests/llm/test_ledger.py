@@ -87,6 +87,21 @@ def test_a_debt_is_carried_over() -> None:
     granted([meter], Estimate(500, 500), NOW + 70.01)
 
 
+def test_who_waits_for_a_debt_is_told_of_it() -> None:
+    """Or he wonders why so little is too much. Whoever waits only for what he needs himself is told of nothing else,
+    nor is a provider's target in debt for the margin that we keep to what it says."""
+    meter = tenant(alone(), tokens_per_minute=300)
+    granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
+    owed = "; 120 that earlier requests have taken beyond it are paid back first"
+    assert refused([meter], Estimate(10, 30)).detail == "40 tokens, of 300 a minute" + owed
+    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "100 tokens, of 300 a minute"
+    target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
+    allowance = target.allowance(TOKENS)
+    assert allowance is not None
+    allowance.at_most(target.books.arrivals, 0, int(NOW * 1e9))
+    assert refused([target], Estimate(10, 30)).detail == "40 tokens, of 300 a minute"
+
+
 def test_a_second_end_does_nothing() -> None:
     """Whichever comes first is the end."""
     meter = tenant(alone(), tokens_per_minute=6000, concurrent=5)
@@ -174,6 +189,11 @@ def test_money_of_a_day() -> None:
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
     assert refusal.reason() == "budget_exhausted"
     assert refusal.detail == "the budget of a day is 1, and this request may cost 0.5"
+    large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
+    dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
+    assert (
+        refused([large], dear).detail == "the budget of a day is 12345678.5, and this request may cost 12345678.500021"
+    )
     assert refusal.wait_s == pytest.approx(43_200.0)
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
@@ -239,6 +259,17 @@ def test_meters_that_nobody_uses_go() -> None:
     running.cancel(NOW + IDLE_S * 2)
     ledger.tick(NOW + IDLE_S * 4, WALL)
     assert len(ledger) == 1
+
+
+def test_who_is_only_refused_is_not_forgotten_at_once() -> None:
+    """What was refused is counted until nobody has asked for a while, also of one that was never let in."""
+    ledger = alone()
+    meter = tenant(ledger, tokens_per_minute=10)
+    refused([meter], Estimate(100, 1))
+    ledger.tick(NOW + 1, WALL)
+    assert ledger.meter(TENANT, "acme", meter.limits).refused == 1
+    ledger.tick(NOW + IDLE_S + 1, WALL)
+    assert len(ledger) == 0
 
 
 @pytest.fixture

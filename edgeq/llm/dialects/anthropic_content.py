@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, flag_at, object_at, objects_at, param_of, text_at
-from edgeq.llm.dialects.turns import unsayable
+from edgeq.llm.dialects.turns import arguments_of, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
     IMAGE,
@@ -159,17 +159,7 @@ def call_id(known: str) -> str:
 
 def _input(part: Part) -> orjson.Fragment | dict[str, Any]:
     """Arguments as the object that they are, character by character: large numbers stay what they are."""
-    arguments = part.arguments
-    if not arguments.strip():
-        return {}
-    try:
-        value = orjson.loads(arguments)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        param = param_of(part, "function.arguments")
-        raise Unmappable(param, f"{param} must be a JSON object, in a string")
-    return orjson.Fragment(arguments.encode())
+    return orjson.Fragment(part.arguments.encode()) if arguments_of(part) else {}
 
 
 def _encode_result(part: Part, losses: Losses, own: bool) -> dict[str, Any]:

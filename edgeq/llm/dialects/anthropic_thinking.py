@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.dialects.base import ANTHROPIC, OPENAI
+from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.message import THINKING, TOOL_USE
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ def encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], tur
         return
     if request.effort in ("", "none") and request.thinking_tokens is None:
         return
-    word = "reasoning_effort" if request.dialect == OPENAI else "reasoning.effort"
     version = version_of(request.model)
     if version >= (4, 6):
         asked["thinking"] = _ADAPTIVE
@@ -65,7 +64,7 @@ def encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], tur
     budget = min(budget, asked["max_tokens"] // 2)
     may_think = version >= (3, 7) and budget >= _LEAST_BUDGET
     if not may_think or request.tool_choice in ("any", "tool") or _has_thoughtless_call(turns):
-        losses.lose(word)
+        losses.lose("reasoning_effort")
         return
     for refused in ("temperature", "top_k"):
         if refused in asked:

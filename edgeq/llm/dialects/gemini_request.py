@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import GEMINI_SIGNATURE, param_of
-from edgeq.llm.dialects.turns import split_system, unsayable
+from edgeq.llm.dialects.turns import arguments_of, split_system, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
     IMAGE,
@@ -173,7 +173,7 @@ def _parts(turn: Message, names: dict[str, str], losses: Losses, new: bool) -> l
             continue
         if kind == TOOL_USE:
             names[part.id] = part.name
-            said: dict[str, Any] = {"functionCall": {"id": part.id, "name": part.name, "args": _arguments(part)}}
+            said: dict[str, Any] = {"functionCall": {"id": part.id, "name": part.name, "args": arguments_of(part)}}
             if unsigned and not signature:
                 signature = _UNSIGNED
             unsigned = False
@@ -194,19 +194,6 @@ def _parts(turn: Message, names: dict[str, str], losses: Losses, new: bool) -> l
         parts.append(said)
     parts.extend(after)
     return parts
-
-
-def _arguments(part: Part) -> dict[str, Any]:
-    if not part.arguments:
-        return {}
-    try:
-        arguments = orjson.loads(part.arguments)
-    except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        param = param_of(part, "function.arguments")
-        raise Unmappable(param, f"the arguments of call {part.id} are no JSON object")
-    return arguments
 
 
 def _result(part: Part, names: dict[str, str], after: list[dict[str, Any]], losses: Losses) -> dict[str, Any]:

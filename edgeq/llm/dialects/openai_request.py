@@ -236,7 +236,7 @@ def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is
     if effort:
         if request.model.startswith(_NEVER_THINK):
             if effort != "none":
-                losses.lose("reasoning_effort" if request.dialect == OPENAI else "thinking")
+                losses.lose("reasoning_effort")
         else:
             asked["reasoning_effort"] = effort
 

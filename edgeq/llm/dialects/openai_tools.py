@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.dialects.base import OPENAI, about_element, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import OPENAI, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.tools import tools_of
 from edgeq.llm.message import Request, Tool, Unmappable
 
 if TYPE_CHECKING:
@@ -16,13 +17,7 @@ EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 
 def decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
-    for number, said in enumerate(objects_at(asked, "tools", "tools")):
-        try:
-            tool = _decode_tool(said)
-        except Unmappable as error:
-            raise about_element(error, "tools", number) from None
-        tool.place = f"tools[{number}]"
-        request.tools.append(tool)
+    request.tools = tools_of(asked, _decode_tool)
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
     if choice is None:

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from edgeq.llm.dialects.base import (
     RESPONSES,
-    about_element,
     as_object,
     count_at,
     flag_at,
@@ -24,6 +23,7 @@ from edgeq.llm.dialects.base import (
 )
 from edgeq.llm.dialects.openai_request import decode_format, decode_user
 from edgeq.llm.dialects.responses_input import decode_input
+from edgeq.llm.dialects.tools import tools_of
 from edgeq.llm.message import TEXT, Message, Part, Request, Tool, Unmappable
 
 _STATEFUL: Final[dict[str, str]] = {
@@ -112,13 +112,7 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
-    for number, said in enumerate(objects_at(asked, "tools", "tools")):
-        try:
-            tool = _decode_tool(said)
-        except Unmappable as error:
-            raise about_element(error, "tools", number) from None
-        tool.place = f"tools[{number}]"
-        request.tools.append(tool)
+    request.tools = tools_of(asked, _decode_tool)
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
     if choice is None:

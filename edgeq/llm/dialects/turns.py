@@ -3,7 +3,9 @@ same role (Anthropic, Gemini); and what becomes of a part that a dialect cannot 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
 
 from edgeq.llm.dialects.base import param_of
 from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Message, Unmappable
@@ -54,6 +56,20 @@ def unsayable(part: Part, role: str, losses: Losses) -> None:
         kind = f"{word} of {part.media_type}" if part.media_type else word or "this content"
         raise Unmappable(param, f"{kind} cannot be said to the model's provider")
     losses.lose(param)
+
+
+def arguments_of(part: Part) -> dict[str, Any]:
+    """Those of a call, for dialects in which they are no text. Raises: Unmappable for what is no JSON object."""
+    if not part.arguments.strip():
+        return {}
+    try:
+        arguments = orjson.loads(part.arguments)
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        param = param_of(part, "function.arguments")
+        raise Unmappable(param, f"{param} must be a JSON object, in a string")
+    return arguments
 
 
 def _results_first(part: Part) -> int:

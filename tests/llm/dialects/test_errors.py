@@ -187,6 +187,8 @@ def test_keys_in_messages_are_masked() -> None:
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}
 CALLS = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}]
 ARGUMENTS = "messages[2].tool_calls[0].function.arguments"
+FUNCTION_CALL = {"type": "function_call", "call_id": "c", "name": "f"}
+UNASKED = {"type": "tool_result", "tool_use_id": "c", "content": "x"}
 ASKED: list[tuple[bytes, str, dict[str, Any], str]] = [
     (b"/chat/completions", ANTHROPIC, {"role": "user", "content": [IMAGE]}, "messages[2].content[0].image"),
     (b"/chat/completions", ANTHROPIC, {"role": "assistant", "tool_calls": CALLS}, ARGUMENTS),
@@ -204,6 +206,9 @@ ASKED: list[tuple[bytes, str, dict[str, Any], str]] = [
         {"role": "user", "content": [{"type": "input_audio"}]},
         "input[2].content[0].input_audio",
     ),
+    (b"/responses", ANTHROPIC, {**FUNCTION_CALL, "arguments": "{"}, "input[2].arguments"),
+    (b"/responses", GEMINI, {**FUNCTION_CALL, "arguments": "[]"}, "input[2].arguments"),
+    (b"/messages", GEMINI, {"role": "user", "content": [UNASKED]}, "messages[2].content[0].tool_use_id"),
 ]
 
 
@@ -220,10 +225,12 @@ def test_what_cannot_be_said_is_found_in_the_clients_list(
     with pytest.raises(Unmappable) as caught:
         speech.words(target, asked, "m", Losses(strict=False), 100)
     assert caught.value.param == param
+    assert "function" in param or "function" not in caught.value.message
 
 
 TEXT = {"type": "text", "text": "a"}
 HI = {"role": "user", "content": "hi"}
+SMALL = {"type": "input_image", "image_url": "https://x.example/a.png", "detail": "low"}
 LOW = {"type": "image_url", "image_url": {"url": "https://x.example/a.png", "detail": "low"}}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -289,6 +296,20 @@ LOST: list[tuple[bytes, str, dict[str, Any], str]] = [
     ),
     (b"/responses", ANTHROPIC, {"input": [HI, {"type": "web_search_call", "id": "a"}]}, "input[1].web_search_call"),
     (b"/responses", OPENAI, {"input": [HI], "tools": [{"type": "web_search"}]}, "tools[0].web_search"),
+    (
+        b"/responses",
+        GEMINI,
+        {"input": [HI, {"role": "user", "content": [{"type": "input_text", "text": "a"}, SMALL]}]},
+        "input[1].content[1].detail",
+    ),
+    (b"/responses", ANTHROPIC, {"input": [HI], "text": {"format": {"type": "json_object"}}}, "text.format"),
+    (b"/messages", GEMINI, {"messages": [HI], "metadata": {"user_id": "u"}}, "metadata.user_id"),
+    (
+        b"/messages",
+        GEMINI,
+        {"messages": [HI], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+        "tool_choice.disable_parallel_tool_use",
+    ),
 ]
 
 
@@ -301,7 +322,8 @@ def test_what_is_lost_is_found_in_the_clients_list(path: bytes, target: str, bod
     with pytest.raises(Unmappable) as caught:
         speech.words(target, speech.asked(operation, whole), "m", Losses(strict=True), 100)
     assert caught.value.param == param
-    assert caught.value.message == f"{param} cannot be said to the model's provider"
+    if param != "text.format":  # of which something else is to be told
+        assert caught.value.message == f"{param} cannot be said to the model's provider"
     losses = Losses(strict=False)
     speech.words(target, speech.asked(operation, whole), "m", losses, 100)
     assert losses.dropped == [re.sub(r"\[\d+\]", "", param)]

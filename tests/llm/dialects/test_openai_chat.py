@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
+from edgeq.llm import speech
 from edgeq.llm.dialects import openai_chat
 from edgeq.llm.message import (
     DELTA,
@@ -65,9 +66,10 @@ def test_thinking(model: str, thinking_tokens: int, effort: str) -> None:
 
 
 def test_models_that_never_think() -> None:
-    """They refuse the parameter: it is lost."""
+    """They refuse the parameter: it is lost, by the name that the client has for it."""
     losses = Losses(False)
-    assert "reasoning_effort" not in asked(says("gpt-4o", thinking_tokens=5000), losses)
+    said = speech.Asked(says("gpt-4o", thinking_tokens=5000), None)
+    assert b"reasoning_effort" not in speech.words("openai", said, "gpt-4o", losses, 0)
     assert losses.dropped == ["thinking"]
 
 
