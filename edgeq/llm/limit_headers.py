@@ -40,12 +40,13 @@ def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
         for meter in meters:
             one = meter.allowance(kind)
             if one is not None:
-                left = one.remaining(meter.books.arrivals, now_ns)
+                its_ahead_ns = one.ahead_ns(meter.books.arrivals, now_ns)
+                left = one.left(its_ahead_ns)
                 if left / one.count < least:
                     least = left / one.count
                     tightest = one
                     remaining = left
-                    ahead_ns = one.ahead_ns(meter.books.arrivals, now_ns)
+                    ahead_ns = its_ahead_ns
                     wall_ahead_s = meter.books.wall_ahead_s
         if tightest is None:
             continue

@@ -175,7 +175,11 @@ class Allowance:
 
     def remaining(self, table: ArrivalTable, now_ns: int) -> int:
         """What may be used at once."""
-        left_ns = self._burst_ns - self.ahead_ns(table, now_ns)
+        return self.left(self.ahead_ns(table, now_ns))
+
+    def left(self, ahead_ns: int) -> int:
+        """The same, where it is known how long it is until the bucket is full again."""
+        left_ns = self._burst_ns - ahead_ns
         return left_ns * self.count // MINUTE_NS if left_ns > 0 else 0
 
     def ahead_ns(self, table: ArrivalTable, now_ns: int) -> int:
