@@ -219,7 +219,7 @@ class RouteCache:
             self.settings.max_object,
             grace.key,
             answer.status,
-            answer.forward if answer.is_dated else answer.forward + date_line(),
+            answer.forward if answer.is_dated() else answer.forward + date_line(),
             kind == CHUNKED and exchange.head.minor == 1,
             judgement,
             wall,

@@ -218,7 +218,7 @@ class Estimator:
 def input_tokens(body: bytes) -> int:
     """By bytes alone; at least 1."""
     # By far the most have none. In all dialects it stands in "data" or "file_data", or is a URL that begins so.
-    if b"data" not in body or (b"base64" not in body and b"_audio" not in body and b"_data" not in body):
+    if body.find(b"data") < 0 or (b"base64" not in body and b"_audio" not in body and b"_data" not in body):
         return len(body) // BYTES_PER_TOKEN + 1
     text = len(body)
     attached = 0

@@ -39,6 +39,9 @@ _NOTHING: Final = 0
 _PASSED: Final = 1
 _STRIPPED: Final = 2
 
+# Bytes are looked for as numbers: `b"x" in data` takes the left side for a number first, and throws away an exception.
+_LF: Final = 10
+_CR: Final = 13
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
 
@@ -174,14 +177,14 @@ class PassThrough:
         if self._held:
             self._held.append(data)
             # An event that comes in many pieces is looked at once it may be complete, not at each piece.
-            if b"\n" not in data and b"\r" not in data:
+            if _LF not in data and _CR not in data:
                 return self._hold(len(data))
             data = b"".join(self._held)
             self._held = []
             self._held_bytes = 0
         elif self._before and self._is_more(data):
             return data
-        if b"\r" in data:
+        if _CR in data:
             return self._feed_lines(data)
         end = data.find(b"\n\n") + 2
         if end == len(data) and end > 1:
@@ -203,7 +206,7 @@ class PassThrough:
         if end <= start or not data.startswith(self._before) or not data.endswith(self._after):
             return False
         text = data[start:end]
-        if b'"' in text or text[-1] == _BACKSLASH:
+        if _QUOTE in text or text[-1] == _BACKSLASH:
             return False
         self.output_bytes += end - start
         return True
@@ -262,7 +265,7 @@ class PassThrough:
         if self._is_anthropic:
             self._see_anthropic(event)
             return True
-        if b'"error"' in event:
+        if event.find(b'"error"') >= 0:
             self._see_error(event)
         at = event.find(b'"usage":')
         if at >= 0 and not _is_null(event, at + 8):
@@ -270,7 +273,7 @@ class PassThrough:
         at = event.find(b'"delta":')
         if at >= 0:
             self._see_delta(event, at, True)
-        elif b"[DONE]" in event and event.strip() == b"data: [DONE]":
+        elif event.find(b"[DONE]") >= 0 and event.strip() == b"data: [DONE]":
             self.done = True
         return True
 

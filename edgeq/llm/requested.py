@@ -19,6 +19,8 @@ _MAX_OUTPUT: Final = 10**8
 _MAX_ANSWERS: Final = 1000
 """More than any provider takes."""
 
+_BACKSLASH: Final = 92
+
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 """How msgspec says where something is wrong."""
 
@@ -105,7 +107,7 @@ def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> byte
     adds_usage = include_usage and peek.stream is True and not wants_usage(peek)
     if adds_usage and peek.stream_options is not None:
         return _anew(body, model, adds_usage)
-    if body.count(b'"model"') != 1 or (b"\\" in body and b"\\u006" in body):
+    if body.count(b'"model"') != 1 or (_BACKSLASH in body and body.find(b"\\u006") >= 0):
         return _anew(body, model, adds_usage)
     if peek.model != model:
         match = _MODEL.match(body, body.index(b'"model"'))

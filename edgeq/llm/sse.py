@@ -14,6 +14,9 @@ from typing import Final
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """Of one event. A whole answer of a long response comes as one event in OpenAI's responses; nothing is longer."""
 
+_LF: Final = 10
+_CR: Final = 13
+"""As numbers: see passing.py."""
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -47,7 +50,7 @@ class EventReader:
 
         Raises: ValueError if one event is longer than `max_event_bytes`.
         """
-        if self._after_cr or b"\r" in data:
+        if self._after_cr or _CR in data:
             data = self._with_lf(data)
         if self._is_start:
             data = self._without_bom(data)
@@ -115,7 +118,7 @@ class EventReader:
 def _event(block: bytes) -> SseEvent | None:
     """Lines of one event, without the empty line at its end. Returns: None if it has no data."""
     if block.startswith(b"data: "):
-        if b"\n" not in block:
+        if _LF not in block:
             return SseEvent(b"", block[6:])
     elif block.startswith(b"event: "):
         end = block.find(b"\n")

@@ -572,7 +572,7 @@ class Exchange(Attempt):
                 self._answer_framer = None
                 self._answer_chunks = head.minor == 1
         self.keep_alive = keep
-        if not answer.is_dated:
+        if not answer.is_dated():
             extra += date_line()
         if self.sticky:
             extra += self.sticky

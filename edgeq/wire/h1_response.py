@@ -53,7 +53,7 @@ def parse_response(raw: bytes) -> ResponseHead:
         minor = 0
     else:
         raise _wrong("the status line does not begin with HTTP/1.1 or HTTP/1.0")
-    if len(code) != 3 or not code.isdigit() or status_line[12:13] not in (b" ", b"") or code[:1] in b"0":
+    if len(code) != 3 or not code.isdigit() or status_line[12:13] not in (b" ", b"") or code[:1] == b"0":
         raise _wrong("the status line has no three-digit status")
     if status_line[12:].translate(None, VALUE_OBS):
         raise _wrong("the status line has a control character")

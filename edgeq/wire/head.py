@@ -172,10 +172,10 @@ class ResponseHead:
     """One response head. `forward` is the status line and the kept lines, each with its CRLF."""
 
     __slots__ = (
+        "_dated",
         "body_kind",
         "content_length",
         "forward",
-        "is_dated",
         "is_special",
         "keep_alive",
         "minor",
@@ -187,8 +187,7 @@ class ResponseHead:
 
     def __init__(self, raw: bytes, status: int, minor: int) -> None:
         self.raw = raw
-        self.is_dated: bool = b"\r\nDate:" in raw or b"\r\ndate:" in raw.lower()
-        """If not, who passes it on says when it came (RFC 9110 6.6.1)."""
+        self._dated: int = -1
         self.status: int = status
         self.minor: int = minor
         self.is_special: bool = status in SPECIAL
@@ -200,6 +199,14 @@ class ResponseHead:
         self.keep_alive: bool = True
         self.upgrade = b""
         self.trailers = False
+
+    def is_dated(self) -> bool:
+        """Does it say when it was made? If not, who passes it on says when it came (RFC 9110 6.6.1)."""
+        if self._dated < 0:  # remembered, as this may be the head of many answers
+            raw = self.raw
+            found = raw.find(b"\r\nDate:") >= 0 or raw.lower().find(b"\r\ndate:") >= 0
+            self._dated = 1 if found else 0
+        return self._dated > 0
 
 
 def field_value(head: RequestHead, name: bytes) -> bytes:
