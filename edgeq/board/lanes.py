@@ -31,7 +31,7 @@ class Lanes:
         used: int = self._used[0]
         own_at = self._own + index
         total = 0
-        for _ in range(max(1, used)):
+        for _ in range(used if used > 1 else 1):  # noqa: FURB136 - a call when compiled
             amount: int = cells[index]
             total += amount
             if index == own_at:
