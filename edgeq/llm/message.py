@@ -222,11 +222,17 @@ class Usage:
 
     def bound(self) -> None:
         """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits."""
-        self.input = min(self.input, MAX_TOKENS)
-        self.output = min(self.output, MAX_TOKENS)
-        self.cached = min(self.cached, MAX_TOKENS)
-        self.cache_write = min(self.cache_write, MAX_TOKENS)
-        self.reasoning = min(self.reasoning, MAX_TOKENS)
+        # Not by min(), which is a call when compiled.
+        if self.input > MAX_TOKENS:
+            self.input = MAX_TOKENS
+        if self.output > MAX_TOKENS:
+            self.output = MAX_TOKENS
+        if self.cached > MAX_TOKENS:
+            self.cached = MAX_TOKENS
+        if self.cache_write > MAX_TOKENS:
+            self.cache_write = MAX_TOKENS
+        if self.reasoning > MAX_TOKENS:
+            self.reasoning = MAX_TOKENS
 
 
 @dataclass

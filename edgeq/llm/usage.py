@@ -198,7 +198,9 @@ class UsageLog:
 
 
 def _count(number: int) -> int:
-    return 0 if number < 0 else min(number, _MAX_COUNT)
+    if number < 0:
+        return 0
+    return number if number < _MAX_COUNT else _MAX_COUNT  # noqa: FURB136 - a call when compiled
 
 
 def clipped(text: str) -> str:
