@@ -19,8 +19,8 @@ from typing import Final
 from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Allowance, Meter
 
-_OPENAI_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens"}
-_ANTHROPIC_NAMES: Final = {REQUESTS: "requests", TOKENS: "tokens", INPUT: "input-tokens", OUTPUT: "output-tokens"}
+_OPENAI_NAMES: Final = {REQUESTS: b"requests", TOKENS: b"tokens"}
+_ANTHROPIC_NAMES: Final = {REQUESTS: b"requests", TOKENS: b"tokens", INPUT: b"input-tokens", OUTPUT: b"output-tokens"}
 
 
 def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
@@ -29,7 +29,7 @@ def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
     Args: dialect is the client's; all but Anthropic's have OpenAI's fields; now in monotonic seconds.
     """
     is_anthropic = dialect == ANTHROPIC
-    lines = []
+    lines: list[bytes] = []
     now_ns = int(now * 1e9)
     for kind, name in (_ANTHROPIC_NAMES if is_anthropic else _OPENAI_NAMES).items():
         tightest: Allowance | None = None
@@ -51,29 +51,33 @@ def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
         if tightest is None:
             continue
         if is_anthropic:
-            at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(ceil(now + wall_ahead_s + ahead_ns / 1e9)))
+            at = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(ceil(now + wall_ahead_s + ahead_ns / 1e9))).encode("ascii")
             lines.append(
-                f"anthropic-ratelimit-{name}-limit: {tightest.count}\r\n"
-                f"anthropic-ratelimit-{name}-remaining: {remaining}\r\nanthropic-ratelimit-{name}-reset: {at}\r\n"
+                b"anthropic-ratelimit-%b-limit: %d\r\n"
+                b"anthropic-ratelimit-%b-remaining: %d\r\n"
+                b"anthropic-ratelimit-%b-reset: %b\r\n" % (name, tightest.count, name, remaining, name, at)
             )
         else:
+            reset = go_duration(ahead_ns / 1e9)
             lines.append(
-                f"x-ratelimit-limit-{name}: {tightest.count}\r\nx-ratelimit-remaining-{name}: {remaining}\r\n"
-                f"x-ratelimit-reset-{name}: {go_duration(ahead_ns / 1e9)}\r\n"
+                b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n"
+                % (name, tightest.count, name, remaining, name, reset)
             )
-    return "".join(lines).encode()
+    return b"".join(lines)
 
 
-def go_duration(seconds: float) -> str:
+def go_duration(seconds: float) -> bytes:
     """As Go writes a duration, in milliseconds: "0s", "120ms", "1s", "6m0s", "1h0m0.5s"."""
     millis = ceil(seconds * 1000)
     if millis <= 0:
-        return "0s"
+        return b"0s"
     if millis < 1000:
-        return f"{millis}ms"
+        return b"%dms" % millis
     minutes, rest = divmod(millis, 60_000)
-    text = f"{rest // 1000}" if rest % 1000 == 0 else f"{rest / 1000:.3f}".rstrip("0")
+    text = b"%d" % (rest // 1000)
+    if rest % 1000:
+        text += (b".%03d" % (rest % 1000)).rstrip(b"0")
     if minutes == 0:
-        return f"{text}s"
+        return text + b"s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{text}s" if hours else f"{minutes}m{text}s"
+    return b"%dh%dm%bs" % (hours, minutes, text) if hours else b"%dm%bs" % (minutes, text)

@@ -129,9 +129,12 @@ def credential_of(head: RequestHead) -> bytes:
         value = field_value(head, name)
         if value and name == b"authorization":
             # The same key is the same tenant, in whichever field it comes (RFC 6750 2.1).
-            scheme, _, rest = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                value = rest.strip(b" \t")
+            if value[:7] == b"Bearer ":  # as nearly all write it
+                value = value[7:].strip(b" \t")
+            else:
+                scheme, _, rest = value.partition(b" ")
+                if scheme.lower() == b"bearer":
+                    value = rest.strip(b" \t")
         if value:
             return value
     return b""
