@@ -189,18 +189,24 @@ class PassThrough:
         end = data.find(b"\n\n") + 2
         if end == len(data) and end > 1:
             return data if self._see(data) else b""
+        # Mostly all pass: they are given on in one piece, from `begin` on.
         passed: list[bytes] = []
+        begin = 0
         start = 0
         while end != 1:
             event = data[start:end]
-            if self._see(event):
-                passed.append(event)
+            if not ((self._before and self._is_more(event)) or self._see(event)):
+                if begin < start:
+                    passed.append(data[begin:start])
+                begin = end
             start = end
             end = data.find(b"\n\n", start) + 2
+        if begin < start:
+            passed.append(data[begin:start])
         return self._pass(data, start, passed)
 
     def _is_more(self, data: bytes) -> bool:
-        """It is the last event of nothing but text, with another text. Returns: False if it must be looked at."""
+        """Is it the last event of nothing but text, with another text? False: it must be looked at."""
         start = len(self._before)
         end = len(data) - len(self._after)
         if end <= start or not data.startswith(self._before) or not data.endswith(self._after):
@@ -252,7 +258,7 @@ class PassThrough:
         if start < len(data):
             self._held.append(data[start:])
             self._hold(len(data) - start)
-        return b"".join(passed)
+        return passed[0] if len(passed) == 1 else b"".join(passed)
 
     def _hold(self, size: int) -> bytes:
         self._held_bytes += size

@@ -216,6 +216,7 @@ def test_what_is_seen_is_what_is_decoded(dialect: str, events: list[Event], want
 def test_chunks_that_differ_only_in_their_text(dialect: str, texts: list[str]) -> None:
     """Most do, and are not looked at again: quotes and escapes must be, and what comes after them is not missed."""
     passing = PassThrough(dialect, False)
+    events = []
     for text in texts:
         if dialect == "openai":
             data = chunk({"content": text})
@@ -223,7 +224,14 @@ def test_chunks_that_differ_only_in_their_text(dialect: str, texts: list[str]) -
             data = event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
         assert passing.feed(data) == data
         assert not passing.finished
-    assert passing.output_bytes == sum(len(orjson.dumps(text)) - 2 for text in texts)
+        events.append(data)
+    said_bytes = sum(len(orjson.dumps(text)) - 2 for text in texts)
+    assert passing.output_bytes == said_bytes
+    # And all in one piece, as a busy worker reads them.
+    together = PassThrough(dialect, False)
+    assert together.feed(b"".join(events)) == b"".join(events)
+    assert together.output_bytes == said_bytes
+    assert together.begun == passing.begun
     assert passing.begun == any(texts)
     last = chunk({"content": "z"}, finish_reason="stop") if dialect == "openai" else ANTHROPIC[-2]
     passing.feed(last)
