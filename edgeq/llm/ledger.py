@@ -133,6 +133,12 @@ class Ledger:
             found.resize(limits)
         return found
 
+    def resize(self, kind: int, name: str, limits: TokenLimits) -> None:
+        """The limits of a subject have changed: whoever runs keeps to them from now on, and is counted by them."""
+        found = self._meters.get((kind, name))
+        if found is not None:
+            found.resize(limits)
+
     def spent(self, kind: int, name: str, day_micro: int, month_micro: int, now: float) -> None:
         """The store of accounts knows what a subject has spent, at least, in the day and month that run."""
         found = self._meters.get((kind, name))

@@ -43,8 +43,14 @@ class Till:
         self.accounts: AccountsHolder = accounts
         self.ledger: Ledger = ledger
         accounts.on_spent = self._spent
+        accounts.on_limits = self._limits
         self.estimator: Estimator = Estimator()
         self.affinity: Affinity = Affinity()
+
+    def _limits(self, subject: str, limits: TokenLimits) -> None:
+        """Somebody has changed them."""
+        kind, _, name = subject.partition("/")
+        self.ledger.resize(_KINDS[kind], name, limits)
 
     def _spent(self, subject: str, day_micro: int, month_micro: int) -> None:
         """The store knows of this: what other workers, and earlier ones, have spent. The ledger has ticked."""
