@@ -356,18 +356,21 @@ class Meter:
             return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
         if estimate.cost_micro and (self.day_micro or self.month_micro):
             books = self.books
-            wanted = estimate.cost_micro + self.reserved_micro + entry.others_total(_E_RESERVED)
-            limit = self.day_micro
-            if limit and wanted + books.spent.spent(self._day_key, books.day_until_s) > limit:
-                return self._too_dear(limit, estimate, books.day_until_s, now, "day")
-            limit = self.month_micro
-            if limit and wanted + books.spent.spent(self._month_key, books.month_until_s) > limit:
-                return self._too_dear(limit, estimate, books.month_until_s, now, "month")
+            reserved = self.reserved_micro + entry.others_total(_E_RESERVED)
+            left = self.day_micro - reserved - books.spent.spent(self._day_key, books.day_until_s)
+            if self.day_micro and estimate.cost_micro > left:
+                return self._too_dear(self.day_micro, left, estimate, books.day_until_s, now, "day")
+            left = self.month_micro - reserved - books.spent.spent(self._month_key, books.month_until_s)
+            if self.month_micro and estimate.cost_micro > left:
+                return self._too_dear(self.month_micro, left, estimate, books.month_until_s, now, "month")
         return None
 
-    def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
+    def _too_dear(self, limit: int, left: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
         wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
-        detail = f"the budget of a {period} is {money(limit)}, and this request may cost {money(estimate.cost_micro)}"
+        detail = f"the budget of a {period} is {money(limit)}"
+        if left < limit:
+            detail += f", {money(limit - left)} of it spent or reserved"
+        detail += f", and this request may cost {money(estimate.cost_micro)}"
         return Refusal(self, BUDGET, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:

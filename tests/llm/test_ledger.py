@@ -188,7 +188,7 @@ def test_money_of_a_day() -> None:
     running = granted([meter], Estimate(1, 1, cost_micro=600_000))
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
     assert refusal.reason() == "budget_exhausted"
-    assert refusal.detail == "the budget of a day is 1, and this request may cost 0.5"
+    assert refusal.detail == "the budget of a day is 1, 0.6 of it spent or reserved, and this request may cost 0.5"
     large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
     dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
     assert (
