@@ -448,7 +448,7 @@ def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: i
         return f"more than {one.count} a minute"
     wanted = f"{_amount(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
     owed = one.owed(table, now_ns)
-    return f"{wanted}; {owed} that earlier requests have taken beyond it are paid back first" if owed else wanted
+    return f"{wanted}; {owed} that earlier requests have taken or reserved beyond it come first" if owed else wanted
 
 
 def _amount(kind: int, estimate: Estimate) -> int:

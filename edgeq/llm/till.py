@@ -152,7 +152,7 @@ class Bill:
     def header_lines(self, dialect: str, now: float) -> bytes:
         """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""
         own = [meter for meter in self.meters if meter.kind != MODEL]
-        return limit_headers.header_lines(dialect, own, now) if own else b""
+        return limit_headers.header_lines(dialect, own, now, self.reservation) if own else b""
 
     def settle(
         self,

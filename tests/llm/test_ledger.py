@@ -92,7 +92,7 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     nor is a provider's target in debt for the margin that we keep to what it says."""
     meter = tenant(alone(), tokens_per_minute=300)
     granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
-    owed = "; 120 that earlier requests have taken beyond it are paid back first"
+    owed = "; 120 that earlier requests have taken or reserved beyond it come first"
     assert refused([meter], Estimate(10, 30)).detail == "40 tokens, of 300 a minute" + owed
     assert refused([meter], Estimate(10, 90), NOW + 30).detail == "100 tokens, of 300 a minute"
     target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
