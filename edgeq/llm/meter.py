@@ -428,13 +428,23 @@ class Meter:
         now_ns = int(now * 1e9)
         table = self.books.arrivals
         day, month = self.spent_micro()
+        limits: dict[str, object] = {WHATS[one.kind]: one.count for one in self.allowances}
+        remaining = {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances}
+        in_flight = self.machine_in_flight()
+        if self.concurrent:
+            limits[WHATS[CONCURRENT]] = self.concurrent
+            remaining[WHATS[CONCURRENT]] = max(0, self.concurrent - in_flight)
+        if self.day_micro:
+            limits["per_day"] = self.day_micro / 1e6
+        if self.month_micro:
+            limits["per_month"] = self.month_micro / 1e6
         return {
             "meter": KINDS[self.kind],
             "name": self.name,
-            "limits": {WHATS[one.kind]: one.count for one in self.allowances},
-            "remaining": {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances},
+            "limits": limits,
+            "remaining": remaining,
             "heard": {WHATS[one.kind]: one.heard for one in self.allowances if one.heard},
-            "in_flight": self.machine_in_flight(),
+            "in_flight": in_flight,
             "concurrent": self.concurrent,
             "spent_day": day / 1e6,
             "spent_month": month / 1e6,

@@ -181,6 +181,15 @@ def test_requests_at_once() -> None:
     granted([meter], Estimate(1, 1))
 
 
+def test_all_limits_are_shown() -> None:
+    """Places and money as well as tokens: an operator sees what somebody was refused by."""
+    meter = tenant(alone(), tokens_per_minute=6000, concurrent=2, money_per_day=1.5, money_per_month=20.0)
+    granted([meter], Estimate(100, 0))
+    shown = meter.snapshot(NOW)
+    assert shown["limits"] == {"tokens": 6000, "concurrent": 2, "per_day": 1.5, "per_month": 20.0}
+    assert shown["remaining"] == {"tokens": 5900, "concurrent": 1}
+
+
 def test_money_of_a_day() -> None:
     """What runs is reserved, what is spent stays until midnight UTC; the rest of a day is told as the wait."""
     ledger = alone()

@@ -150,8 +150,8 @@ def test_other_limits_are_shown_at_once(tmp_path: Path) -> None:
 
         for _ in range(8):
             assert one.ask(made["key"]).status == 200
-        wait_for("limits", lambda: limits() == {made["id"]: {"tokens": 6000}, "m": {}})
+        wait_for("limits", lambda: limits() == {made["id"]: {"tokens": 6000}, "m": {"per_day": 1.0}})
         one.command("PUT", "/v1/keys", id=made["id"], tpm="600")
         wait_for("another one of the key", lambda: limits().get(made["id"]) == {"tokens": 600})
         one.command("PUT", "/v1/changes", resource="model/m", key="limits.requests_per_minute", value="90")
-        wait_for("one of the model", lambda: limits().get("m") == {"requests": 90})
+        wait_for("one of the model", lambda: limits().get("m") == {"requests": 90, "per_day": 1.0})
