@@ -125,17 +125,24 @@ class ModelExchange(ModelAnswer):
 
     def _turn_to(self, choice: Choice, now: float) -> None:
         """Put the request into the words of a target, and wait for a place there."""
-        self.choice = choice
-        self._turns += 1
-        self.route = self.models.by(choice.upstream)
         try:
-            self.sent_body = self._words_for(choice)
+            body = self._words_for(choice)
         except Unmappable as error:
+            self.choice = choice
+            self._turns += 1
             if self._turns < len(self._order):  # another one may know the word
                 self._turn_to(self._order[self._turns], now)
             else:
                 self._refuse(error.param, error.message)
             return
+        self._wait_for(choice, body, now)
+
+    def _wait_for(self, choice: Choice, body: bytes, now: float) -> None:
+        """Wait for a place at a target, in whose words `body` is."""
+        self.choice = choice
+        self._turns += 1
+        self.route = self.models.by(choice.upstream)
+        self.sent_body = body
         self.queued_at = now
         estimate = self.bill.estimate
         if estimate is not None:
@@ -156,6 +163,13 @@ class ModelExchange(ModelAnswer):
             if "ecursion" in str(error):
                 raise Unmappable("", TOO_DEEP) from None
             raise
+
+    def _words_or_none(self, choice: Choice) -> bytes:
+        """The same; empty: it cannot be told."""
+        try:
+            return self._words_for(choice)
+        except Unmappable:
+            return b""
 
     def _said_to(self, choice: Choice) -> bytes:
         operation = self.operation
@@ -414,11 +428,10 @@ class ModelExchange(ModelAnswer):
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
         order = self._order
-        turns = self._turns
         now = monotonic()
-        while turns < len(order) and not order[turns].is_open(now):
-            turns += 1
-        if turns >= len(order) or turns >= self.models.attempts or not self._turns or self.down.closing:
+        most = min(len(order), self.models.attempts)
+        turns = self._next_open(self._turns, now)
+        if turns >= most or not self._turns or self.down.closing:
             return False
         if REASONS[reason].fault == "C":
             return False
@@ -426,6 +439,13 @@ class ModelExchange(ModelAnswer):
         if self.attempts and self.sent_at and first is not None and not self._takes_budget(first, now):
             self._failed_by.append("retries are at their share of the traffic: retry_budget_exhausted")
             return False
+        body = self._words_or_none(order[turns])
+        while not body:  # it does not know a word of the request: no mistake of the client's, as another one knows it
+            turns = self._next_open(turns + 1, now)
+            if turns >= most:
+                self._count_no_more()
+                return False
+            body = self._words_or_none(order[turns])
         self._is_again = True
         self._turns = turns
         self.reason = reason
@@ -439,8 +459,15 @@ class ModelExchange(ModelAnswer):
         self._forget_answer()
         choice = order[turns]
         self.leave_route(self.models.by(choice.upstream), now)
-        self._turn_to(choice, now)
+        self._wait_for(choice, body, now)
         return True
+
+    def _next_open(self, turns: int, now: float) -> int:
+        """Whose turn it is from this one on: who is not left alone."""
+        order = self._order
+        while turns < len(order) and not order[turns].is_open(now):
+            turns += 1
+        return turns
 
     def _soonest_s(self, wait_s: float) -> float:
         """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""

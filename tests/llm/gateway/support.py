@@ -364,6 +364,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
         model(f"broken-{kind}-{name}", f"{name} {kind}=6,tokens=50,rate=40,tag=broken")
     model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
+    model("fails-deaf", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf")
+    model("fails-deaf-well", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf", "oa tokens=5,tag=deaf")
     model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
     model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
     model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
