@@ -67,6 +67,7 @@ class ModelExchange(ModelAnswer):
         "_budget",
         "_clock",
         "_is_again",
+        "_left_alone",
         "_left_as",
         "_left_status",
         "_second",
@@ -85,6 +86,8 @@ class ModelExchange(ModelAnswer):
         self._is_again: bool = False
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
+        self._left_alone: tuple[str, str, str, float] | None = None
+        """What the first target has failed by (see `fail`), while the second one is waited for."""
         self._clock: HedgeClock | None = None
         self._left_as = ""
         """The client has left for this reason, and the answer is read to its end; empty: it has not."""
@@ -242,7 +245,9 @@ class ModelExchange(ModelAnswer):
         first = self.choice
         if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
             return
-        for choice in self._order[self._turns :]:
+        order = self._order
+        turns = self._turns
+        for choice in order[turns:]:
             if choice.is_open(now) and choice.has_room(now) and choice.upstream is not first.upstream:
                 break
         else:
@@ -258,6 +263,9 @@ class ModelExchange(ModelAnswer):
         self.dropped = dropped
         self._second = second
         if second.start(self.bill.estimate, now):
+            # It has had its turn: if the first one fails, it is not asked once more.
+            self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
+            self._turns = turns + 1
             if self._budget is not None:
                 self._budget.hedges += 1
         else:
@@ -269,6 +277,9 @@ class ModelExchange(ModelAnswer):
             second.cancel(now)
             return
         self._second = None
+        if self._left_alone is not None:
+            self._left_alone = None
+            self._failed_by.append(f"{self.reason} at {self.resource}")
         if self._budget is not None:
             self._budget.hedges_won += 1
         self._let_claim_go("upstream_timeout", now)  # it was too late
@@ -292,6 +303,28 @@ class ModelExchange(ModelAnswer):
         """The first target is the only one again."""
         if self._second is second:
             self._second = None
+            left = self._left_alone
+            if left is not None:
+                self._left_alone = None
+                reason, resource, detail, retry_after_s = left
+                self.fail(reason, resource, detail, retry_after_s)
+
+    def _leave_to_second(self, reason: str, resource: str, detail: str, retry_after_s: float) -> bool:
+        """The first target has failed, but another one is at work: wait for it. Returns: False if none is."""
+        if self._second is None or REASONS[reason].fault == "C" or self.down.closing:
+            return False
+        self._left_alone = (reason, resource, detail, retry_after_s)
+        now = monotonic()
+        self.reason = reason
+        self.resource = resource
+        up = self.up
+        if up is not None:
+            self.blame(up.pool, reason)
+        self._drop_upstream()
+        self._let_claim_go(reason, now)
+        self.give_up(now)
+        self._forget_answer()
+        return True
 
     def _takes_budget(self, choice: Choice, now: float) -> bool:
         """May a request that `choice` has had be sent once more, somewhere? If so, it counts there."""
@@ -412,7 +445,9 @@ class ModelExchange(ModelAnswer):
             self._stage != COLLECT
             and not self._begun
             and reason not in _STAYS
-            and self._go_on(reason, resource, detail)
+            and (
+                self._leave_to_second(reason, resource, detail, retry_after_s) or self._go_on(reason, resource, detail)
+            )
         ):
             return
         if self._head_sent:

@@ -382,6 +382,9 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    model("hedge-alone", "oa latency=400ms,cut=0,tag=left", "an latency=1s,tokens=5,tag=left", hedge="100ms")
+    fails = "an latency=700ms,cut=0,tag=lost"
+    model("hedge-lost", "oa latency=400ms,cut=0,tag=lost", fails, "ge tokens=5,tag=lost", hedge="100ms")
     model("hedge-scripted", "oa latency=600ms,tokens=5,tag=hedge", "scripted plain", hedge="100ms")
     model("hedge-scripted-an", "oa latency=600ms,tokens=5,tag=hedge", "scripted-an plain", hedge="100ms")
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")

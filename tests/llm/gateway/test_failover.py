@@ -236,6 +236,19 @@ def test_a_hedge_answers(stand: Stand) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hedge_goes_on_alone(stand: Stand, stream: bool) -> None:
+    """The first target fails while the second one is at work: it is waited for, not asked once more. If it fails, too,
+    the third one is asked."""
+    for model, last in (("hedge-alone", 1), ("hedge-lost", 2)):
+        before = stand.counts(stand.called(model, 1))["requests"]
+        answer = stand.ask(ask_for(model, stream))
+        assert answer.status == 200, answer.body
+        name = stand.called(model, last)
+        assert name.encode() in (answer.get(b"x-edgeq-target") or b"")
+        assert stand.counts(stand.called(model, 1))["requests"] == before + 1
+
+
 def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     """Refusals, cuts and resets of the second are nobody's business."""
     cases = list(product(HEDGES, (False, True)))
