@@ -392,7 +392,8 @@ class RouteRetry(Table, frozen=True):
     """When a second try begins beside the first, at another endpoint: after a time ("150ms"), or at the 95th percentile
     of what the route's answers take ("p95")."""
     body: Size = Size(64 * 1024)
-    """Requests of whose body more than this has been sent are not tried again."""
+    """Requests of whose body more than this has been sent are not tried again, nor hedged. Up to so much of one that is
+    still on its way is kept for it."""
 
 
 class RouteCache(Table, frozen=True):

@@ -142,7 +142,7 @@ NOBODY: Final = Accounts({}, {}, {}, is_on=False)
 class AccountsHolder:
     """What of accounts a worker has: the picture that holds now, what was spent, and the log of what is used."""
 
-    __slots__ = ("budgets", "current", "day", "on_spent", "send", "spent_day", "spent_month", "usage")
+    __slots__ = ("budgets", "current", "day", "on_limits", "on_spent", "send", "spent_day", "spent_month", "usage")
 
     def __init__(self) -> None:
         self.send: Callable[[Message], None] | None = None
@@ -150,6 +150,8 @@ class AccountsHolder:
         self.on_spent: Callable[[str, int, int], None] | None = None
         """For budgets: called with a subject that has one, and what it has spent this day and month, when any of it
         has changed."""
+        self.on_limits: Callable[[str, TokenLimits], None] | None = None
+        """Called with a subject, and the limits that it has from now on."""
         self.budgets: frozenset[str] = frozenset()
         """Subjects that have one by the configuration: models, targets."""
         self.current: Accounts = NOBODY
@@ -177,6 +179,9 @@ class AccountsHolder:
             subjects += [key_subject(one.id) for one in snapshot.accounts]
             subjects += [tenant_subject(one.name) for one in snapshot.tenants]
             subjects += [team_subject(one.tenant, one.name) for one in snapshot.teams]
+            if self.on_limits is not None:
+                for subject in subjects:
+                    self.on_limits(subject, self.current.limits_of(subject))
         if spent is not None:
             subjects += spent.by_month
             self.day = spent.day

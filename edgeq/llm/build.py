@@ -13,7 +13,7 @@ from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenL
 from edgeq.config.units import parse_duration
 from edgeq.llm.account import model_subject, target_subject
 from edgeq.llm.gate import TokenGate
-from edgeq.llm.meter import TARGET
+from edgeq.llm.meter import MODEL, TARGET
 from edgeq.llm.operation import ANTHROPIC, GEMINI
 from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, ModelPlan, Models
 from edgeq.llm.price import Tariff
@@ -60,6 +60,7 @@ class ModelBuilder:
         plans = []
         for name, model in config.model.items():
             plans.append(self._plan(name, model, config, workers, upstream_of, budget_of))
+            self._till.ledger.resize(MODEL, name, model.limits)
         aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}
         wanted = set(target_names(config))
         for name in [name for name, gate in self.gates.items() if name not in wanted and gate.is_unused()]:

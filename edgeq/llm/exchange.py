@@ -67,6 +67,7 @@ class ModelExchange(ModelAnswer):
         "_budget",
         "_clock",
         "_is_again",
+        "_left_alone",
         "_left_as",
         "_left_status",
         "_second",
@@ -85,6 +86,8 @@ class ModelExchange(ModelAnswer):
         self._is_again: bool = False
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
+        self._left_alone: tuple[str, str, str, float] | None = None
+        """What the first target has failed by (see `fail`), while the second one is waited for."""
         self._clock: HedgeClock | None = None
         self._left_as = ""
         """The client has left for this reason, and the answer is read to its end; empty: it has not."""
@@ -125,17 +128,24 @@ class ModelExchange(ModelAnswer):
 
     def _turn_to(self, choice: Choice, now: float) -> None:
         """Put the request into the words of a target, and wait for a place there."""
-        self.choice = choice
-        self._turns += 1
-        self.route = self.models.by(choice.upstream)
         try:
-            self.sent_body = self._words_for(choice)
+            body = self._words_for(choice)
         except Unmappable as error:
+            self.choice = choice
+            self._turns += 1
             if self._turns < len(self._order):  # another one may know the word
                 self._turn_to(self._order[self._turns], now)
             else:
                 self._refuse(error.param, error.message)
             return
+        self._wait_for(choice, body, now)
+
+    def _wait_for(self, choice: Choice, body: bytes, now: float) -> None:
+        """Wait for a place at a target, in whose words `body` is."""
+        self.choice = choice
+        self._turns += 1
+        self.route = self.models.by(choice.upstream)
+        self.sent_body = body
         self.queued_at = now
         estimate = self.bill.estimate
         if estimate is not None:
@@ -156,6 +166,13 @@ class ModelExchange(ModelAnswer):
             if "ecursion" in str(error):
                 raise Unmappable("", TOO_DEEP) from None
             raise
+
+    def _words_or_none(self, choice: Choice) -> bytes:
+        """The same; empty: it cannot be told."""
+        try:
+            return self._words_for(choice)
+        except Unmappable:
+            return b""
 
     def _said_to(self, choice: Choice) -> bytes:
         operation = self.operation
@@ -228,7 +245,9 @@ class ModelExchange(ModelAnswer):
         first = self.choice
         if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
             return
-        for choice in self._order[self._turns :]:
+        order = self._order
+        turns = self._turns
+        for choice in order[turns:]:
             if choice.is_open(now) and choice.has_room(now) and choice.upstream is not first.upstream:
                 break
         else:
@@ -244,6 +263,9 @@ class ModelExchange(ModelAnswer):
         self.dropped = dropped
         self._second = second
         if second.start(self.bill.estimate, now):
+            # It has had its turn: if the first one fails, it is not asked once more.
+            self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
+            self._turns = turns + 1
             if self._budget is not None:
                 self._budget.hedges += 1
         else:
@@ -255,6 +277,9 @@ class ModelExchange(ModelAnswer):
             second.cancel(now)
             return
         self._second = None
+        if self._left_alone is not None:
+            self._left_alone = None
+            self._failed_by.append(f"{self.reason} at {self.resource}")
         if self._budget is not None:
             self._budget.hedges_won += 1
         self._let_claim_go("upstream_timeout", now)  # it was too late
@@ -278,6 +303,28 @@ class ModelExchange(ModelAnswer):
         """The first target is the only one again."""
         if self._second is second:
             self._second = None
+            left = self._left_alone
+            if left is not None:
+                self._left_alone = None
+                reason, resource, detail, retry_after_s = left
+                self.fail(reason, resource, detail, retry_after_s)
+
+    def _leave_to_second(self, reason: str, resource: str, detail: str, retry_after_s: float) -> bool:
+        """The first target has failed, but another one is at work: wait for it. Returns: False if none is."""
+        if self._second is None or REASONS[reason].fault == "C" or self.down.closing:
+            return False
+        self._left_alone = (reason, resource, detail, retry_after_s)
+        now = monotonic()
+        self.reason = reason
+        self.resource = resource
+        up = self.up
+        if up is not None:
+            self.blame(up.pool, reason)
+        self._drop_upstream()
+        self._let_claim_go(reason, now)
+        self.give_up(now)
+        self._forget_answer()
+        return True
 
     def _takes_budget(self, choice: Choice, now: float) -> bool:
         """May a request that `choice` has had be sent once more, somewhere? If so, it counts there."""
@@ -398,7 +445,9 @@ class ModelExchange(ModelAnswer):
             self._stage != COLLECT
             and not self._begun
             and reason not in _STAYS
-            and self._go_on(reason, resource, detail)
+            and (
+                self._leave_to_second(reason, resource, detail, retry_after_s) or self._go_on(reason, resource, detail)
+            )
         ):
             return
         if self._head_sent:
@@ -414,11 +463,10 @@ class ModelExchange(ModelAnswer):
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
         order = self._order
-        turns = self._turns
         now = monotonic()
-        while turns < len(order) and not order[turns].is_open(now):
-            turns += 1
-        if turns >= len(order) or turns >= self.models.attempts or not self._turns or self.down.closing:
+        most = min(len(order), self.models.attempts)
+        turns = self._next_open(self._turns, now)
+        if turns >= most or not self._turns or self.down.closing:
             return False
         if REASONS[reason].fault == "C":
             return False
@@ -426,6 +474,13 @@ class ModelExchange(ModelAnswer):
         if self.attempts and self.sent_at and first is not None and not self._takes_budget(first, now):
             self._failed_by.append("retries are at their share of the traffic: retry_budget_exhausted")
             return False
+        body = self._words_or_none(order[turns])
+        while not body:  # it does not know a word of the request: no mistake of the client's, as another one knows it
+            turns = self._next_open(turns + 1, now)
+            if turns >= most:
+                self._count_no_more()
+                return False
+            body = self._words_or_none(order[turns])
         self._is_again = True
         self._turns = turns
         self.reason = reason
@@ -439,8 +494,15 @@ class ModelExchange(ModelAnswer):
         self._forget_answer()
         choice = order[turns]
         self.leave_route(self.models.by(choice.upstream), now)
-        self._turn_to(choice, now)
+        self._wait_for(choice, body, now)
         return True
+
+    def _next_open(self, turns: int, now: float) -> int:
+        """Whose turn it is from this one on: who is not left alone."""
+        order = self._order
+        while turns < len(order) and not order[turns].is_open(now):
+            turns += 1
+        return turns
 
     def _soonest_s(self, wait_s: float) -> float:
         """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""

@@ -26,7 +26,7 @@ from edgeq.board.layout import Board
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import INPUT, REQUESTS, TOKENS, Allowance, Books, Meter, Refusal
+from edgeq.llm.meter import INPUT, MINUTE_NS, REQUESTS, TOKENS, Allowance, Books, Meter, Refusal
 
 IDLE_S: Final = 60.0
 MANY: Final = 4096
@@ -55,6 +55,14 @@ class Reservation:
                 table.charge(one.key, cost_ns, now_ns)
                 self._allowances.append(one)
                 self._charged_ns.append(cost_ns)
+
+    def beyond_ns(self, allowance: Allowance) -> int:
+        """What it holds of one beyond all of it, for an output that is a guess: how much later it is told to be whole
+        again than it would be for the largest request that has its place in a minute."""
+        for at, one in enumerate(self._allowances):
+            if one is allowance:
+                return max(0, self._charged_ns[at] - MINUTE_NS)
+        return 0
 
     def settle(self, usage: Usage, cost_micro: int, now: float) -> None:
         """The request has ended, and this is what it used and cost; where nobody has told (UNKNOWN) it is what was
@@ -132,6 +140,12 @@ class Ledger:
         elif found.limits is not limits:
             found.resize(limits)
         return found
+
+    def resize(self, kind: int, name: str, limits: TokenLimits) -> None:
+        """The limits of a subject have changed: whoever runs keeps to them from now on, and is counted by them."""
+        found = self._meters.get((kind, name))
+        if found is not None:
+            found.resize(limits)
 
     def spent(self, kind: int, name: str, day_micro: int, month_micro: int, now: float) -> None:
         """The store of accounts knows what a subject has spent, at least, in the day and month that run."""

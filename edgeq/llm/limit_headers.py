@@ -5,7 +5,8 @@ anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remainin
 the moment at which the limit is whole again, as they have it.
 
 Told is the tightest of the caller's own limits, of each kind the one of which the least part is left; never those of
-models and providers, which say nothing of this caller. Without limits nothing is told.
+models and providers, which say nothing of this caller. Without limits nothing is told. What is reserved counts as used,
+also for a stream whose head goes out; but of what it may take beyond all of a limit, a guess, its head says nothing.
 
 Source: reference llm.md 4.5.
 """
@@ -14,19 +15,23 @@ from __future__ import annotations
 
 from math import ceil
 from time import gmtime, strftime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeq.llm.dialects.base import ANTHROPIC
 from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Allowance, Meter
+
+if TYPE_CHECKING:
+    from edgeq.llm.ledger import Reservation
 
 _OPENAI_NAMES: Final = {REQUESTS: b"requests", TOKENS: b"tokens"}
 _ANTHROPIC_NAMES: Final = {REQUESTS: b"requests", TOKENS: b"tokens", INPUT: b"input-tokens", OUTPUT: b"output-tokens"}
 
 
-def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
+def header_lines(dialect: str, meters: list[Meter], now: float, held: Reservation | None = None) -> bytes:
     """The lines that tell what is left by these meters, the caller's own, each with its CRLF.
 
-    Args: dialect is the client's; all but Anthropic's have OpenAI's fields; now in monotonic seconds.
+    Args: dialect is the client's; all but Anthropic's have OpenAI's fields; now in monotonic seconds; held is what the
+    request itself has reserved, if it still has it.
     """
     is_anthropic = dialect == ANTHROPIC
     lines: list[bytes] = []
@@ -47,6 +52,8 @@ def header_lines(dialect: str, meters: list[Meter], now: float) -> bytes:
                     tightest = one
                     remaining = left
                     ahead_ns = its_ahead_ns
+                    if held is not None:
+                        ahead_ns = max(0, ahead_ns - held.beyond_ns(one))
                     wall_ahead_s = meter.books.wall_ahead_s
         if tightest is None:
             continue

@@ -360,18 +360,21 @@ class Meter:
             return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
         if estimate.cost_micro and (self.day_micro or self.month_micro):
             books = self.books
-            wanted = estimate.cost_micro + self.reserved_micro + entry.others_total(_E_RESERVED)
-            limit = self.day_micro
-            if limit and wanted + books.spent.spent(self._day_key, books.day_until_s) > limit:
-                return self._too_dear(limit, estimate, books.day_until_s, now, "day")
-            limit = self.month_micro
-            if limit and wanted + books.spent.spent(self._month_key, books.month_until_s) > limit:
-                return self._too_dear(limit, estimate, books.month_until_s, now, "month")
+            reserved = self.reserved_micro + entry.others_total(_E_RESERVED)
+            left = self.day_micro - reserved - books.spent.spent(self._day_key, books.day_until_s)
+            if self.day_micro and estimate.cost_micro > left:
+                return self._too_dear(self.day_micro, left, estimate, books.day_until_s, now, "day")
+            left = self.month_micro - reserved - books.spent.spent(self._month_key, books.month_until_s)
+            if self.month_micro and estimate.cost_micro > left:
+                return self._too_dear(self.month_micro, left, estimate, books.month_until_s, now, "month")
         return None
 
-    def _too_dear(self, limit: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
+    def _too_dear(self, limit: int, left: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
         wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
-        detail = f"the budget of a {period} is {money(limit)}, and this request may cost {money(estimate.cost_micro)}"
+        detail = f"the budget of a {period} is {money(limit)}"
+        if left < limit:
+            detail += f", {money(limit - left)} of it spent or reserved"
+        detail += f", and this request may cost {money(estimate.cost_micro)}"
         return Refusal(self, BUDGET, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:
@@ -429,13 +432,23 @@ class Meter:
         now_ns = int(now * 1e9)
         table = self.books.arrivals
         day, month = self.spent_micro()
+        limits: dict[str, object] = {WHATS[one.kind]: one.count for one in self.allowances}
+        remaining = {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances}
+        in_flight = self.machine_in_flight()
+        if self.concurrent:
+            limits[WHATS[CONCURRENT]] = self.concurrent
+            remaining[WHATS[CONCURRENT]] = max(0, self.concurrent - in_flight)
+        if self.day_micro:
+            limits["per_day"] = self.day_micro / 1e6
+        if self.month_micro:
+            limits["per_month"] = self.month_micro / 1e6
         return {
             "meter": KINDS[self.kind],
             "name": self.name,
-            "limits": {WHATS[one.kind]: one.count for one in self.allowances},
-            "remaining": {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances},
+            "limits": limits,
+            "remaining": remaining,
             "heard": {WHATS[one.kind]: one.heard for one in self.allowances if one.heard},
-            "in_flight": self.machine_in_flight(),
+            "in_flight": in_flight,
             "concurrent": self.concurrent,
             "spent_day": day / 1e6,
             "spent_month": month / 1e6,
@@ -449,7 +462,7 @@ def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: i
         return f"more than {one.count} a minute"
     wanted = f"{_amount(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
     owed = one.owed(table, now_ns)
-    return f"{wanted}; {owed} that earlier requests have taken beyond it are paid back first" if owed else wanted
+    return f"{wanted}; {owed} that earlier requests have taken or reserved beyond it come first" if owed else wanted
 
 
 def _amount(kind: int, estimate: Estimate) -> int:

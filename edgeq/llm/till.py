@@ -43,8 +43,14 @@ class Till:
         self.accounts: AccountsHolder = accounts
         self.ledger: Ledger = ledger
         accounts.on_spent = self._spent
+        accounts.on_limits = self._limits
         self.estimator: Estimator = Estimator()
         self.affinity: Affinity = Affinity()
+
+    def _limits(self, subject: str, limits: TokenLimits) -> None:
+        """Somebody has changed them."""
+        kind, _, name = subject.partition("/")
+        self.ledger.resize(_KINDS[kind], name, limits)
 
     def _spent(self, subject: str, day_micro: int, month_micro: int) -> None:
         """The store knows of this: what other workers, and earlier ones, have spent. The ledger has ticked."""
@@ -146,7 +152,7 @@ class Bill:
     def header_lines(self, dialect: str, now: float) -> bytes:
         """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""
         own = [meter for meter in self.meters if meter.kind != MODEL]
-        return limit_headers.header_lines(dialect, own, now) if own else b""
+        return limit_headers.header_lines(dialect, own, now, self.reservation) if own else b""
 
     def settle(
         self,

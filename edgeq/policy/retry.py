@@ -193,7 +193,8 @@ class RetryPolicy:
         hedge: HedgePolicy | None = None,
     ) -> None:
         """Args: attempts counts the first one; per_try_s is until the answer begins, 0 for the upstream's own time;
-        body_bytes is what may be kept of a body; backoff_s is the longest pause before the second try."""
+        body_bytes is how much of a body may have been sent for another try, and so is kept; backoff_s is the longest
+        pause before the second try."""
         self.on_reset: bool = on_reset
         self.on_timeout: bool = on_timeout
         self.statuses: frozenset[int] = statuses

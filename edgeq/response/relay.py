@@ -320,10 +320,12 @@ class Exchange(Attempt):
 
     def _begin_by(self, retry: RetryPolicy, now: float) -> None:
         """It may have to be sent once more."""
-        self._sent_all = self.request_done or len(self.pending) <= retry.body_bytes
+        is_small = len(self.pending) <= retry.body_bytes
+        self._sent_all = self.request_done or is_small
         if self.attempts == 1:
             retry.budget.request(now)
-            if retry.hedge is not None and self.request_done and self.is_replayable() and not self.head.fields.upgrade:
+            is_whole = self.request_done and is_small and not self.head.fields.upgrade
+            if retry.hedge is not None and is_whole and self.is_replayable():
                 self._tries().plan_hedge(self, retry.hedge, now)
 
     def send(self, up: UpstreamConnection, now: float) -> None:

@@ -92,7 +92,7 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     nor is a provider's target in debt for the margin that we keep to what it says."""
     meter = tenant(alone(), tokens_per_minute=300)
     granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
-    owed = "; 120 that earlier requests have taken beyond it are paid back first"
+    owed = "; 120 that earlier requests have taken or reserved beyond it come first"
     assert refused([meter], Estimate(10, 30)).detail == "40 tokens, of 300 a minute" + owed
     assert refused([meter], Estimate(10, 90), NOW + 30).detail == "100 tokens, of 300 a minute"
     target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
@@ -181,6 +181,15 @@ def test_requests_at_once() -> None:
     granted([meter], Estimate(1, 1))
 
 
+def test_all_limits_are_shown() -> None:
+    """Places and money as well as tokens: an operator sees what somebody was refused by."""
+    meter = tenant(alone(), tokens_per_minute=6000, concurrent=2, money_per_day=1.5, money_per_month=20.0)
+    granted([meter], Estimate(100, 0))
+    shown = meter.snapshot(NOW)
+    assert shown["limits"] == {"tokens": 6000, "concurrent": 2, "per_day": 1.5, "per_month": 20.0}
+    assert shown["remaining"] == {"tokens": 5900, "concurrent": 1}
+
+
 def test_money_of_a_day() -> None:
     """What runs is reserved, what is spent stays until midnight UTC; the rest of a day is told as the wait."""
     ledger = alone()
@@ -188,7 +197,7 @@ def test_money_of_a_day() -> None:
     running = granted([meter], Estimate(1, 1, cost_micro=600_000))
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
     assert refusal.reason() == "budget_exhausted"
-    assert refusal.detail == "the budget of a day is 1, and this request may cost 0.5"
+    assert refusal.detail == "the budget of a day is 1, 0.6 of it spent or reserved, and this request may cost 0.5"
     large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
     dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
     assert (

@@ -138,3 +138,20 @@ def test_a_budget_of_all_outlives_a_restart(tmp_path: Path, limited: str) -> Non
             assert {one.ask(secret).status for _ in range(8)} == {503}, "from the first request on"
             if limited == "model":
                 assert one.ask(secret, "other").status == 200, "it has cost nothing"
+
+
+def test_other_limits_are_shown_at_once(tmp_path: Path) -> None:
+    """What runs and what was used is counted by them in all workers, before the next request comes."""
+    with demo_llm.running() as provider, shop(tmp_path, provider, "model", 1.0) as one:
+        made = one.command("POST", "/v1/keys", tenant="acme", tpm="6000")
+
+        def limits() -> dict[str, Any]:
+            return {meter["name"]: meter["limits"] for meter in one.command("GET", "/v1/meters")}
+
+        for _ in range(8):
+            assert one.ask(made["key"]).status == 200
+        wait_for("limits", lambda: limits() == {made["id"]: {"tokens": 6000}, "m": {"per_day": 1.0}})
+        one.command("PUT", "/v1/keys", id=made["id"], tpm="600")
+        wait_for("another one of the key", lambda: limits().get(made["id"]) == {"tokens": 600})
+        one.command("PUT", "/v1/changes", resource="model/m", key="limits.requests_per_minute", value="90")
+        wait_for("one of the model", lambda: limits().get("m") == {"requests": 90, "per_day": 1.0})

@@ -310,7 +310,7 @@ def test_hedges_and_retries_have_one_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    "why", ["post", "endpoint", "full", "sticky", "circuit", "body", "deadline", "begun", "upgrade"]
+    "why", ["post", "endpoint", "full", "sticky", "circuit", "body", "large", "deadline", "begun", "upgrade"]
 )
 def test_no_hedge(why: str) -> None:
     """Only what may arrive twice, elsewhere, where there is room, and in time."""
@@ -329,6 +329,7 @@ def test_no_hedge(why: str) -> None:
     request = {
         "post": POST,
         "body": put(2, b"h"),
+        "large": put(101, b"h" * 101),
         "upgrade": GET[:-2] + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     }.get(why, GET)
     _, first = begin(made, request)

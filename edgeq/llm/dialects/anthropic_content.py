@@ -128,7 +128,7 @@ def encode_blocks(parts: list[Part], role: str, losses: Losses, own: bool) -> li
                 continue
             block: dict[str, Any] | None = {"type": "text", "text": part.text}
         elif part.kind == TOOL_USE:
-            block = {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": _input(part)}
+            block = {"type": "tool_use", "id": call_id(part.id), "name": part.name, "input": arguments_of(part)}
         elif part.kind == TOOL_RESULT:
             block = _encode_result(part, losses, own)
         elif part.kind == THINKING:
@@ -155,11 +155,6 @@ def encode_blocks(parts: list[Part], role: str, losses: Losses, own: bool) -> li
 def call_id(known: str) -> str:
     """An id of a call as Anthropic takes it; the same for a call and its result."""
     return _NO_ID_CHARS.sub("_", known)
-
-
-def _input(part: Part) -> orjson.Fragment | dict[str, Any]:
-    """Arguments as the object that they are, character by character: large numbers stay what they are."""
-    return orjson.Fragment(part.arguments.encode()) if arguments_of(part) else {}
 
 
 def _encode_result(part: Part, losses: Losses, own: bool) -> dict[str, Any]:

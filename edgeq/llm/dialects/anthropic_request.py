@@ -26,7 +26,7 @@ from edgeq.llm.dialects.base import (
     text_at,
 )
 from edgeq.llm.dialects.tools import tools_of
-from edgeq.llm.dialects.turns import split_system
+from edgeq.llm.dialects.turns import some_of, split_system
 from edgeq.llm.message import TOOL_USE, Message, Request, Tool, Unmappable
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
             asked["system"] = blocks[0]["text"]
         elif blocks:
             asked["system"] = blocks
-    asked["messages"] = _encode_turns(turns, losses, own)
+    asked["messages"] = some_of(_encode_turns(turns, losses, own))
     for message in request.messages:
         if message.name:
             losses.lose(f"{message.place or 'messages'}.name")

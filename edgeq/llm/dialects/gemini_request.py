@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import GEMINI_SIGNATURE, param_of
-from edgeq.llm.dialects.turns import arguments_of, split_system, unsayable
+from edgeq.llm.dialects.turns import arguments_of, some_of, split_system, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
     IMAGE,
@@ -109,7 +109,7 @@ def _body(request: Request, losses: Losses) -> dict[str, Any]:
         parts = _parts(turn, names, losses, new)
         if parts:
             contents.append({"role": "model" if turn.role == "assistant" else "user", "parts": parts})
-    body: dict[str, Any] = {"contents": contents}
+    body: dict[str, Any] = {"contents": some_of(contents)}
     system: list[dict[str, Any]] = []
     for part in said:
         if part.kind == TEXT:

@@ -21,6 +21,7 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
     RESPONSES: {
         "function.arguments": "arguments",
         "image_url.detail": "detail",
+        "messages": "input",
         "reasoning_effort": "reasoning.effort",
         "response_format": "text.format",
         "tool_call_id": "call_id",

@@ -58,18 +58,27 @@ def unsayable(part: Part, role: str, losses: Losses) -> None:
     losses.lose(param)
 
 
-def arguments_of(part: Part) -> dict[str, Any]:
-    """Those of a call, for dialects in which they are no text. Raises: Unmappable for what is no JSON object."""
-    if not part.arguments.strip():
+def some_of(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same. Raises: Unmappable if nothing of the conversation is left, as these dialects take no empty text."""
+    if not turns:
+        raise Unmappable("messages", "messages must say something: all of it is empty")
+    return turns
+
+
+def arguments_of(part: Part) -> orjson.Fragment | dict[str, Any]:
+    """Those of a call, for dialects in which they are an object: character by character, as large numbers shall stay
+    what they are. Raises: Unmappable for what is none."""
+    arguments = part.arguments
+    if not arguments.strip():
         return {}
     try:
-        arguments = orjson.loads(part.arguments)
+        value = orjson.loads(arguments)
     except orjson.JSONDecodeError:
-        arguments = None
-    if not isinstance(arguments, dict):
+        value = None
+    if not isinstance(value, dict):
         param = param_of(part, "function.arguments")
         raise Unmappable(param, f"{param} must be a JSON object, in a string")
-    return arguments
+    return orjson.Fragment(arguments.encode())
 
 
 def _results_first(part: Part) -> int:

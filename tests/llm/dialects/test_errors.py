@@ -327,3 +327,39 @@ def test_what_is_lost_is_found_in_the_clients_list(path: bytes, target: str, bod
     losses = Losses(strict=False)
     speech.words(target, speech.asked(operation, whole), "m", losses, 100)
     assert losses.dropped == [re.sub(r"\[\d+\]", "", param)]
+
+
+@pytest.mark.parametrize("target", [ANTHROPIC, GEMINI])
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (b"/chat/completions", {"messages": [{"role": "user", "content": ""}]}, "messages"),
+        (b"/chat/completions", {"messages": []}, "messages"),
+        (b"/messages", {"messages": [{"role": "user", "content": ""}]}, "messages"),
+        (b"/responses", {"input": ""}, "input"),
+        (b"/responses", {"input": [{"role": "user", "content": [{"type": "input_text", "text": ""}]}]}, "input"),
+    ],
+)
+def test_an_empty_conversation(path: bytes, target: str, body: dict[str, Any], param: str) -> None:
+    """Neither of them takes an empty text, so nothing would be left: the client is told in its own words, not that
+    the provider misses a list that it has never heard of."""
+    operation = operation_of(path)
+    assert operation is not None
+    if path == b"/messages" and target == ANTHROPIC:
+        return  # the bytes are passed, and the provider knows what to say
+    asked = speech.asked(operation, orjson.dumps({"model": "m", **body}))
+    with pytest.raises(Unmappable) as caught:
+        speech.words(target, asked, "m", Losses(strict=False), 100)
+    assert (caught.value.param, caught.value.message) == (param, f"{param} must say something: all of it is empty")
+
+
+@pytest.mark.parametrize("target", [ANTHROPIC, GEMINI])
+def test_arguments_stay_as_they_were_written(target: str) -> None:
+    """Numbers larger than others can hold, too, character by character."""
+    arguments = '{"id": 123456789012345678901234567890, "rate": 1.0}'
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    said = [HI, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    operation = operation_of(b"/chat/completions")
+    assert operation is not None
+    asked = speech.asked(operation, orjson.dumps({"model": "m", "messages": said}))
+    assert arguments.encode() in speech.words(target, asked, "m", Losses(strict=True), 100)

@@ -364,6 +364,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
         model(f"broken-{kind}-{name}", f"{name} {kind}=6,tokens=50,rate=40,tag=broken")
     model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
+    model("fails-deaf", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf")
+    model("fails-deaf-well", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf", "oa tokens=5,tag=deaf")
     model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
     model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
     model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")
@@ -380,6 +382,9 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    model("hedge-alone", "oa latency=400ms,cut=0,tag=left", "an latency=1s,tokens=5,tag=left", hedge="100ms")
+    fails = "an latency=700ms,cut=0,tag=lost"
+    model("hedge-lost", "oa latency=400ms,cut=0,tag=lost", fails, "ge tokens=5,tag=lost", hedge="100ms")
     model("hedge-scripted", "oa latency=600ms,tokens=5,tag=hedge", "scripted plain", hedge="100ms")
     model("hedge-scripted-an", "oa latency=600ms,tokens=5,tag=hedge", "scripted-an plain", hedge="100ms")
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")

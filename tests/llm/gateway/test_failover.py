@@ -236,6 +236,19 @@ def test_a_hedge_answers(stand: Stand) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hedge_goes_on_alone(stand: Stand, stream: bool) -> None:
+    """The first target fails while the second one is at work: it is waited for, not asked once more. If it fails, too,
+    the third one is asked."""
+    for model, last in (("hedge-alone", 1), ("hedge-lost", 2)):
+        before = stand.counts(stand.called(model, 1))["requests"]
+        answer = stand.ask(ask_for(model, stream))
+        assert answer.status == 200, answer.body
+        name = stand.called(model, last)
+        assert name.encode() in (answer.get(b"x-edgeq-target") or b"")
+        assert stand.counts(stand.called(model, 1))["requests"] == before + 1
+
+
 def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     """Refusals, cuts and resets of the second are nobody's business."""
     cases = list(product(HEDGES, (False, True)))
@@ -443,3 +456,20 @@ def test_signs_of_life_are_no_tokens(stand: Stand) -> None:
         assert got.status == 200
         assert got.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
     stand.wait_idle()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/strict/chat/completions", ask_for("fails-deaf", n=2)),
+        ("/v1/embeddings", {"model": "fails-deaf", "input": "a"}),
+    ],
+)
+def test_who_cannot_be_told_is_not_the_answer_to_a_failure(stand: Stand, path: str, body: dict[str, Any]) -> None:
+    """The first target knows the word, and has failed; that the next one does not know it is no mistake of the
+    client's. He is told of the failure, and the one after is asked, if there is one."""
+    answer = stand.ask(body, path)
+    assert answer.status == 502, answer.body
+    assert json.loads(answer.body)["error"]["code"] == "upstream_error"
+    answer = stand.ask({**body, "model": "fails-deaf-well"}, path)
+    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"oa/mock/tokens=5,tag=deaf")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for
+from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, request
 from tests.support import demo_llm, gateway
 from tests.support.raw_client import Answer
 from tests.support.scripted_upstream import ScriptedUpstream
@@ -28,6 +28,7 @@ def told() -> Iterator[Stand]:
         llm = {"limits": {"tokens_per_minute": LIMIT, "requests_per_minute": 10}}
         providers = {"demo": {"url": f"{demo.url}/v1", "keys": ["sk-demo"]}}
         targets = {"same": f"mock/tokens={TOKENS}", "failing": "mock/error=500", "strange": "mock/error=400"}
+        targets["held"] = f"mock/hang=3,tokens={TOKENS}"
         config: dict[str, Any] = {
             "provider": providers
             | {
@@ -39,7 +40,7 @@ def told() -> Iterator[Stand]:
             },
             "route": [
                 {"name": route, "match": {"path": f"/{route}/*"}, "llm": llm}
-                for route in ("same", "other", "failing", "strange", "claude")
+                for route in ("same", "other", "failing", "strange", "claude", "stream")
             ],
         }
         settings = gateway.Settings(workers=1, extra={"server": {"admin": admin}, **config})
@@ -96,3 +97,17 @@ def test_an_error_has_used_nothing(told: Stand, model: str, status: int) -> None
     assert answer.status == status
     assert answer.get(b"x-ratelimit-remaining-tokens") == b"%d" % LIMIT
     assert answer.get(b"x-ratelimit-remaining-requests") == b"9"
+
+
+def test_the_head_of_a_stream_tells_of_no_more_than_the_limit(told: Stand) -> None:
+    """It goes before anybody knows what the stream will use. What that may be beyond all of the limit is a guess, and
+    no reason to tell of a reset in a quarter of an hour."""
+    client = told.client()
+    client.send(request({**open_ended("held"), "stream": True}, f"/stream{CHAT}"))
+    while b"\r\n\r\n" not in client.received:
+        client.read_some()
+    head = bytes(client.received).lower()
+    assert b"x-ratelimit-remaining-tokens: 0\r\n" in head
+    assert re.search(rb"x-ratelimit-reset-tokens: (1m0|[1-5][0-9](\.[0-9]+)?)s\r\n", head), head
+    client.close()
+    told.wait_idle()
