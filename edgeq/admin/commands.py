@@ -565,10 +565,16 @@ COMMANDS: Final = (
         "GET",
         "/v1/config",
         "viewer",
-        "the configuration that runs, each value with whether it is the default; secrets are masked",
+        "the configuration that runs, each value with whether it is the default, and whether it waits for a restart; "
+        "secrets are masked",
         _subject("config", ("key",), True),
         _match("key"),
-        (Column("key", gives_way=True), Column("value", gives_way=True), Column("default")),
+        (
+            Column("key", gives_way=True),
+            Column("value", gives_way=True),
+            Column("default"),
+            Column("waits_for", "waits for"),
+        ),
         "show config upstream.api",
     ),
     Command(

@@ -21,6 +21,8 @@ class Reloaded(NamedTuple):
     error: str
     ended: Sequence[str] = ()
     """Live changes that do not hold any more, and why."""
+    restart: Sequence[str] = ()
+    """Keys of which the file says something that only a restart will bring."""
 
 
 class Client(NamedTuple):

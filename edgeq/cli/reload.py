@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     if not args.json:
         if ok:
             print(f"reloaded: generation {answer.get('generation')}")
+            for key in answer.get("restart", ()):
+                print(f"{key} takes effect only at a restart")
+            for ended in answer.get("ended", ()):
+                print(f"not set any more: {ended}")
         else:
             error_text = answer.get("error") or f"the admin socket answered with status {status}"
             print(f"edgeq reload: refused, the old configuration stays:\n{error_text}", file=sys.stderr)

@@ -56,12 +56,15 @@ class Overview:
         config: Callable[[], Config],
         changes: Callable[[], Sequence[Change]] = tuple,
         stuck: StuckTable | None = None,
+        waiting: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        """`waiting`: keys of the configuration that only a restart will bring."""
         self.stuck: Final = stuck or StuckTable()
         self._board = board
         self._fleet = fleet
         self._config = config
         self._changes = changes
+        self._waiting = waiting
         self._sampler = Sampler(board)
         self._fresh = Fresh()
         self.reports: Final = Reports(board, fleet, self._fresh)
@@ -171,8 +174,17 @@ class Overview:
         return self._fresh.get("reasons", self._reasons)
 
     def config(self) -> Records:
-        """What runs now, with secrets masked."""
-        return [{"key": one.key, "value": one.value, "default": one.is_default} for one in leaves(self._config())]
+        """What runs now, with secrets masked; and what only a restart will bring."""
+        waiting = self._waiting()
+        return [
+            {
+                "key": one.key,
+                "value": one.value,
+                "default": one.is_default,
+                "waits_for": "restart" if one.key in waiting else None,
+            }
+            for one in leaves(self._config())
+        ]
 
     def changes(self) -> Records:
         """What is set live, the oldest first."""

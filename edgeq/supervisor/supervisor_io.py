@@ -33,7 +33,7 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import read
 from edgeq.config.change import Change, ChangeError
 from edgeq.config.changes_io import write_changes
-from edgeq.config.diff import diff
+from edgeq.config.diff import diff, needs_restart
 from edgeq.config.live import Ended, Live, Plan, endpoints_named
 from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
@@ -99,6 +99,8 @@ class Supervisor:
     ) -> None:
         """`serving()` is called once, when the workers serve. Raises StartError for what the manager must not pass."""
         self._live = live
+        self._started_with = live.config.server
+        """Some of its keys hold until the end, whatever a reload brings."""
         self._pidfile = Path(pidfile) if pidfile else None
         self._launch = launch
         self._serving = serving
@@ -122,6 +124,7 @@ class Supervisor:
             lambda: live.config,
             lambda: live.changes,
             self._rescuer.table,
+            self._waiting,
         )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
@@ -399,7 +402,12 @@ class Supervisor:
             self._overview.forget()
             self._reloaded = not problem
             self._notifier.ready()
-        return Reloaded(not problem, self._generation, problem, [f"{one.change.name}: {one.why}" for one in ended])
+        told = [f"{one.change.name}: {one.why}" for one in ended]
+        return Reloaded(not problem, self._generation, problem, told, self._waiting())
+
+    def _waiting(self) -> Sequence[str]:
+        """Keys of what runs that only a restart will bring."""
+        return needs_restart(self._started_with, self._config.server)
 
     async def change(self, wish: Wish) -> Changed:
         """Set or unset one key. All or nothing, as a reload, but a worker that hangs is not waited for."""
@@ -465,7 +473,7 @@ class Supervisor:
         if _moves_accounts(self._config.accounts, config.accounts):
             # Keys must not seem to be asked for where they are not, nor the other way round.
             return _Applied("accounts and accounts.store change only at a restart: nothing was applied")
-        for key in changes.restart:
+        for key in needs_restart(self._started_with, config.server) if plan.rereads else ():
             _log.warning("takes effect at the next start", key=key)
         try:
             size = self._prepare(config)
@@ -622,7 +630,7 @@ class Supervisor:
         self._board.assign_listeners([one.address for one in config.listener])
         self._board.assign_resources(_resources(config))
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
-        credentials = process_io.credentials_of(config.server.user)
+        credentials = process_io.credentials_of(self._started_with.user)
         self._fleet.aim(Target.of(self._generation, len(staying), config, credentials, rereads), plan.start)
         return await self._fleet.confirmed(staying, timeout_s)
 

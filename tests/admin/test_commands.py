@@ -53,7 +53,9 @@ def test_every_command_has_level_help_and_both_names() -> None:
 def test_answers() -> None:
     """Status and body of those that decide something."""
     control = FakeControl()
-    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong", "ended": ()})
+    assert run("reload", control) == Answer(
+        422, {"ok": False, "generation": 3, "error": "wrong", "ended": (), "restart": ()}
+    )
     assert run("ready", control).status == 200
     assert run("drain", control).status == 202
     assert run("ready", control).status == 503

@@ -425,6 +425,34 @@ def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
             gateway.stop()
 
 
+def test_a_reload_says_what_waits_for_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each time, until the file says again what runs: in the answer, in the log, and in `show config`."""
+    operator = Operator(tmp_path / "admin.sock")
+    with ScriptedUpstream(serve(lambda connection, _: connection.send(answer(b"")))) as upstream:
+        gateway = _started(upstream.port, Settings(extra={"server": {"admin": operator.path}}), tmp_path)
+        try:
+            assert operator.do("POST", "/v1/reload")["restart"] == []
+            gateway.reconfigure({"server": {"admin": str(tmp_path / "other.sock"), "metrics": "127.0.0.1:1"}})
+            for _ in range(2):
+                assert operator.do("POST", "/v1/reload")["restart"] == ["server.admin", "server.metrics"]
+            told = [one["key"] for one in gateway.events("takes effect at the next start")]
+            assert told == ["server.admin", "server.metrics"] * 2
+            operator.set(UPSTREAM, "limit", 5)
+            waiting = [one["key"] for one in operator.show("config") if one["waits_for"] == "restart"]
+            assert waiting == ["server.admin", "server.metrics"]
+            assert main(["reload", "--admin", operator.path]) == EXIT_OK
+            said = capsys.readouterr().out.splitlines()
+            assert said[1:] == [f"server.{key} takes effect only at a restart" for key in ("admin", "metrics")]
+            gateway.reconfigure({}, limit=9)
+            assert main(["reload", "--admin", operator.path]) == EXIT_OK
+            why = "the file says something else there than when it was set"
+            assert capsys.readouterr().out.splitlines()[1:] == [f"not set any more: {UPSTREAM} limit: {why}"]
+            assert not [one for one in operator.show("config") if one["waits_for"]]
+            assert len(gateway.events("takes effect at the next start")) == 6
+        finally:
+            gateway.stop()
+
+
 def test_what_has_no_effect_is_in_the_log() -> None:
     """At the start, and of a reload what is new; each once."""
     settings: dict[str, Value] = {"tls": {"verify": False}}
