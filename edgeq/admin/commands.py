@@ -30,6 +30,8 @@ from edgeq.explain import verdict
 from edgeq.observe.history import ALL
 
 MAX_COMMENT: Final = 200
+MAX_NAMES: Final = 8
+"""So many are named to who has named none of them."""
 
 
 def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> Run:
@@ -122,33 +124,42 @@ async def _unset(control: Control, arguments: Arguments, client: Client) -> Answ
     return await _change(control, Wish(arguments["resource"], arguments["key"], None), arguments, client)
 
 
-def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
-    """The handler of a change of an endpoint."""
+def _endpoint(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:
+    """The handler of a change of an endpoint; one that `undoes` something takes it out of a state."""
 
     async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
         text = arguments["endpoint"]
         found = control.endpoints(text)
         if len(found) != 1:
             several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
-            none = (
-                f"there is no endpoint {text}: show config endpoints (what a name stands for is drained as a whole; of "
-                "several endpoints of a provider one is left out by set provider/NAME endpoints)"
-            )
-            error = several if found else none
+            error = several if found else _no_endpoint(text, control.endpoint_names())
             return Answer(422, {"ok": False, "error": error})
         ((upstream, url),) = found
-        wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes)
+        in_vain = f"{url} of {upstream} is not {state}" if state else ""
+        wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes, in_vain)
         return await _change(control, wish, arguments, client)
 
     return run
 
 
-def _route(key: str, value: str, undoes: str | None = None) -> Run:
+def _no_endpoint(text: str, names: Sequence[str]) -> str:
+    said = f"there is no endpoint {text[:200]}"
+    if near := difflib.get_close_matches(text, names):
+        return f"{said}; did you mean {' or '.join(near)}?"
+    some = ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
+    return (
+        f"{said}; there are {some or 'none'} (what a name stands for is drained as a whole; of several endpoints of a "
+        "provider one is left out by set provider/NAME endpoints)"
+    )
+
+
+def _route(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:
     """The handler of a change of a route."""
 
     async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
         resource = "route/" + arguments["route"].removeprefix("route/")
-        return await _change(control, Wish(resource, key, value, undoes), arguments, client)
+        in_vain = f"{resource} is not {state}" if state else ""
+        return await _change(control, Wish(resource, key, value, undoes, in_vain), arguments, client)
 
     return run
 
@@ -286,7 +297,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/endpoints",
         "viewer",
-        "addresses of upstreams with their connections, what their answers cost, and which are left out",
+        "addresses of upstreams with their connections, what their answers cost, how many were good (counted where "
+        "there are several to choose from, checks or a breaker), and which are left out",
         _subject("endpoints", ("upstream", "endpoint", "state")),
         _match("upstream, address or state"),
         (
@@ -483,7 +495,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/changes",
         "viewer",
-        "what is set live: value, that of the file, who did it, and until when it holds",
+        "what is set live: value, that of the file, who did it, until when it holds, and whether it is kept over a "
+        "restart (--persist)",
         _subject("changes", ("resource", "key"), True),
         _match("resource or key"),
         (
@@ -493,6 +506,7 @@ COMMANDS: Final = (
             Column("file", gives_way=True),
             Column("uid", "", _N),
             Column("left_s", "left", "s"),
+            Column("persisted", "kept"),
             Column("comment", gives_way=True),
         ),
         "show changes upstream/api",
@@ -687,7 +701,7 @@ COMMANDS: Final = (
         "/v1/undrain",
         "admin",
         "give an endpoint its weight again",
-        _endpoint("weight", "1", "0"),
+        _endpoint("weight", "1", "0", "drained"),
         _OF_ENDPOINT,
         (),
         "undrain 10.0.0.7:9000",
@@ -711,7 +725,7 @@ COMMANDS: Final = (
         "/v1/enable",
         "admin",
         "use a disabled endpoint again",
-        _endpoint("enabled", "true", "false"),
+        _endpoint("enabled", "true", "false", "disabled"),
         _OF_ENDPOINT,
         (),
         "enable http://10.0.0.7:9000",
@@ -736,7 +750,7 @@ COMMANDS: Final = (
         "/v1/resume",
         "admin",
         "send a paused route's requests on",
-        _route("paused", "false", "true"),
+        _route("paused", "false", "true", "paused"),
         _OF_ROUTE,
         (),
         "resume route/checkout",

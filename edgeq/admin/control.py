@@ -45,7 +45,9 @@ class Wish:
     value: str | None
     """As it was typed; None: what the file says."""
     undoes: str | None = None
-    """Only if that is what the file says is `value` set."""
+    """Only if it is so without a change of this key is `value` set; else the change is taken back."""
+    in_vain: str = ""
+    """What to say if there is nothing to take back."""
     ttl_s: float = 0.0
     """0: it holds until it is taken back."""
     comment: str = ""
@@ -132,6 +134,9 @@ class Control(Protocol):
 
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         """Upstream and URL of the endpoints that somebody may mean."""
+
+    def endpoint_names(self) -> Sequence[str]:
+        """What endpoints may be called."""
 
     @property
     def accounts(self) -> AccountsControl | None:

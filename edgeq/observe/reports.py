@@ -133,7 +133,8 @@ class Reports:
                 for count in ("active", "idle", "connecting", "waiting"):
                     one[count] += seen[count]
                 for count in ("answered", "failed"):
-                    one[count] += seen.get(count, 0)
+                    if count in seen:
+                        one[count] = (one[count] or 0) + seen[count]
                 one["waiting_limit"] += upstream["max_waiting"]
                 one["connecting_limit"] += upstream["max_connecting"]
                 if seen["oldest_ns"]:
@@ -219,7 +220,8 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "cost_ms": None,
         "penalty_ms": 0.0,
         "weight": weight,
-        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
+        **dict.fromkeys(("answered", "failed")),
+        **dict.fromkeys(("waiting_limit", "connecting_limit"), 0),
         "ejected_s": 0.0,
         "engine_load": None,
         "health": "unknown",

@@ -31,10 +31,10 @@ from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
 from edgeq.board.reading import read
-from edgeq.config.change import Change, ChangeError
+from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff, needs_restart
-from edgeq.config.live import Ended, Live, Plan, endpoints_named
+from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
 from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
@@ -370,6 +370,10 @@ class Supervisor:
         """Those that run."""
         return endpoints_named(self._config, text)
 
+    def endpoint_names(self) -> Sequence[str]:
+        """The same."""
+        return endpoint_names(self._config)
+
     @property
     def accounts(self) -> Keeper | None:
         """Their keeper; None without [accounts]."""
@@ -434,6 +438,8 @@ class Supervisor:
         now = time.time()
         try:
             plan = self._live.plan(wish.change(now), wish.value, wish.undoes)
+        except NotSet as error:
+            return refused(422, wish.in_vain or str(error))
         except (ConfigError, ChangeError) as error:
             return refused(422, str(error))
         if needs_start := diff(self._config, plan.config).restart:

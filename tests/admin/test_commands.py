@@ -184,11 +184,14 @@ def test_pages_are_the_table() -> None:
         ("set rate/x limits '[\"1/s burst 2\"]'", Wish("rate/x", "limits", '["1/s burst 2"]')),
         ("unset upstream/api limit", Wish("upstream/api", "limit", None)),
         ("drain h:1 --ttl 1s", Wish("upstream/a", "endpoints.http://h:1.weight", "0", ttl_s=1.0)),
-        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0")),
+        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0", "http://h:1 of a is not drained")),
         ("disable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "false")),
-        ("enable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false")),
+        (
+            "enable h:1",
+            Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false", "http://h:1 of a is not disabled"),
+        ),
         ("pause route/r", Wish("route/r", "paused", "true")),
-        ("resume r", Wish("route/r", "paused", "false", "true")),
+        ("resume r", Wish("route/r", "paused", "false", "true", "route/r is not paused")),
     ],
 )
 def test_wishes(words: str, wish: Wish) -> None:
@@ -202,8 +205,9 @@ def test_wishes(words: str, wish: Wish) -> None:
     ("words", "status", "says"),
     [
         ("set a/b c d --if-match old", 412, "changed meanwhile"),
-        ("drain nowhere", 422, "there is no endpoint nowhere: show config endpoints (what a name"),
+        ("drain nowhere", 422, "there is no endpoint nowhere; there are h:1, http://h:1 (what a name"),
         ("drain nowhere", 422, "of several endpoints of a provider one is left out by set provider/NAME endpoints)"),
+        ("disable htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
         ("drain --ttl 5m", 422, "an option without an endpoint"),
     ],

@@ -232,6 +232,8 @@ def test_a_disabled_endpoint_is_told(bench: Bench) -> None:
     overview = Overview(bench.board, bench.processes, bench.processes, lambda: config)
     bench.tell(0, upstreams=[upstream(endpoint("a:1"))])
     told = [(one["endpoint"], one["state"]) for one in overview.endpoints()]
+    # An upstream's only endpoint is not chosen, so its answers are not counted.
+    assert {(one["answered"], one["failed"], one["cost_ms"]) for one in overview.endpoints()} == {(None, None, None)}
     assert told == [("a:1", "in use"), ("127.0.0.1:9", "disabled"), ("http://api.example:80", "disabled")]
     assert len({tuple(one) for one in overview.endpoints()}) == 1
 

@@ -524,7 +524,7 @@ def test_workers_drop_privileges(tmp_path: Path, address: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
 def test_another_user_waits_for_a_restart(tmp_path: Path, address: str) -> None:
-    """Of all workers: one that is forked after the reload is no other user than its siblings, who hold what it needs."""
+    """Of all workers: one that is forked after the reload is no other user than its siblings."""
     with supervised(tmp_path, addresses=[address], workers=1) as running:
         assert running.reload(user="nobody")["restart"] == ["server.user"]
         first = ask(address)

@@ -57,8 +57,13 @@ class FakeControl:
 
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         return [
-            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+            (name, f"http://{text}")
+            for name in ("a", "b")
+            if text not in ("nowhere", "htp://h:1") and (name == "a" or text == "both")
         ]
+
+    def endpoint_names(self) -> Sequence[str]:
+        return ["h:1", "http://h:1"]
 
     accounts = None
 
