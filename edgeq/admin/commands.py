@@ -23,13 +23,14 @@ from urllib.parse import parse_qsl
 from edgeq.admin import accounts
 from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Found, Run
 from edgeq.admin.control import Client, Control, Wish
-from edgeq.admin.render import Column
+from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
 
 MAX_COMMENT: Final = 200
+_EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
 MAX_NAMES: Final = 8
 """So many are named to who has named none of them."""
 
@@ -67,6 +68,13 @@ async def _events(control: Control, arguments: Arguments, _client: Client) -> An
 
 async def _connections(control: Control, arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, await control.connections(int(arguments.get("count", "50"))))
+
+
+def _event_line(event: Record) -> str:
+    """For people."""
+    known = ("timestamp", "level", "event")
+    more = {key: value for key, value in event.items() if key not in known}
+    return render_text([{**{key: event.get(key) for key in known}, "more": more}], _EVENT, 0).partition("\n")[2]
 
 
 async def _follow_events(control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -171,7 +179,7 @@ async def _drain(control: Control, arguments: Arguments, client: Client) -> Answ
     if arguments.get("endpoint"):
         return await _drain_endpoint(control, arguments, client)
     if arguments:  # an endpoint's name that was lost must not end it all
-        return Answer(422, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
+        return Answer(400, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
     control.drain()
     return Answer(202, {"ok": True, "draining": True})
 
@@ -181,8 +189,9 @@ async def _live(_control: Control, _arguments: Arguments, _client: Client) -> An
 
 
 async def _ready(control: Control, _arguments: Arguments, _client: Client) -> Answer:
-    ready = control.is_ready()
-    return Answer(200 if ready else 503, {"ok": ready})
+    if control.is_ready():
+        return Answer(200, {"ok": True})
+    return Answer(503, {"ok": False, "error": "not ready: no worker serves, or edgeq drains"})
 
 
 async def _help(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -636,6 +645,8 @@ COMMANDS: Final = (
         "viewer",
         "events as they happen, one JSON object a line, until you leave",
         _follow_events,
+        also="follow",
+        render=_event_line,
     ),
     Command(
         "show metrics",

@@ -209,7 +209,7 @@ def test_wishes(words: str, wish: Wish) -> None:
         ("drain nowhere", 422, "of several endpoints of a provider one is left out by set provider/NAME endpoints)"),
         ("disable htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
-        ("drain --ttl 5m", 422, "an option without an endpoint"),
+        ("drain --ttl 5m", 400, "an option without an endpoint"),
     ],
 )
 def test_changes_that_are_refused(words: str, status: int, says: str) -> None:
