@@ -797,6 +797,8 @@ def find_text(line: str) -> Found | str:
             if name in (command.words, command.also):
                 return _with_values(command, words[size:])
     said = " ".join(words).lower().removesuffix(" json")
+    if said and (whole := [command.words for command in COMMANDS if command.words.startswith(f"{said} ")]):
+        return f"{said!r} goes on: {', '.join(whole)}"
     near = difflib.get_close_matches(said, [command.words for command in COMMANDS])
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "try 'help'"
     return f"unknown command {said[:100]!r}; {advice}"
@@ -812,6 +814,8 @@ def _with_values(command: Command, words: Sequence[str]) -> Found | str:
         option = options.get(name)
         if option is None:
             values.append(word)
+        elif option.name in arguments:
+            return f"{name} is given twice: {command.usage}"
         elif option.is_flag or sign:
             arguments[option.name] = value if sign else "true"
         else:
@@ -831,13 +835,16 @@ def _with_values(command: Command, words: Sequence[str]) -> Found | str:
 
 
 def find_http(method: str, target: str) -> Found | Answer:
-    """The command of a request with its arguments, or the refusal."""
+    """The command of a request with its arguments, or the refusal. HEAD is GET to it."""
     path, _, query = target.partition("?")
     at_path = [command for command in COMMANDS if command.path == path]
     for command in at_path:
-        if command.method == method:
-            arguments = dict(parse_qsl(query, keep_blank_values=True))
+        if command.method == method or (command.method, method) == ("GET", "HEAD"):
+            given = parse_qsl(query, keep_blank_values=True)
+            arguments = dict(given)
             wrong = problem(command, arguments, command.http)
+            if not wrong and len(given) > len(arguments):
+                wrong = f"an argument is given twice: {command.http}"
             return Answer(400, {"ok": False, "error": wrong}) if wrong else Found(command, arguments)
     if at_path:
         methods = ", ".join(command.method for command in at_path)

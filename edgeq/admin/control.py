@@ -56,6 +56,11 @@ class Wish:
     uid: int = -1
     pid: int = 0
 
+    def is_of(self, etag: str) -> bool:
+        """Was the configuration with this ETag meant, or any? `if_match` is a list (RFC 9110, 13.1.1)."""
+        tags = [one.strip().strip('"') for one in self.if_match.split(",")]
+        return self.if_match == "" or "*" in tags or etag in tags
+
     def change(self, now: float) -> Change:
         """As it is kept; `now` in seconds since 1970."""
         return Change(

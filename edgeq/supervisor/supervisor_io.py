@@ -433,7 +433,7 @@ class Supervisor:
 
         if self._stop.is_set() or not self._started:
             return refused(503, "not serving")
-        if wish.if_match not in ("", "*", self._etag):
+        if not wish.is_of(self._etag):
             return refused(412, f"the configuration has changed since {wish.if_match}: it is {self._etag} now")
         now = time.time()
         try:

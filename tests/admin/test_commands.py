@@ -88,6 +88,10 @@ def test_arguments_by_place_and_by_name() -> None:
         ("show queues a b", "too many words: show queues [MATCH]"),
         ("show worker", "did you mean 'show workers'"),
         ("zzz", "try 'help'"),
+        ("show", "'show' goes on: show queues, show upstreams, "),
+        ("keys json", "'keys' goes on: keys list, keys show, "),
+        ("show queues --json", "unknown option '--json': show queues [MATCH]"),
+        ("drain a:1 --ttl 1m --ttl 2m", "--ttl is given twice"),
         ("json", "unknown command 'json'"),
     ],
 )
@@ -104,6 +108,7 @@ def test_wrong_words(words: str, says: str) -> None:
         ("GET", "/v1/reload", 405),
         ("GET", "/x", 404),
         ("GET", "/v1/queues?mach=a", 400),
+        ("GET", "/v1/queues?match=a&match=b", 400),
         ("GET", "/v1/events?count=x", 400),
         ("POST", "/v1/queues", 405),
     ],
