@@ -184,6 +184,11 @@ async def _drain(control: Control, arguments: Arguments, client: Client) -> Answ
     return Answer(202, {"ok": True, "draining": True})
 
 
+async def _reset(control: Control, _arguments: Arguments, _client: Client) -> Answer:
+    control.begin_highs()
+    return Answer(200, {"ok": True})
+
+
 async def _live(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, {"ok": True})
 
@@ -766,6 +771,14 @@ COMMANDS: Final = (
         (),
         "resume route/checkout",
         _TAKE_BACK,
+    ),
+    Command(
+        "reset high-water",
+        "POST",
+        "/v1/queues/reset",
+        "admin",
+        "begin the high-water of all queues anew, at what waits now; nothing else changes",
+        _reset,
     ),
     *accounts.COMMANDS,
     Command("live", "GET", "/livez", "viewer", "is the supervisor alive", _live),

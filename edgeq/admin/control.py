@@ -151,5 +151,8 @@ class Control(Protocol):
     def etag(self) -> str:
         """Of the configuration that runs."""
 
+    def begin_highs(self) -> None:
+        """Begin the high-water of all queues anew."""
+
     def drain(self) -> None:
         """Begin to stop."""

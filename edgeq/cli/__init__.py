@@ -41,7 +41,7 @@ COMMANDS: Final[dict[str, Any]] = {
     "show": show,
     "explain": explain,
     **{word: look.Look(word) for word in look.WORDS},
-    **{words: change.Verb(words) for words in change.VERBS},
+    **{words.split()[0]: change.Verb(words) for words in change.VERBS},
     **{word: accounts.Group(word) for word in accounts.WORDS},
     "top": top,
     "version": version,

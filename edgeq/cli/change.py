@@ -1,4 +1,4 @@
-"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`: change a running edgeq.
+"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`, `reset`: change a running edgeq.
 
 One command line for each command of the admin socket that changes something, made from its table: arguments, options
 and help are the same there and here.
@@ -31,10 +31,12 @@ class Verb:
     def __init__(self, words: str) -> None:
         self._command: Command = next(one for one in COMMANDS if one.words == words)
         self.SUMMARY = self._command.help
-        self.EXAMPLES = f"examples:\n  edgeq {self._command.example}\n{_NOTES}"
+        self.EXAMPLES = f"examples:\n  edgeq {self._command.example or words}\n{_NOTES}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Those of the admin command, and where its socket is."""
+        for one in self._command.words.split()[1:]:
+            parser.add_argument("words", metavar=one.upper(), choices=[one], help=one)
         add_arguments_of(parser, self._command)
         add_admin(parser.add_mutually_exclusive_group())
         add_timeout(parser, 30.0)
@@ -82,4 +84,4 @@ def _help(argument: Argument) -> str:
     return argument.help.replace("%", "%%")
 
 
-VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume")
+VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume", "reset high-water")

@@ -111,6 +111,12 @@ class Overview:
         self._sampler.sample(time.monotonic(), self._resources(), counters)
         self._queues.note_high_water()
 
+    def begin_highs(self) -> None:
+        """From now on the high-water of a queue is the most since now."""
+        self._board.begin_highs()
+        self._sampler.begin_highs()
+        self._fresh.forget()
+
     # Subjects.
 
     def queues(self) -> Records:

@@ -362,6 +362,10 @@ class Supervisor:
         """At least one worker serves, and we do not stop."""
         return self._started and not self._stop.is_set() and bool(self._fleet.table.serving())
 
+    def begin_highs(self) -> None:
+        """By the workers, at their next tick."""
+        self._overview.begin_highs()
+
     def drain(self) -> None:
         """As the first SIGTERM."""
         self._stop.set()

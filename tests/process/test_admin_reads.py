@@ -125,6 +125,23 @@ def test_a_queue_that_fills_up(tmp_path: Path) -> None:
         assert wait_for("departures", lambda: admin.queue("upstream/u:queue")["drain_per_s"] > 0)
 
 
+def test_high_water_begins_anew(tmp_path: Path) -> None:
+    """By `edgeq reset high-water`: at what waits then, also where it is only looked at now and then."""
+    with gateway(tmp_path) as (made, admin):
+        clients = [made.ask(slot) for slot in (0, 1, 0, 1)]
+        made.wait_queued(3)
+        made.let_go(2)
+        made.wait_queued(1)
+        assert admin.queue("upstream/u:queue")["high_water"] == 3
+        assert main(["reset", "high-water", "--admin", str(admin.path)]) == 0
+        wait_for("the mark", lambda: admin.queue("upstream/u:queue")["high_water"] == 1)
+        made.let_all_go()
+        assert [client.read_answers([Asked()], 60)[0].status for client in clients] == [200] * 4
+        with pytest.raises(SystemExit) as ended:
+            main(["reset", "--admin", str(admin.path)])
+        assert ended.value.code == 2
+
+
 def test_refusals_outlive_their_worker(tmp_path: Path) -> None:
     """Counted by reason and resource for the machine, and never less because a worker dies."""
     with gateway(tmp_path) as (made, admin):

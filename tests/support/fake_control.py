@@ -15,6 +15,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.drained = False
+        self.begun = False
         self.wish: Wish | None = None
 
     def show(self, subject: str) -> Sequence[Record]:
@@ -70,6 +71,9 @@ class FakeControl:
     @property
     def etag(self) -> str:
         return "a-7"
+
+    def begin_highs(self) -> None:
+        self.begun = True
 
     def drain(self) -> None:
         self.drained = True
