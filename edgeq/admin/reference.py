@@ -28,9 +28,10 @@ when it goes on). ETag and If-Match are of the whole configuration that runs: 41
 change ends when it is unset, when its time is over, or when the file, read again, says something new for its key.
 
 Text answers have 80 columns; `json` as the last word gives all that is known, as HTTP does. Rates are of the last ten
-seconds, p50, p90 and p99 of the last ten to twenty, refusals since the start, high-water since then, or since `reset
-high-water` (of queues of the kernel and pools: as it was seen each second). What workers report (pools, endpoints,
-tenants, reasons) is half a second old at most. A dash is what cannot be known.
+seconds, p50, p90 and p99 of the last ten to twenty (of a pool: those of the worker where they are longest), refusals
+since the start, high-water since then, or since `reset high-water` (of queues of the kernel and pools: as it was seen
+each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at most. A dash is what
+cannot be known.
 """
 
 

@@ -28,7 +28,7 @@ from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
-from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, limited
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.policy.retry import WINDOW_S
@@ -102,14 +102,11 @@ class Overview:
             f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
             for slot in self._fleet.pids()
         }
-        for slot, report in self.reports.all().items():
-            for one in report.get("listeners", ()):
-                counters[accept_key(one["address"], slot)] = (one["accepted"],)
+        counters |= self._queues.look()
         for reason, found in self.reports.refusals().items():
             for resource, count in found.items():
                 counters[_refusal_key(reason, resource)] = (count,)
         self._sampler.sample(time.monotonic(), self._resources(), counters)
-        self._queues.note_high_water()
 
     def begin_highs(self) -> None:
         """From now on the high-water of a queue is the most since now."""
@@ -225,7 +222,7 @@ class Overview:
         return read(self._board, self._board.resource_index(name))
 
     def _endpoints(self) -> Records:
-        left_out = ("waiting_limit", "connecting_limit")
+        left_out = ("waiting_limit", "connecting_limit", "waited", "gave_up", "dials", "wait_ms")
         # No worker knows of those that are disabled; what is told of them is that they are there.
         disabled = [
             no_connections(name, endpoint_label(one.url), "disabled", one.weight)

@@ -310,6 +310,50 @@ def test_counts_never_go_back_because_a_name_is_new() -> None:
             before = now
 
 
+def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
+    """Of pools, connections being opened, places at listeners and the log: rates, waits, refusals by reason, drops."""
+
+    def tell(count: int) -> None:
+        of_pool = {"waited": count, "gave_up": count, "dials": 3 * count, "wait_ms": [1.0, 2.0, float(count)]}
+        of_listener = {"accepted": 0, "waiting": 1, "waiting_max": 9, "oldest_wait_s": 0.5, "abandoned": 0}
+        for slot in range(2):
+            bench.tell(
+                slot,
+                upstreams=[upstream(endpoint("a:1", waiting=1, connecting=1, **of_pool))],
+                listeners=[{"address": "127.0.0.1:1", **of_listener, "waited": count, "wait_ms": [5.0, 6.0, 7.0]}],
+                refusals={
+                    "queue_full": {"upstream/u#a:1:pool": count, "elsewhere": 1},
+                    "conn_limit_listener": {"listener/127.0.0.1:1:max_connections": 2 * count},
+                },
+                log={"waiting": 0, "pending_bytes": 100 * count, "limit_bytes": 1000, "dropped": count},
+            )
+
+    tell(0)
+    bench.overview.sample()
+    tell(10)
+    overview = bench.overview
+    overview.forget()
+    found = {(one["queue"], one["worker"]): one for one in overview.queues()}
+    pool = found["upstream/u#a:1:pool", None]
+    assert (pool["refused"], pool["wait_ms"]) == ({"queue_full": 20}, {"p50": 1.0, "p90": 2.0, "p99": 10.0})
+    # Told by two workers: 40 have left, 20 were refused.
+    assert pool["arrival_per_s"] == pytest.approx(pool["drain_per_s"] + pool["refused_per_s"])
+    assert pool["drain_per_s"] == pytest.approx(2 * pool["refused_per_s"])
+    assert pool["refused_per_s"] > 0
+    opening = found["upstream/u#a:1:connecting", None]
+    assert opening["arrival_per_s"] == pytest.approx(opening["drain_per_s"])
+    assert opening["arrival_per_s"] > 0
+    places = found["listener/127.0.0.1:1:places", 1]
+    assert (places["refused"], places["wait_ms"]["p90"]) == ({"conn_limit_listener": 20}, 6.0)
+    assert places["refused_per_s"] == pytest.approx(2 * places["drain_per_s"])
+    log = found["log", 1]
+    assert (log["depth"], log["limit"], log["refused"], log["fill"]) == (1000, 1000, {"dropped": 10}, 1.0)
+    overview.begin_highs()
+    tell(1)
+    overview.forget()
+    assert next(one for one in overview.queues() if one["kind"] == "log")["high_water"] == 100
+
+
 def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     """The gate of a model at a key, of all workers; its limit is that of the upstream's queue."""
     of_machine: dict[str, dict[str, int]] = {"limits": {}, "remaining": {}, "heard": {}}
