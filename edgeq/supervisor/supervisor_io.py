@@ -210,6 +210,10 @@ class Supervisor:
             raise StartError("\n".join(problems))
         self._etag = self._tag()
         self._tell_ended(self._live.ended)
+        # Or what has ended would be back when the file says again what it has said before.
+        ended = [one for one in self._live.ended if one.change.persisted]
+        if ended and (problem := self._write_kept(self._live.changes_file, self._live.changes)):
+            _log.error("live changes are not kept as they are", problem=problem)
         self._tell_idle()
         self._await_end()
         if self._pidfile is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -429,6 +430,28 @@ def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
             assert gateway.wait_event("live change ended")["why"] == why
             assert [one["key"] for one in operator.show("changes")] == ["queue.max"]
             assert operator.show("upstreams")[0]["limit"] == 9
+        finally:
+            gateway.stop()
+
+
+def test_what_a_start_has_ended_is_kept_no_more(tmp_path: Path) -> None:
+    """As of a reload: a file that says later what it has said before does not bring the change back."""
+    operator = Operator(tmp_path / "admin.sock")
+    with ScriptedUpstream(serve(lambda connection, _: connection.send(answer(b"")))) as upstream:
+        settings = Settings(limit=5, extra={"server": {"admin": operator.path}})
+        gateway = _started(upstream.port, settings, tmp_path)
+        try:
+            operator.set(UPSTREAM, "limit", 6, persist="true")
+            operator.set(UPSTREAM, "queue.max", 7, persist="true")
+            gateway.stop()
+            gateway = _started(upstream.port, dataclasses.replace(settings, limit=9), tmp_path)
+            assert gateway.wait_event("live change ended")["key"] == "limit"
+            gateway.stop()
+            gateway = _again(gateway, tmp_path)
+            gateway.stop()
+            gateway = _started(upstream.port, settings, tmp_path)
+            assert operator.names() == [(UPSTREAM, "queue.max")]
+            assert operator.show("upstreams")[0]["limit"] == 5
         finally:
             gateway.stop()
 
