@@ -172,6 +172,14 @@ def test_a_table_fits_80_columns(values: list[tuple[str, str, int, float]]) -> N
     assert max(map(len, lines)) <= 80
 
 
+def test_pages_explain_every_argument_and_option() -> None:
+    """Nobody has to guess what may be said."""
+    for page in (reference.page(), reference.man().replace("\\-", "-")):
+        for command in COMMANDS:
+            for one in (*command.arguments, *command.options):
+                assert one.help[1:] in page
+
+
 def test_pages_are_the_table() -> None:
     """Whoever changes the table makes its pages anew."""
     assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"

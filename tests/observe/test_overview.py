@@ -133,7 +133,7 @@ def test_an_observed_limit_is_told(bench: Bench) -> None:
         text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
         assert 'edgeq_inflight_limit{upstream="u"}' not in text
         head, row = SHOW_UPSTREAMS.text([one]).splitlines()
-        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "would"]
+        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "obs"]
         assert row.split()[:5] == ["u", "0", "-", "observe", str(one["observed_limit"] or "-")]
         return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
 
@@ -204,6 +204,17 @@ def test_caches_are_summed(bench: Bench) -> None:
     text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
     assert 'edgeq_cache_requests_total{outcome="joined",route="a"} 12.0' in text
     assert 'edgeq_cache_bytes{route="a"} 200.0' in text
+
+
+def test_upstreams_fit_into_80_columns(bench: Bench) -> None:
+    """With numbers as they are while a gateway is busy."""
+    (one,) = bench.overview.upstreams()
+    busy = {"in_flight": 1234, "limit": 1234, "limit_source": "learned", "observed_limit": 123, "queued": 256}
+    times = {"service_ms": {"p50": 123.4, "p90": 123.4, "p99": 999.0}, "answers_per_s": 9999.0, "refused_per_s": 123.0}
+    text = SHOW_UPSTREAMS.text(
+        [{**one, "upstream": "a-service-with-a-long-name", "breaker": "closed", **busy, **times}]
+    )
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_workers_are_summed(bench: Bench) -> None:
