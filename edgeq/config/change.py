@@ -43,6 +43,8 @@ TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in N
 _ENDPOINTS: Final = "endpoints"
 _TARGETS: Final = "targets"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
+_MAX_NAMES: Final = 8
+"""So many are named to who has named none of them."""
 _IDENTITY: Final = ("name", "address", "version")
 """By these a resource is found: what had another name would be another resource."""
 
@@ -195,7 +197,9 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
     if kind in NAMED:
         if not name:
             raise ChangeError(f"{kind}/NAME: which {kind}?")
-        raise ChangeError(f"there is no {kind} {name!r}{did_you_mean(name, _names(those))}")
+        names = _names(those)
+        some = f"; there are {', '.join(names[:_MAX_NAMES])}" if names else ""
+        raise ChangeError(f"there is no {kind} {name!r}{did_you_mean(name, names) or some}")
     near = did_you_mean(change.resource, _resources(tables))
     known = ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES))
     raise ChangeError(f"{change.resource!r} is no resource{near or f'; there are {known}'}")

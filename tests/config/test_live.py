@@ -234,6 +234,7 @@ def test_the_route_that_no_file_names() -> None:
         ("upstream/api", f"endpoints.{A}.limit", "1", "an endpoint has weight and enabled"),
         ("upstream/api", f"endpoints.{A}.weight", "2000", "must be from 0 to 1000"),
         ("route/rest", "name", "x", "that is what it is found by"),
+        ("listener/main", "backlog", "1", "there is no listener 'main'; there are 127.0.0.1:8080"),
         ("route/rset", "paused", "true", "there is no route 'rset' (did you mean rest?)"),
         ("upstream/apj", "limit", "1", "there is no upstream 'apj' (did you mean api?)"),
         (
@@ -306,7 +307,9 @@ def test_a_reload_keeps_what_it_does_not_touch() -> None:
     ]
     api = file.config.upstream["api"]
     assert (api.limit, api.queue.max, file.config.route[1].limit) == (64, 6, 3)
-    assert file.reload(FILE.replace('name = "rest"', 'name = "last"')) == ["there is no route 'rest'"]
+    assert file.reload(FILE.replace('name = "rest"', 'name = "last"')) == [
+        "there is no route 'rest'; there are checkout, last"
+    ]
     assert [one.name for one in file.live.changes] == ["upstream/api limit"]
 
 
