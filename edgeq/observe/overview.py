@@ -42,6 +42,8 @@ STUCK_MS: Final = 2000
 OBSERVE: Final = "observe"
 """The limit that is none: what would be learned is told beside it."""
 _NOTHING: Final = {"refused": 0, "would_refuse": 0}
+_NOBODYS: Final[Mapping[str, Any]] = dict.fromkeys(("uid", "since", "until", "left_s", "comment", "persisted"))
+"""Of what nobody has set."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -198,13 +200,8 @@ class Overview:
                 "key": MASK if is_secret(one.path, self._config()) else one.key,
                 "value": toml(one.value),
                 "file": _in_file(one),
-                "uid": one.uid,
                 "pid": one.pid or None,
-                "since": _moment(one.since),
-                "until": _moment(one.until),
-                "left_s": None if one.until is None else max(0, round(one.until - now)),
-                "comment": one.comment,
-                "persisted": one.persisted,
+                **_whose(one, now),
             }
             for one in self._changes()
         ]
@@ -374,6 +371,7 @@ class Overview:
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()
         found: Records = []
+        now = time.time()
         live = {show_path(one.path): one for one in self._changes()}
         told: set[str] = set()
         for leaf in leaves(self._config()):
@@ -389,16 +387,18 @@ class Overview:
                 value, source = self._learned(step.replace(".", "/", 1).replace('"', ""), str(leaf.raw))
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
+            whose = _NOBODYS
             if key := _changed(leaf.key, live):
                 told.add(key)
-                source, configured = LIVE, _in_file(live[key]) or "default"
-            found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured})
+                source, configured, whose = LIVE, _in_file(live[key]) or "default", _whose(live[key], now)
+            found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured, **whose})
         for key, change in live.items():
             if key not in told:  # no limit, but whoever asks what is set asks here
                 if is_secret(change.path, self._config()):
                     key = f"{change.resource}.{MASK}"
                 configured = _in_file(change) or "default"
-                found.append({"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured})
+                said = {"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured}
+                found.append({**said, **_whose(change, now)})
         return found
 
     def _workers(self) -> Records:
@@ -458,6 +458,18 @@ def _changed(key: str, live: Mapping[str, Change]) -> str:
 
 def _in_file(change: Change) -> str | None:
     return None if change.was is None else toml(change.was)
+
+
+def _whose(change: Change, now: float) -> dict[str, Any]:
+    """Who has set it, when, until when, and why."""
+    return {
+        "uid": change.uid,
+        "since": _moment(change.since),
+        "until": _moment(change.until),
+        "left_s": None if change.until is None else max(0, round(change.until - now)),
+        "comment": change.comment,
+        "persisted": change.persisted,
+    }
 
 
 def _moment(seconds: float | None) -> str | None:

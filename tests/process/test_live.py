@@ -235,7 +235,13 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert main(["show", "changes", *where]) == EXIT_OK
     assert re.search(r"10\.0m  false +a sale", capsys.readouterr().out)
     assert main(["show", "limits", "--diff", *where]) == EXIT_OK
-    assert capsys.readouterr().out.splitlines()[1].split() == ["upstream.u.limit", "64", "live", "1"]
+    limit, value, source, configured, uid, left = capsys.readouterr().out.splitlines()[1].split()
+    assert (limit, value, source, configured, uid) == ("upstream.u.limit", "64", "live", "1", str(os.geteuid()))
+    assert left == "10.0m"
+    told = {one["limit"]: one for one in operator.show("limits")}
+    for key in ("uid", "since", "until", "left_s", "comment", "persisted"):
+        assert told["upstream.u.limit"][key] == change[key]
+        assert told["upstream.u.queue.max"][key] is None
     # What is no limit, too, and what is set as a whole.
     url = f"http://127.0.0.1:{place.made.upstream.port}"
     for resource, key, value in (
