@@ -238,10 +238,10 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     limit, value, source, configured, uid, left = capsys.readouterr().out.splitlines()[1].split()
     assert (limit, value, source, configured, uid) == ("upstream.u.limit", "64", "live", "1", str(os.geteuid()))
     assert left == "10.0m"
-    told = {one["limit"]: one for one in operator.show("limits")}
+    limits = {one["limit"]: one for one in operator.show("limits")}
     for key in ("uid", "since", "until", "left_s", "comment", "persisted"):
-        assert told["upstream.u.limit"][key] == change[key]
-        assert told["upstream.u.queue.max"][key] is None
+        assert limits["upstream.u.limit"][key] == change[key]
+        assert limits["upstream.u.queue.max"][key] is None
     # What is no limit, too, and what is set as a whole.
     url = f"http://127.0.0.1:{place.made.upstream.port}"
     for resource, key, value in (
