@@ -196,7 +196,7 @@ async def _live(_control: Control, _arguments: Arguments, _client: Client) -> An
 async def _ready(control: Control, _arguments: Arguments, _client: Client) -> Answer:
     if control.is_ready():
         return Answer(200, {"ok": True})
-    return Answer(503, {"ok": False, "error": "not ready: no worker serves, or edgeq drains"})
+    return Answer(503, {"ok": False, "error": "not ready: edgeq starts or drains, or every worker hangs"})
 
 
 async def _help(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -791,7 +791,12 @@ COMMANDS: Final = (
     *accounts.COMMANDS,
     Command("live", "GET", "/livez", "viewer", "is the supervisor alive", _live),
     Command(
-        "ready", "GET", "/readyz", "viewer", "are new connections served (503 while starting and draining)", _ready
+        "ready",
+        "GET",
+        "/readyz",
+        "viewer",
+        "are new connections served (503 while starting and draining, and when every worker hangs)",
+        _ready,
     ),
     Command(
         "help",

@@ -363,8 +363,9 @@ class Supervisor:
         return {"version": __version__, "python": platform.python_version(), "generation": self._generation}
 
     def is_ready(self) -> bool:
-        """At least one worker serves, and we do not stop."""
-        return self._started and not self._stop.is_set() and bool(self._fleet.table.serving())
+        """At least one worker serves, and does not hang, and we do not stop."""
+        serving = self._fleet.table.serving() - set(self._rescuer.silent(STUCK_MS / 1000))
+        return self._started and not self._stop.is_set() and bool(serving)
 
     def begin_highs(self) -> None:
         """By the workers, at their next tick."""
