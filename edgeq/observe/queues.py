@@ -123,9 +123,14 @@ class Queues:
             yield from self._pool(f"upstream/{one['upstream']}#{one['endpoint']}", one)
         tenant = self._config().tenant
         for one in self._reports.tenants(tenant.limit):
-            name, depth = f"tenant/{one['tenant']}", one["queued"]
-            yield queue(
-                name, "tenant", depth=depth, limit=tenant.queue.max, oldest_ms=one["oldest_ms"], refused=one["refused"]
+            name = f"tenant/{one['tenant']}"
+            yield self._seen(
+                name,
+                "tenant",
+                depth=one["queued"],
+                limit=tenant.queue.max,
+                oldest_ms=one["oldest_ms"],
+                **self._only_refused(name, one["refused"]),
             )
         upstreams = self._config().upstream
         for one in self._reports.targets():
@@ -143,17 +148,15 @@ class Queues:
         for slot, report in self._reports.all().items():
             if report.get("bodies"):
                 held = report["bodies"]
-                refused = {"memory_pressure": held["refused"]} if held["refused"] else {}
+                refused = self._only_refused(f"models:bodies {slot}", {"memory_pressure": held["refused"]})
                 depth, limit = held["held"], held["limit"] or None
-                yield self._seen("models:bodies", "bytes", slot, depth=depth, limit=limit, refused=refused)
+                yield self._seen("models:bodies", "bytes", slot, depth=depth, limit=limit, **refused)
             if "log" in report:
                 yield self._log(slot, report["log"])
             if "trace" in report:
                 spans = report["trace"]
-                refused = {"dropped": spans["dropped"]} if spans["dropped"] else {}
-                yield self._seen(
-                    "otel/spans", "spans", slot, depth=spans["waiting"], limit=spans["limit"], refused=refused
-                )
+                refused = self._only_refused(f"otel/spans {slot}", {"dropped": spans["dropped"]})
+                yield self._seen("otel/spans", "spans", slot, depth=spans["waiting"], limit=spans["limit"], **refused)
 
     def _places(self, listener: str, slot: int, told: Mapping[str, Any]) -> dict[str, Any]:
         """Connections that wait for a place at a listener, in one worker."""
@@ -195,9 +198,9 @@ class Queues:
 
     def _log(self, slot: int, told: Mapping[str, Any]) -> dict[str, Any]:
         """Bytes of lines that the target of the access log has not taken."""
-        refused = {"dropped": told["dropped"]} if told.get("dropped") else {}
+        refused = self._only_refused(f"log {slot}", {"dropped": told.get("dropped", 0)})
         limit = told.get("limit_bytes")
-        return self._seen("log", "log", slot, depth=told.get("pending_bytes", 0), limit=limit, refused=refused)
+        return self._seen("log", "log", slot, depth=told.get("pending_bytes", 0), limit=limit, **refused)
 
     def _refused(self, slot: int | None, *resources: str) -> dict[str, int]:
         """Refusals by reason at some resources, in one worker or (None) in all there ever were."""
@@ -205,14 +208,19 @@ class Queues:
         counts = {reason: sum(told.get(one, 0) for one in resources) for reason, told in found.items()}
         return {reason: count for reason, count in counts.items() if count}
 
-    def _rates(self, key: str, arrived: int | None, left: int, refused: int | None) -> dict[str, Any]:
+    def _only_refused(self, key: str, refused: Mapping[str, int]) -> dict[str, Any]:
+        """By reason, and a second, of a queue of which no more is counted."""
+        rates = self._rates(key, None, None, sum(refused.values()))
+        return {**rates, "refused": {reason: count for reason, count in refused.items() if count}}
+
+    def _rates(self, key: str, arrived: int | None, left: int | None, refused: int | None) -> dict[str, Any]:
         """What the counters of a queue have become in the last seconds; None is not known."""
-        counts = (arrived or 0, left, refused or 0)
+        counts = (arrived or 0, left or 0, refused or 0)
         self._counters[key] = counts
         rates = self._sampler.counter_rates(key, time.monotonic(), counts)
         return {
             "arrival_per_s": None if arrived is None else rates[0],
-            "drain_per_s": rates[1],
+            "drain_per_s": None if left is None else rates[1],
             "refused_per_s": None if refused is None else rates[2],
         }
 

@@ -336,6 +336,9 @@ def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
                     "queue_full": {"upstream/u#a:1:pool": count, "elsewhere": 1},
                     "conn_limit_listener": {"listener/127.0.0.1:1:max_connections": 2 * count},
                 },
+                tenants=[
+                    {"tenant": "t", "in_flight": 1, "queued": 1, "oldest_ms": 1, "refused": {"tenant_limit": count}}
+                ],
                 log={"waiting": 0, "pending_bytes": 100 * count, "limit_bytes": 1000, "dropped": count},
             )
 
@@ -357,7 +360,10 @@ def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
     places = found["listener/127.0.0.1:1:places", 1]
     assert (places["refused"], places["wait_ms"]["p90"]) == ({"conn_limit_listener": 20}, 6.0)
     assert places["refused_per_s"] == pytest.approx(2 * places["drain_per_s"])
+    tenant = found["tenant/t", None]
+    assert (tenant["high_water"], tenant["refused"], tenant["refused_per_s"] > 0) == (2, {"tenant_limit": 20}, True)
     log = found["log", 1]
+    assert log["refused_per_s"] > 0
     assert (log["depth"], log["limit"], log["refused"], log["fill"]) == (1000, 1000, {"dropped": 10}, 1.0)
     overview.begin_highs()
     tell(1)
