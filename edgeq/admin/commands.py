@@ -199,8 +199,12 @@ async def _ready(control: Control, _arguments: Arguments, _client: Client) -> An
     return Answer(503, {"ok": False, "error": "not ready: edgeq starts or drains, or every worker hangs"})
 
 
-async def _help(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
-    rows = [{"command": one.usage, "http": one.http, "level": one.level, "help": one.help} for one in COMMANDS]
+async def _help(_control: Control, arguments: Arguments, _client: Client) -> Answer:
+    rows = [
+        {"words": one.words, "command": one.usage, "http": one.http, "level": one.level, "help": one.help}
+        for one in COMMANDS
+        if arguments.get("match", "") in one.words
+    ]
     return Answer(200, rows)
 
 
@@ -803,10 +807,10 @@ COMMANDS: Final = (
         "GET",
         "/v1/commands",
         "viewer",
-        "this table",
+        "this table; as JSON with how each is said in full",
         _help,
-        (),
-        (Column("command"), Column("level"), Column("help", gives_way=True)),
+        _match("words"),
+        (Column("words", "command"), Column("level"), Column("help", gives_way=True)),
     ),
 )
 

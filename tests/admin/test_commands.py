@@ -147,6 +147,19 @@ def test_values_for_people() -> None:
     )  # fmt: skip
 
 
+def test_help_fits_80_columns() -> None:
+    """As text: what there is, by words; how it is said in full is in JSON, and in a table of fewer."""
+    answer = run("help", FakeControl())
+    found = find_text("help")
+    assert isinstance(found, Found)
+    lines = found.command.text(answer.body).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == len(COMMANDS) + 1
+    assert any(line.startswith("follow events ") for line in lines)
+    (one,) = [one for one in run("help high", FakeControl()).body if isinstance(one, dict)]
+    assert (one["words"], one["http"]) == ("reset high-water", "POST /v1/queues/reset")
+
+
 def test_names_cannot_move_the_cursor() -> None:
     """A tenant's name is what a client has sent."""
     assert "\x1b" not in render_text([{"tenant": "a\x1b[2Jb\nc"}])
