@@ -15,6 +15,8 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNAVAILABLE: Final = 69
 """The admin socket is not reachable."""
+EXIT_TRY_AGAIN: Final = 75
+"""The admin socket has not answered in time."""
 EXIT_DENIED: Final = 77
 """The admin socket does not let this user do that."""
 EXIT_CONFIG: Final = 78

@@ -23,13 +23,16 @@ from urllib.parse import parse_qsl
 from edgeq.admin import accounts
 from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Found, Run
 from edgeq.admin.control import Client, Control, Wish
-from edgeq.admin.render import Column
+from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL
 
 MAX_COMMENT: Final = 200
+_EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
+MAX_NAMES: Final = 8
+"""So many are named to who has named none of them."""
 
 
 def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> Run:
@@ -65,6 +68,13 @@ async def _events(control: Control, arguments: Arguments, _client: Client) -> An
 
 async def _connections(control: Control, arguments: Arguments, _client: Client) -> Answer:
     return Answer(200, await control.connections(int(arguments.get("count", "50"))))
+
+
+def _event_line(event: Record) -> str:
+    """For people."""
+    known = ("timestamp", "level", "event")
+    more = {key: value for key, value in event.items() if key not in known}
+    return render_text([{**{key: event.get(key) for key in known}, "more": more}], _EVENT, 0).partition("\n")[2]
 
 
 async def _follow_events(control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -122,33 +132,42 @@ async def _unset(control: Control, arguments: Arguments, client: Client) -> Answ
     return await _change(control, Wish(arguments["resource"], arguments["key"], None), arguments, client)
 
 
-def _endpoint(key: str, value: str, undoes: str | None = None) -> Run:
-    """The handler of a change of an endpoint."""
+def _endpoint(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:
+    """The handler of a change of an endpoint; one that `undoes` something takes it out of a state."""
 
     async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
         text = arguments["endpoint"]
         found = control.endpoints(text)
         if len(found) != 1:
             several = "several upstreams have it: " + ", ".join(f"{upstream}#{url}" for upstream, url in found)
-            none = (
-                f"there is no endpoint {text}: show config endpoints (what a name stands for is drained as a whole; of "
-                "several endpoints of a provider one is left out by set provider/NAME endpoints)"
-            )
-            error = several if found else none
+            error = several if found else _no_endpoint(text, control.endpoint_names())
             return Answer(422, {"ok": False, "error": error})
         ((upstream, url),) = found
-        wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes)
+        in_vain = f"{url} of {upstream} is not {state}" if state else ""
+        wish = Wish(f"upstream/{upstream}", f"endpoints.{url}.{key}", value, undoes, in_vain)
         return await _change(control, wish, arguments, client)
 
     return run
 
 
-def _route(key: str, value: str, undoes: str | None = None) -> Run:
+def _no_endpoint(text: str, names: Sequence[str]) -> str:
+    said = f"there is no endpoint {text[:200]}"
+    if near := difflib.get_close_matches(text, names):
+        return f"{said}; did you mean {' or '.join(near)}?"
+    some = ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
+    return (
+        f"{said}; there are {some or 'none'} (what a name stands for is drained as a whole; of several endpoints of a "
+        "provider one is left out by set provider/NAME endpoints)"
+    )
+
+
+def _route(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:
     """The handler of a change of a route."""
 
     async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
         resource = "route/" + arguments["route"].removeprefix("route/")
-        return await _change(control, Wish(resource, key, value, undoes), arguments, client)
+        in_vain = f"{resource} is not {state}" if state else ""
+        return await _change(control, Wish(resource, key, value, undoes, in_vain), arguments, client)
 
     return run
 
@@ -160,9 +179,14 @@ async def _drain(control: Control, arguments: Arguments, client: Client) -> Answ
     if arguments.get("endpoint"):
         return await _drain_endpoint(control, arguments, client)
     if arguments:  # an endpoint's name that was lost must not end it all
-        return Answer(422, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
+        return Answer(400, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
     control.drain()
     return Answer(202, {"ok": True, "draining": True})
+
+
+async def _reset(control: Control, _arguments: Arguments, _client: Client) -> Answer:
+    control.begin_highs()
+    return Answer(200, {"ok": True})
 
 
 async def _live(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -170,12 +194,17 @@ async def _live(_control: Control, _arguments: Arguments, _client: Client) -> An
 
 
 async def _ready(control: Control, _arguments: Arguments, _client: Client) -> Answer:
-    ready = control.is_ready()
-    return Answer(200 if ready else 503, {"ok": ready})
+    if control.is_ready():
+        return Answer(200, {"ok": True})
+    return Answer(503, {"ok": False, "error": "not ready: edgeq starts or drains, or every worker hangs"})
 
 
-async def _help(_control: Control, _arguments: Arguments, _client: Client) -> Answer:
-    rows = [{"command": one.usage, "http": one.http, "level": one.level, "help": one.help} for one in COMMANDS]
+async def _help(_control: Control, arguments: Arguments, _client: Client) -> Answer:
+    rows = [
+        {"words": one.words, "command": one.usage, "http": one.http, "level": one.level, "help": one.help}
+        for one in COMMANDS
+        if arguments.get("match", "") in one.words
+    ]
     return Answer(200, rows)
 
 
@@ -262,7 +291,7 @@ COMMANDS: Final = (
         "GET",
         "/v1/upstreams",
         "viewer",
-        "upstreams with their limit in force (would: what observe would set), breaker and times of service",
+        "upstreams with their limit in force (obs: what observe would set), breaker and times of service",
         _subject("upstreams", ("upstream",)),
         _match("name"),
         (
@@ -270,8 +299,8 @@ COMMANDS: Final = (
             Column("in_flight", "busy", _N),
             Column("limit", "", _N),
             Column("limit_source", "by"),
-            Column("observed_limit", "would", _N),
-            Column("queued", "", _N),
+            Column("observed_limit", "obs", _N),
+            Column("queued", "wait", _N),
             Column("in_use", "use", _N),
             Column("endpoints", "of", _N),
             Column("breaker"),
@@ -286,7 +315,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/endpoints",
         "viewer",
-        "addresses of upstreams with their connections, what their answers cost, and which are left out",
+        "addresses of upstreams with their connections, what their answers cost, how many were good (counted where "
+        "there are several to choose from, checks or a breaker), and which are left out",
         _subject("endpoints", ("upstream", "endpoint", "state")),
         _match("upstream, address or state"),
         (
@@ -471,10 +501,18 @@ COMMANDS: Final = (
         "GET",
         "/v1/limits",
         "viewer",
-        "every limit with the value in force, and where it comes from: file, default, live, learned, or the kernel",
+        "every limit with the value in force, and where it comes from: file, default, live (who has set it, and until "
+        "when), learned, or the kernel",
         _subject("limits", ("limit", "source"), True),
         _match("key or source"),
-        (Column("limit", gives_way=True), Column("value"), Column("source"), Column("configured", gives_way=True)),
+        (
+            Column("limit", gives_way=True),
+            Column("value"),
+            Column("source"),
+            Column("configured", gives_way=True),
+            Column("uid", "", _N),
+            Column("left_s", "left", "s"),
+        ),
         "show limits learned",
         (Argument("diff", "only what is set live, beside what the file says", _is_flag, is_flag=True),),
     ),
@@ -483,7 +521,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/changes",
         "viewer",
-        "what is set live: value, that of the file, who did it, and until when it holds",
+        "what is set live: value, that of the file, who did it, until when it holds, and whether it is kept over a "
+        "restart (--persist)",
         _subject("changes", ("resource", "key"), True),
         _match("resource or key"),
         (
@@ -493,6 +532,7 @@ COMMANDS: Final = (
             Column("file", gives_way=True),
             Column("uid", "", _N),
             Column("left_s", "left", "s"),
+            Column("persisted", "kept"),
             Column("comment", gives_way=True),
         ),
         "show changes upstream/api",
@@ -565,10 +605,16 @@ COMMANDS: Final = (
         "GET",
         "/v1/config",
         "viewer",
-        "the configuration that runs, each value with whether it is the default; secrets are masked",
+        "the configuration that runs, each value with whether it is the default, and whether it waits for a restart; "
+        "secrets are masked",
         _subject("config", ("key",), True),
         _match("key"),
-        (Column("key", gives_way=True), Column("value", gives_way=True), Column("default")),
+        (
+            Column("key", gives_way=True),
+            Column("value", gives_way=True),
+            Column("default"),
+            Column("waits_for", "waits for"),
+        ),
         "show config upstream.api",
     ),
     Command(
@@ -616,6 +662,8 @@ COMMANDS: Final = (
         "viewer",
         "events as they happen, one JSON object a line, until you leave",
         _follow_events,
+        also="follow",
+        render=_event_line,
     ),
     Command(
         "show metrics",
@@ -681,7 +729,7 @@ COMMANDS: Final = (
         "/v1/undrain",
         "admin",
         "give an endpoint its weight again",
-        _endpoint("weight", "1", "0"),
+        _endpoint("weight", "1", "0", "drained"),
         _OF_ENDPOINT,
         (),
         "undrain 10.0.0.7:9000",
@@ -705,7 +753,7 @@ COMMANDS: Final = (
         "/v1/enable",
         "admin",
         "use a disabled endpoint again",
-        _endpoint("enabled", "true", "false"),
+        _endpoint("enabled", "true", "false", "disabled"),
         _OF_ENDPOINT,
         (),
         "enable http://10.0.0.7:9000",
@@ -730,26 +778,39 @@ COMMANDS: Final = (
         "/v1/resume",
         "admin",
         "send a paused route's requests on",
-        _route("paused", "false", "true"),
+        _route("paused", "false", "true", "paused"),
         _OF_ROUTE,
         (),
         "resume route/checkout",
         _TAKE_BACK,
     ),
+    Command(
+        "reset high-water",
+        "POST",
+        "/v1/queues/reset",
+        "admin",
+        "begin the high-water of all queues anew, at what waits now; nothing else changes",
+        _reset,
+    ),
     *accounts.COMMANDS,
     Command("live", "GET", "/livez", "viewer", "is the supervisor alive", _live),
     Command(
-        "ready", "GET", "/readyz", "viewer", "are new connections served (503 while starting and draining)", _ready
+        "ready",
+        "GET",
+        "/readyz",
+        "viewer",
+        "are new connections served (503 while starting and draining, and when every worker hangs)",
+        _ready,
     ),
     Command(
         "help",
         "GET",
         "/v1/commands",
         "viewer",
-        "this table",
+        "this table; as JSON with how each is said in full",
         _help,
-        (),
-        (Column("command"), Column("level"), Column("help", gives_way=True)),
+        _match("words"),
+        (Column("words", "command"), Column("level"), Column("help", gives_way=True)),
     ),
 )
 
@@ -766,6 +827,8 @@ def find_text(line: str) -> Found | str:
             if name in (command.words, command.also):
                 return _with_values(command, words[size:])
     said = " ".join(words).lower().removesuffix(" json")
+    if said and (whole := [command.words for command in COMMANDS if command.words.startswith(f"{said} ")]):
+        return f"{said!r} goes on: {', '.join(whole)}"
     near = difflib.get_close_matches(said, [command.words for command in COMMANDS])
     advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "try 'help'"
     return f"unknown command {said[:100]!r}; {advice}"
@@ -781,6 +844,8 @@ def _with_values(command: Command, words: Sequence[str]) -> Found | str:
         option = options.get(name)
         if option is None:
             values.append(word)
+        elif option.name in arguments:
+            return f"{name} is given twice: {command.usage}"
         elif option.is_flag or sign:
             arguments[option.name] = value if sign else "true"
         else:
@@ -800,13 +865,16 @@ def _with_values(command: Command, words: Sequence[str]) -> Found | str:
 
 
 def find_http(method: str, target: str) -> Found | Answer:
-    """The command of a request with its arguments, or the refusal."""
+    """The command of a request with its arguments, or the refusal. HEAD is GET to it."""
     path, _, query = target.partition("?")
     at_path = [command for command in COMMANDS if command.path == path]
     for command in at_path:
-        if command.method == method:
-            arguments = dict(parse_qsl(query, keep_blank_values=True))
+        if command.method == method or (command.method, method) == ("GET", "HEAD"):
+            given = parse_qsl(query, keep_blank_values=True)
+            arguments = dict(given)
             wrong = problem(command, arguments, command.http)
+            if not wrong and len(given) > len(arguments):
+                wrong = f"an argument is given twice: {command.http}"
             return Answer(400, {"ok": False, "error": wrong}) if wrong else Found(command, arguments)
     if at_path:
         methods = ", ".join(command.method for command in at_path)

@@ -21,6 +21,8 @@ class Reloaded(NamedTuple):
     error: str
     ended: Sequence[str] = ()
     """Live changes that do not hold any more, and why."""
+    restart: Sequence[str] = ()
+    """Keys of which the file says something that only a restart will bring."""
 
 
 class Client(NamedTuple):
@@ -43,7 +45,9 @@ class Wish:
     value: str | None
     """As it was typed; None: what the file says."""
     undoes: str | None = None
-    """Only if that is what the file says is `value` set."""
+    """Only if it is so without a change of this key is `value` set; else the change is taken back."""
+    in_vain: str = ""
+    """What to say if there is nothing to take back."""
     ttl_s: float = 0.0
     """0: it holds until it is taken back."""
     comment: str = ""
@@ -51,6 +55,11 @@ class Wish:
     if_match: str = ""
     uid: int = -1
     pid: int = 0
+
+    def is_of(self, etag: str) -> bool:
+        """Was the configuration with this ETag meant, or any? `if_match` is a list (RFC 9110, 13.1.1)."""
+        tags = [one.strip().strip('"') for one in self.if_match.split(",")]
+        return self.if_match == "" or "*" in tags or etag in tags
 
     def change(self, now: float) -> Change:
         """As it is kept; `now` in seconds since 1970."""
@@ -131,6 +140,9 @@ class Control(Protocol):
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         """Upstream and URL of the endpoints that somebody may mean."""
 
+    def endpoint_names(self) -> Sequence[str]:
+        """What endpoints may be called."""
+
     @property
     def accounts(self) -> AccountsControl | None:
         """Virtual keys and usage; None without [accounts]."""
@@ -138,6 +150,9 @@ class Control(Protocol):
     @property
     def etag(self) -> str:
         """Of the configuration that runs."""
+
+    def begin_highs(self) -> None:
+        """Begin the high-water of all queues anew."""
 
     def drain(self) -> None:
         """Begin to stop."""

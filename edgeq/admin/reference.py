@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from edgeq.admin.command import Command
+from edgeq.admin.command import Argument, Command
 from edgeq.admin.commands import COMMANDS
 
 _SOCKET: Final = "/run/edgeq/admin.sock"
@@ -28,9 +28,10 @@ when it goes on). ETag and If-Match are of the whole configuration that runs: 41
 change ends when it is unset, when its time is over, or when the file, read again, says something new for its key.
 
 Text answers have 80 columns; `json` as the last word gives all that is known, as HTTP does. Rates are of the last ten
-seconds, p50, p90 and p99 of the last ten to twenty, refusals and high-water since the start (of queues of the kernel
-and pools: as it was seen each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at
-most. A dash is what cannot be known.
+seconds, p50, p90 and p99 of the last ten to twenty (of a pool: those of the worker where they are longest), refusals
+since the start, high-water since then, or since `reset high-water` (of queues of the kernel and pools: as it was seen
+each second). What workers report (pools, endpoints, tenants, reasons) is half a second old at most. A dash is what
+cannot be known.
 """
 
 
@@ -50,6 +51,8 @@ def page() -> str:
     lines += ["", "## Arguments", ""]
     for one in COMMANDS:
         lines += [f"- `{one.words}`: {argument.name.upper()} {argument.help}" for argument in one.arguments]
+    lines += ["", "## Options", ""]
+    lines += [f"- `{_option(option)}`: {option.help} ({', '.join(words)})" for option, words in _options()]
     lines += ["", "## Examples", ""]
     # Quoted as a whole: a comment in an example has quotes of its own.
     lines += [f"    echo '{one.example}' | socat - UNIX-CONNECT:{_SOCKET}" for one in COMMANDS if one.example]
@@ -76,8 +79,25 @@ def man() -> str:
         lines += [".br", _roff(f"HTTP: {one.http}")]
         for argument in one.arguments:
             lines += [".br", _roff(f"{argument.name.upper()}: {argument.help}")]
+    lines += [".SH OPTIONS"]
+    for option, words in _options():
+        lines += [".TP", f".B {_roff(_option(option))}", _roff(f"{option.help[:1].upper()}{option.help[1:]}.")]
+        lines += [".br", _roff(f"Of: {', '.join(words)}")]
     lines += [".SH SEE ALSO", "edgeq \\-\\-help"]
     return "\n".join(lines) + "\n"
+
+
+def _options() -> list[tuple[Argument, list[str]]]:
+    """Each once, with the commands that have it."""
+    found: dict[Argument, list[str]] = {}
+    for command in COMMANDS:
+        for option in command.options:
+            found.setdefault(option, []).append(command.words)
+    return list(found.items())
+
+
+def _option(option: Argument) -> str:
+    return f"--{option.name}" if option.is_flag else f"--{option.name} {option.name.upper()}"
 
 
 def _who(command: Command) -> str:

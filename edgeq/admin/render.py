@@ -17,7 +17,7 @@ Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
 
 WIDTH: Final = 80
-_LEAST: Final = 12
+_LEAST: Final = 11
 """A column that gives way keeps so much."""
 
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import grp
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -42,6 +43,7 @@ HELD_S: Final = 0.01
 _BACKLOG: Final = 512
 """Of a Unix socket that is full, a client that waits for a limited time is refused at once (EAGAIN)."""
 _MAX_STREAMS: Final = 16
+_HTTP_BEGINS: Final = re.compile(rb"[A-Z]+ /")
 _JSON: Final = "application/json"
 _NO_METRICS: Final = Answer(404, {"ok": False, "error": "only GET /metrics is here"})
 
@@ -146,8 +148,10 @@ class Service:
         self._tasks.add(task)
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                line = await reader.readline()
-            if b" HTTP/1." in line:
+                line = await _first_line(reader)
+            if len(line) > _MAX_LINE_BYTES:
+                writer.write(_too_long(line))
+            elif b" HTTP/1." in line:
                 await self._speak_http(line, reader, writer)
             elif line.strip():
                 await self._speak_text(line.decode(errors="replace"), writer)
@@ -155,7 +159,7 @@ class Service:
         except TimeoutError:
             writer.transport.abort()  # what it has not taken is not waited for
         except (OSError, ValueError):
-            pass  # the client left, or sent no end of its line: there is nobody to tell
+            pass  # the client left: there is nobody to tell
         finally:
             self._tasks.discard(task)
             with contextlib.suppress(OSError):
@@ -165,6 +169,9 @@ class Service:
         found = find_text(line)
         if isinstance(found, str):
             writer.write(f"error: {found}\n".encode())
+            return
+        if found.command.level == "admin" and not line.endswith("\n"):
+            writer.write(b"error: the line has no end, so nothing was done: it may be a part of another one\n")
             return
         answer = await self._run(found, self._client(writer), writer)
         if answer.stream is not None:
@@ -201,9 +208,9 @@ class Service:
                 return
             answer = await self._answer(request, writer)
             if answer.stream is not None:
-                await self._stream(connection, answer.stream, writer)
+                await self._stream(connection, request, answer.stream, writer)
                 return
-            writer.write(_http(connection, answer, request.keep))
+            writer.write(_http(connection, answer, request.keep, request.method != "HEAD"))
             await _flush(writer)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
@@ -262,10 +269,12 @@ class Service:
         return written
 
     async def _stream(
-        self, connection: h11.Connection, stream: AsyncIterator[Record], writer: asyncio.StreamWriter
+        self, connection: h11.Connection, request: Request, stream: AsyncIterator[Record], writer: asyncio.StreamWriter
     ) -> None:
         headers = [("content-type", STREAM), ("transfer-encoding", "chunked"), ("connection", "close")]
         writer.write(connection.send(h11.Response(status_code=200, headers=headers, reason="OK")) or b"")
+        if request.method == "HEAD":
+            return
         async for text in self._lines(stream):
             writer.write(connection.send(h11.Data(data=text)) or b"")
             await _flush(writer)
@@ -409,6 +418,28 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
             return None
 
 
+async def _first_line(reader: asyncio.StreamReader) -> bytes:
+    """With its end, if there is one; of one that is too long its beginning, when the client has sent all (or much)."""
+    try:
+        return await reader.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError:
+        line = rest = await reader.read(2 * _MAX_LINE_BYTES)
+        left = _MAX_REQUEST_BYTES
+        while rest and left > 0:  # a client that still sends does not hear why
+            rest = await reader.read(_MAX_REQUEST_BYTES)
+            left -= len(rest)
+        return line
+
+
+def _too_long(line: bytes) -> bytes:
+    problem = f"a line has {_MAX_LINE_BYTES} bytes at most"
+    if _HTTP_BEGINS.match(line):
+        return _http(h11.Connection(h11.SERVER), Answer(414, {"ok": False, "error": problem}), False)
+    return f"error: {problem}\n".encode()
+
+
 async def _flush(writer: asyncio.StreamWriter) -> None:
     async with asyncio.timeout(_TIMEOUT_S):
         await writer.drain()
@@ -418,12 +449,13 @@ def _as_json(answer: Answer) -> bytes:
     return orjson.dumps(answer.body, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _http(connection: h11.Connection, answer: Answer, keep: bool) -> bytes:
+def _http(connection: h11.Connection, answer: Answer, keep: bool, with_content: bool = True) -> bytes:
     body = answer.text or _as_json(answer)
     headers = [("content-type", answer.media or _JSON), ("content-length", str(len(body)))]
     if answer.etag:
         headers.append(("etag", f'"{answer.etag}"'))
     headers.append(("connection", "keep-alive" if keep else "close"))
     response = h11.Response(status_code=answer.status, headers=headers, reason=HTTPStatus(answer.status).phrase)
-    parts = (connection.send(response), connection.send(h11.Data(data=body)), connection.send(h11.EndOfMessage()))
+    content = [h11.Data(data=body)] if with_content else []
+    parts = [connection.send(event) for event in (response, *content, h11.EndOfMessage())]
     return b"".join(part for part in parts if part)

@@ -77,6 +77,7 @@ _H_DEAD_CONNECTIONS: Final = 4
 _H_DEAD_REQUESTS: Final = 5
 _H_STARTED: Final = 6
 _H_SLOTS_EVER: Final = 7
+_H_HIGHS: Final = 8
 _H_LISTENERS: Final = 64
 _H_RESOURCES: Final = _H_LISTENERS + LISTENERS
 _H_LIMITS: Final = _H_RESOURCES + RESOURCES
@@ -430,6 +431,10 @@ class Board:
                 return index
         return LISTENERS - 1
 
+    def highs_begun(self) -> int:
+        """How often high-water marks were begun anew; workers look at each tick."""
+        return int(self._cells[_H_HIGHS])
+
     def resource_index(self, name: str) -> int:
         """Which index the supervisor gave to a resource; the shared last one if it gave none."""
         wanted = stable_hash(name)
@@ -486,6 +491,12 @@ class Board:
             self._map.madvise(mmap.MADV_REMOVE, start, size)
         except OSError:  # a kernel that cannot
             self._map[start : start + size] = bytes(size)
+
+    def begin_highs(self) -> None:
+        """Have the workers begin their high-water marks anew; those of the dead are gone."""
+        for index in self._resource_indices():
+            self.resource_block(self.slots, index)[QUEUED_HIGH] = 0
+        self._cells[_H_HIGHS] += 1
 
     def assign_resources(self, names: Sequence[str]) -> None:
         """Give each resource an index, by the rules of `assign_listeners`: while it has requests, it keeps it.

@@ -485,6 +485,11 @@ class ResourceCells(MachineWide):
                 pending[counter] = 0
             self._dirty.clear()
 
+    def begin_high(self) -> None:
+        """From now on the high-water mark is what waits now, or more."""
+        self._high = self._queued[0] + self.others_queued()
+        self._queued[4] = self._high
+
     def counters_of(self, slot: int) -> list[int]:
         """The counters of the worker in another slot up to its last tick, without reasons and histograms."""
         block = self._board.resource_block(slot, self.index)
@@ -592,7 +597,7 @@ class EndpointCells:
 class Resources:
     """All that one worker has bound, refreshed and flushed on its tick."""
 
-    __slots__ = ("_board", "_endpoints", "_named", "_slot", "_tenants", "neighbours")
+    __slots__ = ("_board", "_endpoints", "_highs_begun", "_named", "_slot", "_tenants", "neighbours")
 
     def __init__(self, board: Board, neighbours: Neighbours) -> None:
         self._board: Board = board
@@ -601,6 +606,7 @@ class Resources:
         self._named: dict[str, ResourceCells] = {}
         self._tenants: dict[int, TenantCells] = {}
         self._endpoints: dict[int, EndpointCells] = {}
+        self._highs_begun: int = board.highs_begun()
 
     def bind(self, name: str) -> ResourceCells:
         """The cells of a named resource: the same object for the same name, as long as its index is the same.
@@ -666,6 +672,11 @@ class Resources:
         """Write counters."""
         for cells in self._named.values():
             cells.flush()
+        begun = self._board.highs_begun()
+        if begun != self._highs_begun:
+            self._highs_begun = begun
+            for cells in self._named.values():
+                cells.begin_high()
 
     def leads(self, now: float) -> bool:
         """Is this worker the one that decides for all (learned limits, active checks)?"""

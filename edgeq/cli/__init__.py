@@ -1,9 +1,9 @@
 """The command line: one module for each command, one table of them.
 
-A command (a module, or for those of change.py an object) has `SUMMARY` (a sentence for the list), `EXAMPLES` (for its
---help), `add_arguments(parser)` and `run(args) -> exit code`. Modules import what they need when they run, so that
-`edgeq version` does not pay for a server. Exit codes: 0 done, 1 failed, 2 wrong usage, 69 admin socket not reachable,
-77 not allowed, 78 configuration wrong.
+A command (a module, or an object for those that are made from the table of admin commands) has `SUMMARY` (a sentence
+for the list), `EXAMPLES` (for its --help), `add_arguments(parser)` and `run(args) -> exit code`. Modules import what
+they need when they run, so that `edgeq version` does not pay for a server. Exit codes: 0 done, 1 failed, 2 wrong usage,
+69 admin socket not reachable, 75 no answer in time, 77 not allowed, 78 configuration wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +16,22 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edgeq import __version__
-from edgeq.cli import accounts, change, check, completion, demo, demo_llm, explain, reload, serve, show, top, version
+from edgeq.cli import (
+    accounts,
+    change,
+    check,
+    completion,
+    demo,
+    demo_llm,
+    explain,
+    guide,
+    look,
+    reload,
+    serve,
+    show,
+    top,
+    version,
+)
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
@@ -25,13 +40,15 @@ COMMANDS: Final[dict[str, Any]] = {
     "reload": reload,
     "show": show,
     "explain": explain,
-    **{words: change.Verb(words) for words in change.VERBS},
+    **{word: look.Look(word) for word in look.WORDS},
+    **{words.split()[0]: change.Verb(words) for words in change.VERBS},
     **{word: accounts.Group(word) for word in accounts.WORDS},
     "top": top,
     "version": version,
     "demo": demo,
     "demo-llm": demo_llm,
     "completion": completion,
+    "help": guide,
 }
 
 EXIT_INTERRUPTED: Final = 130

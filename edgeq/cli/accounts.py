@@ -18,9 +18,10 @@ from edgeq.admin.accounts import COMMANDS
 from edgeq.admin.command import Command
 from edgeq.admin.commands import problem
 from edgeq.admin.render import render_text
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
-from edgeq.cli.change import EXIT_CODES, add_arguments_of
-from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE
+from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
+from edgeq.cli.change import add_arguments_of
+from edgeq.cli.show import EXIT_CODES
+from edgeq.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from edgeq.admin.command import Answer
@@ -31,7 +32,8 @@ _SUMMARIES: Final = {
     "usage": "what was used by whom: requests, tokens, cost",
 }
 _NOTES: Final = """
-Exit code 1: it was refused, and nothing has changed; 69: the admin socket is not reachable; 77: not allowed.
+Exit code 1: it was refused, and nothing has changed; 69: the admin socket is not reachable; 75: no answer
+in time; 77: not allowed.
 """
 
 
@@ -84,7 +86,7 @@ def _add(parser: argparse.ArgumentParser, command: Command, has_values: bool = T
     way = parser.add_mutually_exclusive_group()
     add_admin(way)
     way.add_argument("--store", metavar="FILE", help="the store itself, while no edgeq has it open")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+    add_timeout(parser, 30.0)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
@@ -103,15 +105,10 @@ def _ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> 
     except (FileNotFoundError, ConnectionRefusedError) as error:
         if store:
             return _print(args, command, _of_store(store, command, values))
-        return _unreachable(command, path, error)
+        raise NoAnswer(path, error) from error
     except (OSError, ValueError) as error:
-        return _unreachable(command, path, error)
+        raise NoAnswer(path, error) from error
     return _print(args, command, Answer(status, body, text if body == () else b""))
-
-
-def _unreachable(command: Command, path: str, error: Exception) -> int:
-    print(f"edgeq {command.words}: {unreachable(path, error)}", file=sys.stderr)
-    return EXIT_UNAVAILABLE
 
 
 def _admin_of(file: str | None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -50,6 +52,25 @@ def get(path: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
 def send(path: str, method: str, target: str, timeout_s: float) -> tuple[int, str, bytes]:
     """The same with any method."""
     return _ask(path, method, target, timeout_s)
+
+
+@contextmanager
+def follow(path: str, target: str, silence_s: float) -> Iterator[tuple[int, str, Iterable[bytes]]]:
+    """GET what has no end from the admin socket at `path`: status, media type and lines as they come.
+
+    Raises OSError if nobody listens there, it is silent for too long, or it is no HTTP.
+    """
+    connection = _UnixConnection(path, silence_s)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        yield response.status, response.headers.get("Content-Type", ""), response
+    except http.client.IncompleteRead:
+        pass  # the gateway has gone, without the last chunk
+    except http.client.HTTPException as error:
+        raise OSError(f"no admin socket of edgeq: {type(error).__name__}") from error
+    finally:
+        connection.close()
 
 
 def tell(path: str, line: str, timeout_s: float) -> str:

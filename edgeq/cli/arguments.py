@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final
 
-from edgeq.errors import EXIT_USAGE, EdgeqError
+from edgeq.errors import EXIT_DENIED, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, EXIT_USAGE, EdgeqError
 
 DEFAULT_FILES: Final = ("edgeq.toml", "/etc/edgeq/edgeq.toml")
 """Where to look if no file is named, in this order."""
@@ -15,6 +15,7 @@ DEFAULT_FILES: Final = ("edgeq.toml", "/etc/edgeq/edgeq.toml")
 
 _DEFAULT_ADMIN: Final = "/run/edgeq/admin.sock"
 _ADMIN_VARIABLE: Final = "EDGEQ_ADMIN"
+_MAX_TIMEOUT_S: Final = 86400
 
 
 class UsageError(EdgeqError):
@@ -73,13 +74,36 @@ def admin_socket(args: argparse.Namespace, instead: str = "--admin PATH") -> str
     return path
 
 
-def unreachable(path: str, error: Exception) -> str:
-    """What to tell of an admin socket that cannot be asked; where there is none, how there would be one."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = f"the admin socket {path} is not reachable: {reason}"
-    if isinstance(error, FileNotFoundError):
-        text += f" (`edgeq serve --admin PATH` opens one, or server.admin; ${_ADMIN_VARIABLE} or --admin says where)"
-    return text
+def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
+    """--timeout SECONDS, for an answer of the admin socket."""
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=default_s, help="default: %(default)s")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= _MAX_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0, and {_MAX_TIMEOUT_S} seconds at most")
+    return value
+
+
+class NoAnswer(EdgeqError):
+    """Of the admin socket at `path`: where there is none, how there would be one."""
+
+    def __init__(self, path: str, error: Exception) -> None:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        self.exit_code = EXIT_UNAVAILABLE
+        text = f"the admin socket {path} is not reachable: {reason}"
+        if isinstance(error, FileNotFoundError):
+            text += (
+                f" (`edgeq serve --admin PATH` opens one, or server.admin; ${_ADMIN_VARIABLE} or --admin says where)"
+            )
+        elif isinstance(error, PermissionError):
+            self.exit_code = EXIT_DENIED
+            text += " (server.admin_group and server.admin_mode say who may connect)"
+        elif isinstance(error, TimeoutError | BlockingIOError):
+            self.exit_code = EXIT_TRY_AGAIN
+            text = f"the admin socket {path} has not answered in time: what was asked may be done all the same"
+        super().__init__(text)
 
 
 def config_file(given: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`: change a running edgeq.
+"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`, `reset`: change a running edgeq.
 
 One command line for each command of the admin socket that changes something, made from its table: arguments, options
 and help are the same there and here.
@@ -13,15 +13,15 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgeq.admin.command import Argument, Command
-from edgeq.admin.commands import COMMANDS
+from edgeq.admin.commands import COMMANDS, problem
 from edgeq.admin.render import render_text
-from edgeq.cli.arguments import add_admin, admin_socket, unreachable
-from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EXIT_USAGE
+from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
+from edgeq.cli.show import EXIT_CODES
+from edgeq.errors import EXIT_FAILED, EXIT_OK
 
-EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
 _NOTES: Final = """
-A wrong value changes nothing and says why: exit code 1. Exit code 69: the admin socket is not reachable; 77: not
-allowed. `edgeq show changes` lists what is set.
+A wrong value changes nothing and says why: exit code 1. Exit code 69: the admin socket is not reachable; 75: no answer
+in time; 77: not allowed. `edgeq show changes` lists what is set.
 """
 
 
@@ -31,13 +31,15 @@ class Verb:
     def __init__(self, words: str) -> None:
         self._command: Command = next(one for one in COMMANDS if one.words == words)
         self.SUMMARY = self._command.help
-        self.EXAMPLES = f"examples:\n  edgeq {self._command.example}\n{_NOTES}"
+        self.EXAMPLES = f"examples:\n  edgeq {self._command.example or words}\n{_NOTES}"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Those of the admin command, and where its socket is."""
+        for one in self._command.words.split()[1:]:
+            parser.add_argument("words", metavar=one.upper(), choices=[one], help=one)
         add_arguments_of(parser, self._command)
         add_admin(parser.add_mutually_exclusive_group())
-        parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+        add_timeout(parser, 30.0)
         parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -47,14 +49,15 @@ class Verb:
         command = self._command
         given = {one.name: getattr(args, one.name) for one in (*command.arguments, *command.options)}
         values = {name: value for name, value in given.items() if value is not None}
+        if wrong := problem(command, values, f"edgeq {command.usage}"):
+            raise UsageError(wrong)
         path = admin_socket(args)
         try:
             status, answer = admin_client_io.ask(
                 path, command.method, command.path + (f"?{urlencode(values)}" if values else ""), args.timeout
             )
         except OSError as error:
-            print(f"edgeq {command.words}: {unreachable(path, error)}", file=sys.stderr)
-            return EXIT_UNAVAILABLE
+            raise NoAnswer(path, error) from error
         if args.json:
             print(json.dumps(answer))
         elif answer.get("ok") is True:
@@ -81,4 +84,4 @@ def _help(argument: Argument) -> str:
     return argument.help.replace("%", "%%")
 
 
-VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume")
+VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume", "reset high-water")

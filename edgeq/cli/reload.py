@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
-from edgeq.errors import EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
+from edgeq.cli.show import EXIT_CODES
+from edgeq.errors import EXIT_FAILED, EXIT_OK, EdgeqError
 
 SUMMARY: Final = "let a running edgeq read its configuration again"
 EXAMPLES: Final = """\
@@ -20,7 +21,8 @@ examples:
   edgeq reload --config /etc/edgeq/edgeq.toml     # finds the admin socket in the file
   edgeq reload --pid "$(cat /run/edgeq/edgeq.pid)"  # SIGHUP: the outcome is in its log
 
-A wrong configuration is refused and the old one stays: exit code 1. Exit code 69: the admin socket is not reachable.
+A wrong configuration is refused and the old one stays: exit code 1. Exit code 69: the admin socket is not reachable;
+75: no answer in time; 77: not allowed.
 """
 
 
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way = parser.add_mutually_exclusive_group()
     add_admin(way)
     way.add_argument("--pid", metavar="N", type=int, help="its supervisor's process id: sends SIGHUP")
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s")
+    add_timeout(parser, 30.0)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
 
 
@@ -43,18 +45,21 @@ def run(args: argparse.Namespace) -> int:
     try:
         status, answer = admin_client_io.post(path, "/v1/reload", args.timeout)
     except OSError as error:
-        print(f"edgeq reload: {unreachable(path, error)}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        raise NoAnswer(path, error) from error
     if args.json:
         print(json.dumps(answer))
     ok = answer.get("ok") is True
     if not args.json:
         if ok:
             print(f"reloaded: generation {answer.get('generation')}")
+            for key in answer.get("restart", ()):
+                print(f"{key} takes effect only at a restart")
+            for ended in answer.get("ended", ()):
+                print(f"not set any more: {ended}")
         else:
             error_text = answer.get("error") or f"the admin socket answered with status {status}"
             print(f"edgeq reload: refused, the old configuration stays:\n{error_text}", file=sys.stderr)
-    return EXIT_OK if ok else EXIT_FAILED
+    return EXIT_OK if ok else EXIT_CODES.get(status, EXIT_FAILED)
 
 
 def _signal(pid: int) -> int:

@@ -14,11 +14,13 @@ from edgeq.admin.command import Command
 from edgeq.admin.commands import COMMANDS, history_of, problem
 from edgeq.admin.render import Body
 from edgeq.cli import plot
-from edgeq.cli.arguments import UsageError, add_admin, admin_socket, unreachable
-from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
+from edgeq.errors import EXIT_DENIED, EXIT_FAILED, EXIT_OK, EXIT_USAGE, EdgeqError
 from edgeq.observe.history import ALL
 
 SUMMARY: Final = "show queues, upstreams, limits, workers, refusals, events and more of a running edgeq"
+EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
+"""By the status of an answer; others that are not 200 are failures."""
 _SUBJECTS: Final[dict[str, Command]] = {
     one.words.removeprefix("show "): one for one in COMMANDS if one.words.startswith("show ")
 }
@@ -54,7 +56,7 @@ def add_asking(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGr
     """How to ask, for the commands that do. Returns the group of what may be asked."""
     way = parser.add_mutually_exclusive_group()
     add_admin(way)
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=10.0, help="default: %(default)s")
+    add_timeout(parser, 10.0)
     parser.add_argument("--json", action="store_true", help="print JSON, with all that is known")
     return way
 
@@ -100,23 +102,33 @@ def ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> i
     """Print what a running edgeq says. Returns the exit code."""
     from edgeq.cli import admin_client_io
 
+    if wrong := problem(command, values, f"edgeq {command.usage}"):
+        raise UsageError(wrong)
     target = command.path + (f"?{urlencode(values)}" if values else "")
     path = admin_socket(args)
     try:
         status, media, text = admin_client_io.get(path, target, args.timeout)
         body = json.loads(text) if media.startswith("application/json") else None
     except (OSError, ValueError) as error:
-        print(f"edgeq {args.command}: {unreachable(path, error)}", file=sys.stderr)
-        return EXIT_UNAVAILABLE
+        raise NoAnswer(path, error) from error
     if status != 200:
-        said = body.get("error") if isinstance(body, dict) else None
-        print(f"edgeq {args.command}: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
-        return EXIT_DENIED if status == 403 else EXIT_FAILED
+        return refused(args, status, text)
     if body is None:
         sys.stdout.write(text.decode())
     else:
         _print(args, command, body)
     return EXIT_OK
+
+
+def refused(args: argparse.Namespace, status: int, text: bytes) -> int:
+    """Say why. Returns the exit code."""
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    said = body.get("error") if isinstance(body, dict) else None
+    print(f"edgeq {args.command}: {said or f'the admin socket answered with status {status}'}", file=sys.stderr)
+    return EXIT_CODES.get(status, EXIT_FAILED)
 
 
 def _print(args: argparse.Namespace, command: Command, body: Body) -> None:

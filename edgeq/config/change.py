@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgeq.config.findings import did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config, Endpoint
 
@@ -42,12 +43,18 @@ TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in N
 _ENDPOINTS: Final = "endpoints"
 _TARGETS: Final = "targets"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
+_MAX_NAMES: Final = 8
+"""So many are named to who has named none of them."""
 _IDENTITY: Final = ("name", "address", "version")
 """By these a resource is found: what had another name would be another resource."""
 
 
 class ChangeError(Exception):
     """A change that cannot be; the text is for people."""
+
+
+class NotSet(ChangeError):
+    """There is nothing to take back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +195,40 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
     if kind == "upstream" and (provider := _provider(tables, name)):
         raise ChangeError(f"{change.name}: it is made of a provider: set provider/{provider}")
     if kind in NAMED:
-        raise ChangeError(f"there is no {kind} {name!r}")
+        if not name:
+            raise ChangeError(f"{kind}/NAME: which {kind}?")
+        names = _names(those)
+        some = f"; there are {', '.join(names[:_MAX_NAMES])}" if names else ""
+        raise ChangeError(f"there is no {kind} {name!r}{did_you_mean(name, names) or some}")
+    near = did_you_mean(change.resource, _resources(tables))
     known = ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES))
-    raise ChangeError(f"{change.resource!r} is no resource; there are {known}")
+    raise ChangeError(f"{change.resource!r} is no resource{near or f'; there are {known}'}")
+
+
+def _resources(tables: Mapping[str, Any]) -> list[str]:
+    return [f"{kind}/{name}" for kind in NAMED for name in _names(tables.get(kind))]
+
+
+def _names(those: Any) -> list[str]:
+    """Of tables of one kind, as they are written in the name of a resource."""
+    if isinstance(those, dict):
+        return list(those)
+    elements = those if isinstance(those, list) else ()
+    found = [one.get("name") or one.get("address") for one in elements if isinstance(one, dict)]
+    return [one for one in found if isinstance(one, str)]
 
 
 def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
     if len(keys) < 3:
         raise ChangeError(f"{change.name}: an endpoint has {' and '.join(_ENDPOINT_KEYS)}: endpoints.URL.weight")
     endpoints = upstream.get(_ENDPOINTS) if isinstance(upstream, dict) else None
-    for number, one in enumerate(endpoints if isinstance(endpoints, list) else ()):
-        if keys[1] == (one.get("url") if isinstance(one, dict) else one):
-            return number
-    raise ChangeError(f"{change.resource} has no endpoint {keys[1]}")
+    urls = [
+        one.get("url") if isinstance(one, dict) else one for one in (endpoints if isinstance(endpoints, list) else ())
+    ]
+    if keys[1] in urls:
+        return urls.index(keys[1])
+    near = did_you_mean(keys[1], [one for one in urls if isinstance(one, str)])
+    raise ChangeError(f"{change.resource} has no endpoint {keys[1]}{near}")
 
 
 def _target(model: Any, change: Change, keys: tuple[str, ...]) -> int:

@@ -15,7 +15,7 @@ import msgspec
 
 from edgeq.config.lines import Path, show_path
 from edgeq.config.providers import provider_of
-from edgeq.config.schema import Config, Listener, Provider, Tenant, Trace, Upstream
+from edgeq.config.schema import Config, Listener, Provider, Server, Tenant, Trace, Upstream
 from edgeq.config.schema_llm import Prompt
 from edgeq.config.shown import masked_tenant
 from edgeq.config.units import show
@@ -24,7 +24,6 @@ _SOCKET_KEYS = ("address", "backlog")
 """Keys of a listener that are properties of its sockets."""
 _RESTART_KEYS = ("admin", "metrics", "user")
 """Keys of [server] that only a new start can change."""
-
 
 _TABLES = ("server", "accounts", "tenant", "forward", "access_log", "log", "trace", "dns", "protect", "explain")
 
@@ -74,9 +73,14 @@ def diff(old: Config, new: Config) -> Changes:
         routes_changed=(old.route, old.rate) != (new.route, new.rate),
         workers=(old.server.workers, new.server.workers) if old.server.workers != new.server.workers else None,
         tables_changed=tuple(key for key in _TABLES if getattr(old, key) != getattr(new, key)),
-        restart=tuple(f"server.{key}" for key in _RESTART_KEYS if getattr(old.server, key) != getattr(new.server, key)),
+        restart=needs_restart(old.server, new.server),
         summary=tuple(_summary(old, new)),
     )
+
+
+def needs_restart(runs: Server, wanted: Server) -> tuple[str, ...]:
+    """The keys of which something else is wanted than what runs, and that only a new start can change."""
+    return tuple(f"server.{key}" for key in _RESTART_KEYS if getattr(runs, key) != getattr(wanted, key))
 
 
 def _rebound(old: Listener, new: Listener) -> bool:

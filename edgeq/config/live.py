@@ -9,11 +9,11 @@ read again, says something else there than it did when the change was made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Protocol
 
-from edgeq.config.change import Change, ChangeError, parse_value, said, superseded
+from edgeq.config.change import Change, ChangeError, NotSet, changed, parse_value, said, superseded
 from edgeq.config.files_io import names_files
 from edgeq.config.providers import provider_of
 from edgeq.config.schema import Config
@@ -103,9 +103,9 @@ class Live:
         return replace(_settled(self._read(), self.changes, now), rereads=True)
 
     def plan(self, wish: Change, text: str | None, undoes: str | None = None) -> Plan:
-        """Set the key of `wish` to the value that somebody has typed; None: to what the file says; unless that is just
-        what is to be undone. Raises ChangeError or ConfigError."""
-        if text is None or (undoes is not None and _was(self._plan.document, wish) != parse_value(undoes)):
+        """Set the key of `wish` to the value that somebody has typed; None: to what holds without a change of its own;
+        unless that is just what is to be undone. Raises ChangeError or ConfigError."""
+        if text is None or (undoes is not None and self._without(wish) != parse_value(undoes)):
             return self._unset(wish)
         return self._set(wish, text)
 
@@ -124,11 +124,17 @@ class Live:
 
     def _unset(self, wish: Change) -> Plan:
         changes = tuple(one for one in self.changes if one.name != wish.name)
-        if changes == self.changes:
-            key = MASK if is_secret(wish.path, self.config) else wish.key
-            raise ChangeError(f"{wish.resource} {key} is not set: show changes")
         document = self._plan.document
+        if changes == self.changes:
+            said(changed(document.tables, changes)[0], wish)
+            key = MASK if is_secret(wish.path, self.config) else wish.key
+            raise NotSet(f"{wish.resource} {key} is not set: show changes")
         return Plan(document, document.build(changes, False), changes)
+
+    def _without(self, wish: Change) -> Any:
+        """What holds of a key without the change of it."""
+        others = [one for one in self.changes if one.name != wish.name]
+        return said(changed(self._plan.document.tables, others)[0], wish)
 
     def next_end(self) -> float | None:
         """When the next change is over."""
@@ -183,12 +189,28 @@ def endpoints_named(config: Config, text: str) -> list[tuple[str, str]]:
     upstream, sign, where = text.removeprefix("upstream/").partition("#")
     if not sign:
         upstream, where = "", text
-    found: list[tuple[str, str]] = []
+    return [
+        (name, url)
+        for name, url in _endpoints(config)
+        if upstream in ("", name) and where in (url, url.removeprefix("unix:"), *_short(url))
+    ]
+
+
+def endpoint_names(config: Config) -> list[str]:
+    """What an endpoint may be called, the short names first."""
+    urls = [url for _, url in _endpoints(config)]
+    return list(dict.fromkeys((*(name for url in urls for name in _short(url)), *urls)))
+
+
+def _endpoints(config: Config) -> Iterator[tuple[str, str]]:
     made = provider_of(config)
     for name, one in config.upstream.items():
-        for endpoint in one.endpoints if upstream in ("", name) and name not in made else ():
-            url = endpoint if isinstance(endpoint, str) else endpoint.url
-            address = parse_endpoint(url).literal()
-            if where in (url, url.partition("://")[2], url.removeprefix("unix:"), str(address) if address else url):
-                found.append((name, url))
-    return found
+        for endpoint in one.endpoints if name not in made else ():
+            yield name, endpoint if isinstance(endpoint, str) else endpoint.url
+
+
+def _short(url: str) -> list[str]:
+    """Without the scheme, and as `show endpoints` writes an address."""
+    address = parse_endpoint(url).literal()
+    names = (url.partition("://")[2], str(address) if address else "")
+    return [one for one in dict.fromkeys(names) if one]

@@ -49,6 +49,7 @@ def parse_size(value: object) -> Size:
 
 
 _RATE: Final = re.compile(r"([1-9][0-9]*)\s*/\s*(\S+)(?:\s+burst\s+([1-9][0-9]*))?", re.ASCII)
+_EXPECTED_RATE: Final = 'expected "COUNT/WINDOW" or "COUNT/WINDOW burst N", such as "100/s" or "10/15m burst 2"'
 MAX_RATE: Final = 10**9
 
 
@@ -56,9 +57,13 @@ def parse_rate(text: str) -> tuple[int, float, int]:
     """Count, seconds of the window and burst (0: not said) of "100/s" or "10/15m burst 2". Raises ValueError."""
     found = _RATE.fullmatch(text.strip())
     if found is None:
-        raise ValueError('expected "COUNT/WINDOW" or "COUNT/WINDOW burst N", such as "100/s" or "10/15m burst 2"')
+        raise ValueError(_EXPECTED_RATE)
     count, window, burst = found.groups()
-    seconds = _SECONDS.get(window) or float(parse_duration(window))
+    try:
+        seconds = _SECONDS.get(window) or float(parse_duration(window))
+    except ValueError:
+        wrong = f'"{window}" is no window: one is s, m, h, d, or a duration as 15m, of 366 days at most'
+        raise ValueError(f"{_EXPECTED_RATE}; {wrong}") from None
     if seconds <= 0:
         raise ValueError("the window must be more than 0")
     if int(count) > MAX_RATE or int(burst or 0) > MAX_RATE:

@@ -90,8 +90,8 @@ class Gatherer:
                 yield f"drops/{listener.address} {slot}", drops_of(sock)
         for one in self._reports.pools():
             name = f"{one['upstream']}#{one['endpoint']}"
-            yield f"good/{name}", one["answered"]
-            yield f"bad/{name}", one["failed"]
+            yield f"good/{name}", one["answered"] or 0
+            yield f"bad/{name}", one["failed"] or 0
         for slot, pid in self._fleet.pids().items():
             spent = proc_io.processor_ns(pid)
             if spent is not None:

@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from edgeq.admission.waits import Waits
 from edgeq.config.schema import Listener
 from edgeq.listener.accept_policy import LogPace
 from edgeq.listener.backlog import CLIENT_FULL, FULL, Backlog
@@ -92,7 +93,7 @@ class Reception:
         "_settled",
         "_ticking",
         "_tls",
-        "_waited",
+        "_waits",
     )
 
     def __init__(
@@ -127,7 +128,7 @@ class Reception:
         self._prefaces: dict[PrefaceReader, Peer] = {}
         self._proxies: Networks | None = None
         self._ticking: asyncio.TimerHandle | None = None
-        self._waited = 0
+        self._waits = Waits()
         self._abandoned = 0
         self._refusals = refusals
         self._last_refusal = ""
@@ -180,7 +181,8 @@ class Reception:
             "waiting": len(self._backlog),
             "waiting_max": self._backlog.max_waiting,
             "oldest_wait_s": self._backlog.oldest_age_s(self._loop.time()),
-            "waited": self._waited,
+            "waited": self._waits.count,
+            "wait_ms": self._waits.quantiles_ms(self._loop.time()),
             "abandoned": self._abandoned,
             "proxy_headers_awaited": len(self._prefaces),
             "handshakes": self._opener.handshaking,
@@ -274,8 +276,9 @@ class Reception:
                 return
             self._backlog.remove(ticket)
             if refusal is None:
-                self._waited += 1
-                peer.waited_us = int((self._loop.time() - ticket.since) * 1e6)
+                now = self._loop.time()
+                self._waits.record(now - ticket.since, now)
+                peer.waited_us = int((now - ticket.since) * 1e6)
                 peer.late = True
                 self._open(fd, peer)
             else:

@@ -238,6 +238,7 @@ class AccessLogWriter:
             "format": self._format,
             "waiting": len(self.ring),
             "pending_bytes": len(self._pending) - self._sent + self._waiting_bytes,
+            "limit_bytes": MAX_WAITING_BYTES,
             "written_bytes": self.written_bytes,
             "dropped": self.dropped,
             "errors": self.errors,

@@ -28,7 +28,7 @@ from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
-from edgeq.observe.queues import QUANTILES, Queues, Sockets, accept_key, limited
+from edgeq.observe.queues import QUANTILES, Queues, Sockets, limited
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.policy.retry import WINDOW_S
@@ -42,6 +42,8 @@ STUCK_MS: Final = 2000
 OBSERVE: Final = "observe"
 """The limit that is none: what would be learned is told beside it."""
 _NOTHING: Final = {"refused": 0, "would_refuse": 0}
+_NOBODYS: Final[Mapping[str, Any]] = dict.fromkeys(("uid", "since", "until", "left_s", "comment", "persisted"))
+"""Of what nobody has set."""
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -56,12 +58,15 @@ class Overview:
         config: Callable[[], Config],
         changes: Callable[[], Sequence[Change]] = tuple,
         stuck: StuckTable | None = None,
+        waiting: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        """`waiting`: keys of the configuration that only a restart will bring."""
         self.stuck: Final = stuck or StuckTable()
         self._board = board
         self._fleet = fleet
         self._config = config
         self._changes = changes
+        self._waiting = waiting
         self._sampler = Sampler(board)
         self._fresh = Fresh()
         self.reports: Final = Reports(board, fleet, self._fresh)
@@ -99,14 +104,17 @@ class Overview:
             f"worker/{slot}": (self._board.row(slot).requests, self._board.row(slot).connections)
             for slot in self._fleet.pids()
         }
-        for slot, report in self.reports.all().items():
-            for one in report.get("listeners", ()):
-                counters[accept_key(one["address"], slot)] = (one["accepted"],)
+        counters |= self._queues.look()
         for reason, found in self.reports.refusals().items():
             for resource, count in found.items():
                 counters[_refusal_key(reason, resource)] = (count,)
         self._sampler.sample(time.monotonic(), self._resources(), counters)
-        self._queues.note_high_water()
+
+    def begin_highs(self) -> None:
+        """From now on the high-water of a queue is the most since now."""
+        self._board.begin_highs()
+        self._sampler.begin_highs()
+        self._fresh.forget()
 
     # Subjects.
 
@@ -171,8 +179,17 @@ class Overview:
         return self._fresh.get("reasons", self._reasons)
 
     def config(self) -> Records:
-        """What runs now, with secrets masked."""
-        return [{"key": one.key, "value": one.value, "default": one.is_default} for one in leaves(self._config())]
+        """What runs now, with secrets masked; and what only a restart will bring."""
+        waiting = self._waiting()
+        return [
+            {
+                "key": one.key,
+                "value": one.value,
+                "default": one.is_default,
+                "waits_for": "restart" if one.key in waiting else None,
+            }
+            for one in leaves(self._config())
+        ]
 
     def changes(self) -> Records:
         """What is set live, the oldest first."""
@@ -183,13 +200,8 @@ class Overview:
                 "key": MASK if is_secret(one.path, self._config()) else one.key,
                 "value": toml(one.value),
                 "file": _in_file(one),
-                "uid": one.uid,
                 "pid": one.pid or None,
-                "since": _moment(one.since),
-                "until": _moment(one.until),
-                "left_s": None if one.until is None else max(0, round(one.until - now)),
-                "comment": one.comment,
-                "persisted": one.persisted,
+                **_whose(one, now),
             }
             for one in self._changes()
         ]
@@ -207,7 +219,7 @@ class Overview:
         return read(self._board, self._board.resource_index(name))
 
     def _endpoints(self) -> Records:
-        left_out = ("waiting_limit", "connecting_limit")
+        left_out = ("waiting_limit", "connecting_limit", "waited", "gave_up", "dials", "wait_ms")
         # No worker knows of those that are disabled; what is told of them is that they are there.
         disabled = [
             no_connections(name, endpoint_label(one.url), "disabled", one.weight)
@@ -359,6 +371,7 @@ class Overview:
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()
         found: Records = []
+        now = time.time()
         live = {show_path(one.path): one for one in self._changes()}
         told: set[str] = set()
         for leaf in leaves(self._config()):
@@ -374,16 +387,18 @@ class Overview:
                 value, source = self._learned(step.replace(".", "/", 1).replace('"', ""), str(leaf.raw))
             elif last == "backlog" and somaxconn is not None and leaf.raw > somaxconn:
                 value, source = str(somaxconn), "kernel"
+            whose = _NOBODYS
             if key := _changed(leaf.key, live):
                 told.add(key)
-                source, configured = LIVE, _in_file(live[key]) or "default"
-            found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured})
+                source, configured, whose = LIVE, _in_file(live[key]) or "default", _whose(live[key], now)
+            found.append({"limit": leaf.key, "value": value, "source": source, "configured": configured, **whose})
         for key, change in live.items():
             if key not in told:  # no limit, but whoever asks what is set asks here
                 if is_secret(change.path, self._config()):
                     key = f"{change.resource}.{MASK}"
                 configured = _in_file(change) or "default"
-                found.append({"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured})
+                said = {"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured}
+                found.append({**said, **_whose(change, now)})
         return found
 
     def _workers(self) -> Records:
@@ -443,6 +458,18 @@ def _changed(key: str, live: Mapping[str, Change]) -> str:
 
 def _in_file(change: Change) -> str | None:
     return None if change.was is None else toml(change.was)
+
+
+def _whose(change: Change, now: float) -> dict[str, Any]:
+    """Who has set it, when, until when, and why."""
+    return {
+        "uid": change.uid,
+        "since": _moment(change.since),
+        "until": _moment(change.until),
+        "left_s": None if change.until is None else max(0, round(change.until - now)),
+        "comment": change.comment,
+        "persisted": change.persisted,
+    }
 
 
 def _moment(seconds: float | None) -> str | None:

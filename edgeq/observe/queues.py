@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from edgeq.board.reading import Reading
@@ -14,6 +14,9 @@ from edgeq.observe.reports import Reports, add
 from edgeq.observe.sampler import Sampler
 from edgeq.supervisor.sockets_io import SHARED, Queue
 
+_OVERFLOW: Final = "accept_backlog_overflow"
+_MAX: Final = "max_connections"
+_MAX_PER_CLIENT: Final = "max_connections_per_client"
 QUANTILES: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
 
 
@@ -40,18 +43,25 @@ class Queues:
         self._sampler = sampler
         self._config = config
         self._readings = readings
+        self._counters: dict[str, tuple[int, ...]] = {}
+        """Seen since the last look."""
+        self._refusals: Mapping[str, Mapping[str, int]] = {}
+        """Of all workers, as they were when it began."""
 
     def all(self) -> list[dict[str, Any]]:
         """All of them."""
+        self._refusals = self._reports.refusals()
         return [*self._accept_queues(), *self._limited(), *self._waits_of_workers()]
 
-    def note_high_water(self) -> None:
-        """Look at those that keep none themselves."""
+    def look(self) -> dict[str, tuple[int, ...]]:
+        """Look at those that are not on the board: their high-water is noted. Returns counters that become rates."""
+        self._counters = {}
+        self._refusals = self._reports.refusals()
         for _ in (*self._accept_queues(), *self._waits_of_workers()):
             pass
+        return self._counters
 
     def _accept_queues(self) -> Iterator[dict[str, Any]]:
-        now_s = time.monotonic()
         reports = self._reports.all()
         for listener, slot, sock in self._sockets.queues():
             accepted = sum(
@@ -61,19 +71,19 @@ class Queues:
                 for one in report.get("listeners", ())
                 if one["address"] == listener.address
             )
-            key = accept_key(listener.address, slot)
-            (rate,) = self._sampler.counter_rates(key, now_s, (accepted,))
+            key = f"accept/{listener.address} {slot}"
             name = f"listener/{listener.name or listener.address}:accept"
+            refused = self._refused(None if slot == SHARED else slot, name)
             if slot == SHARED:  # a Unix socket, which does not tell how many wait
-                yield queue(name, "accept", depth=None, limit=listener.backlog, drain_per_s=rate)
+                rates = self._rates(key, None, accepted, sum(refused.values()))
+                yield queue(name, "accept", depth=None, limit=listener.backlog, refused=refused, **rates)
                 continue
             depth, limit = queue_length(sock)
+            # What the kernel says itself, also while nobody looks at it there.
             drops = drops_of(sock)
-            high = self._sampler.high(key, depth)
-            refused = {"accept_backlog_overflow": drops} if drops else {}
-            yield queue(
-                name, "accept", slot, depth=depth, limit=limit, drain_per_s=rate, refused=refused, high_water=high
-            )
+            refused = {**refused, _OVERFLOW: drops} if drops else refused
+            rates = self._rates(key, accepted + depth + drops, accepted, sum(refused.values()))
+            yield self._seen(name, "accept", slot, depth=depth, limit=limit, refused=refused, **rates)
 
     def _limited(self) -> Iterator[dict[str, Any]]:
         """The queues before the limits of routes and upstreams."""
@@ -108,57 +118,121 @@ class Queues:
         names = {one.address: one.name or one.address for one in self._config().listener}
         for slot, report in self._reports.all().items():
             for one in report.get("listeners", ()):
-                yield self._seen(
-                    f"listener/{names.get(one['address'], one['address'])}:places",
-                    "places",
-                    slot,
-                    depth=one["waiting"],
-                    limit=one["waiting_max"],
-                    oldest_ms=one["oldest_wait_s"] * 1000,
-                )
+                yield self._places(names.get(one["address"], one["address"]), slot, one)
         for one in self._reports.pools():
-            name = f"upstream/{one['upstream']}#{one['endpoint']}"
-            oldest_ms = one["oldest_ms"]
-            yield self._seen(
-                f"{name}:pool", "pool", depth=one["waiting"], limit=one["waiting_limit"], oldest_ms=oldest_ms
-            )
-            yield self._seen(f"{name}:connecting", "connecting", depth=one["connecting"], limit=one["connecting_limit"])
+            yield from self._pool(f"upstream/{one['upstream']}#{one['endpoint']}", one)
         tenant = self._config().tenant
         for one in self._reports.tenants(tenant.limit):
-            name, depth = f"tenant/{one['tenant']}", one["queued"]
-            yield queue(
-                name, "tenant", depth=depth, limit=tenant.queue.max, oldest_ms=one["oldest_ms"], refused=one["refused"]
+            name = f"tenant/{one['tenant']}"
+            yield self._seen(
+                name,
+                "tenant",
+                depth=one["queued"],
+                limit=tenant.queue.max,
+                oldest_ms=one["oldest_ms"],
+                **self._only_refused(name, one["refused"]),
             )
         upstreams = self._config().upstream
         for one in self._reports.targets():
             upstream = upstreams.get(one["target"].partition("/")[0])
+            name, depth, refused = f"target/{one['target']}:queue", one["queued"], sum(one["refused"].values())
             yield self._seen(
-                f"target/{one['target']}:queue",
+                name,
                 "tokens",
-                depth=one["queued"],
+                depth=depth,
                 limit=upstream.queue.max if upstream is not None else None,
                 oldest_ms=one["oldest_ms"],
                 refused=one["refused"],
+                **self._rates(name, one["admitted"] + depth + refused, one["admitted"], refused),
             )
         for slot, report in self._reports.all().items():
             if report.get("bodies"):
                 held = report["bodies"]
-                refused = {"memory_pressure": held["refused"]} if held["refused"] else {}
+                refused = self._only_refused(f"models:bodies {slot}", {"memory_pressure": held["refused"]})
                 depth, limit = held["held"], held["limit"] or None
-                yield self._seen("models:bodies", "bytes", slot, depth=depth, limit=limit, refused=refused)
+                yield self._seen("models:bodies", "bytes", slot, depth=depth, limit=limit, **refused)
             if "log" in report:
-                yield self._seen("log", "log", slot, depth=report["log"]["waiting"])
+                yield self._log(slot, report["log"])
             if "trace" in report:
                 spans = report["trace"]
-                refused = {"dropped": spans["dropped"]} if spans["dropped"] else {}
-                yield self._seen(
-                    "otel/spans", "spans", slot, depth=spans["waiting"], limit=spans["limit"], refused=refused
-                )
+                refused = self._only_refused(f"otel/spans {slot}", {"dropped": spans["dropped"]})
+                yield self._seen("otel/spans", "spans", slot, depth=spans["waiting"], limit=spans["limit"], **refused)
+
+    def _places(self, listener: str, slot: int, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Connections that wait for a place at a listener, in one worker."""
+        name, depth = f"listener/{listener}:places", told["waiting"]
+        left = told["waited"] + told["abandoned"]
+        refused = self._refused(slot, f"listener/{listener}:{_MAX}", f"listener/{listener}:{_MAX_PER_CLIENT}")
+        count = sum(refused.values())
+        return self._seen(
+            name,
+            "places",
+            slot,
+            depth=depth,
+            limit=told["waiting_max"],
+            oldest_ms=told["oldest_wait_s"] * 1000,
+            wait_ms=_marked(told.get("wait_ms", ())),
+            refused=refused,
+            **self._rates(f"{name} {slot}", left + depth + count, left, count),
+        )
+
+    def _pool(self, name: str, told: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Requests that wait for a connection to an endpoint, and connections that are being opened."""
+        depth = told["waiting"]
+        left = told["waited"] + told["gave_up"]
+        refused = self._refused(None, f"{name}:pool")
+        count = sum(refused.values())
+        yield self._seen(
+            f"{name}:pool",
+            "pool",
+            depth=depth,
+            limit=told["waiting_limit"],
+            oldest_ms=told["oldest_ms"],
+            wait_ms=_marked(told["wait_ms"]),
+            refused=refused,
+            **self._rates(f"{name}:pool", left + depth + count, left, count),
+        )
+        opening = told["connecting"]
+        rates = self._rates(f"{name}:connecting", told["dials"], told["dials"] - opening, None)
+        yield self._seen(f"{name}:connecting", "connecting", depth=opening, limit=told["connecting_limit"], **rates)
+
+    def _log(self, slot: int, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Bytes of lines that the target of the access log has not taken."""
+        refused = self._only_refused(f"log {slot}", {"dropped": told.get("dropped", 0)})
+        limit = told.get("limit_bytes")
+        return self._seen("log", "log", slot, depth=told.get("pending_bytes", 0), limit=limit, **refused)
+
+    def _refused(self, slot: int | None, *resources: str) -> dict[str, int]:
+        """Refusals by reason at some resources, in one worker or (None) in all there ever were."""
+        found = self._refusals if slot is None else self._reports.all().get(slot, {}).get("refusals", {})
+        counts = {reason: sum(told.get(one, 0) for one in resources) for reason, told in found.items()}
+        return {reason: count for reason, count in counts.items() if count}
+
+    def _only_refused(self, key: str, refused: Mapping[str, int]) -> dict[str, Any]:
+        """By reason, and a second, of a queue of which no more is counted."""
+        rates = self._rates(key, None, None, sum(refused.values()))
+        return {**rates, "refused": {reason: count for reason, count in refused.items() if count}}
+
+    def _rates(self, key: str, arrived: int | None, left: int | None, refused: int | None) -> dict[str, Any]:
+        """What the counters of a queue have become in the last seconds; None is not known."""
+        counts = (arrived or 0, left or 0, refused or 0)
+        self._counters[key] = counts
+        rates = self._sampler.counter_rates(key, time.monotonic(), counts)
+        return {
+            "arrival_per_s": None if arrived is None else rates[0],
+            "drain_per_s": None if left is None else rates[1],
+            "refused_per_s": None if refused is None else rates[2],
+        }
 
     def _seen(self, name: str, kind: str, worker: int | None = None, **values: Any) -> dict[str, Any]:
         """A queue whose high-water is what was seen here."""
         high = self._sampler.high(f"{name} {worker}", values["depth"])
         return queue(name, kind, worker, high_water=high, **values)
+
+
+def _marked(quantiles: Sequence[float]) -> dict[str, float] | None:
+    """Of a worker's report: by name; None if nobody has waited."""
+    return {mark: one for (mark, _), one in zip(QUANTILES, quantiles, strict=True)} if quantiles else None
 
 
 def limited(config: Config) -> dict[str, int | str]:
@@ -201,8 +275,3 @@ def queue(
         "high_water": high_water,
         "by_tenant": by_tenant or {},
     }
-
-
-def accept_key(address: str, slot: int) -> str:
-    """Of the sampler, for a socket's accepted connections."""
-    return f"accept/{address} {slot}"

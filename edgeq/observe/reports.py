@@ -8,7 +8,7 @@ the board does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
@@ -132,8 +132,12 @@ class Reports:
                     one = found[key] = no_connections(*key, "in use", seen.get("weight", 1.0))
                 for count in ("active", "idle", "connecting", "waiting"):
                     one[count] += seen[count]
-                for count in ("answered", "failed"):
+                for count in ("waited", "gave_up", "dials"):
                     one[count] += seen.get(count, 0)
+                one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
+                for count in ("answered", "failed"):
+                    if count in seen:
+                        one[count] = (one[count] or 0) + seen[count]
                 one["waiting_limit"] += upstream["max_waiting"]
                 one["connecting_limit"] += upstream["max_connecting"]
                 if seen["oldest_ns"]:
@@ -219,7 +223,9 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "cost_ms": None,
         "penalty_ms": 0.0,
         "weight": weight,
-        **dict.fromkeys(("answered", "failed", "waiting_limit", "connecting_limit"), 0),
+        **dict.fromkeys(("answered", "failed")),
+        **dict.fromkeys(("waited", "gave_up", "dials", "waiting_limit", "connecting_limit"), 0),
+        "wait_ms": (),
         "ejected_s": 0.0,
         "engine_load": None,
         "health": "unknown",
@@ -241,6 +247,11 @@ def _refusals_of(report: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 def _add_refusals(total: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
     for reason, counts in more.items():
         add(total.setdefault(reason, {}), counts)
+
+
+def worst(one: Sequence[float], other: Sequence[float]) -> Sequence[float]:
+    """Quantiles of two workers, which cannot be merged: the greater of each. Empty ones are of nobody."""
+    return [max(pair) for pair in zip(one, other, strict=True)] if one and other else one or other
 
 
 def add(total: dict[str, int], more: Mapping[str, int]) -> None:

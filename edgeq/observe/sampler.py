@@ -109,6 +109,10 @@ class Sampler:
             del self._high[next(iter(self._high))]  # the one that was looked at the longest ago
         return most
 
+    def begin_highs(self) -> None:
+        """Forget these marks."""
+        self._high.clear()
+
     def _note(self, key: str, now_s: float, counts: tuple[int, ...]) -> None:
         series = self._series.get(key)
         if series is None:

@@ -31,10 +31,10 @@ from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
 from edgeq.board.reading import read
-from edgeq.config.change import Change, ChangeError
+from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import write_changes
-from edgeq.config.diff import diff
-from edgeq.config.live import Ended, Live, Plan, endpoints_named
+from edgeq.config.diff import diff, needs_restart
+from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
 from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
@@ -99,6 +99,8 @@ class Supervisor:
     ) -> None:
         """`serving()` is called once, when the workers serve. Raises StartError for what the manager must not pass."""
         self._live = live
+        self._started_with = live.config.server
+        """Some of its keys hold until the end, whatever a reload brings."""
         self._pidfile = Path(pidfile) if pidfile else None
         self._launch = launch
         self._serving = serving
@@ -122,6 +124,7 @@ class Supervisor:
             lambda: live.config,
             lambda: live.changes,
             self._rescuer.table,
+            self._waiting,
         )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
@@ -207,6 +210,10 @@ class Supervisor:
             raise StartError("\n".join(problems))
         self._etag = self._tag()
         self._tell_ended(self._live.ended)
+        # Or what has ended would be back when the file says again what it has said before.
+        ended = [one for one in self._live.ended if one.change.persisted]
+        if ended and (problem := self._write_kept(self._live.changes_file, self._live.changes)):
+            _log.error("live changes are not kept as they are", problem=problem)
         self._tell_idle()
         self._await_end()
         if self._pidfile is not None:
@@ -356,8 +363,13 @@ class Supervisor:
         return {"version": __version__, "python": platform.python_version(), "generation": self._generation}
 
     def is_ready(self) -> bool:
-        """At least one worker serves, and we do not stop."""
-        return self._started and not self._stop.is_set() and bool(self._fleet.table.serving())
+        """At least one worker serves, and does not hang, and we do not stop."""
+        serving = self._fleet.table.serving() - set(self._rescuer.silent(STUCK_MS / 1000))
+        return self._started and not self._stop.is_set() and bool(serving)
+
+    def begin_highs(self) -> None:
+        """By the workers, at their next tick."""
+        self._overview.begin_highs()
 
     def drain(self) -> None:
         """As the first SIGTERM."""
@@ -366,6 +378,10 @@ class Supervisor:
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         """Those that run."""
         return endpoints_named(self._config, text)
+
+    def endpoint_names(self) -> Sequence[str]:
+        """The same."""
+        return endpoint_names(self._config)
 
     @property
     def accounts(self) -> Keeper | None:
@@ -399,7 +415,12 @@ class Supervisor:
             self._overview.forget()
             self._reloaded = not problem
             self._notifier.ready()
-        return Reloaded(not problem, self._generation, problem, [f"{one.change.name}: {one.why}" for one in ended])
+        told = [f"{one.change.name}: {one.why}" for one in ended]
+        return Reloaded(not problem, self._generation, problem, told, self._waiting())
+
+    def _waiting(self) -> Sequence[str]:
+        """Keys of what runs that only a restart will bring."""
+        return needs_restart(self._started_with, self._config.server)
 
     async def change(self, wish: Wish) -> Changed:
         """Set or unset one key. All or nothing, as a reload, but a worker that hangs is not waited for."""
@@ -421,11 +442,13 @@ class Supervisor:
 
         if self._stop.is_set() or not self._started:
             return refused(503, "not serving")
-        if wish.if_match not in ("", "*", self._etag):
+        if not wish.is_of(self._etag):
             return refused(412, f"the configuration has changed since {wish.if_match}: it is {self._etag} now")
         now = time.time()
         try:
             plan = self._live.plan(wish.change(now), wish.value, wish.undoes)
+        except NotSet as error:
+            return refused(422, wish.in_vain or str(error))
         except (ConfigError, ChangeError) as error:
             return refused(422, str(error))
         if needs_start := diff(self._config, plan.config).restart:
@@ -465,7 +488,7 @@ class Supervisor:
         if _moves_accounts(self._config.accounts, config.accounts):
             # Keys must not seem to be asked for where they are not, nor the other way round.
             return _Applied("accounts and accounts.store change only at a restart: nothing was applied")
-        for key in changes.restart:
+        for key in needs_restart(self._started_with, config.server) if plan.rereads else ():
             _log.warning("takes effect at the next start", key=key)
         try:
             size = self._prepare(config)
@@ -622,7 +645,7 @@ class Supervisor:
         self._board.assign_listeners([one.address for one in config.listener])
         self._board.assign_resources(_resources(config))
         staying = [slot for slot in (*self._fleet.table.active(), *plan.start) if slot not in plan.leave]
-        credentials = process_io.credentials_of(config.server.user)
+        credentials = process_io.credentials_of(self._started_with.user)
         self._fleet.aim(Target.of(self._generation, len(staying), config, credentials, rereads), plan.start)
         return await self._fleet.confirmed(staying, timeout_s)
 

@@ -8,21 +8,20 @@ from typing import Any, Final
 
 from edgeq.admin.render import Record
 from edgeq.cli import admin_client_io
-from edgeq.errors import EXIT_DENIED, EXIT_UNAVAILABLE, EdgeqError
+from edgeq.cli.arguments import NoAnswer
+from edgeq.errors import EXIT_DENIED, EdgeqError
 from edgeq.top.model import Snapshot
 
 TIMEOUT_S: Final = 5.0
 _UNKNOWN: Final = "error: unknown command"
 
 
-class Unreachable(EdgeqError):
+class Unreachable(NoAnswer):
     """Nobody answers at `path`; it may come back."""
-
-    exit_code = EXIT_UNAVAILABLE
 
     def __init__(self, path: str, error: Exception) -> None:
         self.reason: str = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        super().__init__(f"the admin socket {path} is not reachable: {self.reason}")
+        super().__init__(path, error)
 
 
 class Denied(EdgeqError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from edgeq.admission.waits import Waits
 from edgeq.reasons import REASONS
 from edgeq.wire.head import ResponseHead
 
@@ -31,6 +32,8 @@ class Pool:
         "address",
         "connecting",
         "dial",
+        "dials",
+        "gave_up",
         "host",
         "idle",
         "member",
@@ -46,6 +49,7 @@ class Pool:
         "unread",
         "upstream",
         "waiting",
+        "waits",
     )
 
     def __init__(self, upstream: Upstream, address: Any, name: str, dial: Any, readable: Any) -> None:
@@ -72,6 +76,11 @@ class Pool:
         self.waiting: dict[Attempt, float] = {}
         """Since when, the longest first. The connections that are being opened are for the first `connecting` of them:
         each dial's end, good or bad, concerns the first."""
+        self.waits: Waits = Waits()
+        """Of those who have got a connection after they had waited for one."""
+        self.gave_up: int = 0
+        """Those who have waited and gone without one, but for those that are refused as they have waited too long."""
+        self.dials: int = 0
         self.memo: ResponseHead | None = None
         """The last answer's head: most answers repeat it byte for byte."""
         self.member: Member | None = None
@@ -114,12 +123,14 @@ class Pool:
     def _open_more(self) -> None:
         while self.connecting < len(self.waiting) and self._may_open():
             self.connecting += 1
+            self.dials += 1
             self.dial(self)
 
     def leave(self, exchange: Attempt) -> None:
         """A waiting request is no longer wanted."""
         exchange.waiting_in = None
-        self.waiting.pop(exchange, None)
+        if self.waiting.pop(exchange, None) is not None:
+            self.gave_up += 1
 
     def dialed(self, connection: UpstreamConnection, connect_s: float) -> None:
         """A connection that was asked for is open."""
@@ -173,11 +184,12 @@ class Pool:
         """To the one who waits longest, or to the idle ones. `fresh`: it was opened just now."""
         if self.waiting:
             waiting = self.waiting
-            for exchange in waiting:
+            for exchange, since in waiting.items():
                 # A used connection has failed this one before, and it has no third try: it gets the one being opened.
                 if exchange.attempts and not fresh and self.connecting:
                     continue
                 del waiting[exchange]
+                self.waits.record(now - since, now)
                 connection.requests += 1
                 connection.exchange = exchange
                 exchange.begin(connection, now)
@@ -231,7 +243,8 @@ class Pool:
             else:
                 late.append(exchange)
         for exchange in late:
-            self.leave(exchange)
+            exchange.waiting_in = None
+            self.waiting.pop(exchange, None)
             exchange.fail("queue_timeout", self.resource + ":pool", "no connection became free in time")
 
     def retire(self) -> None:
@@ -240,11 +253,12 @@ class Pool:
         while self.idle:
             self.close(self.idle.pop())
 
-    def snapshot(self) -> dict[str, int | float | str]:
+    def snapshot(self) -> dict[str, int | float | str | list[float]]:
         """What is held and who waits."""
+        now = monotonic()
         oldest = 0.0
         for since in self.waiting.values():
-            oldest = monotonic() - since
+            oldest = now - since
             break
         return {
             "endpoint": self.name,
@@ -253,4 +267,8 @@ class Pool:
             "connecting": self.connecting,
             "waiting": len(self.waiting),
             "oldest_wait_s": oldest,
+            "waited": self.waits.count,
+            "wait_ms": self.waits.quantiles_ms(now),
+            "gave_up": self.gave_up,
+            "dials": self.dials,
         }

@@ -304,7 +304,7 @@ class UpstreamService:
         """To all endpoints, those being dialed included."""
         return sum(pool.opened + pool.connecting for pool in self.upstream.pools)
 
-    def snapshot(self) -> list[dict[str, int | float | str]]:
+    def snapshot(self) -> list[dict[str, int | float | str | list[float]]]:
         """Each endpoint's pool."""
         return [pool.snapshot() for pool in self.upstream.pools]
 

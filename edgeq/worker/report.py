@@ -168,7 +168,17 @@ def stores(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
 def listener(address: str, acceptor: Acceptor) -> dict[str, Any]:
     """Who waits for a place, because as many connections are open as there may be."""
     seen = acceptor.snapshot()
-    kept = ("state", "accepted", "waiting", "waiting_max", "oldest_wait_s", "waited", "abandoned", "handshakes")
+    kept = (
+        "state",
+        "accepted",
+        "waiting",
+        "waiting_max",
+        "oldest_wait_s",
+        "waited",
+        "wait_ms",
+        "abandoned",
+        "handshakes",
+    )
     return {"address": address, **{key: seen[key] for key in kept}}
 
 

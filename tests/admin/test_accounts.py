@@ -141,7 +141,7 @@ def test_usage(store: str) -> None:
         ("keys create --tenant a --models 'a b'", "models: expected names of models"),
         ("keys rotate k --grace -5", "grace: expected a duration"),
         ("keys show", "ID is missing"),
-        ("keys", "unknown command 'keys'"),
+        ("keys", "'keys' goes on: keys list, keys show"),
         ("usage --by planet", "by: expected some of day, month"),
         ("usage --by day,day", "by: expected some of day, month"),
         ("usage --since tomorrow", "since: expected a day"),

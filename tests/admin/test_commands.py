@@ -53,7 +53,9 @@ def test_every_command_has_level_help_and_both_names() -> None:
 def test_answers() -> None:
     """Status and body of those that decide something."""
     control = FakeControl()
-    assert run("reload", control) == Answer(422, {"ok": False, "generation": 3, "error": "wrong", "ended": ()})
+    assert run("reload", control) == Answer(
+        422, {"ok": False, "generation": 3, "error": "wrong", "ended": (), "restart": ()}
+    )
     assert run("ready", control).status == 200
     assert run("drain", control).status == 202
     assert run("ready", control).status == 503
@@ -86,6 +88,10 @@ def test_arguments_by_place_and_by_name() -> None:
         ("show queues a b", "too many words: show queues [MATCH]"),
         ("show worker", "did you mean 'show workers'"),
         ("zzz", "try 'help'"),
+        ("show", "'show' goes on: show queues, show upstreams, "),
+        ("keys json", "'keys' goes on: keys list, keys show, "),
+        ("show queues --json", "unknown option '--json': show queues [MATCH]"),
+        ("drain a:1 --ttl 1m --ttl 2m", "--ttl is given twice"),
         ("json", "unknown command 'json'"),
     ],
 )
@@ -102,6 +108,7 @@ def test_wrong_words(words: str, says: str) -> None:
         ("GET", "/v1/reload", 405),
         ("GET", "/x", 404),
         ("GET", "/v1/queues?mach=a", 400),
+        ("GET", "/v1/queues?match=a&match=b", 400),
         ("GET", "/v1/events?count=x", 400),
         ("POST", "/v1/queues", 405),
     ],
@@ -144,6 +151,19 @@ def test_values_for_people() -> None:
     )  # fmt: skip
 
 
+def test_help_fits_80_columns() -> None:
+    """As text: what there is, by words; how it is said in full is in JSON, and in a table of fewer."""
+    answer = run("help", FakeControl())
+    found = find_text("help")
+    assert isinstance(found, Found)
+    lines = found.command.text(answer.body).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == len(COMMANDS) + 1
+    assert any(line.startswith("follow events ") for line in lines)
+    (one,) = [one for one in run("help high", FakeControl()).body if isinstance(one, dict)]
+    assert (one["words"], one["http"]) == ("reset high-water", "POST /v1/queues/reset")
+
+
 def test_names_cannot_move_the_cursor() -> None:
     """A tenant's name is what a client has sent."""
     assert "\x1b" not in render_text([{"tenant": "a\x1b[2Jb\nc"}])
@@ -169,6 +189,14 @@ def test_a_table_fits_80_columns(values: list[tuple[str, str, int, float]]) -> N
     assert max(map(len, lines)) <= 80
 
 
+def test_pages_explain_every_argument_and_option() -> None:
+    """Nobody has to guess what may be said."""
+    for page in (reference.page(), reference.man().replace("\\-", "-")):
+        for command in COMMANDS:
+            for one in (*command.arguments, *command.options):
+                assert one.help[1:] in page
+
+
 def test_pages_are_the_table() -> None:
     """Whoever changes the table makes its pages anew."""
     assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"
@@ -186,11 +214,14 @@ def test_pages_are_the_table() -> None:
         ("set rate/x limits '[\"1/s burst 2\"]'", Wish("rate/x", "limits", '["1/s burst 2"]')),
         ("unset upstream/api limit", Wish("upstream/api", "limit", None)),
         ("drain h:1 --ttl 1s", Wish("upstream/a", "endpoints.http://h:1.weight", "0", ttl_s=1.0)),
-        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0")),
+        ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0", "http://h:1 of a is not drained")),
         ("disable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "false")),
-        ("enable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false")),
+        (
+            "enable h:1",
+            Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false", "http://h:1 of a is not disabled"),
+        ),
         ("pause route/r", Wish("route/r", "paused", "true")),
-        ("resume r", Wish("route/r", "paused", "false", "true")),
+        ("resume r", Wish("route/r", "paused", "false", "true", "route/r is not paused")),
     ],
 )
 def test_wishes(words: str, wish: Wish) -> None:
@@ -204,10 +235,11 @@ def test_wishes(words: str, wish: Wish) -> None:
     ("words", "status", "says"),
     [
         ("set a/b c d --if-match old", 412, "changed meanwhile"),
-        ("drain nowhere", 422, "there is no endpoint nowhere: show config endpoints (what a name"),
+        ("drain nowhere", 422, "there is no endpoint nowhere; there are h:1, http://h:1 (what a name"),
         ("drain nowhere", 422, "of several endpoints of a provider one is left out by set provider/NAME endpoints)"),
+        ("disable htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
-        ("drain --ttl 5m", 422, "an option without an endpoint"),
+        ("drain --ttl 5m", 400, "an option without an endpoint"),
     ],
 )
 def test_changes_that_are_refused(words: str, status: int, says: str) -> None:

@@ -132,6 +132,57 @@ def test_both_languages(tmp_path: Path) -> None:
     assert answers[9] == b""
 
 
+def test_head(tmp_path: Path) -> None:
+    """As GET, without the content: what asks for health asks so."""
+    asked = [
+        b"HEAD /readyz HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD /nowhere HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD /v1/reload HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD /v1/events/follow HTTP/1.1\r\nHost: a\r\n\r\n",
+    ]
+    twice, nowhere, reload, follow = talk(tmp_path / "s", *asked)
+    first, _, second = twice.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"content-length: 12" in first
+    assert second.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert nowhere.startswith(b"HTTP/1.1 404 ")
+    assert reload.startswith(b"HTTP/1.1 405 ")
+    assert follow.startswith(b"HTTP/1.1 200 ")
+    assert all(one.endswith(b"\r\n\r\n") for one in (nowhere, reload, follow))
+
+
+def test_a_line_without_its_end(tmp_path: Path) -> None:
+    """What a client that died has begun changes nothing: of an address, drain may be left, which ends all. Who only
+    reads may leave it out."""
+    control = Serving()
+
+    async def clients() -> list[bytes]:
+        answers = []
+        for line in (b"drain", b"set upstream/api limit 6", b"show workers"):
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            writer.write(line)
+            writer.write_eof()
+            answers.append(await asyncio.wait_for(reader.read(), 60))
+            writer.close()
+        return answers
+
+    drain, change, show = serve(tmp_path / "s", clients, control)
+    assert drain == change == b"error: the line has no end, so nothing was done: it may be a part of another one\n"
+    assert show.startswith(b"slot")
+    assert (control.drained, control.wish) == (False, None)
+
+
+def test_a_line_that_is_too_long(tmp_path: Path) -> None:
+    """Is told, in the language in which it begins."""
+    text, http = talk(
+        tmp_path / "s",
+        b"show workers " + b"a" * 9000 + b"\n",
+        b"GET /v1/workers?match=" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n",
+    )
+    assert text == b"error: a line has 8192 bytes at most\n"
+    assert http.startswith(b"HTTP/1.1 414 ")
+
+
 def test_streams(tmp_path: Path) -> None:
     """Records as they come, an empty one as an empty line."""
     text, http = talk(tmp_path / "s", b"follow events\n", b"GET /v1/events/follow HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -135,6 +135,26 @@ def test_high_water_is_of_the_machine_and_survives(two: Machine) -> None:
     assert (reading.queued, reading.queued_high) == (1, 7)
 
 
+def test_high_water_begins_anew(two: Machine) -> None:
+    """In each worker at its next tick, at what waits now in all of them; also what the dead have left is forgotten."""
+    mine, theirs = (worker.bind(API) for worker in two.workers)
+    mine.set_waiting(5, 0, 1.0)
+    theirs.set_waiting(4, 0, 1.0)
+    two.board.bury(1)
+    two.workers[1] = two.worker(1)
+    theirs = two.workers[1].bind(API)
+    theirs.set_waiting(1, 0, 1.0)
+    mine.set_waiting(2, 0, 1.0)
+    assert read(two.board, mine.index).queued_high == 9
+    two.board.begin_highs()
+    two.tick()
+    assert read(two.board, mine.index).queued_high == 3
+    mine.set_waiting(0, 0, NEVER)
+    theirs.set_waiting(4, 0, 1.0)
+    two.tick()
+    assert read(two.board, mine.index).queued_high == 4
+
+
 def test_who_crowds_a_queue_is_known_to_the_others_while_he_does(two: Machine) -> None:
     """By a key; a dead worker's crowd is gone."""
     one, other = (worker.bind(API) for worker in two.workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgeq
+from edgeq.admin.commands import COMMANDS as ADMIN
 from edgeq.cli import COMMANDS, machine_io, main, serve
-from edgeq.cli.arguments import default_admin
+from edgeq.cli.arguments import NoAnswer, default_admin
 from edgeq.cli.machine import Machine
 from edgeq.cli.plot import plot
 from edgeq.errors import EdgeqError
@@ -54,6 +56,66 @@ def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Non
         main(argv)
     assert ended.value.code == 2
     assert "usage: edgeq" in capsys.readouterr().err
+
+
+def test_what_the_admin_socket_can_do_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """One table for both; `edgeq help` tells of all, and of one."""
+    assert {one.words.split()[0] for one in ADMIN} <= COMMANDS.keys()
+    assert main(["help"]) == 0
+    told = capsys.readouterr().out
+    assert [line.split()[0] for line in told.splitlines() if re.match("    [a-z]", line)] == list(COMMANDS)
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "ready"])
+    assert ended.value.code == 0
+    assert "usage: edgeq ready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["show", "events", "none"], "edgeq show: count: expected a number from 1 to 1000"),
+        (["set", "a/b", "c", "d", "--ttl", "x"], "edgeq set: ttl: expected a duration"),
+        (["drain", "a:1", "--comment", "x" * 201], "edgeq drain: comment: expected 200"),
+        (["show", "queues", "a", "b"], "edgeq show: too many words"),
+    ],
+)
+def test_a_wrong_command_line_is_wrong_without_a_gateway(
+    argv: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, as of what argparse finds, and nobody is asked."""
+    assert main([*argv, "--admin", "/nowhere"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [["reload"], ["show", "queues"], ["set", "a/b", "c", "d"], ["keys", "list"], ["live"]]
+)
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e12", "soon"])
+def test_time_outs_are_seconds(command: list[str], seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """More than none; what no socket takes is a mistake of the command line, and no traceback."""
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--timeout", seconds])
+    assert ended.value.code == 2
+    assert "argument --timeout: " in capsys.readouterr().err
+
+
+def test_who_is_there_and_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 75: it may be tried again; 77 where this user must not connect."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "s"))
+        silent.listen(8)
+        for command in (
+            ["show", "queues"],
+            ["set", "a/b", "c", "d"],
+            ["reload"],
+            ["ready"],
+            ["explain"],
+            ["keys", "list"],
+        ):
+            assert main([*command, "--admin", str(tmp_path / "s"), "--timeout", "0.01"]) == 75
+            assert "has not answered in time" in capsys.readouterr().err
+    refused = NoAnswer("/s", PermissionError(13, "Permission denied"))
+    assert (refused.exit_code, "server.admin_group" in str(refused)) == (77, True)
 
 
 @pytest.mark.parametrize(("option", "value"), [("--listen", "127.0.0.1:1"), ("--upstream", "http://127.0.0.1:2")])

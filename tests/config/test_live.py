@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.config.base import Duration
-from edgeq.config.change import Change, ChangeError, parse_value, toml
+from edgeq.config.change import Change, ChangeError, NotSet, parse_value, toml
 from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.live import MAX_CHANGES, Live, endpoints_named
 from edgeq.config.load import load_text, read_text
@@ -181,7 +181,7 @@ def test_any_key_of_models(
         ("provider/openai", "keys", '["sk-1"]', "holds secrets; change the file and reload"),
         ("provider/openai", "headers.api-key", "sk-1", "holds secrets; change the file and reload"),
         ("provider", "openai.keys", '["sk-1"]', "holds secrets; change the file and reload"),
-        ("provider", "openai", '{ keys = ["sk-1"] }', "there is no provider ''"),
+        ("provider", "openai", '{ keys = ["sk-1"] }', "provider/NAME: which provider?"),
         ("model/gpt-4o", "degrade", "gpt-4o", "is this model itself"),
         ("model/gpt-4o", "targets.none.weight", "2", "model/gpt-4o has no target of provider 'none'"),
         ("model/gpt-4o", "targets.many", "2", "targets.PROVIDER.weight"),
@@ -234,6 +234,17 @@ def test_the_route_that_no_file_names() -> None:
         ("upstream/api", f"endpoints.{A}.limit", "1", "an endpoint has weight and enabled"),
         ("upstream/api", f"endpoints.{A}.weight", "2000", "must be from 0 to 1000"),
         ("route/rest", "name", "x", "that is what it is found by"),
+        ("listener/main", "backlog", "1", "there is no listener 'main'; there are 127.0.0.1:8080"),
+        ("route/rset", "paused", "true", "there is no route 'rset' (did you mean rest?)"),
+        ("upstream/apj", "limit", "1", "there is no upstream 'apj' (did you mean api?)"),
+        (
+            "upstream/api",
+            "endpoints.http://10.0.0.7:900.weight",
+            "0",
+            f"no endpoint http://10.0.0.7:900 (did you mean {A}?)",
+        ),
+        ("upstreams/api", "limit", "1", "'upstreams/api' is no resource (did you mean upstream/api?)"),
+        ("route", "paused", "true", "route/NAME: which route?"),
         ("route/rest", "upstream", "x", 'set: route/rest upstream: there is no upstream "x"'),
         ("rate/plan", "limits", '["0/s"]', "set: rate/plan limits: expected"),
         ("server", "changes", "/tmp/x", "only read from the file"),
@@ -296,7 +307,9 @@ def test_a_reload_keeps_what_it_does_not_touch() -> None:
     ]
     api = file.config.upstream["api"]
     assert (api.limit, api.queue.max, file.config.route[1].limit) == (64, 6, 3)
-    assert file.reload(FILE.replace('name = "rest"', 'name = "last"')) == ["there is no route 'rest'"]
+    assert file.reload(FILE.replace('name = "rest"', 'name = "last"')) == [
+        "there is no route 'rest'; there are checkout, last"
+    ]
     assert [one.name for one in file.live.changes] == ["upstream/api limit"]
 
 
@@ -381,6 +394,16 @@ def test_undoing_what_the_file_says() -> None:
     plan = file.live.plan(Change("upstream/api", key, None), "1", "0")
     assert plan.config.upstream["api"].weights()[B] == 1
     assert len(plan.changes) == 1
+    # Drained by a list that was set as a whole: there is no change of the weight to take back.
+    file = File()
+    file.set("upstream/api", "endpoints", f'["{A}", {{ url = "{B}", weight = 0 }}]')
+    file.live.commit(file.live.plan(Change("upstream/api", key, None), "1", "0"))
+    assert file.config.upstream["api"].weights() == {A: 1, B: 1}
+    with pytest.raises(NotSet):
+        file.live.plan(Change("upstream/api", f"endpoints.{A}.weight", None), "1", "0")
+    for wish in (Change("route/nowhere", "paused", None), Change("upstream/apj", key, None)):
+        with pytest.raises(ChangeError, match=r"there is no (route|upstream) '"):
+            file.live.plan(wish, None)
 
 
 def test_changes_are_bounded() -> None:

@@ -133,7 +133,7 @@ def test_an_observed_limit_is_told(bench: Bench) -> None:
         text = Metrics(bench.board, overview, 1, True, {}).expose("")[1].decode()
         assert 'edgeq_inflight_limit{upstream="u"}' not in text
         head, row = SHOW_UPSTREAMS.text([one]).splitlines()
-        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "would"]
+        assert head.split()[:5] == ["upstream", "busy", "limit", "by", "obs"]
         assert row.split()[:5] == ["u", "0", "-", "observe", str(one["observed_limit"] or "-")]
         return one["observed_limit"], limit["value"], 'edgeq_inflight_limit_observed{upstream="u"} 12.0' in text
 
@@ -206,6 +206,17 @@ def test_caches_are_summed(bench: Bench) -> None:
     assert 'edgeq_cache_bytes{route="a"} 200.0' in text
 
 
+def test_upstreams_fit_into_80_columns(bench: Bench) -> None:
+    """With numbers as they are while a gateway is busy."""
+    (one,) = bench.overview.upstreams()
+    busy = {"in_flight": 1234, "limit": 1234, "limit_source": "learned", "observed_limit": 123, "queued": 256}
+    times = {"service_ms": {"p50": 123.4, "p90": 123.4, "p99": 999.0}, "answers_per_s": 9999.0, "refused_per_s": 123.0}
+    text = SHOW_UPSTREAMS.text(
+        [{**one, "upstream": "a-service-with-a-long-name", "breaker": "closed", **busy, **times}]
+    )
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_workers_are_summed(bench: Bench) -> None:
     """Connections of an endpoint, of all workers; whoever has ejected it, it is ejected; the open breaker is told."""
     bench.tell(0, upstreams=[upstream(endpoint("a:1", active=1, waiting=2, oldest_ns=1), endpoint("b:1", idle=1))])
@@ -232,6 +243,8 @@ def test_a_disabled_endpoint_is_told(bench: Bench) -> None:
     overview = Overview(bench.board, bench.processes, bench.processes, lambda: config)
     bench.tell(0, upstreams=[upstream(endpoint("a:1"))])
     told = [(one["endpoint"], one["state"]) for one in overview.endpoints()]
+    # An upstream's only endpoint is not chosen, so its answers are not counted.
+    assert {(one["answered"], one["failed"], one["cost_ms"]) for one in overview.endpoints()} == {(None, None, None)}
     assert told == [("a:1", "in use"), ("127.0.0.1:9", "disabled"), ("http://api.example:80", "disabled")]
     assert len({tuple(one) for one in overview.endpoints()}) == 1
 
@@ -306,6 +319,56 @@ def test_counts_never_go_back_because_a_name_is_new() -> None:
                 for resource, count in counts.items():
                     assert now[reason].get(resource, 0) >= count
             before = now
+
+
+def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
+    """Of pools, connections being opened, places at listeners and the log: rates, waits, refusals by reason, drops."""
+
+    def tell(count: int) -> None:
+        of_pool = {"waited": count, "gave_up": count, "dials": 3 * count, "wait_ms": [1.0, 2.0, float(count)]}
+        of_listener = {"accepted": 0, "waiting": 1, "waiting_max": 9, "oldest_wait_s": 0.5, "abandoned": 0}
+        for slot in range(2):
+            bench.tell(
+                slot,
+                upstreams=[upstream(endpoint("a:1", waiting=1, connecting=1, **of_pool))],
+                listeners=[{"address": "127.0.0.1:1", **of_listener, "waited": count, "wait_ms": [5.0, 6.0, 7.0]}],
+                refusals={
+                    "queue_full": {"upstream/u#a:1:pool": count, "elsewhere": 1},
+                    "conn_limit_listener": {"listener/127.0.0.1:1:max_connections": 2 * count},
+                },
+                tenants=[
+                    {"tenant": "t", "in_flight": 1, "queued": 1, "oldest_ms": 1, "refused": {"tenant_limit": count}}
+                ],
+                log={"waiting": 0, "pending_bytes": 100 * count, "limit_bytes": 1000, "dropped": count},
+            )
+
+    tell(0)
+    bench.overview.sample()
+    tell(10)
+    overview = bench.overview
+    overview.forget()
+    found = {(one["queue"], one["worker"]): one for one in overview.queues()}
+    pool = found["upstream/u#a:1:pool", None]
+    assert (pool["refused"], pool["wait_ms"]) == ({"queue_full": 20}, {"p50": 1.0, "p90": 2.0, "p99": 10.0})
+    # Told by two workers: 40 have left, 20 were refused.
+    assert pool["arrival_per_s"] == pytest.approx(pool["drain_per_s"] + pool["refused_per_s"])
+    assert pool["drain_per_s"] == pytest.approx(2 * pool["refused_per_s"])
+    assert pool["refused_per_s"] > 0
+    opening = found["upstream/u#a:1:connecting", None]
+    assert opening["arrival_per_s"] == pytest.approx(opening["drain_per_s"])
+    assert opening["arrival_per_s"] > 0
+    places = found["listener/127.0.0.1:1:places", 1]
+    assert (places["refused"], places["wait_ms"]["p90"]) == ({"conn_limit_listener": 20}, 6.0)
+    assert places["refused_per_s"] == pytest.approx(2 * places["drain_per_s"])
+    tenant = found["tenant/t", None]
+    assert (tenant["high_water"], tenant["refused"], tenant["refused_per_s"] > 0) == (2, {"tenant_limit": 20}, True)
+    log = found["log", 1]
+    assert log["refused_per_s"] > 0
+    assert (log["depth"], log["limit"], log["refused"], log["fill"]) == (1000, 1000, {"dropped": 10}, 1.0)
+    overview.begin_highs()
+    tell(1)
+    overview.forget()
+    assert next(one for one in overview.queues() if one["kind"] == "log")["high_water"] == 100
 
 
 def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:

@@ -211,9 +211,33 @@ def test_limits_as_they_are_written(text: str, parsed: tuple[int, float, int]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "100", "0/s", "100/", "100/x", "1/0s", "5/s burst", "5/s burst 0", "-1/s", "9999999999/s"]
+    "text",
+    [
+        "",
+        "100",
+        "0/s",
+        "100/",
+        "100/x",
+        "100/fortnight",
+        "1/-1s",
+        "1/9999d",
+        "1/0s",
+        "5/s burst",
+        "5/s burst 0",
+        "-1/s",
+    ],
 )
 def test_limits_that_are_none(text: str) -> None:
-    """What cannot be a limit is refused with a sentence."""
-    with pytest.raises(ValueError):
+    """What cannot be a limit is refused with what is expected of a limit, not of a part of it."""
+    with pytest.raises(ValueError, match=r'expected "COUNT/WINDOW"|the window must be more'):
         parse_rate(text)
+
+
+def test_what_is_wrong_with_a_window_is_named() -> None:
+    """Beside what it could be."""
+    with pytest.raises(
+        ValueError, match='such as "100/s" or "10/15m burst 2"; "fortnight" is no window: one is s, m, h, d'
+    ):
+        parse_rate("100/fortnight")
+    with pytest.raises(ValueError, match="at most"):
+        parse_rate("9999999999/s")

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from edgeq.admin.commands import COMMANDS
+from edgeq.cli import main
 from tests.support.gateway import ROOT, Settings, Value, free_port
 from tests.support.kernel import select_pause
 from tests.support.machine import Machine, machine
@@ -84,6 +86,8 @@ def test_all_is_told_while_every_worker_is_frozen(tmp_path: Path) -> None:
             for command in READS:
                 if command.path.startswith(("/v1/keys", "/v1/accounts", "/v1/usage")):
                     continue  # there are none here: tests/process/test_accounts.py
+                if command.path == "/readyz":
+                    continue  # when they have hung for long enough it says so, below
                 assert not admin.text(command.words).startswith("error"), command.words
                 assert admin.http(command.path)[0] in (200, 503), command.words
             accept = [one for one in admin.show("queues") if one["kind"] == "accept"]
@@ -91,7 +95,10 @@ def test_all_is_told_while_every_worker_is_frozen(tmp_path: Path) -> None:
             assert all(one["limit"] > 0 for one in accept)
             assert admin.queue("upstream/u:queue")["depth"] == 2
             wait_for("stuck workers", lambda: {one["state"] for one in admin.show("workers")} == {"stuck"})
+            wait_for("who does not send traffic here", lambda: admin.http("/readyz")[0] == 503)
+            assert admin.http("/livez")[0] == 200
         wait_for("workers that go on", lambda: {one["state"] for one in admin.show("workers")} == {"serving"})
+        wait_for("who sends traffic again", lambda: admin.http("/readyz")[0] == 200)
         made.let_all_go()
         assert [client.read_answers([Asked()], 60)[0].status for client in clients] == [200] * 3
 
@@ -121,6 +128,23 @@ def test_a_queue_that_fills_up(tmp_path: Path) -> None:
         assert queue["high_water"] == 3
         assert queue["oldest_ms"] == 0
         assert wait_for("departures", lambda: admin.queue("upstream/u:queue")["drain_per_s"] > 0)
+
+
+def test_high_water_begins_anew(tmp_path: Path) -> None:
+    """By `edgeq reset high-water`: at what waits then, also where it is only looked at now and then."""
+    with gateway(tmp_path) as (made, admin):
+        clients = [made.ask(slot) for slot in (0, 1, 0, 1)]
+        made.wait_queued(3)
+        made.let_go(2)
+        made.wait_queued(1)
+        assert admin.queue("upstream/u:queue")["high_water"] == 3
+        assert main(["reset", "high-water", "--admin", str(admin.path)]) == 0
+        wait_for("the mark", lambda: admin.queue("upstream/u:queue")["high_water"] == 1)
+        made.let_all_go()
+        assert [client.read_answers([Asked()], 60)[0].status for client in clients] == [200] * 4
+        with pytest.raises(SystemExit) as ended:
+            main(["reset", "--admin", str(admin.path)])
+        assert ended.value.code == 2
 
 
 def test_refusals_outlive_their_worker(tmp_path: Path) -> None:
@@ -168,8 +192,9 @@ def test_limits_say_where_they_come_from(tmp_path: Path) -> None:
     extra: dict[str, Value] = {"listener": {"backlog": 1 << 20}}
     with gateway(tmp_path, 1, **extra) as (_made, admin):
         limits = {one["limit"]: one for one in admin.show("limits")}
+        nobody = dict.fromkeys(("uid", "since", "until", "left_s", "comment", "persisted"))
         assert limits["upstream.u.limit"] == {
-            "limit": "upstream.u.limit", "value": "1", "source": "file", "configured": "1",
+            "limit": "upstream.u.limit", "value": "1", "source": "file", "configured": "1", **nobody,
         }  # fmt: skip
         assert limits["upstream.u.pool.max_idle"]["source"] == "default"
         (backlog,) = [one for key, one in limits.items() if key.endswith(".backlog")]
@@ -215,7 +240,9 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
     """Whoever may read the configuration may not read the credentials in it, in no form and in no answer."""
     extra: dict[str, Value] = {"tenant": {"key": "key", "weights": {"sk-secret": 3}}}
     with gateway(tmp_path, 1, **extra) as (made, admin):
-        assert {"key": "tenant.weights", "value": "{*** = 3}", "default": False} in admin.show("config")
+        assert {"key": "tenant.weights", "value": "{*** = 3}", "default": False, "waits_for": None} in admin.show(
+            "config"
+        )
         made.open = True
         client = made.client_of(0)
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sk-secret\r\n\r\n")
@@ -325,7 +352,7 @@ def test_edgeq_show(running: Supervised) -> None:
     assert show(running, "nonsense").returncode == 2
     assert show(running, "workers", "a", "b").returncode == 2
     done = show(running, "events", "none")
-    assert (done.returncode, done.stderr) == (1, "edgeq show: count: expected a number from 1 to 1000\n")
+    assert (done.returncode, done.stderr) == (2, "edgeq show: count: expected a number from 1 to 1000\n")
     running.stop()
     done = show(running, "workers")
     assert done.returncode == 69
@@ -347,6 +374,51 @@ def test_followers_see_what_happens(running: Supervised) -> None:
                 more = sock.recv(65536)
                 assert more
                 seen += more
+
+
+def test_edgeq_follow_and_ready(running: Supervised) -> None:
+    """`follow` prints a line of each event, and ends with the gateway; `ready` and `live` are for checks."""
+    admin = ["--admin", str(running.settings["admin"])]
+    command = [sys.executable, "-m", "edgeq", "follow"]
+    for words in (["live"], ["ready"]):
+        assert main([*words, *admin]) == 0
+    with (
+        subprocess.Popen([*command, *admin], cwd=ROOT, stdout=subprocess.PIPE, text=True) as people,
+        subprocess.Popen(
+            [*command, "events", "--json", *admin], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as program,
+    ):
+        assert people.stdout is not None
+        assert program.stdout is not None
+        people_read, machine_reads = people.stdout.fileno(), program.stdout.fileno()
+        # Which of the events both hear depends on when they have begun.
+        wait_for(
+            "a follower", lambda: running.reload(node="v2")["ok"] and select.select([machine_reads], [], [], 0.1)[0]
+        )
+        for line in program.stdout:
+            if json.loads(line)["event"] == "configuration applied":
+                break
+        wait_for("the other", lambda: running.reload(node="v3")["ok"] and select.select([people_read], [], [], 0.1)[0])
+        running.stop()
+        assert re.search(r"^20\S+Z? +info +configuration applied +.*generation=\d+", people.stdout.read(), re.MULTILINE)
+        assert people.wait(60) == 0
+        program.stdout.read()
+        assert program.wait(60) == 0
+    assert main(["ready", *admin]) == 69
+
+
+def test_a_gateway_that_drains_is_not_ready(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, and why; it lives."""
+    with gateway(tmp_path) as (made, reads):
+        client = made.ask(0)
+        made.wait_seen(1)
+        admin = ["--admin", str(reads.path)]
+        assert main(["drain", *admin]) == 0
+        assert main(["ready", *admin]) == 1
+        assert "edgeq ready: not ready: edgeq starts or drains, or every worker hangs" in capsys.readouterr().err
+        assert main(["live", *admin]) == 0
+        made.let_all_go()
+        assert client.read_answers([Asked()], 60)[0].status == 200
 
 
 @pytest.fixture

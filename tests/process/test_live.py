@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -181,6 +183,12 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert "server.metrics takes effect only at the next start" in operator.text("set server metrics 127.0.0.1:1")
     assert "VALUE is missing: set RESOURCE KEY VALUE" in operator.text("set upstream/u limit")
     assert "is not set: show changes" in operator.text("unset upstream/u limit")
+    assert operator.text("resume r") == "error: route/r is not paused\n"
+    assert "there is no route 'rr' (did you mean r?)" in operator.text("resume rr")
+    port = place.made.upstream.port
+    for words, state in (("undrain", "drained"), ("enable", "disabled")):
+        assert operator.text(f"{words} 127.0.0.1:{port}") == f"error: http://127.0.0.1:{port} of u is not {state}\n"
+        assert f"did you mean 127.0.0.1:{port}" in operator.text(f"{words} 127.0.0.1.{port}")
     # What is refused may be a secret in the wrong place: it is not in the log.
     for words in ("upstream/u endpoints [http://u:hunter2@a]", "trace.headers authorization hunter2"):
         assert operator.text(f"set {words}").startswith("error: ")
@@ -207,7 +215,8 @@ def test_who_was_first(place: Place) -> None:
         "PUT", "/v1/changes", resource=UPSTREAM, key="limit", value="4", **{"if-match": etag}
     )
     assert (status, said["ok"]) == (412, False)
-    assert operator.set(UPSTREAM, "limit", 5, **{"if-match": said["etag"]})["etag"] != said["etag"]
+    one_of = f'"other", "{said["etag"]}"'
+    assert operator.set(UPSTREAM, "limit", 5, **{"if-match": one_of})["etag"] != said["etag"]
     (change,) = operator.show("changes")
     assert change["value"] == "5"
 
@@ -224,9 +233,15 @@ def test_what_is_set_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -
     assert 590 < change["left_s"] <= 600
     capsys.readouterr()
     assert main(["show", "changes", *where]) == EXIT_OK
-    assert "10.0m  a sale" in capsys.readouterr().out
+    assert re.search(r"10\.0m  false +a sale", capsys.readouterr().out)
     assert main(["show", "limits", "--diff", *where]) == EXIT_OK
-    assert capsys.readouterr().out.splitlines()[1].split() == ["upstream.u.limit", "64", "live", "1"]
+    limit, value, source, configured, uid, left = capsys.readouterr().out.splitlines()[1].split()
+    assert (limit, value, source, configured, uid) == ("upstream.u.limit", "64", "live", "1", str(os.geteuid()))
+    assert left == "10.0m"
+    limits = {one["limit"]: one for one in operator.show("limits")}
+    for key in ("uid", "since", "until", "left_s", "comment", "persisted"):
+        assert limits["upstream.u.limit"][key] == change[key]
+        assert limits["upstream.u.queue.max"][key] is None
     # What is no limit, too, and what is set as a whole.
     url = f"http://127.0.0.1:{place.made.upstream.port}"
     for resource, key, value in (
@@ -421,6 +436,56 @@ def test_a_reload_keeps_what_it_does_not_touch(tmp_path: Path) -> None:
             assert gateway.wait_event("live change ended")["why"] == why
             assert [one["key"] for one in operator.show("changes")] == ["queue.max"]
             assert operator.show("upstreams")[0]["limit"] == 9
+        finally:
+            gateway.stop()
+
+
+def test_what_a_start_has_ended_is_kept_no_more(tmp_path: Path) -> None:
+    """As of a reload: a file that says later what it has said before does not bring the change back."""
+    operator = Operator(tmp_path / "admin.sock")
+    with ScriptedUpstream(serve(lambda connection, _: connection.send(answer(b"")))) as upstream:
+        settings = Settings(limit=5, extra={"server": {"admin": operator.path}})
+        gateway = _started(upstream.port, settings, tmp_path)
+        try:
+            operator.set(UPSTREAM, "limit", 6, persist="true")
+            operator.set(UPSTREAM, "queue.max", 7, persist="true")
+            gateway.stop()
+            gateway = _started(upstream.port, dataclasses.replace(settings, limit=9), tmp_path)
+            assert gateway.wait_event("live change ended")["key"] == "limit"
+            gateway.stop()
+            gateway = _again(gateway, tmp_path)
+            gateway.stop()
+            gateway = _started(upstream.port, settings, tmp_path)
+            assert operator.names() == [(UPSTREAM, "queue.max")]
+            assert operator.show("upstreams")[0]["limit"] == 5
+        finally:
+            gateway.stop()
+
+
+def test_a_reload_says_what_waits_for_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each time, until the file says again what runs: in the answer, in the log, and in `show config`."""
+    operator = Operator(tmp_path / "admin.sock")
+    with ScriptedUpstream(serve(lambda connection, _: connection.send(answer(b"")))) as upstream:
+        gateway = _started(upstream.port, Settings(extra={"server": {"admin": operator.path}}), tmp_path)
+        try:
+            assert operator.do("POST", "/v1/reload")["restart"] == []
+            gateway.reconfigure({"server": {"admin": str(tmp_path / "other.sock"), "metrics": "127.0.0.1:1"}})
+            for _ in range(2):
+                assert operator.do("POST", "/v1/reload")["restart"] == ["server.admin", "server.metrics"]
+            told = [one["key"] for one in gateway.events("takes effect at the next start")]
+            assert told == ["server.admin", "server.metrics"] * 2
+            operator.set(UPSTREAM, "limit", 5)
+            waiting = [one["key"] for one in operator.show("config") if one["waits_for"] == "restart"]
+            assert waiting == ["server.admin", "server.metrics"]
+            assert main(["reload", "--admin", operator.path]) == EXIT_OK
+            said = capsys.readouterr().out.splitlines()
+            assert said[1:] == [f"server.{key} takes effect only at a restart" for key in ("admin", "metrics")]
+            gateway.reconfigure({}, limit=9)
+            assert main(["reload", "--admin", operator.path]) == EXIT_OK
+            why = "the file says something else there than when it was set"
+            assert capsys.readouterr().out.splitlines()[1:] == [f"not set any more: {UPSTREAM} limit: {why}"]
+            assert not [one for one in operator.show("config") if one["waits_for"]]
+            assert len(gateway.events("takes effect at the next start")) == 6
         finally:
             gateway.stop()
 

@@ -522,6 +522,17 @@ def test_workers_drop_privileges(tmp_path: Path, address: str) -> None:
     assert "there is no user 'nobody-at-all'" in start_refused(tmp_path, addresses=[address], user="nobody-at-all")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+def test_another_user_waits_for_a_restart(tmp_path: Path, address: str) -> None:
+    """Of all workers: one that is forked after the reload is no other user than its siblings."""
+    with supervised(tmp_path, addresses=[address], workers=1) as running:
+        assert running.reload(user="nobody")["restart"] == ["server.user"]
+        first = ask(address)
+        os.kill(first.pid, signal.SIGKILL)
+        second = ask(address)
+        assert (second.pid != first.pid, second.uid) == (True, first.uid)
+
+
 def test_service_manager_is_told(tmp_path: Path, address: str) -> None:
     """READY, a status line, a reload and the end are sent to NOTIFY_SOCKET."""
     path = str(tmp_path / "notify")

@@ -15,6 +15,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.drained = False
+        self.begun = False
         self.wish: Wish | None = None
 
     def show(self, subject: str) -> Sequence[Record]:
@@ -57,14 +58,22 @@ class FakeControl:
 
     def endpoints(self, text: str) -> Sequence[tuple[str, str]]:
         return [
-            (name, f"http://{text}") for name in ("a", "b") if text != "nowhere" and (name == "a" or text == "both")
+            (name, f"http://{text}")
+            for name in ("a", "b")
+            if text not in ("nowhere", "htp://h:1") and (name == "a" or text == "both")
         ]
+
+    def endpoint_names(self) -> Sequence[str]:
+        return ["h:1", "http://h:1"]
 
     accounts = None
 
     @property
     def etag(self) -> str:
         return "a-7"
+
+    def begin_highs(self) -> None:
+        self.begun = True
 
     def drain(self) -> None:
         self.drained = True

@@ -110,6 +110,7 @@ def test_queue_timeout() -> None:
     pool.expire_waiting(world.now + 1.5)
     assert statuses(clients) == [0, 503]
     assert reasons(world) == ["queue_timeout"]
+    assert pool.gave_up == 0  # a refusal is counted as such
     server.data(OK)
     world.check_settled()
 
@@ -346,3 +347,7 @@ def test_snapshot() -> None:
     got = pool.snapshot()
     assert (got["idle"], got["active"], got["connecting"], got["waiting"]) == (0, 1, 0, 1)
     assert got["oldest_wait_s"] >= 0  # type: ignore[operator]
+    assert (got["waited"], got["dials"], got["gave_up"]) == (1, 1, 0)
+    assert len(got["wait_ms"]) == 3  # type: ignore[arg-type]
+    pool.leave(next(iter(pool.waiting)))
+    assert pool.snapshot()["gave_up"] == 1
