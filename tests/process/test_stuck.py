@@ -123,6 +123,18 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, address: str) -> None:
         assert [one["worker_pid"] for one in gateway.events("worker died")] == [who.pid]
 
 
+@pytest.mark.parametrize("how", ["reload", "stop"])
+def test_a_worker_that_stands_still_when_its_socket_goes(tmp_path: Path, address: str, how: str) -> None:
+    """Its slot is no longer wanted, or all of it ends, before anybody has noticed that it is stuck: what waits in its
+    accept queue is served by another worker."""
+    with supervised(tmp_path, addresses=[address], workers=2, stuck_after=60, drain_timeout=0.1) as gateway:
+        with stopped(gateway.pids()[1]):
+            left = waiting(address, 30)
+            gateway.write(workers=1)
+            gateway.signal(signal.SIGHUP if how == "reload" else signal.SIGTERM)
+            assert {who.slot for who in answers(left)} == {0}
+
+
 def test_nobody_is_killed_when_all_stand_still(tmp_path: Path, address: str) -> None:
     """All workers stopped; then all of it, as by a suspension or a freezer: when they go on, nothing has happened."""
     with supervised(tmp_path, addresses=[address], workers=2, stuck_after=1, stuck_restart=1.5) as gateway:
