@@ -30,7 +30,7 @@ from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
-from edgeq.board.reading import read
+from edgeq.board.reading import age_ms, read
 from edgeq.config.change import Change, ChangeError
 from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff
@@ -658,7 +658,7 @@ class Supervisor:
         if not waiting:
             return ""
         oldest_ns, queued, name = min(waiting)
-        return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+        return queue_words(name, queued, age_ms(oldest_ns) / 1000)
 
 
 def _moves_accounts(old: Accounts | None, new: Accounts | None) -> bool:
