@@ -154,7 +154,7 @@ def brief(board: Board, index: int) -> Brief:
 
 
 def age_ms(since_ns: int) -> float:
-    """How long ago that was; 0.0 of 0, which is nobody's. To be asked after the reading, or an age would be negative."""
+    """How long ago that was; 0.0 of 0, which is nobody's. To be asked after the reading, or an age is below zero."""
     return (time.monotonic_ns() - since_ns) / 1e6 if since_ns else 0.0
 
 

@@ -127,12 +127,12 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, address: str) -> None:
 def test_a_worker_that_stands_still_when_its_socket_goes(tmp_path: Path, address: str, how: str) -> None:
     """Its slot is no longer wanted, or all of it ends, before anybody has noticed that it is stuck: what waits in its
     accept queue is served by another worker."""
-    with supervised(tmp_path, addresses=[address], workers=2, stuck_after=60, drain_timeout=0.1) as gateway:
-        with stopped(gateway.pids()[1]):
-            left = waiting(address, 30)
-            gateway.write(workers=1)
-            gateway.signal(signal.SIGHUP if how == "reload" else signal.SIGTERM)
-            assert {who.slot for who in answers(left)} == {0}
+    settings = {"workers": 2, "stuck_after": 60, "drain_timeout": 0.1}
+    with supervised(tmp_path, addresses=[address], **settings) as gateway, stopped(gateway.pids()[1]):
+        left = waiting(address, 30)
+        gateway.write(workers=1)
+        gateway.signal(signal.SIGHUP if how == "reload" else signal.SIGTERM)
+        assert {who.slot for who in answers(left)} == {0}
 
 
 def test_nobody_is_killed_when_all_stand_still(tmp_path: Path, address: str) -> None:
