@@ -101,11 +101,11 @@ def read(path: str) -> tuple[History, dict[str, Any]]:
         raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
 
 
-def records(path: str, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+def records(path: str, resource: str, seconds: float, step_s: float) -> list[dict[str, Any]] | str:
     """`History.records` of a file. Raises DumpError."""
     history, _note = read(path)
     try:
-        return history.records(resource, seconds)
+        return history.records(resource, seconds, step_s)
     except (ValueError, ArithmeticError, OSError) as error:  # times and names that nobody has written
         raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
 

@@ -323,9 +323,9 @@ class Supervisor:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
 
-    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+    async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
         """What was noted ten times a second, or what is wrong with the name."""
-        return await history_io.records(self._recorder, resource, seconds)
+        return await history_io.records(self._recorder, resource, seconds, step_s)
 
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""

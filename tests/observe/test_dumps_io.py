@@ -133,7 +133,7 @@ def test_a_file_whose_content_is_made_up(name: str, wall_s: float, left_at: int,
     path = tmp_path / "made-up.history"
     path.write_bytes(gzip.compress(memory))
     with pytest.raises(DumpError, match=f"{path} is no history that edgeq has written"):
-        records(str(path), ALL, 60)
+        records(str(path), ALL, 60, 60)
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -127,7 +127,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, address: str) -> None:
 def test_a_worker_that_stands_still_when_its_socket_goes(tmp_path: Path, address: str, how: str) -> None:
     """Its slot is no longer wanted, or all of it ends, before anybody has noticed that it is stuck: what waits in its
     accept queue is served by another worker."""
-    settings = {"workers": 2, "stuck_after": 60, "drain_timeout": 0.1}
+    settings: dict[str, Any] = {"workers": 2, "stuck_after": 60, "drain_timeout": 0.1}
     with supervised(tmp_path, addresses=[address], **settings) as gateway, stopped(gateway.pids()[1]):
         left = waiting(address, 30)
         gateway.write(workers=1)
