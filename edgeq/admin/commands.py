@@ -587,7 +587,7 @@ COMMANDS: Final = (
         "viewer",
         "what a queue and its limit, or a worker, were in the last minutes: one row a second with the highest depth, "
         "busy, age and lag of that second, and what its rates and times were; of all of them, one row each. Ten rows a "
-        "second can be had as well: workers tell what they have counted four times a second, so rates jump there",
+        "second can be had, too; rates may jump there, since workers tell what they have counted four times a second",
         _history,
         (
             Argument("resource", "an upstream, a route with a limit, or a worker, as upstream/api or worker/0 (all)"),
