@@ -57,7 +57,7 @@ class Dumps:
         return self._path / f"storm-{at:%Y%m%dT%H%M%SZ}-{re.sub('[^A-Za-z0-9._-]', '-', resource)}.history"
 
     def write(self, path: Path, ring: bytearray) -> None:
-        """Write a file and remove what is too old. Raises OSError."""
+        """Write a file and remove what is too old. Raises OSError, and then another one is due."""
         part = path.with_suffix(_PART)
         part.unlink(missing_ok=True)
         try:
@@ -69,6 +69,7 @@ class Dumps:
                 os.fsync(fd)
             part.replace(path)
         except OSError:
+            self._written_s = 0.0
             part.unlink(missing_ok=True)
             raise
         # One from the future was written while the clock was wrong, so nobody knows how old it is: it goes first.

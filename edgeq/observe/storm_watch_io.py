@@ -7,6 +7,7 @@ cannot be written is told in the event log, and costs nothing else.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import Final
 
@@ -66,10 +67,11 @@ class StormWatch:
         path = self._dumps.name(now_s, storm.resource)
         future = asyncio.get_running_loop().run_in_executor(None, self._dumps.write, path, ring)
         self._writing.add(future)
-        future.add_done_callback(self._written)
+        future.add_done_callback(functools.partial(self._written, str(path)))
         return str(path)
 
-    def _written(self, future: asyncio.Future[None]) -> None:
+    def _written(self, path: str, future: asyncio.Future[None]) -> None:
         self._writing.discard(future)
         if not future.cancelled() and (error := future.exception()) is not None:
-            _log.error("history of a refusal storm not written", why=str(error))
+            _log.error("history of a refusal storm not written", file=path, why=str(error))
+            self._files = {resource: "" if file == path else file for resource, file in self._files.items()}

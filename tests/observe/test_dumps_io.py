@@ -231,23 +231,32 @@ def test_a_directory_that_will_not_do(bench: Bench, log: Log, tmp_path: Path) ->
 
 
 def test_a_write_that_fails_is_told(bench: Bench, log: Log, tmp_path: Path) -> None:
-    """The disk is full, or the directory went since the start."""
+    """The disk is full, or the directory went since the start. The next storm gets a file."""
     watch = StormWatch(bench.recorder)
     directory = tmp_path / "dumps"
     directory.mkdir()
     watch.configure(str(directory))
     directory.rmdir()
 
-    async def story() -> None:
-        for _ in range(20):
-            bench.work(served=0, refused=5)
-            bench.tick()
-        watch.look(bench.now)
+    async def seconds(count: int, refused: int) -> None:
+        for _ in range(count):
+            for _ in range(10):
+                bench.work(served=0, refused=refused)
+                bench.tick()
+            watch.look(bench.now)
         await watch.close()
         await asyncio.sleep(0)  # the callback
 
-    asyncio.run(story())
+    asyncio.run(seconds(1, 5))
     began, failed = log.take()
     assert began[0] == "storm_began"
     assert failed[0] == "history of a refusal storm not written"
     assert "No such file" in failed[1]["why"]
+    assert failed[1]["file"] == began[1]["file"]
+    asyncio.run(seconds(13, 0))
+    ((event, facts),) = log.take()
+    assert (event, facts["file"]) == ("storm_ended", "")
+    directory.mkdir()
+    asyncio.run(seconds(2, 5))
+    ((event, facts),) = log.take()
+    assert (event, [facts["file"]]) == ("storm_began", [str(one) for one in directory.iterdir()])
