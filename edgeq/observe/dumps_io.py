@@ -40,15 +40,15 @@ class Dumps:
         """A directory that cannot be written is told, and then nothing is due."""
         self._path = Path(directory)
         why = _problem(directory)
-        self._is_off = not directory or bool(why)
-        self._written_s = 0.0 if self._is_off else self._newest_s()
+        self.is_on = bool(directory) and not why
+        self._written_s = self._newest_s() if self.is_on else 0.0
         """Wall clock, so that it outlives the process."""
         if why:
             _log.warning("history of refusal storms is not written", directory=directory, why=why)
 
     def due(self, now_s: float) -> bool:
         """Is it time for another file? `now_s` of the wall clock, which may have been put back."""
-        return not self._is_off and not 0 <= now_s - self._written_s < EVERY_S
+        return self.is_on and not 0 <= now_s - self._written_s < EVERY_S
 
     def name(self, now_s: float, resource: str) -> Path:
         """Of a file that will be written now; the next is not due for a while."""

@@ -173,8 +173,21 @@ def bench() -> Iterator[Bench]:
     made.board.close()
 
 
-def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path) -> None:
-    """With the file's name at its beginning and its end; the file has what was before; a second storm has no file."""
+class Clock:
+    """Of the wall."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_S
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the file's name at its beginning and its end; the file has what was before; a second storm that comes soon
+    has its file later."""
+    clock = Clock()
+    monkeypatch.setattr(storm_watch_io, "time", clock)
     watch = StormWatch(bench.recorder)
     watch.configure(str(tmp_path))
 
@@ -209,7 +222,23 @@ def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path) -> 
     seconds(2, 4)
     ((event, facts),) = log.take()
     assert (event, facts["file"]) == ("storm_began", "")
+    seconds(2, 4)
     assert list(tmp_path.glob("*")) == [file]
+    watch.configure(str(tmp_path))  # a reload
+    clock.now_s += dumps_io.EVERY_S
+
+    async def later() -> None:
+        seconds(2, 4)
+        await watch.close()
+
+    asyncio.run(later())
+    ((event, facts),) = log.take()
+    (second,) = {*tmp_path.glob("*")} - {file}
+    assert (event, facts["resource"], facts["file"]) == ("storm_written", "upstream/u", str(second))
+    assert read(str(second))[1]["refused_per_s"] >= 10
+    seconds(14, 0)
+    ((event, facts),) = log.take()
+    assert (event, facts["file"]) == ("storm_ended", str(second))
 
 
 def test_a_directory_that_will_not_do(bench: Bench, log: Log, tmp_path: Path) -> None:
