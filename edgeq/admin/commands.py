@@ -27,12 +27,14 @@ from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
-from edgeq.observe.history import ALL
+from edgeq.observe.history import ALL, EVERY_S
 
 MAX_COMMENT: Final = 200
 _EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
 MAX_NAMES: Final = 8
 """So many are named to who has named none of them."""
+_HISTORY_ROWS: Final = 3600
+"""An hour in seconds, six minutes in tenths: the supervisor makes them at one go."""
 
 
 def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> Run:
@@ -51,10 +53,12 @@ def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> 
     return run
 
 
-def history_of(arguments: Arguments) -> tuple[str, float]:
-    """The name and the seconds that are asked for."""
+def history_of(arguments: Arguments) -> tuple[str, float, float]:
+    """The name, the seconds, and those of a row: all of them where all names are asked for."""
     resource = arguments.get("resource", ALL)
-    return resource, float(arguments.get("seconds", "10" if resource == ALL else "60"))
+    seconds = float(arguments.get("seconds", "10" if resource == ALL else "60"))
+    step_s = max(float(arguments.get("step", "1")), seconds / _HISTORY_ROWS)
+    return resource, seconds, seconds if resource == ALL else step_s
 
 
 async def _history(control: Control, arguments: Arguments, _client: Client) -> Answer:
@@ -234,6 +238,11 @@ def _is_flag(text: str) -> str:
 
 def _seconds(text: str) -> str:
     return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 3600 else "a number from 1 to 3600"
+
+
+def _step(text: str) -> str:
+    is_number = text.isascii() and text.replace(".", "", 1).isdigit()
+    return "" if is_number and EVERY_S <= float(text) <= 3600 else f"a number from {EVERY_S} to 3600"
 
 
 def _match(what: str) -> tuple[Argument, ...]:
@@ -623,11 +632,13 @@ COMMANDS: Final = (
         "/v1/history",
         "viewer",
         "what a queue and its limit, or a worker, were in the last minutes: one row a second with the highest depth, "
-        "busy, age and lag of that second, and what its rates and times were; of all of them, one row each",
+        "busy, age and lag of that second, and what its rates and times were; of all of them, one row each. Ten rows a "
+        "second can be had, too; rates may jump there, since workers tell what they have counted four times a second",
         _history,
         (
             Argument("resource", "an upstream, a route with a limit, or a worker, as upstream/api or worker/0 (all)"),
             Argument("seconds", "how far back, 3600 at most (60; of all of them 10)", _seconds),
+            Argument("step", f"seconds of a row, {EVERY_S} at least (1); {_HISTORY_ROWS} rows at most", _step),
         ),
         (
             Column("at", "UTC", "clock"),

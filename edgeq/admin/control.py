@@ -107,8 +107,8 @@ class Control(Protocol):
     def show(self, subject: str) -> Sequence[Record]:
         """The records of one subject of `observe.overview`."""
 
-    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
-        """The records of `observe.history`, or what is wrong with the name."""
+    async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
+        """The records of `observe.history`, each of `step_s`, or what is wrong with the name."""
 
     def events(self, count: int) -> Sequence[Record]:
         """The last events."""

@@ -102,7 +102,7 @@ def _cell(value: Any, form: Form) -> str:
         case "share":
             return f"{value:.0%}"
         case "clock":
-            return str(value)[11:19]
+            return str(value)[11:21]
         case "bytes":
             return _size(value)
         case _:

@@ -5,6 +5,7 @@ Workers go on meanwhile: numbers of different cells may be off by what changes a
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from edgeq.board.histogram import BUCKETS, Histogram
@@ -150,6 +151,11 @@ def brief(board: Board, index: int) -> Brief:
     return Brief(
         in_flight, queued, oldest_ns, admitted & MASK, ok & MASK, failed & MASK, refused & MASK, service_us & MASK
     )
+
+
+def age_ms(since_ns: int) -> float:
+    """How long ago that was; 0.0 of 0, which is nobody's. To be asked after the reading, or an age is below zero."""
+    return (time.monotonic_ns() - since_ns) / 1e6 if since_ns else 0.0
 
 
 def _quantiles(times: Histogram) -> dict[str, int]:

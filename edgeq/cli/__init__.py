@@ -57,11 +57,24 @@ EXIT_INTERRUPTED: Final = 130
 
 class Parser(argparse.ArgumentParser):
     """That of the command line and, by argparse's rule, of every command. `-1s` and `-5%` are values as -1 is, so that
-    who checks them says what is allowed. Python 3.14 has it so by itself."""
+    who checks them says what is allowed. Python 3.14 has it so by itself. Options of a command may stand anywhere, also
+    before a word that need not be there."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._negative_number_matcher = re.compile(r"-\.?\d")
+        self._intermixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse would by itself, if it did not give up on further words at the first option."""
+        is_plain = all(one.nargs not in (argparse.PARSER, argparse.REMAINDER) for one in self._get_positional_actions())
+        if self._intermixing or not is_plain:
+            return super().parse_known_args(args, namespace)
+        self._intermixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixing = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,7 @@ def plot(records: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
         return "(none)\n"
     times = [datetime.datetime.fromisoformat(one["at"]) for one in records]
     ages = [(at - times[-1]).total_seconds() for at in times]
+    digits = 0 if ages[0] <= -10 else 1
     charts = [f"{records[-1]['resource']}, the {-ages[0]:.0f} s to {times[-1]:%Y-%m-%d %H:%M:%S} UTC\n"]
     for key, (title, unit) in CHARTS.items():
         known = [(age, one[key]) for age, one in zip(ages, records, strict=True) if one[key] is not None]
@@ -52,7 +53,7 @@ def plot(records: Sequence[Mapping[str, Any]], width: int = WIDTH) -> str:
         figure.set_y_limits(0, max(most, 1))
         figure.x_label = "s"
         figure.y_label = unit
-        figure.x_ticks_fkt = lambda low, _high: f"{low:.0f}"
+        figure.x_ticks_fkt = lambda low, _high: f"{low:.{digits}f}" if low else "0"
         figure.y_ticks_fkt = lambda low, _high: f"{low:.4g}"
         figure.plot([age for age, _ in known], [value for _, value in known])
         head = f"{title}: {known[-1][1]:.4g} now, {most:.4g} at most" + (f", limit {limit}" if limit else "")

@@ -31,6 +31,7 @@ examples:
   edgeq show reasons --json | jq '.[0]'
   edgeq show workers --admin /run/edgeq/admin.sock
   edgeq show history upstream/api 120 --plot
+  edgeq show history upstream/api 5 0.1
   edgeq show history --file /var/lib/edgeq/storm-20261126T030000Z-upstream-api.history
 
 subjects:
@@ -44,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "arguments",
         metavar="ARGUMENT",
         nargs="*",
-        help="a text to look for, a number of events, or of history a name and seconds",
+        default=(),
+        help="a text to look for, a number of events, or of history a name, seconds, and those of a row",
     )
     way = add_asking(parser)
     way.add_argument("--file", metavar="FILE", help="history that edgeq has written (server.dumps), not a running one")

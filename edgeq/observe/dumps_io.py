@@ -40,15 +40,15 @@ class Dumps:
         """A directory that cannot be written is told, and then nothing is due."""
         self._path = Path(directory)
         why = _problem(directory)
-        self._is_off = not directory or bool(why)
-        self._written_s = 0.0 if self._is_off else self._newest_s()
+        self.is_on = bool(directory) and not why
+        self._written_s = self._newest_s() if self.is_on else 0.0
         """Wall clock, so that it outlives the process."""
         if why:
             _log.warning("history of refusal storms is not written", directory=directory, why=why)
 
     def due(self, now_s: float) -> bool:
         """Is it time for another file? `now_s` of the wall clock, which may have been put back."""
-        return not self._is_off and not 0 <= now_s - self._written_s < EVERY_S
+        return self.is_on and not 0 <= now_s - self._written_s < EVERY_S
 
     def name(self, now_s: float, resource: str) -> Path:
         """Of a file that will be written now; the next is not due for a while."""
@@ -57,7 +57,7 @@ class Dumps:
         return self._path / f"storm-{at:%Y%m%dT%H%M%SZ}-{re.sub('[^A-Za-z0-9._-]', '-', resource)}.history"
 
     def write(self, path: Path, ring: bytearray) -> None:
-        """Write a file and remove what is too old. Raises OSError."""
+        """Write a file and remove what is too old. Raises OSError, and then another one is due."""
         part = path.with_suffix(_PART)
         part.unlink(missing_ok=True)
         try:
@@ -69,6 +69,7 @@ class Dumps:
                 os.fsync(fd)
             part.replace(path)
         except OSError:
+            self._written_s = 0.0
             part.unlink(missing_ok=True)
             raise
         # One from the future was written while the clock was wrong, so nobody knows how old it is: it goes first.
@@ -101,11 +102,11 @@ def read(path: str) -> tuple[History, dict[str, Any]]:
         raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
 
 
-def records(path: str, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+def records(path: str, resource: str, seconds: float, step_s: float) -> list[dict[str, Any]] | str:
     """`History.records` of a file. Raises DumpError."""
     history, _note = read(path)
     try:
-        return history.records(resource, seconds)
+        return history.records(resource, seconds, step_s)
     except (ValueError, ArithmeticError, OSError) as error:  # times and names that nobody has written
         raise DumpError(f"{path} is no history that edgeq has written: {error}") from None
 

@@ -91,14 +91,14 @@ class History:
         return [*self.resources(), *(f"{WORKER}{slot}" for slot in self.workers())]
 
     def records(self, resource: str, seconds: float, step_s: float = 1.0) -> list[dict[str, Any]] | str:
-        """For `show`: a resource or worker in steps; ALL of them, each in one step of all these seconds.
+        """For `show`: a resource or worker, or ALL of them, in steps.
 
         All records have the same keys; what a worker has not, or a resource, is None. Returns what is wrong with the
         name if it is not known.
         """
         names = self.names()
         if resource == ALL:
-            return [one for name in names for one in self._records(name, seconds, seconds)]
+            return [one for name in names for one in self._records(name, seconds, step_s)]
         if resource not in names:
             near = difflib.get_close_matches(resource, names)
             advice = f"did you mean {' or '.join(near)}?" if near else f"there is one of {', '.join(names[:20])}"

@@ -13,15 +13,15 @@ from edgeq.observe.history import ALL
 from edgeq.observe.recorder import Recorder
 
 
-async def records(recorder: Recorder, resource: str, seconds: float) -> list[dict[str, Any]] | str:
+async def records(recorder: Recorder, resource: str, seconds: float, step_s: float) -> list[dict[str, Any]] | str:
     """`Recorder.records`, with a turn of the loop after each resource."""
     names = recorder.names() if resource == ALL else ()
     if not names:
-        return recorder.records(resource, seconds)
+        return recorder.records(resource, seconds, step_s)
     found: list[dict[str, Any]] = []
     for name in names:
         # Asked anew each time: a reload meanwhile may have replaced the ring, and then nobody may touch the old one.
-        more = recorder.records(name, seconds, seconds)
+        more = recorder.records(name, seconds, step_s)
         if not isinstance(more, str):  # gone
             found += more
         await asyncio.sleep(0)

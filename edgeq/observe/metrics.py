@@ -90,7 +90,8 @@ class Metrics:
         )
         yield _counter(
             "edgeq_worker_rescues",
-            "How often workers were set aside (stuck, crowded), came back, and were given up: killed.",
+            "How often workers were set aside (stuck, crowded), came back, and were given up: killed; how often one "
+            "was stuck while no other was well (alone), and went on (revived).",
             ("what",),
             [((what,), count) for what, count in self._overview.stuck.counts.items()],
         )

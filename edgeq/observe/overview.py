@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from edgeq.board import resources
 from edgeq.board.layout import Board
-from edgeq.board.reading import Reading, read
+from edgeq.board.reading import Reading, age_ms, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
 from edgeq.config.providers import settings_of
@@ -28,7 +28,7 @@ from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
-from edgeq.observe.queues import QUANTILES, Queues, Sockets, limited
+from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
 from edgeq.observe.reports import Fleet, Records, Reports, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.policy.retry import WINDOW_S
@@ -231,7 +231,7 @@ class Overview:
         return [{key: value for key, value in one.items() if key not in left_out} for one in found]
 
     def _upstreams(self) -> Records:
-        now_s, now_ns = time.monotonic(), time.monotonic_ns()
+        now_s = time.monotonic()
         states: dict[str, dict[str, Any]] = {}
         for seen in self.reports.upstreams():
             # Workers agree on what is in use but for a moment; the breaker that is not closed is the one to be told.
@@ -249,7 +249,6 @@ class Overview:
             state = states.get(name, {})
             breaker = state.get("breaker")
             limit, source = self._limit_of(name, settings[name], config.limit)
-            service = recent.services()
             found.append(
                 {
                     "upstream": name,
@@ -259,13 +258,13 @@ class Overview:
                     "observed_limit": self._found_limit(name) if source == OBSERVE else None,
                     "queued": reading.queued,
                     "queue_limit": config.queue.max,
-                    "oldest_ms": (now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
+                    "oldest_ms": age_ms(reading.oldest_ns),
                     "endpoints": state.get("known", 0),
                     "in_use": state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
                     "retrying": budgets.get(name, {}).get("running", 0),
-                    "service_ms": {mark: service.quantile(share) / 1000 for mark, share in QUANTILES},
+                    "service_ms": quantiles_ms(recent.services()),
                     "answers_per_s": rates.departures,
                     "refused_per_s": rates.refused,
                     "ok": reading.counters[resources.OK],

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from edgeq.board.reading import Reading
+from edgeq.board.histogram import Histogram
+from edgeq.board.reading import Reading, age_ms
 from edgeq.config.schema import Config
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -87,7 +88,7 @@ class Queues:
 
     def _limited(self) -> Iterator[dict[str, Any]]:
         """The queues before the limits of routes and upstreams."""
-        now_s, now_ns = time.monotonic(), time.monotonic_ns()
+        now_s = time.monotonic()
         config = self._config()
         limits = {f"route/{route.name}": route.queue for route in config.route}
         limits |= {f"upstream/{name}": upstream.queue for name, upstream in config.upstream.items()}
@@ -97,14 +98,13 @@ class Queues:
                 add(by_tenant.setdefault(one["resource"], {}), one["by_tenant"])
         for name, reading in self._readings().items():
             rates = self._sampler.rates(name, now_s, reading)
-            waits = self._sampler.recent(name, reading).waits()
             yield queue(
                 f"{name}:queue",
                 "limit",
                 depth=reading.queued,
                 limit=limits[name].max,
-                oldest_ms=(now_ns - reading.oldest_ns) / 1e6 if reading.oldest_ns else 0.0,
-                wait_ms={mark: waits.quantile(share) / 1000 for mark, share in QUANTILES},
+                oldest_ms=age_ms(reading.oldest_ns),
+                wait_ms=quantiles_ms(self._sampler.recent(name, reading).waits()),
                 arrival_per_s=rates.arrivals,
                 drain_per_s=rates.departures,
                 refused_per_s=rates.refused,
@@ -250,7 +250,7 @@ def queue(
     depth: int | None,
     limit: int | None = None,
     oldest_ms: float | None = None,
-    wait_ms: Mapping[str, float] | None = None,
+    wait_ms: Mapping[str, float | None] | None = None,
     arrival_per_s: float | None = None,
     drain_per_s: float | None = None,
     refused_per_s: float | None = None,
@@ -267,7 +267,7 @@ def queue(
         "limit": limit,
         "fill": depth / limit if depth is not None and limit else None,
         "oldest_ms": oldest_ms,
-        "wait_ms": wait_ms or dict.fromkeys(("p50", "p90", "p99")),
+        "wait_ms": wait_ms or dict.fromkeys(mark for mark, _ in QUANTILES),
         "arrival_per_s": arrival_per_s,
         "drain_per_s": drain_per_s,
         "refused_per_s": refused_per_s,
@@ -275,3 +275,9 @@ def queue(
         "high_water": high_water,
         "by_tenant": by_tenant or {},
     }
+
+
+def quantiles_ms(times: Histogram) -> dict[str, float | None]:
+    """Of microseconds; None where nothing was counted."""
+    known = times.count > 0
+    return {mark: times.quantile(share) / 1000 if known else None for mark, share in QUANTILES}

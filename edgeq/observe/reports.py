@@ -7,13 +7,13 @@ the board does.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import orjson
 
 from edgeq.board.layout import Board
+from edgeq.board.reading import age_ms
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.refusals import OTHER
 
@@ -123,7 +123,6 @@ class Reports:
     def pools(self) -> Records:
         """Each endpoint's connections of all workers, and why it is left out."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
-        now_ns = time.monotonic_ns()
         for upstream in self.upstreams():
             for seen in upstream["endpoints"]:
                 key = (upstream["upstream"], seen["endpoint"])
@@ -140,8 +139,7 @@ class Reports:
                         one[count] = (one[count] or 0) + seen[count]
                 one["waiting_limit"] += upstream["max_waiting"]
                 one["connecting_limit"] += upstream["max_connecting"]
-                if seen["oldest_ns"]:
-                    one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
+                one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))
                 if "cost_s" in seen:
                     one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
                 if "engine_load" in seen:
@@ -175,7 +173,6 @@ class Reports:
     def targets(self) -> Records:
         """Models at providers' keys: what runs and waits before each, of all workers; limits and pauses are the
         machine's."""
-        now_ns = time.monotonic_ns()
         found: dict[str, dict[str, Any]] = {}
         for seen in self._each("targets"):
             name = seen["name"]
@@ -192,8 +189,7 @@ class Reports:
                 }
             for count in ("in_flight", "queued", "queued_tokens", "admitted"):
                 one[count] += seen[count]
-            if seen["oldest_ns"]:
-                one["oldest_ms"] = max(one["oldest_ms"], (now_ns - seen["oldest_ns"]) / 1e6)
+            one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]
         return [found[name] for name in sorted(found)]

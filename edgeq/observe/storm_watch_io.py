@@ -2,11 +2,15 @@
 
 The file is written in a thread; the loop only makes a copy of the ring, which takes 1 ms for each ten resources. What
 cannot be written is told in the event log, and costs nothing else.
+
+A storm that begins so soon after the last file that none is due has its file as soon as one is: with the usual length
+of the ring (`server.history`) what was since the last file is all still there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from typing import Final
 
@@ -29,11 +33,15 @@ class StormWatch:
         self._dumps = Dumps("")
         self._files: dict[str, str] = {}
         """By resource, of the storms that go on."""
+        self._owed: Began | None = None
+        """The first storm since the last file."""
         self._writing: set[asyncio.Future[None]] = set()
 
     def configure(self, directory: str) -> None:
         """At the start, and after a reload."""
         self._dumps = Dumps(directory)
+        if not self._dumps.is_on:
+            self._owed = None
 
     def look(self, now_s: float) -> None:
         """Once a second; monotonic."""
@@ -42,9 +50,16 @@ class StormWatch:
             for name in self._recorder.resources()
             if (moments := self._recorder.history(name, WINDOW_S, WINDOW_S))
         }
+        if self._owed is not None and (file := self._dump(self._owed)):
+            _log.warning("storm_written", resource=self._owed.resource, file=file)
+            if self._owed.resource in self._files:
+                self._files[self._owed.resource] = file
+            self._owed = None
         for change in self._storms.look(now_s, recent):
             if isinstance(change, Began):
                 self._files[change.resource] = self._dump(change)
+                if self._dumps.is_on and not self._files[change.resource]:
+                    self._owed = self._owed or change
                 facts = {"refused_per_s": round(change.refused_per_s, 1), "of_per_s": round(change.arrivals_per_s, 1)}
                 _log.warning("storm_began", resource=change.resource, **facts, file=self._files[change.resource])
             else:
@@ -66,10 +81,11 @@ class StormWatch:
         path = self._dumps.name(now_s, storm.resource)
         future = asyncio.get_running_loop().run_in_executor(None, self._dumps.write, path, ring)
         self._writing.add(future)
-        future.add_done_callback(self._written)
+        future.add_done_callback(functools.partial(self._written, str(path)))
         return str(path)
 
-    def _written(self, future: asyncio.Future[None]) -> None:
+    def _written(self, path: str, future: asyncio.Future[None]) -> None:
         self._writing.discard(future)
         if not future.cancelled() and (error := future.exception()) is not None:
-            _log.error("history of a refusal storm not written", why=str(error))
+            _log.error("history of a refusal storm not written", file=path, why=str(error))
+            self._files = {resource: "" if file == path else file for resource, file in self._files.items()}

@@ -3,9 +3,10 @@
 One rule decides where new connections go: to the shards of slots whose worker serves and is not set aside (stuck.py),
 and if there is none, to any (they wait in the queue for the next worker).
 
-One rule decides who empties an accept queue before its socket closes: its worker; if that one is dead (its slot is in
-back-off, or it was started with a configuration without this listener) or set aside, another worker gets the socket;
-and what is left then, because no worker lives or the one who was asked hangs, is answered here (`leftover_io`).
+One rule decides who empties an accept queue before its socket closes: its worker, and another one that gets the socket,
+too: its own may be dead (its slot is in back-off, or it was started with a configuration without this listener), set
+aside, or hang without anybody having noticed yet. What is left then, because no worker lives or those who were asked
+hang, is answered here (`leftover_io`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Steering:
     async def empty(self, slots: Collection[int] | None, addresses: Sequence[str], kept: Collection[str] = ()) -> None:
         """Have the accept queues of these slots (None: of all) emptied; what then waits in those kept, waits on."""
         workers = [one for one in self._workers.values() if slots is None or one.slot in slots]
-        asked = [self._have_emptied(queue) for queue in self._waiting(slots, addresses) if self._is_orphaned(queue)]
+        # Nothing has come for a moment, and a worker that turns its loop has taken what was there. What all workers
+        # share is emptied by anyone.
+        asked = [self._have_emptied(queue) for queue in self._waiting(slots, addresses) if queue.slot != SHARED]
         for worker in workers:
             for address in addresses:
                 if address in worker.addresses:
@@ -87,15 +90,8 @@ class Steering:
         """Their accept queues that are not empty."""
         return [one for one in self._listeners.waiting(addresses) if slots is None or one.slot in slots]
 
-    def _is_orphaned(self, queue: Queue) -> bool:
-        """Is there no worker that accepts from this socket? What all workers share is emptied by anyone."""
-        worker = self._workers.get(queue.slot)
-        if worker is None or queue.slot in self.aside:
-            return queue.slot != SHARED
-        return queue.listener.address not in worker.addresses
-
     def _have_emptied(self, queue: Queue, most: int | None = None) -> Worker | None:
-        """Ask a worker to serve what waits for one that is dead or set aside. Returns whom, if there is one.
+        """Ask a worker to serve what waits for another one. Returns whom, if there is one.
 
         `most`: nobody who empties so many queues already.
         """
@@ -104,6 +100,7 @@ class Steering:
             one
             for one in self._workers.values()
             if one.was_ready
+            and one.slot != queue.slot
             and one.slot not in self.aside
             and address in one.addresses
             and (most is None or one.emptying < most)

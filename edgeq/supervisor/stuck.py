@@ -17,6 +17,7 @@ Invariants
   When the whole machine stood still (suspended, frozen, starved) nobody was watched, and nobody is to blame.
 - Nobody is set aside, or given up, unless another worker is well; so never all of them. When all are silent, what ails
   them is not theirs, and a restart would only lose what they hold (the service manager's watchdog may think otherwise).
+  That they are left alone is told, once for each silence, and so is their next sign of life.
 - A sign of life brings a stuck worker back at once.
 
 Precedents: Envoy's guarddog counts misses for each thread and can kill for one (`kill_timeout`) or for a share of them;
@@ -65,6 +66,10 @@ class Moves(NamedTuple):
     crowded: tuple[int, ...] = ()
     back: tuple[int, ...] = ()
     given_up: tuple[int, ...] = ()
+    alone: tuple[int, ...] = ()
+    """Stuck, and nothing can be done about it: no other worker is well."""
+    revived: tuple[int, ...] = ()
+    """They were left alone, and go on."""
 
     def __bool__(self) -> bool:
         return any(self)
@@ -73,7 +78,7 @@ class Moves(NamedTuple):
 class _Known:
     """One worker, as far as it was watched."""
 
-    __slots__ = ("beat_ns", "calm_s", "crowded_s", "is_given_up", "is_traced", "pid", "silent_s", "why")
+    __slots__ = ("beat_ns", "calm_s", "crowded_s", "is_alone", "is_given_up", "is_traced", "pid", "silent_s", "why")
 
     def __init__(self, sight: Sight) -> None:
         self.pid = sight.pid
@@ -82,6 +87,7 @@ class _Known:
         self.crowded_s = 0.0
         self.calm_s = 0.0
         self.why: Why | None = None
+        self.is_alone = False
         self.is_given_up = False
         self.is_traced = False
 
@@ -107,6 +113,10 @@ class StuckTable:
     def aside(self) -> dict[int, Why]:
         """Who is set aside, and why."""
         return {slot: one.why for slot, one in self._known.items() if one.why is not None}
+
+    def alone(self) -> set[int]:
+        """Who is stuck and not set aside, because no other worker is well."""
+        return {slot for slot, one in self._known.items() if one.is_alone}
 
     def silent_s(self, slot: int) -> float:
         """For how long a worker was watched without a sign of life."""
@@ -139,7 +149,7 @@ class StuckTable:
         return moves
 
     def _judge(self, after_s: float, restart_s: float) -> Moves:
-        stuck, crowded, back, given_up = [], [], [], []
+        stuck, crowded, back, given_up, alone, revived = [], [], [], [], [], []
         well = {slot for slot, one in self._known.items() if one.why is None and one.silent_s < after_s / 2}
         for slot, one in sorted(self._known.items()):
             has_others = not well <= {slot}
@@ -147,10 +157,16 @@ class StuckTable:
                 one.why = None
                 one.is_given_up = False
                 back.append(slot)
+            elif one.is_alone and (one.silent_s < after_s or after_s <= 0.0):
+                one.is_alone = False
+                revived.append(slot)
             elif not has_others:
-                continue
+                if 0.0 < after_s <= one.silent_s and one.why is None and not one.is_alone:
+                    one.is_alone = True
+                    alone.append(slot)
             elif one.silent_s >= after_s and one.why is not Why.STUCK:
                 one.why = Why.STUCK
+                one.is_alone = False
                 stuck.append(slot)
             elif one.why is Why.STUCK:
                 if 0.0 < restart_s <= one.silent_s and not one.is_given_up and not one.is_traced:
@@ -160,7 +176,7 @@ class StuckTable:
                 one.why = Why.CROWDED
                 well.discard(slot)
                 crowded.append(slot)
-        return Moves(tuple(stuck), tuple(crowded), tuple(back), tuple(given_up))
+        return Moves(tuple(stuck), tuple(crowded), tuple(back), tuple(given_up), tuple(alone), tuple(revived))
 
     @staticmethod
     def _is_over(one: _Known, after_s: float) -> bool:

@@ -25,6 +25,7 @@ from edgeq.supervisor.stuck import Sight, StuckTable, Why, crowded
 
 _log = log_io.get_logger()
 EVERY_S: Final = 0.1
+_SET_ASIDE: Final = "worker set aside: the others serve for it"
 
 
 class Workers(Protocol):
@@ -104,15 +105,20 @@ class Rescuer:
             self._aside = aside
             self._workers.set_aside(aside)
         if self._asked:
-            self._hear(aside)
+            self._hear(aside | self.table.alone())
         for slot in moves.stuck:
-            self._tell(slot, Why.STUCK)
+            self._tell(_SET_ASIDE, slot, Why.STUCK)
+        for slot in moves.crowded:
+            self._tell(_SET_ASIDE, slot, Why.CROWDED)
+        for slot in moves.alone:
+            self._tell("worker stuck, and no other is well: nothing is done", slot, Why.STUCK)
+        for slot in (*moves.stuck, *moves.alone):
             self._workers.ask_where(slot)
             self._asked.add(slot)
-        for slot in moves.crowded:
-            self._tell(slot, Why.CROWDED)
         for slot in moves.back:
             _log.warning("worker gets connections again", **self._named(slot))
+        for slot in moves.revived:
+            _log.warning("stuck worker goes on", **self._named(slot))
         for slot in moves.given_up:
             _log.error("stuck worker killed", **self._named(slot))
             self._workers.give_up(slot)
@@ -121,18 +127,18 @@ class Rescuer:
         if moves:
             self._changed()
 
-    def _hear(self, aside: Collection[int]) -> None:
+    def _hear(self, stuck: Collection[int]) -> None:
         """What those who were asked have written. One that is stopped writes nothing until it goes on, and then not of
         what it was stuck in."""
-        self._asked.intersection_update(aside)
+        self._asked.intersection_update(stuck)
         for slot in tuple(self._asked):
             if where := self._workers.told_where(slot):
                 _log.warning("where the stuck worker is", **self._named(slot), where=where)
                 self._asked.discard(slot)
 
-    def _tell(self, slot: int, why: Why) -> None:
+    def _tell(self, event: str, slot: int, why: Why) -> None:
         waiting = sum(queue_length(one.sock)[0] for one in self._listeners.queues() if one.slot == slot)
-        _log.error("worker set aside: the others serve for it", why=why.value, **self._named(slot), waiting=waiting)
+        _log.error(event, why=why.value, **self._named(slot), waiting=waiting)
 
     def _named(self, slot: int) -> dict[str, Any]:
         pid = self._board.row(slot).pid

@@ -30,7 +30,7 @@ from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
-from edgeq.board.reading import read
+from edgeq.board.reading import age_ms, read
 from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import write_changes
 from edgeq.config.diff import diff, needs_restart
@@ -330,9 +330,9 @@ class Supervisor:
         """From the board, without asking the workers: one that hangs is seen, not waited for."""
         return self._overview.subjects[subject]()
 
-    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
+    async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
         """What was noted ten times a second, or what is wrong with the name."""
-        return await history_io.records(self._recorder, resource, seconds)
+        return await history_io.records(self._recorder, resource, seconds, step_s)
 
     def events(self, count: int) -> Sequence[Record]:
         """Of all processes."""
@@ -681,7 +681,7 @@ class Supervisor:
         if not waiting:
             return ""
         oldest_ns, queued, name = min(waiting)
-        return queue_words(name, queued, (time.monotonic_ns() - oldest_ns) / 1e9)
+        return queue_words(name, queued, age_ms(oldest_ns) / 1000)
 
 
 def _models_of(config: Config) -> list[str]:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
@@ -37,12 +39,15 @@ from edgeq.top.screen import ASCII, BLOCKS, Line, connections_page, main_screen,
 
 _STYLES: Final = {"plain": "", "head": "bold", "faint": "dim", "good": "green", "warn": "yellow", "alarm": "bold red"}
 _PAGE_ROWS: Final = 10
+_SILENT_S: Final = 2.0
+"""Without an answer for so long, what is shown is old, and said to be so before a look has timed out."""
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
 HELP: Final = """\
-Queues by fill, upstreams by who waits, refusals by rate, workers by lag.
+Queues by fill, upstreams in trouble first, refusals by rate, workers by lag.
 
   q, Ctrl-C     quit
-  up, down      select a queue (also k, j, page up, page down, home, end)
+  up, down      select a queue (also k, j, page up, page down, home, end);
+                home: the first one, whichever that is from then on
   s             next order: fill, depth, oldest, wait, arrivals, refused, name
   /             show only names with a text; empty: all
   enter         open the selected queue
@@ -155,8 +160,11 @@ class TopApp(App[None]):
         self._view = view
         self._interval_s = interval_s
         self._history = History()
-        self._trouble = ""
-        self._held = False
+        self._held: History | None = None
+        """What it was when the screen was held; None: it goes on."""
+        self._answered_s = time.monotonic()
+        self._reason = ""
+        """Why the last look had no answer."""
         self._ended = threading.Event()
         encoding = sys.stdout.encoding or "ascii"
         self._marks = BLOCKS if encoding.lower().replace("-", "").startswith("utf") else ASCII
@@ -170,6 +178,7 @@ class TopApp(App[None]):
         self._history.note(self._told.queues)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, None, EXIT_TERMINATED)
         self.query_one(Picture).focus()
+        self.set_interval(_SILENT_S / 2, self._redraw_if_silent)
         threading.Thread(target=self._ask, daemon=True).start()
 
     def on_unmount(self) -> None:
@@ -178,7 +187,22 @@ class TopApp(App[None]):
 
     def lines(self, width: int, height: int) -> list[Line]:
         """What the main screen shows."""
-        return main_screen(self._told, self._history, self._view, width, height, self._trouble, self._marks)
+        history = self._held or self._history
+        return main_screen(self._told, history, self._view, width, height, self._trouble, self._marks)
+
+    @property
+    def _trouble(self) -> str:
+        """Why this is not how it is now; empty if it is. Without the path, which would leave no room."""
+        if self._held is not None:
+            return "held: space goes on"
+        silent_s = time.monotonic() - self._answered_s
+        if not self._reason and silent_s < self._interval_s + _SILENT_S:
+            return ""
+        return f"no answer for {silent_s:.0f} s" + (f": {self._reason}" if self._reason else "")
+
+    def _redraw_if_silent(self) -> None:
+        if self._trouble and self._held is None:
+            self._redraw()
 
     def _ask(self) -> None:
         while not self._ended.wait(self._interval_s):
@@ -195,22 +219,20 @@ class TopApp(App[None]):
 
     @on(Looked)
     def _on_looked(self, message: Looked) -> None:
-        if self._held:
-            return
-        self._trouble = ""
-        self._told = message.snapshot
+        self._answered_s = time.monotonic()
+        self._reason = ""
         self._history.note(message.snapshot.queues)
-        self._redraw()
+        if self._held is None:
+            self._told = message.snapshot
+            self._redraw()
 
     @on(Silent)
     def _on_silent(self, message: Silent) -> None:
-        if self._held:
-            return
         error = message.error
-        reason = error.reason if isinstance(error, Unreachable) else str(error)
-        self._trouble = f"no answer, trying again: {reason}"  # the path would leave no room for it
+        self._reason = error.reason if isinstance(error, Unreachable) else str(error)
         self._history.gap()
-        self._redraw()
+        if self._held is None:
+            self._redraw()
 
     @on(Answered)
     def _on_answered(self, message: Answered) -> None:
@@ -226,7 +248,7 @@ class TopApp(App[None]):
                 page.show(self._page_of(queue))
 
     def _page_of(self, queue: Record) -> str:
-        text = queue_page(queue, self._told, self._history, self.size.width - 1, self._marks)
+        text = queue_page(queue, self._told, self._held or self._history, self.size.width - 1, self._marks)
         return f"{self._trouble}\n\n{text}" if self._trouble else text
 
     def _queues(self) -> list[Record]:
@@ -252,9 +274,8 @@ class TopApp(App[None]):
         self._redraw()
 
     def action_hold(self) -> None:
-        """Take nothing new for a while."""
-        self._held = not self._held
-        self._trouble = "held: space goes on" if self._held else ""
+        """Show nothing new for a while."""
+        self._held = copy.deepcopy(self._history) if self._held is None else None
         self._redraw()
 
     def action_move(self, by: int) -> None:

@@ -51,9 +51,10 @@ SORTS: Final[dict[str, Callable[[Record], Any]]] = {
     "arrivals": _number("arrival_per_s"),
     "refused": _number("refused_per_s"),
 }
-"""The largest first; those that are equal by depth, by how many have waited at most, then by name. What is not known is
-last."""
-_depth: Final = _number("depth")
+"""The largest first; those that are equal by what they refuse, by depth, by how many have waited at most, then by name.
+What is not known is last."""
+_refused: Final = SORTS["refused"]
+_depth: Final = SORTS["depth"]
 _high: Final = _number("high_water")
 BY_NAME: Final = "name"
 ORDERS: Final = (*SORTS, BY_NAME)
@@ -67,7 +68,7 @@ class View:
     match: str = ""
     """Only what has this text in a name; any case."""
     selected: str = ""
-    """The key of a queue."""
+    """The key of a queue; empty for the first one, whichever that is: who has gone back there sees the worst again."""
 
     def next_sort(self) -> None:
         """The next order, and after the last one the first."""
@@ -77,7 +78,7 @@ class View:
         """Select another one of these, as far as there is one."""
         if queues:
             at = min(max(self.index(queues) + by, 0), len(queues) - 1)
-            self.selected = key_of(queues[at])
+            self.selected = key_of(queues[at]) if at else ""
 
     def index(self, queues: Sequence[Record]) -> int:
         """Where the selected one is; the first if it is not among these."""
@@ -90,13 +91,20 @@ def arranged(queues: Sequence[Record], view: View) -> list[Record]:
     if view.sort == BY_NAME:
         return sorted(found, key=_name)
     value = SORTS[view.sort]
-    return sorted(found, key=lambda one: (-value(one), -_depth(one), -_high(one), _name(one)))
+    return sorted(found, key=lambda one: (-value(one), -_refused(one), -_depth(one), -_high(one), _name(one)))
 
 
 def upstreams(records: Sequence[Record], view: View) -> list[Record]:
-    """Those that match, by the name of their resource (upstream/api), the busiest first."""
+    """Those that match, by the name of their resource (upstream/api): who is in trouble first, then the busiest."""
     found = [one for one in records if view.match.lower() in f"upstream/{one['upstream']}".lower()]
-    return sorted(found, key=lambda one: (-one["queued"], -one["in_flight"], one["upstream"]))
+    return sorted(
+        found, key=lambda one: (not in_trouble(one), -one["queued"], -one["in_flight"], -_refused(one), one["upstream"])
+    )
+
+
+def in_trouble(upstream: Record) -> bool:
+    """Does it refuse, or will it as soon as somebody asks?"""
+    return bool(upstream["breaker"] not in (None, "closed") or upstream["refused_per_s"] or upstream["panic"])
 
 
 def reasons(records: Sequence[Record], view: View) -> list[Record]:

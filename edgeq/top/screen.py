@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
-from edgeq.admin.render import Column, Record, render_text
+from edgeq.admin.render import Column, Record, printable, render_text
 from edgeq.top import model
 from edgeq.top.model import History, Snapshot, View, key_of
 
@@ -139,11 +139,14 @@ def main_screen(
             fields = [one for one in section.fields if one.column.key != TREND or history.looks > 1]
             if count < len(section.records):
                 name = fields[0].column
-                fields[0] = Field(name._replace(head=f"{name.key} {count} of {len(section.records)}"), 0)
+                which = f"{first + 1}-{first + count}" if first else f"{count}"
+                fields[0] = Field(name._replace(head=f"{name.key} {which} of {len(section.records)}"), 0)
             head, *table = table_of(fields, [_named(one) for one in shown], width - 1)
             lines.append(Line(f" {head}", "head"))
             for row, (record, text) in enumerate(zip(shown, table, strict=True)):
                 selected = at == 0 and height > 0 and first + row == chosen
+                if selected and not trouble and (name_of := key_of(queues[chosen])) not in text:
+                    lines[1] = lines[1]._replace(text=f"{lines[1].text}: {printable(name_of)}")
                 lines.append(Line(("▸" if marks == BLOCKS else ">") + text if selected else f" {text}",
                                   section.look(record), selected))  # fmt: skip
     if height:
@@ -269,7 +272,7 @@ def _queue_look(queue: Record) -> Look:
 
 
 def _upstream_look(upstream: Record) -> Look:
-    if upstream["breaker"] not in (None, "closed") or upstream["refused_per_s"] or upstream["panic"]:
+    if model.in_trouble(upstream):
         return "alarm"
     return "warn" if upstream["queued"] else "plain"
 

@@ -69,9 +69,15 @@ def test_arguments_by_place_and_by_name() -> None:
     control = FakeControl()
     assert [one["queue"] for one in list(run("show queues upstream/api", control).body)] == ["upstream/api:queue"]  # type: ignore[index]
     assert len(run("show events 7", control).body) == 7
-    assert run("show history upstream/a 5", control).body == [{"resource": "upstream/a", "s": 5.0}]
-    assert run("show history upstream/a", control).body == [{"resource": "upstream/a", "s": 60.0}]
-    assert run("show history", control).body == [{"resource": "all", "s": 10.0}]
+    for words, resource, seconds, step_s in (
+        ("", "all", 10.0, 10.0),
+        (" upstream/a", "upstream/a", 60.0, 1.0),
+        (" upstream/a 5", "upstream/a", 5.0, 1.0),
+        (" upstream/a 5 0.1", "upstream/a", 5.0, 0.1),
+        (" upstream/a 3600 0.1", "upstream/a", 3600.0, 1.0),
+        (" all 5 0.1", "all", 5.0, 5.0),
+    ):
+        assert run(f"show history{words}", control).body == [{"resource": resource, "s": seconds, "step": step_s}]
     assert run("show history upstream/x", control) == Answer(404, {"ok": False, "error": "no history of 'upstream/x'"})
     found = find_http("GET", "/v1/queues?match=a%2Fb")
     assert isinstance(found, Found)
@@ -84,6 +90,10 @@ def test_arguments_by_place_and_by_name() -> None:
         ("show events many", "count: expected a number from 1 to 1000"),
         ("show events 0", "count: expected"),
         ("show history upstream/a 3601", "seconds: expected a number from 1 to 3600"),
+        *[
+            (f"show history upstream/a 60 {step}", "step: expected a number from 0.1 to 3600")
+            for step in ("0.09", "0", "-1", "nan", "1e1", ".", "3601")
+        ],
         ("show events 1001", "count: expected"),
         ("show queues a b", "too many words: show queues [MATCH]"),
         ("show worker", "did you mean 'show workers'"),

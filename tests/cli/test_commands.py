@@ -481,6 +481,8 @@ class TestHistory:
             (["history", "--plot"], "--plot is for one resource or worker: edgeq show history upstream/NAME --plot"),
             (["history", "all", "--plot"], "--plot is for one resource or worker"),
             (["history", "upstream/a", "soon", "--file", "x"], "seconds: expected a number from 1 to 3600"),
+            (["history", "--file", "x", "upstream/a", "5", "0"], "step: expected a number from 0.1 to 3600"),
+            (["queues", "--json", "a", "b"], "too many words: edgeq show queues [MATCH]"),
         ],
     )
     def test_usage(self, argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -505,6 +507,8 @@ class TestHistory:
         assert "lag" not in text
         assert max(map(len, text.splitlines())) <= 80
         assert plot(rows[:1]).count("now") == 5
+        ticks = next(line for line in plot(rows[:3]).splitlines() if " | -2.0 " in line).split()[1:]
+        assert len({*ticks}) == len(ticks)
         assert plot([]) == "(none)\n"
 
     def test_plot_without_its_library(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ def test_a_file_whose_content_is_made_up(name: str, wall_s: float, left_at: int,
     path = tmp_path / "made-up.history"
     path.write_bytes(gzip.compress(memory))
     with pytest.raises(DumpError, match=f"{path} is no history that edgeq has written"):
-        records(str(path), ALL, 60)
+        records(str(path), ALL, 60, 60)
 
 
 def test_a_file_that_is_not_there() -> None:
@@ -173,8 +173,21 @@ def bench() -> Iterator[Bench]:
     made.board.close()
 
 
-def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path) -> None:
-    """With the file's name at its beginning and its end; the file has what was before; a second storm has no file."""
+class Clock:
+    """Of the wall."""
+
+    def __init__(self) -> None:
+        self.now_s = NOW_S
+
+    def time(self) -> float:
+        return self.now_s
+
+
+def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the file's name at its beginning and its end; the file has what was before; a second storm that comes soon
+    has its file later."""
+    clock = Clock()
+    monkeypatch.setattr(storm_watch_io, "time", clock)
     watch = StormWatch(bench.recorder)
     watch.configure(str(tmp_path))
 
@@ -209,7 +222,23 @@ def test_a_storm_is_told_and_written(bench: Bench, log: Log, tmp_path: Path) -> 
     seconds(2, 4)
     ((event, facts),) = log.take()
     assert (event, facts["file"]) == ("storm_began", "")
+    seconds(2, 4)
     assert list(tmp_path.glob("*")) == [file]
+    watch.configure(str(tmp_path))  # a reload
+    clock.now_s += dumps_io.EVERY_S
+
+    async def later() -> None:
+        seconds(2, 4)
+        await watch.close()
+
+    asyncio.run(later())
+    ((event, facts),) = log.take()
+    (second,) = {*tmp_path.glob("*")} - {file}
+    assert (event, facts["resource"], facts["file"]) == ("storm_written", "upstream/u", str(second))
+    assert read(str(second))[1]["refused_per_s"] >= 10
+    seconds(14, 0)
+    ((event, facts),) = log.take()
+    assert (event, facts["file"]) == ("storm_ended", str(second))
 
 
 def test_a_directory_that_will_not_do(bench: Bench, log: Log, tmp_path: Path) -> None:
@@ -231,23 +260,32 @@ def test_a_directory_that_will_not_do(bench: Bench, log: Log, tmp_path: Path) ->
 
 
 def test_a_write_that_fails_is_told(bench: Bench, log: Log, tmp_path: Path) -> None:
-    """The disk is full, or the directory went since the start."""
+    """The disk is full, or the directory went since the start. The next storm gets a file."""
     watch = StormWatch(bench.recorder)
     directory = tmp_path / "dumps"
     directory.mkdir()
     watch.configure(str(directory))
     directory.rmdir()
 
-    async def story() -> None:
-        for _ in range(20):
-            bench.work(served=0, refused=5)
-            bench.tick()
-        watch.look(bench.now)
+    async def seconds(count: int, refused: int) -> None:
+        for _ in range(count):
+            for _ in range(10):
+                bench.work(served=0, refused=refused)
+                bench.tick()
+            watch.look(bench.now)
         await watch.close()
         await asyncio.sleep(0)  # the callback
 
-    asyncio.run(story())
+    asyncio.run(seconds(1, 5))
     began, failed = log.take()
     assert began[0] == "storm_began"
     assert failed[0] == "history of a refusal storm not written"
     assert "No such file" in failed[1]["why"]
+    assert failed[1]["file"] == began[1]["file"]
+    asyncio.run(seconds(13, 0))
+    ((event, facts),) = log.take()
+    assert (event, facts["file"]) == ("storm_ended", "")
+    directory.mkdir()
+    asyncio.run(seconds(2, 5))
+    ((event, facts),) = log.take()
+    assert (event, [facts["file"]]) == ("storm_began", [str(one) for one in directory.iterdir()])

@@ -35,11 +35,11 @@ def test_others_have_turns(bench: Bench) -> None:
 
     async def ask() -> object:
         other = asyncio.create_task(count())
-        told = await history_io.records(bench.recorder, ALL, 10)
+        told = await history_io.records(bench.recorder, ALL, 10, 10)
         other.cancel()
         return told
 
-    assert asyncio.run(ask()) == bench.recorder.records(ALL, 10)
+    assert asyncio.run(ask()) == bench.recorder.records(ALL, 10, 10)
     assert turns == len(bench.recorder.names()) == 5
 
 
@@ -47,7 +47,7 @@ def test_a_reload_meanwhile(bench: Bench) -> None:
     """The ring is replaced by none: nothing more is told, and nobody touches what was."""
 
     async def ask() -> object:
-        asking = asyncio.create_task(history_io.records(bench.recorder, ALL, 10))
+        asking = asyncio.create_task(history_io.records(bench.recorder, ALL, 10, 10))
         await asyncio.sleep(0)
         bench.config = msgspec.structs.replace(CONFIG, server=Server(history=Duration(0)))
         bench.recorder.configure()
@@ -56,10 +56,11 @@ def test_a_reload_meanwhile(bench: Bench) -> None:
     told = asyncio.run(ask())
     assert isinstance(told, list)
     assert len(told) == 1
-    assert asyncio.run(history_io.records(bench.recorder, ALL, 10)) == "no history is kept: server.history is 0"
+    assert asyncio.run(history_io.records(bench.recorder, ALL, 10, 10)) == "no history is kept: server.history is 0"
 
 
 def test_one_resource(bench: Bench) -> None:
     """And one that is not known."""
-    assert asyncio.run(history_io.records(bench.recorder, "upstream/u", 10)) == bench.recorder.records("upstream/u", 10)
-    assert str(asyncio.run(history_io.records(bench.recorder, "upstream/x", 10))).startswith("no history of")
+    told = asyncio.run(history_io.records(bench.recorder, "upstream/u", 10, 1))
+    assert told == bench.recorder.records("upstream/u", 10)
+    assert str(asyncio.run(history_io.records(bench.recorder, "upstream/x", 10, 1))).startswith("no history of")

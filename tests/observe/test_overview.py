@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,12 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.admin.commands import COMMANDS
+from edgeq.board import resources
+from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
+from edgeq.board.reading import Reading, read
+from edgeq.board.resources import ResourceCells
 from edgeq.config.schema import Config, Endpoint, Listener, Rate, Route, RouteCache, Upstream
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
+from edgeq.observe.queues import Queues
 from edgeq.observe.refusals import MAX_RESOURCES, OTHER, Refusals
 from edgeq.observe.reports import MAX_REFUSALS
+from edgeq.observe.sampler import Sampler
 from edgeq.reasons import REASONS
 from edgeq.supervisor.sockets_io import Queue
 from edgeq.worker import report
@@ -382,3 +389,27 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:queue", 6, 256)
     assert (found["refused"], found["high_water"]) == ({"queue_full": 4}, 6)
     assert found["oldest_ms"] > 0
+
+
+def test_what_has_just_come_and_what_never_was(bench: Bench) -> None:
+    """An age is never below zero, also of who came while the board was being read; a time of which there is none is
+    not told as 0."""
+
+    def readings() -> dict[str, Reading]:
+        found = read(bench.board, bench.board.resource_index("upstream/u"))
+        found.queued, found.oldest_ns = 1, time.monotonic_ns()
+        return {"upstream/u": found}
+
+    queues = Queues(bench.processes, bench.overview.reports, Sampler(bench.board), lambda: CONFIG, readings)
+    (one,) = queues.all()
+    assert one["oldest_ms"] >= 0
+    assert one["wait_ms"] == {"p50": None, "p90": None, "p99": None}
+    (seen,) = bench.overview.upstreams()
+    assert seen["service_ms"] == {"p50": None, "p90": None, "p99": None}
+    assert SHOW_UPSTREAMS.text([seen]).splitlines()[1].split()[-4:-2] == ["-", "-"]
+    cells = ResourceCells(bench.board, Neighbours(bench.board, 0, lambda _slot: None), "upstream/u")
+    cells.admitted(0.0)
+    cells.finished(0.012, resources.OK)
+    cells.flush()
+    (seen,) = Overview(bench.board, bench.processes, bench.processes, lambda: CONFIG).upstreams()
+    assert seen["service_ms"]["p99"] == pytest.approx(12, rel=0.04)

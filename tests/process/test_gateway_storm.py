@@ -70,6 +70,9 @@ def test_a_storm_of_refusals(tmp_path: Path) -> None:
     assert max(one["refused_per_s"] for one in seen) >= 10
     heads = show("upstream/u", "5", "--file", str(file)).stdout.split("\n")[0]
     assert heads.split()[:5] == ["UTC", "resource", "depth", "limit", "busy"]
+    tenths = show("--file", str(file), "upstream/u", "60", "0.1").stdout.splitlines()[1:]
+    assert len(tenths) > len(seen)
+    assert tenths[-1].split()[0] == seen[-1]["at"][11:21]
     assert show("upstream/v", "--file", str(file)).stderr == (
         "edgeq show: no history of 'upstream/v'; did you mean upstream/u?\n"
     )

@@ -24,6 +24,8 @@ from tests.support.supervised import Supervised, Who, ask, connect, read_who, su
 SET_ASIDE = "worker set aside: the others serve for it"
 BACK = "worker gets connections again"
 KILLED = "stuck worker killed"
+ALONE = "worker stuck, and no other is well: nothing is done"
+GOES_ON = "stuck worker goes on"
 
 
 @pytest.fixture
@@ -123,6 +125,18 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path, address: str) -> None:
         assert [one["worker_pid"] for one in gateway.events("worker died")] == [who.pid]
 
 
+@pytest.mark.parametrize("how", ["reload", "stop"])
+def test_a_worker_that_stands_still_when_its_socket_goes(tmp_path: Path, address: str, how: str) -> None:
+    """Its slot is no longer wanted, or all of it ends, before anybody has noticed that it is stuck: what waits in its
+    accept queue is served by another worker."""
+    settings: dict[str, Any] = {"workers": 2, "stuck_after": 60, "drain_timeout": 0.1}
+    with supervised(tmp_path, addresses=[address], **settings) as gateway, stopped(gateway.pids()[1]):
+        left = waiting(address, 30)
+        gateway.write(workers=1)
+        gateway.signal(signal.SIGHUP if how == "reload" else signal.SIGTERM)
+        assert {who.slot for who in answers(left)} == {0}
+
+
 def test_nobody_is_killed_when_all_stand_still(tmp_path: Path, address: str) -> None:
     """All workers stopped; then all of it, as by a suspension or a freezer: when they go on, nothing has happened."""
     with supervised(tmp_path, addresses=[address], workers=2, stuck_after=1, stuck_restart=1.5) as gateway:
@@ -132,13 +146,27 @@ def test_nobody_is_killed_when_all_stand_still(tmp_path: Path, address: str) -> 
             for slot in pids:
                 wait_for("two seconds", silent_for(gateway, slot, 2))
             assert not any(row(gateway, slot)["aside"] for slot in pids)
+            assert {one["slot"] for one in gateway.events(ALONE)} == pids.keys()
+        wait_for("word of it", lambda: len(gateway.events(GOES_ON)) == len(pids))
         answers(left)
         with stopped(gateway.process.pid, *pids.values()):
             until_s = time.monotonic() + 2
             wait_for("the time to pass", lambda: time.monotonic() > until_s)
         answers(waiting(address, 4))
+        assert len(gateway.events(ALONE)) == len(pids)
         assert gateway.events(KILLED) == []
         assert gateway.pids() == pids
+
+
+def test_the_only_worker_hangs(tmp_path: Path, address: str) -> None:
+    """It is not killed, but where it hangs is in the log."""
+    with supervised(tmp_path, addresses=[address], workers=1, stuck_after=1, stuck_restart=1.5) as gateway:
+        with connect(address) as sock:
+            sock.sendall(b"hang\n")
+            (where,) = wait_for("where it is", lambda: gateway.events("where the stuck worker is"))
+        assert "in _hang" in where["where"]
+        assert [one["slot"] for one in gateway.events(ALONE)] == [0]
+        assert gateway.events(KILLED) == []
 
 
 def test_a_full_accept_queue_beside_an_empty_one(tmp_path: Path, address: str) -> None:

@@ -57,7 +57,8 @@ def test_stuck_then_given_up() -> None:
     workers.pids[0] = 200
     assert not workers.look()
     assert workers.table.aside() == {}
-    assert workers.table.counts == {"stuck": 1, "crowded": 0, "back": 0, "given_up": 1}
+    none = {"crowded": 0, "back": 0, "alone": 0, "revived": 0}
+    assert workers.table.counts == {"stuck": 1, "given_up": 1, **none}
 
 
 def test_a_sign_of_life_brings_it_back() -> None:
@@ -75,15 +76,27 @@ def test_a_sign_of_life_brings_it_back() -> None:
 
 
 def test_nobody_is_to_blame_when_all_are_silent() -> None:
-    """Neither set aside nor given up; and once another one is well, the one that is not is noticed at once."""
+    """Neither set aside nor given up, which is told once; and once another one is well, the one that is not is noticed
+    at once."""
     workers = Workers(3)
     workers.silent = {0, 1, 2}
-    assert workers.pass_time(60.0) == []
+    assert workers.pass_time(60.0) == [Moves(alone=(0, 1, 2))]
+    assert (workers.table.aside(), workers.table.alone()) == ({}, {0, 1, 2})
     workers.silent = {1}
-    assert workers.look() == Moves(stuck=(1,), given_up=())
+    assert workers.look() == Moves(stuck=(1,), revived=(0, 2))
+    assert workers.table.alone() == set()
+    workers.silent = set()
+    assert workers.look() == Moves(back=(1,))
     alone = Workers(1)
+    for _ in range(2):
+        alone.silent = {0}
+        assert alone.pass_time(60.0) == [Moves(alone=(0,))]
+        alone.silent = set()
+        assert alone.look() == Moves(revived=(0,))
     alone.silent = {0}
-    assert alone.pass_time(60.0) == []
+    alone.pass_time(60.0)
+    alone.after_s = 0.0
+    assert alone.look() == Moves(revived=(0,))
 
 
 def test_who_is_set_aside_is_not_given_up_once_all_are_silent() -> None:
@@ -194,6 +207,9 @@ class Walk(RuleBasedStateMachine):
             for slot in moves.given_up:
                 assert self.watched_s[slot] + 1e-6 >= workers.restart_s > 0
                 assert before.get(slot) is Why.STUCK
+            for slot in moves.alone:
+                assert self.watched_s[slot] + 1e-6 >= workers.after_s > 0
+                assert slot not in workers.table.aside()
             for slot in (*moves.stuck, *moves.crowded, *moves.given_up):
                 well = [one for one in range(4) if one not in workers.table.aside() and one != slot]
                 assert any(self.watched_s[one] < workers.after_s for one in well)
@@ -201,6 +217,12 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def never_all(self) -> None:
         assert len(self.workers.table.aside()) < 4
+
+    @invariant()
+    def who_is_alone_is_silent_and_not_set_aside(self) -> None:
+        for slot in self.workers.table.alone():
+            assert self.workers.table.silent_s(slot) > 0
+            assert slot not in self.workers.table.aside()
 
     @invariant()
     def who_beats_is_not_stuck(self) -> None:

@@ -23,8 +23,10 @@ class FakeControl:
             return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
         return WORKERS
 
-    async def history(self, resource: str, seconds: float) -> Sequence[Record] | str:
-        return f"no history of {resource!r}" if resource == "upstream/x" else [{"resource": resource, "s": seconds}]
+    async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
+        if resource == "upstream/x":
+            return f"no history of {resource!r}"
+        return [{"resource": resource, "s": seconds, "step": step_s}]
 
     def events(self, count: int) -> Sequence[Record]:
         return [{"event": str(number)} for number in range(count)]

@@ -67,6 +67,19 @@ def test_a_selection_stays_on_its_queue(queues: list[dict[str, Any]], moves: lis
     assert view.index([]) == 0
 
 
+def test_the_first_place_is_the_worst_queue_s() -> None:
+    """Who has gone back there follows no queue, but sees the worst one, whichever that is."""
+    view = View()
+    calm = [queue(name, "limit", depth=0, limit=4) for name in "abc"]
+    view.move(calm, 1)
+    assert view.selected == "b"
+    full = [*calm[:2], queue("c", "limit", depth=4, limit=4)]
+    assert view.index(arranged(full, view)) == 2
+    view.move(arranged(full, view), -1_000_000)
+    assert view.index(arranged(full, view)) == 0
+    assert view.index(arranged(calm, view)) == 0
+
+
 def test_all_orders_in_turn() -> None:
     """And the first again."""
     view = View()
@@ -100,13 +113,23 @@ def test_memory_is_bounded(looks: list[list[dict[str, Any]] | None]) -> None:
 
 
 def test_what_goes_wrong_comes_first() -> None:
-    """A stuck worker before those that lag, an upstream with waiters before a busy one."""
+    """A stuck worker before those that lag; an upstream that refuses before one with waiters, and that before a busy
+    one; of two full queues the one that refuses more."""
+    queues = [queue(name, "limit", depth=4, limit=4, refused_per_s=rate) for name, rate in (("a", 1.0), ("b", 9.0))]
+    assert [one["queue"] for one in arranged(queues, View())] == ["b", "a"]
     workers = [{"slot": slot, "state": state, "lag_us": lag} for slot, (state, lag) in enumerate(
         [("serving", 5), ("serving", 900), ("stuck", 0)])]  # fmt: skip
     assert [one["slot"] for one in model.workers(workers)] == [2, 1, 0]
-    upstreams = [{"upstream": name, "queued": queued, "in_flight": busy} for name, queued, busy in
-                 [("busy", 0, 9), ("full", 3, 1), ("calm", 0, 0)]]  # fmt: skip
-    assert [one["upstream"] for one in model.upstreams(upstreams, View())] == ["full", "busy", "calm"]
+    calm = {"queued": 0, "in_flight": 0, "refused_per_s": 0.0, "breaker": None, "panic": False}
+    upstreams: list[dict[str, Any]] = [
+        {"upstream": "busy", **calm, "in_flight": 9},
+        {"upstream": "full", **calm, "queued": 3},
+        {"upstream": "calm", **calm, "breaker": "closed"},
+        {"upstream": "gone", **calm, "breaker": "open"},
+        {"upstream": "short", **calm, "queued": 1, "refused_per_s": 0.5},
+    ]
+    order = ["short", "gone", "full", "busy", "calm"]
+    assert [one["upstream"] for one in model.upstreams(upstreams, View())] == order
     assert [one["upstream"] for one in model.upstreams(upstreams, View(match="L"))] == ["full", "calm"]
     assert [one["upstream"] for one in model.upstreams(upstreams, View(match="upstream/full"))] == ["full"]
     reasons = [{"reason": "queue_full", "resource": "upstream/a:queue"}, {"reason": "no_route", "resource": "x"}]

@@ -184,3 +184,20 @@ def test_what_is_left_out_is_said() -> None:
     lines = [line.text for line in main_screen(told, History(), View(), 60, 10)]
     assert lines[2].startswith(" queue 3 of 9 ")
     assert lines[6].startswith(" worker  ")
+    last = View(selected="q8")
+    lines = [line.text for line in main_screen(told, History(), last, 60, 10)]
+    assert lines[2].startswith(" queue 7-9 of 9 ")
+
+
+def test_a_long_name_is_told_once() -> None:
+    """There is no room for it in its row, so the selected one is in the second line, unless something is wrong."""
+    name = "upstream/a-service-with-a-long-name#192.168.100.200:20000:connecting"
+    told = Snapshot("1", [queue(name, "connecting", depth=1, limit=2), queue("b", "limit", depth=0)], [], [], [])
+
+    def second(width: int, selected: str = "", trouble: str = "") -> str:
+        return main_screen(told, History(), View(selected=selected), width, 10, trouble)[1].text
+
+    assert second(100) == f"2 of 2 queues by fill: {name}"
+    assert second(200) == second(100, "b") == "2 of 2 queues by fill"
+    assert second(60) == f"2 of 2 queues by fill: {name}"[:60]
+    assert second(100, trouble="gone") == "gone"

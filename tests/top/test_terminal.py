@@ -154,12 +154,29 @@ def test_a_gateway_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     addresses = [f"127.0.0.1:{free_port()}"]
     with supervised(tmp_path, workers=1, addresses=addresses) as gateway, top(tmp_path / "admin.sock", 60) as screen:
         gateway.stop()
-        screen.until("what is wrong", lambda text: "no answer, trying again: " in text and "No such file" in text)
+        screen.until("what is wrong", lambda text: "no answer for " in text and "s: No such file" in text)
         assert "worker" in screen.text
         with supervised(tmp_path, workers=1, addresses=addresses):
             screen.until("an answer", lambda text: "queues by fill" in text)
             screen.press("q")
             assert screen.end() == 0
+
+
+def test_a_gateway_that_hangs(tmp_path: Path) -> None:
+    """What is shown is said to be old, unless it is held; and it goes on by itself."""
+    addresses = [f"127.0.0.1:{free_port()}"]
+    with supervised(tmp_path, workers=1, addresses=addresses) as gateway, top(tmp_path / "admin.sock") as screen:
+        screen.shows("queues by fill")
+        os.kill(gateway.process.pid, signal.SIGSTOP)
+        screen.shows("no answer for ")
+        screen.press(" ")
+        screen.shows("held: space goes on")
+        screen.press(" ")
+        screen.shows("no answer for ")
+        os.kill(gateway.process.pid, signal.SIGCONT)
+        screen.shows("queues by fill")
+        screen.press("q")
+        assert screen.end() == 0
 
 
 def test_printed(admin: Path) -> None:
