@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -50,6 +52,17 @@ def test_it_is_confined() -> None:
     """1.5 or better, as systemd rates it (0 is best)."""
     done = analyze("security", "--offline=yes", "--no-pager", "--threshold=15", str(UNIT))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_left_open_has_its_reason() -> None:
+    """Whatever systemd counts against it stands in the unit, with why."""
+    done = analyze("security", "--offline=yes", "--json=short", str(UNIT))
+    told = UNIT.read_text().partition("What is left open:")[2].partition("\nAmbientCapabilities=")[0]
+    for one in json.loads(done.stdout):
+        if float(one["exposure"] or 0):
+            found = re.search(r"(?<=~)(?:CAP_NET|AF_\w*)|\w+=(?!~)", one["name"])
+            assert found is not None
+            assert found[0] in told, one["name"]
 
 
 def test_with_the_socket_unit_it_is_confined_further(tmp_path: Path) -> None:
