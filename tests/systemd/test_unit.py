@@ -85,6 +85,17 @@ def test_the_store_is_told_as_it_is() -> None:
     assert settings()["KillMode"] == "process"
 
 
+@pytest.mark.parametrize(("prefix", "is_found"), [("/usr", True), ("/usr/local", True), ("/opt/edge", False)])
+def test_what_systemd_does_not_find_by_itself_is_said(prefix: str, is_found: bool) -> None:
+    """It looks below two prefixes only: elsewhere the commands that `make install` prints have the files' names."""
+    command = ["make", "-n", "-C", str(UNITS.parent), "install", f"PREFIX={prefix}"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    now = next(line for line in said.splitlines() if "systemd-sysusers" in line and "echo" in line)
+    for name in ("lib/sysusers.d/edgeq.conf", "lib/tmpfiles.d/edgeq.conf", "lib/sysctl.d/60-edgeq.conf"):
+        assert (f"{prefix}/{name}" in now) is not is_found
+    assert (f"systemctl link {prefix}/lib/systemd/system/edgeq.service" in now) is not is_found
+
+
 def test_the_user_is_made() -> None:
     """Who the unit names, sysusers.d makes."""
     made = [line.split()[1] for line in (UNITS / "edgeq.sysusers").read_text().splitlines() if line[:1] in ("u", "g")]
