@@ -76,6 +76,14 @@ bench-llm-load:
 # The package and what it needs go into a directory of their own; nothing of this machine's Python is changed. Paths are
 # those without DESTDIR, which is for those who make packages. The configuration stays, whoever comes or goes.
 INSTALLER := build/installer
+# Below other prefixes systemd does not look.
+ifneq ($(filter /usr /usr/local,$(PREFIX)),)
+NEXT := systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload
+else
+NEXT := systemd-sysusers $(PREFIX)/lib/sysusers.d/edgeq.conf && systemd-tmpfiles --create \
+$(PREFIX)/lib/tmpfiles.d/edgeq.conf && ln -s $(PREFIX)/lib/sysctl.d/60-edgeq.conf /etc/sysctl.d/ && sysctl --system && \
+systemctl link $(UNITS)/edgeq.service $(UNITS)/edgeq.socket
+endif
 
 install:
 	rm -rf "$(INSTALLER)" "$(DESTDIR)$(LIB)"
@@ -104,7 +112,7 @@ install:
 	chmod 644 $(foreach shell,bash zsh fish,"$(DESTDIR)$(PREFIX)/share/$(COMPLETION_$(shell))")
 	@head -1 "$(DESTDIR)$(PREFIX)/bin/edgeq" | grep -Eq '^#!/(root|home)/' && echo "the service cannot see this Python," \
 	"which is below a home directory: install with another one, PYTHON=/usr/bin/python3" || true
-	@echo "now: systemd-sysusers && systemd-tmpfiles --create && sysctl --system && systemctl daemon-reload"
+	@echo "now: $(NEXT)"
 	@echo "then, with /etc/edgeq/edgeq.toml as it should be: systemctl enable --now edgeq"
 
 uninstall:

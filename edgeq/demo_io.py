@@ -48,6 +48,8 @@ def bind(address: ListenAddress) -> socket.socket:
     else:
         sock = socket.socket(socket.AF_INET6 if address.family == "ipv6" else socket.AF_INET)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it. asyncio would set it, but not on sockets whose protocol number is 0, as here.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address.host, address.port))
     sock.listen(1024)
     return sock

@@ -22,8 +22,11 @@ from edgeq.config.lines import Path
 from edgeq.config.schema import Config
 from edgeq.upstream.endpoint import parse_endpoint
 
-SYSCTL_FILE: Final = "/etc/sysctl.d/60-edgeq.conf"
+SYSCTL_FILE: Final = "/etc/sysctl.d/70-edgeq.conf"
+"""After what `make install` brings (60-edgeq.conf), and not in its place, as a file of the same name would be."""
 UNIT_FILE: Final = "/etc/systemd/system/edgeq.service.d/local.conf"
+UNIT_DESCRIPTORS: Final = 1 << 20
+"""LimitNOFILE of the unit that we ship: a line for it must not grant less."""
 _SPARE_DESCRIPTORS: Final = 64
 """Of a process itself: listeners, the board, bells, logs, lookups."""
 _LAST_PORT: Final = 65535
@@ -98,15 +101,16 @@ def _descriptors(config: Config, machine: Machine) -> Shortfall | None:
     if granted is None or needed <= granted:
         return None
     number, _ = max(enumerate(config.listener), key=lambda pair: pair[1].max_connections)
+    said = f" (as a service {UNIT_DESCRIPTORS})" if needed <= UNIT_DESCRIPTORS else ""
     return Shortfall(
         "RLIMIT_NOFILE",
         ("listener", number, "max_connections"),
         needed,
         granted,
         f"a worker may need {needed} descriptors (clients {downstream}, pools {sum(shares)}),"
-        f" a process that is started here has {granted}",
+        f" a process that is started here has {granted}" + said,
         UNIT_FILE,
-        f"LimitNOFILE={needed}",
+        f"LimitNOFILE={max(needed, UNIT_DESCRIPTORS)}",
     )
 
 

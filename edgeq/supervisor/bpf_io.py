@@ -6,6 +6,7 @@ module does not name them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import socket
@@ -43,9 +44,14 @@ def steer_group(sock: socket.socket, indices: Sequence[int] | None) -> None:
 
 
 def refuse_new(sock: socket.socket) -> None:
-    """Let nothing new into a listening TCP socket. What waits in it stays, handshakes in flight complete."""
+    """Let nothing new into a listening TCP socket. What waits in it stays, handshakes in flight complete.
+
+    Some kernels (seen: 6.18.44) grant a filter on a TCP socket only to CAP_NET_ADMIN, which a gateway shall not have.
+    There the socket stays open while its queue is emptied, and who comes between the last look and its end is lost.
+    """
     if sock.family != socket.AF_UNIX:
-        _attach(sock, SO_ATTACH_FILTER, DROP_SYN)
+        with contextlib.suppress(PermissionError):
+            _attach(sock, SO_ATTACH_FILTER, DROP_SYN)
 
 
 def let_in(sock: socket.socket) -> None:

@@ -22,6 +22,8 @@ class Tracing:
         self._exporter: Exporter | None = None
         self._old_exporter: Exporter | None = None
         """The one that a reload has replaced, while spans wait in it."""
+        self._lost = 0
+        """Spans, of exporters that are gone: the count goes on over reloads."""
 
     def configure(self, config: Config) -> None:
         """Begin, change or end. Raises ValueError if a secret cannot be read; then nothing has changed."""
@@ -37,6 +39,7 @@ class Tracing:
             self._flush(last=True)
             if self._old_exporter is not None:
                 self._old_exporter.close(0.0)
+                self._lost += self._old_exporter.lost()
             self._old_exporter = self._exporter
             self._old_exporter.retire()
         self._exporter = exporter
@@ -46,11 +49,15 @@ class Tracing:
         """Hand on what has ended, and tell what has come of it."""
         self._flush()
         if self._old_exporter is not None and self._old_exporter.finish():
+            self._lost += self._old_exporter.lost()
             self._old_exporter = None
 
     def snapshot(self) -> dict[str, Any]:
         """For the worker's report; empty if it is off."""
-        return {} if self._exporter is None else {"trace": self._exporter.snapshot()}
+        if self._exporter is None:
+            return {}
+        before = self._lost + (self._old_exporter.lost() if self._old_exporter is not None else 0)
+        return {"trace": {**self._exporter.snapshot(), "dropped": before + self._exporter.lost()}}
 
     def close(self) -> None:
         """The worker ends: what waits is sent, within a bound."""

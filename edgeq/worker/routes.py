@@ -98,8 +98,9 @@ class Routes:
         known = self._accounts if config.accounts is not None else None
         self.tenant = TenantKey(tenant.key, tenant.weights, known) if tenant.key else None
         self.tenants.configure(tenant.limit, tenant.queue.max, float(tenant.queue.timeout), workers, monotonic())
-        # A rate that has not changed goes on counting.
-        self._rates = {rate: self._rates.get(rate) or _rate(rate) for rate in config.rate}
+        # A rate that has not changed goes on as it is, another of its name with what was counted.
+        before = {rate.name: rate for rate in self._rates.values()}
+        self._rates = {rate: self._rates.get(rate) or _rate(rate, before.get(rate.name)) for rate in config.rate}
         self._models = self._build_models(config, lenient)
         routes = {route.name: self._route(route) for route in _routes(config)}
         return RouteTable([*routes.values(), *_prompt_routes(config, routes)])
@@ -175,6 +176,8 @@ class Routes:
             cache.configure(settings)
         else:
             cache = RouteCache(settings)
+            if known is not None:
+                cache.count_on(known[1])
         self._caches[config.name] = (source, cache)
         return cache
 
@@ -326,10 +329,13 @@ def _cache_settings(config: CacheConfig, tenant_field: bytes, written: frozenset
     )
 
 
-def _rate(config: RateConfig) -> Rate:
+def _rate(config: RateConfig, before: Rate | None) -> Rate:
     windows = windows_of(config.name, [parse_rate(text) for text in config.limits])
     headers = _RATE_HEADERS[config.headers]
-    return Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
+    rate = Rate(config.name, SUBJECTS.index(config.by), windows, config.enforce, headers)
+    if before is not None:
+        rate.refused, rate.would_refuse = before.refused, before.would_refuse
+    return rate
 
 
 def _routes(config: Config) -> tuple[RouteConfig, ...]:

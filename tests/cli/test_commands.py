@@ -216,13 +216,13 @@ class TestCheck:
         ]
         assert said[1].endswith("4096 connections shall wait, the kernel lets 128")
         assert said[5:] == [
-            "in /etc/sysctl.d/60-edgeq.conf:",
+            "in /etc/sysctl.d/70-edgeq.conf:",
             "  net.core.somaxconn = 4096",
             "  net.ipv4.ip_local_port_range = 64512 65535",
             "  net.ipv4.tcp_migrate_req = 1",
             "in /etc/systemd/system/edgeq.service.d/local.conf:",
             "  [Service]",
-            "  LimitNOFILE=20576",
+            "  LimitNOFILE=1048576",
         ]
         assert main(["check", "-c", str(file), "--quiet"]) == 0
         assert capsys.readouterr().out == ""

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from edgeq import demo_io
+from edgeq.config.address import ListenAddress
 
 
 def over(client: Callable[[int], object]) -> None:
@@ -98,6 +99,16 @@ def test_nonsense_ends_the_connection(request_bytes: bytes) -> None:
         await writer.wait_closed()
 
     talk(client)
+
+
+def test_a_body_does_not_wait_for_the_head_to_be_acknowledged() -> None:
+    """On a connection that is kept, Nagle's algorithm and a delayed acknowledgement would cost each answer 40 ms."""
+    with (
+        demo_io.bind(ListenAddress("ipv4", "127.0.0.1", 0, "")) as sock,
+        socket.create_connection(sock.getsockname()),
+        sock.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_it_ends_with_its_parent() -> None:

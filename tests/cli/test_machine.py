@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from edgeq.cli.machine import Machine, Shortfall, shortfalls
+from edgeq.cli.machine import SYSCTL_FILE, UNIT_DESCRIPTORS, Machine, Shortfall, shortfalls
 from edgeq.cli.machine_io import read_machine
 from edgeq.config.schema import Config, Listener, Server, Upstream, UpstreamPool
+from tests.support.gateway import ROOT
 
 
 def config(
@@ -47,7 +51,18 @@ def test_descriptors_of_one_worker() -> None:
     """All clients may come to one worker; of a pool it has its share. 0 workers: one for each core."""
     short = found(config(connections=1000, pool=101, workers=0), descriptors=10, cores=4)["RLIMIT_NOFILE"]
     assert short.needed == 1000 + 26 + 64
-    assert short.line == "LimitNOFILE=1090"
+    assert short.line == f"LimitNOFILE={UNIT_DESCRIPTORS}"
+    many = found(config(connections=2_000_000), descriptors=1 << 20)["RLIMIT_NOFILE"]
+    assert many.line == f"LimitNOFILE={2_000_000 + 50 + 64}"
+
+
+def test_what_shall_be_written_takes_nothing_back() -> None:
+    """A file of the same name in /etc would stand instead of the one that `make install` brings, and one before it
+    would not count; a line for the unit must not grant less than the unit does."""
+    installed = re.findall(r"sysctl\.d/(\S+\.conf)", (ROOT / "Makefile").read_text())
+    assert installed
+    assert all(name < Path(SYSCTL_FILE).name for name in installed)
+    assert f"\nLimitNOFILE={UNIT_DESCRIPTORS}\n" in (ROOT / "systemd/edgeq.service").read_text()
 
 
 def test_ports_to_one_address_add_up() -> None:

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ from tests.support.scripted_upstream import (
     serve,
     upstream,
 )
-from tests.support.supervised import wait_for
+from tests.support.supervised import connect, read_all, wait_for
 
 CACHED = answer(b"hello", b"200 OK", b"Cache-Control: max-age=3600", b'ETag: "a"')
 
@@ -305,6 +306,38 @@ def test_a_reload_keeps_what_is_stored() -> None:
         edge.reload({"route": [route]})
         ask(edge.address)
         assert len(backend.requests) == 4
+
+
+def test_counts_go_on_over_a_reload(tmp_path: Path) -> None:
+    """Of a route that leads elsewhere and of a rate with another limit: what Prometheus reads never goes back."""
+    rate: dict[str, Value] = {"name": "calls", "by": "route", "enforce": False}
+    route: dict[str, Value] = {"name": "r", "upstream": "u", "cache": {}}
+    server: dict[str, Value] = {"admin": f"{tmp_path}/admin.sock"}
+    settings = Settings(extra={"server": server, "route": [route], "rate": [{**rate, "limits": ["1/h"]}]})
+    with bench(settings) as running:
+        running.handle(reply(CACHED))
+        edge = running.gateway
+
+        def counted() -> tuple[int, int]:
+            with connect(f"unix:{tmp_path}/admin.sock") as sock:
+                sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: edgeq\r\nConnection: close\r\n\r\n")
+                text = read_all(sock).decode()
+            return metric(text, 'edgeq_cache_requests_total{outcome="misses",route="r"}'), metric(
+                text, 'edgeq_rate_would_refuse_total{rate="calls"}'
+            )
+
+        for path in ("/a", "/b", "/c"):
+            ask(edge.address, path=path)
+        wait_for("the report", lambda: counted() == (3, 2))
+        edge.reload({"route": [{**route, "rewrite": "/b/"}], "rate": [{**rate, "limits": ["1/d"]}]})
+        for path in ("/d", "/e", "/f"):
+            ask(edge.address, path=path)
+        wait_for("the next report", lambda: counted() == (6, 5), 10)
+
+
+def metric(text: str, name: str) -> int:
+    """0 as long as there is none."""
+    return next((int(float(line[len(name) :])) for line in text.splitlines() if line.startswith(name)), 0)
 
 
 def test_rates_count_what_the_cache_answers() -> None:

@@ -19,6 +19,9 @@ from tests.support import kernel
 from tests.support.gateway import ROOT, free_port
 from tests.support.supervised import Supervised, ask, connect, read_all, read_who, supervised, wait_for
 
+RIGHTS = pytest.mark.parametrize("words", [[], kernel.without_capabilities()], ids=["rights", "no rights"])
+"""A service has none; some kernels then do not let it keep connections out of a socket (bpf_io.refuse_new)."""
+
 
 @pytest.fixture
 def address() -> str:
@@ -168,12 +171,13 @@ def has_workers(running: Supervised, count: int) -> bool:
     return len(running.pids()) == count
 
 
+@RIGHTS
 @pytest.mark.parametrize("family", ["ipv4", "ipv6", "unix"])
-def test_number_of_workers_changes_without_a_reset(tmp_path: Path, family: str) -> None:
+def test_number_of_workers_changes_without_a_reset(tmp_path: Path, family: str, words: list[str]) -> None:
     """Growing and shrinking under a stream of connections loses none of them."""
     port = free_port()
     address = {"ipv4": f"127.0.0.1:{port}", "ipv6": f"[::1]:{port}", "unix": f"unix:{tmp_path}/http.sock"}[family]
-    with supervised(tmp_path, addresses=[address], workers=1) as running:
+    with supervised(tmp_path, words=words, addresses=[address], workers=1) as running:
 
         def resize() -> None:
             for workers in (4, 2, 1, 3, 1):
@@ -202,10 +206,11 @@ def test_leaving_worker_finishes_what_runs(tmp_path: Path, address: str) -> None
         assert running.wait_exit() == 0
 
 
-def test_listeners_come_and_go(tmp_path: Path, address: str) -> None:
+@RIGHTS
+def test_listeners_come_and_go(tmp_path: Path, address: str, words: list[str]) -> None:
     """A reload adds and removes listeners in running workers; what is open on a removed one goes on."""
     other = f"127.0.0.1:{free_port()}"
-    with supervised(tmp_path, addresses=[address], workers=2) as running:
+    with supervised(tmp_path, words=words, addresses=[address], workers=2) as running:
         before = running.pids()
         kept = connect(address)
         kept.sendall(b"who\n")
@@ -255,10 +260,11 @@ def test_reload_with_a_port_in_use_changes_nothing(tmp_path: Path, address: str)
             connect(third)
 
 
-def test_sigterm_drains_and_loses_nothing_that_was_queued(tmp_path: Path, address: str) -> None:
+@RIGHTS
+def test_sigterm_drains_and_loses_nothing_that_was_queued(tmp_path: Path, address: str, words: list[str]) -> None:
     """What runs is finished, what waits in the accept queue is served, then the exit code is 0."""
     unix = f"unix:{tmp_path}/http.sock"
-    with supervised(tmp_path, addresses=[address, unix], workers=2) as running:
+    with supervised(tmp_path, words=words, addresses=[address, unix], workers=2) as running:
         held = connect(address)
         held.sendall(b"hold\n")
         wait_for("it", lambda: sum(row["in_flight"] for row in running.admin("GET", "/v1/workers")[1]) == 1)

@@ -17,7 +17,7 @@ def main() -> None:
     os.environ["LISTEN_PID"] = str(os.getpid())
     os.environ["LISTEN_FDS"] = str(len(moved))
     os.environ["LISTEN_FDNAMES"] = names
-    os.execv(command[0], command)
+    os.execvp(command[0], command)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -90,7 +90,14 @@ def ask(address: str) -> Who:
 class Supervised:
     """A running supervisor."""
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, str],
+        words: Sequence[str] = (),
+    ) -> None:
+        """`words` stand before the command."""
         self.directory = directory
         self.settings = {"admin": str(directory / "admin.sock"), **settings}
         self.path = directory / "settings.json"
@@ -98,7 +105,7 @@ class Supervised:
         self.write()
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(ROOT / "tests/support/fake_gateway.py"), str(self.path)],
+                [*words, sys.executable, str(ROOT / "tests/support/fake_gateway.py"), str(self.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -185,9 +192,11 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def supervised(directory: Path, environment: Mapping[str, str] | None = None, **settings: Any) -> Iterator[Supervised]:
+def supervised(
+    directory: Path, environment: Mapping[str, str] | None = None, words: Sequence[str] = (), **settings: Any
+) -> Iterator[Supervised]:
     """A supervisor that serves; its log is added to a failure."""
-    running = Supervised(directory, settings, environment or {})
+    running = Supervised(directory, settings, environment or {}, words)
     try:
         running.wait_ready()
         yield running

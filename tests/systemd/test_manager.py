@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,12 @@ def service(
     given: Mapping[str, socket.socket] | None = None,
     store_size: int = 64,
     watchdog_s: float = 0.0,
+    words: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Manager]:
-    """A manager of a supervisor with fake workers; not started yet."""
+    """A manager of a supervisor with fake workers; not started yet. `words` stand before its command."""
     configure(directory, **settings)
-    command = [sys.executable, str(ROOT / "tests/support/fake_gateway.py"), str(directory / "settings.json")]
+    command = [*words, sys.executable, str(ROOT / "tests/support/fake_gateway.py"), str(directory / "settings.json")]
     with managing(Manager(directory, command, {"PYTHONPATH": str(ROOT)}, given, store_size, watchdog_s)) as manager:
         yield manager
 
@@ -235,10 +236,11 @@ def test_killed_at_any_moment(tmp_path: Path, address: str) -> None:
         assert len({ask(address).pid for _ in range(40)}) == 2
 
 
-def test_fewer_workers_and_listeners_after_a_restart(tmp_path: Path, address: str) -> None:
+@pytest.mark.parametrize("words", [[], kernel.without_capabilities()], ids=["rights", "no rights"])
+def test_fewer_workers_and_listeners_after_a_restart(tmp_path: Path, address: str, words: list[str]) -> None:
     """What the new configuration has no place for is emptied, closed, and taken out of the store."""
     gone = f"127.0.0.1:{free_port()}"
-    with service(tmp_path, addresses=[address, gone], workers=3) as manager:
+    with service(tmp_path, words=words, addresses=[address, gone], workers=3) as manager:
         manager.start_ready()
         assert manager.stop() == 0
         waiting = [connect(address) for _ in range(12)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,6 +54,17 @@ def test_it_is_confined() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_is_left_open_has_its_reason() -> None:
+    """Whatever systemd counts against it stands in the unit, with why."""
+    done = analyze("security", "--offline=yes", "--json=short", str(UNIT))
+    told = UNIT.read_text().partition("What is left open:")[2].partition("\nAmbientCapabilities=")[0]
+    for one in json.loads(done.stdout):
+        if float(one["exposure"] or 0):
+            found = re.search(r"(?<=~)(?:CAP_NET|AF_\w*)|\w+=(?!~)", one["name"])
+            assert found is not None
+            assert found[0] in told, one["name"]
+
+
 def test_with_the_socket_unit_it_is_confined_further(tmp_path: Path) -> None:
     """The example's part for edgeq.socket brings 1.2, and systemd understands every line of the example that it may."""
     text = (UNITS / "example.conf").read_text()
@@ -70,6 +83,17 @@ def test_the_store_is_told_as_it_is() -> None:
     # Paths of Unix sockets must outlive a restart as the sockets do, and workers a crash.
     assert settings()["RuntimeDirectoryPreserve"] == "restart"
     assert settings()["KillMode"] == "process"
+
+
+@pytest.mark.parametrize(("prefix", "is_found"), [("/usr", True), ("/usr/local", True), ("/opt/edge", False)])
+def test_what_systemd_does_not_find_by_itself_is_said(prefix: str, is_found: bool) -> None:
+    """It looks below two prefixes only: elsewhere the commands that `make install` prints have the files' names."""
+    command = ["make", "-n", "-C", str(UNITS.parent), "install", f"PREFIX={prefix}"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    now = next(line for line in said.splitlines() if "systemd-sysusers" in line and "echo" in line)
+    for name in ("lib/sysusers.d/edgeq.conf", "lib/tmpfiles.d/edgeq.conf", "lib/sysctl.d/60-edgeq.conf"):
+        assert (f"{prefix}/{name}" in now) is not is_found
+    assert (f"systemctl link {prefix}/lib/systemd/system/edgeq.service" in now) is not is_found
 
 
 def test_the_user_is_made() -> None:
