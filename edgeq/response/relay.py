@@ -90,6 +90,7 @@ class Exchange(Attempt):
         "status",
         "trace",
         "trace_id",
+        "waited_in",
     )
 
     # Of a request that has a body.
@@ -103,6 +104,8 @@ class Exchange(Attempt):
     """Of a tunnel."""
     ended_at: float
     """Set once it has ended."""
+    waited_in: str
+    """Set if it has waited: where it was let in last."""
 
     def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
         Attempt.__init__(self, down, head, now)
@@ -197,6 +200,7 @@ class Exchange(Attempt):
         """The wait is over."""
         if self.trace is not None:
             self.trace.end_wait(now)
+        self.waited_in = lobby.place
         route = self.route
         try:
             if route is not None and lobby is route.upstream.bulkhead:
