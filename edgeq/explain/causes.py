@@ -22,7 +22,7 @@ from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
-_STANDS_S: Final = 2.0
+STANDS_S: Final = 2.0
 """So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
 
 
@@ -44,9 +44,9 @@ def _other(facts: Facts) -> Iterator[Finding]:
     young = {f"{load.resource}:queue" for load in facts.loads if load.pressed_s}
     for one in facts.refused:
         row = REASONS.get(one.reason)
-        if one.since_s < _STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
+        if one.since_s < STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
             continue
-        if one.resource in young:
+        if one.resource in young or one.reason == "circuit_open":  # that is told as what has opened it
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -60,7 +60,7 @@ def _other(facts: Facts) -> Iterator[Finding]:
             )
     for queue in facts.waiting:
         since_s = max(queue.oldest_ms / 1000, queue.since_s)
-        if since_s >= _STANDS_S:
+        if since_s >= STANDS_S:
             yield Finding(
                 "other",
                 queue.resource,
@@ -159,7 +159,8 @@ CAUSES: Final = (
     Cause(
         "upstream_shedding",
         "The upstream sheds",
-        f"`upstream_shed`: {SHED_SHARE:.0%} of its answers or more are its own 429 or 503",
+        f"`upstream_shed`, of a provider `upstream_rate_limit` or `upstream_overloaded`: {SHED_SHARE:.0%} of its"
+        " answers or more are its own 429 or 503, or that has opened its circuit",
         "send it fewer at once",
         services.shedding,
     ),
@@ -208,7 +209,7 @@ CAUSES: Final = (
         "other",
         "Something else is refused, or waits",
         "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
-        f" connection of a pool, for a place of its tenant, or before a limit of a model, and has for {_STANDS_S:g} s,"
+        f" connection of a pool, for a place of its tenant, or before a limit of a model, and has for {STANDS_S:g} s,"
         " or somebody always has for so long",
         "look the reason up: docs/reasons.md; or which queue it is",
         _other,

@@ -157,6 +157,8 @@ class Load:
     """Where a route leads, if it leads to one."""
     is_paused: bool = False
     """An operator, or the file, lets nobody in."""
+    tripped_by: str = ""
+    """What has failed there last, if its circuit is not closed."""
     forecast: Forecast | None = None
     """None: whoever has come lately had time enough, or no deadline."""
 

@@ -30,6 +30,7 @@ from edgeq.explain.facts import (
     whole_of,
 )
 from edgeq.explain.machine import LAG_MS
+from edgeq.explain.services import TRIPS
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -220,6 +221,7 @@ class Gatherer:
             before=watch.before(resource),
             pressed_s=pressed_s,
             breaker=seen.get("breaker"),
+            tripped_by=self._tripped_by(resource) if seen.get("breaker") not in (None, "closed") else "",
             endpoints=endpoints,
             tenants=watch.asked(resource),
             routes=routes,
@@ -230,6 +232,15 @@ class Gatherer:
             taken_out=tuple(self._taken_out(name)),
             unresolved=tuple(self._unresolved(name)),
         )
+
+    def _tripped_by(self, resource: str) -> str:
+        """Which failure was the last one, before or while it is open."""
+        grown = {
+            name.removeprefix(_REFUSED).partition(" ")[0]: grown_s
+            for name, grown_s in self.watch.grew_last(_REFUSED).items()
+            if whole_of(name.partition(" ")[2]) == resource
+        }
+        return max((one for one in grown if one in TRIPS), key=lambda one: grown[one], default="")
 
     def _taken_out(self, upstream: str) -> Iterator[TakenOut]:
         """All endpoints, if none of them gets anybody new."""

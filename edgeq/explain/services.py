@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from math import ceil
 from typing import Final
@@ -50,9 +51,13 @@ _SETTLED_S: Final = 10.0
 _SHORT_MS: Final = 750.0
 """A service of which several come within what is told as "now": those that have not ended say how long it takes."""
 
-_SHED: Final = "upstream_shed"
+_SHED: Final = ("upstream_shed", "upstream_rate_limit", "upstream_overloaded")
+"""The two latter are a provider's."""
+_OPEN: Final = "circuit_open"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
 _LATE: Final = ("upstream_timeout", "deadline_expired")
+TRIPS: Final = (*(one for one in DEAD if one != _OPEN), *_SHED, *_LATE, "upstream_error")
+"""What opens a circuit."""
 PLACES: Final = "conn_limit_listener"
 _POOL: Final = "upstream_saturated"
 
@@ -162,9 +167,15 @@ def _is_avoided(one: Endpoint, load: Load) -> bool:
 def shedding(facts: Facts) -> Iterator[Finding]:
     """The upstream refuses for load itself."""
     for load in facts.loads:
-        shed = facts.refused_at(load.resource, _SHED)
+        shed = facts.refused_at(load.resource, *_SHED)
         rate = sum(one.per_s for one in shed)
-        if not shed or rate < SHED_SHARE * load.now.departures_per_s:
+        says = f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}"
+        if load.tripped_by in _SHED:
+            shed = facts.refused_at(load.resource, *_SHED, _OPEN)
+            says = "it answers 429 or 503 itself, so its circuit is open"
+        elif rate < SHED_SHARE * load.now.departures_per_s:
+            continue
+        if not shed:
             continue
         at_once = load.now.departures_per_s * (load.now.held_ms or 0.0) / 1000 or load.in_flight
         fewer = max(1, round(at_once * 3 / 4))
@@ -173,7 +184,7 @@ def shedding(facts: Facts) -> Iterator[Finding]:
             load.resource,
             LOST,
             say.longest(shed),
-            f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}",
+            says,
             (*say.refusals(shed), *say.service(load), *say.places(load), *say.endpoints(load)),
             f"edgeq set {load.settings} limit {fewer} --ttl 10m    # who waits here is not refused there",
         )
@@ -184,7 +195,9 @@ def dead(facts: Facts) -> Iterator[Finding]:
     for load in facts.loads:
         refused = facts.refused_at(load.resource, *DEAD)
         rate = sum(one.per_s for one in refused)
-        if not refused or rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused):
+        is_open = load.breaker not in (None, "closed") and any(one.reason == _OPEN for one in refused)
+        is_little = rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused)
+        if not refused or (is_little and not is_open):  # of several workers one alone may be shut out
             continue
         yield Finding(
             "upstream_dead",
@@ -206,7 +219,10 @@ def _why(load: Load, refused: list[Refused]) -> str:
     """What the worst of the reasons means, with the name if it is one that has no address."""
     if load.unresolved and not load.endpoints:
         return f"{load.unresolved[0].name} does not resolve: check the name and [dns]"
-    return say.reason(say.worst(refused))
+    worst = say.worst(refused)
+    if worst.reason == _OPEN and load.tripped_by:
+        return f"its circuit is open: {say.reason(dataclasses.replace(worst, reason=load.tripped_by))}"
+    return say.reason(worst)
 
 
 def _is_partial(load: Load, refused: list[Refused]) -> bool:
@@ -368,11 +384,13 @@ def _times_slower(load: Load) -> float:
 def _is_silent(load: Load) -> bool:
     """Does nothing come back, for longer than it should take?"""
     is_idle = load.in_flight == 0 or load.now.departures_per_s > 0
-    return not is_idle and load.pressed_s >= (_settles_s(load) if load.usual_ms() else UNKNOWN_S)
+    return not is_idle and load.pressed_s >= _settles_s(load)
 
 
 def _settles_s(load: Load) -> float:
     """For so long it is not known yet whether it has become slower: what came then has not been answered yet."""
+    if not load.usual_ms() and load.now.service_ms is None:
+        return UNKNOWN_S
     return max(SETTLES_S, min(2 * SLOWER * load.usual_ms() / 1000, _SETTLED_S))
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
 from edgeq.explain import say
-from edgeq.explain.causes import CAUSES, findings
+from edgeq.explain.causes import CAUSES, STANDS_S, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
@@ -70,7 +70,7 @@ def _beginning(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record 
         for one in facts.loads
         if one.pressed_s and (not resource or is_at(resource, one.resource) or is_at(one.resource, resource))
     }
-    refused = [one for one in facts.refused if _is_new(one) and (not resource or is_at(one.resource, resource))]
+    refused = [one for one in facts.refused if _is_new(one, facts) and (not resource or is_at(one.resource, resource))]
     worst = say.worst(refused).resource if refused else max(loads, key=lambda name: loads[name].pressed_s, default="")
     if not worst:
         return None
@@ -95,7 +95,13 @@ def _beginning(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record 
     }
 
 
-def _is_new(one: Refused) -> bool:
+def _is_new(one: Refused, facts: Facts) -> bool:
+    """Has it begun a moment ago, or has the trouble of its queue?"""
+    load = next((load for load in facts.loads if load.resource == whole_of(one.resource)), None)
+    return _is_ours(one) and (one.since_s < STANDS_S or bool(load and load.pressed_s))
+
+
+def _is_ours(one: Refused) -> bool:
     """A refusal that is not the client's doing; if it goes on it has a cause."""
     return _is_by_rule(one) and REASONS[one.reason].fault != "C" and REASONS[one.reason].status >= 500
 
@@ -110,9 +116,13 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
+    over = [one for one in refused if _is_ours(one)]
+    refused = [one for one in refused if one not in over]
+    if over:  # what goes on has a cause
+        verdict += f", but {say.rate(over)} were refused until a moment ago"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    if not refused and not resource and not waiting:
+    if not refused and not over and not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -121,7 +131,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "resource": resource or None,
         "since_s": None,
         "evidence": [
-            *say.refusals(sorted(refused, key=lambda one: -one.per_s)),
+            *say.refusals(sorted([*over, *refused], key=lambda one: -one.per_s)),
             *(_load_words(one) for one in fullest[:3]),
         ],
         "next": "",

@@ -44,13 +44,14 @@ _MOMENT_S: Final = 0.001
 class Tally:
     """A counter over the last looks, and since when it has grown."""
 
-    __slots__ = ("_grown_s", "_is_passing", "_seen", "_since_s")
+    __slots__ = ("_is_passing", "_seen", "_since_s", "grown_s")
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float]] = deque(maxlen=_NOW + 2)
         self._is_passing = False
         self._since_s = 0.0
-        self._grown_s = -_QUIET_S
+        self.grown_s = -_QUIET_S
+        """At the last look at which it had."""
 
     def note(self, now_s: float, count: float, is_passing: bool = False) -> None:
         """One look. A count that has fallen is one that began again, such as a successor's."""
@@ -60,9 +61,9 @@ class Tally:
         if self._seen and count < self._seen[-1][1]:
             self._seen.clear()
         if self._seen and count > self._seen[-1][1]:
-            if now_s - self._grown_s > _QUIET_S:
+            if now_s - self.grown_s > _QUIET_S:
                 self._since_s = self._seen[-1][0]
-            self._grown_s = now_s
+            self.grown_s = now_s
         self._seen.append((now_s, count))
 
     def per_s(self, since_s: float | None = None) -> float:
@@ -297,6 +298,11 @@ class Watch:
         """For how long something has been so, at all looks; 0: it is not, or was not before the last one."""
         since_s, last_s = self._holding.get(name, (0.0, 0.0))
         return last_s - since_s
+
+    def grew_last(self, prefix: str) -> dict[str, float]:
+        """When the counters that have grown did so last, of those whose names begin so."""
+        told = {name: tally.grown_s for name, tally in self._tallies.items() if name.startswith(prefix)}
+        return {name: grown_s for name, grown_s in told.items() if grown_s >= 0}
 
     def growing(self, prefix: str) -> list[str]:
         """The counters that grow now, of those whose names begin so."""

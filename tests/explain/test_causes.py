@@ -232,6 +232,46 @@ def test_one_resource() -> None:
     assert not is_known(facts, "4bf92f3577b34da6")
 
 
+def test_a_provider_that_sheds() -> None:
+    """Its 429 and 503 have reasons of their own."""
+    for reason in ("upstream_shed", "upstream_rate_limit", "upstream_overloaded"):
+        (found,) = findings(load(CALM, refused(reason, "upstream/api#10.0.0.7:9000", 20.0)))
+        assert (found.cause, found.resource) == ("upstream_shedding", "upstream/api")
+
+
+def test_what_has_opened_the_circuit() -> None:
+    """It is open, and next to nothing gets there: told is what has come before."""
+    shut = refused("circuit_open", "upstream/api:breaker", 90.0)
+    for tripped_by, cause, says in (
+        ("upstream_overloaded", "upstream_shedding", "it answers 429 or 503 itself, so its circuit is open"),
+        (
+            "upstream_reset",
+            "upstream_dead",
+            "its circuit is open: upstream closed the connection: before or within its",
+        ),
+        ("", "upstream_dead", "circuit open: the upstream has failed too often"),
+    ):
+        one = dataclasses.replace(CALM, breaker="open", now=Pace(100, 1, 0, 20.0, 8), tripped_by=tripped_by)
+        (found,) = findings(load(one, shut))
+        assert (found.cause, found.harm) == (cause, LOST)
+        assert found.says.startswith(says)
+    part = dataclasses.replace(CALM, breaker="open", tripped_by="upstream_reset")  # in one of several workers
+    assert [one.cause for one in findings(load(part, refused("circuit_open", "upstream/api:breaker", 20.0)))] == [
+        "upstream_dead"
+    ]
+    # A few that are still refused, while the others are served.
+    closed = dataclasses.replace(CALM, breaker="closed")
+    over = load(closed, refused("circuit_open", "upstream/api:breaker", 2.0))
+    assert explain(over)["verdict"] == "nothing is saturated: nobody waits, but 2.0/s were refused until a moment ago"
+
+
+def test_nothing_comes_back_from_the_start() -> None:
+    """Nobody knows what it takes: a moment is none to tell it by, and that its limit is reached is not why."""
+    silent = pressed(before=None, now=Pace(0, 0, 0, None, 8), pressed_s=2.0)
+    assert findings(load(silent)) == []
+    assert findings(load(dataclasses.replace(silent, pressed_s=3.0)))[0].cause == "upstream_slower"
+
+
 def test_a_route_suffers_from_its_upstream() -> None:
     """Who asks about a route hears of what it leads to; each route is known, also without a limit."""
     facts = dataclasses.replace(CASES["limit_too_low"][0], leads={"route/checkout": "upstream/api", "route/models": ""})

@@ -19,7 +19,7 @@ from tests.support.supervised import wait_for
 
 pytestmark = ONCE
 
-STEADY = ("taken", "both", "cut", "burst")
+STEADY = ("taken", "both", "cut", "burst", "shut")
 NAME = "backend.test"
 
 
@@ -61,6 +61,7 @@ def _settings(admin: Path, url: str, urls: dict[str, list[str]], dns_port: int) 
         name: {"endpoints": urls.get(name, [url]), "limit": 16, "queue": {"max": 4}, "breaker": {"min_requests": 10**6}}
         for name in names
     }
+    upstreams["shut"] = {"endpoints": [url], "limit": 16, "breaker": {"open": "1s"}}
     extra: dict[str, Value] = {
         "server": {"admin": str(admin)},
         "dns": {"nameservers": [f"127.0.0.1:{dns_port}"], "timeout": "2s"},
@@ -117,6 +118,19 @@ def test_a_name_that_does_not_resolve(stage: Stage) -> None:
     assert any(one.startswith(f"{NAME} does not resolve (dns_error: ") for one in found["evidence"])
     assert found["next"] == f"dig @127.0.0.1 -p {stage.dns_port} {NAME}"
     assert "unresolved" in stage.tell("show endpoints lost")
+
+
+def test_an_upstream_that_sheds_until_its_circuit_opens(stage: Stage) -> None:
+    """Next to nothing gets there any more, and it is not called dead."""
+    stage.behaviour.statuses[b"/shut/quick"] = b"503 Busy"
+
+    def is_open() -> bool:
+        found = stage.says("upstream_shedding", "upstream/shut")
+        return "so its circuit is open" in found["verdict"]
+
+    wait_for("an open circuit", is_open)
+    stage.behaviour.statuses.clear()
+    stage.is_calm()
 
 
 def test_a_limit_that_is_lowered_before_slow_requests(stage: Stage) -> None:

@@ -128,6 +128,14 @@ def test_how_a_counter_grows() -> None:
     assert (watch.per_s("new"), watch.growing("")) == (0.0, [])
 
 
+def test_what_grew_last() -> None:
+    """Of counters that grow no more."""
+    watch = Watch()
+    for now_s, one, other in ((1.0, 0, 0), (2.0, 5, 5), (3.0, 5, 9), (30.0, 5, 9)):
+        watch.note_counters(now_s, {"bad/one": one, "bad/other": other, "good": now_s})
+    assert watch.grew_last("bad/") == {"bad/one": 2.0, "bad/other": 3.0}
+
+
 def test_a_single_long_turn_is_no_standing_lag() -> None:
     """The least of the last looks counts, and of one look alone nothing."""
     watch = Watch()
