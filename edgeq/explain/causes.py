@@ -227,7 +227,7 @@ def findings(facts: Facts) -> list[Finding]:
             whole = whole_of(one.resource)
             if whole in explained:
                 continue
-            explained.add(whole)
+            explained.update((whole, *one.covers))
             found.append((-one.harm, order, one))
     return [one for _, _, one in sorted(found, key=lambda row: row[:2])]
 

@@ -37,7 +37,7 @@ from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
-from edgeq.observe.reports import Fleet, add
+from edgeq.observe.reports import Fleet, Records, add
 from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 from edgeq.upstream.endpoint import endpoint_label, parse_endpoint, parse_nameserver
 from edgeq.worker.readings_io import memory_limit
@@ -81,9 +81,13 @@ class Gatherer:
                 add(asking.setdefault(resource, {}), tenants)
         self.watch.note_asking(asking)
 
+    def _pools(self) -> Records:
+        """Each look needs them more than once, and they are many."""
+        return self._fresh.get("pools", self._reports.pools)
+
     def _states(self) -> Iterator[str]:
         """Endpoints in trouble, and queues in which somebody waits."""
-        for one in self._reports.pools():
+        for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             if one["state"] not in ("in use", *TAKEN_OUT) or one["penalty_ms"] > PENALTY_MS:
                 yield f"trouble/{name}"
@@ -147,7 +151,7 @@ class Gatherer:
         for listener, slot, sock in self._sockets.queues():
             if slot != SHARED:  # a Unix socket drops nobody: its clients are told
                 yield f"drops/{listener.address} {slot}", drops_of(sock)
-        for one in self._reports.pools():
+        for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             yield f"good/{name}", one["answered"]
             yield f"bad/{name}", one["failed"]
@@ -279,7 +283,7 @@ class Gatherer:
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}
         config = self._config()
-        for one in self._reports.pools():
+        for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
             # Whoever has taken it out does not want to hear that it is sick.

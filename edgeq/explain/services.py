@@ -9,7 +9,7 @@ from typing import Final
 
 from edgeq.config.change import LIVE
 from edgeq.explain import say
-from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused
+from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, whole_of
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 from edgeq.worker.wheel import NEVER
@@ -255,8 +255,15 @@ def slower(facts: Facts) -> Iterator[Finding]:
             _harm(load, [*refused, *late]),
             load.pressed_s or say.longest(late),
             says,
-            (*say.service(load), *say.traffic(load), *say.places(load), *say.refusals(refused), *say.endpoints(load)),
+            (
+                *say.service(load),
+                *say.traffic(load),
+                *say.places(load),
+                *say.refusals([*refused, *(one for one in late if one not in refused)]),
+                *say.endpoints(load),
+            ),
             say.look(load),
+            tuple(whole_of(one.resource) for one in late),
         )
 
 

@@ -73,6 +73,8 @@ class Tally:
             since_s = max(last_s - NOW_S, min(self._since_s, last_s - _LEAST_S))
         known = [one for one in self._seen if one[0] <= since_s + _MOMENT_S]
         first_s, first = known[-1] if known else self._seen[0]
+        if not known and first == 0:  # it was not there before
+            first_s = since_s
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def grows_for_s(self, now_s: float) -> float:
@@ -271,7 +273,9 @@ class Watch:
         """Where "now" begins for a resource: with its queue, if that is sooner."""
         spell = self._spells.get(resource)
         began_s = min(spell.began_s, self._noted_s - _LEAST_S) if spell is not None else 0.0
-        return max(began_s, self._noted_s - NOW_S)
+        since_s = max(began_s, self._noted_s - NOW_S)
+        steps = self._since(resource, since_s)
+        return steps[0].at_s - steps[0].span_s if steps else since_s
 
     def now(self, resource: str) -> Pace:
         """How a resource does now."""

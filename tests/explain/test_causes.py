@@ -573,7 +573,9 @@ def test_what_traffic_does_to_an_upstream() -> None:
 def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
     """Answers that do not come within the route's time-out."""
     one = dataclasses.replace(CALM, routes=("checkout",))
-    assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
+    (found,) = findings(load(one, refused("deadline_expired", "route/checkout")))
+    assert found.resource == "upstream/api"
+    assert "50/s deadline_expired at route/checkout" in found.evidence
 
 
 def test_deadlines_are_told_with_numbers() -> None:

@@ -16,6 +16,7 @@ class Looks:
         self.now_s = 100.0
         self.models: Models = {}
         self.limit = 8
+        self.others = 0
         self._counters = [0] * 2000
 
     def go(
@@ -36,7 +37,8 @@ class Looks:
     def look(self, is_passing: bool) -> None:
         """At what is there."""
         reading = Reading(list(self._counters))
-        self.watch.note_counters(self.now_s, {"refused": self._counters[resources.SCALARS]}, is_passing)
+        counts = {"refused": self._counters[resources.SCALARS]} | ({"other": self.others} if self.others else {})
+        self.watch.note_counters(self.now_s, counts, is_passing)
         models = {"upstream/api": self.models}
         self.watch.note_resources(self.now_s, [("upstream/api", self.limit, reading)], models, is_passing)
 
@@ -191,6 +193,19 @@ def test_all_rates_of_a_resource_are_of_one_time() -> None:
         assert round(now.arrivals_per_s - now.departures_per_s - now.refused_per_s, 6) == 0
         assert looks.watch.per_s("refused", looks.watch.since_s("upstream/api")) == now.refused_per_s
     assert round(now.refused_per_s) == 200
+
+
+def test_a_reason_that_comes_later_has_the_same_time() -> None:
+    """What was not there before was 0 then, for as long as the resource's other rates are of."""
+    looks = Looks()
+    looks.go(20, 100, 20.0)
+    looks.go(4, 100, 20.0, waits=True)
+    for more in (10, 20):
+        looks.others = more
+        looks.go(1, 100, 20.0, waits=True)
+    since_s = looks.watch.since_s("upstream/api")
+    assert (looks.now_s - since_s, looks.watch.now("upstream/api").span_s) == (3.0, 3.0)
+    assert round(looks.watch.per_s("other", since_s), 3) == round(20 / 3.0, 3)
 
 
 def test_what_was_before_is_calm() -> None:
