@@ -16,18 +16,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgeq.explain import machine, say, services
-from edgeq.explain.facts import Facts
+from edgeq.explain.facts import FEW, Facts, whole_of
 from edgeq.explain.finding import LOST, WAITS, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
-from edgeq.llm.meter import WHATS
 from edgeq.reasons import REASONS
 
-_STANDS_S: Final = 2.0
+STANDS_S: Final = 2.0
 """So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
-
-_OF_TARGETS: Final = frozenset(("queue", *WHATS))
-"""Parts of a model at a provider's key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +40,13 @@ class Cause:
 def _other(facts: Facts) -> Iterator[Finding]:
     """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours. And
     who waits elsewhere than before a limit."""
+    # Of these queues the cause shows in a moment, and that they are full is none.
+    young = {f"{load.resource}:queue" for load in facts.loads if load.pressed_s}
     for one in facts.refused:
         row = REASONS.get(one.reason)
-        if one.since_s < _STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
+        if one.since_s < STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
+            continue
+        if one.resource in young or one.reason == "circuit_open":  # that is told as what has opened it
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -59,13 +59,14 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 f"edgeq show reasons {one.reason}",
             )
     for queue in facts.waiting:
-        if queue.oldest_ms >= _STANDS_S * 1000:
+        since_s = max(queue.oldest_ms / 1000, queue.since_s)
+        if since_s >= STANDS_S:
             yield Finding(
                 "other",
                 queue.resource,
                 WAITS,
-                queue.oldest_ms / 1000,
-                f"{queue.depth} wait there",
+                since_s,
+                f"{queue.depth} wait there" + (f": {queue.why}" if queue.why else ""),
                 [say.waiting(queue)],
                 look_at(queue.resource),
             )
@@ -140,6 +141,13 @@ CAUSES: Final = (
         services.paused,
     ),
     Cause(
+        "endpoints_taken_out",
+        "No endpoint is left in use",
+        "all endpoints of an upstream are drained or disabled, by an operator or the file",
+        "enable or undrain one",
+        services.taken_out,
+    ),
+    Cause(
         "endpoint_sick",
         "One endpoint is sick",
         f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests or is avoided since it"
@@ -151,7 +159,8 @@ CAUSES: Final = (
     Cause(
         "upstream_shedding",
         "The upstream sheds",
-        f"`upstream_shed`: {SHED_SHARE:.0%} of its answers or more are its own 429 or 503",
+        f"`upstream_shed`, of a provider `upstream_rate_limit` or `upstream_overloaded`: {SHED_SHARE:.0%} of its"
+        " answers or more are its own 429 or 503, or that has opened its circuit",
         "send it fewer at once",
         services.shedding,
     ),
@@ -165,7 +174,8 @@ CAUSES: Final = (
     Cause(
         "upstream_slower",
         "The upstream is slower",
-        f"an answer takes {SLOWER:g} times what it took before the queue began (a provider's: what the models that are"
+        f"an answer takes {SLOWER:g} times what it took before the queue began, or places are held for so long (a"
+        " provider's: what the models that are"
         " asked now took), while no more of them come than before;"
         " or answers do not come in time, or at all",
         "look which endpoints are slow",
@@ -190,15 +200,17 @@ CAUSES: Final = (
     Cause(
         "limit_too_low",
         "A limit is too low",
-        "somebody waits for a place below a configured limit, with the traffic and the service time of before",
-        "raise it to what arrivals times service time asks for",
+        "somebody waits for a place below a configured limit, with the traffic and the service time of before; or the"
+        f" limit was lowered when that began, to 1/{SLOWER:g} or less of what it was",
+        "raise it to what arrivals times service time asks for, or take it back",
         services.limit_low,
     ),
     Cause(
         "other",
         "Something else is refused, or waits",
         "refusals with any other reason that is not the client's doing; who waits for a place at a listener, for a"
-        f" connection of a pool, for a place of its tenant, or before a limit of a model, and has for {_STANDS_S:g} s",
+        f" connection of a pool, for a place of its tenant, or before a limit of a model, and has for {STANDS_S:g} s,"
+        " or somebody always has for so long",
         "look the reason up: docs/reasons.md; or which queue it is",
         _other,
     ),
@@ -215,22 +227,12 @@ def findings(facts: Facts) -> list[Finding]:
             whole = whole_of(one.resource)
             if whole in explained:
                 continue
-            explained.add(whole)
+            explained.update((whole, *one.covers))
             found.append((-one.harm, order, one))
     return [one for _, _, one in sorted(found, key=lambda row: row[:2])]
 
 
-def whole_of(resource: str) -> str:
-    """The resource of a part: `upstream/api` of `upstream/api:queue` and of `upstream/api#10.0.0.7:9000`."""
-    if resource.startswith("target/"):  # names of models have colons, too
-        name, _, part = resource.rpartition(":")
-        return name if part in _OF_TARGETS else resource
-    if not resource.startswith(("upstream/", "route/")):
-        return resource
-    return resource.partition("#")[0].partition(":")[0]
-
-
-_ABOUT: Final = """\
+_ABOUT: Final = f"""\
 # What `edgeq explain` tells apart
 
 Made by `python -m edgeq.explain.causes > docs/explain.md`.
@@ -240,9 +242,11 @@ Made by `python -m edgeq.explain.causes > docs/explain.md`.
 `edgeq explain REQUEST-ID` tells why a request was refused or slow (the last ones of each worker are remembered;
 `explain.slow` says what slow is). It is answered without the workers, so it works while all of them hang.
 
-"Now" is the last three seconds, "before" up to a minute in which nobody waited or was refused. Where several causes
-hold for one resource, the first of this table is the one that is told; of several resources, one where something is
-lost goes before one where somebody only waits.
+"Now" is the last three seconds, or since the trouble began, but one second at least; all rates of a resource are of
+that time. "Before" is up to a minute in which nobody waited or was refused; fewer than {FEW} requests are nothing to
+compare with. What has just begun is told at once, and its cause a moment later, when it shows in the numbers. Where
+several causes hold for one resource, the first of this table is the one that is told; of several resources, one where
+something is lost goes before one where somebody only waits. Who asks about a route hears of its upstream, too.
 
 | cause | what | how it is told | what next |
 |---|---|---|---|

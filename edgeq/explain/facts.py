@@ -11,10 +11,17 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from edgeq.config.change import LIVE
+from edgeq.llm.meter import WHATS
 from edgeq.observe.history import Moment
 
 CONFIGURED: Final = ("file", LIVE)
 """Sources of a limit that somebody has chosen."""
+_OF_TARGETS: Final = frozenset(("queue", *WHATS))
+"""Parts of a model at a provider's key."""
+FEW: Final = 10
+"""Fewer requests than these are nothing to compare with."""
+TAKEN_OUT: Final = ("draining", "disabled")
+"""States of an endpoint that somebody wants so."""
 
 
 class History(Protocol):
@@ -41,6 +48,14 @@ class Pace:
     """At the end of it; 0: none."""
     models: Models = field(default_factory=dict)
     """Whose answers have ended, of a provider's."""
+    held_ms: float | None = None
+    """How long a place is held, by Little's law: also by whom nobody has answered yet. None: nobody has left."""
+    span_s: float = 3.0
+    """Of so much time."""
+
+    def is_known(self) -> bool:
+        """Is it of enough to compare with? Few answers say nothing of the others."""
+        return min(self.arrivals_per_s, self.departures_per_s) * self.span_s >= FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +75,14 @@ class Endpoint:
 
     name: str
     state: str
-    """"in use", "ejected", "unhealthy", or "draining": an operator has taken it out."""
+    """"in use", "ejected", "unhealthy", or one of TAKEN_OUT."""
     cost_ms: float | None
     answered_per_s: float
     failed_per_s: float
     penalty_ms: float = 0.0
     """What the balancer adds to the cost for what has failed lately."""
+    trouble_s: float = 0.0
+    """For so long it has been out of use, or avoided for its failures."""
     is_configured: bool = True
     """By this address. Of the addresses that a name has none can be drained alone."""
 
@@ -81,6 +98,34 @@ class Forecast:
     median_ms: float
     """Of the service, as is the next."""
     p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOut:
+    """An endpoint that gets nobody new, because somebody wants it so."""
+
+    name: str
+    """As `edgeq enable` takes it."""
+    is_disabled: bool
+    """Else it is drained."""
+    by: str = ""
+    """Who, since when and why; empty: the file says so."""
+
+    def how(self) -> str:
+        """In a word."""
+        return "disabled" if self.is_disabled else "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """A name of an endpoint of which no address is known."""
+
+    name: str
+    reason: str
+    """dns_error or dns_timeout."""
+    detail: str
+    nameservers: tuple[str, ...] = ()
+    """Who is asked; empty: whom this machine asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +153,29 @@ class Load:
     """Whose requests waited or ran lately: a sum over the last looks."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
+    upstream: str = ""
+    """Where a route leads, if it leads to one."""
     is_paused: bool = False
     """An operator, or the file, lets nobody in."""
+    tripped_by: str = ""
+    """What has failed there last, if its circuit is not closed."""
     forecast: Forecast | None = None
     """None: whoever has come lately had time enough, or no deadline."""
+
+    began_limit: int | None = None
+    """When that began; None: the one that it has."""
+    taken_out: tuple[TakenOut, ...] = ()
+    """Its configured endpoints, if somebody has taken out all of them."""
+    unresolved: tuple[Unresolved, ...] = ()
+
+    def earlier(self) -> Pace | None:
+        """What was before, if that is enough to compare with."""
+        return self.before if self.before is not None and self.before.is_known() else None
 
     def usual_ms(self) -> float:
         """What an answer took before; of a provider's, if the same models had been asked as now (one that is new counts
         with what it takes now). 0.0: not known."""
-        before = self.before
+        before = self.earlier()
         if before is None or not before.service_ms:
             return 0.0
         was, now = before.models, self.now.models
@@ -130,7 +189,7 @@ class Load:
 
     def serving(self) -> list[Endpoint]:
         """Without those that an operator has taken out."""
-        return [one for one in self.endpoints if one.state != "draining"]
+        return [one for one in self.endpoints if one.state not in TAKEN_OUT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +202,8 @@ class Worker:
     beat_age_ms: float
     lag_ms: float
     """Of the event loop, that stood: the least of the worst of the last looks."""
+    lagging_s: float
+    """For so long it has."""
     running: float
     """Share of the time in which it ran on a processor."""
     delayed: float
@@ -184,6 +245,10 @@ class Waiting:
     resource: str
     depth: int
     oldest_ms: float
+    since_s: float = 0.0
+    """For so long it has never been empty when somebody looked."""
+    why: str = ""
+    """What they wait for, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +280,8 @@ class Facts:
     waiting: tuple[Waiting, ...] = ()
     memory_share: float = 0.0
     """Of its part of the memory each worker may use so much (`protect.memory`)."""
+    leads: Mapping[str, str] = field(default_factory=dict)
+    """Of each route the upstream, as resources; empty: to models."""
     replaced_s: float = 0.0
     """A worker that hangs while another is well is killed after so long; 0: never."""
 
@@ -235,3 +302,13 @@ def answers(models: Models) -> int:
 def is_at(part: str, resource: str) -> bool:
     """Is it the resource, or a part of it?"""
     return part == resource or part.startswith((f"{resource}:", f"{resource}#"))
+
+
+def whole_of(resource: str) -> str:
+    """The resource of a part: `upstream/api` of `upstream/api:queue` and of `upstream/api#10.0.0.7:9000`."""
+    if resource.startswith("target/"):  # names of models have colons, too
+        name, _, part = resource.rpartition(":")
+        return name if part in _OF_TARGETS else resource
+    if not resource.startswith(("upstream/", "route/")):
+        return resource
+    return resource.partition("#")[0].partition(":")[0]

@@ -28,3 +28,5 @@ class Finding:
     evidence: Sequence[str] = ()
     next: str = ""
     """The command that comes next."""
+    covers: Sequence[str] = ()
+    """Other resources at which the same shows."""

@@ -11,20 +11,43 @@ from edgeq.board.reading import Reading, read
 from edgeq.config.live import endpoints_named
 from edgeq.config.providers import provider_of, settings_of
 from edgeq.config.schema import Config
+from edgeq.config.schema import Endpoint as Configured
 from edgeq.explain import proc_io
-from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Models, Refused, Waiting, Worker
+from edgeq.explain.facts import (
+    TAKEN_OUT,
+    Door,
+    Endpoint,
+    Facts,
+    Forecast,
+    Load,
+    Machine,
+    Models,
+    Refused,
+    TakenOut,
+    Unresolved,
+    Waiting,
+    Worker,
+    whole_of,
+)
+from edgeq.explain.machine import LAG_MS
+from edgeq.explain.services import TRIPS
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
-from edgeq.observe.reports import Fleet, add
+from edgeq.observe.reports import Fleet, Records, add
 from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
+from edgeq.upstream.endpoint import endpoint_label, parse_endpoint, parse_nameserver
 from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+PENALTY_MS: Final = 100.0
+"""Which the balancer adds to the cost of an endpoint that has failed: it gets next to nothing."""
+QUEUE: Final = "queue"
+"""The part of a limited resource that refuses."""
 _WAITS: Final = ("places", "pool", "tenant", "tokens")
 """Kinds of queues of which only their depth is told."""
 
@@ -46,22 +69,61 @@ class Gatherer:
 
     def look(self) -> None:
         """To be called every `watch.EVERY_S`."""
-        now_s = time.monotonic()
-        self.watch.note_counters(now_s, dict(self._counters()))
-        self.watch.note_resources(now_s, self._readings(), self._models())
+        self._note(False)
         reports = self._reports.all()
-        self.watch.note_lags({slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()})
+        lags_ms = {slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()}
+        self.watch.note_lags(lags_ms)
+        lagging = [f"lag/{slot}" for slot, lag_ms in lags_ms.items() if lag_ms >= LAG_MS]
+        self.watch.note_states(time.monotonic(), [*lagging, *self._states()])
         asking: dict[str, dict[str, int]] = {}
         for report in reports.values():
             for resource, tenants in dict(report.get("asking", ())).items():
                 add(asking.setdefault(resource, {}), tenants)
         self.watch.note_asking(asking)
 
+    def _pools(self) -> Records:
+        """Each look needs them more than once, and they are many."""
+        return self._fresh.get("pools", self._reports.pools)
+
+    def _states(self) -> Iterator[str]:
+        """Endpoints in trouble, and queues in which somebody waits."""
+        for one in self._pools():
+            name = f"{one['upstream']}#{one['endpoint']}"
+            if one["state"] not in ("in use", *TAKEN_OUT) or one["penalty_ms"] > PENALTY_MS:
+                yield f"trouble/{name}"
+            if one["waiting"]:
+                yield f"waits/upstream/{name}:pool"
+        for tenant in self._reports.tenants(0):
+            if tenant["queued"]:
+                yield f"waits/tenant/{tenant['tenant']}"
+        for target in self._reports.targets():
+            if target["queued"]:
+                yield f"waits/target/{target['target']}:queue"
+        names = {one.address: one.name or one.address for one in self._config().listener}
+        for report in self._reports.all().values():
+            for one in report.get("listeners", ()):
+                if one["waiting"]:
+                    yield f"waits/listener/{names.get(one['address'], one['address'])}:places"
+
+    def _note(self, is_passing: bool) -> None:
+        """Everything that grows."""
+        now_s = time.monotonic()
+        readings = list(self._readings())
+        counters = dict(self._counters())
+        for name, _, reading in readings:
+            # The report tells of them, too, but later: in one answer they shall be the same number.
+            for reason, count in reading.refusals().items():
+                key = f"{_REFUSED}{reason} {name}:{QUEUE}"
+                counters[key] = max(count, counters.get(key, 0))
+        self.watch.note_counters(now_s, counters, is_passing)
+        self.watch.note_resources(now_s, readings, self._models(), is_passing)
+
     def facts(self) -> Facts:
         """How things are now, to a tenth of a second."""
         return self._fresh.get("facts", self._facts)
 
     def _facts(self) -> Facts:
+        self._note(True)
         refused = tuple(self._refused())
         is_short = any(one.reason == _FDS for one in refused)
         stuck = self._config().server.stuck
@@ -75,6 +137,7 @@ class Gatherer:
                 kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), proc_io.open_files(), *memory
             ),
             waiting=tuple(self._waiting()),
+            leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
         )
@@ -88,7 +151,7 @@ class Gatherer:
         for listener, slot, sock in self._sockets.queues():
             if slot != SHARED:  # a Unix socket drops nobody: its clients are told
                 yield f"drops/{listener.address} {slot}", drops_of(sock)
-        for one in self._reports.pools():
+        for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             yield f"good/{name}", one["answered"] or 0
             yield f"bad/{name}", one["failed"] or 0
@@ -148,7 +211,7 @@ class Gatherer:
         watch = self.watch
         spell = watch.spell(resource)
         pressed_s = spell.last_s - spell.began_s if spell is not None else 0.0
-        oldest = watch.history(resource, 1.0)
+        name = resource.removeprefix("upstream/")
         return Load(
             resource=resource,
             settings=settings,
@@ -157,17 +220,55 @@ class Gatherer:
             in_flight=seen["in_flight"],
             queued=seen["queued"],
             queue_max=queue_max,
-            oldest_ms=seen["oldest_ms"] if "oldest_ms" in seen else max((one.oldest_ms for one in oldest), default=0.0),
+            oldest_ms=seen["oldest_ms"] if "oldest_ms" in seen else watch.oldest_ms(resource),
             now=watch.now(resource),
             before=watch.before(resource),
             pressed_s=pressed_s,
             breaker=seen.get("breaker"),
+            tripped_by=self._tripped_by(resource) if seen.get("breaker") not in (None, "closed") else "",
             endpoints=endpoints,
             tenants=watch.asked(resource),
             routes=routes,
+            upstream=seen.get("upstream") or "",
             is_paused=seen.get("paused", False),
             forecast=self._forecast(resource),
+            began_limit=spell.limit if spell is not None else None,
+            taken_out=tuple(self._taken_out(name)),
+            unresolved=tuple(self._unresolved(name)),
         )
+
+    def _tripped_by(self, resource: str) -> str:
+        """Which failure was the last one, before or while it is open."""
+        grown = {
+            name.removeprefix(_REFUSED).partition(" ")[0]: grown_s
+            for name, grown_s in self.watch.grew_last(_REFUSED).items()
+            if whole_of(name.partition(" ")[2]) == resource
+        }
+        return max((one for one in grown if one in TRIPS), key=lambda one: grown[one], default="")
+
+    def _taken_out(self, upstream: str) -> Iterator[TakenOut]:
+        """All endpoints, if none of them gets anybody new."""
+        config = self._config().upstream.get(upstream)
+        if config is None or any(config.weights().values()):
+            return
+        changes = {one["resource"] + " " + one["key"]: one for one in self._overview.changes()}
+        for one in config.endpoints:
+            url, is_disabled = (one.url, not one.enabled) if isinstance(one, Configured) else (one, False)
+            key = f"upstream/{upstream} endpoints.{url}.{'enabled' if is_disabled else 'weight'}"
+            label = endpoint_label(url) if parse_endpoint(url).literal() else url
+            yield TakenOut(f"upstream/{upstream}#{label}", is_disabled, _by(changes[key]) if key in changes else "")
+
+    def _unresolved(self, upstream: str) -> Iterator[Unresolved]:
+        """Each name once, although all workers tell of it."""
+        nameservers = tuple(map(parse_nameserver, self._config().dns.nameservers))
+        names = {
+            one["name"]: one
+            for seen in self._reports.upstreams()
+            if seen["upstream"] == upstream
+            for one in seen.get("unresolved", ())
+        }
+        for name, one in names.items():
+            yield Unresolved(name, one["reason"], one["detail"], nameservers)
 
     def _forecast(self, resource: str) -> Forecast | None:
         """The last of now, of all workers."""
@@ -182,13 +283,16 @@ class Gatherer:
     def _endpoints(self) -> dict[str, list[Endpoint]]:
         found: dict[str, list[Endpoint]] = {}
         config = self._config()
-        for one in self._reports.pools():
+        for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
             good, bad = self.watch.per_s(f"good/{name}"), self.watch.per_s(f"bad/{name}")
             # Whoever has taken it out does not want to hear that it is sick.
             state = "draining" if one["weight"] == 0 else one["state"]
             is_configured = bool(endpoints_named(config, name))
-            endpoint = Endpoint(one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"], is_configured)
+            trouble_s = self.watch.holds_for_s(f"trouble/{name}")
+            endpoint = Endpoint(
+                one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"], trouble_s, is_configured
+            )
             found.setdefault(one["upstream"], []).append(endpoint)
         return found
 
@@ -208,6 +312,7 @@ class Gatherer:
                 stuck=beat_age_ms > STUCK_MS,
                 beat_age_ms=beat_age_ms,
                 lag_ms=self.watch.standing_lag_ms(slot),
+                lagging_s=self.watch.holds_for_s(f"lag/{slot}"),
                 running=self.watch.per_s(f"ran/{slot} {pid}") / 1e9,
                 delayed=self.watch.per_s(f"delayed/{slot} {pid}") / 1e9,
                 in_flight=row.in_flight,
@@ -240,9 +345,33 @@ class Gatherer:
     def _waiting(self) -> Iterator[Waiting]:
         for one in self._overview.queues():
             if one["kind"] in _WAITS and one["depth"]:
-                yield Waiting(one["queue"], one["depth"], one["oldest_ms"] or 0.0)
+                since_s = self.watch.holds_for_s(f"waits/{one['queue']}")
+                yield Waiting(one["queue"], one["depth"], one["oldest_ms"] or 0.0, since_s, self._why(one["queue"]))
+
+    def _why(self, queue: str) -> str:
+        """What somebody waits for there."""
+        if queue.startswith("tenant/"):
+            return f"tenant.limit is {self._config().tenant.limit}"
+        for one in self._reports.targets():
+            if queue == f"target/{one['target']}:{QUEUE}":
+                if one["paused_s"]:
+                    return f"it is paused for {one['paused_s']:.0f} s ({one['paused_for']})"
+                left = [f"{name} {count} of {one['limits'].get(name, '?')}" for name, count in one["remaining"].items()]
+                return f"of its limits there are left {', '.join(left)}" if left else ""
+        return ""
 
     def _refused(self) -> Iterator[Refused]:
         for name in self.watch.growing(_REFUSED):
             reason, _, resource = name.removeprefix(_REFUSED).partition(" ")
-            yield Refused(reason, resource, self.watch.per_s(name), self.watch.grows_for_s(name))
+            # In one answer all rates of a resource are of one time.
+            whole = whole_of(resource)
+            since_s = self.watch.since_s(whole) if self.watch.spell(whole) is not None else None
+            yield Refused(reason, resource, self.watch.per_s(name, since_s), self.watch.grows_for_s(name))
+
+
+def _by(change: Mapping[str, Any]) -> str:
+    """Who has made it, when and why."""
+    user = f"user {change['uid']}" if change["uid"] >= 0 else "an operator"
+    until = f", until {change['until']}" if change["until"] else ""
+    comment = f" ({change['comment']})" if change["comment"] else ""
+    return f"by {user} since {change['since']}{until}{comment}"

@@ -177,7 +177,7 @@ def cpu(facts: Facts) -> Iterator[Finding]:
         "worker_busy",
         f"worker/{max(busy, key=lambda one: one.lag_ms).slot}" if busy else "worker",
         LOST if refused or drops else WAITS,
-        say.longest(refused),
+        max(say.longest(refused), max((one.lagging_s for one in busy), default=0.0)),
         "others take the processor from it" if delayed > running else "it has no processor time left",
         (*evidence, *say.refusals(refused)),
         "edgeq show workers    # more workers (server.workers) if there are cores, else less work for each",

@@ -17,17 +17,19 @@ import orjson
 from edgeq.admin.render import Record
 from edgeq.board.layout import Board
 from edgeq.explain import say
-from edgeq.explain.causes import look_at, whole_of
-from edgeq.explain.facts import History
+from edgeq.explain.causes import look_at
+from edgeq.explain.facts import History, whole_of
 from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
 _KEPT: Final = 1024
 _NEAR_S: Final = 2.0
+_TURN: Final = "edgeq.queue_ms"
+_WAITED_IN: Final = "edgeq.waited_in"
 _WAITS: Final = (
     ("edgeq.accept_ms", "for a place at the listener"),
     ("edgeq.kernel_ms", "in the kernel's accept queue"),
-    ("edgeq.queue_ms", "for its turn and a connection"),
+    (_TURN, "for its turn and a connection"),
     ("edgeq.connect_ms", "of that for a new connection"),
     ("edgeq.first_byte_ms", "for the first byte of the upstream's answer"),
 )
@@ -94,18 +96,24 @@ def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Reco
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
     total_ms = float(record.get("edgeq.total_ms", 0.0))
-    waits = [(float(record[key]), what) for key, what in _WAITS if key in record]
+    waited_in = str(record.get(_WAITED_IN, ""))
+    turn = f"for its turn at {waited_in}, and a connection" if waited_in else ""
+    waits = [(float(record[key]), turn if turn and key == _TURN else what) for key, what in _WAITS if key in record]
     longest = max(waits, default=None)
     if row is not None:
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
         resource = _resource_of(record)
-        following = look_at(resource) if resource.startswith("target/") else f"edgeq explain {resource}"
+        following = _what_next(resource, reason, row.status < 500)
     else:
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
-        following = f"edgeq explain upstream/{record.get('edgeq.upstream', '')}"
+        is_queue = longest is not None and longest[1] == turn
+        following = _what_next(whole_of(waited_in) if is_queue else f"upstream/{record.get('edgeq.upstream', '')}")
     evidence = [_asked(record), *(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
+    if "edgeq.target" in record:
+        before = f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
+        evidence.append(f"the model was {record['edgeq.target']}{before}")
     if moment is not None:
         evidence.append(at_that_time(_resource_of(record), moment))
     return {
@@ -118,6 +126,16 @@ def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Reco
         "next": following,
         "also": [],
     }
+
+
+def _what_next(resource: str, reason: str = "", is_by_rule: bool = False) -> str:
+    """The command that shows more of a resource."""
+    kind = resource.partition("/")[0].partition(":")[0]
+    if kind == "target":
+        return look_at(resource)
+    if kind in ("rate", "tenant"):
+        return f"edgeq show {kind}s"
+    return f"edgeq show reasons {reason}" if is_by_rule else f"edgeq explain {resource}"
 
 
 def _asked(record: dict[str, Any]) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeq.config.units import plain
-from edgeq.explain.facts import Door, Facts, Load, Refused, Waiting, Worker
+from edgeq.explain.facts import Door, Facts, Load, Refused, Unresolved, Waiting, Worker
 from edgeq.reasons import REASONS
+
+_MORE: Final = 0.05
+"""Of what comes or goes: by so much the two may differ, or it is said where it is."""
 
 
 def longest(refused: list[Refused]) -> float:
@@ -59,6 +64,9 @@ def traffic(load: Load) -> list[str]:
     text = f"{per_s(now.arrivals_per_s)} arrive, {per_s(now.departures_per_s)} leave"
     if now.refused_per_s:
         text += f", {per_s(now.refused_per_s)} are refused"
+    more = now.arrivals_per_s - now.departures_per_s - now.refused_per_s
+    if abs(more) > _MORE * max(now.arrivals_per_s, now.departures_per_s + now.refused_per_s):
+        text += f", {per_s(abs(more))} {'more' if more > 0 else 'fewer'} wait or run"
     if before is not None:
         text += f"; before, {per_s(before.arrivals_per_s)} arrived"
     if load.routes:
@@ -74,7 +82,9 @@ def waiting(queue: Waiting) -> str:
 def look(load: Load) -> str:
     """The command that shows what it is made of."""
     kind, _, name = load.resource.partition("/")
-    return f"edgeq show endpoints {name}" if kind == "upstream" else f"edgeq show routes {name}"
+    if kind == "route" and not load.upstream:
+        return f"edgeq show routes {name}"
+    return f"edgeq show endpoints {load.upstream or name}"
 
 
 def service(load: Load) -> list[str]:
@@ -94,6 +104,27 @@ def tenants(load: Load) -> list[str]:
     total = sum(load.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in load.tenants.items() if name]
     return [f"who asks: {', '.join(named[:4])}"] if named else []
+
+
+def taken_out(load: Load) -> list[str]:
+    """Endpoints that get nobody new, by whose doing."""
+    return [
+        f"{one.name.partition('#')[2]} is {one.how()}, {one.by or 'as the file says'}" for one in load.taken_out[:4]
+    ]
+
+
+def unresolved(load: Load) -> list[str]:
+    """Names of which no address is known."""
+    return [f"{one.name} does not resolve ({one.reason}: {one.detail})" for one in load.unresolved[:4]]
+
+
+def ask(name: Unresolved) -> str:
+    """The command that asks for a name as edgeq does."""
+    if name.nameservers:
+        host, _, port = name.nameservers[0].rpartition(":")
+        server = f"@{host.strip('[]')} -p {port}" if host else f"@{port}"
+        return f"dig {server} {name.name}"
+    return f"getent ahosts {name.name}    # no answer there either: /etc/resolv.conf, or the name is wrong"
 
 
 def endpoints(load: Load) -> list[str]:

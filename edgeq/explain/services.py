@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from math import ceil
 from typing import Final
 
+from edgeq.config.change import LIVE
 from edgeq.explain import say
-from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused
+from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, whole_of
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 from edgeq.worker.wheel import NEVER
@@ -18,6 +20,8 @@ SLOWER_MS: Final = 10.0
 """And so much more at least: on a busy machine a fast service varies by more than twice."""
 MORE: Final = 1.5
 """Times the arrivals before."""
+UNKNOWN_S: Final = 3.0
+"""An upstream of which nobody knows what it takes is slow if nothing comes back for so long."""
 SHED_SHARE: Final = 0.05
 """Of an upstream's answers."""
 SICK_SHARE: Final = 0.1
@@ -40,9 +44,20 @@ DEAD: Final = (
     "dns_timeout",
 )
 
-_SHED: Final = "upstream_shed"
+SETTLES_S: Final = 1.0
+"""For so long somebody must have waited or been refused: by then the cause shows in the numbers."""
+_SETTLED_S: Final = 10.0
+"""And nobody need wait for longer to hear one."""
+_SHORT_MS: Final = 750.0
+"""A service of which several come within what is told as "now": those that have not ended say how long it takes."""
+
+_SHED: Final = ("upstream_shed", "upstream_rate_limit", "upstream_overloaded")
+"""The two latter are a provider's."""
+_OPEN: Final = "circuit_open"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
 _LATE: Final = ("upstream_timeout", "deadline_expired")
+TRIPS: Final = (*(one for one in DEAD if one != _OPEN), *_SHED, *_LATE, "upstream_error")
+"""What opens a circuit."""
 PLACES: Final = "conn_limit_listener"
 _POOL: Final = "upstream_saturated"
 
@@ -64,6 +79,27 @@ def paused(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def taken_out(facts: Facts) -> Iterator[Finding]:
+    """An upstream of which nothing is left, because somebody wants it so."""
+    for load in facts.loads:
+        if not load.taken_out:
+            continue
+        refused = facts.refused_at(load.resource)
+        names = ", ".join(one.name.partition("#")[2] for one in load.taken_out[:3])
+        how = " or ".join(sorted({one.how() for one in load.taken_out}))
+        one = next((one for one in load.taken_out if one.by), load.taken_out[0])
+        yield Finding(
+            "endpoints_taken_out",
+            load.resource,
+            LOST if refused else WAITS if load.queued else SIGN,
+            load.pressed_s or say.longest(refused),
+            f"{'its endpoint was' if len(load.taken_out) == 1 else 'all of its endpoints were'} {how}"
+            f" by {'an operator' if one.by else 'the file'}: {names}",
+            (*say.taken_out(load), *say.refusals(refused), *say.places(load)),
+            f"edgeq {'enable' if one.is_disabled else 'undrain'} {one.name}    # who has done it: edgeq show changes",
+        )
+
+
 def sick(facts: Facts) -> Iterator[Finding]:
     """One of several endpoints."""
     for load in facts.loads:
@@ -80,7 +116,7 @@ def sick(facts: Facts) -> Iterator[Finding]:
             "endpoint_sick",
             f"{load.resource}#{worst.name}",
             max(_harm(load, refused), SIGN if is_used else WAITS),
-            load.pressed_s or say.longest(refused),
+            max(worst.trouble_s, say.longest(facts.refused_at(f"{load.resource}#{worst.name}"))) or load.pressed_s,
             f"{says}; {well} of {len(serving)} endpoints are well",
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
             f"edgeq drain {load.resource}#{worst.name}"
@@ -131,17 +167,24 @@ def _is_avoided(one: Endpoint, load: Load) -> bool:
 def shedding(facts: Facts) -> Iterator[Finding]:
     """The upstream refuses for load itself."""
     for load in facts.loads:
-        shed = facts.refused_at(load.resource, _SHED)
+        shed = facts.refused_at(load.resource, *_SHED)
         rate = sum(one.per_s for one in shed)
-        if not shed or rate < SHED_SHARE * load.now.departures_per_s:
+        says = f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}"
+        if load.tripped_by in _SHED:
+            shed = facts.refused_at(load.resource, *_SHED, _OPEN)
+            says = "it answers 429 or 503 itself, so its circuit is open"
+        elif rate < SHED_SHARE * load.now.departures_per_s:
             continue
-        fewer = max(1, load.in_flight * 3 // 4)
+        if not shed:
+            continue
+        at_once = load.now.departures_per_s * (load.now.held_ms or 0.0) / 1000 or load.in_flight
+        fewer = max(1, round(at_once * 3 / 4))
         yield Finding(
             "upstream_shedding",
             load.resource,
             LOST,
             say.longest(shed),
-            f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}",
+            says,
             (*say.refusals(shed), *say.service(load), *say.places(load), *say.endpoints(load)),
             f"edgeq set {load.settings} limit {fewer} --ttl 10m    # who waits here is not refused there",
         )
@@ -152,17 +195,34 @@ def dead(facts: Facts) -> Iterator[Finding]:
     for load in facts.loads:
         refused = facts.refused_at(load.resource, *DEAD)
         rate = sum(one.per_s for one in refused)
-        if not refused or rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused):
+        is_open = load.breaker not in (None, "closed") and any(one.reason == _OPEN for one in refused)
+        is_little = rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused)
+        if not refused or (is_little and not is_open):  # of several workers one alone may be shut out
             continue
         yield Finding(
             "upstream_dead",
             load.resource,
             LOST,
             say.longest(refused),
-            say.reason(say.worst(refused)),
-            (*say.refusals(refused), *say.endpoints(load), *([f"circuit {load.breaker}"] if load.breaker else ())),
-            say.look(load),
+            _why(load, refused),
+            (
+                *say.refusals(refused),
+                *say.unresolved(load),
+                *say.endpoints(load),
+                *([f"circuit {load.breaker}"] if load.breaker else ()),
+            ),
+            say.ask(load.unresolved[0]) if load.unresolved and not load.endpoints else say.look(load),
         )
+
+
+def _why(load: Load, refused: list[Refused]) -> str:
+    """What the worst of the reasons means, with the name if it is one that has no address."""
+    if load.unresolved and not load.endpoints:
+        return f"{load.unresolved[0].name} does not resolve: check the name and [dns]"
+    worst = say.worst(refused)
+    if worst.reason == _OPEN and load.tripped_by:
+        return f"its circuit is open: {say.reason(dataclasses.replace(worst, reason=load.tripped_by))}"
+    return say.reason(worst)
 
 
 def _is_partial(load: Load, refused: list[Refused]) -> bool:
@@ -177,8 +237,9 @@ def slower(facts: Facts) -> Iterator[Finding]:
         late = facts.refused_at(load.resource, *_LATE)
         for route in load.routes:
             late += facts.refused_at(f"route/{route}", *_LATE)
-        is_silent = bool(load.pressed_s and load.in_flight and load.now.departures_per_s == 0)
-        times = _times_slower(load)
+        is_cut = _is_cut(load)
+        is_silent = not is_cut and _is_silent(load)
+        times = 0.0 if is_cut else _times_slower(load)
         if not times and not late and not is_silent:
             continue
         refused = facts.refused_at(load.resource)
@@ -194,8 +255,15 @@ def slower(facts: Facts) -> Iterator[Finding]:
             _harm(load, [*refused, *late]),
             load.pressed_s or say.longest(late),
             says,
-            (*say.service(load), *say.traffic(load), *say.places(load), *say.refusals(refused), *say.endpoints(load)),
+            (
+                *say.service(load),
+                *say.traffic(load),
+                *say.places(load),
+                *say.refusals([*refused, *(one for one in late if one not in refused)]),
+                *say.endpoints(load),
+            ),
             say.look(load),
+            tuple(whole_of(one.resource) for one in late),
         )
 
 
@@ -206,7 +274,7 @@ def noisy(facts: Facts) -> Iterator[Finding]:
         waiting = sum(load.tenants.values())
         first = max(load.tenants, key=lambda name: load.tenants[name], default="")
         is_noisy = waiting and len(load.tenants) > 1 and load.tenants[first] >= NOISY * waiting
-        if not load.pressed_s or not first or not (is_noisy or refused):
+        if load.pressed_s < SETTLES_S or not first or not (is_noisy or refused):
             continue
         yield Finding(
             "noisy_tenant",
@@ -233,12 +301,10 @@ def noisy(facts: Facts) -> Iterator[Finding]:
 def more_traffic(facts: Facts) -> Iterator[Finding]:
     """More comes than before, or than it was found to take."""
     for load in facts.loads:
-        before = load.before
-        grew = before is not None and before.arrivals_per_s > 0 and (
-            load.now.arrivals_per_s >= MORE * before.arrivals_per_s
-        )  # fmt: skip
+        before = load.earlier()
+        grew = before is not None and load.now.arrivals_per_s >= MORE * before.arrivals_per_s
         is_learned = load.limit_source not in CONFIGURED
-        if not load.pressed_s or _lowered(load) or not (grew or is_learned):
+        if load.pressed_s < SETTLES_S or _is_cut(load) or not (grew or is_learned):
             continue
         refused = facts.refused_at(load.resource)
         says = f"{say.per_s(load.now.arrivals_per_s)} come"
@@ -262,18 +328,23 @@ def more_traffic(facts: Facts) -> Iterator[Finding]:
 def limit_low(facts: Facts) -> Iterator[Finding]:
     """A configured limit keeps waiting what could run."""
     for load in facts.loads:
-        if not load.pressed_s:
+        if load.pressed_s < (SETTLES_S if _is_cut(load) else _settles_s(load)):
             continue
         refused = facts.refused_at(load.resource)
         pool = facts.refused_at(load.resource, _POOL)
         if not load.limit and not pool:
             continue
         key = "pool.max_connections" if pool else "limit"
+        enough, undo = _enough(load), ""
         if before := _lowered(load):
+            enough = min(enough, before)  # who comes again at once makes more of what arrives than it is
+            undo = f"    # or as before: edgeq unset {load.settings} limit" if load.limit_source == LIVE else ""
             says = f"its limit was lowered from {before} to {load.limit}"
         else:
             most = "what its pools hold" if pool else f"its limit of {load.limit}"
             says = f"{most} is reached, and neither its traffic nor its service time has changed"
+            if load.earlier() is None:
+                says = f"{most} is reached, and too little came before to compare with"
             if _asks_for_others(load):
                 says = f"{most} is reached, and models are asked that take longer than those before"
         yield Finding(
@@ -283,7 +354,7 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
             load.pressed_s,
             says,
             (*say.places(load), *say.traffic(load), *say.service(load), *say.tenants(load), *say.refusals(refused)),
-            f"edgeq set {load.settings} {key} {_enough(load)} --ttl 10m",
+            f"edgeq set {load.settings} {key} {enough} --ttl 10m{undo}",
         )
     for one in (one for one in facts.refused if one.reason == PLACES):
         resource = one.resource.partition(":max_connections")[0]
@@ -303,8 +374,13 @@ def _times_slower(load: Load) -> float:
 
     Who answers more a second than before is not slower: that each takes longer is what its traffic does to it.
     """
-    before, usual_ms, now_ms = load.before, load.usual_ms(), load.now.service_ms
-    if before is None or not usual_ms or now_ms is None:
+    before, usual_ms, now = load.earlier(), load.usual_ms(), load.now
+    now_ms = now.service_ms or 0.0
+    if load.pressed_s >= _settles_s(load) and not now.models and usual_ms <= _SHORT_MS:
+        now_ms = max(now_ms, now.held_ms or 0.0)  # the slow ones have not ended yet
+    elif not load.pressed_s and not now.is_known():
+        return 0.0  # nobody waits, so a few are just these few
+    if before is None or not usual_ms:
         return 0.0
     if load.now.departures_per_s >= MORE * before.departures_per_s > 0:
         return 0.0
@@ -312,9 +388,22 @@ def _times_slower(load: Load) -> float:
     return now_ms / usual_ms if is_slower else 0.0
 
 
+def _is_silent(load: Load) -> bool:
+    """Does nothing come back, for longer than it should take?"""
+    is_idle = load.in_flight == 0 or load.now.departures_per_s > 0
+    return not is_idle and load.pressed_s >= _settles_s(load)
+
+
+def _settles_s(load: Load) -> float:
+    """For so long it is not known yet whether it has become slower: what came then has not been answered yet."""
+    if not load.usual_ms() and load.now.service_ms is None:
+        return UNKNOWN_S
+    return max(SETTLES_S, min(2 * SLOWER * load.usual_ms() / 1000, _SETTLED_S))
+
+
 def _asks_for_others(load: Load) -> bool:
     """Are models asked that take longer than those before?"""
-    before = load.before
+    before = load.earlier()
     return before is not None and load.usual_ms() >= SLOWER * (before.service_ms or NEVER)
 
 
@@ -323,6 +412,13 @@ def _lowered(load: Load) -> int:
     if load.before is None or load.limit_source not in CONFIGURED or not load.limit:
         return 0
     return load.before.limit if load.before.limit > load.limit else 0
+
+
+def _is_cut(load: Load) -> bool:
+    """Was the limit lowered by so much, when the queue began, that this is why it began? Whoever has lowered it because
+    of a queue has not made that one."""
+    before, began = _lowered(load), load.limit if load.began_limit is None else load.began_limit
+    return before > 0 and before >= SLOWER * (began or before)
 
 
 def _harm(load: Load, refused: list[Refused]) -> int:

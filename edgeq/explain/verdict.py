@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
 from edgeq.explain import say
-from edgeq.explain.causes import CAUSES, findings
-from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at
+from edgeq.explain.causes import CAUSES, STANDS_S, findings
+from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
 from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 
@@ -21,10 +21,10 @@ _WAIT_MS: Final = 250.0
 
 def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
-    found = [one for one in findings(facts) if not resource or _concerns(one, resource)]
+    found = [one for one in findings(facts) if not resource or _concerns(one, resource, facts)]
     short = [one for one in found if one.harm > SIGN]
     if not short:
-        return _healthy(facts, resource, found)
+        return _beginning(facts, resource, found) or _healthy(facts, resource, found)
     first = short[0]
     since = f" for {_seconds(first.since_s)}" if first.since_s >= 1 else ""
     return {
@@ -46,6 +46,7 @@ def is_known(facts: Facts, resource: str) -> bool:
         *(f"worker/{one.slot}" for one in facts.workers),
         *(one.resource for one in facts.doors),
         *(one.resource for one in facts.refused),
+        *facts.leads,
         "tenant",
         "worker",
     ]
@@ -62,6 +63,49 @@ def render(answer: Mapping[str, Any]) -> str:
     return "".join(f"{printable(line)}\n" for line in lines)
 
 
+def _beginning(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record | None:
+    """What has just begun, and shows its cause only in a moment; None if nothing has."""
+    loads = {
+        one.resource: one
+        for one in facts.loads
+        if one.pressed_s and (not resource or is_at(resource, one.resource) or is_at(one.resource, resource))
+    }
+    refused = [one for one in facts.refused if _is_new(one, facts) and (not resource or is_at(one.resource, resource))]
+    worst = say.worst(refused).resource if refused else max(loads, key=lambda name: loads[name].pressed_s, default="")
+    if not worst:
+        return None
+    load = loads.get(whole_of(worst))
+    at = facts.refused_at(load.resource) if load is not None else []
+    what = f"refuses since a moment ago, {say.rate(refused)}" if refused else "has somebody waiting since a moment ago"
+    name = load.resource if load is not None else worst
+    return {
+        "verdict": f"{name} {what}: the cause does not show yet",
+        "cause": None,
+        "what": "",
+        "resource": name,
+        "since_s": round(max(load.pressed_s if load is not None else 0.0, say.longest(refused)), 1),
+        "evidence": [
+            *(say.places(load) if load is not None else ()),
+            *(say.traffic(load) if load is not None else ()),
+            *(say.service(load) if load is not None else ()),
+            *say.refusals(at or sorted(refused, key=lambda one: -one.per_s)),
+        ],
+        "next": f"edgeq explain {name}    # again, in a second",
+        "also": _also(signs),
+    }
+
+
+def _is_new(one: Refused, facts: Facts) -> bool:
+    """Has it begun a moment ago, or has the trouble of its queue?"""
+    load = next((load for load in facts.loads if load.resource == whole_of(one.resource)), None)
+    return _is_ours(one) and (one.since_s < STANDS_S or bool(load and load.pressed_s))
+
+
+def _is_ours(one: Refused) -> bool:
+    """A refusal that is not the client's doing; if it goes on it has a cause."""
+    return _is_by_rule(one) and REASONS[one.reason].fault != "C" and REASONS[one.reason].status >= 500
+
+
 def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     loads = [one for one in facts.loads if not resource or is_at(resource, one.resource)]
     fullest = sorted(loads, key=_fill, reverse=True)
@@ -72,13 +116,13 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
-    new = [one for one in refused if REASONS[one.reason].fault != "C" and REASONS[one.reason].status >= 500]
-    by_rule = [one for one in refused if one not in new]
-    if new:  # what goes on has a cause
-        verdict += f", but {say.rate(new)} are refused since a moment ago"
-    if by_rule:
-        verdict += f", and {say.rate(by_rule)} are refused by a rule, or for what clients do"
-    if not refused and not resource and not waiting:
+    over = [one for one in refused if _is_ours(one)]
+    refused = [one for one in refused if one not in over]
+    if over:  # what goes on has a cause
+        verdict += f", but {say.rate(over)} were refused until a moment ago"
+    if refused:
+        verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
+    if not refused and not over and not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -87,7 +131,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "resource": resource or None,
         "since_s": None,
         "evidence": [
-            *say.refusals(sorted(refused, key=lambda one: -one.per_s)),
+            *say.refusals(sorted([*over, *refused], key=lambda one: -one.per_s)),
             *(_load_words(one) for one in fullest[:3]),
         ],
         "next": "",
@@ -95,7 +139,9 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     }
 
 
-def _concerns(found: Finding, resource: str) -> bool:
+def _concerns(found: Finding, resource: str, facts: Facts) -> bool:
+    if upstream := facts.leads.get(resource):
+        return _concerns(found, upstream, facts) or is_at(found.resource, resource)
     if resource.startswith("worker/") and is_at(found.resource, "worker"):
         return True  # what workers refuse for their own sake is counted for all of them together
     return is_at(found.resource, resource) or is_at(resource, found.resource)

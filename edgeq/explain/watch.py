@@ -1,6 +1,9 @@
 """What the supervisor notes twice a second, so that a reading now can be told from one before.
 
-Bounded: `_NOW` counts of each counter, MINUTES of moments of each resource; what is not there any more is forgotten.
+Who asks in between gets a look of his own at the end of it, a passing one, which the next look replaces: so what is
+told is no older than what the workers have written, and what is kept does not depend on who asks.
+
+Bounded: `_NOW` counts of each counter, MINUTES of steps of each resource; what is not there any more is forgotten.
 A look costs what a reading of all resources without histograms costs, some microseconds a row, and no worker anything.
 """
 
@@ -14,12 +17,13 @@ from typing import Final, NamedTuple
 from edgeq.board import resources
 from edgeq.board.reading import Reading
 from edgeq.explain.facts import Models, Pace
-from edgeq.observe.history import Moment
 
 EVERY_S: Final = 0.5
 """The workers' reports are as old."""
 NOW_S: Final = 3.0
 """What is told as "now"."""
+_LEAST_S: Final = 1.0
+"""And over so much at least: workers write their counters four times a second, so a rate of less is chance."""
 _NOW: Final = int(NOW_S / EVERY_S)
 MINUTES: Final = 3
 _KEPT: Final = int(MINUTES * 60 / EVERY_S)
@@ -32,32 +36,45 @@ _BOUND: Final = 0.2
 """Share of the time in which somebody waits, from which on that is more than chance."""
 NO_MODELS: Final[Mapping[str, Models]] = MappingProxyType({})
 _QUIET_S: Final = 5.0
-"""After so long without growth a counter that grows again has begun anew."""
+"""After so long without growth a counter that grows again has begun anew, and so has a queue."""
+_MOMENT_S: Final = 0.001
+"""Less than any step."""
 
 
 class Tally:
     """A counter over the last looks, and since when it has grown."""
 
-    __slots__ = ("_grown_s", "_seen", "_since_s")
+    __slots__ = ("_is_passing", "_seen", "_since_s", "grown_s")
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque(maxlen=_NOW + 1)
+        self._seen: deque[tuple[float, float]] = deque(maxlen=_NOW + 2)
+        self._is_passing = False
         self._since_s = 0.0
-        self._grown_s = -_QUIET_S
+        self.grown_s = -_QUIET_S
+        """At the last look at which it had."""
 
-    def note(self, now_s: float, count: float) -> None:
+    def note(self, now_s: float, count: float, is_passing: bool = False) -> None:
         """One look. A count that has fallen is one that began again, such as a successor's."""
+        if self._is_passing:
+            self._seen.pop()
+        self._is_passing = is_passing
         if self._seen and count < self._seen[-1][1]:
             self._seen.clear()
         if self._seen and count > self._seen[-1][1]:
-            if now_s - self._grown_s > _QUIET_S:
+            if now_s - self.grown_s > _QUIET_S:
                 self._since_s = self._seen[-1][0]
-            self._grown_s = now_s
+            self.grown_s = now_s
         self._seen.append((now_s, count))
 
-    def per_s(self) -> float:
-        """Over the last looks."""
-        (first_s, first), (last_s, last) = self._seen[0], self._seen[-1]
+    def per_s(self, since_s: float | None = None) -> float:
+        """Since then, else over what is told as now; since it has grown, if that is sooner."""
+        last_s, last = self._seen[-1]
+        if since_s is None:
+            since_s = max(last_s - NOW_S, min(self._since_s, last_s - _LEAST_S))
+        known = [one for one in self._seen if one[0] <= since_s + _MOMENT_S]
+        first_s, first = known[-1] if known else self._seen[0]
+        if not known and first == 0:  # it was not there before
+            first_s = since_s
         return (last - first) / (last_s - first_s) if last_s > first_s else 0.0
 
     def grows_for_s(self, now_s: float) -> float:
@@ -69,13 +86,16 @@ class Spell(NamedTuple):
     """A time in which somebody waits for a resource, or is refused by it."""
 
     began_s: float
+    """The last look at which nobody was."""
     last_s: float
+    limit: int
+    """At its beginning."""
     before: Pace | None
     """None if nothing had come lately."""
 
 
-class _Last(NamedTuple):
-    """A resource at the look before."""
+class _Look(NamedTuple):
+    """A resource at a look."""
 
     at_s: float
     arrivals: int
@@ -83,26 +103,54 @@ class _Last(NamedTuple):
     refused: int
     ok: int
     service_us: int
+    in_flight_us: int
     binding_us: int
 
 
+class Step(NamedTuple):
+    """What came of a resource between two looks."""
+
+    at_s: float
+    """The end of it."""
+    span_s: float
+    arrivals: int
+    """Those that were refused have arrived, too."""
+    departures: int
+    refused: int
+    ok: int
+    service_us: int
+    in_flight_us: int
+    """Requests in flight x time."""
+    limit: int
+    oldest_ms: float
+    models: Models
+    is_calm: bool
+    """Nobody waits or is refused."""
+    is_passing: bool
+
+
 class Watch:
-    """Of one gateway. It is the `History` of limited resources, and knows how other counters grow."""
+    """Of one gateway: how limited resources do, and how other counters grow."""
 
     def __init__(self) -> None:
         self._tallies: dict[str, Tally] = {}
         self._noted_s = 0.0
-        self._last: dict[str, _Last] = {}
-        self._moments: dict[str, deque[tuple[Moment, Models]]] = {}
-        """Each with the answers that have ended in it, where models are known."""
+        self._kept_s = 0.0
+        """The same without the passing look."""
+        self._last: dict[str, _Look] = {}
+        self._steps: dict[str, deque[Step]] = {}
         self._models: dict[str, Models] = {}
         self._spells: dict[str, Spell] = {}
+        self._ended: dict[str, Spell] = {}
+        """The last one that is over, of each."""
         self._lags: dict[int, deque[float]] = {}
         self._asking: dict[str, deque[Mapping[str, int]]] = {}
+        self._holding: dict[str, tuple[float, float]] = {}
+        """What is so since when, and was when it was last looked at."""
 
     # What is noted.
 
-    def note_counters(self, now_s: float, counts: Mapping[str, float]) -> None:
+    def note_counters(self, now_s: float, counts: Mapping[str, float], is_passing: bool = False) -> None:
         """Everything that only grows, by any name. What was not there at the last look was 0 then."""
         for name in [name for name in self._tallies if name not in counts]:
             del self._tallies[name]
@@ -110,58 +158,84 @@ class Watch:
             tally = self._tallies.get(name)
             if tally is None:
                 tally = self._tallies[name] = Tally()
-                if self._noted_s:
-                    tally.note(self._noted_s, 0)
-            tally.note(now_s, count)
+                if self._kept_s:
+                    tally.note(self._kept_s, 0)
+            tally.note(now_s, count, is_passing)
         self._noted_s = now_s
+        if not is_passing:
+            self._kept_s = now_s
 
     def note_resources(
-        self, now_s: float, readings: Iterable[tuple[str, int, Reading]], models: Mapping[str, Models] = NO_MODELS
+        self,
+        now_s: float,
+        readings: Iterable[tuple[str, int, Reading]],
+        models: Mapping[str, Models] = NO_MODELS,
+        is_passing: bool = False,
     ) -> None:
         """Limited resources: name, limit, and a reading without histograms. models: of those that are a provider's, all
         answers since the start."""
         seen = set()
         for name, limit, reading in readings:
             seen.add(name)
-            before = self._last.get(name)
-            last = self._last[name] = _counts(now_s, reading)
+            before, last = self._last.get(name), _counts(now_s, reading)
+            if not is_passing:
+                self._last[name] = last
             if before is None or now_s <= before.at_s:
                 continue
+            steps = self._steps.setdefault(name, deque(maxlen=_KEPT))
+            if steps and steps[-1].is_passing:
+                steps.pop()
             span_s = now_s - before.at_s
-            ok = last.ok - before.ok
-            moment = Moment(
-                at_s=now_s,
-                depth=reading.queued,
-                limit=limit,
-                in_flight=reading.in_flight,
-                arrivals_per_s=max(0, last.arrivals - before.arrivals) / span_s,
-                departures_per_s=max(0, last.departures - before.departures) / span_s,
-                refused_per_s=max(0, last.refused - before.refused) / span_s,
-                oldest_ms=max(0.0, now_s * 1000 - reading.oldest_ns / 1e6) if reading.oldest_ns else 0.0,
-                service_ms=(last.service_us - before.service_us) / ok / 1000 if ok > 0 else 0.0,
+            refused = max(0, last.refused - before.refused)
+            # Of less time than that it is chance when the workers have written it.
+            is_bound = (last.binding_us - before.binding_us) / 1e6 >= _BOUND * max(span_s, EVERY_S)
+            self._follow(name, Spell(before.at_s, now_s, limit, None), steps, is_bound or refused > 0)
+            steps.append(
+                Step(
+                    at_s=now_s,
+                    span_s=span_s,
+                    # Gauges and counters are not written at the same moment: what this step lacks, the next has.
+                    arrivals=last.arrivals - before.arrivals,
+                    departures=max(0, last.departures - before.departures),
+                    refused=refused,
+                    ok=max(0, last.ok - before.ok),
+                    service_us=max(0, last.service_us - before.service_us),
+                    in_flight_us=max(0, last.in_flight_us - before.in_flight_us),
+                    limit=limit,
+                    oldest_ms=max(0.0, now_s * 1000 - reading.oldest_ns / 1e6) if reading.oldest_ns else 0.0,
+                    models=_ended(models.get(name, {}), self._models.get(name, {})),
+                    is_calm=name not in self._spells,
+                    is_passing=is_passing,
+                )
             )
-            moments = self._moments.setdefault(name, deque(maxlen=_KEPT))
-            bound = (last.binding_us - before.binding_us) / 1e6 / span_s
-            self._follow(name, moment, moments, bound >= _BOUND)
-            moments.append((moment, _ended(models.get(name, {}), self._models.get(name, {}))))
-        for known in (self._last, self._moments, self._spells):
+        for known in (self._last, self._steps, self._spells, self._ended):
             for name in [name for name in known if name not in seen]:
                 del known[name]
-        self._models = dict(models)
+        if not is_passing:
+            self._models = dict(models)
 
-    def _follow(self, name: str, moment: Moment, earlier: Iterable[tuple[Moment, Models]], is_bound: bool) -> None:
-        """Begin a spell, go on with it, or end it. What was before is kept with it, however long it takes."""
-        spell = self._spells.get(name)
-        if spell is not None and moment.at_s - spell.last_s > _EDGE_S:
-            del self._spells[name]
+    def _follow(self, name: str, seen: Spell, steps: Iterable[Step], is_pressed: bool) -> None:
+        """Begin a spell, go on with it, or end it. What was before is kept with it, however long it takes.
+
+        `seen`: one of this step alone.
+        """
+        spell, now_s = self._spells.get(name), seen.last_s
+        if spell is not None and now_s - spell.last_s > _EDGE_S:
+            self._ended[name] = self._spells.pop(name)
             spell = None
-        if not is_bound and moment.refused_per_s == 0:
+        if not is_pressed:
             return
+        ended = self._ended.get(name)
+        if spell is None and ended is not None and now_s - ended.last_s <= _QUIET_S:
+            spell = ended  # it goes on, after a breath
         if spell is None:
-            last_s = moment.at_s - _EDGE_S
-            calm = [one for one in earlier if last_s - BEFORE_S <= one[0].at_s < last_s and one[0].arrivals_per_s]
-            spell = Spell(moment.at_s, moment.at_s, pace(calm) if calm else None)
-        self._spells[name] = spell._replace(last_s=moment.at_s)
+            spell = seen._replace(before=self._calm(steps, now_s - _EDGE_S))
+        self._spells[name] = spell._replace(last_s=now_s)
+
+    def _calm(self, steps: Iterable[Step], end_s: float) -> Pace | None:
+        """How it did when it was calm in the minute before; None if nothing came then."""
+        calm = [one for one in steps if end_s - BEFORE_S <= one.at_s < end_s and one.is_calm and one.arrivals > 0]
+        return pace(calm) if calm else None
 
     def note_lags(self, lags_ms: Mapping[int, float]) -> None:
         """The worst lag of each worker since its report before."""
@@ -177,46 +251,62 @@ class Watch:
             self._asking[name].append(tenants)
         self._asking = {name: looks for name, looks in self._asking.items() if any(looks)}
 
+    def note_states(self, now_s: float, holding: Iterable[str]) -> None:
+        """What is so at this look, by any names."""
+        self._holding = {name: (self._holding.get(name, (now_s,))[0], now_s) for name in holding}
+
     # What is told.
 
-    def history(self, resource: str, seconds: float) -> Sequence[Moment]:
-        """The last so many seconds of a limited resource, the oldest first."""
-        return [moment for moment, _ in self._lately(resource, seconds)]
+    def oldest_ms(self, resource: str) -> float:
+        """How long the oldest has waited for it, within the last second."""
+        return max((one.oldest_ms for one in self._since(resource, self._noted_s - _LEAST_S)), default=0.0)
 
-    def _lately(self, resource: str, seconds: float) -> list[tuple[Moment, Models]]:
-        since_s = self._noted_s - seconds
-        return [one for one in self._moments.get(resource, ()) if one[0].at_s >= since_s]
+    def _since(self, resource: str, since_s: float) -> list[Step]:
+        """The steps since the last look before then, as counters are told since that one."""
+        return [one for one in self._steps.get(resource, ()) if one.at_s > since_s + _MOMENT_S]
 
     def spell(self, resource: str) -> Spell | None:
         """The one that goes on."""
         return self._spells.get(resource)
 
-    def now(self, resource: str) -> Pace:
-        """How a resource does now; since its queue began, if that is sooner."""
+    def since_s(self, resource: str) -> float:
+        """Where "now" begins for a resource: with its queue, if that is sooner."""
         spell = self._spells.get(resource)
-        return pace([one for one in self._lately(resource, NOW_S) if spell is None or one[0].at_s >= spell.began_s])
+        began_s = min(spell.began_s, self._noted_s - _LEAST_S) if spell is not None else 0.0
+        since_s = max(began_s, self._noted_s - NOW_S)
+        steps = self._since(resource, since_s)
+        return steps[0].at_s - steps[0].span_s if steps else since_s
+
+    def now(self, resource: str) -> Pace:
+        """How a resource does now."""
+        return pace(self._since(resource, self.since_s(resource)))
 
     def before(self, resource: str) -> Pace | None:
         """How it did before its queue began, or before now; None if nothing came then."""
         spell = self._spells.get(resource)
         if spell is not None:
             return spell.before
-        earlier = [
-            one
-            for one in self._lately(resource, BEFORE_S)
-            if one[0].at_s < self._noted_s - NOW_S and one[0].arrivals_per_s
-        ]
-        return pace(earlier) if earlier else None
+        return self._calm(self._steps.get(resource, ()), self._noted_s - NOW_S)
 
-    def per_s(self, name: str) -> float:
-        """How a counter grows now."""
+    def per_s(self, name: str, since_s: float | None = None) -> float:
+        """How a counter grows since then, else now."""
         tally = self._tallies.get(name)
-        return tally.per_s() if tally is not None else 0.0
+        return tally.per_s(since_s) if tally is not None else 0.0
 
     def grows_for_s(self, name: str) -> float:
         """For how long a counter has grown; 0: it does not."""
         tally = self._tallies.get(name)
         return tally.grows_for_s(self._noted_s) if tally is not None else 0.0
+
+    def holds_for_s(self, name: str) -> float:
+        """For how long something has been so, at all looks; 0: it is not, or was not before the last one."""
+        since_s, last_s = self._holding.get(name, (0.0, 0.0))
+        return last_s - since_s
+
+    def grew_last(self, prefix: str) -> dict[str, float]:
+        """When the counters that have grown did so last, of those whose names begin so."""
+        told = {name: tally.grown_s for name, tally in self._tallies.items() if name.startswith(prefix)}
+        return {name: grown_s for name, grown_s in told.items() if grown_s >= 0}
 
     def growing(self, prefix: str) -> list[str]:
         """The counters that grow now, of those whose names begin so."""
@@ -235,23 +325,24 @@ class Watch:
         return dict(total.most_common(8))
 
 
-def pace(lately: Sequence[tuple[Moment, Models]]) -> Pace:
-    """The means; of the service weighted by what has ended."""
-    moments = [moment for moment, _ in lately]
+def pace(steps: Sequence[Step]) -> Pace:
+    """Of all of them together."""
     models: dict[str, tuple[int, float]] = {}
-    for _, ended in lately:
-        for name, (answers, seconds) in ended.items():
+    for step in steps:
+        for name, (count, seconds) in step.models.items():
             known = models.get(name, (0, 0.0))
-            models[name] = (known[0] + answers, known[1] + seconds)
-    count = len(moments) or 1
-    served = sum(one.departures_per_s for one in moments if one.service_ms)
+            models[name] = (known[0] + count, known[1] + seconds)
+    span_s = sum(one.span_s for one in steps) or 1.0
+    departures, ok = sum(one.departures for one in steps), sum(one.ok for one in steps)
     return Pace(
-        arrivals_per_s=sum(one.arrivals_per_s for one in moments) / count,
-        departures_per_s=sum(one.departures_per_s for one in moments) / count,
-        refused_per_s=sum(one.refused_per_s for one in moments) / count,
-        service_ms=sum(one.service_ms * one.departures_per_s for one in moments) / served if served else None,
-        limit=moments[-1].limit if moments else 0,
+        arrivals_per_s=max(0, sum(one.arrivals for one in steps)) / span_s,
+        departures_per_s=departures / span_s,
+        refused_per_s=sum(one.refused for one in steps) / span_s,
+        service_ms=sum(one.service_us for one in steps) / ok / 1000 if ok else None,
+        limit=steps[-1].limit if steps else 0,
         models=models,
+        held_ms=sum(one.in_flight_us for one in steps) / departures / 1000 if departures else None,
+        span_s=sum(one.span_s for one in steps),
     )
 
 
@@ -265,16 +356,17 @@ def _ended(now: Models, before: Models) -> Models:
     return found
 
 
-def _counts(now_s: float, reading: Reading) -> _Last:
+def _counts(now_s: float, reading: Reading) -> _Look:
     counters = reading.counters
     refused = sum(reading.refusals().values())
     done = counters[resources.OK] + counters[resources.DROPPED] + counters[resources.IGNORED]
-    return _Last(
+    return _Look(
         now_s,
         counters[resources.ADMITTED] + refused + reading.queued,  # who waits is counted by neither yet
         done,
         refused,
         counters[resources.OK],
         counters[resources.SERVICE_US],
+        counters[resources.IN_FLIGHT_US],
         counters[resources.BINDING_US],
     )

@@ -227,7 +227,12 @@ class Overview:
             for one in config.endpoints
             if isinstance(one, Endpoint) and not one.enabled
         ]
-        found = [*self.reports.pools(), *disabled]
+        # Nor is there a pool for a name that does not resolve; each worker tells of it.
+        unresolved = {
+            (seen["upstream"], one["url"]) for seen in self.reports.upstreams() for one in seen.get("unresolved", ())
+        }
+        lost = [no_connections(name, endpoint_label(url), "unresolved", 1.0) for name, url in sorted(unresolved)]
+        found = [*self.reports.pools(), *lost, *disabled]
         return [{key: value for key, value in one.items() if key not in left_out} for one in found]
 
     def _upstreams(self) -> Records:

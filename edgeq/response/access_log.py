@@ -11,12 +11,13 @@ Invariants
 - No credentials of a target's authority: a request that is refused may have come with "http://user:secret@host/".
 
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
-several; `edgeq.connect_ms` is how long that connection took to open if one was opened for this request, and lies within
-it. `edgeq.kernel_ms` is how long the first request of a connection lay in the kernel until it was read, where that may
-have been 5 ms or more: until this worker accepted the connection, and then had a place for it, for which
-`edgeq.accept_ms` is the wait because the listener was full. Only the first request tells them, and `edgeq.total_ms`
-begins after both, when the head is complete, or was too slow. `edgeq.second_reason` says why nothing more was done
-about the first one; `edgeq.hedge` what became of the second try of a request that had two at once.
+several, and `edgeq.waited_in` the queue that let it in last; `edgeq.connect_ms` is how long that connection took to
+open if one was opened for this request, and lies within it. `edgeq.kernel_ms` is how long the first request of a
+connection lay in the kernel until it was read, where that may have been 5 ms or more: until this worker accepted the
+connection, and then had a place for it, for which `edgeq.accept_ms` is the wait because the listener was full. Only
+the first request tells them, and `edgeq.total_ms` begins after both, when the head is complete, or was too slow.
+`edgeq.second_reason` says why nothing more was done about the first one; `edgeq.hedge` what became of the second try
+of a request that had two at once.
 
 `edgeq.cache` is what the route's cache did: hit, stale, joined, revalidated, stale-if-error, miss, bypass.
 `edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.
@@ -140,6 +141,8 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
             if sent_at != exchange.queued_at:
                 parts.append(b',"edgeq.queue_ms":')
                 parts.append(milliseconds(sent_at - exchange.queued_at))
+                if exchange.waited_in:
+                    parts.append(f',"edgeq.waited_in":{encode_basestring_ascii(exchange.waited_in)}'.encode("ascii"))
                 if exchange.connect_s:
                     parts.append(b',"edgeq.connect_ms":')
                     parts.append(milliseconds(exchange.connect_s))

@@ -90,6 +90,7 @@ class Exchange(Attempt):
         "status",
         "trace",
         "trace_id",
+        "waited_in",
     )
 
     # Of a request that has a body.
@@ -119,6 +120,8 @@ class Exchange(Attempt):
         if route is not None and route.timeout_s:
             self.deadline_at = now + route.timeout_s
         self.queued_at: float = 0.0
+        self.waited_in = ""
+        """Where it was let in last, if it had to wait."""
         self.first_byte_at: float = 0.0
         self.reused: bool = False
         self.endpoint = ""
@@ -197,6 +200,7 @@ class Exchange(Attempt):
         """The wait is over."""
         if self.trace is not None:
             self.trace.end_wait(now)
+        self.waited_in = lobby.place
         route = self.route
         try:
             if route is not None and lobby is route.upstream.bulkhead:

@@ -56,6 +56,11 @@ class Watch:
         """ "dns_error" or "dns_timeout" while lookups fail, else empty. Empty without addresses: no answer yet."""
         return self._name.last_error if self._name is not None else ""
 
+    @property
+    def detail(self) -> str:
+        """What the resolver said of the last lookup, if that has failed."""
+        return self._name.detail if self._name is not None else ""
+
     def is_new(self) -> bool:
         """Has there been no answer yet?"""
         return not self.addresses and not self.last_error and not self.closed
@@ -148,13 +153,13 @@ class _Name:
     __slots__ = (
         "_answers",
         "_changed_s",
-        "_detail",
         "_failures",
         "_good",
         "_lookup",
         "_resolver",
         "_timer",
         "_watches",
+        "detail",
         "host",
         "last_error",
         "srv",
@@ -164,7 +169,7 @@ class _Name:
         self.host: Final = host
         self.srv: Final = srv
         self.last_error = ""
-        self._detail = ""
+        self.detail = ""
         self._failures = 0
         self._resolver = resolver
         self._watches: list[Watch] = []
@@ -206,7 +211,7 @@ class _Name:
             "changed_ago_s": None if self._changed_s is None else round(now - self._changed_s, 3),
             "next_lookup_s": 0.0 if self._timer is None else round(max(0.0, self._timer.when() - now), 3),
             "last_error": self.last_error,
-            "detail": self._detail,
+            "detail": self.detail,
             "failures": self._failures,
         }
 
@@ -251,7 +256,7 @@ class _Name:
             )
             self._failures = 0
         self.last_error = outcome.reason
-        self._detail = outcome.detail
+        self.detail = outcome.detail
 
     def _addresses(self, spec: EndpointSpec) -> tuple[Address, ...]:
         return sort_addresses(

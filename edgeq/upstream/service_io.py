@@ -163,6 +163,11 @@ class UpstreamService:
             if pool.waiting:
                 pool.expire_waiting(now)
         upstream.tick(now)
+        upstream.unresolved_names = [
+            (watch.spec.host, url, watch.last_error, watch.detail)
+            for url, watch in self._watches.items()
+            if watch.last_error and not watch.addresses
+        ]
         self._checks.tick(now)
         self._engines.tick(now)
         if upstream.events:

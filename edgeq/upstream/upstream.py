@@ -98,6 +98,7 @@ class Upstream(Watcher):
         "shared",
         "tunnel_s",
         "unresolved",
+        "unresolved_names",
         "wheel",
     )
 
@@ -133,6 +134,8 @@ class Upstream(Watcher):
         """What the operator should read, for the shell to log."""
         self.unresolved = "upstream_none_healthy"
         """Why there are no pools: dns_error, dns_timeout, config_error or upstream_none_healthy."""
+        self.unresolved_names: list[tuple[str, str, str, str]] = []
+        """Of which no address is known: name, URL, dns_error or dns_timeout, and what the resolver says."""
         self.host = b""
         """Host header instead of the client's; empty: the client's."""
         self.hosts_differ: bool = False

@@ -44,6 +44,8 @@ MAX_METERS: Final = 64
 MAX_RATES: Final = 256
 MAX_CACHES: Final = 256
 MAX_BUDGETS: Final = 256
+MAX_UNRESOLVED: Final = 4
+"""Names of an upstream."""
 _SECTIONS: Final = (
     "tenants",
     "meters",
@@ -198,6 +200,10 @@ def upstreams(all_of_them: list[Upstream], budgets: Mapping[str, RetryBudget], n
             {
                 "upstream": one.name,
                 "endpoints": [_endpoint(pool, now) for pool in pools],
+                "unresolved": [
+                    {"name": name, "url": url, "reason": reason, "detail": detail}
+                    for name, url, reason, detail in one.unresolved_names[:MAX_UNRESOLVED]
+                ],
                 "known": len(one.pools),
                 "in_use": len(one.balancer.members) if one.members else len(one.pools),
                 "panic": one.panics,

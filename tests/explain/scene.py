@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.explain.causes import whole_of
+from edgeq.explain.facts import whole_of
 from tests.support import kernel
 from tests.support.gateway import Gateway
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer
@@ -107,7 +107,7 @@ class Scene:
             last.update(self.explain())
             if last["cause"] == cause and resource in ("", last["resource"]):
                 return True
-            if resource and last["resource"] and whole_of(last["resource"]) == whole_of(resource):
+            if resource and last["cause"] and whole_of(last["resource"]) == whole_of(resource):
                 others.add(json.dumps(last, indent=1))
             return False
 

@@ -16,8 +16,22 @@ from edgeq.cli import make_parser
 from edgeq.config.change import Change
 from edgeq.config.live import Live, endpoints_named
 from edgeq.config.load import read_text
-from edgeq.explain.causes import CAUSES, document, findings, whole_of
-from edgeq.explain.facts import Door, Endpoint, Facts, Forecast, Load, Machine, Pace, Refused, Waiting, Worker
+from edgeq.explain.causes import CAUSES, document, findings
+from edgeq.explain.facts import (
+    Door,
+    Endpoint,
+    Facts,
+    Forecast,
+    Load,
+    Machine,
+    Pace,
+    Refused,
+    TakenOut,
+    Unresolved,
+    Waiting,
+    Worker,
+    whole_of,
+)
 from edgeq.explain.finding import LOST, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
@@ -27,7 +41,7 @@ _BEFORE: Final = Pace(100, 100, 0, 20.0, 8)
 CALM: Final = Load("upstream/api", "upstream/api", 8, "file", 2, 0, 64, 0.0, _BEFORE, _BEFORE, 0.0, "closed")
 GOOD: Final = Endpoint("10.0.0.7:9000", "in use", 20.0, 50, 0)
 OTHER: Final = Endpoint("10.0.0.8:9000", "in use", 21.0, 50, 0)
-WORKERS: Final = (Worker(0, 100, False, 10, 1.0, 0.2, 0.1, 3), Worker(1, 101, False, 10, 1.0, 0.2, 0.1, 3))
+WORKERS: Final = (Worker(0, 100, False, 10, 1.0, 0.0, 0.2, 0.1, 3), Worker(1, 101, False, 10, 1.0, 0.0, 0.2, 0.1, 3))
 DOOR: Final = Door("listener/:80", 0, 0, 4096, 4096, 0.0, 0.0, "accepting")
 MACHINE: Final = Machine(4096, (32768, 60999), 7)
 HEALTHY: Final = Facts((CALM,), WORKERS, (DOOR,), (), MACHINE)
@@ -90,6 +104,19 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
         "listener/:80:accept",
     ),
     "route_paused": (load(pressed(resource="route/checkout", limit=None, is_paused=True)), "route/checkout"),
+    "endpoints_taken_out": (
+        load(
+            pressed(
+                endpoints=(dataclasses.replace(GOOD, state="draining"),),
+                taken_out=(
+                    TakenOut("upstream/api#10.0.0.7:9000", False),
+                    TakenOut("upstream/api#10.0.0.8:9000", True, "by user 0 since 2026-11-27T12:00:00Z (swap disks)"),
+                ),
+            ),
+            refused("upstream_none_healthy"),
+        ),
+        "upstream/api",
+    ),
     "endpoint_sick": (
         load(
             pressed(endpoints=(GOOD, dataclasses.replace(OTHER, answered_per_s=5, failed_per_s=20))),
@@ -205,6 +232,55 @@ def test_one_resource() -> None:
     assert not is_known(facts, "4bf92f3577b34da6")
 
 
+def test_a_provider_that_sheds() -> None:
+    """Its 429 and 503 have reasons of their own."""
+    for reason in ("upstream_shed", "upstream_rate_limit", "upstream_overloaded"):
+        (found,) = findings(load(CALM, refused(reason, "upstream/api#10.0.0.7:9000", 20.0)))
+        assert (found.cause, found.resource) == ("upstream_shedding", "upstream/api")
+
+
+def test_what_has_opened_the_circuit() -> None:
+    """It is open, and next to nothing gets there: told is what has come before."""
+    shut = refused("circuit_open", "upstream/api:breaker", 90.0)
+    for tripped_by, cause, says in (
+        ("upstream_overloaded", "upstream_shedding", "it answers 429 or 503 itself, so its circuit is open"),
+        (
+            "upstream_reset",
+            "upstream_dead",
+            "its circuit is open: upstream closed the connection: before or within its",
+        ),
+        ("", "upstream_dead", "circuit open: the upstream has failed too often"),
+    ):
+        one = dataclasses.replace(CALM, breaker="open", now=Pace(100, 1, 0, 20.0, 8), tripped_by=tripped_by)
+        (found,) = findings(load(one, shut))
+        assert (found.cause, found.harm) == (cause, LOST)
+        assert found.says.startswith(says)
+    part = dataclasses.replace(CALM, breaker="open", tripped_by="upstream_reset")  # in one of several workers
+    assert [one.cause for one in findings(load(part, refused("circuit_open", "upstream/api:breaker", 20.0)))] == [
+        "upstream_dead"
+    ]
+    # A few that are still refused, while the others are served.
+    closed = dataclasses.replace(CALM, breaker="closed")
+    over = load(closed, refused("circuit_open", "upstream/api:breaker", 2.0))
+    assert explain(over)["verdict"] == "nothing is saturated: nobody waits, but 2.0/s were refused until a moment ago"
+
+
+def test_nothing_comes_back_from_the_start() -> None:
+    """Nobody knows what it takes: a moment is none to tell it by, and that its limit is reached is not why."""
+    silent = pressed(before=None, now=Pace(0, 0, 0, None, 8), pressed_s=2.0)
+    assert findings(load(silent)) == []
+    assert findings(load(dataclasses.replace(silent, pressed_s=3.0)))[0].cause == "upstream_slower"
+
+
+def test_a_route_suffers_from_its_upstream() -> None:
+    """Who asks about a route hears of what it leads to; each route is known, also without a limit."""
+    facts = dataclasses.replace(CASES["limit_too_low"][0], leads={"route/checkout": "upstream/api", "route/models": ""})
+    assert explain(facts, "route/checkout")["resource"] == "upstream/api"
+    assert explain(facts, "route/models")["verdict"] == "route/models is not saturated"
+    assert is_known(facts, "route/models")
+    assert not is_known(facts, "route/other")
+
+
 def test_an_endpoint_that_the_balancer_avoids() -> None:
     """It has failed, gets nothing since, and nobody waits: that is told, for capacity is missing."""
     avoided = dataclasses.replace(OTHER, answered_per_s=0.0, penalty_ms=400.0)
@@ -223,6 +299,98 @@ def test_an_endpoint_that_somebody_drains_is_not_sick() -> None:
     (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, drained, third))))
     assert (found.resource, "1 of 2 endpoints" in found.says) == ("upstream/api#10.0.0.9:9000", True)
     assert findings(load(dataclasses.replace(CALM, endpoints=(drained, third)))) == []  # nobody else is there
+
+
+def test_who_has_taken_out_the_endpoints() -> None:
+    """An operator, with his comment, or the file; what is next takes it back. While nobody comes it is a sign."""
+    facts, _ = CASES["endpoints_taken_out"]
+    told = explain(facts)
+    assert told["verdict"] == (
+        "upstream/api refuses for 12 s: all of its endpoints were disabled or drained by an operator:"
+        " 10.0.0.7:9000, 10.0.0.8:9000"
+    )
+    assert told["evidence"][:2] == [
+        "10.0.0.7:9000 is drained, as the file says",
+        "10.0.0.8:9000 is disabled, by user 0 since 2026-11-27T12:00:00Z (swap disks)",
+    ]
+    assert told["next"].startswith("edgeq enable upstream/api#10.0.0.8:9000 ")
+    one = dataclasses.replace(CALM, taken_out=(TakenOut("upstream/api#10.0.0.7:9000", False),))
+    (found,) = findings(load(one, refused("circuit_open")))
+    assert found.says == "its endpoint was drained by the file: 10.0.0.7:9000"
+    assert found.next.startswith("edgeq undrain upstream/api#10.0.0.7:9000 ")
+    (sign,) = findings(load(one))
+    assert (sign.cause, sign.harm) == ("endpoints_taken_out", SIGN)
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """It is named, with what the resolver says, and what is next asks whom edgeq asks."""
+    for nameservers, following in (
+        ((), "getent ahosts api.internal    # "),
+        (("10.0.0.2:53",), "dig @10.0.0.2 -p 53 api.internal"),
+        (("[fd00::2]:5353",), "dig @fd00::2 -p 5353 api.internal"),
+    ):
+        lost = Unresolved("api.internal", "dns_error", "Domain name not found", nameservers)
+        (found,) = findings(load(dataclasses.replace(CALM, unresolved=(lost,)), refused("dns_error")))
+        assert (found.cause, found.resource) == ("upstream_dead", "upstream/api")
+        assert found.says == "api.internal does not resolve: check the name and [dns]"
+        assert "api.internal does not resolve (dns_error: Domain name not found)" in found.evidence
+        assert found.next.startswith(following)
+
+
+def test_few_answers_are_nothing_to_compare_with() -> None:
+    """Neither is it slower than three others were, nor more than three."""
+    few = Pace(1, 1, 0, 1.0, 8, span_s=3.0)
+    (found,) = findings(load(pressed(before=few, now=Pace(100, 40, 60, 200.0)), FULL))
+    assert found.cause == "limit_too_low"
+    assert found.says == "its limit of 8 is reached, and too little came before to compare with"
+    lone = Pace(0.3, 0.3, 0, 900.0, 8)
+    assert findings(load(dataclasses.replace(CALM, now=lone))) == []
+
+
+def test_a_limit_that_was_lowered_before_slow_requests() -> None:
+    """That is when it began to refuse. A limit that is lowered because of a queue has not made it."""
+    cut = pressed(limit=1, now=Pace(100, 1, 99, 1054.0, 1), before=Pace(100, 100, 0, 1.0, 32), began_limit=1)
+    (found,) = findings(load(cut, FULL))
+    assert (found.cause, found.says) == ("limit_too_low", "its limit was lowered from 32 to 1")
+    assert "an answer takes 1.1 s, before 1 ms" in found.evidence
+    silent = dataclasses.replace(cut, in_flight=1, now=Pace(100, 0, 100, None, 1))
+    assert [one.cause for one in findings(load(silent, FULL))] == ["limit_too_low"]
+    for began, limit in ((32, 1), (24, 24)):  # afterwards, or by little
+        later = dataclasses.replace(cut, began_limit=began, limit=limit)
+        assert [one.cause for one in findings(load(later, FULL))] == ["upstream_slower"]
+
+
+def test_slow_answers_show_before_they_end() -> None:
+    """Places are held, and few come back: what has ended took what it always did. A slow service has its time."""
+    stalls = pressed(now=Pace(100, 20, 0, 20.0, 8, held_ms=400.0))
+    assert [one.cause for one in findings(load(stalls))] == ["upstream_slower"]
+    silent = pressed(now=Pace(5, 0, 5, None, 8), before=Pace(4, 4, 0, 2000.0, 8), pressed_s=3.0)
+    assert findings(load(silent, FULL)) == []
+    assert "the cause does not show yet" in explain(load(silent, FULL))["verdict"]
+    longer = dataclasses.replace(silent, pressed_s=9.0)
+    assert [one.cause for one in findings(load(longer, FULL))] == ["upstream_slower"]
+
+
+def test_what_has_just_begun_is_told() -> None:
+    """With its numbers, at once; which cause it has shows a moment later."""
+    told = explain(load(pressed(pressed_s=0.5, now=Pace(300, 100, 200, 20.0)), FULL))
+    assert told["verdict"] == "upstream/api refuses since a moment ago, 50/s: the cause does not show yet"
+    assert (told["cause"], told["resource"]) == (None, "upstream/api")
+    assert told["next"].startswith("edgeq explain upstream/api ")
+    assert "300/s arrive, 100/s leave, 200/s are refused; before, 100/s arrived" in told["evidence"]
+    waits = explain(load(pressed(pressed_s=0.5)))
+    assert waits["verdict"] == "upstream/api has somebody waiting since a moment ago: the cause does not show yet"
+
+
+def test_rates_add_up() -> None:
+    """What neither leaves nor is refused waits or runs."""
+    for now, words in (
+        (Pace(215, 73, 142, 50.0), "215/s arrive, 73/s leave, 142/s are refused; before"),
+        (Pace(300, 100, 100, 50.0), "300/s arrive, 100/s leave, 100/s are refused, 100/s more wait or run; before"),
+        (Pace(100, 160, 0, 50.0), "100/s arrive, 160/s leave, 60/s fewer wait or run; before"),
+    ):
+        (line,) = [one for one in explain(load(pressed(now=now)))["evidence"] if "arrive" in one]
+        assert line.startswith(words)
 
 
 def test_one_address_of_a_name() -> None:
@@ -252,6 +420,25 @@ def test_who_waits_elsewhere() -> None:
     slow = load(pressed(now=Pace(100, 40, 60, 200.0)), FULL)
     waits = Waiting("upstream/api#10.0.0.7:9000:pool", 3, 2800.0)
     assert [one.cause for one in findings(dataclasses.replace(slow, waiting=(waits,)))] == ["upstream_slower"]
+
+
+def test_a_queue_that_is_never_empty() -> None:
+    """Nobody waits for long there, but all do: of a tenant's, which has its limit, that is told."""
+    waits = Waiting("tenant/acme", 8, 150.0, 2.5)
+    told = explain(dataclasses.replace(HEALTHY, waiting=(waits,)))
+    assert told["verdict"] == "tenant/acme is in trouble for 2 s: 8 wait there"
+    known = dataclasses.replace(waits, why="tenant.limit is 2")
+    assert explain(dataclasses.replace(HEALTHY, waiting=(known,)))["verdict"].endswith(" there: tenant.limit is 2")
+    assert explain(dataclasses.replace(HEALTHY, waiting=(dataclasses.replace(waits, since_s=1.5),)))["cause"] is None
+
+
+def test_since_when() -> None:
+    """Also of an endpoint that nobody waits for, and of a worker that lags."""
+    avoided = dataclasses.replace(OTHER, answered_per_s=0.0, penalty_ms=400.0, trouble_s=42.0)
+    assert explain(load(dataclasses.replace(CALM, endpoints=(GOOD, avoided))))["since_s"] == 42.0
+    facts, _ = CASES["worker_busy"]
+    lagging = tuple(dataclasses.replace(one, lagging_s=7.0) for one in facts.workers)
+    assert explain(dataclasses.replace(facts, workers=lagging))["since_s"] == 7.0
 
 
 def test_too_many_connections_are_told_once() -> None:
@@ -289,11 +476,12 @@ def test_what_has_just_begun_is_no_rule() -> None:
     """A refusal that is new has no cause yet, but it is not the client's doing."""
     new = Refused("upstream_tls_failed", "upstream/api#10.0.0.7:9000", 40.0, 1.0)
     told = explain(load(CALM, new, refused("rate_limited", "rate/plan")))
-    assert told["verdict"] == (
-        "nothing is saturated: nobody waits, but 40/s are refused since a moment ago, and 50/s are refused by a rule,"
-        " or for what clients do"
-    )
-    assert explain(load(CALM, new))["verdict"].endswith("nobody waits, but 40/s are refused since a moment ago")
+    verdict = "upstream/api#10.0.0.7:9000 refuses since a moment ago, 40/s: the cause does not show yet"
+    assert (told["verdict"], told["cause"], told["resource"]) == (verdict, None, "upstream/api#10.0.0.7:9000")
+    assert told["evidence"] == ["40/s upstream_tls_failed at upstream/api#10.0.0.7:9000"]
+    for name in ("upstream/api", "upstream/api#10.0.0.7:9000"):
+        assert explain(load(CALM, new), name)["verdict"] == verdict
+    assert explain(load(CALM, new), "worker/0")["verdict"] == "worker/0 is not saturated"
 
 
 def test_what_workers_refuse_for_their_own_sake() -> None:
@@ -348,9 +536,11 @@ def test_what_is_next_for_a_provider() -> None:
 
 
 def test_what_is_next_for_a_route() -> None:
-    """A route has no endpoints of its own."""
-    (found,) = findings(load(pressed(resource="route/checkout", now=Pace(100, 40, 0, 200.0))))
-    assert (found.cause, found.next) == ("upstream_slower", "edgeq show routes checkout")
+    """A route has no endpoints of its own, but its upstream has."""
+    for upstream, following in (("", "edgeq show routes checkout"), ("api", "edgeq show endpoints api")):
+        slow = pressed(resource="route/checkout", now=Pace(100, 40, 0, 200.0), upstream=upstream)
+        (found,) = findings(load(slow))
+        assert (found.cause, found.next) == ("upstream_slower", following)
 
 
 def test_a_worker_that_nobody_replaces() -> None:
@@ -383,7 +573,9 @@ def test_what_traffic_does_to_an_upstream() -> None:
 def test_a_deadline_of_a_route_tells_of_its_upstream() -> None:
     """Answers that do not come within the route's time-out."""
     one = dataclasses.replace(CALM, routes=("checkout",))
-    assert findings(load(one, refused("deadline_expired", "route/checkout")))[0].resource == "upstream/api"
+    (found,) = findings(load(one, refused("deadline_expired", "route/checkout")))
+    assert found.resource == "upstream/api"
+    assert "50/s deadline_expired at route/checkout" in found.evidence
 
 
 def test_deadlines_are_told_with_numbers() -> None:
@@ -402,7 +594,11 @@ def test_who_lowered_the_limit() -> None:
         (found,) = findings(load(dataclasses.replace(lowered, limit_source=source), FULL))
         assert found.cause == "limit_too_low"
         assert "lowered from 8 to 2" in found.says
-        assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+        following, _, hint = found.next.partition("    # ")
+        assert following == "edgeq set upstream/api limit 8 --ttl 10m"  # 300/s x 20 ms x 1.2
+        assert hint == ("or as before: edgeq unset upstream/api limit" if source == "live" else "")
+    (found,) = findings(load(dataclasses.replace(lowered, now=Pace(3000, 100, 2900, 20.0, 2)), FULL))
+    assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # as it was: some come again and again
 
 
 def test_who_waits_for_an_answer_comes_later() -> None:
@@ -471,6 +667,7 @@ _workers = st.builds(
     st.integers(0, 3),
     st.just(1),
     st.booleans(),
+    _rates,
     _rates,
     _rates,
     st.floats(0, 1),
@@ -549,10 +746,10 @@ def test_what_to_do_next_can_be_typed(cause: str) -> None:
         for command in re.split(r"\s+#", found.next)[0].split(" && "):
             name, *words = shlex.split(command)
             if name != "edgeq":
-                assert name in ("systemctl", "sysctl", "cat", "kill"), found.next
+                assert name in ("systemctl", "sysctl", "cat", "kill", "dig", "getent"), found.next
                 continue
             typed = make_parser().parse_args(words)
             if words[0] == "set":
                 live.plan(Change(typed.resource, typed.key, None), typed.value)
-            elif words[0] == "drain":
+            elif words[0] in ("drain", "undrain", "enable"):
                 assert len(endpoints_named(live.config, typed.endpoint)) == 1

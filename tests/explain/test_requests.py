@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, ans
 from tests.support.supervised import wait_for
 
 SLOW_S = 0.05
+_RELEASED = threading.Event()
 
 
 class Asking(Scene):
@@ -35,6 +38,10 @@ class Asking(Scene):
         with self.running.connect() as client:
             return client.ask(head("GET", path, f"X-Request-Id: {request_id}")).status
 
+    def upstream(self, key: str) -> object:
+        """What is shown of it now."""
+        return json.loads(self.tell("show upstreams json"))[0][key]
+
     def told(self, request_id: str) -> dict[str, Any]:
         """What is told, once the worker has written it."""
         wait_for(request_id, lambda: "error" not in self.explain(request_id))
@@ -42,6 +49,8 @@ class Asking(Scene):
 
 
 def _serve(connection: UpstreamConnection, request: SeenRequest) -> None:
+    if request.target == b"/u/held":
+        _RELEASED.wait(20)
     if request.target.startswith(b"/u/late"):
         kernel.select_pause(2 * SLOW_S)
     connection.send(answer(b"ok"))
@@ -96,6 +105,51 @@ def test_what_a_model_was_short_of() -> None:
     answer = told(line, "abc", None)
     assert answer["verdict"].startswith("abc: it was refused or has failed, by target/ollama/llama3:8b:requests: ")
     assert answer["next"] == "edgeq show targets ollama/llama3:8b"
+
+
+def test_what_follows_can_be_asked() -> None:
+    """A rule of the gateway, or a mistake of a client, is no resource that could be saturated."""
+    line = {"timestamp": "2026-11-27T13:06:55.690501Z"}
+    for reason, resource, following in (
+        ("rate_limited", "rate/plan", "edgeq show rates"),
+        ("concurrency_limit_client", "tenant:queue", "edgeq show tenants"),
+        ("no_route", "listener/:80", "edgeq show reasons no_route"),
+        ("queue_full", "upstream/api:queue", "edgeq explain upstream/api"),
+    ):
+        assert told({**line, "edgeq.reason": reason, "edgeq.resource": resource}, "abc", None)["next"] == following
+
+
+def test_which_queue_a_request_has_waited_in() -> None:
+    """The limit of a tenant, a route or a model may be the one, and not its upstream."""
+    line = {"timestamp": "2026-11-27T13:06:55.690501Z", "edgeq.upstream": "api", "edgeq.total_ms": 2100.0}
+    for place, following in (
+        ("target/ollama/llama3:8b:queue", "edgeq show targets ollama/llama3:8b"),
+        ("tenant:queue", "edgeq show tenants"),
+        ("route/checkout:queue", "edgeq explain route/checkout"),
+    ):
+        waited = {**line, "edgeq.queue_ms": 2000.0, "edgeq.first_byte_ms": 90.0, "edgeq.waited_in": place}
+        answer = told(waited, "abc", None)
+        assert answer["verdict"] == f"abc: it took 2.1 s, 2.0 s of it for its turn at {place}, and a connection"
+        assert answer["next"] == following
+        late = told({**waited, "edgeq.queue_ms": 40.0}, "abc", None)
+        assert late["next"] == "edgeq explain upstream/api"
+
+
+def test_a_request_that_has_waited(asking: Asking) -> None:
+    """The line of the access log says where, and so does the answer."""
+    asking.gateway.reload({"upstream": {"u": {"queue": {"max": 8, "discipline": "fifo"}}}})
+    with asking.running.connect() as first, asking.running.connect() as second:
+        first.send(head("GET", "/u/held"))
+        wait_for("one runs", lambda: asking.upstream("in_flight") == 1)
+        second.send(head("GET", "/u/late", "X-Request-Id: waits-1"))
+        wait_for("one waits", lambda: asking.upstream("queued") == 1)
+        _RELEASED.set()
+        first.read_answers([Asked()])
+        second.read_answers([Asked()])
+    found = asking.told("waits-1")
+    assert any(" for its turn at upstream/u:queue, and a connection" in one for one in found["evidence"]), found
+    assert found["next"] == "edgeq explain upstream/u"
+    asking.gateway.reload({})
 
 
 def test_a_slow_request(asking: Asking) -> None:

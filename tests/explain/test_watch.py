@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeq.board import resources
 from edgeq.board.reading import Reading
 from edgeq.explain.facts import Models
-from edgeq.explain.watch import EVERY_S, NOW_S, Watch
+from edgeq.explain.watch import BEFORE_S, EVERY_S, NOW_S, Watch
 
 
 class Looks:
@@ -15,20 +15,38 @@ class Looks:
         self.watch = Watch()
         self.now_s = 100.0
         self.models: Models = {}
+        self.limit = 8
+        self.others = 0
         self._counters = [0] * 2000
 
-    def go(self, looks: int, rate: int, service_ms: float, waits: bool = False, limit: int = 8) -> None:
-        """So many looks, between which `rate` requests a second came and went."""
+    def go(
+        self, looks: int, rate: int, service_ms: float, waits: bool = False, limit: int = 8, refused: int = 0
+    ) -> None:
+        """So many looks, between which `rate` requests a second came and went, and `refused` were refused."""
         for _ in range(looks):
             self.now_s += EVERY_S
             done = int(rate * EVERY_S)
+            self._counters[resources.SCALARS] += int(refused * EVERY_S)
             self._counters[resources.ADMITTED] += done
             self._counters[resources.OK] += done
             self._counters[resources.SERVICE_US] += int(done * service_ms * 1000)
             self._counters[resources.BINDING_US] += int(EVERY_S * 1e6) if waits else 0
-            reading = Reading(list(self._counters))
-            self.watch.note_resources(self.now_s, [("upstream/api", limit, reading)], {"upstream/api": self.models})
-            self.watch.note_counters(self.now_s, {})
+            self.limit = limit
+            self.look(False)
+
+    def look(self, is_passing: bool) -> None:
+        """At what is there."""
+        reading = Reading(list(self._counters))
+        counts = {"refused": self._counters[resources.SCALARS]} | ({"other": self.others} if self.others else {})
+        self.watch.note_counters(self.now_s, counts, is_passing)
+        models = {"upstream/api": self.models}
+        self.watch.note_resources(self.now_s, [("upstream/api", self.limit, reading)], models, is_passing)
+
+    def pass_by(self, after_s: float, refused: int) -> None:
+        """A passing look, before which so many were refused."""
+        self.now_s += after_s
+        self._counters[resources.SCALARS] += refused
+        self.look(True)
 
 
 def test_before_is_before_the_queue_began() -> None:
@@ -46,7 +64,7 @@ def test_before_is_before_the_queue_began() -> None:
     assert spell is not None
     assert (round(now.service_ms or 0), round(before.service_ms or 0)) == (200, 20)
     assert (round(now.arrivals_per_s), round(before.arrivals_per_s), before.limit) == (100, 100, 8)
-    assert spell.last_s - spell.began_s == 999 * EVERY_S
+    assert spell.last_s - spell.began_s == 1000 * EVERY_S
     looks.go(4, 100, 20.0)
     assert looks.watch.spell("upstream/api") is None
 
@@ -82,13 +100,16 @@ def test_models_are_told_now_from_before() -> None:
 
 
 def test_the_history_is_bounded_and_forgets() -> None:
-    """Minutes of it, and nothing of a resource that is gone."""
+    """A minute of what was before, and nothing of a resource that is gone."""
     looks = Looks()
     looks.go(2000, 10, 1.0)
-    assert len(looks.watch.history("upstream/api", 1e6)) == 360
-    assert len(looks.watch.history("upstream/api", NOW_S)) == NOW_S / EVERY_S + 1
+    before = looks.watch.before("upstream/api")
+    assert before is not None
+    assert before.span_s == BEFORE_S
+    assert looks.watch.now("upstream/api").span_s == NOW_S
     looks.watch.note_resources(looks.now_s + 1, [])
-    assert looks.watch.history("upstream/api", 1e6) == []
+    assert looks.watch.before("upstream/api") is None
+    assert looks.watch.now("upstream/api").span_s == 0
 
 
 def test_how_a_counter_grows() -> None:
@@ -107,6 +128,14 @@ def test_how_a_counter_grows() -> None:
     assert watch.grows_for_s("new") == 1.0
     watch.note_counters(21.0, {})
     assert (watch.per_s("new"), watch.growing("")) == (0.0, [])
+
+
+def test_what_grew_last() -> None:
+    """Of counters that grow no more."""
+    watch = Watch()
+    for now_s, one, other in ((1.0, 0, 0), (2.0, 5, 5), (3.0, 5, 9), (30.0, 5, 9)):
+        watch.note_counters(now_s, {"bad/one": one, "bad/other": other, "good": now_s})
+    assert watch.grew_last("bad/") == {"bad/one": 2.0, "bad/other": 3.0}
 
 
 def test_a_single_long_turn_is_no_standing_lag() -> None:
@@ -132,3 +161,85 @@ def test_who_asked_lately() -> None:
     for _ in range(6):
         watch.note_asking({})
     assert watch.asked("upstream/api") == {}
+
+
+def test_a_passing_look_is_replaced() -> None:
+    """Whoever asks sees what is now; what is kept does not depend on it, however often somebody does."""
+    looks = Looks()
+    looks.go(20, 100, 20.0)
+    watched = Looks()
+    watched.go(20, 100, 20.0)
+    for _ in range(30):
+        looks.pass_by(0.01, 2)
+    assert looks.watch.spell("upstream/api") is not None
+    assert (round(looks.watch.per_s("refused")), round(looks.watch.grows_for_s("refused"), 3)) == (46, 0.3)
+    assert round(looks.watch.now("upstream/api").refused_per_s) == 46
+    watched.pass_by(0.3, 60)
+    for one in (looks, watched):
+        one.now_s += 0.2
+        one.look(False)
+    asked, alone = looks.watch.now("upstream/api"), watched.watch.now("upstream/api")
+    assert (round(asked.refused_per_s, 6), round(asked.span_s, 6)) == (round(alone.refused_per_s, 6), 1.0)
+    assert looks.watch.before("upstream/api") == watched.watch.before("upstream/api")
+
+
+def test_all_rates_of_a_resource_are_of_one_time() -> None:
+    """So they add up, from the first moment on, and are the same as those of its refusals."""
+    looks = Looks()
+    looks.go(20, 100, 20.0)
+    for _ in range(8):
+        looks.go(1, 100, 20.0, refused=200)
+        now = looks.watch.now("upstream/api")
+        assert round(now.arrivals_per_s - now.departures_per_s - now.refused_per_s, 6) == 0
+        assert looks.watch.per_s("refused", looks.watch.since_s("upstream/api")) == now.refused_per_s
+    assert round(now.refused_per_s) == 200
+
+
+def test_a_reason_that_comes_later_has_the_same_time() -> None:
+    """What was not there before was 0 then, for as long as the resource's other rates are of."""
+    looks = Looks()
+    looks.go(20, 100, 20.0)
+    looks.go(4, 100, 20.0, waits=True)
+    for more in (10, 20):
+        looks.others = more
+        looks.go(1, 100, 20.0, waits=True)
+    since_s = looks.watch.since_s("upstream/api")
+    assert (looks.now_s - since_s, looks.watch.now("upstream/api").span_s) == (3.0, 3.0)
+    assert round(looks.watch.per_s("other", since_s), 3) == round(20 / 3.0, 3)
+
+
+def test_what_was_before_is_calm() -> None:
+    """Trouble that comes and goes is one, and what was before it is what was before all of it."""
+    looks = Looks()
+    looks.go(40, 100, 20.0)
+    for _ in range(60):  # it comes and goes for minutes
+        looks.go(6, 100, 200.0, waits=True)
+        looks.go(8, 100, 200.0)
+    looks.go(1, 100, 200.0, waits=True)
+    spell, before = looks.watch.spell("upstream/api"), looks.watch.before("upstream/api")
+    assert before is not None
+    assert spell is not None
+    assert before.service_ms == 20.0
+    assert spell.last_s - spell.began_s == (60 * 14 + 1) * EVERY_S
+
+
+def test_a_limit_at_the_beginning() -> None:
+    """It is known whether it was lowered before somebody waited, or because somebody did."""
+    looks = Looks()
+    looks.go(20, 100, 20.0, limit=8)
+    looks.go(2, 100, 20.0, waits=True, limit=8)
+    looks.go(2, 100, 20.0, waits=True, limit=2)
+    spell = looks.watch.spell("upstream/api")
+    assert spell is not None
+    assert (spell.limit, looks.watch.now("upstream/api").limit) == (8, 2)
+
+
+def test_how_long_something_is_so() -> None:
+    """At all looks without a break."""
+    watch = Watch()
+    for now_s, holding in ((1.0, ["a"]), (1.5, ["a", "b"]), (2.0, ["a", "b"])):
+        watch.note_states(now_s, holding)
+    assert (watch.holds_for_s("a"), watch.holds_for_s("b"), watch.holds_for_s("c")) == (1.0, 0.5, 0.0)
+    watch.note_states(2.5, ["b"])
+    watch.note_states(3.0, ["a", "b"])
+    assert (watch.holds_for_s("a"), watch.holds_for_s("b")) == (0.0, 1.5)

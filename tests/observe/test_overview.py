@@ -256,6 +256,20 @@ def test_a_disabled_endpoint_is_told(bench: Bench) -> None:
     assert len({tuple(one) for one in overview.endpoints()}) == 1
 
 
+def test_a_name_that_does_not_resolve_is_told(bench: Bench) -> None:
+    """There is no pool for it: who looks for it finds it once, although each worker tells of it."""
+    lost = {
+        "name": "api.example",
+        "url": "http://api.example",
+        "reason": "dns_error",
+        "detail": "Domain name not found",
+    }
+    for slot in (0, 1):
+        bench.tell(slot, upstreams=[{**upstream(endpoint("a:1")), "unresolved": [lost]}])
+    told = [(one["endpoint"], one["state"]) for one in bench.overview.endpoints()]
+    assert told == [("a:1", "in use"), ("http://api.example:80", "unresolved")]
+
+
 _REASONS = st.sampled_from(["queue_full", "client_gone"])
 _STEPS = st.lists(st.tuples(st.integers(0, 2), _REASONS, st.sampled_from(["a", "b", "c"]), st.booleans()))
 
