@@ -253,7 +253,7 @@ _IF_MATCH: Final = Argument("if-match", "only if the configuration is still the 
 _COMMENT: Final = Argument("comment", f"why, for whoever looks later; {MAX_COMMENT} characters at most", _is_comment)
 _TAKE_BACK: Final = (_COMMENT, _IF_MATCH)
 _CHANGE: Final = (
-    Argument("ttl", "for how long; then it is taken back by itself", _is_ttl),
+    Argument("ttl", "for how long; then what is kept by --persist, or in the file, holds again", _is_ttl),
     _COMMENT,
     Argument("persist", "write it to server.changes, so that it outlives a restart", _is_flag, is_flag=True),
     _IF_MATCH,
