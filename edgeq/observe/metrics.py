@@ -141,13 +141,16 @@ class Metrics:
 
         # Of pools the sum over endpoints; tenants' names are not ours.
         waits: dict[tuple[str, ...], dict[str, float]] = {}
+        oldest_s: dict[tuple[str, ...], float] = {}  # where it is known
         for one in rows:
             if one["kind"] in ("accept", "tenant"):
                 continue
-            found = waits.setdefault((_named(one["queue"]), one["kind"]), {"depth": 0, "limit": 0, "oldest_ms": 0.0})
+            key = (_named(one["queue"]), one["kind"])
+            found = waits.setdefault(key, {"depth": 0, "limit": 0})
             found["depth"] += one["depth"] or 0
             found["limit"] += one["limit"] or 0
-            found["oldest_ms"] = max(found["oldest_ms"], one["oldest_ms"] or 0.0)
+            if one["oldest_ms"] is not None:
+                oldest_s[key] = max(oldest_s.get(key, 0.0), one["oldest_ms"] / 1000)
         labels = ("queue", "kind")
         of_queues = list(waits.items())
         yield _gauge(
@@ -155,9 +158,7 @@ class Metrics:
         )
         limited = [(values, one) for values, one in of_queues if one["limit"]]
         yield _gauge("edgeq_queue_limit", "How many may wait.", labels, _pick(limited, "limit"))
-        yield _gauge(
-            "edgeq_queue_oldest_seconds", "Age of the oldest waiter.", labels, _pick(of_queues, "oldest_ms", 1e-3)
-        )
+        yield _gauge("edgeq_queue_oldest_seconds", "Age of the oldest waiter.", labels, list(oldest_s.items()))
 
     def _upstreams(self) -> Iterator[Metric]:
         rows = [((one["upstream"],), one) for one in self._overview.upstreams()]

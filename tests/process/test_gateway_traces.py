@@ -530,6 +530,9 @@ def test_the_dropped_are_a_metric() -> None:
         text = traced.get("/metrics")
         assert 'edgeq_spans_dropped_total{worker="0"} 0.0' in text
         assert 'edgeq_queue_limit{kind="spans",queue="otel/spans"} 2048.0' in text
+        # Since when they wait nobody knows, and it is not told as 0.
+        assert 'edgeq_queue_oldest_seconds{kind="limit",' in text
+        assert 'edgeq_queue_oldest_seconds{kind="spans",' not in text
 
 
 def test_a_wait_for_a_connection() -> None:

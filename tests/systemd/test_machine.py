@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from edgeq.admin.commands import COMMANDS
 from tests.support.asking import Client
+from tests.support.gateway import ROOT
 from tests.support.nspawn import Machine, NoMachineError, boot, make
 from tests.support.supervised import wait_for
 
@@ -270,6 +272,26 @@ def test_a_wrong_configuration_is_not_tried_again(machine: Machine) -> None:
     assert machine.show("edgeq", "ActiveState") == "failed"
     assert machine.show("edgeq", "ExecMainStatus") == "78"
     assert "edgeq.toml:9: " in machine.journal()
+
+
+def test_a_wrong_configuration_can_be_waited_out(machine: Machine) -> None:
+    """With the example's lines: systemd keeps the sockets while it tries, and who waits is served when the file is
+    right."""
+    text = (ROOT / "systemd/example.conf").read_text()
+    part = text[text.index("# --- a wrong configuration is tried again") :].partition("\n\n")[0]
+    drop_in(machine, "\n".join(line[1:] for line in part.splitlines() if not line.startswith("# ")) + "\n")
+    configure(machine, first_byte='"soon"')
+    assert machine.run("systemctl", "restart", "edgeq").returncode != 0
+    waiting = machine.call(lambda: [socket.create_connection(("127.0.0.1", 80), timeout=60) for _ in range(8)])
+    for sock in waiting:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    tries = int(machine.show("edgeq", "NRestarts"))
+    wait_for("two more tries", lambda: int(machine.show("edgeq", "NRestarts")) >= tries + 2)
+    configure(machine)
+    wait_for("its start", lambda: machine.show("edgeq", "ActiveState") == "active")
+    for sock in waiting:
+        with sock:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_sockets_and_credentials_from_systemd(machine: Machine) -> None:
