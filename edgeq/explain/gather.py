@@ -44,6 +44,8 @@ from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+LATE_MS: Final = 1000.0
+"""Four signs of life of a worker are missing."""
 PENALTY_MS: Final = 100.0
 """Which the balancer adds to the cost of an endpoint that has failed: it gets next to nothing."""
 QUEUE: Final = "queue"
@@ -71,7 +73,9 @@ class Gatherer:
         """To be called every `watch.EVERY_S`."""
         self._note(False)
         reports = self._reports.all()
-        lags_ms = {slot: one.get("max_lag_us", 0) / 1000 for slot, one in reports.items()}
+        # Who gives no sign of life has not told of it yet.
+        silent_ms = {slot: self._beat_age_ms(slot) - LATE_MS for slot in reports}
+        lags_ms = {slot: max(one.get("max_lag_us", 0) / 1000, silent_ms[slot]) for slot, one in reports.items()}
         self.watch.note_lags(lags_ms)
         lagging = [f"lag/{slot}" for slot, lag_ms in lags_ms.items() if lag_ms >= LAG_MS]
         self.watch.note_states(time.monotonic(), [*lagging, *self._states()])
@@ -84,6 +88,11 @@ class Gatherer:
     def _pools(self) -> Records:
         """Each look needs them more than once, and they are many."""
         return self._fresh.get("pools", self._reports.pools)
+
+    def _beat_age_ms(self, slot: int) -> float:
+        """Since a worker's last sign of life; 0.0 before the first one."""
+        at_ns = self._board.row(slot).heartbeat_ns
+        return (time.monotonic_ns() - at_ns) / 1e6 if at_ns else 0.0
 
     def _states(self) -> Iterator[str]:
         """Endpoints in trouble, and queues in which somebody waits."""
@@ -297,13 +306,12 @@ class Gatherer:
         return found
 
     def _workers(self, with_descriptors: bool) -> Iterator[Worker]:
-        now_ns = time.monotonic_ns()
         memory = {one["slot"]: one["memory_bytes"] for one in self._overview.workers()}
         reports = self._reports.all()
         for slot, pid in self._fleet.pids().items():
             bodies = reports.get(slot, {}).get("bodies") or {}
             row = self._board.row(slot)
-            beat_age_ms = (now_ns - row.heartbeat_ns) / 1e6 if row.heartbeat_ns else 0.0
+            beat_age_ms = self._beat_age_ms(slot)
             # To list the descriptors of a process with many takes milliseconds.
             opened = proc_io.descriptors(pid) if with_descriptors else None
             yield Worker(
