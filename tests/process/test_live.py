@@ -498,5 +498,6 @@ def test_what_has_no_effect_is_in_the_log() -> None:
         told = gateway.wait_event("setting without effect")
         assert (told["key"], told["why"]) == ("upstream.u.tls.verify", "is not used: no endpoint is https")
         gateway.reload({"upstream": {"u": {**settings, "limit": 0, "queue": {"max": 3}}}})
+        gateway.wait_event("setting without effect", 2)
         keys = [one["key"] for one in gateway.events("setting without effect")]
         assert keys == ["upstream.u.tls.verify", "upstream.u.queue.max"]
