@@ -38,6 +38,9 @@ class ArrivalTable:
 
     __slots__ = ()
 
+    def look(self) -> None:
+        """Now and then: see who else there is."""
+
     def get(self, key: int, latest_ns: int) -> int:
         """The time of a key (1 to 2^62 - 1), but no later one than that; 0, or any time that has passed, if nothing is
         known of it."""
@@ -69,6 +72,10 @@ class GcraTable(ArrivalTable):
         # Where the last key was found: a `get` is followed by a `charge` of the same key.
         self._key: int = 0
         self._at: int = 0
+
+    def look(self) -> None:
+        """See `ArrivalTable`."""
+        self._lanes.look()
 
     def get(self, key: int, latest_ns: int = 2**62) -> int:
         """See `ArrivalTable`."""

@@ -36,6 +36,10 @@ class SpentTable:
             self._cells = board.spent()
             self._lanes = Lanes(board.spent_lanes(), SPENT, slot, board.slots_ever_used())
 
+    def look(self) -> None:
+        """Now and then: see who else there is."""
+        self._lanes.look()
+
     def spent(self, key: int, until_s: int) -> int:
         """What has been spent in the period that ends at until_s (unix seconds); key: 1 to 2^62 - 1."""
         cells = self._cells

@@ -160,6 +160,8 @@ class Ledger:
         wall_s: unix seconds of the same moment.
         """
         books = self.books
+        books.arrivals.look()
+        books.spent.look()
         books.wall_ahead_s = wall_s - now
         if wall_s >= books.day_until_s or wall_s < books.day_until_s - _DAY_S:
             books.day_until_s = (int(wall_s) // _DAY_S + 1) * _DAY_S
