@@ -150,7 +150,7 @@ class Service:
             async with asyncio.timeout(_TIMEOUT_S):
                 line = await _first_line(reader)
             if len(line) > _MAX_LINE_BYTES:
-                writer.write(_too_long(line))
+                _write(writer, _too_long(line))
             elif b" HTTP/1." in line:
                 await self._speak_http(line, reader, writer)
             elif line.strip():
@@ -168,24 +168,24 @@ class Service:
     async def _speak_text(self, line: str, writer: asyncio.StreamWriter) -> None:
         found = find_text(line)
         if isinstance(found, str):
-            writer.write(f"error: {found}\n".encode())
+            _write(writer, f"error: {found}\n".encode())
             return
         if found.command.level == "admin" and not line.endswith("\n"):
-            writer.write(b"error: the line has no end, so nothing was done: it may be a part of another one\n")
+            _write(writer, b"error: the line has no end, so nothing was done: it may be a part of another one\n")
             return
         answer = await self._run(found, self._client(writer), writer)
         if answer.stream is not None:
             async for text in self._lines(answer.stream):
-                writer.write(text)
+                _write(writer, text)
                 await _flush(writer)
         elif answer.text:
-            writer.write(answer.text)
+            _write(writer, answer.text)
         elif isinstance(answer.body, Mapping) and answer.status >= 400 and "error" in answer.body:
-            writer.write(f"error: {answer.body['error']}\n".encode())
+            _write(writer, f"error: {answer.body['error']}\n".encode())
         elif found.json:
-            writer.write(_as_json(answer))
+            _write(writer, _as_json(answer))
         else:
-            writer.write(found.command.text(answer.body).encode())
+            _write(writer, found.command.text(answer.body).encode())
 
     async def _speak_http(self, line: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_REQUEST_BYTES)
@@ -202,7 +202,7 @@ class Service:
             except h11.RemoteProtocolError as error:
                 problem = Answer(error.error_status_hint, {"ok": False, "error": str(error)})
                 # Of a connection of its own: this one's state is that of an error.
-                writer.write(_http(h11.Connection(h11.SERVER), problem, False))
+                _write(writer, _http(h11.Connection(h11.SERVER), problem, False))
                 return
             if request is None:
                 return
@@ -210,7 +210,7 @@ class Service:
             if answer.stream is not None:
                 await self._stream(connection, request, answer.stream, writer)
                 return
-            writer.write(_http(connection, answer, request.keep, request.method != "HEAD"))
+            _write(writer, _http(connection, answer, request.keep, request.method != "HEAD"))
             await _flush(writer)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
@@ -272,11 +272,11 @@ class Service:
         self, connection: h11.Connection, request: Request, stream: AsyncIterator[Record], writer: asyncio.StreamWriter
     ) -> None:
         headers = [("content-type", STREAM), ("transfer-encoding", "chunked"), ("connection", "close")]
-        writer.write(connection.send(h11.Response(status_code=200, headers=headers, reason="OK")) or b"")
+        _write(writer, connection.send(h11.Response(status_code=200, headers=headers, reason="OK")) or b"")
         if request.method == "HEAD":
             return
         async for text in self._lines(stream):
-            writer.write(connection.send(h11.Data(data=text)) or b"")
+            _write(writer, connection.send(h11.Data(data=text)) or b"")
             await _flush(writer)
 
     async def _lines(self, stream: AsyncIterator[Record]) -> AsyncIterator[bytes]:
@@ -438,6 +438,14 @@ def _too_long(line: bytes) -> bytes:
     if _HTTP_BEGINS.match(line):
         return _http(h11.Connection(h11.SERVER), Answer(414, {"ok": False, "error": problem}), False)
     return f"error: {problem}\n".encode()
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Raises: ConnectionResetError if the client has left, which is found out while nothing is written, too; a write
+    would then be a defect (uvloop: RuntimeError)."""
+    if writer.is_closing():
+        raise ConnectionResetError
+    writer.write(data)
 
 
 async def _flush(writer: asyncio.StreamWriter) -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,22 @@ def talk(path: Path, *messages: bytes) -> list[bytes]:
     return serve(path, all_of_them)
 
 
+class Followed(Serving):
+    """An event, and another one when a test says so."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def follow_events(self) -> AsyncIterator[Record]:
+        try:
+            yield {"event": "one"}
+            await self.goes_on.wait()
+            yield {"event": "two"}
+        finally:
+            self.ended.set()
+
+
 def serve(
     path: Path, client: Callable[[], Coroutine[None, None, list[bytes]]], control: Serving | None = None
 ) -> list[bytes]:
@@ -78,7 +95,8 @@ def serve(
         finally:
             await server.close()
 
-    return asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the supervisor does
+        return runner.run(run())
 
 
 def test_who_sends_many_requests_in_one_piece_does_not_hold_up_others(tmp_path: Path) -> None:
@@ -189,6 +207,41 @@ def test_streams(tmp_path: Path) -> None:
     assert text == b'{"event":"one"}\n\n{"event":"two"}\n'
     assert b"transfer-encoding: chunked" in http.lower()
     assert b'{"event":"two"}\n' in http
+
+
+@pytest.mark.parametrize("message", [b"follow events\n", b"GET /v1/events/follow HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_who_leaves_a_stream_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: bytes) -> None:
+    """That is found out between two records, while nothing is written: the stream ends, and there is nothing to log."""
+    control = Followed()
+    gone = asyncio.Event()
+    told: list[object] = []
+    lost = asyncio.StreamReaderProtocol.connection_lost
+
+    def connection_lost(self: asyncio.StreamReaderProtocol, exc: Exception | None) -> None:
+        lost(self, exc)
+        gone.set()
+
+    def tell(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        told.append(context["message"])
+        control.ended.set()
+
+    monkeypatch.setattr(asyncio.StreamReaderProtocol, "connection_lost", connection_lost)
+
+    async def leave() -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(tell)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, str(tmp_path / "s"))
+            await loop.sock_sendall(client, message)
+            await loop.sock_recv(client, 1)  # and not the rest: its end is an error for who reads
+        await asyncio.wait_for(gone.wait(), 60)
+        control.goes_on.set()
+        await asyncio.wait_for(control.ended.wait(), 60)
+        return []
+
+    serve(tmp_path / "s", leave, control)
+    assert not told
 
 
 def test_several_requests_on_one_connection(tmp_path: Path) -> None:
