@@ -407,13 +407,14 @@ class Overview:
 
     def _workers(self) -> Records:
         """A worker that was never heard of has a beat age of -1."""
-        now_s, now_ns = time.monotonic(), time.monotonic_ns()
+        now_s = time.monotonic()
         reports = self.reports.all()
         aside = self.stuck.aside()
         found: Records = []
         for slot, pid in self._fleet.pids().items():
             row = self._board.row(slot)
-            beat_age_ms = (now_ns - row.heartbeat_ns) // 1_000_000 if row.heartbeat_ns else -1
+            beat_ns = row.heartbeat_ns
+            beat_age_ms = int(age_ms(beat_ns)) if beat_ns else -1
             seen = row.snapshot()
             state = aside[slot].value if slot in aside else seen["state"]
             counts = (row.requests, row.connections)

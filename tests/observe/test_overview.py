@@ -427,3 +427,17 @@ def test_what_has_just_come_and_what_never_was(bench: Bench) -> None:
     cells.flush()
     (seen,) = Overview(bench.board, bench.processes, bench.processes, lambda: CONFIG).upstreams()
     assert seen["service_ms"]["p99"] == pytest.approx(12, rel=0.04)
+
+
+def test_a_worker_that_beats_while_it_is_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not told as one that was never heard of, as the others are."""
+    pids = bench.processes.pids
+
+    def beat() -> dict[int, int]:
+        bench.board.row(0).beat(time.monotonic_ns(), 0, 0, 0)
+        return pids()
+
+    monkeypatch.setattr(bench.processes, "pids", beat)
+    first, *others = (one["beat_age_ms"] for one in bench.overview.workers())
+    assert first >= 0
+    assert others == [-1, -1]
