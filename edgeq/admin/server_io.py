@@ -426,10 +426,11 @@ async def _first_line(reader: asyncio.StreamReader) -> bytes:
         return error.partial
     except asyncio.LimitOverrunError:
         line = rest = await reader.read(2 * _MAX_LINE_BYTES)
-        left = _MAX_REQUEST_BYTES
-        while rest and left > 0:  # a client that still sends does not hear why
+        end = b"\r\n\r\n" if _HTTP_BEGINS.match(line) else b"\n"
+        # A client that still sends does not hear why; one that waits for an answer has sent the end.
+        while rest and end not in line and len(line) < _MAX_REQUEST_BYTES:
             rest = await reader.read(_MAX_REQUEST_BYTES)
-            left -= len(rest)
+            line += rest
         return line
 
 

@@ -201,6 +201,22 @@ def test_a_line_that_is_too_long(tmp_path: Path) -> None:
     assert http.startswith(b"HTTP/1.1 414 ")
 
 
+@pytest.mark.parametrize("message", [b"GET /v1/workers?match=%b HTTP/1.1\r\nHost: a\r\n\r\n", b"show workers %b\n"])
+@pytest.mark.parametrize("size", [9000, 30_000])
+def test_who_sends_a_line_that_is_too_long_and_waits(tmp_path: Path, message: bytes, size: int) -> None:
+    """Is told at once, and not let go when its time is over."""
+
+    async def ask() -> list[bytes]:
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+        writer.write(message % (b"a" * size))
+        answer = await reader.read()
+        writer.close()
+        return [answer]
+
+    (answer,) = serve(tmp_path / "s", ask)
+    assert b"a line has 8192 bytes at most" in answer
+
+
 def test_streams(tmp_path: Path) -> None:
     """Records as they come, an empty one as an empty line."""
     text, http = talk(tmp_path / "s", b"follow events\n", b"GET /v1/events/follow HTTP/1.1\r\nHost: a\r\n\r\n")
