@@ -62,12 +62,12 @@ class Command:
     also: str = ""
     """Fewer words that mean the same."""
     render: Callable[[Record], str] | None = None
-    """For people, if not as a table."""
+    """A record for people, if not as a row of a table."""
 
     def text(self, body: Body, width: int = WIDTH) -> str:
         """An answer for people; `width` 0: as wide as it gets."""
-        if self.render is not None and isinstance(body, Mapping):
-            return self.render(body)
+        if self.render is not None and body:
+            return "".join(map(self.render, [body] if isinstance(body, Mapping) else body))
         return render_text(body, self.columns, width)
 
     @property

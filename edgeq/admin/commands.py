@@ -124,6 +124,8 @@ async def _change(control: Control, wish: Wish, arguments: Arguments, client: Cl
     said: dict[str, Any] = {"ok": True, "generation": done.generation, "etag": done.etag}
     if done.behind:
         said["behind"] = list(done.behind)
+        slots = ", ".join(map(str, done.behind))
+        said["note"] = f"not confirmed by worker {slots}: it holds there once that goes on"
     return Answer(done.status, said, etag=done.etag)
 
 
@@ -245,11 +247,16 @@ def _step(text: str) -> str:
     return "" if is_number and EVERY_S <= float(text) <= 3600 else f"a number from {EVERY_S} to 3600"
 
 
+def _is_etag(text: str) -> str:
+    """Nothing would be no condition: of a script, a variable that is empty."""
+    return "" if text.strip() else "an ETag, or *"
+
+
 def _match(what: str) -> tuple[Argument, ...]:
     return (Argument("match", f"only those that have this text in their {what}"),)
 
 
-_IF_MATCH: Final = Argument("if-match", "only if the configuration is still the one with this ETag, else 412")
+_IF_MATCH: Final = Argument("if-match", "only if the configuration is still the one with this ETag, else 412", _is_etag)
 _COMMENT: Final = Argument("comment", f"why, for whoever looks later; {MAX_COMMENT} characters at most", _is_comment)
 _TAKE_BACK: Final = (_COMMENT, _IF_MATCH)
 _CHANGE: Final = (
@@ -663,15 +670,15 @@ COMMANDS: Final = (
         "the last events of all processes",
         _events,
         (Argument("count", "how many, 1000 at most (50)", _count),),
-        (Column("timestamp"), Column("level"), Column("event", gives_way=True), Column("resource", gives_way=True)),
-        "show events 100",
+        example="show events 100",
+        render=_event_line,
     ),
     Command(
         "follow events",
         "GET",
         "/v1/events/follow",
         "viewer",
-        "events as they happen, one JSON object a line, until you leave",
+        "events as they happen, each on a line, until you leave; asked for by HTTP, a JSON object a line",
         _follow_events,
         also="follow",
         render=_event_line,

@@ -80,7 +80,10 @@ def add_timeout(parser: argparse.ArgumentParser, default_s: float) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:50]!r}: expected a number of seconds") from None
     if not 0 < value <= _MAX_TIMEOUT_S:
         raise argparse.ArgumentTypeError(f"{text}: expected more than 0, and {_MAX_TIMEOUT_S} seconds at most")
     return value

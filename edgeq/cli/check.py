@@ -25,9 +25,10 @@ examples:
   edgeq check --json | jq -r '.machine[].line'      # what to put into sysctl.d or the unit
   edgeq check --strict                              # for a pipeline
 
-Names every problem with its line. Binds nothing and changes nothing; certificates are opened. Exit code 78 if the
-configuration is wrong; with --strict 1 if a setting of the machine stands below what it asks, or one of the file has no
-effect, which costs no more than a warning otherwise: edgeq serves with what is granted.
+Names every problem with its line. Binds nothing and changes nothing; certificates are opened, and the live changes that
+are kept (server.changes) are read, as a start does. Exit code 78 if the configuration is wrong; with --strict 1 if a
+setting of the machine stands below what it asks, or one of the file has no effect, which costs no more than a warning
+otherwise: edgeq serves with what is granted.
 """
 
 
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     file = config_file(args.config)
     try:
         loaded = load_file(file)
+        ended = _ended(file)
     except ConfigError as error:
         if args.format == "json":
             print(
@@ -78,8 +80,28 @@ def run(args: argparse.Namespace) -> int:
         print(f"{file}: ok ({_counts(loaded.config)})")
         for one in loaded.idle:
             print(replace(one, message=f"no effect: {one.message}"))
+        for line in ended:
+            print(line)
         _print_machine(found, loaded.lines)
     return EXIT_FAILED if fails else EXIT_OK
+
+
+def _ended(file: str) -> list[str]:
+    """What of the kept live changes a start would end, and why: it reads them, too. Raises ConfigError."""
+    import time
+
+    from edgeq.config.changes_io import read_changes
+    from edgeq.config.live import Live
+    from edgeq.config.load import read_file
+
+    document = read_file(file)
+    try:
+        live = Live(lambda: document, read_changes, time.time())
+    except ConfigError as error:
+        if isinstance(error.__cause__, PermissionError):  # it is the service's own
+            return []
+        raise
+    return [f"{document.changes_file}: {one.change.name}: ends at a start: {one.why}" for one in live.ended]
 
 
 def _record(one: Shortfall, lines: Lines) -> dict[str, object]:

@@ -28,6 +28,9 @@ examples:
 SHELLS: Final = ("bash", "zsh", "fish")
 _FILES: Final = ("FILE", "PATH")
 _RESOURCES: Final = ("RESOURCE", "ENDPOINT", "ROUTE", "QUEUE", "WHAT", "MATCH", "ARGUMENT")
+_OF_ENDPOINTS: Final = ("drain", "undrain", "disable", "enable")
+_OF_ROUTES: Final = ("pause", "resume")
+_OF_SETTINGS: Final = ("set", "unset")
 _TIMEOUT_S: Final = 1.0
 _COMPLETE: Final = {
     "bash": "_edgeq_resources",
@@ -104,10 +107,22 @@ def _print_resources(words: Sequence[str]) -> int:
     if not isinstance(queues, list) or not isinstance(routes, list):
         return EXIT_UNAVAILABLE
     # Tenants are not among them: their names come from clients.
-    named = {one["queue"].rpartition(":")[0] for one in queues if one["kind"] != "tenant"}
-    for name in sorted((named | {f"route/{one['route']}" for one in routes}) - {""}):
+    named = {one["queue"].rpartition(":")[0] for one in queues if one["kind"] != "tenant"} - {""}
+    for name in sorted(names_for(words, named, {str(one["route"]) for one in routes})):
         print(name)
     return EXIT_OK
+
+
+def names_for(words: Sequence[str], named: set[str], routes: set[str]) -> set[str]:
+    """Those that the command takes which is typed: endpoints, routes, what has settings, or any."""
+    if any(word in _OF_ENDPOINTS for word in words):
+        return {name for name in named if "#" in name}
+    if any(word in _OF_ROUTES for word in words):
+        return routes
+    all_names = named | {f"route/{name}" for name in routes}
+    if any(word in _OF_SETTINGS for word in words):
+        return {name for name in all_names if "#" not in name}
+    return all_names
 
 
 def _socket(words: Sequence[str]) -> str:

@@ -35,7 +35,7 @@ examples:
   edgeq show history --file /var/lib/edgeq/storm-20261126T030000Z-upstream-api.history
 
 subjects:
-""" + "".join(f"  {name:11}{command.help.partition(':')[0]}\n" for name, command in _SUBJECTS.items())
+""" + "".join(f"  {name:12}{command.help.partition(':')[0]}\n" for name, command in _SUBJECTS.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

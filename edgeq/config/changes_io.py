@@ -34,7 +34,8 @@ def read_changes(path: str) -> tuple[Change, ...]:
     except OSError as error:
         raise ConfigError([Problem(path, 0, "", f"cannot be read: {error.strerror}")]) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"no file of edgeq's live changes ({type(error).__name__}: {error}); move it away to start without"
+        what = f"a change in it has no {error}" if isinstance(error, KeyError) else str(error)
+        message = f"no file of edgeq's live changes: {what}; move it away to start without"
         raise ConfigError([Problem(path, 0, "", message)]) from error
 
 

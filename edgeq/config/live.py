@@ -67,6 +67,7 @@ class Live:
     def __init__(self, read: Callable[[], Document], kept: Callable[[str], tuple[Change, ...]], now: float) -> None:
         """`read` reads the file, `kept` the changes that outlive a restart. Raises ConfigError."""
         self._read = read
+        self._kept = kept
         document = read()
         self._plan = _settled(document, kept(document.changes_file), now)
 
@@ -99,8 +100,10 @@ class Live:
         self._plan = plan
 
     def reload(self, now: float) -> Plan:
-        """Read the file again. Raises ConfigError."""
-        return replace(_settled(self._read(), self.changes, now), rereads=True)
+        """Read the file again. Raises ConfigError, also for a file of kept changes with which nobody could start."""
+        document = self._read()
+        self._kept(document.changes_file)
+        return replace(_settled(document, self.changes, now), rereads=True)
 
     def plan(self, wish: Change, text: str | None, undoes: str | None = None) -> Plan:
         """Set the key of `wish` to the value that somebody has typed; None: to what holds without a change of its own;

@@ -32,7 +32,7 @@ from edgeq.admin.server_io import AdminServer, MetricsServer
 from edgeq.board.layout import Board
 from edgeq.board.reading import age_ms, read
 from edgeq.config.change import Change, ChangeError, NotSet
-from edgeq.config.changes_io import write_changes
+from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.diff import diff, needs_restart
 from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
 from edgeq.config.providers import target_names
@@ -476,7 +476,10 @@ class Supervisor:
         if not file or (not _kept(changes) and not os.path.exists(file)):
             return ""
         try:
+            read_changes(file)  # what somebody has written there by hand, and is wrong, is not lost
             write_changes(file, _kept(changes))
+        except ConfigError as error:
+            return str(error)
         except OSError as error:
             return f"{file} cannot be written: {error.strerror}"
         return ""

@@ -84,6 +84,17 @@ def test_arguments_by_place_and_by_name() -> None:
     assert found.arguments == {"match": "a/b"}
 
 
+def test_events_are_told_with_all_that_is_known_of_them() -> None:
+    """As whoever follows them sees them: what was done, by whom, to what."""
+    found = find_text("show events")
+    assert isinstance(found, Found)
+    event = {"timestamp": "T", "level": "info", "event": "live change", "resource": "upstream/a", "uid": 0}
+    lines = found.command.text([event, event]).splitlines()
+    assert len(lines) == 2
+    assert all("live change" in line and "upstream/a" in line and "uid" in line for line in lines)
+    assert found.command.text([]) == "(none)\n"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -103,6 +114,7 @@ def test_arguments_by_place_and_by_name() -> None:
         ("show queues --json", "unknown option '--json': show queues [MATCH]"),
         ("drain a:1 --ttl 1m --ttl 2m", "--ttl is given twice"),
         ("json", "unknown command 'json'"),
+        ('set upstream/a limit 5 --if-match ""', "if-match: expected an ETag, or *"),
     ],
 )
 def test_wrong_words(words: str, says: str) -> None:

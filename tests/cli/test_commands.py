@@ -24,6 +24,8 @@ from edgeq.cli import COMMANDS, machine_io, main, serve
 from edgeq.cli.arguments import NoAnswer, default_admin
 from edgeq.cli.machine import Machine
 from edgeq.cli.plot import plot
+from edgeq.config.change import Change
+from edgeq.config.changes_io import write_changes
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
@@ -184,6 +186,17 @@ class TestCheck:
             "idle": [],
             "machine": [],
         }
+
+    def test_kept_changes(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """They are read as a start does: what is no such file is an error, what would end at a start is told."""
+        kept = Path(f"{file}.d") / "changes.toml"
+        kept.parent.mkdir()
+        kept.write_text("garbage")
+        assert main(["check", "-c", str(file)]) == 78
+        assert f"{kept}: no file of edgeq's live changes" in capsys.readouterr().err
+        write_changes(str(kept), [Change("upstream/zz", "limit", 5, None, persisted=True)])
+        assert main(["check", "-c", str(file)]) == 0
+        assert f"{kept}: upstream/zz limit: ends at a start: " in capsys.readouterr().out
 
     def test_without_effect(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What is right and does nothing is named with its line; a failure only if asked."""

@@ -13,7 +13,7 @@ import pytest
 
 from edgeq.admin.commands import COMMANDS as ADMIN
 from edgeq.cli import COMMANDS, main
-from edgeq.cli.completion import SHELLS, script
+from edgeq.cli.completion import SHELLS, names_for, script
 from tests.support.gateway import Settings, running
 from tests.support.supervised import wait_for
 
@@ -106,3 +106,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "bash, zsh, fish" in capsys.readouterr().err
     assert main(["completion", "--resources", "edgeq", "top", "--admin", "/nowhere"]) == 69
     assert main(["completion", "--resources", "edgeq", "top", "--admin"]) == 69
+
+
+def test_names_that_a_command_takes() -> None:
+    """Endpoints, routes, what has settings; of others all."""
+    named = {"upstream/a", "upstream/a#1.1.1.1:80", "listener/:80"}
+    for word, expected in (
+        ("drain", {"upstream/a#1.1.1.1:80"}),
+        ("resume", {"r"}),
+        ("set", {"upstream/a", "listener/:80", "route/r"}),
+        ("explain", named | {"route/r"}),
+    ):
+        assert names_for(["edgeq", word, ""], named, {"r"}) == expected

@@ -18,7 +18,7 @@ from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.live import MAX_CHANGES, Live, endpoints_named
 from edgeq.config.load import load_text, read_text
 from edgeq.config.schema import Config, Endpoint
-from edgeq.errors import ConfigError
+from edgeq.errors import ConfigError, Problem
 
 A, B = "http://10.0.0.7:9000", "http://10.0.0.8:9000"
 FILE = f"""
@@ -498,10 +498,29 @@ def test_the_file_of_changes(tmp_path: Path) -> None:
     write_changes(path, changes)
     assert os.path.islink(path)
     assert read_changes(str(target)) == changes
+    Path(path).write_text('[[change]]\nresource = "upstream/api"\nkey = "limit"\nvalue = 1\n')
+    with pytest.raises(ConfigError, match="a change in it has no 'since'; move it away to start without"):
+        read_changes(path)
     for text in ("[[change]]\nkey = 1\n", "change = 5\n", "nonsense", "a = " + "[" * 5000):
         Path(path).write_text(text)
         with pytest.raises(ConfigError, match="no file of edgeq's live changes"):
             read_changes(path)
+
+
+def test_a_reload_reads_what_is_kept_too() -> None:
+    """With a file of changes that is none nobody could start again: who reloads is told."""
+    kept: list[ConfigError] = []
+
+    def read(_path: str) -> tuple[Change, ...]:
+        if kept:
+            raise kept[0]
+        return ()
+
+    live = Live(lambda: read_text(FILE, "edgeq.toml"), read, 0.0)
+    live.reload(0.0)
+    kept.append(ConfigError([Problem("changes.toml", 0, "", "no file of edgeq's live changes")]))
+    with pytest.raises(ConfigError, match="no file of edgeq's live changes"):
+        live.reload(0.0)
 
 
 def test_what_was_kept_holds_after_a_start(tmp_path: Path) -> None:
