@@ -30,6 +30,7 @@ from edgeq.admission.queue import DISCIPLINES, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
 from edgeq.admission.ticket import DROPPED, OK, Held, Lobby, Ticket
+from edgeq.admission.waits import Waits
 from edgeq.board.resources import (
     BINDING_US,
     BOUND_OK,
@@ -143,6 +144,7 @@ class Bulkhead(Lobby):
         "shared",
         "stuck",
         "times",
+        "waits",
         "watcher",
     )
 
@@ -183,6 +185,8 @@ class Bulkhead(Lobby):
         # What the board has been told of the sums.
         self._told: Totals = Totals()
         self._told_waited_s: float = 0.0
+        self.waits: Waits | None = None
+        """Of those who had to wait, where the board does not keep them: tenants'."""
         self._idle_place: bool = False
         """The last tick left a waiter beside a free place, for another worker."""
         # For whoever learns the limit (a window is the difference of two readings), and for people.
@@ -520,6 +524,8 @@ class Bulkhead(Lobby):
             waited_s = now - next_one.arrived_at
             self._grant(next_one, now, room)
             shared.admitted(waited_s)
+            if self.waits is not None:
+                self.waits.record(waited_s, now)
             try:
                 next_one.granted(self, now)
             except Exception as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgeq.admission.bulkhead import NO_LIMIT, Bulkhead
+from edgeq.admission.waits import Waits
 from edgeq.board.resources import MachineWide, Resources, TenantCells
 
 IDLE_S: Final = 1.0
@@ -55,6 +56,7 @@ class Tenants:
             shared = MachineWide() if resources is None else resources.bind_tenant(RESOURCE, tenant)
             bulkhead = Bulkhead(RESOURCE, self._limit, now, shared)
             bulkhead.is_callers_own = True
+            bulkhead.waits = Waits()
             self._configure(bulkhead)
             self._bulkheads[tenant] = bulkhead
         return bulkhead
@@ -94,5 +96,7 @@ def _row(tenant: bytes, bulkhead: Bulkhead, now: float) -> dict[str, object]:
         "in_flight": bulkhead.in_flight,
         "queued": bulkhead.queue.queued,
         "oldest_ms": 0 if oldest is None else int((now - oldest.arrived_at) * 1000),
+        "admitted": bulkhead.in_flight + bulkhead.ok + bulkhead.dropped + bulkhead.ignored,
+        "wait_ms": [] if bulkhead.waits is None else bulkhead.waits.quantiles_ms(now),
         "refused": dict(bulkhead.refusals),
     }

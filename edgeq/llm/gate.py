@@ -41,6 +41,7 @@ from edgeq.admission.queue import FIFO, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
 from edgeq.admission.ticket import Lobby, Ticket
+from edgeq.admission.waits import Waits
 from edgeq.board.layout import key_hash
 from edgeq.board.resources import LAST, MachineWide, turn_of
 from edgeq.llm.estimate import Estimate
@@ -190,6 +191,7 @@ class TokenGate(Lobby):
         "queue",
         "refusals",
         "shared",
+        "waits",
     )
 
     def __init__(
@@ -225,6 +227,8 @@ class TokenGate(Lobby):
         self._serving: bool = False
         self._again: bool = False
         """Something has changed while who is next was being served."""
+        self.waits: Waits = Waits()
+        """Of those who had to wait."""
         self.admitted: int = 0
         self.paused: int = 0
         """How often it has been, by what this worker heard."""
@@ -449,6 +453,7 @@ class TokenGate(Lobby):
         self._let_in(ticket, claim, now)
         claim.charge_tag(tag_key, ticket.weight)
         self.shared.admitted(waited_s)
+        self.waits.record(waited_s, now)
         ticket.granted(self, now)
 
     def _turn(self, ticket: Ticket | None) -> int:
@@ -700,6 +705,7 @@ class TokenGate(Lobby):
                 "paused_for": self._pause_reason(now) if pause_s else "",
                 "paused": self.paused,
                 "admitted": self.admitted,
+                "wait_ms": self.waits.quantiles_ms(now),
                 "refused": dict(self.refusals),
                 "last_refusal": self.last_refusal,
             }

@@ -123,14 +123,16 @@ class Queues:
             yield from self._pool(f"upstream/{one['upstream']}#{one['endpoint']}", one)
         tenant = self._config().tenant
         for one in self._reports.tenants(tenant.limit):
-            name = f"tenant/{one['tenant']}"
+            name, depth, refused = f"tenant/{one['tenant']}", one["queued"], sum(one["refused"].values())
             yield self._seen(
                 name,
                 "tenant",
-                depth=one["queued"],
+                depth=depth,
                 limit=tenant.queue.max,
                 oldest_ms=one["oldest_ms"],
-                **self._only_refused(name, one["refused"]),
+                wait_ms=_marked(one["wait_ms"]),
+                refused=one["refused"],
+                **self._rates(name, one["admitted"] + depth + refused, one["admitted"], refused),
             )
         upstreams = self._config().upstream
         for one in self._reports.targets():
@@ -142,6 +144,7 @@ class Queues:
                 depth=depth,
                 limit=upstream.queue.max if upstream is not None else None,
                 oldest_ms=one["oldest_ms"],
+                wait_ms=_marked(one["wait_ms"]),
                 refused=one["refused"],
                 **self._rates(name, one["admitted"] + depth + refused, one["admitted"], refused),
             )

@@ -161,10 +161,20 @@ class Reports:
             for seen in report.get("tenants", ()):
                 one = found.setdefault(
                     seen["tenant"],
-                    {"tenant": seen["tenant"], "in_flight": 0, "limit": 0, "queued": 0, "oldest_ms": 0, "refused": {}},
+                    {
+                        "tenant": seen["tenant"],
+                        "in_flight": 0,
+                        "limit": 0,
+                        "queued": 0,
+                        "oldest_ms": 0,
+                        "admitted": 0,
+                        "wait_ms": [],
+                        "refused": {},
+                    },
                 )
-                one["in_flight"] += seen["in_flight"]
-                one["queued"] += seen["queued"]
+                for count in ("in_flight", "queued", "admitted"):
+                    one[count] += seen.get(count, 0)
+                one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
                 one["oldest_ms"] = max(one["oldest_ms"], seen["oldest_ms"])
                 add(one["refused"], seen["refused"])
                 one["limit"] = limit or None
@@ -184,12 +194,14 @@ class Reports:
                     "oldest_ms": 0.0,
                     **{key: seen[key] for key in _OF_MACHINE},
                     "admitted": 0,
+                    "wait_ms": [],
                     "refused": {},
                     "last_refusal": "",
                 }
             for count in ("in_flight", "queued", "queued_tokens", "admitted"):
                 one[count] += seen[count]
             one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))
+            one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]
         return [found[name] for name in sorted(found)]

@@ -73,6 +73,7 @@ _OF_TARGET: Final = (
     "paused_s",
     "paused_for",
     "admitted",
+    "wait_ms",
     "refused",
     "last_refusal",
 )

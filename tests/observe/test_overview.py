@@ -348,6 +348,7 @@ def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
     def tell(count: int) -> None:
         of_pool = {"waited": count, "gave_up": count, "dials": 3 * count, "wait_ms": [1.0, 2.0, float(count)]}
         of_listener = {"accepted": 0, "waiting": 1, "waiting_max": 9, "oldest_wait_s": 0.5, "abandoned": 0}
+        of_tenant = {"tenant": "t", "in_flight": 1, "queued": 1, "oldest_ms": 1, "wait_ms": [8.0, 9.0, 9.0 + count]}
         for slot in range(2):
             bench.tell(
                 slot,
@@ -357,9 +358,7 @@ def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
                     "queue_full": {"upstream/u#a:1:pool": count, "elsewhere": 1},
                     "conn_limit_listener": {"listener/127.0.0.1:1:max_connections": 2 * count},
                 },
-                tenants=[
-                    {"tenant": "t", "in_flight": 1, "queued": 1, "oldest_ms": 1, "refused": {"tenant_limit": count}}
-                ],
+                tenants=[{**of_tenant, "admitted": 3 * count, "refused": {"tenant_limit": count}}],
                 log={"waiting": 0, "pending_bytes": 100 * count, "limit_bytes": 1000, "dropped": count},
             )
 
@@ -383,6 +382,8 @@ def test_queues_of_workers_have_all_columns(bench: Bench) -> None:
     assert places["refused_per_s"] == pytest.approx(2 * places["drain_per_s"])
     tenant = found["tenant/t", None]
     assert (tenant["high_water"], tenant["refused"], tenant["refused_per_s"] > 0) == (2, {"tenant_limit": 20}, True)
+    assert (tenant["wait_ms"]["p99"], tenant["drain_per_s"] > tenant["refused_per_s"] > 0) == (19.0, True)
+    assert tenant["arrival_per_s"] == pytest.approx(tenant["drain_per_s"] + tenant["refused_per_s"])
     log = found["log", 1]
     assert log["refused_per_s"] > 0
     assert (log["depth"], log["limit"], log["refused"], log["fill"]) == (1000, 1000, {"dropped": 10}, 1.0)
@@ -396,12 +397,14 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     """The gate of a model at a key, of all workers; its limit is that of the upstream's queue."""
     of_machine: dict[str, dict[str, int]] = {"limits": {}, "remaining": {}, "heard": {}}
     own = {"in_flight": 1, "queued_tokens": 50, "admitted": 1, "refused": {"queue_full": 2}, "last_refusal": ""}
+    own["wait_ms"] = [1.0, 2.0, 3.0]
     for slot in range(2):
         told = {"name": "u/m", "queued": 3, "oldest_ns": 1, **own, **of_machine}
         bench.tell(slot, targets=[{**told, "concurrent": 0, "paused_s": 0.0, "paused_for": ""}])
     (found,) = (one for one in bench.overview.queues() if one["kind"] == "tokens")
     assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:queue", 6, 256)
     assert (found["refused"], found["high_water"]) == ({"queue_full": 4}, 6)
+    assert found["wait_ms"] == {"p50": 1.0, "p90": 2.0, "p99": 3.0}
     assert found["oldest_ms"] > 0
 
 

@@ -130,6 +130,26 @@ def test_a_queue_that_fills_up(tmp_path: Path) -> None:
         assert wait_for("departures", lambda: admin.queue("upstream/u:queue")["drain_per_s"] > 0)
 
 
+def test_a_tenant_who_waits_for_himself(tmp_path: Path) -> None:
+    """His queue has all that other queues have: depth, age, waits, rates."""
+    extra: dict[str, Value] = {"tenant": {"key": "header:x-tenant", "limit": 1}, "upstream": {"u": {"limit": 10}}}
+    with gateway(tmp_path, 2, **extra) as (made, admin):
+        clients = [made.ask(0, "/", "X-Tenant: t") for _ in range(3)]
+
+        def waiting(depth: int) -> dict[str, Any]:
+            found = [one for one in admin.show("queues") if one["kind"] == "tenant" and one["depth"] == depth]
+            return found[0] if found else {}
+
+        queue = wait_for("two that wait", lambda: waiting(2))
+        assert (queue["oldest_ms"] > 0, queue["wait_ms"]["p50"]) == (True, None)
+        made.let_go(1)
+        queue = wait_for("one that has waited", lambda: (one := waiting(1)) and one["wait_ms"]["p50"] and one)
+        assert queue["wait_ms"]["p50"] <= queue["wait_ms"]["p99"]
+        wait_for("a rate", lambda: (one := waiting(1)) and one["arrival_per_s"] > 0)
+        made.let_all_go()
+        assert [client.read_answers([Asked()], 60)[0].status for client in clients] == [200] * 3
+
+
 def test_high_water_begins_anew(tmp_path: Path) -> None:
     """By `edgeq reset high-water`: at what waits then, also where it is only looked at now and then."""
     with gateway(tmp_path) as (made, admin):
