@@ -227,7 +227,7 @@ def _is_ttl(text: str) -> str:
     with contextlib.suppress(ValueError):
         if _ttl_s(text) > 0:
             return ""
-    return 'a duration such as "10m", "90s" or "1h"'
+    return 'a duration such as "10m", "90s" or "1h", a year at most'
 
 
 def _is_comment(text: str) -> str:
