@@ -44,6 +44,9 @@ from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+_NONE: Final = "upstream_none_healthy"
+_SHOWS_S: Final = 2.0
+"""Two looks at reports that are as old, and what is quiet is so for a second."""
 LATE_MS: Final = 1000.0
 """Four signs of life of a worker are missing."""
 PENALTY_MS: Final = 100.0
@@ -102,6 +105,9 @@ class Gatherer:
                 yield f"trouble/{name}"
             if one["waiting"]:
                 yield f"waits/upstream/{name}:pool"
+        for upstream in self._config().upstream:
+            if self._is_out(upstream):
+                yield f"out/upstream/{upstream}"
         for tenant in self._reports.tenants(0):
             if tenant["queued"]:
                 yield f"waits/tenant/{tenant['tenant']}"
@@ -268,11 +274,15 @@ class Gatherer:
         }
         return max((one for one in grown if one in TRIPS), key=lambda one: grown[one], default="")
 
+    def _is_out(self, upstream: str) -> bool:
+        config = self._config().upstream.get(upstream)
+        return config is not None and not any(config.weights().values())
+
     def _taken_out(self, upstream: str) -> Iterator[TakenOut]:
         """All endpoints, if none of them gets anybody new."""
-        config = self._config().upstream.get(upstream)
-        if config is None or any(config.weights().values()):
+        if not self._is_out(upstream):
             return
+        config = self._config().upstream[upstream]
         changes = {one["resource"] + " " + one["key"]: one for one in self._overview.changes()}
         for one in config.endpoints:
             url, is_disabled = (one.url, not one.enabled) if isinstance(one, Configured) else (one, False)
@@ -392,8 +402,18 @@ class Gatherer:
                 resource,
                 self.watch.per_s(name, since_s),
                 self.watch.grows_for_s(name),
-                self.watch.quiet_s(name),
+                self._quiet_s(name),
             )
+
+    def _quiet_s(self, name: str) -> float:
+        """For so long a refusal is over; of one for want of endpoints, since there are some again: that shows sooner
+        than in the counters."""
+        quiet_s = self.watch.quiet_s(name)
+        reason, _, resource = name.removeprefix(_REFUSED).partition(" ")
+        if reason != _NONE or self._is_out(resource.removeprefix("upstream/")):
+            return quiet_s
+        back_s = self.watch.held_ago_s(f"out/{resource}", time.monotonic()) or 0.0
+        return max(quiet_s, back_s) if quiet_s or back_s <= _SHOWS_S else 0.0
 
 
 def _by(change: Mapping[str, Any]) -> str:

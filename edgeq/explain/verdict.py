@@ -124,7 +124,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     if just:  # what goes on has a cause
         verdict += f", but {say.rate(just)} were refused until a moment ago"
     elif over:
-        verdict += f", but requests were refused until {_seconds(min(one.quiet_s for one in over))} ago"
+        verdict += f", but requests were refused until {_ago(min(one.quiet_s for one in over))}"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
     if not refused and not just and not over and not resource and not waiting:
@@ -137,7 +137,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "since_s": None,
         "evidence": [
             *say.refusals(sorted([*just, *refused], key=lambda one: -one.per_s)),
-            *(f"{one.reason} at {one.resource}, until {_seconds(one.quiet_s)} ago" for one in over[:4]),
+            *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),
         ],
         "next": "",
@@ -178,6 +178,10 @@ def _load_words(load: Load) -> str:
         f"{load.resource}: {load.in_flight}{limit} in flight, {load.queued} of {load.queue_max} wait,"
         f" {say.per_s(load.now.arrivals_per_s)} arrive{service}"
     )
+
+
+def _ago(seconds: float) -> str:
+    return f"{_seconds(seconds)} ago" if seconds >= 1 else "a moment ago"
 
 
 def _seconds(seconds: float) -> str:

@@ -35,7 +35,7 @@ has ended."""
 _BOUND: Final = 0.2
 """Share of the time in which somebody waits, from which on that is more than chance."""
 NO_MODELS: Final[Mapping[str, Models]] = MappingProxyType({})
-_QUIET_S: Final = 5.0
+QUIET_S: Final = 5.0
 """After so long without growth a counter that grows again has begun anew, and so has a queue."""
 _SEVERAL: Final = 3
 """So many do not all stay away by chance."""
@@ -52,7 +52,7 @@ class Tally:
         self._seen: deque[tuple[float, float]] = deque(maxlen=_NOW + 2)
         self._is_passing = False
         self._since_s = 0.0
-        self.grown_s = -_QUIET_S
+        self.grown_s = -QUIET_S
         """At the last look at which it had."""
 
     def note(self, now_s: float, count: float, is_passing: bool = False) -> None:
@@ -63,7 +63,7 @@ class Tally:
         if self._seen and count < self._seen[-1][1]:
             self._seen.clear()
         if self._seen and count > self._seen[-1][1]:
-            if now_s - self.grown_s > _QUIET_S:
+            if now_s - self.grown_s > QUIET_S:
                 self._since_s = self._seen[-1][0]
             self.grown_s = now_s
         self._seen.append((now_s, count))
@@ -167,6 +167,8 @@ class Watch:
         self._asking: dict[str, deque[Mapping[str, int]]] = {}
         self._holding: dict[str, tuple[float, float]] = {}
         """What is so since when, and was when it was last looked at."""
+        self._held: dict[str, float] = {}
+        """What was so until when, lately."""
 
     # What is noted.
 
@@ -254,7 +256,7 @@ class Watch:
         if not is_pressed:
             return
         ended = self._ended.get(name)
-        if spell is None and ended is not None and now_s - ended.last_s <= _QUIET_S:
+        if spell is None and ended is not None and now_s - ended.last_s <= QUIET_S:
             spell = ended  # it goes on, after a breath
         if spell is None:
             spell = seen._replace(before=self._calm(steps, now_s - _EDGE_S))
@@ -302,7 +304,11 @@ class Watch:
 
     def note_states(self, now_s: float, holding: Iterable[str]) -> None:
         """What is so at this look, by any names."""
+        before = {**self._held, **{name: last_s for name, (_, last_s) in self._holding.items()}}
         self._holding = {name: (self._holding.get(name, (now_s,))[0], now_s) for name in holding}
+        self._held = {
+            name: last_s for name, last_s in before.items() if name not in self._holding and now_s - last_s <= NOW_S
+        }
 
     # What is told.
 
@@ -364,6 +370,11 @@ class Watch:
         """For how long something has been so, at all looks; 0: it is not, or was not before the last one."""
         since_s, last_s = self._holding.get(name, (0.0, 0.0))
         return last_s - since_s
+
+    def held_ago_s(self, name: str, now_s: float) -> float | None:
+        """How long ago something was last so; None: it was not lately."""
+        last_s = self._holding[name][1] if name in self._holding else self._held.get(name)
+        return now_s - last_s if last_s is not None else None
 
     def grew_last(self, prefix: str) -> dict[str, float]:
         """When the counters that have grown did so last, of those whose names begin so."""

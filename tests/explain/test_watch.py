@@ -299,6 +299,11 @@ def test_how_long_something_is_so() -> None:
     for now_s, holding in ((1.0, ["a"]), (1.5, ["a", "b"]), (2.0, ["a", "b"])):
         watch.note_states(now_s, holding)
     assert (watch.holds_for_s("a"), watch.holds_for_s("b"), watch.holds_for_s("c")) == (1.0, 0.5, 0.0)
+    assert watch.held_ago_s("c", 2.0) is None
     watch.note_states(2.5, ["b"])
+    assert (watch.held_ago_s("a", 2.5), watch.held_ago_s("b", 2.6)) == (0.5, 2.6 - 2.5)
     watch.note_states(3.0, ["a", "b"])
     assert (watch.holds_for_s("a"), watch.holds_for_s("b")) == (0.0, 1.5)
+    watch.note_states(3.5, [])
+    watch.note_states(9.0, [])
+    assert watch.held_ago_s("b", 9.0) is None
