@@ -40,13 +40,13 @@ class Cause:
 def _other(facts: Facts) -> Iterator[Finding]:
     """What is refused for another reason of edgeq or of an upstream; the client's own mistakes are none of ours. And
     who waits elsewhere than before a limit."""
-    # Of these queues the cause shows in a moment, and that they are full is none.
-    young = {f"{load.resource}:queue" for load in facts.loads if load.pressed_s}
+    # Of these queues the cause shows in a moment, or they have ended; and that they are full is none.
+    told = {f"{load.resource}:queue" for load in facts.loads}
     for one in facts.refused:
         row = REASONS.get(one.reason)
         if one.since_s < STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
             continue
-        if one.resource in young or one.reason == "circuit_open":  # that is told as what has opened it
+        if one.resource in told or one.reason == "circuit_open":  # that is told as what has opened it
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -143,7 +143,8 @@ CAUSES: Final = (
     Cause(
         "endpoints_taken_out",
         "No endpoint is left in use",
-        "all endpoints of an upstream are drained or disabled, by an operator or the file",
+        "all endpoints of an upstream are drained or disabled, by an operator or the file; if by an operator it is told"
+        " before anybody comes, too",
         "enable or undrain one",
         services.taken_out,
     ),
@@ -201,7 +202,8 @@ CAUSES: Final = (
         "limit_too_low",
         "A limit is too low",
         "somebody waits for a place below a configured limit, with the traffic and the service time of before; or the"
-        f" limit was lowered when that began, to 1/{SLOWER:g} or less of what it was",
+        f" limit was lowered when that began, to 1/{SLOWER:g} or less of what it was, or was lowered while somebody"
+        " waited, and less is served since",
         "raise it to what arrivals times service time asks for, or take it back",
         services.limit_low,
     ),

@@ -67,6 +67,8 @@ class Refused:
     per_s: float
     since_s: float
     """For so long it has not paused."""
+    quiet_s: float = 0.0
+    """For so long it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,10 @@ class Load:
     forecast: Forecast | None = None
     """None: whoever has come lately had time enough, or no deadline."""
 
+    was: Pace | None = None
+    """Right before its limit was changed, whether or not somebody waited then; None: it was not lately."""
+    file_limit: str = ""
+    """Of the file, where somebody has set another one and the file has any."""
     began_limit: int | None = None
     """When that began; None: the one that it has."""
     taken_out: tuple[TakenOut, ...] = ()
@@ -282,6 +288,8 @@ class Facts:
     """Of its part of the memory each worker may use so much (`protect.memory`)."""
     leads: Mapping[str, str] = field(default_factory=dict)
     """Of each route the upstream, as resources; empty: to models."""
+    over: tuple[Refused, ...] = ()
+    """What was refused until just now."""
     replaced_s: float = 0.0
     """A worker that hangs while another is well is killed after so long; 0: never."""
 

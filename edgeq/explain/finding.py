@@ -8,9 +8,11 @@ from typing import Final
 
 SIGN: Final = 0
 """Nothing is lost, and nobody waits."""
-WAITS: Final = 1
+OUT: Final = 1
+"""Nobody has come yet who would be refused."""
+WAITS: Final = 2
 """Somebody waits, or a part of it is out of use."""
-LOST: Final = 2
+LOST: Final = 3
 """Requests or connections are refused, or fail."""
 
 

@@ -44,6 +44,9 @@ from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
 _FDS: Final = "fd_exhausted"
+_NONE: Final = "upstream_none_healthy"
+_SHOWS_S: Final = 2.0
+"""Two looks at reports that are as old, and what is quiet is so for a second."""
 LATE_MS: Final = 1000.0
 """Four signs of life of a worker are missing."""
 PENALTY_MS: Final = 100.0
@@ -102,6 +105,9 @@ class Gatherer:
                 yield f"trouble/{name}"
             if one["waiting"]:
                 yield f"waits/upstream/{name}:pool"
+        for upstream in self._config().upstream:
+            if self._is_out(upstream):
+                yield f"out/upstream/{upstream}"
         for tenant in self._reports.tenants(0):
             if tenant["queued"]:
                 yield f"waits/tenant/{tenant['tenant']}"
@@ -117,7 +123,7 @@ class Gatherer:
     def _note(self, is_passing: bool) -> None:
         """Everything that grows."""
         now_s = time.monotonic()
-        readings = list(self._readings())
+        readings, learned = list(self._readings()), self._learned()
         counters = dict(self._counters())
         for name, _, reading in readings:
             # The report tells of them, too, but later: in one answer they shall be the same number.
@@ -125,7 +131,7 @@ class Gatherer:
                 key = f"{_REFUSED}{reason} {name}:{QUEUE}"
                 counters[key] = max(count, counters.get(key, 0))
         self.watch.note_counters(now_s, counters, is_passing)
-        self.watch.note_resources(now_s, readings, self._models(), is_passing)
+        self.watch.note_resources(now_s, readings, self._models(), is_passing, learned)
 
     def facts(self) -> Facts:
         """How things are now, to a tenth of a second."""
@@ -133,7 +139,8 @@ class Gatherer:
 
     def _facts(self) -> Facts:
         self._note(True)
-        refused = tuple(self._refused())
+        seen = list(self._refused())
+        refused = [one for one in seen if not one.quiet_s]
         is_short = any(one.reason == _FDS for one in refused)
         stuck = self._config().server.stuck
         memory = memory_limit()
@@ -141,7 +148,8 @@ class Gatherer:
             loads=tuple(self._loads()),
             workers=tuple(self._workers(is_short)),
             doors=tuple(self._doors()),
-            refused=refused,
+            refused=tuple(refused),
+            over=tuple(one for one in seen if one.quiet_s),
             machine=Machine(
                 kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), proc_io.open_files(), *memory
             ),
@@ -178,6 +186,10 @@ class Gatherer:
             index = self._board.resource_index(name)
             number = limit if isinstance(limit, int) else self._board.learned_limit(index)
             yield name, number, read(self._board, index, False)
+
+    def _learned(self) -> set[str]:
+        """Resources whose limit is."""
+        return {f"upstream/{name}" for name, one in self._config().upstream.items() if not isinstance(one.limit, int)}
 
     def _models(self) -> dict[str, Models]:
         """What the models of each provider have answered, and how long that took. The keys of a provider are asked in
@@ -232,6 +244,8 @@ class Gatherer:
             oldest_ms=seen["oldest_ms"] if "oldest_ms" in seen else watch.oldest_ms(resource),
             now=watch.now(resource),
             before=watch.before(resource),
+            was=watch.was(resource),
+            file_limit=self._file_limit(settings),
             pressed_s=pressed_s,
             breaker=seen.get("breaker"),
             tripped_by=self._tripped_by(resource) if seen.get("breaker") not in (None, "closed") else "",
@@ -246,6 +260,11 @@ class Gatherer:
             unresolved=tuple(self._unresolved(name)),
         )
 
+    def _file_limit(self, settings: str) -> str:
+        """If somebody has set another one."""
+        changes = (one for one in self._overview.changes() if (one["resource"], one["key"]) == (settings, "limit"))
+        return next((one["file"] or "" for one in changes), "")
+
     def _tripped_by(self, resource: str) -> str:
         """Which failure was the last one, before or while it is open."""
         grown = {
@@ -255,11 +274,15 @@ class Gatherer:
         }
         return max((one for one in grown if one in TRIPS), key=lambda one: grown[one], default="")
 
+    def _is_out(self, upstream: str) -> bool:
+        config = self._config().upstream.get(upstream)
+        return config is not None and not any(config.weights().values())
+
     def _taken_out(self, upstream: str) -> Iterator[TakenOut]:
         """All endpoints, if none of them gets anybody new."""
-        config = self._config().upstream.get(upstream)
-        if config is None or any(config.weights().values()):
+        if not self._is_out(upstream):
             return
+        config = self._config().upstream[upstream]
         changes = {one["resource"] + " " + one["key"]: one for one in self._overview.changes()}
         for one in config.endpoints:
             url, is_disabled = (one.url, not one.enabled) if isinstance(one, Configured) else (one, False)
@@ -374,7 +397,23 @@ class Gatherer:
             # In one answer all rates of a resource are of one time.
             whole = whole_of(resource)
             since_s = self.watch.since_s(whole) if self.watch.spell(whole) is not None else None
-            yield Refused(reason, resource, self.watch.per_s(name, since_s), self.watch.grows_for_s(name))
+            yield Refused(
+                reason,
+                resource,
+                self.watch.per_s(name, since_s),
+                self.watch.grows_for_s(name),
+                self._quiet_s(name),
+            )
+
+    def _quiet_s(self, name: str) -> float:
+        """For so long a refusal is over; of one for want of endpoints, since there are some again: that shows sooner
+        than in the counters."""
+        quiet_s = self.watch.quiet_s(name)
+        reason, _, resource = name.removeprefix(_REFUSED).partition(" ")
+        if reason != _NONE or self._is_out(resource.removeprefix("upstream/")):
+            return quiet_s
+        back_s = self.watch.held_ago_s(f"out/{resource}", time.monotonic()) or 0.0
+        return max(quiet_s, back_s) if quiet_s or back_s <= _SHOWS_S else 0.0
 
 
 def _by(change: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from edgeq.config.change import LIVE
 from edgeq.explain import say
 from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, whole_of
-from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 from edgeq.worker.wheel import NEVER
 
@@ -91,7 +91,7 @@ def taken_out(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "endpoints_taken_out",
             load.resource,
-            LOST if refused else WAITS if load.queued else SIGN,
+            LOST if refused else WAITS if load.queued else OUT if one.by else SIGN,
             load.pressed_s or say.longest(refused),
             f"{'its endpoint was' if len(load.taken_out) == 1 else 'all of its endpoints were'} {how}"
             f" by {'an operator' if one.by else 'the file'}: {names}",
@@ -304,7 +304,7 @@ def more_traffic(facts: Facts) -> Iterator[Finding]:
         before = load.earlier()
         grew = before is not None and load.now.arrivals_per_s >= MORE * before.arrivals_per_s
         is_learned = load.limit_source not in CONFIGURED
-        if load.pressed_s < SETTLES_S or _is_cut(load) or not (grew or is_learned):
+        if load.pressed_s < SETTLES_S or _is_cut(load) or _has_cut(load) or not (grew or is_learned):
             continue
         refused = facts.refused_at(load.resource)
         says = f"{say.per_s(load.now.arrivals_per_s)} come"
@@ -338,7 +338,10 @@ def limit_low(facts: Facts) -> Iterator[Finding]:
         enough, undo = _enough(load), ""
         if before := _lowered(load):
             enough = min(enough, before)  # who comes again at once makes more of what arrives than it is
-            undo = f"    # or as before: edgeq unset {load.settings} limit" if load.limit_source == LIVE else ""
+            if load.limit_source == LIVE:
+                is_same = load.file_limit in ("", str(load.before.limit if load.before is not None else ""))
+                which = "as before" if is_same else f"as the file has it ({load.file_limit})"
+                undo = f"    # or {which}: edgeq unset {load.settings} limit"
             says = f"its limit was lowered from {before} to {load.limit}"
         else:
             most = "what its pools hold" if pool else f"its limit of {load.limit}"
@@ -407,18 +410,27 @@ def _asks_for_others(load: Load) -> bool:
     return before is not None and load.usual_ms() >= SLOWER * (before.service_ms or NEVER)
 
 
-def _lowered(load: Load) -> int:
-    """What a configured limit was before, if that was more; else 0."""
-    if load.before is None or load.limit_source not in CONFIGURED or not load.limit:
+def _lowered(load: Load, is_ever: bool = True) -> int:
+    """What a configured limit was while nobody waited, or `is_ever` whoever did, if that was more; else 0."""
+    if load.limit_source not in CONFIGURED or not load.limit:
         return 0
-    return load.before.limit if load.before.limit > load.limit else 0
+    paces = (load.before, load.was if is_ever else None)
+    before = max((one.limit for one in paces if one is not None), default=0)
+    return before if before > load.limit else 0
 
 
 def _is_cut(load: Load) -> bool:
     """Was the limit lowered by so much, when the queue began, that this is why it began? Whoever has lowered it because
     of a queue has not made that one."""
-    before, began = _lowered(load), load.limit if load.began_limit is None else load.began_limit
+    before, began = _lowered(load, is_ever=False), load.limit if load.began_limit is None else load.began_limit
     return before > 0 and before >= SLOWER * (began or before)
+
+
+def _has_cut(load: Load) -> bool:
+    """Is less served since the limit was lowered, whether or not somebody waited before?"""
+    if load.was is None or not _lowered(load):
+        return False
+    return load.was.limit > (load.limit or 0) and load.was.departures_per_s >= MORE * load.now.departures_per_s
 
 
 def _harm(load: Load, refused: list[Refused]) -> int:
@@ -432,7 +444,7 @@ def _enough(load: Load) -> int:
 
     Or for what arrived before, if that was more: clients that wait for an answer do not ask again meanwhile.
     """
-    paces = [load.now] if load.before is None else [load.now, load.before]
+    paces = [one for one in (load.now, load.before, load.was) if one is not None]
     service_ms = next((one.service_ms for one in paces if one.service_ms), 0.0)
     wanted = ceil(max(one.arrivals_per_s for one in paces) * service_ms / 1000 * 1.2)
     return max(wanted, (load.limit or 0) * 5 // 4 + 1)

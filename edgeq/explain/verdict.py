@@ -9,11 +9,11 @@ from edgeq.admin.render import Record, printable
 from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, STANDS_S, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
-from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
 from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
-_HARM: Final = {LOST: "refuses", WAITS: "is in trouble", SIGN: "shows signs"}
+_HARM: Final = {LOST: "refuses", WAITS: "is in trouble", OUT: "refuses who comes next", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
 _WAIT_MS: Final = 250.0
 """So long the oldest has waited at least to be told: workers report twice a second, and less is a matter of moments."""
@@ -23,8 +23,10 @@ def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
     found = [one for one in findings(facts) if not resource or _concerns(one, resource, facts)]
     short = [one for one in found if one.harm > SIGN]
+    if (not short or short[0].harm == OUT) and (begins := _beginning(facts, resource, found)):
+        return begins
     if not short:
-        return _beginning(facts, resource, found) or _healthy(facts, resource, found)
+        return _healthy(facts, resource, found)
     first = short[0]
     since = f" for {_seconds(first.since_s)}" if first.since_s >= 1 else ""
     return {
@@ -116,13 +118,16 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
-    over = [one for one in refused if _is_ours(one)]
-    refused = [one for one in refused if one not in over]
-    if over:  # what goes on has a cause
-        verdict += f", but {say.rate(over)} were refused until a moment ago"
+    over = [one for one in facts.over if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
+    just = [one for one in refused if _is_ours(one)]
+    refused = [one for one in refused if one not in just]
+    if just:  # what goes on has a cause
+        verdict += f", but {say.rate(just)} were refused until a moment ago"
+    elif over:
+        verdict += f", but requests were refused until {_ago(min(one.quiet_s for one in over))}"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    if not refused and not over and not resource and not waiting:
+    if not refused and not just and not over and not resource and not waiting:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -131,7 +136,8 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "resource": resource or None,
         "since_s": None,
         "evidence": [
-            *say.refusals(sorted([*over, *refused], key=lambda one: -one.per_s)),
+            *say.refusals(sorted([*just, *refused], key=lambda one: -one.per_s)),
+            *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),
         ],
         "next": "",
@@ -172,6 +178,10 @@ def _load_words(load: Load) -> str:
         f"{load.resource}: {load.in_flight}{limit} in flight, {load.queued} of {load.queue_max} wait,"
         f" {say.per_s(load.now.arrivals_per_s)} arrive{service}"
     )
+
+
+def _ago(seconds: float) -> str:
+    return f"{_seconds(seconds)} ago" if seconds >= 1 else "a moment ago"
 
 
 def _seconds(seconds: float) -> str:

@@ -10,7 +10,7 @@ A look costs what a reading of all resources without histograms costs, some micr
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -35,8 +35,10 @@ has ended."""
 _BOUND: Final = 0.2
 """Share of the time in which somebody waits, from which on that is more than chance."""
 NO_MODELS: Final[Mapping[str, Models]] = MappingProxyType({})
-_QUIET_S: Final = 5.0
+QUIET_S: Final = 5.0
 """After so long without growth a counter that grows again has begun anew, and so has a queue."""
+_SEVERAL: Final = 3
+"""So many do not all stay away by chance."""
 _MOMENT_S: Final = 0.001
 """Less than any step."""
 
@@ -50,7 +52,7 @@ class Tally:
         self._seen: deque[tuple[float, float]] = deque(maxlen=_NOW + 2)
         self._is_passing = False
         self._since_s = 0.0
-        self.grown_s = -_QUIET_S
+        self.grown_s = -QUIET_S
         """At the last look at which it had."""
 
     def note(self, now_s: float, count: float, is_passing: bool = False) -> None:
@@ -61,7 +63,7 @@ class Tally:
         if self._seen and count < self._seen[-1][1]:
             self._seen.clear()
         if self._seen and count > self._seen[-1][1]:
-            if now_s - self.grown_s > _QUIET_S:
+            if now_s - self.grown_s > QUIET_S:
                 self._since_s = self._seen[-1][0]
             self.grown_s = now_s
         self._seen.append((now_s, count))
@@ -81,6 +83,12 @@ class Tally:
         """0: it does not."""
         return now_s - self._since_s if self.per_s() > 0 else 0.0
 
+    def quiet_s(self, now_s: float) -> float:
+        """For so long it has grown no more; 0: it may be chance that it has not, as at its rate only a few would have
+        come."""
+        quiet_s = now_s - self.grown_s
+        return quiet_s if quiet_s >= _LEAST_S and self.per_s() * quiet_s >= _SEVERAL else 0.0
+
 
 class Spell(NamedTuple):
     """A time in which somebody waits for a resource, or is refused by it."""
@@ -92,6 +100,16 @@ class Spell(NamedTuple):
     """At its beginning."""
     before: Pace | None
     """None if nothing had come lately."""
+
+
+class _Turn(NamedTuple):
+    """A limit was changed."""
+
+    at_s: float
+    """The first look at which it had been."""
+    is_raised: bool
+    was: Pace
+    """Right before, with the limit of then."""
 
 
 class _Look(NamedTuple):
@@ -143,10 +161,14 @@ class Watch:
         self._spells: dict[str, Spell] = {}
         self._ended: dict[str, Spell] = {}
         """The last one that is over, of each."""
+        self._turns: dict[str, _Turn] = {}
+        """The last one of each."""
         self._lags: dict[int, deque[float]] = {}
         self._asking: dict[str, deque[Mapping[str, int]]] = {}
         self._holding: dict[str, tuple[float, float]] = {}
         """What is so since when, and was when it was last looked at."""
+        self._held: dict[str, float] = {}
+        """What was so until when, lately."""
 
     # What is noted.
 
@@ -171,9 +193,10 @@ class Watch:
         readings: Iterable[tuple[str, int, Reading]],
         models: Mapping[str, Models] = NO_MODELS,
         is_passing: bool = False,
+        learned: Collection[str] = (),
     ) -> None:
         """Limited resources: name, limit, and a reading without histograms. models: of those that are a provider's, all
-        answers since the start."""
+        answers since the start. learned: those whose limit changes of itself."""
         seen = set()
         for name, limit, reading in readings:
             seen.add(name)
@@ -187,9 +210,16 @@ class Watch:
                 steps.pop()
             span_s = now_s - before.at_s
             refused = max(0, last.refused - before.refused)
+            if name in learned:
+                self._turns.pop(name, None)
+            else:
+                self._turn(name, limit, now_s, steps)
             # Of less time than that it is chance when the workers have written it.
             is_bound = (last.binding_us - before.binding_us) / 1e6 >= _BOUND * max(span_s, EVERY_S)
-            self._follow(name, Spell(before.at_s, now_s, limit, None), steps, is_bound or refused > 0)
+            if not reading.queued and self._is_raised(name, now_s):
+                self._end(name)  # what was bound or refused in this step was so before
+            else:
+                self._follow(name, Spell(before.at_s, now_s, limit, None), steps, is_bound or refused > 0)
             steps.append(
                 Step(
                     at_s=now_s,
@@ -208,7 +238,7 @@ class Watch:
                     is_passing=is_passing,
                 )
             )
-        for known in (self._last, self._steps, self._spells, self._ended):
+        for known in (self._last, self._steps, self._spells, self._ended, self._turns):
             for name in [name for name in known if name not in seen]:
                 del known[name]
         if not is_passing:
@@ -221,16 +251,37 @@ class Watch:
         """
         spell, now_s = self._spells.get(name), seen.last_s
         if spell is not None and now_s - spell.last_s > _EDGE_S:
-            self._ended[name] = self._spells.pop(name)
+            self._end(name)
             spell = None
         if not is_pressed:
             return
         ended = self._ended.get(name)
-        if spell is None and ended is not None and now_s - ended.last_s <= _QUIET_S:
+        if spell is None and ended is not None and now_s - ended.last_s <= QUIET_S:
             spell = ended  # it goes on, after a breath
         if spell is None:
             spell = seen._replace(before=self._calm(steps, now_s - _EDGE_S))
         self._spells[name] = spell._replace(last_s=now_s)
+
+    def _end(self, name: str) -> None:
+        """Of a spell, if one goes on."""
+        if (spell := self._spells.pop(name, None)) is not None:
+            self._ended[name] = spell
+
+    def _turn(self, name: str, limit: int, now_s: float, steps: Sequence[Step]) -> None:
+        """Keep what was before its limit was changed. Of several changes that follow each other, what was before the
+        first one, as long as the limit is below that."""
+        if not steps or steps[-1].limit == limit:
+            return
+        known, last = self._turns.get(name), steps[-1].limit
+        was = pace([one for one in steps if one.at_s > now_s - NOW_S])
+        if known is not None and now_s - known.at_s <= BEFORE_S and known.was.limit > max(limit, last):
+            was = known.was
+        self._turns[name] = _Turn(now_s, limit > last, was)
+
+    def _is_raised(self, name: str, now_s: float) -> bool:
+        """Was its limit raised a moment ago?"""
+        turn = self._turns.get(name)
+        return turn is not None and turn.is_raised and now_s - turn.at_s <= _EDGE_S
 
     def _calm(self, steps: Iterable[Step], end_s: float) -> Pace | None:
         """How it did when it was calm in the minute before; None if nothing came then."""
@@ -253,7 +304,11 @@ class Watch:
 
     def note_states(self, now_s: float, holding: Iterable[str]) -> None:
         """What is so at this look, by any names."""
+        before = {**self._held, **{name: last_s for name, (_, last_s) in self._holding.items()}}
         self._holding = {name: (self._holding.get(name, (now_s,))[0], now_s) for name in holding}
+        self._held = {
+            name: last_s for name, last_s in before.items() if name not in self._holding and now_s - last_s <= NOW_S
+        }
 
     # What is told.
 
@@ -270,10 +325,10 @@ class Watch:
         return self._spells.get(resource)
 
     def since_s(self, resource: str) -> float:
-        """Where "now" begins for a resource: with its queue, if that is sooner."""
-        spell = self._spells.get(resource)
-        began_s = min(spell.began_s, self._noted_s - _LEAST_S) if spell is not None else 0.0
-        since_s = max(began_s, self._noted_s - NOW_S)
+        """Where "now" begins for a resource: with its queue, or its limit, if that is sooner."""
+        spell, turn = self._spells.get(resource), self._turns.get(resource)
+        began_s = max(spell.began_s if spell is not None else 0.0, turn.at_s if turn is not None else 0.0)
+        since_s = max(min(began_s, self._noted_s - _LEAST_S), self._noted_s - NOW_S)
         steps = self._since(resource, since_s)
         return steps[0].at_s - steps[0].span_s if steps else since_s
 
@@ -288,6 +343,14 @@ class Watch:
             return spell.before
         return self._calm(self._steps.get(resource, ()), self._noted_s - NOW_S)
 
+    def was(self, resource: str) -> Pace | None:
+        """How it did right before its limit was changed; None if it was not, while its queue goes on or shortly before
+        that."""
+        spell, turn = self._spells.get(resource), self._turns.get(resource)
+        if turn is None or turn.at_s < (spell.began_s if spell is not None else self._noted_s) - BEFORE_S:
+            return None
+        return turn.was
+
     def per_s(self, name: str, since_s: float | None = None) -> float:
         """How a counter grows since then, else now."""
         tally = self._tallies.get(name)
@@ -298,10 +361,20 @@ class Watch:
         tally = self._tallies.get(name)
         return tally.grows_for_s(self._noted_s) if tally is not None else 0.0
 
+    def quiet_s(self, name: str) -> float:
+        """For how long a counter has grown no more; 0: it still does, or that may be chance."""
+        tally = self._tallies.get(name)
+        return tally.quiet_s(self._noted_s) if tally is not None else 0.0
+
     def holds_for_s(self, name: str) -> float:
         """For how long something has been so, at all looks; 0: it is not, or was not before the last one."""
         since_s, last_s = self._holding.get(name, (0.0, 0.0))
         return last_s - since_s
+
+    def held_ago_s(self, name: str, now_s: float) -> float | None:
+        """How long ago something was last so; None: it was not lately."""
+        last_s = self._holding[name][1] if name in self._holding else self._held.get(name)
+        return now_s - last_s if last_s is not None else None
 
     def grew_last(self, prefix: str) -> dict[str, float]:
         """When the counters that have grown did so last, of those whose names begin so."""

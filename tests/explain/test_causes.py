@@ -322,6 +322,38 @@ def test_who_has_taken_out_the_endpoints() -> None:
     assert (sign.cause, sign.harm) == ("endpoints_taken_out", SIGN)
 
 
+def test_who_asks_next_is_refused() -> None:
+    """Where an operator has taken out all endpoints that is said first, unless something is lost elsewhere, or begins
+    to be."""
+    out = dataclasses.replace(CALM, taken_out=(TakenOut("upstream/api#10.0.0.7:9000", False, "by user 0"),))
+    for name in ("", "upstream/api"):
+        told = explain(load(out), name)
+        assert told["verdict"] == (
+            "upstream/api refuses who comes next: its endpoint was drained by an operator: 10.0.0.7:9000"
+        )
+        assert told["next"].startswith("edgeq undrain upstream/api#10.0.0.7:9000 ")
+    waits = dataclasses.replace(pressed(), resource="upstream/b")
+    both = dataclasses.replace(HEALTHY, loads=(out, waits))
+    assert [one.resource for one in findings(both)] == ["upstream/b", "upstream/api"]
+    begins = dataclasses.replace(waits, pressed_s=0.5)
+    assert explain(dataclasses.replace(both, loads=(out, begins)))["resource"] == "upstream/b"
+
+
+def test_what_is_over() -> None:
+    """Is not told as going on, but until when it did; and a queue that has ended refuses nobody."""
+    over = dataclasses.replace(FULL, quiet_s=2.0)
+    told = explain(dataclasses.replace(HEALTHY, over=(over,)))
+    assert (told["cause"], told["verdict"]) == (
+        None,
+        "nothing is saturated: nobody waits, but requests were refused until 2 s ago",
+    )
+    assert told["evidence"][0] == "queue_full at upstream/api:queue, until 2 s ago"
+    told = explain(dataclasses.replace(HEALTHY, over=(over,)), "worker/0")
+    assert told["verdict"] == "worker/0 is not saturated"
+    just_ended = explain(load(CALM, FULL))
+    assert (just_ended["cause"], just_ended["verdict"].endswith("were refused until a moment ago")) == (None, True)
+
+
 def test_a_name_that_does_not_resolve() -> None:
     """It is named, with what the resolver says, and what is next asks whom edgeq asks."""
     for nameservers, following in (
@@ -599,6 +631,33 @@ def test_who_lowered_the_limit() -> None:
         assert hint == ("or as before: edgeq unset upstream/api limit" if source == "live" else "")
     (found,) = findings(load(dataclasses.replace(lowered, now=Pace(3000, 100, 2900, 20.0, 2)), FULL))
     assert found.next == "edgeq set upstream/api limit 8 --ttl 10m"  # as it was: some come again and again
+
+
+def test_a_limit_that_was_lowered_while_somebody_waited() -> None:
+    """Whatever came before that, what is served has fallen with it."""
+    was = Pace(950, 950, 0, 50.0, 50)
+    lowered = pressed(limit=5, limit_source="live", file_limit="50", now=Pace(100, 95, 0, 50.0, 5), began_limit=50)
+    for before in (None, Pace(20, 20, 0, 50.0, 50)):
+        (found,) = findings(load(dataclasses.replace(lowered, before=before, was=was)))
+        assert (found.cause, found.says) == ("limit_too_low", "its limit was lowered from 50 to 5")
+        assert found.next == (
+            "edgeq set upstream/api limit 50 --ttl 10m"
+            f"    # or {'as before' if before else 'as the file has it (50)'}: edgeq unset upstream/api limit"
+        )
+    slow = dataclasses.replace(lowered, now=Pace(100, 95, 0, 500.0, 5), before=Pace(100, 100, 0, 50.0, 50))
+    (found,) = findings(load(dataclasses.replace(slow, was=Pace(100, 100, 0, 500.0, 50))))
+    assert found.cause == "upstream_slower"  # that has begun it
+    more = dataclasses.replace(
+        lowered, now=was, before=Pace(20, 20, 0, 50.0, 50), was=dataclasses.replace(was, limit=6)
+    )
+    assert [one.cause for one in findings(load(more))] == ["more_traffic"]
+
+
+def test_what_the_file_has_is_not_what_was_before() -> None:
+    """Where somebody had set another limit before."""
+    lowered = pressed(limit=2, limit_source="live", file_limit="50", now=Pace(300, 100, 200, 20.0, 2))
+    (found,) = findings(load(lowered, FULL))
+    assert found.next.endswith("    # or as the file has it (50): edgeq unset upstream/api limit")
 
 
 def test_who_waits_for_an_answer_comes_later() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.explain.watch import EVERY_S, QUIET_S
 from tests.explain.scene import Behaviour, Clients, Scene, elapsed
 from tests.support.builds import ONCE
 from tests.support.dns_server import DnsServer
@@ -94,8 +95,21 @@ def test_the_only_endpoint_is_taken_out(stage: Stage, done: str, undone: str, wo
     assert re.fullmatch(rf"{stage.addresses[0]} is {word}, by user \d+ since .* \(disks\)", found["evidence"][0])
     command, _, _ = found["next"].partition("    # ")
     assert command == f"edgeq {undone} {name}"
+
+    def is_refused() -> bool:
+        return any("upstream_none_healthy" in one for one in stage.explain()["evidence"])
+
+    wait_for("refusals", is_refused)
+    elapsed(2 * EVERY_S)  # and the supervisor has seen why
     stage.tell(command.removeprefix("edgeq "))
-    stage.is_calm()
+    told: list[dict[str, Any]] = []
+
+    def is_over() -> bool:
+        told.append(stage.explain())
+        return str(told[-1]["verdict"]).endswith("nobody waits or is refused")
+
+    wait_for("nothing to tell", is_over)
+    assert [one["verdict"] for one in told if one["cause"] not in ("endpoints_taken_out", None)] == []
 
 
 def test_each_endpoint_is_taken_out_in_another_way(stage: Stage) -> None:
@@ -159,6 +173,8 @@ def test_refusals_that_have_just_begun(stage: Stage) -> None:
         with asking(stage, "/burst/slow", 60):
             wait_for("trouble", is_named)
         stage.is_calm()
+        if first["cause"] is not None:
+            elapsed(QUIET_S + 1)  # or the next try would be the same trouble
         return bool(first["cause"] is None)
 
     stage.behaviour.delays_s[b"/burst/slow"] = 0.5

@@ -17,6 +17,7 @@ class Looks:
         self.models: Models = {}
         self.limit = 8
         self.others = 0
+        self.learned: tuple[str, ...] = ()
         self._counters = [0] * 2000
 
     def go(
@@ -40,7 +41,8 @@ class Looks:
         counts = {"refused": self._counters[resources.SCALARS]} | ({"other": self.others} if self.others else {})
         self.watch.note_counters(self.now_s, counts, is_passing)
         models = {"upstream/api": self.models}
-        self.watch.note_resources(self.now_s, [("upstream/api", self.limit, reading)], models, is_passing)
+        seen = [("upstream/api", self.limit, reading)]
+        self.watch.note_resources(self.now_s, seen, models, is_passing, self.learned)
 
     def pass_by(self, after_s: float, refused: int) -> None:
         """A passing look, before which so many were refused."""
@@ -234,12 +236,74 @@ def test_a_limit_at_the_beginning() -> None:
     assert (spell.limit, looks.watch.now("upstream/api").limit) == (8, 2)
 
 
+def test_what_was_before_a_limit_was_changed() -> None:
+    """Whether or not somebody waited; half a step back does not hide it, and what is now begins with it."""
+    looks = Looks()
+    looks.go(6, 960, 50.0, waits=True, limit=50)
+    assert looks.watch.was("upstream/api") is None
+    looks.go(2, 96, 50.0, waits=True, limit=5)
+    was, now = looks.watch.was("upstream/api"), looks.watch.now("upstream/api")
+    assert was is not None
+    assert (was.limit, was.departures_per_s, now.departures_per_s) == (50, 960, 96)
+    looks.go(8, 100, 50.0, waits=True, limit=7)
+    was = looks.watch.was("upstream/api")
+    assert was is not None
+    assert (was.limit, was.departures_per_s) == (50, 960)
+    looks.go(400, 100, 50.0, limit=7)
+    looks.go(4, 200, 50.0, waits=True, limit=7)
+    assert looks.watch.was("upstream/api") is None  # it was long before anybody waited
+
+
+def test_a_raised_limit_ends_the_queue() -> None:
+    """If nobody waits any more, at once: a part of that step was still below the old one."""
+    looks = Looks()
+    looks.go(20, 100, 20.0, limit=60)
+    looks.go(8, 100, 20.0, waits=True, refused=50, limit=5)
+    assert looks.watch.spell("upstream/api") is not None
+    looks.go(1, 100, 20.0, waits=True, refused=10, limit=60)
+    assert looks.watch.spell("upstream/api") is None
+    looks.go(1, 100, 20.0, waits=True, limit=60)
+    assert looks.watch.spell("upstream/api") is None
+    looks.go(3, 100, 20.0, waits=True, limit=60)
+    assert looks.watch.spell("upstream/api") is not None
+
+
+def test_a_learned_limit_changes_of_itself() -> None:
+    """Nobody has changed it."""
+    looks = Looks()
+    looks.learned = ("upstream/api",)
+    for limit in range(20, 8, -1):
+        looks.go(2, 100, 20.0, waits=True, limit=limit)
+    looks.go(1, 100, 20.0, waits=True, limit=10)
+    watch = looks.watch
+    assert (watch.was("upstream/api"), watch.now("upstream/api").span_s) == (None, NOW_S)
+    assert watch.spell("upstream/api") is not None
+
+
+def test_what_is_over_does_not_grow() -> None:
+    """Once several would have come, at the rate that it had; what comes seldom has its time."""
+    watch = Watch()
+    counts = {"often": 0, "seldom": 0}
+    for look in range(1, 7):
+        counts = {"often": counts["often"] + 50, "seldom": int(look >= 6)}
+        watch.note_counters(look * EVERY_S, counts)
+    assert watch.quiet_s("often") == 0
+    watch.note_counters(3.5, counts)
+    watch.note_counters(4.0, counts)
+    assert (watch.quiet_s("often"), watch.quiet_s("seldom")) == (1.0, 0.0)
+
+
 def test_how_long_something_is_so() -> None:
     """At all looks without a break."""
     watch = Watch()
     for now_s, holding in ((1.0, ["a"]), (1.5, ["a", "b"]), (2.0, ["a", "b"])):
         watch.note_states(now_s, holding)
     assert (watch.holds_for_s("a"), watch.holds_for_s("b"), watch.holds_for_s("c")) == (1.0, 0.5, 0.0)
+    assert watch.held_ago_s("c", 2.0) is None
     watch.note_states(2.5, ["b"])
+    assert (watch.held_ago_s("a", 2.5), watch.held_ago_s("b", 2.6)) == (0.5, 2.6 - 2.5)
     watch.note_states(3.0, ["a", "b"])
     assert (watch.holds_for_s("a"), watch.holds_for_s("b")) == (0.0, 1.5)
+    watch.note_states(3.5, [])
+    watch.note_states(9.0, [])
+    assert watch.held_ago_s("b", 9.0) is None
