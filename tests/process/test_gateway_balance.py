@@ -141,10 +141,11 @@ def test_who_is_slow_gets_its_share_by_speed() -> None:
 
 
 def test_who_is_slow_is_not_needed_when_there_is_little_to_do() -> None:
-    """The same with fewer requests than the fast ones can serve: never more than its share."""
+    """The same with fewer requests than the fast ones can serve: no more than its share, which is a draw."""
     with farm(slow(0.01), slow(0.01), slow(0.1), slow(0.01)) as four:
         four.load(3, lambda: sum(four.served) >= 200)
-        assert 1 <= four.served[2] <= 200 / 31, four.served
+        share = 200 / 31
+        assert 1 <= four.served[2] <= share + 3 * share**0.5, four.served
 
 
 @pytest.mark.parametrize("balance", ["p2c-ewma", "least-requests", "round-robin"])

@@ -130,8 +130,13 @@ def kill(machine: Machine) -> None:
     wait_for("its end", lambda: machine.show("edgeq", "ActiveState") == "active")
 
 
+def ask(machine: Machine, what: str) -> str:
+    """The admin socket."""
+    return machine.must("curl", "-sS", "--unix-socket", "/run/edgeq/admin.sock", f"http://edgeq/v1/{what}")
+
+
 def show_workers(machine: Machine) -> str:
-    return machine.must("curl", "-sS", "--unix-socket", "/run/edgeq/admin.sock", "http://edgeq/v1/workers")
+    return ask(machine, "workers")
 
 
 def answers(machine: Machine) -> bool:
@@ -229,7 +234,9 @@ def test_reloads_lose_nobody(machine: Machine) -> None:
         reload(machine)
     asked.wait_answers(50)
     assert asked.lost() == []
-    wait_for("the last one", lambda: "first_byte: 79s -> 80s" in machine.journal())
+    key = "upstream.demo.timeouts.first_byte"
+    (said,) = json.loads(ask(machine, f"config?match={key}"))
+    assert said["value"] == "80s"
 
 
 def test_workers_and_listeners_come_and_go(machine: Machine) -> None:

@@ -50,9 +50,12 @@ def counted() -> Iterator[Stand]:
             yield Stand(found, demo, scripted, config, admin)
 
 
+NOTHING: dict[str, Any] = {"limits": {}, "paused_s": 0.0}
+
+
 def target(stand: Stand, provider: str) -> dict[str, Any]:
-    """What is told of it."""
-    return next(one for one in stand.show("targets") if one["target"].startswith(f"{provider}/"))
+    """What is told of it; nothing before a worker has."""
+    return next((one for one in stand.show("targets") if one["target"].startswith(f"{provider}/")), NOTHING)
 
 
 @pytest.mark.parametrize("provider", ["demo", "demo-an"])
