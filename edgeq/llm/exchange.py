@@ -315,6 +315,13 @@ class ModelExchange(ModelAnswer):
             return False
         self._left_alone = (reason, resource, detail, retry_after_s)
         now = monotonic()
+        self._leave_target(reason, resource, now)
+        self.give_up(now)
+        self._forget_answer()
+        return True
+
+    def _leave_target(self, reason: str, resource: str, now: float) -> None:
+        """The present target has failed, or has no room: it is not asked any more."""
         self.reason = reason
         self.resource = resource
         up = self.up
@@ -322,9 +329,6 @@ class ModelExchange(ModelAnswer):
             self.blame(up.pool, reason)
         self._drop_upstream()
         self._let_claim_go(reason, now)
-        self.give_up(now)
-        self._forget_answer()
-        return True
 
     def _takes_budget(self, choice: Choice, now: float) -> bool:
         """May a request that `choice` has had be sent once more, somewhere? If so, it counts there."""
@@ -483,13 +487,7 @@ class ModelExchange(ModelAnswer):
             body = self._words_or_none(order[turns])
         self._is_again = True
         self._turns = turns
-        self.reason = reason
-        self.resource = resource
-        up = self.up
-        if up is not None:
-            self.blame(up.pool, reason)
-        self._drop_upstream()
-        self._let_claim_go(reason, now)
+        self._leave_target(reason, resource, now)
         self._failed_by.append(f"{reason} at {resource}")
         self._forget_answer()
         choice = order[turns]
