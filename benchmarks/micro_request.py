@@ -69,7 +69,7 @@ def build() -> tuple[Shard, Downstream, UpstreamConnection]:
     """One client connection, one idle upstream connection."""
     policy = ForwardPolicy(X_FORWARDED, True, b"node", TRACE_BEGIN)
     shard = Shard(policy, [], None, None)
-    shard.flush_log = lambda: None
+    shard.gather_log = lambda: None
     upstream = UpstreamState("api", shard.wheel)
     upstream.configure(Upstream(endpoints=()), 1)
     pool = Pool(upstream, None, "127.0.0.1:9000", lambda pool: None, lambda transport: False)

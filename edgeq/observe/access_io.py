@@ -1,11 +1,12 @@
 """Access log lines on their way to a file, a pipe, the journal or a terminal.
 
-Finished exchanges gather in `ring`; `flush` renders a batch and writes it. It runs on the event loop, so it never
-waits: what the target does not take now is offered again later. Meanwhile lines wait, not exchanges, because an
-exchange holds on to its head and its connection: at most `MAX_WAITING_BYTES` of them, then the newest are dropped.
+Finished exchanges come into `ring`; `gather` makes lines of a few of them, so that nobody who comes meanwhile waits for
+long, and `flush` writes what waits. They run on the event loop, so they never wait: what the target does not take now
+is offered again later. Lines wait, not exchanges, because an exchange holds on to its head and its connection: at most
+`MAX_WAITING_BYTES` of them, then the newest are dropped.
 
 Invariants
-- `flush` never raises; an error is told once for each kind until writing works again, and counted.
+- Neither raises; an error is told once for each kind until writing works again, and counted.
 - Several workers write to one target, so each write ends at a line end:
   * a regular file is opened with O_APPEND and gets a batch by one write(2), which Linux does under the inode's lock.
     If a full disk cuts a write within a line, that line is written again later, on a line of its own.
@@ -35,12 +36,10 @@ from edgeq.response.relay import Exchange
 
 MAX_WAITING_BYTES: Final = 48 * 1024 * 1024
 """Some seconds of a busy worker's traffic."""
-_BATCH: Final = 4096
-"""Records in one flush: 6 ms of rendering at most."""
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 """Of lines that have waited, in one flush."""
-_SET_ASIDE: Final = 512
-"""Records that may wait as they are while the target takes nothing."""
+_WRITE_BYTES: Final = 32 * 1024
+"""Lines that are not left for the next tick."""
 _PIPE_BUF: Final = select.PIPE_BUF
 _RETRY_FULL_S: Final = 0.01
 _PIPE_BYTES: Final = 1 << 20
@@ -56,7 +55,7 @@ _FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 class AccessLogWriter:
     """One worker's access log. Made after the fork; target and format are those of `schema.AccessLog`.
 
-    The caller appends to `ring` if `enabled`, and calls `flush` on its tick and when the ring is long.
+    The caller appends to `ring` if `enabled`, and calls `flush` on its tick, `gather` when the ring is long.
     """
 
     __slots__ = (
@@ -127,24 +126,24 @@ class AccessLogWriter:
         if self.enabled:
             self._open()
 
+    def gather(self) -> None:
+        """Make lines of what is in the ring; once they are many, they are written."""
+        self._set_aside()
+        if self._waiting_bytes >= _WRITE_BYTES:
+            self.flush()
+
     def flush(self) -> None:
         """Write what waits, one batch at most, as far as the target takes it now."""
-        ring = self.ring
         if not self.enabled:
-            ring.clear()
+            self.ring.clear()
             return
         if self.dropped != self._told_dropped:
             self._tell_dropped()
-        if self._takes_more():
-            if self._waiting:
-                self._pending = self._next_waiting()
-                self._send()
-            elif ring:
-                self._pending = self._render(ring[:_BATCH])
-                del ring[:_BATCH]
-                self._send()
-        elif len(ring) >= _SET_ASIDE:
+        if self.ring:
             self._set_aside()
+        if self._takes_more() and self._waiting:
+            self._pending = self._next_waiting()
+            self._send()
 
     def _takes_more(self) -> bool:
         """Is the target open, and has it taken all that it was offered?"""
@@ -155,7 +154,7 @@ class AccessLogWriter:
         return not self._pending or self._send()
 
     def _set_aside(self) -> None:
-        """Keep the lines of what is in the ring for later, or drop them."""
+        """Keep the lines of what is in the ring, or drop them."""
         ring = self.ring
         if self._waiting_bytes < MAX_WAITING_BYTES:
             lines = self._render(ring)

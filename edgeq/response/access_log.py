@@ -63,6 +63,8 @@ _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte i
 _THREE: Final = tuple(b"%03d" % number for number in range(1000))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
+_stamps: Final[dict[int, bytes]] = {}
+"""That of the last line."""
 _durations: Final[dict[int, bytes]] = {}
 _sizes: Final[dict[int, bytes]] = {}
 _methods: Final[dict[bytes, bytes]] = {
@@ -99,7 +101,7 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
         this_second = int(wall)
         if this_second != second:
             second = this_second
-            stamp = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
+            stamp = _stamp(second)
         micro = int((wall - this_second) * 1e6)
         head = exchange.head
         what = head.log_text
@@ -164,6 +166,16 @@ def _render_json(exchanges: list[Exchange], wall_offset_s: float) -> bytes:
                 parts.append(milliseconds(peer.waited_us * 1e-6))
         parts += (b',"edgeq.total_ms":', milliseconds(ended_at - exchange.begun_at), b"}\n")
     return b"".join(parts)
+
+
+def _stamp(second: int) -> bytes:
+    """How a line of this second of the wall clock begins."""
+    known = _stamps.get(second)
+    if known is None:
+        known = time.strftime('{"timestamp":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second)).encode("ascii")
+        _stamps.clear()
+        _stamps[second] = known
+    return known
 
 
 def _size(number: int) -> bytes:

@@ -48,8 +48,9 @@ MAX_PENDING: Final = 64 * 1024
 FULL_READ: Final = 128 * 1024
 """A read of a body that is longer has filled the event loop's buffer (250 KiB), and the loop would read on, 32 times in
 one turn: a million chunks of one byte."""
-LOG_BATCH: Final = 64
-"""Finished exchanges that are rendered and written together: few enough to be still in the processor's caches."""
+LOG_BATCH: Final = 16
+"""Finished exchanges that become lines together: few enough to be still in the processor's caches, and that who comes
+meanwhile does not wait for long (0.15 ms for requests for models, 0.05 for others)."""
 _MAX_INTERIM: Final = 100
 _BIG: Final = 16 * 1024
 
@@ -1138,7 +1139,7 @@ class Exchange(Attempt):
             ring = shard.ring
             ring.append(self)
             if len(ring) >= LOG_BATCH:
-                shard.flush_log()
+                shard.gather_log()
 
     def _end_gracefully(self, grace: Grace, now: float) -> None:
         """The same, for what may have been answered by something else than its route's upstream."""

@@ -114,7 +114,7 @@ class App:
         config = self._config
         self._shard = Shard(_forward_policy(config), self._access.ring, self._log, loop.call_soon, loop.call_later)
         self._shard.splicer = Splicer()
-        self._shard.flush_log = self._access.flush
+        self._shard.gather_log = self._access.gather
         gate = BoardGate(self._board, self._slot)
         self._listeners = Listeners(loop, self._shard, gate, self._ticket_secret, self._sockets, self._log)
         self._ledger.tick(monotonic(), time())
@@ -164,7 +164,7 @@ class App:
             self._old_access.retire()
             self._access = AccessLogWriter(config.access_log.target, config.access_log.format, log=self._log)
             self._shard.ring = self._access.ring
-            self._shard.flush_log = self._access.flush
+            self._shard.gather_log = self._access.gather
         if old.trace != config.trace or old.forward.trace != config.forward.trace:
             self._trace(config)
         if old.dns != config.dns:

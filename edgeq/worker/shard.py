@@ -34,8 +34,8 @@ class Shard:
         "downstreams",
         "draining",
         "fine_wheel",
-        "flush_log",
         "forward",
+        "gather_log",
         "generation",
         "heads",
         "ids",
@@ -72,7 +72,7 @@ class Shard:
         self.ring: list[Any] = ring
         """Access records of this worker, written in batches."""
         self.log_enabled: bool = True
-        self.flush_log: Any = None
+        self.gather_log: Any = None
         self.log: Any = log
         """structlog logger of events."""
         self.tracer: Tracer | None = None

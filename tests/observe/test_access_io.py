@@ -85,6 +85,17 @@ def drain(fd: int) -> bytes:
             return data
 
 
+def waiting_writer(path: Path, clock: Clock) -> AccessLogWriter:
+    """One with 10 MB of lines that could not be written, and now could."""
+    writer = AccessLogWriter(str(path), "json", clock=clock)
+    for first in range(0, 200, 20):
+        writer.ring.extend(record(first + number, b"x" * 50_000) for number in range(20))
+        writer.gather()
+    path.parent.mkdir()
+    clock.now_s += 2
+    return writer
+
+
 def test_off_keeps_nothing() -> None:
     """With the access log off, records of callers that append all the same are let go."""
     writer = AccessLogWriter("off", "json")
@@ -128,15 +139,34 @@ def test_file_gets_a_batch_by_one_write(tmp_path: Path, monkeypatch: pytest.Monk
     writer.close()
 
 
-def test_flush_is_bounded_and_close_writes_all(tmp_path: Path) -> None:
-    """One flush renders a bounded number of records; close goes on until none is left."""
+def test_lines_are_written_once_there_are_many(tmp_path: Path) -> None:
+    """Few wait for the tick, as lines; many do not."""
     path = tmp_path / "access.log"
-    writer = AccessLogWriter(str(path), "combined")
-    writer.ring.extend(record(number) for number in range(5000))
-    writer.flush()
-    assert 0 < len(writer.ring) < 5000
+    writer = AccessLogWriter(str(path), "json")
+    writer.ring.extend(record(number) for number in range(16))
+    writer.gather()
+    assert writer.ring == []
+    assert path.read_bytes() == b""
+    assert int(writer.snapshot()["pending_bytes"]) > 0
+    count = 16
+    while not path.stat().st_size:
+        writer.ring.extend(record(count + number) for number in range(16))
+        writer.gather()
+        count += 16
+        assert count < 1000
+    assert paths(path.read_bytes()) == [f"/{number}" for number in range(count)]
+    assert not writer.snapshot()["pending_bytes"]
     writer.close()
-    assert path.read_bytes().count(b"\n") == 5000
+
+
+def test_flush_is_bounded_and_close_writes_all(tmp_path: Path, clock: Clock) -> None:
+    """One flush writes a bounded number of bytes; close goes on until none is left."""
+    path = tmp_path / "later" / "access.log"
+    writer = waiting_writer(path, clock)
+    writer.flush()
+    assert 0 < path.stat().st_size < int(writer.snapshot()["pending_bytes"])
+    writer.close()
+    assert paths(path.read_bytes()) == [f"/{number}" for number in range(200)]
     assert writer.dropped == 0
 
 
@@ -374,8 +404,6 @@ def test_waiting_lines_do_not_hold_exchanges(tmp_path: Path, clock: Clock) -> No
         writer.flush()
         assert writer.ring == []
     writer.ring.append(record(count))
-    writer.flush()
-    assert len(writer.ring) == 1
     path.parent.mkdir()
     clock.now_s += 2
     writer.close()
@@ -457,13 +485,12 @@ def test_retired_writer_never_waits(
 
 def test_retired_writer_is_done_when_nothing_waits(tmp_path: Path, clock: Clock) -> None:
     """A file takes all at once, batch by batch."""
-    path = tmp_path / "access.log"
-    writer = AccessLogWriter(str(path), "json", clock=clock)
-    writer.ring.extend(record(number) for number in range(5000))
+    path = tmp_path / "later" / "access.log"
+    writer = waiting_writer(path, clock)
     writer.retire()
     assert not writer.finish()
     assert writer.finish()
-    assert paths(path.read_bytes()) == [f"/{number}" for number in range(5000)]
+    assert paths(path.read_bytes()) == [f"/{number}" for number in range(200)]
     assert writer.dropped == 0
 
 

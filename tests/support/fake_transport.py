@@ -333,7 +333,7 @@ class World:
         policy = forward or ForwardPolicy(X_FORWARDED, True, b"gw", TRACE_OFF)
         self.events = StrictLog()
         self.shard = Shard(policy, self.ring, self.events, self.loop.call_soon, self.loop.call_later)
-        self.shard.flush_log = self._flush_log
+        self.shard.gather_log = self._gather_log
         self.wheel = self.shard.wheel
         self.config = ListenerConfig(
             address="127.0.0.1:80",
@@ -372,7 +372,7 @@ class World:
         self.clients: list[FakeTransport] = []
         self.servers: list[FakeTransport] = []
 
-    def _flush_log(self) -> None:
+    def _gather_log(self) -> None:
         self.flushes += 1
 
     def _readable(self, transport: Any) -> bool:
