@@ -19,7 +19,7 @@ from edgeq.llm.message import INTERNAL, UNKNOWN, Failed, Usage
 from edgeq.llm.requested import requested as requested
 from edgeq.llm.requested import with_model as with_model
 from edgeq.llm.shapes import Peek as Peek
-from edgeq.llm.shapes import as_begins, as_usage
+from edgeq.llm.shapes import as_begins, as_chunk, as_usage
 from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader
 
 if TYPE_CHECKING:
@@ -42,8 +42,11 @@ _STRIPPED: Final = 2
 # Bytes are looked for as numbers: `b"x" in data` takes the left side for a number first, and throws away an exception.
 _LF: Final = 10
 _CR: Final = 13
+_SPACE: Final = 32
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
+_N: Final = 110
+_BLANKS: Final = b" \t"
 
 
 def usage_of(dialect: str, body: bytes) -> Usage:
@@ -304,7 +307,7 @@ class PassThrough:
 
     def _count(self, event: bytes, start: int, is_plain: bool) -> bool:
         """A value stands there, a text of the model or null. Returns: whether it is a text, and not empty."""
-        if event[start] == 32:
+        if event[start] == _SPACE:
             start += 1
         if event[start] != _QUOTE:
             return False
@@ -323,26 +326,25 @@ class PassThrough:
 
     def _see_usage(self, event: bytes) -> bool:
         """A chunk that tells the usage; the one that tells nothing else is stripped."""
-        for data in EventReader().feed(event):
+        for data in _data_of(event):
             try:
-                told = as_usage.decode(data.data).usage
+                chunk = as_chunk.decode(data)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return True
-            if told is not None:
-                _learn(self.dialect, self.usage, told)
+            if chunk.usage is not None:
+                _learn(self.dialect, self.usage, chunk.usage)
             at = event.find(b'"delta":')
             if at >= 0:
                 self._see_delta(event, at, False)
             elif self._strips_usage:
-                said = orjson.loads(data.data)
-                return not (isinstance(said, dict) and said.get("choices") == [])
+                return bytes(chunk.choices).translate(None, _BLANKS) != b"[]"
         return True
 
     def _see_error(self, event: bytes) -> None:
         """It may be one: an object with a truthy `error`, as the SDK sees it."""
-        for one in EventReader().feed(event):
+        for data in _data_of(event):
             try:
-                said = orjson.loads(one.data)
+                said = orjson.loads(data)
             except orjson.JSONDecodeError:
                 continue
             if isinstance(said, dict) and (said.get("error") or said.get("type") == "error"):
@@ -398,9 +400,19 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
+def _data_of(event: bytes) -> list[bytes]:
+    """Of an event with its empty line; mostly it is one line of data."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2:
+        return [event[6:-2]]
+    return [one.data for one in EventReader().feed(event)]
+
+
 def _is_null(event: bytes, at: int) -> bool:
     """The value there is null; some servers put a space before it."""
-    return event.startswith((b"null", b" null"), at)
+    first = event[at]
+    if first == _SPACE:
+        first = event[at + 1]
+    return first == _N
 
 
 def _is_escaped(event: bytes, at: int) -> bool:

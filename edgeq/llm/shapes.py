@@ -92,6 +92,13 @@ class TellsUsage(msgspec.Struct):
     usage: Told | None = None
 
 
+class Chunk(TellsUsage):
+    """A chunk of OpenAI's that has a usage."""
+
+    choices: msgspec.Raw = msgspec.Raw()
+    """Of one that tells nothing else it is an empty list."""
+
+
 class Begins(msgspec.Struct):
     """Anthropic's message_start."""
 
@@ -107,5 +114,6 @@ class Named(msgspec.Struct):
 as_beginning = msgspec.json.Decoder(Beginning)
 as_peek = msgspec.json.Decoder(Peek)
 as_usage = msgspec.json.Decoder(TellsUsage)
+as_chunk = msgspec.json.Decoder(Chunk)
 as_begins = msgspec.json.Decoder(Begins)
 as_named = msgspec.json.Decoder(Named)

@@ -141,6 +141,25 @@ def test_usage_beside_a_choice_is_not_stripped() -> None:
     assert passing.begun
 
 
+@pytest.mark.parametrize(
+    ("choices", "is_stripped"),
+    [
+        (b'"choices":[],', True),
+        (b'"choices" : [ ],', True),
+        (b'"choices":null,', False),
+        (b'"choices":[{"index":0}],', False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("shape", [b"data: {%b}\n\n", b"event: x\ndata:{%b}\n\n", b"data: {\ndata: %b}\n\n"])
+def test_what_is_nothing_but_usage(choices: bytes, is_stripped: bool, shape: bytes) -> None:
+    """Only a chunk with an empty list of choices goes, however it is written; anything else may mean something."""
+    passing = PassThrough("openai", True)
+    data = shape % (choices + b'"usage":{"prompt_tokens":9}')
+    assert passing.feed(data) == (b"" if is_stripped else data)
+    assert passing.usage.input == 9
+
+
 def test_errors_within_a_stream() -> None:
     """They are seen, and arrive."""
     passing = PassThrough("openai", False)
