@@ -432,8 +432,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/caches",
         "viewer",
-        "the caches of routes, of all workers: requests that were answered from what is stored, waited for the answer "
-        "to another one (joined), or went on (misses); what is stored, and who waits now",
+        "the caches of routes and prompts, of all workers: requests that were answered from what is stored, waited for "
+        "the answer to another one (joined), or went on (misses); what is stored, and who waits now",
         _subject("caches", ("route",)),
         _match("route"),
         (

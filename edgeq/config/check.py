@@ -93,6 +93,9 @@ def check(config: Config, findings: Findings) -> None:
     _distinct_routes(config.route, findings)
     check_llm(config, findings)
     check_prompts(config, findings)
+    for number, prompt in enumerate(config.prompt):
+        if prompt.cache is not None:
+            _cache(prompt.cache, ("prompt", number, "cache"), findings)
     _tenant(config, findings)
     _rates(config, findings)
     if not config.route and len(config.upstream) > 1:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from edgeq.config.schema import Config, Eject, Provider, Upstream
-from edgeq.config.schema_llm import ProviderKey
+from edgeq.config.schema_llm import PromptCache, ProviderKey
 
 NO_KEY = ProviderKey(key="")
 
@@ -94,3 +94,9 @@ def target_names(config: Config) -> list[str]:
             for key in provider_keys(provider):
                 names[f"{upstream_name(target.provider, provider, key)}/{target.model or name}"] = None
     return list(names)
+
+
+def caches_of(config: Config) -> dict[str, PromptCache]:
+    """The caches of answers of models: of routes by their names, and of prompts that have their own."""
+    found = {one.name: one.llm.cache for one in config.route if one.llm is not None and one.llm.cache is not None}
+    return found | {one.cache_name(): one.cache for one in config.prompt if one.cache is not None}

@@ -84,7 +84,7 @@ class Model(Table, frozen=True):
 
 
 class PromptCache(Table, frozen=True):
-    """[route.llm.cache]: answers to identical requests, in the memory of each worker."""
+    """[route.llm.cache], [prompt.cache]: answers to identical requests, in the memory of each worker."""
 
     max_bytes: Size = Size(64 * 1024 * 1024)
     max_object: Size = Size(1024 * 1024)
@@ -172,7 +172,13 @@ class Prompt(Table, frozen=True):
     accepts one."""
     limits: TokenLimits = TokenLimits()
     """Of each tenant, at this prompt."""
+    cache: PromptCache | None = None
+    """Of its own; absent: that of its route, if it has one."""
     priority: Literal["critical", "default", "sheddable"] = "default"
+
+    def cache_name(self) -> str:
+        """What its cache is called, beside those of routes."""
+        return f"prompt/{self.name}@{self.version}"
 
 
 class Accounts(Table, frozen=True):

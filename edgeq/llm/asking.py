@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
+from edgeq.cache.directives import parse_directives
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
@@ -37,6 +38,7 @@ from edgeq.llm.operation import (
     operation_of,
 )
 from edgeq.llm.plan import Choice, ModelPlan
+from edgeq.llm.prompts import said
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import answers, output_tokens, requested
 from edgeq.llm.saying import answer_start, failed_of
@@ -57,6 +59,7 @@ from edgeq.worker.wheel import NEVER
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
     from edgeq.llm.estimate import Estimate
+    from edgeq.llm.prompt_cache import PromptCache
     from edgeq.llm.prompts import Prompt
     from edgeq.llm.route import ModelRoute
     from edgeq.route.table import Route
@@ -159,7 +162,7 @@ class ModelRequest(Exchange):
         self._beginnings: list[int] = []
         """What its prompt begins with; empty: nobody would have cached it."""
         self.cached = ""
-        """What the cache has done: hit, joined, miss."""
+        """What the cache has done: hit, joined, miss, bypass."""
         self.prompt: Prompt | None = None
         """Whose path it is."""
         self._settled: bool = False
@@ -355,24 +358,18 @@ class ModelRequest(Exchange):
 
     def _is_shared(self, plan: ModelPlan, operation: Operation, now: float) -> bool:
         """Is the answer here, or on its way to somebody else?"""
-        cache = self.models.cache
+        cache = self.models.cache_of(self.prompt)
         if cache is None:
             return False
-        tenant = "" if self.models.shares_cache else self.tenant.decode("latin-1")
-        what = f"{operation.dialect}/{operation.name}"
-        if operation.dialect == ANTHROPIC:  # a beta may change the answer
-            what += f"/{field_value(self.head, b'anthropic-beta').decode('latin-1')}"
-        prompt = self.prompt
-        if prompt is not None:
-            what = f"{prompt.settings.path}/{prompt.mark}/{self._streams}"
-        try:
-            asked: object = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return False
-        key = request_key(asked, what, plan.name, tenant) if isinstance(asked, dict) else b""
+        control = field_value(self.head, b"cache-control")
+        wish = parse_directives(control) if control else None
+        key = b"" if wish is not None and wish.no_store else self._cache_key(plan, operation, cache)
         if not key:
+            self.cached = "bypass"
+            self.answer_lines += b"x-edgeq-cache: bypass\r\n"
             return False
-        stored = cache.look(key, now)
+        most_s = -1 if wish is None else 0 if wish.no_cache else wish.max_age
+        stored = None if most_s == 0 else cache.look(key, now, most_s)
         if stored is not None:
             self.cached = "hit"
             self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
@@ -383,11 +380,27 @@ class ModelRequest(Exchange):
                 self.answer_shared(stored.body, now)
             return True
         share = self._share = Share(self)
-        if share.enter(cache, key):
+        if share.enter(cache, key, most_s != 0):
             share.more(now)
             return True
         self._is_missed()
         return False
+
+    def _cache_key(self, plan: ModelPlan, operation: Operation, cache: PromptCache) -> bytes:
+        """What its answer is known by; empty: it is to be kept for nobody."""
+        tenant = "" if cache.shares else self.tenant.decode("latin-1")
+        prompt = self.prompt
+        filled = self._asked
+        if prompt is not None and filled is not None and filled.request is not None:
+            return request_key(said(filled.request), f"{prompt.mark}/{self._streams}", plan.mark, tenant)
+        what = f"{operation.dialect}/{operation.name}"
+        if operation.dialect == ANTHROPIC:  # a beta may change the answer
+            what += f"/{field_value(self.head, b'anthropic-beta').decode('latin-1')}"
+        try:
+            asked: object = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return b""
+        return request_key(asked, what, plan.mark, tenant) if isinstance(asked, dict) else b""
 
     def _is_missed(self) -> None:
         """It asks for itself."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgeq.board.resources import Resources
 from edgeq.config.credentials_io import read_header
-from edgeq.config.providers import provider_keys, split_url, target_names, upstream_name
+from edgeq.config.providers import caches_of, provider_keys, split_url, target_names, upstream_name
 from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.config.units import parse_duration
@@ -44,8 +44,8 @@ class ModelBuilder:
         self.gates: dict[str, TokenGate] = {}
         """By KEY/MODEL, as in `providers.target_names`; also those that only old requests still need."""
         self._hedges: dict[str, tuple[str, HedgePolicy]] = {}
-        self._caches: dict[str, PromptCache] = {}
-        """Of routes that have one."""
+        self.caches: dict[str, PromptCache] = {}
+        """Of routes that have one, and of prompts."""
         self._prompts = Prompts(())
 
     def build(
@@ -56,11 +56,12 @@ class ModelBuilder:
         budget_of: Callable[[str], RetryBudget],
     ) -> Models:
         """Args: an upstream and its retry budget by its name. Raises: ValueError for a secret that cannot be read."""
-        self._prompts = Prompts(config.prompt)
         plans = []
         for name, model in config.model.items():
             plans.append(self._plan(name, model, config, workers, upstream_of, budget_of))
             self._till.ledger.resize(MODEL, name, model.limits)
+        self._keep_caches(config)
+        self._prompts = Prompts(config.prompt, self.caches)
         aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}
         wanted = set(target_names(config))
         for name in [name for name, gate in self.gates.items() if name not in wanted and gate.is_unused()]:
@@ -76,6 +77,8 @@ class ModelBuilder:
         """About ten times a second."""
         for gate in self.gates.values():
             gate.tick(now)
+        for cache in self.caches.values():
+            cache.expire(now)
 
     def look(self, now: float) -> None:
         """Another worker has left the turn to one who waits here."""
@@ -93,8 +96,10 @@ class ModelBuilder:
         budget_of: Callable[[str], RetryBudget],
     ) -> ModelPlan:
         choices = []
+        mark = name
         for number, target in enumerate(model.targets):
             provider = config.provider[target.provider]
+            mark += f"\n{provider.dialect} {provider.url} {target.model}"
             _, path, query = split_url(provider.url)
             for key in provider_keys(provider):
                 full = upstream_name(target.provider, provider, key)
@@ -119,7 +124,7 @@ class ModelBuilder:
                     )
                 )
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
-        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits)
+        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits, mark)
 
     def _gate(self, key: str, model: str, limits: TokenLimits, provider: Provider, workers: int) -> TokenGate:
         name = f"{key}/{model}"
@@ -132,17 +137,20 @@ class ModelBuilder:
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
         return gate
 
-    def route(self, name: str, config: RouteLlm, route: Route, models: Models) -> ModelRoute:
-        """What [route.llm] says of `route`. A cache stays, with what it holds, while the route has one."""
-        cache: PromptCache | None = None
-        if config.cache is not None:
-            cache = self._caches.get(name)
+    def _keep_caches(self, config: Config) -> None:
+        """A cache stays, with what it holds, while its route or prompt has one."""
+        kept: dict[str, PromptCache] = {}
+        for name, settings in caches_of(config).items():
+            cache = self.caches.get(name)
             if cache is None:
-                cache = self._caches[name] = PromptCache(config.cache)
+                cache = PromptCache(settings)
             else:
-                cache.configure(config.cache)
-        else:
-            self._caches.pop(name, None)
+                cache.configure(settings)
+            kept[name] = cache
+        self.caches = kept
+
+    def route(self, name: str, config: RouteLlm, route: Route, models: Models) -> ModelRoute:
+        """What [route.llm] says of `route`."""
         return ModelRoute(
             route,
             models,
@@ -157,8 +165,7 @@ class ModelBuilder:
             config.attempts,
             config.limits,
             self._prompts,
-            cache,
-            config.cache is not None and config.cache.share == "all",
+            self.caches.get(name),
             int(config.affinity),
         )
 

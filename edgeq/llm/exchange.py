@@ -644,10 +644,7 @@ class ModelExchange(ModelAnswer):
         """Is the answer read on for others, although this client does not take it? As far as what waits for it is
         bounded."""
         share = self._share
-        cache = self.models.cache
-        if share is None or cache is None or not share.is_followed():
-            return False
-        return int(self.down.transport.get_write_buffer_size()) < cache.max_object
+        return share is not None and share.may_lag(int(self.down.transport.get_write_buffer_size()))
 
     def _read_on(self) -> None:
         if not self._is_held:

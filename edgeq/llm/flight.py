@@ -183,6 +183,10 @@ class Flight:
 
     # -- the leader ---------------------------------------------------------------------------------------------------
 
+    def max_object(self) -> int:
+        """How much of an answer the cache keeps."""
+        return self._cache.max_object
+
     def begin(self, status: int, content_type: bytes, fields: bytes = b"") -> None:
         """The head of a good answer is being sent."""
         self.begun = True

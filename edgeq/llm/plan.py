@@ -128,7 +128,7 @@ class Choice:
 class ModelPlan:
     """One model. `choices` in the order of the file: target by target, key by key."""
 
-    __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "name")
+    __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "mark", "name")
 
     def __init__(
         self,
@@ -138,8 +138,11 @@ class ModelPlan:
         degrade: str,
         hedge: HedgePolicy | None,
         limits: TokenLimits,
+        mark: str = "",
     ) -> None:
         self.name = name
+        self.mark = mark or name
+        """Of its name and who answers for it: with others, answers that were stored are not its own any more."""
         self.balance: int = balance
         self.choices: list[Choice] = choices
         self.degrade = degrade

@@ -1,4 +1,4 @@
-"""One route's answers of models in one worker: what was answered before, and what is being answered now.
+"""One route's answers of models, or one prompt's, in one worker: what was answered before, and what is being now.
 
     request --> look --found--> answered from here, at no cost: nothing is reserved, nothing is settled
                   |--> join --a flight--> gets what its leader gets, as it comes; at no cost, either
@@ -49,9 +49,9 @@ class Stored(Kept):
 
 
 class PromptCache(Sieve):
-    """The cache of one route. Times are monotonic seconds."""
+    """One cache. Times are monotonic seconds."""
 
-    __slots__ = ("_stored", "flights", "hits", "joined", "joins", "max_object", "misses", "stored", "ttl_s")
+    __slots__ = ("_stored", "flights", "hits", "joined", "joins", "max_object", "misses", "shares", "stored", "ttl_s")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(int(settings.max_bytes))
@@ -61,6 +61,8 @@ class PromptCache(Sieve):
         self.max_object: int = int(settings.max_object)
         self.ttl_s: float = float(settings.ttl)
         self.joins: bool = settings.join
+        self.shares: bool = settings.share == "all"
+        """A tenant may get what another one was answered."""
         self.hits: int = 0
         self.misses: int = 0
         """Who has led; `joined` are neither hits nor misses."""
@@ -72,15 +74,18 @@ class PromptCache(Sieve):
         self.max_object = int(settings.max_object)
         self.ttl_s = float(settings.ttl)
         self.joins = settings.join
+        self.shares = settings.share == "all"
         self.resize(int(settings.max_bytes))
 
-    def look(self, key: bytes, now: float) -> Stored | None:
-        """The answer to this request, if there is a fresh one."""
+    def look(self, key: bytes, now: float, most_s: float = -1.0) -> Stored | None:
+        """The answer to this request, if there is a fresh one; with `most_s`, one that is not older than that."""
         found = self._stored.get(key)
         if found is None:
             return None
         if now - found.stored_at >= self.ttl_s:
             self._drop(found)
+            return None
+        if 0.0 <= most_s < now - found.stored_at:
             return None
         found.used = True
         self.hits += 1
@@ -150,3 +155,7 @@ class PromptCache(Sieve):
             "joined": self.joined,
             "stored": self.stored,
         }
+
+    def waiting(self) -> int:
+        """Who follows another one's request."""
+        return sum([len(flight.followers) for flight in self.flights.values()])

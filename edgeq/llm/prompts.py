@@ -17,8 +17,11 @@ from edgeq.llm.template import Template
 from edgeq.llm.variables import read_values, schema_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edgeq.config.schema_llm import Prompt as Settings
     from edgeq.llm.message import Answer
+    from edgeq.llm.prompt_cache import PromptCache
 
 _NOT_IN_SCHEMA_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -30,11 +33,12 @@ class NotJson(Exception):
 class Prompt:
     """One version of a prompt. `settings` has its route, limits and priority."""
 
-    __slots__ = ("_messages", "_schema", "mark", "settings")
+    __slots__ = ("_messages", "_schema", "cache", "mark", "settings")
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises: ValueError for what `check_prompts` refuses."""
+    def __init__(self, settings: Settings, cache: PromptCache | None = None) -> None:
+        """`cache`: its own. Raises: ValueError for what `check_prompts` refuses."""
         self.settings: Settings = settings
+        self.cache: PromptCache | None = cache
         self.mark: str = blake2b(repr(settings).encode(), digest_size=8).hexdigest()
         """Of all that it says: answers to what it said before are not to be given again."""
         self._messages: list[tuple[str, Template]] = [(one.role, Template(one.text)) for one in settings.messages]
@@ -96,15 +100,22 @@ class Prompt:
         )
 
 
+def said(request: Request) -> dict[str, Any]:
+    """What a prompt says with its variables: the model is asked nothing else, whatever they are called."""
+    return {"messages": [message.parts[0].text for message in request.messages]}
+
+
 class Prompts:
     """All prompts of a configuration; replaced whole at a reload."""
 
     __slots__ = ("_by_path",)
 
-    def __init__(self, prompts: tuple[Settings, ...]) -> None:
+    def __init__(self, prompts: tuple[Settings, ...], caches: Mapping[str, PromptCache] | None = None) -> None:
+        """`caches`: of those that have one of their own, by its `cache_name`."""
         self._by_path: dict[bytes, dict[str, Prompt]] = {}
         for one in prompts:
-            self._by_path.setdefault(one.path.encode(), {})[one.version] = Prompt(one)
+            cache = None if caches is None else caches.get(one.cache_name())
+            self._by_path.setdefault(one.path.encode(), {})[one.version] = Prompt(one, cache)
 
     def find(self, path: bytes, version: str) -> Prompt | None:
         """By a path without its query, and the version that it asks for; empty: the default."""

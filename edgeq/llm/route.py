@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
     from edgeq.listener.connection import Downstream
     from edgeq.llm.prompt_cache import PromptCache
-    from edgeq.llm.prompts import Prompts
+    from edgeq.llm.prompts import Prompt, Prompts
     from edgeq.llm.till import Till
     from edgeq.response.relay import Exchange
     from edgeq.upstream.upstream import Upstream
@@ -37,7 +37,6 @@ class ModelRoute:
         "names",
         "prompts",
         "route",
-        "shares_cache",
         "strict",
         "till",
     )
@@ -58,7 +57,6 @@ class ModelRoute:
         limits: TokenLimits,
         prompts: Prompts,
         cache: PromptCache | None,
-        shares_cache: bool,
         affinity: int,
     ) -> None:
         """Args: route is the one that requests match; names are the models that it serves, none for all; drain_s 0.0:
@@ -79,8 +77,6 @@ class ModelRoute:
         self.prompts: Prompts = prompts
         """Of all routes."""
         self.cache: PromptCache | None = cache
-        self.shares_cache: bool = shares_cache
-        """A tenant may get what another one was answered."""
         self.affinity: int = affinity
         """How many bytes must be alike for requests to go where the last of them went; 0: they do not."""
         self._beside: dict[str, Route] = {}
@@ -88,6 +84,11 @@ class ModelRoute:
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:
         """A request has come."""
         return ModelExchange(down, head, route, now, self)
+
+    def cache_of(self, prompt: Prompt | None) -> PromptCache | None:
+        """Where the answers of a prompt are kept, or those to all other requests; None: nowhere."""
+        own = None if prompt is None else prompt.cache
+        return self.cache if own is None else own
 
     def by(self, upstream: Upstream) -> Route:
         """The same route, by this upstream: what limits, logs and traces see of a try."""

@@ -34,9 +34,9 @@ class Share:
         self._parts: list[bytes] = []
         """Of a whole answer that is followed: its length must be known before it is written."""
 
-    def enter(self, cache: PromptCache, key: bytes) -> bool:
-        """Follow whoever asks the same just now, or lead. Returns: whether it follows."""
-        self.seat = cache.join(key, self)
+    def enter(self, cache: PromptCache, key: bytes, joins: bool = True) -> bool:
+        """Follow whoever asks the same just now, if it `joins`, or lead. Returns: whether it follows."""
+        self.seat = cache.join(key, self) if joins else None
         if self.seat is None:
             self.flight = cache.lead(key, self)
             return False
@@ -63,10 +63,10 @@ class Share:
             self.flight = None
             flight.finish(good, now)
 
-    def is_followed(self) -> bool:
-        """Do others get what it sends?"""
+    def may_lag(self, waiting_bytes: int) -> bool:
+        """Do others get what it sends, so that its own client may be so many bytes behind?"""
         flight = self.flight
-        return flight is not None and len(flight.followers) > 0
+        return flight is not None and len(flight.followers) > 0 and waiting_bytes < flight.max_object()
 
     def go_on_without_client(self, now: float) -> bool:
         """The leader's client has left. Returns: whether others still want the answer."""

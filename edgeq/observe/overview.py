@@ -23,7 +23,7 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, age_ms, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
-from edgeq.config.providers import settings_of
+from edgeq.config.providers import caches_of, settings_of
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
@@ -366,11 +366,9 @@ class Overview:
         counts, held = self.reports.caches(), self.reports.stores()
         none = dict.fromkeys(("hits", "joined", "stale", "misses", "stored"), 0)
         empty = dict.fromkeys(("entries", "bytes", "max_bytes", "waiting"), 0)
-        return [
-            {"route": one.name, **none, **counts.get(one.name, {}), **empty, **held.get(one.name, {})}
-            for one in self._config().route
-            if one.cache is not None
-        ]
+        config = self._config()
+        names = [*(one.name for one in config.route if one.cache is not None), *caches_of(config)]
+        return [{"route": name, **none, **counts.get(name, {}), **empty, **held.get(name, {})} for name in names]
 
     def _limits(self) -> Records:
         somaxconn = kernel_backlog_limit()

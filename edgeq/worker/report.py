@@ -25,6 +25,7 @@ from edgeq.listener.connection import Downstream
 from edgeq.llm.gate import TokenGate
 from edgeq.llm.ledger import Ledger
 from edgeq.llm.meter import TARGET
+from edgeq.llm.prompt_cache import PromptCache
 from edgeq.observe.refusals import OTHER, Refusals
 from edgeq.policy.rate import Rate
 from edgeq.policy.retry import RetryBudget
@@ -165,6 +166,27 @@ def stores(by_route: Mapping[str, RouteCache]) -> dict[str, dict[str, int]]:
             "waiting": sum(len(flight.joined) for flight in one.flights.values()),
         }
         for name, one in islice(by_route.items(), MAX_CACHES)
+    }
+
+
+def model_caches(by_name: Mapping[str, PromptCache]) -> dict[str, dict[str, int]]:
+    """The same as of `caches`, of answers of models."""
+    return {
+        name: {"hits": one.hits, "joined": one.joined, "stale": 0, "misses": one.misses, "stored": one.stored}
+        for name, one in islice(by_name.items(), MAX_CACHES)
+    }
+
+
+def model_stores(by_name: Mapping[str, PromptCache]) -> dict[str, dict[str, int]]:
+    """The same as of `stores`."""
+    return {
+        name: {
+            "entries": one.entries,
+            "bytes": one.size_bytes,
+            "max_bytes": one.max_bytes,
+            "waiting": one.waiting(),
+        }
+        for name, one in islice(by_name.items(), MAX_CACHES)
     }
 
 

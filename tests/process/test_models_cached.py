@@ -1,0 +1,143 @@
+"""The cache of models' answers as clients and operators see it, with a real gateway before the demo provider."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.cli import admin_client_io
+from tests.support import demo_llm, gateway
+from tests.support.gateway import Gateway, Settings, Value
+from tests.support.raw_client import Answer, RawClient
+from tests.support.supervised import wait_for
+
+CHAT = "/v1/chat/completions"
+
+
+def prompt(name: str, text: str, **more: Any) -> dict[str, Any]:
+    made = {"name": name, "path": f"/p/{name}", "route": "llm", "model": "echo"}
+    return {**made, "messages": [{"role": "user", "text": text}], **more}
+
+
+@contextlib.contextmanager
+def cached(tmp_path: Path, **more: Value) -> Iterator[Gateway]:
+    """A gateway that stores the answers of a model that says what it was told last."""
+    with demo_llm.running() as provider:
+        extra: dict[str, Value] = {
+            "server": {"admin": str(tmp_path / "admin.sock")},
+            "provider": {"demo": {"url": f"{provider.url}/v1"}},
+            "model": {"echo": {"targets": [{"provider": "demo", "model": "mock/say=echo"}]}},
+            "route": [{"name": "llm", "llm": {"cache": {}}}],
+            **more,
+        }
+        with gateway.running(provider.port, Settings(extra=extra)) as edge:
+            yield edge
+
+
+def ask(client: RawClient, body: object, path: str = CHAT, fields: str = "") -> Answer:
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n{fields}\r\n"
+    return client.ask(head.encode() + data, b"POST")
+
+
+def chat(text: str) -> dict[str, Any]:
+    return {"model": "echo", "messages": [{"role": "user", "content": text}]}
+
+
+def caches(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    return {one["route"]: one for one in json.loads(told(tmp_path, "/v1/caches"))}
+
+
+def told(tmp_path: Path, target: str) -> bytes:
+    """By the admin socket."""
+    return admin_client_io.get(str(tmp_path / "admin.sock"), target, 30.0)[2]
+
+
+def was(answer: Answer) -> bytes | None:
+    assert answer.status == 200, answer
+    return answer.get(b"x-edgeq-cache")
+
+
+@pytest.mark.parametrize("name", ["user", "model", "metadata", "stream", "store", "service_tier"])
+def test_a_variable_counts_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    """Of a prompt; in a request for a model these do not change the answer."""
+    greet = prompt("greet", f"Hello {{{{{name}}}}}", variables={name: {}})
+    with cached(tmp_path, prompt=[greet]) as edge, RawClient(edge.address) as client:
+        said = [ask(client, {name: who}, "/p/greet") for who in ("Ann", "Bob", "Ann")]
+        assert [json.loads(one.body)["text"] for one in said] == ["Hello Ann", "Hello Bob", "Hello Ann"]
+        assert [was(one) for one in said] == [b"miss", b"miss", b"hit"]
+
+
+def test_what_a_prompt_says_counts_and_no_more(tmp_path: Path) -> None:
+    """A default that is said, or not, is the same."""
+    lines = prompt("lines", "{{n}} lines", variables={"n": {"type": "integer", "default": 3}})
+    with cached(tmp_path, prompt=[lines]) as edge, RawClient(edge.address) as client:
+        said = [ask(client, body, "/p/lines") for body in ({}, {"n": 3}, {"n": None}, {"n": 4})]
+        assert [was(one) for one in said] == [b"miss", b"hit", b"hit", b"miss"]
+
+
+def test_a_prompt_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    """Where its route has none, too; what it holds is told."""
+    prompts = [prompt("kept", "kept", cache={"max_bytes": "4MiB"}), prompt("open", "open")]
+    route: Value = [{"name": "llm", "llm": {}}]
+    with cached(tmp_path, prompt=prompts, route=route) as edge, RawClient(edge.address) as client:
+        assert [was(ask(client, {}, "/p/kept")) for _ in range(3)] == [b"miss", b"hit", b"hit"]
+        assert [was(ask(client, {}, "/p/open")) for _ in range(2)] == [None, None]
+        wait_for("the report", lambda: caches(tmp_path).get("prompt/kept@1", {}).get("hits") == 2)
+        (one,) = caches(tmp_path).values()
+        assert (one["misses"], one["entries"], one["max_bytes"], one["waiting"]) == (1, 1, 4 << 20, 0)
+        assert 600 < one["bytes"] < 2000
+
+
+def test_the_cache_of_a_route_is_told(tmp_path: Path) -> None:
+    """As that of any other route; counters go on over a reload."""
+    with cached(tmp_path) as edge, RawClient(edge.address) as client:
+        for _ in range(3):
+            ask(client, chat("told"))
+        edge.reload({"model": {"echo": {"hedge": "5s"}}})
+        assert was(ask(client, chat("told"))) == b"hit"
+        wait_for("the report", lambda: caches(tmp_path)["llm"]["hits"] == 3)
+        metrics = told(tmp_path, "/metrics").decode()
+        assert 'edgeq_cache_requests_total{outcome="hits",route="llm"} 3.0' in metrics
+        assert 'edgeq_cache_requests_total{outcome="misses",route="llm"} 1.0' in metrics
+
+
+def test_what_is_too_old_does_not_wait_for_a_request_to_go(tmp_path: Path) -> None:
+    """It is of no use to anybody any more."""
+    route: Value = [{"name": "llm", "llm": {"cache": {"ttl": "50ms"}}}]
+    with cached(tmp_path, route=route) as edge, RawClient(edge.address) as client:
+        ask(client, chat("old"))
+        wait_for("it goes", lambda: caches(tmp_path)["llm"]["misses"] == 1 and not caches(tmp_path)["llm"]["entries"])
+
+
+def test_another_target_has_answers_of_its_own(tmp_path: Path) -> None:
+    """After a reload nobody gets what the one before has said."""
+    with cached(tmp_path) as edge, RawClient(edge.address) as client:
+        assert [was(ask(client, chat("who"))) for _ in range(2)] == [b"miss", b"hit"]
+        edge.reload({"model": {"echo": {"targets": [{"provider": "demo", "model": "mock/say=echo,tag=other"}]}}})
+        again = ask(client, chat("who"))
+        assert (was(again), again.get(b"x-edgeq-target")) == (b"miss", b"demo/mock/say=echo,tag=other")
+
+
+def test_a_client_says_what_it_takes(tmp_path: Path) -> None:
+    """By Cache-Control, as of any cache: a new answer, which is stored; or one that nobody else gets."""
+    with cached(tmp_path) as edge, RawClient(edge.address) as client:
+        for said, found in (
+            ("no-store", b"bypass"),
+            ("", b"miss"),
+            ("max-age=600", b"hit"),
+            ("max-age=0", b"miss"),
+            ("no-cache", b"miss"),
+            ("No-Store, max-age=600", b"bypass"),
+            ("", b"hit"),
+        ):
+            fields = f"Cache-Control: {said}\r\n" if said else ""
+            assert was(ask(client, chat("wish"), fields=fields)) == found, said
+        assert was(ask(client, {**chat("kept there"), "store": True})) == b"bypass"
+        wait_for("the log", lambda: len(edge.log_lines()) == 8)
+        assert json.loads(edge.log_lines()[0])["edgeq.cache"] == "bypass"
