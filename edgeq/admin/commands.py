@@ -332,7 +332,8 @@ COMMANDS: Final = (
         "/v1/endpoints",
         "viewer",
         "addresses of upstreams with their connections, what their answers cost, how many were good (counted where "
-        "there are several to choose from, checks or a breaker), and which are left out",
+        "there are several to choose from, checks or a breaker), which are left out, and how many requests engines of "
+        "models tell of, beside ours, those that wait there fourfold",
         _subject("endpoints", ("upstream", "endpoint", "state")),
         _match("upstream, address or state"),
         (
@@ -347,6 +348,7 @@ COMMANDS: Final = (
             Column("cost_ms", "cost", "ms"),
             Column("answered", "good", _N),
             Column("failed", "bad", _N),
+            Column("engine_load", "engine", "rate"),
         ),
         "show endpoints ejected",
     ),

@@ -56,6 +56,8 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
             found[upstream_name(name, provider, key)] = Upstream(
                 endpoints=(endpoint, *provider.endpoints),
                 host="upstream",
+                # Of few replicas whose queues are known the shortest one is worth finding, not the shorter of two.
+                balance="least-requests" if provider.engine else "p2c-ewma",
                 engine=provider.engine,
                 limit=provider.limit,
                 # Who has waited for tokens is not to be refused for want of a place a second later.

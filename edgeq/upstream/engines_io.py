@@ -1,7 +1,9 @@
 """Asks the engines of an upstream for their queues, once a second (engine.py says what that means).
 
 Each worker asks for itself: what it learns is a number for its own balancer. What does not answer is no failure here,
-that is for checks and ejection to find; its last word is forgotten after some seconds, and p2c-ewma goes on without.
+that is for checks and ejection to find; but it is told, and counts as if it had as much to do as the others have on
+average, or as its last word was, if that was more and is not too old: who is too busy to answer must not look idle. If
+nobody answers, the balancer goes on without.
 Invariant: at most one question to an endpoint at a time, none once closed.
 """
 
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgeq.upstream.ask_io import Ask
 from edgeq.upstream.connect_io import Dialer
 from edgeq.upstream.engine import parse_engine
+from edgeq.upstream.trouble import Troubles
 
 if TYPE_CHECKING:
     from edgeq.config.schema import Upstream as UpstreamConfig
@@ -25,6 +28,8 @@ INTERVAL_S: Final = 1.0
 TIMEOUT_S: Final = 2.0
 STALE_S: Final = 5.0
 """How long a reading is believed."""
+LAST_WORD_S: Final = 60.0
+"""How long it counts beside what others say."""
 MAX_BODY: Final = 1024 * 1024
 """vLLM's has about 100 KiB; with many adapters more."""
 PATH: Final = "/metrics"
@@ -80,6 +85,9 @@ class EngineReadings:
         self._running: dict[Member, Question] = {}
         self._details: dict[Member, str] = {}
         """Why the last question has brought nothing; empty: it has."""
+        self._words: dict[Member, tuple[float, float]] = {}
+        """The last load that each has told, and when."""
+        self._troubles = Troubles()
 
     def configure(self, config: UpstreamConfig, dialers: dict[bool, Dialer]) -> None:
         """The endpoints or the configuration may have changed; `dialers` by whether they use TLS."""
@@ -89,12 +97,14 @@ class EngineReadings:
         for member in [member for member in self._due if member not in members]:
             del self._due[member]
             self._details.pop(member, None)
+            self._words.pop(member, None)
             member.engine_until = 0.0
             question = self._running.pop(member, None)
             if question is not None:
                 question.end()
         for member in members:
             self._due.setdefault(member, 0.0)
+        self._troubles.keep({member.name for member in members})
 
     def tick(self, now: float) -> None:
         """Ask who is due."""
@@ -104,6 +114,21 @@ class EngineReadings:
             if now >= due and member not in self._running:
                 self._due[member] = now + INTERVAL_S
                 self._ask(member)
+        self._assume(now)
+
+    def _assume(self, now: float) -> None:
+        """Those that do not tell have something to do, too."""
+        words = self._words
+        told = [load for load, at in words.values() if now - at < STALE_S]
+        if not told or len(told) == len(self._due):
+            return
+        usual = sum(told) / len(told)
+        for member in self._due:
+            load, at = words.get(member, (0.0, -LAST_WORD_S))
+            age_s = now - at
+            if age_s >= STALE_S:
+                member.engine_load = max(usual, load) if age_s < LAST_WORD_S else usual
+                member.engine_until = now + INTERVAL_S
 
     def _ask(self, member: Member) -> None:
         pool = member.pool
@@ -118,6 +143,7 @@ class EngineReadings:
         question.start(dialer, pool.address)
 
     def _answered(self, member: Member, text: bytes, detail: str) -> None:
+        now = monotonic()
         if not detail:
             try:
                 queue = parse_engine(text)
@@ -125,8 +151,18 @@ class EngineReadings:
                 detail = str(error)
             else:
                 member.engine_load = queue.load(member.pending())
-                member.engine_until = monotonic() + STALE_S
+                member.engine_until = now + STALE_S
+                self._words[member] = (member.engine_load, now)
         self._details[member] = detail
+        events = self._upstream.events
+        if detail:
+            failures = self._troubles.failed(member.name, "engine_unread", detail, now)
+            if failures:
+                events.append(("engine_unread", {"endpoint": member.name, "detail": detail, "failures": failures}))
+        elif self._troubles:
+            failures = self._troubles.reached(member.name, now)
+            if failures:
+                events.append(("engine_read", {"endpoint": member.name, "failures": failures}))
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -135,6 +171,7 @@ class EngineReadings:
         self._running = {}
         self._due = {}
         self._details = {}
+        self._words = {}
         self._is_on = False
 
     def snapshot(self) -> list[dict[str, Any]]:

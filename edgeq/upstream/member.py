@@ -141,7 +141,7 @@ class Member:
         if self.seen:
             cost = self.cost(now)
         else:
-            cost = UNSEEN_S if pending else 0.0
+            cost = UNSEEN_S if pending or (self.engine_load > 0.0 and now < self.engine_until) else 0.0
         if self.penalty_s:
             cost += self.penalty(now)
         if now < self.engine_until:

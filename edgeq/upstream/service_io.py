@@ -25,7 +25,7 @@ from edgeq.upstream.trouble import Troubles
 from edgeq.upstream.upstream import Upstream
 from edgeq.worker.wheel import Wheel
 
-_BAD_NEWS = frozenset(("endpoint_ejected", "endpoint_unhealthy", "upstream_panic", "circuit_open"))
+_BAD_NEWS = frozenset(("endpoint_ejected", "endpoint_unhealthy", "upstream_panic", "circuit_open", "engine_unread"))
 
 
 class UpstreamService:
