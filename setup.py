@@ -84,6 +84,7 @@ HOT = [
     "edgeq/llm/sse.py",
     "edgeq/llm/tenants.py",
     "edgeq/llm/till.py",
+    "edgeq/llm/transcript.py",
     "edgeq/llm/unfinished.py",
     "edgeq/llm/usage.py",
     "edgeq/observe/refusals.py",

@@ -25,7 +25,6 @@ from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.requested import wants_usage
-from edgeq.llm.till import MAX_LOGGED
 from edgeq.response.relay import FULL_READ
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LAST_CHUNK, chunk
@@ -132,8 +131,8 @@ class ModelAnswer(ModelRequest):
             self.answer_bytes += len(out)
             if self._share is not None:
                 self._share.add(out, now)
-            if self._transcript is not None and self.answer_bytes <= MAX_LOGGED:
-                self._transcript.append(out)
+            if self._transcript is not None:
+                self._transcript.add(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
         if failed is not None:
             if incoming.is_passed():  # the target has said so itself, in the client's dialect
@@ -208,6 +207,8 @@ class ModelAnswer(ModelRequest):
             share.add(out, now)
             share.finish(self._begun and not self._other_model, now)
         self._settle(now)
+        if self._transcript is not None:
+            self._transcript.add(out)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
         if out:

@@ -46,6 +46,7 @@ from edgeq.llm.shapes import Peek, StreamOptions
 from edgeq.llm.sharing import STREAM, Share
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
+from edgeq.llm.transcript import Transcript
 from edgeq.llm.unfinished import GIVEN_UP, used_until
 from edgeq.policy.terms import PRIORITIES
 from edgeq.response.access_log import milliseconds
@@ -168,7 +169,7 @@ class ModelRequest(Exchange):
         self._settled: bool = False
         self._is_held: bool = False
         """Its client has left, and all who follow are behind: the upstream is not read."""
-        self._transcript: list[bytes] | None = [] if models.till.accounts.usage.log_prompts else None
+        self._transcript: Transcript | None = Transcript() if models.till.accounts.usage.log_prompts else None
         """What was answered, where accounts.log_prompts asks for it."""
 
         if head.fields.body_kind == CHUNKED:  # no target gets the client's chunks: what is in them counts
@@ -420,6 +421,8 @@ class ModelRequest(Exchange):
             self.first_event_at = now
         self._last_at = now
         self.answer_bytes += len(data)
+        if self._transcript is not None:
+            self._transcript.add(data)
         self.down.transport.write(chunk(data) if self.head.minor else data)
 
     def end_shared(self, now: float) -> None:
@@ -540,7 +543,7 @@ class ModelRequest(Exchange):
         self.keep_alive = down.may_keep(self)
         self.answer_bytes = len(body)
         if self._transcript is not None:
-            self._transcript.append(body)
+            self._transcript.whole(body)
         head = answer_start(status, len(body), self._lines(), self.keep_alive, self.head.minor, self.request_id)
         down.transport.write(head if self.head.method == b"HEAD" else head + body)
 

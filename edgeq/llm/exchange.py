@@ -673,7 +673,7 @@ class ModelExchange(ModelAnswer):
         self._settle(now)
         plan = self.plan
         if self._transcript is not None and plan is not None:
-            self.bill.log(self.request_id, plan.name, self.body, self._transcript)
+            self.bill.log(self.request_id, plan.name, self.body, self._transcript.text())
         share = self._share
         if share is not None:
             self._share = None

@@ -10,6 +10,7 @@ It masks what looks like one, and leaves the rest. That is a net and no wall: a 
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
@@ -32,13 +33,41 @@ _MAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A
 _CARD: Final = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])", re.ASCII)
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.ASCII)
 
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*+)("?)', re.DOTALL)
+"""In JSON; the last one may be cut."""
+_MAX_NESTED: Final = 3
+"""JSON that is a string in JSON, as arguments of tools are."""
+
 
 def redacted(text: str) -> str:
-    """The text with masks."""
+    """The text with masks. What is a string in JSON is seen as it is meant: before a key that begins a line there is a
+    line feed, and no letter n."""
+    return _redacted(text, _MAX_NESTED)
+
+
+def _redacted(text: str, nested: int) -> str:
+    if nested and "\\" in text:
+        text = _STRING.sub(lambda found: _masked_string(found, nested - 1), text)
     text = without_keys(text)
     text = _MAIL.sub(MAIL, text)
     text = _IBAN.sub(_masked_iban, text)
     return _CARD.sub(_masked_card, text)
+
+
+def _masked_string(found: re.Match[str], nested: int) -> str:
+    written = found[1]
+    if "\\" not in written:
+        return found[0]
+    try:
+        said = json.loads(f'"{written}"', strict=False)
+    except ValueError:
+        return found[0]
+    masked = _redacted(said, nested)
+    if masked == said:
+        return found[0]
+    # Half of a surrogate pair can be stored nowhere.
+    written = json.dumps(masked.encode("utf-8", "replace").decode(), ensure_ascii=False)[1:-1]
+    return f'"{written}{found[2]}'
 
 
 def without_keys(text: str) -> str:

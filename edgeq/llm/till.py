@@ -21,6 +21,7 @@ from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
 from edgeq.llm.sums import day_of
+from edgeq.llm.transcript import MAX_LOGGED
 from edgeq.policy.tenant import credential_of
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from edgeq.llm.plan import Choice, ModelPlan
     from edgeq.wire.head import RequestHead
 
-MAX_LOGGED: Final = 256 * 1024
-"""Bytes of a prompt, or an answer; the log keeps 64 Ki characters of each."""
 _KINDS: Final = {"key": KEY, "tenant": TENANT, "team": TEAM, "model": MODEL, "target": TARGET}
 _REASONS: Final = {REVOKED: "key_revoked", EXPIRED: "key_expired", REPLACED: "key_expired"}
 
@@ -193,9 +192,8 @@ class Bill:
             )
         return cost_micro
 
-    def log(self, request_id: bytes, model: str, asked: bytes, answered: list[bytes]) -> None:
-        """Write down what was asked and answered, as it was sent; the store redacts it."""
-        answer = b"".join(answered)[:MAX_LOGGED]
+    def log(self, request_id: bytes, model: str, asked: bytes, answer: bytes) -> None:
+        """Write down what was asked and answered; the store redacts it."""
         self.till.accounts.usage.converse(
             request_id.decode("latin-1"),
             self.tenant.decode("latin-1"),

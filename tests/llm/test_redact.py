@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +39,27 @@ from edgeq.llm.registry import Registry
 def test_masks(text: str, kept: str) -> None:
     """Each kind, in the middle of other text, and its nearest harmless relative."""
     assert redacted(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("first\nsk-abcdefghijklmnopqrst", "first\n[key]"),
+        ("\t4111 1111 1111 1111", "\t[card]"),
+        ("\nDE89370400440532013000\nyes", "\n[iban]\nyes"),
+        ('{"token": "\\nghp_0123456789abcdefABCDEF"}', '{"token": "\\n[key]"}'),
+        ("é\njoe@example.com", "é\n[mail]"),
+        ("nothing\nhere", "nothing\nhere"),
+    ],
+)
+def test_a_string_in_json_is_seen_as_it_is_meant(said: str, kept: str) -> None:
+    """As requests and answers are stored: what begins a line is not hidden by the n of its escape; nor where text is
+    written in ASCII, or the end was cut."""
+    for ascii_only in (True, False):
+        for text in (json.dumps([{"content": said}, "x"], ensure_ascii=ascii_only), json.dumps(said) + " rest"):
+            assert json.loads(redacted(text).removesuffix(" rest")) in ([{"content": kept}, "x"], kept)
+    assert redacted('{"a": "b\\nsk-abcdefghijklmnopqrst') == '{"a": "b\\n[key]'
+    assert redacted('["\\ud83d\\nsk-abcdefghijklmnopqrst", "jo\\u0040x.de"]') == '["?\\n[key]", "[mail]"]'
 
 
 def test_own_keys_are_masked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,28 @@ def test_a_client_says_what_it_takes(tmp_path: Path) -> None:
         assert was(ask(client, {**chat("kept there"), "store": True})) == b"bypass"
         wait_for("the log", lambda: len(edge.log_lines()) == 8)
         assert json.loads(edge.log_lines()[0])["edgeq.cache"] == "bypass"
+
+
+def test_what_was_asked_and_answered_is_logged_without_secrets(tmp_path: Path) -> None:
+    """Of a stream what it says, of one from the cache as well; a secret is one, too, behind an escape of JSON, or
+    in pieces."""
+    store = tmp_path / "accounts.sqlite"
+    accounts: Value = {"store": str(store), "log_prompts": True, "flush": "50ms"}
+    secret = "write to jane.doe@example.com\nsk-abcdefghijklmnopqrstuv"
+    with cached(tmp_path, accounts=accounts) as edge, RawClient(edge.address) as client:
+        key = admin_client_io.post(str(tmp_path / "admin.sock"), "/v1/keys?tenant=acme", 30.0)[1]["key"]
+        fields = f"Authorization: Bearer {key}\r\n"
+        answers = [ask(client, {**chat(secret), "stream": streams}, fields=fields) for streams in (False, True, True)]
+        assert [was(one) for one in answers] == [b"miss", b"miss", b"hit"]
+        assert secret in json.loads(answers[0].body)["choices"][0]["message"]["content"]
+
+        def logged() -> list[Any]:
+            with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+                return db.execute("SELECT prompt, answer FROM conversations").fetchall()
+
+        wait_for("the log", lambda: len(logged()) == 3)
+        masked = "write to [mail]\n[key]"
+        assert [json.loads(one)["messages"][0]["content"] for one, _ in logged()] == [masked] * 3
+        whole, *streams = (json.loads(one) for _, one in logged())
+        assert whole["choices"][0]["message"]["content"] == masked
+        assert streams == [{"content": masked}] * 2
