@@ -13,6 +13,7 @@ from edgeq.config.schema import Config, Eject, Provider, Upstream
 from edgeq.config.schema_llm import PromptCache, ProviderKey
 
 NO_KEY = ProviderKey(key="")
+_OTEL_NAMES = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
 
 
 def provider_keys(provider: Provider) -> tuple[ProviderKey, ...]:
@@ -102,3 +103,16 @@ def caches_of(config: Config) -> dict[str, PromptCache]:
     """The caches of answers of models: of routes by their names, and of prompts that have their own."""
     found = {one.name: one.llm.cache for one in config.route if one.llm is not None and one.llm.cache is not None}
     return found | {one.cache_name(): one.cache for one in config.prompt if one.cache is not None}
+
+
+def otel_names(config: Config) -> dict[str, str]:
+    """What OpenTelemetry calls the provider of each target (`target_names`), gen_ai.provider.name: by the dialect that
+    it speaks, which is what is known of it."""
+    found: dict[str, str] = {}
+    for name, model in config.model.items():
+        for target in model.targets:
+            provider = config.provider[target.provider]
+            told = "azure.ai.openai" if ".azure.com" in provider.url else _OTEL_NAMES[provider.dialect]
+            for key in provider_keys(provider):
+                found[f"{upstream_name(target.provider, provider, key)}/{target.model or name}"] = told
+    return found

@@ -641,8 +641,9 @@ class ModelRequest(Exchange):
             cost,
             first_s if self._streams else UNKNOWN_S,
             seconds,
-            self.reason or OK,
+            self.reason or (OK if status < 400 else "model_request_invalid"),  # the provider has found out
             self.cached,
+            "chat" if self.operation is None else self.operation.name,
         )
 
     def _given_up(self, reason: str, now: float) -> Usage | None:

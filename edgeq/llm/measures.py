@@ -1,4 +1,5 @@
-"""What a worker has seen of models: requests, tokens, money and times, by public model and target; tenants apart.
+"""What a worker has seen of models: requests, tokens, money and times, by public model, target and operation; tenants
+apart.
 
 Buckets are those that OpenTelemetry recommends for its GenAI metrics, so that what is written here is what a scraper
 gets (observe/llm_metrics.py). What came from the prompt cache, or was joined, is counted and no more: it says nothing
@@ -74,7 +75,7 @@ PER_TOKEN_S: Final[tuple[float, ...]] = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.
 # Of any length, as mypyc has it: it takes one of known length that begins with a float for not set (mypy 2.4).
 
 MAX_SERIES: Final = 64
-"""Pairs of model and target; the rest is one, OTHER."""
+"""Of model, target and operation; the rest is one for each operation, OTHER."""
 UNKNOWN_S: Final = -1.0
 
 OK: Final = "ok"
@@ -108,7 +109,7 @@ class Distribution:
 
 
 class Series:
-    """One model at one target."""
+    """One operation (chat, embeddings) of one model at one target."""
 
     __slots__ = (
         "cache_write",
@@ -126,7 +127,8 @@ class Series:
     def __init__(self) -> None:
         self.first = Distribution(FIRST_TOKEN_S)
         self.per_token = Distribution(PER_TOKEN_S)
-        self.duration = Distribution(DURATION_S)
+        self.duration: dict[str, Distribution] = {}
+        """By outcome: what fails takes another time."""
         self.input = Distribution(TOKENS)
         self.output = Distribution(TOKENS)
         self.cached: int = 0
@@ -141,7 +143,7 @@ class Series:
         return {
             "first": self.first.told(),
             "per_token": self.per_token.told(),
-            "duration": self.duration.told(),
+            "duration": {outcome: one.told() for outcome, one in self.duration.items()},
             "input": self.input.told(),
             "output": self.output.told(),
             "cached": self.cached,
@@ -158,7 +160,7 @@ class Measures:
     __slots__ = ("_series", "_tenants")
 
     def __init__(self) -> None:
-        self._series: dict[tuple[str, str], Series] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
         self._tenants: TenantUses = TenantUses()
 
     def record(
@@ -172,21 +174,25 @@ class Measures:
         duration_s: float,
         outcome: str,
         cache: str,
+        operation: str,
     ) -> None:
         """A request has ended.
 
         Args: model is the public name, target "provider/model" (empty: it reached none); tenant: a name of the
         operator's (never a credential), empty for none; cost in millionths of the currency; first_token_s of a stream,
-        else UNKNOWN_S; outcome and cache as in `Series.requests`.
+        else UNKNOWN_S; outcome and cache as in `Series.requests`; operation: OpenTelemetry's word for it.
         """
-        series = self._find(model, target)
+        series = self._find(model, target, operation)
         of_outcome = series.requests.setdefault(outcome, {})
         of_outcome[cache] = of_outcome.get(cache, 0) + 1
         if cache in (HIT, JOINED):
             if tenant:
                 self._tenants.record(tenant, 0, 0)
             return
-        series.duration.record(duration_s)
+        times = series.duration.get(outcome)
+        if times is None:
+            times = series.duration[outcome] = Distribution(DURATION_S)
+        times.record(duration_s)
         if outcome == OK and first_token_s >= 0.0:
             series.first.record(first_token_s)
             if usage.output > 1:
@@ -202,12 +208,12 @@ class Measures:
         if tenant:
             self._tenants.record(tenant, max(0, usage.input) + max(0, usage.output), cost_micro)
 
-    def _find(self, model: str, target: str) -> Series:
-        key = (model, target)
+    def _find(self, model: str, target: str, operation: str) -> Series:
+        key = (model, target, operation)
         series = self._series.get(key)
         if series is None:
             if len(self._series) >= MAX_SERIES:
-                key = (OTHER, OTHER)
+                key = (OTHER, OTHER, operation)
                 series = self._series.get(key)
             if series is None:
                 series = Series()
@@ -215,11 +221,11 @@ class Measures:
         return series
 
     def told(self, now: float) -> dict[str, Any]:
-        """For the report: {"models": {model: {target: numbers}}, "tenants": {tenant: numbers}}; empty if nothing was
-        recorded."""
+        """For the report: {"asked": {model: {target: {operation: numbers}}}, "tenants": {tenant: numbers}}; empty if
+        nothing was recorded."""
         if not self._series:
             return {}
-        models: dict[str, dict[str, Any]] = {}
-        for (model, target), series in self._series.items():
-            models.setdefault(model, {})[target] = series.told()
-        return {"models": models, "tenants": self._tenants.told(now)}
+        asked: dict[str, dict[str, dict[str, Any]]] = {}
+        for (model, target, operation), series in self._series.items():
+            asked.setdefault(model, {}).setdefault(target, {})[operation] = series.told()
+        return {"asked": asked, "tenants": self._tenants.told(now)}

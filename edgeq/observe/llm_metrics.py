@@ -3,64 +3,63 @@ what they do not know: cost, cached tokens, outcomes, tenants.
 
 `told` is what the workers report, made one (llm/measures.py). Labels are names of the configuration, reasons, and names
 of a bounded number of tenants. A label of OpenTelemetry's keeps its name; `target` is ours, "provider/model".
+
+Source: OpenTelemetry, gen-ai-metrics.md: gen_ai.operation.name and gen_ai.provider.name are required, and error.type
+of an operation that has failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, PER_TOKEN_S, TOKENS
+from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS
+from edgeq.observe.reports import merged
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _LABELS: Final = ("gen_ai_request_model", "target")
+_OTEL: Final = ("gen_ai_operation_name", "gen_ai_provider_name", *_LABELS)
+_DURATION: Final = "gen_ai_server_request_duration_seconds"
 _TIMES: Final = (
-    ("gen_ai_server_request_duration_seconds", "From the request to the last byte.", "duration", DURATION_S),
     ("gen_ai_server_time_to_first_token_seconds", "Of streams that went well.", "first", FIRST_TOKEN_S),
     ("gen_ai_server_time_per_output_token_seconds", "After the first one.", "per_token", PER_TOKEN_S),
 )
 _PARTS: Final = ("cached", "cache_write", "reasoning")
 
 
-def llm_metrics(told: Mapping[str, Any]) -> Iterator[Metric]:
-    """Nothing if no model was asked."""
+def llm_metrics(told: Mapping[str, Any], providers: Mapping[str, str]) -> Iterator[Metric]:
+    """Nothing if no model was asked. `providers`: gen_ai.provider.name of each target that there is now."""
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
-    series = [((model, target), one) for model, of in told.get("models", {}).items() for target, one in of.items()]
+    series = [
+        ((operation, providers.get(target, ""), model, target), one)
+        for model, targets in told.get("asked", {}).items()
+        for target, operations in targets.items()
+        for operation, one in operations.items()
+    ]
     if not series:
         return
-    asked = [(labels, one) for labels, one in series if any(one["duration"]["counts"])]
+    asked = [(labels, one) for labels, one in series if one["duration"]]
+    times = HistogramMetricFamily(_DURATION, "From the request to the last byte.", labels=(*_OTEL, "error_type"))
+    for labels, one in asked:
+        for outcome, took in one["duration"].items():
+            times.add_metric(
+                (*labels, "" if outcome == OK else outcome), _buckets(took["counts"], DURATION_S), took["sum"]
+            )
+    yield times
     for name, text, key, bounds in _TIMES:
-        times = HistogramMetricFamily(name, text, labels=_LABELS)
+        times = HistogramMetricFamily(name, text, labels=_OTEL)
         for labels, one in asked:
             times.add_metric(labels, _buckets(one[key]["counts"], bounds), one[key]["sum"])
         yield times
-    usage = HistogramMetricFamily(
-        "gen_ai_client_token_usage", "Tokens of a request.", labels=(*_LABELS, "gen_ai_token_type")
-    )
-    tokens = CounterMetricFamily(
-        "edgeq_llm_tokens", "Parts of input (cached, cache_write) and output (reasoning).", labels=(*_LABELS, "part")
-    )
-    cost = CounterMetricFamily("edgeq_llm_cost", "In the currency of the prices.", labels=_LABELS)
-    requests = CounterMetricFamily(
-        "edgeq_llm_requests", "By outcome, and by what the prompt cache was.", labels=(*_LABELS, "outcome", "cache")
-    )
+    usage = HistogramMetricFamily("gen_ai_client_token_usage", "Tokens.", labels=(*_OTEL, "gen_ai_token_type"))
     for labels, one in asked:
         for kind in ("input", "output"):
             usage.add_metric((*labels, kind), _buckets(one[kind]["counts"], TOKENS), one[kind]["sum"])
-        for part in _PARTS:
-            tokens.add_metric((*labels, part), one[part])
-        cost.add_metric(labels, one["cost_micro"] / 1e6)
-    for labels, one in series:
-        for outcome, by_cache in one["requests"].items():
-            for cache, count in by_cache.items():
-                requests.add_metric((*labels, outcome, cache), count)
     yield usage
-    yield tokens
-    yield cost
-    yield requests
+    yield from _own(series)
     tenants = told.get("tenants", {})
     for name, text, key, scale in (
         ("edgeq_llm_tenant_requests", "Of the busiest tenants.", "requests", 1.0),
@@ -71,6 +70,33 @@ def llm_metrics(told: Mapping[str, Any]) -> Iterator[Metric]:
         for tenant, use in tenants.items():
             family.add_metric((tenant,), use[key] * scale)
         yield family
+
+
+def _own(series: Iterable[tuple[tuple[str, str, str, str], Mapping[str, Any]]]) -> Iterator[Metric]:
+    """What OpenTelemetry has no name for, of all operations together."""
+    from prometheus_client.core import CounterMetricFamily
+
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for (_operation, _provider, model, target), one in series:
+        found[model, target] = merged(found.get((model, target), {}), one)
+    tokens = CounterMetricFamily(
+        "edgeq_llm_tokens", "Parts of input (cached, cache_write) and output (reasoning).", labels=(*_LABELS, "part")
+    )
+    cost = CounterMetricFamily("edgeq_llm_cost", "In the currency of the prices.", labels=_LABELS)
+    requests = CounterMetricFamily(
+        "edgeq_llm_requests", "By outcome, and by what the prompt cache was.", labels=(*_LABELS, "outcome", "cache")
+    )
+    for labels, one in found.items():
+        if one["duration"]:
+            for part in _PARTS:
+                tokens.add_metric((*labels, part), one[part])
+            cost.add_metric(labels, one["cost_micro"] / 1e6)
+        for outcome, by_cache in one["requests"].items():
+            for cache, count in by_cache.items():
+                requests.add_metric((*labels, outcome, cache), count)
+    yield tokens
+    yield cost
+    yield requests
 
 
 def _buckets(counts: list[int], bounds: tuple[float, ...]) -> list[tuple[str, float]]:

@@ -67,7 +67,7 @@ class Metrics:
         yield from self._upstreams()
         yield from self._times()
         yield self._refusals()
-        yield from llm_metrics(self._overview.reports.llm())
+        yield from llm_metrics(self._overview.reports.llm(), self._overview.providers())
         yield from PROCESS_COLLECTOR.collect()
 
     def _workers(self) -> Iterator[Metric]:

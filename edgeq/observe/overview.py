@@ -23,7 +23,7 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, age_ms, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
-from edgeq.config.providers import caches_of, settings_of
+from edgeq.config.providers import caches_of, otel_names, settings_of
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
@@ -145,6 +145,10 @@ class Overview:
     def retries(self) -> Records:
         """Each upstream with what was sent to it again, and its retry budget."""
         return self._fresh.get("retries", self._retries)
+
+    def providers(self) -> dict[str, str]:
+        """Of each target of models, as OpenTelemetry calls it."""
+        return otel_names(self._config())
 
     def caches(self) -> Records:
         """Each route's cache, of all workers: how often it had an answer, what it holds, and who waits there."""

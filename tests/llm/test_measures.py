@@ -23,12 +23,13 @@ def record(measures: Measures, **more: Any) -> None:
         "duration_s": 1.5,
         "outcome": "ok",
         "cache": "",
+        "operation": "chat",
     }
     measures.record(*{**given, **more}.values())
 
 
 def series(measures: Measures, model: str = "m", target: str = "p/m") -> dict[str, Any]:
-    found: dict[str, Any] = measures.told(0.0)["models"][model][target]
+    found: dict[str, Any] = measures.told(0.0)["asked"][model][target]["chat"]
     return found
 
 
@@ -42,7 +43,7 @@ def test_a_stream() -> None:
     measures = Measures()
     record(measures, first_token_s=0.5)
     told = series(measures)
-    assert (told["first"]["sum"], told["duration"]["sum"], told["per_token"]["sum"]) == (0.5, 1.5, 0.1)
+    assert (told["first"]["sum"], told["duration"]["ok"]["sum"], told["per_token"]["sum"]) == (0.5, 1.5, 0.1)
     assert (told["input"]["sum"], told["output"]["sum"]) == (100, 11)
     assert (told["cached"], told["reasoning"], told["cost_micro"]) == (40, 5, 7)
     assert told["requests"] == {"ok": {"": 1}}
@@ -55,7 +56,11 @@ def test_whole_answers_and_failures() -> None:
     record(measures, outcome="upstream_timeout", usage=Usage(), first_token_s=0.1, cost_micro=0)
     told = series(measures)
     assert sum(told["first"]["counts"]) == sum(told["per_token"]["counts"]) == 0
-    assert (sum(told["duration"]["counts"]), sum(told["input"]["counts"])) == (2, 1)
+    assert {outcome: sum(one["counts"]) for outcome, one in told["duration"].items()} == {
+        "ok": 1,
+        "upstream_timeout": 1,
+    }
+    assert sum(told["input"]["counts"]) == 1
     assert told["requests"] == {"ok": {"": 1}, "upstream_timeout": {"": 1}}
 
 
@@ -66,7 +71,7 @@ def test_what_came_from_the_cache_has_cost_nothing() -> None:
         record(measures, cache=cache, tenant="t")
     told = series(measures)
     assert told["requests"] == {"ok": {"hit": 1, "joined": 1, "miss": 1}}
-    assert (sum(told["duration"]["counts"]), told["cost_micro"]) == (1, 7)
+    assert (sum(told["duration"]["ok"]["counts"]), told["cost_micro"]) == (1, 7)
     assert measures.told(0.0)["tenants"] == {"t": {"requests": 3, "tokens": 111, "cost_micro": 7}}
 
 
@@ -75,9 +80,17 @@ def test_series_are_bounded() -> None:
     measures = Measures()
     for number in range(MAX_SERIES + 10):
         record(measures, model=f"m{number}")
-    told = measures.told(0.0)["models"]
+    told = measures.told(0.0)["asked"]
     assert len(told) == MAX_SERIES + 1
-    assert told["other"]["other"]["requests"] == {"ok": {"": 10}}
+    assert told["other"]["other"]["chat"]["requests"] == {"ok": {"": 10}}
+
+
+def test_operations_are_told_apart() -> None:
+    """An embedding says nothing of how long an answer takes."""
+    measures = Measures()
+    record(measures)
+    record(measures, operation="embeddings")
+    assert set(measures.told(0.0)["asked"]["m"]["p/m"]) == {"chat", "embeddings"}
 
 
 def test_the_busiest_tenants_get_a_place() -> None:

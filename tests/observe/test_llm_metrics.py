@@ -6,7 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
+from edgeq.config.providers import otel_names
+from edgeq.config.schema import Config, Provider
+from edgeq.config.schema_llm import Model, ProviderKey, Target
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
 from edgeq.observe.metrics import Metrics
@@ -15,6 +19,12 @@ from edgeq.observe.reports import merged
 from tests.observe.test_overview import CONFIG, Bench
 
 pytest.importorskip("prometheus_client")
+
+MODELS = replace(
+    CONFIG,
+    provider={"p": Provider(url="http://g/v1beta", dialect="gemini")},
+    model={"m": Model(targets=(Target(provider="p"),))},
+)
 
 
 @pytest.fixture
@@ -27,19 +37,21 @@ def bench() -> Iterator[Bench]:
 def measures(requests: int) -> Measures:
     made = Measures()
     for _ in range(requests):
-        made.record("m", "p/m", "acme", Usage(100, 11), 500_000, 0.05, 1.05, "ok", "")
+        made.record("m", "p/m", "acme", Usage(100, 11), 500_000, 0.05, 1.05, "ok", "", "chat")
     return made
 
 
-def exposed(bench: Bench, media: str = "") -> str:
-    overview = Overview(bench.board, bench.processes, bench.processes, lambda: CONFIG)
+def exposed(bench: Bench, media: str = "", config: Config = CONFIG) -> str:
+    overview = Overview(bench.board, bench.processes, bench.processes, lambda: config)
     return Metrics(bench.board, overview, 1, True, {}).expose(media)[1].decode()
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """Of one series; of "m" at "p/m" unless it is a tenant's."""
+    """Of one series; of "m" at "p/m" unless it is a tenant's, and of a chat if it is OpenTelemetry's."""
     if "tenant" not in labels:
         labels = {"gen_ai_request_model": "m", "target": "p/m", **labels}
+    if name.startswith("gen_ai"):
+        labels = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "", **labels}
     series = name + "{" + ",".join(f'{key}="{labels[key]}"' for key in sorted(labels)) + "}"
     found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
     assert found is not None, series
@@ -61,7 +73,7 @@ def test_workers_are_added_and_the_dead_stay(bench: Bench) -> None:
         text = exposed(bench)
         assert value(text, f"{first}_count") == 5
         assert [value(text, f"{first}_bucket", le=bound) for bound in ("0.04", "0.06", "+Inf")] == [0, 5, 5]
-        assert value(text, "gen_ai_server_request_duration_seconds_sum") == pytest.approx(5.25)
+        assert value(text, "gen_ai_server_request_duration_seconds_sum", error_type="") == pytest.approx(5.25)
         assert value(text, "gen_ai_server_time_per_output_token_seconds_sum") == pytest.approx(0.5)
         assert value(text, "gen_ai_client_token_usage_sum", gen_ai_token_type="input") == 500
         assert value(text, "edgeq_llm_cost_total") == 2.5
@@ -70,6 +82,37 @@ def test_workers_are_added_and_the_dead_stay(bench: Bench) -> None:
         if 1 in bench.processes.slots:
             bench.bury(1)
     assert "# EOF" in exposed(bench, "application/openmetrics-text; version=1.0.0")
+
+
+def test_who_is_asked_for_what(bench: Bench) -> None:
+    """Each operation and each failure has times of its own; what has no name of OpenTelemetry's is their sum."""
+    made = measures(2)
+    made.record("m", "p/m", "", Usage(8, 0), 100_000, -1.0, 0.2, "ok", "miss", "embeddings")
+    made.record("m", "p/m", "", Usage(), 0, -1.0, 9.0, "upstream_timeout", "", "chat")
+    bench.tell(0, llm=made.told(0.0))
+    text = exposed(bench, config=MODELS)
+    took = "gen_ai_server_request_duration_seconds_sum"
+    by = {"gen_ai_provider_name": "gcp.gemini"}
+    assert value(text, took, error_type="", **by) == pytest.approx(2.1)
+    assert value(text, took, error_type="upstream_timeout", **by) == 9
+    assert value(text, took, error_type="", gen_ai_operation_name="embeddings", **by) == pytest.approx(0.2)
+    assert value(text, "edgeq_llm_cost_total") == pytest.approx(1.1)
+    assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="") == 2
+    assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="miss") == 1
+
+
+def test_providers_have_the_names_of_opentelemetry() -> None:
+    """As far as they can be told."""
+    azure = Provider(url="https://a.openai.azure.com/openai/v1", keys=("x", ProviderKey(key="y", name="b")))
+    claude = Provider(url="http://c/v1", dialect="anthropic")
+    targets = (Target(provider="az", model="gpt"), Target(provider="c"), Target(provider="own", model="llama"))
+    config = Config(
+        listener=(),
+        provider={"az": azure, "c": claude, "own": Provider(url="http://vllm/v1")},
+        model={"m": Model(targets=targets)},
+    )
+    azures = {"az-1/gpt": "azure.ai.openai", "az-b/gpt": "azure.ai.openai"}
+    assert otel_names(config) == {**azures, "c/m": "anthropic", "own/llama": "openai"}
 
 
 def test_merged() -> None:
