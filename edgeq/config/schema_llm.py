@@ -177,8 +177,8 @@ class Prompt(Table, frozen=True):
     priority: Literal["critical", "default", "sheddable"] = "default"
 
     def cache_name(self) -> str:
-        """What its cache is called, beside those of routes."""
-        return f"prompt/{self.name}@{self.version}"
+        """What its cache is called: no route has a slash in its name."""
+        return f"{self.path}@{self.version}"
 
 
 class Accounts(Table, frozen=True):

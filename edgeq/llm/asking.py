@@ -369,8 +369,8 @@ class ModelRequest(Exchange):
             self.cached = "bypass"
             self.answer_lines += b"x-edgeq-cache: bypass\r\n"
             return False
-        most_s = -1 if wish is None else 0 if wish.no_cache else wish.max_age
-        stored = None if most_s == 0 else cache.look(key, now, most_s)
+        most_s = -1.0 if wish is None else 0.0 if wish.no_cache else float(wish.max_age)
+        stored = None if most_s == 0.0 else cache.look(key, now, most_s)
         if stored is not None:
             self.cached = "hit"
             self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
@@ -381,7 +381,7 @@ class ModelRequest(Exchange):
                 self.answer_shared(stored.body, now)
             return True
         share = self._share = Share(self)
-        if share.enter(cache, key, most_s != 0):
+        if share.enter(cache, key, most_s != 0.0):
             share.more(now)
             return True
         self._is_missed()

@@ -89,7 +89,7 @@ def test_a_prompt_has_a_cache_of_its_own(tmp_path: Path) -> None:
     with cached(tmp_path, prompt=prompts, route=route) as edge, RawClient(edge.address) as client:
         assert [was(ask(client, {}, "/p/kept")) for _ in range(3)] == [b"miss", b"hit", b"hit"]
         assert [was(ask(client, {}, "/p/open")) for _ in range(2)] == [None, None]
-        wait_for("the report", lambda: caches(tmp_path).get("prompt/kept@1", {}).get("hits") == 2)
+        wait_for("the report", lambda: caches(tmp_path).get("/p/kept@1", {}).get("hits") == 2)
         (one,) = caches(tmp_path).values()
         assert (one["misses"], one["entries"], one["max_bytes"], one["waiting"]) == (1, 1, 4 << 20, 0)
         assert 600 < one["bytes"] < 2000
