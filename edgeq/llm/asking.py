@@ -454,6 +454,10 @@ class ModelRequest(Exchange):
             up.transport.pause_reading()
             up.expire_in(NEVER)
 
+    def waits_for_another(self) -> bool:
+        share = self._share
+        return share is not None and share.seat is not None
+
     # -- what it may cost ----------------------------------------------------------------------------------------------
 
     def _pay(self, now: float) -> None:

@@ -991,6 +991,11 @@ class Exchange(Attempt):
         """What the access log has to say of this kind of request alone, each field with its comma."""
         return b""
 
+    def waits_for_another(self) -> bool:
+        """Is its answer on its way to another request, whose end it waits for?"""
+        grace = self.grace
+        return grace is not None and grace.waits is not None
+
     def end_by_defect(self, error: Exception) -> None:
         is_over = self.ended
         super().end_by_defect(error)

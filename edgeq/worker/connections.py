@@ -100,7 +100,7 @@ def _progress(exchange: Exchange, listener: str) -> tuple[str, str]:
         return "waiting", f"{exchange.waiting_in.resource}:pool"
     if up is not None:
         return ("upstream" if exchange.request_done else "body"), up.pool.resource
-    if exchange.grace is not None and exchange.grace.waits is not None:
+    if exchange.waits_for_another():
         return "waiting", f"{_route(exchange, listener)}:cache"
     if exchange.tries is not None:
         return "waiting", f"{_route(exchange, listener)}:retry"

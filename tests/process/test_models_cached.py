@@ -108,6 +108,22 @@ def test_the_cache_of_a_route_is_told(tmp_path: Path) -> None:
         assert 'edgeq_cache_requests_total{outcome="misses",route="llm"} 1.0' in metrics
 
 
+def test_who_waits_for_another_is_told(tmp_path: Path) -> None:
+    """Not as one who is answered."""
+    model: Value = {"echo": {"targets": [{"provider": "demo", "model": "mock/hang=0"}]}}
+    with cached(tmp_path, model=model) as edge, RawClient(edge.address) as leader, RawClient(edge.address) as follower:
+        data = json.dumps(chat("same")).encode()
+        for client in (leader, follower):
+            client.send(f"POST {CHAT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+
+        def states() -> list[tuple[str, str]]:
+            seen = json.loads(told(tmp_path, "/v1/connections"))
+            return sorted((one["state"], one["resource"].partition("#")[0]) for one in seen)
+
+        wait_for("it", lambda: states() == [("upstream", "upstream/demo"), ("waiting", "route/llm:cache")])
+        wait_for("the report", lambda: caches(tmp_path)["llm"]["waiting"] == 1)
+
+
 def test_what_is_too_old_does_not_wait_for_a_request_to_go(tmp_path: Path) -> None:
     """It is of no use to anybody any more."""
     route: Value = [{"name": "llm", "llm": {"cache": {"ttl": "50ms"}}}]
