@@ -73,6 +73,11 @@ _ADD_DAY: Final = (
 )
 
 
+_NO_FILE: Final = (0, 0)
+_open: Final[list[tuple[int, int]]] = []
+"""Device and inode of the stores that this process has open."""
+
+
 class StoreError(EdgeqError):
     """The store cannot be used; the message names its file."""
 
@@ -86,6 +91,7 @@ class Store:
         Raises StoreError.
         """
         self.path = path
+        self._file = _NO_FILE
         self._lock = _lock(path) if writes else -1
         try:
             self._db = _connect(path, writes)
@@ -100,11 +106,16 @@ class Store:
         except StoreError:
             self.close()
             raise
+        self._file = _file(path)
+        _open.append(self._file)
 
     def close(self) -> None:
         """Let go of the file."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        if self._file in _open:
+            _open.remove(self._file)
+            self._file = _NO_FILE
         self._unlock()
 
     # -- keys, tenants, teams -----------------------------------------------------------------------------------------
@@ -265,6 +276,10 @@ def check_store(path: str) -> str:
         return ""
     if not os.access(path, os.R_OK | os.W_OK):
         return f'"{path}" cannot be read and written'
+    if _file(path) in _open:
+        # It is a store. And to close a descriptor of it would take SQLite's locks away (POSIX has them by process): who
+        # else has it open would take itself for the last one in the end, and delete the log that we still write.
+        return ""
     try:
         with open(path, "rb") as file:
             head = file.read(72)
@@ -275,6 +290,14 @@ def check_store(path: str) -> str:
         return f'"{path}" is no store of accounts: file is not a database'
     problem = _problem(int.from_bytes(head[68:72], "big"), int.from_bytes(head[60:64], "big")) if head else ""
     return f'"{path}": {problem}' if problem else ""
+
+
+def _file(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return _NO_FILE
+    return found.st_dev, found.st_ino
 
 
 def _problem(application: int, version: int) -> str:

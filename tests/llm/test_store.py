@@ -6,6 +6,8 @@ import contextlib
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,4 +238,19 @@ def test_what_a_check_says(tmp_path: Path, path: str) -> None:
     assert list(tmp_path.iterdir()) == []
     with opened(path):
         assert check_store(path) == ""  # or a reload would be refused, and a start after a crash
+    assert check_store(path) == ""
+
+
+def test_a_check_takes_no_lock_away(path: str) -> None:
+    """Of a store that is open: while others come and go, what is written stays in the log that they see."""
+    store = Store(path)
+    store.put(Snapshot(tenants=(Tenant("first"),)))
+    assert check_store(path) == ""  # as each reload does
+    look = f"import sqlite3; db = sqlite3.connect({path!r}); print(db.execute('SELECT name FROM tenants').fetchall())"
+    for name in ("second", "third"):
+        subprocess.run([sys.executable, "-c", f"{look}; db.close()"], check=True, capture_output=True)
+        store.put(Snapshot(tenants=(Tenant(name),)))
+    told = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout
+    assert told.strip() == "[('first',), ('second',), ('third',)]"
+    store.close()
     assert check_store(path) == ""
