@@ -97,11 +97,13 @@ def _check_least(kind: inspect.Type, value: float) -> None:
 
 
 def _alternative(kind: inspect.UnionType, raw: object) -> inspect.Type:
-    """Which type of a union a value is of: a number, true or false, a word, a table. (TOML cannot say none.)"""
+    """Which type of a union a value is of: a number, true or false, a word, a table, a list. (TOML has no none.)"""
     kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
     for one in kinds:
         match one, raw:
             case (inspect.LiteralType() | inspect.StrType(), str()) | (inspect.StructType(), dict()):
+                return one
+            case inspect.VarTupleType(), list():
                 return one
             case (inspect.BoolType(), bool()) | (inspect.FloatType(), float()):
                 return one

@@ -130,7 +130,7 @@ class Variable(Table, frozen=True):
 
     type: Literal["string", "integer", "number", "boolean", "enum", "list"] = "string"
     required: bool = True
-    default: str | Integer | Number | bool | None = None
+    default: str | Integer | Number | bool | tuple[str, ...] | None = None
     max_length: int = 100_000
     """In characters, of a string, or of each item of a list."""
     min: Number | None = None

@@ -66,7 +66,7 @@ def write_value(name: str, value: Any, variable: Variable) -> str:
             raise _expected(name, "true or false")
         return "true" if value else "false"
     if kind == "list":
-        if not isinstance(value, list):
+        if not isinstance(value, list | tuple):  # a default is a tuple
             raise _expected(name, "a list of strings")
         for item in value:
             if not isinstance(item, str):

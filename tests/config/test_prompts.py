@@ -82,6 +82,8 @@ def test_texts_have_lines() -> None:
         '{ type = "number", default = 0.5 }',
         '{ type = "boolean", default = true }',
         '{ default = "x" }',
+        '{ type = "list", default = ["x", "y"] }',
+        '{ type = "list", default = [] }',
         '{ type = "list", required = false, min = 1, max = 5 }',
     ],
 )
@@ -117,6 +119,9 @@ def test_variables(variable: str) -> None:
         ({"variables": '{ text = { values = ["a"] } }'}, "is for type"),
         ({"variables": '{ text = { type = "enum", values = ["a"], default = "b" } }'}, "text must be one of a"),
         ({"variables": '{ text = { type = "integer", default = true } }'}, "text must be an integer"),
+        ({"variables": '{ text = { type = "list", default = ["a", 1] } }'}, "expected a string, got an integer"),
+        ({"variables": '{ text = { type = "list", default = "a" } }'}, "text must be a list of strings"),
+        ({"variables": '{ text = { default = ["a"] } }'}, "text must be a string"),
     ],
     ids=str,
 )

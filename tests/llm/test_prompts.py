@@ -100,6 +100,18 @@ def test_any_text_can_be_written(pieces: list[str], value: str) -> None:
 # -- variables --------------------------------------------------------------------------------------------------------
 
 
+def test_a_list_has_a_default() -> None:
+    """As every kind has."""
+    messages = (PromptMessage(role="user", text=Text("about: {{topics}}")),)
+    topics = {"topics": Variable(type="list", default=("a", "b"))}
+    made = compiled(messages=messages, variables=topics)
+    assert [texts(made.request(body)) for body in (b"{}", b'{"topics": ["c"]}')] == [
+        [("user", "about: a\nb")],
+        [("user", "about: c")],
+    ]
+    assert orjson.loads(made.description(["1"]))["request"]["properties"]["topics"]["default"] == ["a", "b"]
+
+
 def test_what_is_asked() -> None:
     """All kinds of variables, given and left out."""
     assert ask({"text": "T", "count": 2, "ratio": 0.5, "formal": True, "tone": "warm", "topics": ["a", "b"]}) == [
