@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+if TYPE_CHECKING:
+    from edgeq.llm.account import Conversation
 
 KEY: Final = "[key]"
 MAIL: Final = "[mail]"
@@ -37,6 +42,11 @@ _STRING: Final = re.compile(r'"((?:[^"\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*+)("?)', re.
 """In JSON; the last one may be cut."""
 _MAX_NESTED: Final = 3
 """JSON that is a string in JSON, as arguments of tools are."""
+
+
+def masked(said: Conversation) -> Conversation:
+    """What may be written to a file of what was asked and answered."""
+    return replace(said, prompt=redacted(said.prompt), answer=redacted(said.answer))
 
 
 def redacted(text: str) -> str:

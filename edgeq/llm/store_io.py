@@ -23,7 +23,7 @@ import msgspec
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.errors import EdgeqError
 from edgeq.llm.account import Account, Conversation, Entry, Snapshot, Team, Tenant
-from edgeq.llm.redact import redacted
+from edgeq.llm.redact import masked
 from edgeq.llm.sums import KEY, VALUES, Key, Spending, Sum, month_of, summed
 
 _APPLICATION_ID: Final = 0x65646771  # "edgq"
@@ -180,10 +180,7 @@ class Store:
             )
             db.executemany(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (one.at, one.request, one.tenant, one.key, one.model, redacted(one.prompt), redacted(one.answer))
-                    for one in conversations
-                ],
+                [msgspec.structs.astuple(masked(one)) for one in conversations],
             )
             for table in ("requests", "conversations"):
                 db.execute(

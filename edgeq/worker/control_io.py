@@ -19,11 +19,14 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
+from msgspec.structs import replace
+
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
 from edgeq.errors import EdgeqError
 from edgeq.listener.tls_io import TlsError
 from edgeq.llm import leftover_io
+from edgeq.llm.redact import masked
 from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
@@ -203,14 +206,14 @@ class Control:
         self._channel.send_rest(_LAST_WORDS_S)
 
     def _send(self, message: Message) -> None:
-        payload = encode_message(message)
         if self._channel.closed and isinstance(message, UsageTold) and self._leftover_fd >= 0:
+            told = replace(message, conversations=tuple([masked(one) for one in message.conversations]))
             try:
-                leftover_io.append(self._leftover_fd, payload)
+                leftover_io.append(self._leftover_fd, encode_message(told))
             except OSError as error:
                 _log.error("usage is lost", requests=len(message.entries), problem=error.strerror)
         else:
-            self._channel.send(payload)
+            self._channel.send(encode_message(message))
 
     def _on_frame(self, frame: Frame) -> None:
         match decode_to_worker(frame.payload):

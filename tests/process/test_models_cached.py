@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgeq.cli import admin_client_io
-from tests.support import demo_llm, gateway
+from tests.support import demo_llm, gateway, kernel
 from tests.support.gateway import Gateway, Settings, Value
 from tests.support.raw_client import Answer, RawClient
 from tests.support.supervised import wait_for
@@ -183,3 +183,18 @@ def test_what_was_asked_and_answered_is_logged_without_secrets(tmp_path: Path) -
         whole, *streams = (json.loads(one) for _, one in logged())
         assert whole["choices"][0]["message"]["content"] == masked
         assert streams == [{"content": masked}] * 2
+
+
+def test_what_is_left_for_the_next_one_has_no_secrets(tmp_path: Path) -> None:
+    """Nor has the file in which workers leave what a killed supervisor has not stored."""
+    left = tmp_path / "accounts.sqlite.left"
+    accounts: Value = {"store": str(tmp_path / "accounts.sqlite"), "log_prompts": True, "flush": "1h"}
+    with cached(tmp_path, accounts=accounts) as edge, RawClient(edge.address) as client:
+        key = admin_client_io.post(str(tmp_path / "admin.sock"), "/v1/keys?tenant=acme", 30.0)[1]["key"]
+        answer = ask(client, chat("write to jane.doe@example.com"), fields=f"Authorization: Bearer {key}\r\n")
+        assert b"jane.doe@example.com" in answer.body
+        workers = edge.workers
+        edge.process.kill()
+        wait_for("the end of the worker", lambda: not any(map(kernel.is_alive, workers)))
+        assert b"write to [mail]" in left.read_bytes()
+        assert b"jane" not in left.read_bytes()
