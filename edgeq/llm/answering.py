@@ -176,7 +176,7 @@ class ModelAnswer(ModelRequest):
         if held is not None and held.watcher is not None:
             held.hear(self)
         if self._share is not None:
-            self._share.begin(True, self._about())
+            self._share.begin(True, self._about(), self._target())
         self._open_stream()
 
     # -- the end of an answer -----------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class ModelAnswer(ModelRequest):
         self._first_event(now)
         share = self._share
         if share is not None:
-            share.begin(False, self._about())
+            share.begin(False, self._about(), self._target())
             share.add(body, now)
             share.finish(not self._other_model, now)
         self.status = 200

@@ -93,6 +93,7 @@ class ModelRequest(Exchange):
         "_collected",
         "_entered",
         "_failed_by",
+        "_given_by",
         "_head_sent",
         "_incoming",
         "_is_held",
@@ -162,6 +163,8 @@ class ModelRequest(Exchange):
         """A field line: a smaller model than was asked for has answered."""
         self._beginnings: list[int] = []
         """What its prompt begins with; empty: nobody would have cached it."""
+        self._given_by = ""
+        """Whose answer it gets by the cache: PROVIDER/MODEL."""
         self.cached = ""
         """What the cache has done: hit, joined, miss, bypass."""
         self.prompt: Prompt | None = None
@@ -329,6 +332,11 @@ class ModelRequest(Exchange):
             return None
         return plan
 
+    def _target(self) -> str:
+        """Who is asked: PROVIDER/MODEL; empty: nobody yet."""
+        choice = self.choice
+        return "" if choice is None else choice.name
+
     def own_resource(self) -> str:
         """The route's."""
         return self.models.route.resource
@@ -373,6 +381,7 @@ class ModelRequest(Exchange):
         stored = None if most_s == 0.0 else cache.look(key, now, most_s)
         if stored is not None:
             self.cached = "hit"
+            self._given_by = stored.target
             self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
             if stored.content_type == STREAM:
                 self.pass_on(stored.body, now)
@@ -408,10 +417,11 @@ class ModelRequest(Exchange):
         self.cached = "miss"
         self.answer_lines += b"x-edgeq-cache: miss\r\n"
 
-    def is_given(self, about: bytes) -> None:
-        """What it gets is another one's answer; `about` are field lines of its head."""
+    def is_given(self, about: bytes, target: str) -> None:
+        """What it gets is another one's answer, of `target`; `about` are field lines of its head."""
         if self.cached != "joined":
             self.cached = "joined"
+            self._given_by = target
             self.answer_lines += about + b"x-edgeq-cache: joined\r\n"
 
     def pass_on(self, data: bytes, now: float) -> None:
@@ -639,7 +649,7 @@ class ModelRequest(Exchange):
         self.cost_micro = cost
         self.down.shard.measures.record(
             plan.name,
-            self.choice.name if self.choice is not None and sent else "",
+            self._target() if sent else self._given_by,
             bill.tenant.decode("latin-1") if bill.account is not None else "",
             usage,
             cost,

@@ -106,6 +106,7 @@ class Flight:
         "recorded",
         "status",
         "taken_over",
+        "target",
         "total_bytes",
     )
 
@@ -123,6 +124,8 @@ class Flight:
         self.status: int = 0
         self.content_type = b""
         self.fields = b""
+        self.target = ""
+        """Who answers."""
         self.total_bytes: int = 0
         self.recorded: bool = True
         """All of it, so far."""
@@ -187,12 +190,13 @@ class Flight:
         """How much of an answer the cache keeps."""
         return self._cache.max_object
 
-    def begin(self, status: int, content_type: bytes, fields: bytes = b"") -> None:
+    def begin(self, status: int, content_type: bytes, fields: bytes = b"", target: str = "") -> None:
         """The head of a good answer is being sent."""
         self.begun = True
         self.status = status
         self.content_type = content_type
         self.fields = fields
+        self.target = target
 
     def add(self, data: bytes, now: float) -> bool:
         """Bytes of the body, without framing, as they are sent. Returns: False: the leader has left, and all followers

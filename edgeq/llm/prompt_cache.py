@@ -29,12 +29,15 @@ OVERHEAD_BYTES: Final = 600
 
 class Stored(Kept):
     """An answer that may be given again. `body`: all bytes as they were sent, of a stream, too; `fields`: lines of its
-    head that belong to it (each with its CRLF)."""
+    head that belong to it (each with its CRLF); `target`: whose it is."""
 
-    __slots__ = ("body", "content_type", "fields", "key", "status", "stored_at")
+    __slots__ = ("body", "content_type", "fields", "key", "status", "stored_at", "target")
 
-    def __init__(self, key: bytes, status: int, content_type: bytes, fields: bytes, body: bytes, now: float) -> None:
+    def __init__(
+        self, key: bytes, status: int, content_type: bytes, fields: bytes, body: bytes, now: float, target: str
+    ) -> None:
         super().__init__()
+        self.target = target
         self.key = key
         self.status: int = status
         self.content_type = content_type
@@ -111,7 +114,7 @@ class PromptCache(Sieve):
 
     def keep(self, flight: Flight, body: bytes, now: float) -> bool:
         """Store the answer of a flight in place of an older one. Returns: False if there is no room."""
-        answer = Stored(flight.key, flight.status, flight.content_type, flight.fields, body, now)
+        answer = Stored(flight.key, flight.status, flight.content_type, flight.fields, body, now, flight.target)
         known = self._stored.get(answer.key)
         if known is not None:
             answer.used = known.used

@@ -44,11 +44,11 @@ class Share:
 
     # -- as leader ----------------------------------------------------------------------------------------------------
 
-    def begin(self, streams: bool, about: bytes) -> None:
-        """A good answer begins; `about` are field lines of its head."""
+    def begin(self, streams: bool, about: bytes, target: str) -> None:
+        """A good answer of `target` begins; `about` are field lines of its head."""
         flight = self.flight
         if flight is not None:
-            flight.begin(200, STREAM if streams else WHOLE, about)
+            flight.begin(200, STREAM if streams else WHOLE, about, target)
 
     def add(self, data: bytes, now: float) -> None:
         """Bytes of it, as they are sent."""
@@ -100,7 +100,7 @@ class Share:
             data = seat.take()
             if not data:
                 break
-            exchange.is_given(seat.flight.fields)
+            exchange.is_given(seat.flight.fields, seat.flight.target)
             if is_whole:
                 self._parts.append(data)
                 continue

@@ -106,6 +106,8 @@ def test_the_cache_of_a_route_is_told(tmp_path: Path) -> None:
         metrics = told(tmp_path, "/metrics").decode()
         assert 'edgeq_cache_requests_total{outcome="hits",route="llm"} 3.0' in metrics
         assert 'edgeq_cache_requests_total{outcome="misses",route="llm"} 1.0' in metrics
+        of = 'gen_ai_request_model="echo",outcome="ok",target="demo/mock/say=echo"'
+        assert f'edgeq_llm_requests_total{{cache="hit",{of}}} 3.0' in metrics
 
 
 def test_who_waits_for_another_is_told(tmp_path: Path) -> None:
