@@ -20,7 +20,7 @@ from edgeq.llm.requested import requested as requested
 from edgeq.llm.requested import with_model as with_model
 from edgeq.llm.shapes import Peek as Peek
 from edgeq.llm.shapes import as_begins, as_chunk, as_usage
-from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader
+from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader, is_whole
 
 if TYPE_CHECKING:
     from edgeq.llm.shapes import Told
@@ -252,7 +252,7 @@ class PassThrough:
         reader = EventReader()
         reader.feed(held)
         for event in reader.rest():
-            if event.data == b"[DONE]" or _is_json(event.data):
+            if is_whole(event.data):
                 whole = held.rstrip(b"\r\n") + b"\n\n"
                 return whole if self._see(whole) else b""
         return b""
@@ -293,9 +293,8 @@ class PassThrough:
             if start >= 0 and self._count(event, start + len(key), is_plain):
                 # A chunk has one text, by all that is known; two would only be an estimate too low.
                 break
-        if not self.begun:
-            calls = event.find(b'"tool_calls":', at)
-            self.begun = calls >= 0 and not _is_null(event, calls + 13)
+        if not self.begun and (event.find(b"{", at + 10) >= 0 or event.find(b"[", at + 10) >= 0):
+            self.begun = _says_something(event)  # within the delta, whose own brace is before that
         if not self.finished:
             reason = event.find(b'"finish_reason":', at)
             if reason < 0:  # hardly anybody tells it before the delta
@@ -391,13 +390,19 @@ class PassThrough:
                 return
 
 
-def _is_json(data: bytes) -> bool:
-    """It was not cut."""
-    try:
-        orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return False
-    return True
+def _says_something(event: bytes) -> bool:
+    """A chunk without a text that `_TEXTS` finds has something else of the answer: calls, audio, Mistral's pieces."""
+    for data in _data_of(event):
+        try:
+            said = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            continue
+        choices = said.get("choices") if isinstance(said, dict) else None
+        for choice in choices if isinstance(choices, list) else ():
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            if isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role"):
+                return True
+    return False
 
 
 def _data_of(event: bytes) -> list[bytes]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
+
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """Of one event. A whole answer of a long response comes as one event in OpenAI's responses; nothing is longer."""
 
@@ -135,3 +137,14 @@ def _event(block: bytes) -> SseEvent | None:
         elif field == b"event":
             name = value
     return SseEvent(name, b"\n".join(data)) if data else None
+
+
+def is_whole(data: bytes) -> bool:
+    """Of an event that no empty line has ended: it was not cut."""
+    if data == b"[DONE]":
+        return True
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True

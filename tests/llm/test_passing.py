@@ -110,6 +110,21 @@ def test_what_is_no_answer_yet(dialect: str, silent: list[bytes]) -> None:
     assert passing.begun
 
 
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"role": "assistant", "audio": {"id": "a", "transcript": "hi"}},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+        {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+    ],
+)
+def test_what_is_no_text_begins_an_answer(delta: dict[str, Any]) -> None:
+    """Audio, Mistral's thoughts: a client need not wait for its end."""
+    passing = PassThrough("openai", strip_usage=False)
+    assert passing.feed(chunk(delta))
+    assert passing.begun
+
+
 def test_servers_that_write_spaces() -> None:
     """JSON as Python's own encoder writes it is seen, too."""
     passing = PassThrough("openai", True)

@@ -65,6 +65,12 @@ CHAT_ANSWERS: Final = Table(
         silent("service_tier: flex, scale, fast", {"service_tier": "flex"}, "dropped"),
         said("content", _message(content="ho"), {"content": [_text("ho")]}),
         said("content: parts", _message(content=[_text("h"), _text("o")]), {"content": [_text("ho")]}, "of Mistral"),
+        said(
+            "content: parts, thinking",
+            _message(content=[{"type": "thinking", "thinking": [_text("hm")]}, _text("hi")]),
+            {"content": [{"type": "thinking", "thinking": "hm", "signature": ""}, _text("hi")]},
+            "of Mistral",
+        ),
         said("content: null", _message(content=None), {"content": []}),
         said(
             "refusal",

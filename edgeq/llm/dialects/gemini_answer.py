@@ -225,6 +225,8 @@ class GeminiStreamDecoder(StreamDecoder):
         for event in self._events.feed(data):
             if self._reader.ended:
                 break
+            if not event.data:
+                continue
             try:
                 piece = generated(event.data)
             except ValueError as error:

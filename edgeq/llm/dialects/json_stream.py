@@ -9,7 +9,7 @@ import orjson
 from edgeq.llm.dialects.base import StreamDecoder, known_object
 from edgeq.llm.dialects.errors import failure
 from edgeq.llm.message import BROKEN
-from edgeq.llm.sse import EventReader
+from edgeq.llm.sse import EventReader, is_whole
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Event
@@ -25,19 +25,19 @@ class JsonStreamDecoder(StreamDecoder):
         """FINISH or FAILURE was told: nothing follows."""
 
     def feed(self, data: bytes) -> list[Event]:
-        """See StreamDecoder."""
+        """See StreamDecoder. An event that is empty says nothing: some servers keep connections alive so."""
         events: list[Event] = []
         for event in self._reader.feed(data):
-            if not self._is_over:
+            if event.data and not self._is_over:
                 self._take(event, events)
         return events
 
     def end(self) -> list[Event]:
         """See StreamDecoder. An answer that has told why it ended is whole, even without the dialect's last word; and
-        some servers leave out the empty line after that."""
+        some servers leave out the empty line after the last event: what is cut is no JSON."""
         events: list[Event] = []
         for event in self._reader.rest():
-            if not self._is_over and self._is_last_word(event):
+            if not self._is_over and is_whole(event.data):
                 self._take(event, events)
         if not self._is_over:
             if self._has_reason():
@@ -49,10 +49,6 @@ class JsonStreamDecoder(StreamDecoder):
     def _take(self, event: SseEvent, events: list[Event]) -> None:
         """One server-sent event: add what it tells to `events`."""
         raise NotImplementedError
-
-    def _is_last_word(self, event: SseEvent) -> bool:
-        """It needs no more than its line to be whole."""
-        return False
 
     def _has_reason(self) -> bool:
         """The provider has told why the answer ended."""

@@ -125,10 +125,14 @@ def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
     if isinstance(thought, str) and thought:
         parts.append(Part(THINKING, thought))
     content = message.get("content")
-    if isinstance(content, list):
-        content = "".join([piece["text"] for piece in content if isinstance(piece, dict) and "text" in piece])
     if isinstance(content, str) and content:
         parts.append(Part(TEXT, content))
+    elif isinstance(content, list):
+        for part in content_parts(content):
+            if parts and parts[-1].kind == part.kind:
+                parts[-1].text += part.text
+            else:
+                parts.append(part)
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         parts.append(Part(REFUSAL, refusal))
@@ -145,6 +149,24 @@ def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
             name = str(function.get("name") or "")
             parts.append(Part(TOOL_USE, id=str(call.get("id") or ""), name=name, arguments=arguments))
     return bool(refusal)
+
+
+def content_parts(content: list[Any]) -> list[Part]:
+    """Mistral's way to tell thoughts: content in pieces, of which some are thoughts, and are in pieces themselves."""
+    parts: list[Part] = []
+    for piece in content:
+        said = known_object(piece)
+        if said is None:
+            continue
+        text = said.get("text")
+        if text and isinstance(text, str):
+            parts.append(Part(TEXT, text))
+        thought = said.get("thinking")
+        for inner in thought if isinstance(thought, list) else ():
+            text = inner.get("text") if isinstance(inner, dict) else None
+            if text and isinstance(text, str):
+                parts.append(Part(THINKING, text))
+    return parts
 
 
 def encode_answer(answer: Answer, request: Request | None) -> bytes:

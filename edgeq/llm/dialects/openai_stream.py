@@ -12,10 +12,11 @@ import orjson
 from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_object
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
-from edgeq.llm.dialects.openai_answer import FINISH_REASONS, decode_usage, encode_usage, stop_of
+from edgeq.llm.dialects.openai_answer import FINISH_REASONS, content_parts, decode_usage, encode_usage, stop_of
 from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
     BROKEN,
+    DELTA,
     FINISH,
     REFUSAL,
     START,
@@ -47,9 +48,6 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         self._finish_reason: str = ""
         self._stop_sequence: str = ""
         self._usage: Usage = Usage()
-
-    def _is_last_word(self, event: SseEvent) -> bool:
-        return event.data == b"[DONE]"
 
     def _has_reason(self) -> bool:
         return self._finish_reason != ""
@@ -107,6 +105,9 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         content = delta.get("content")
         if content and isinstance(content, str):
             self._parts.add_text(TEXT, content, events)
+        elif content and isinstance(content, list):
+            for part in content_parts(content):
+                self._parts.add_text(part.kind, part.text, events)
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self._has_refused = True
@@ -162,6 +163,8 @@ class OpenAiStreamEncoder(StreamEncoder):
         self._tail += b',"usage":null}\n\n' if wants_usage else b"}\n\n"
         self._calls: int = -1
         """Index of the last call."""
+        self._has_arguments: bool = False
+        """Some of that call's have been told."""
 
     def end(self) -> bytes:
         """See StreamEncoder."""
@@ -197,6 +200,7 @@ class OpenAiStreamEncoder(StreamEncoder):
         if part == TEXT:
             self._chunk(b'{"content":' + orjson.dumps(text) + b"}", out)
         elif part == TOOL_USE:
+            self._has_arguments = True
             self._chunk(
                 b'{"tool_calls":[{"index":%d,"function":{"arguments":' % self._calls + orjson.dumps(text) + b"}}]}", out
             )
@@ -210,6 +214,7 @@ class OpenAiStreamEncoder(StreamEncoder):
         if event.part != TOOL_USE:
             return
         self._calls += 1
+        self._has_arguments = False
         call = {
             "index": self._calls,
             "id": event.id,
@@ -219,7 +224,9 @@ class OpenAiStreamEncoder(StreamEncoder):
         self._chunk(b'{"tool_calls":[' + orjson.dumps(call) + b"]}", out)
 
     def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
-        """There is no word for it."""
+        """There is no word for it; but clients expect JSON of a call without arguments, too: Anthropic says none."""
+        if event.part == TOOL_USE and not self._has_arguments:
+            self._encode_delta(Event(DELTA, event.index, TOOL_USE, "{}"), out)
 
     def _encode_failure(self, event: Event, out: list[bytes]) -> None:
         out.append(encode_failure(OPENAI, event, self.request_id))

@@ -14,10 +14,12 @@ from edgeq.llm.message import (
     DOCUMENT,
     FAILURE,
     FINISH,
+    PART_END,
     PART_START,
     PING,
     STOP_SEQUENCE,
     TEXT,
+    THINKING,
     TOOL_USE,
     Event,
     Losses,
@@ -148,6 +150,36 @@ def test_ends_of_streams(end: bytes) -> None:
     assert decoder.end() == []
 
 
+def test_a_last_chunk_without_its_empty_line() -> None:
+    """Nor need it have one: JSON that is whole was not cut."""
+    for cut, last in ((2, FINISH), (1, FINISH), (3, FAILURE)):
+        decoder = openai_chat.StreamDecoder()
+        assert (decoder.feed(CHUNK[:-cut]) + decoder.end())[-1].kind == last
+
+
+def test_events_of_nothing() -> None:
+    """Some servers keep connections alive by them."""
+    decoder = openai_chat.StreamDecoder()
+    events = decoder.feed(b"data:\n\ndata: \n\nevent: ping\ndata: \n\n" + CHUNK + b"data: [DONE]\n\n")
+    assert events[-1].kind == FINISH
+
+
+PIECES = [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}, {"type": "text", "text": "ok"}]
+
+
+def test_content_in_pieces() -> None:
+    """Mistral's thoughts stand among them; whole and streamed, before and after content that is text."""
+    body = {"choices": [{"message": {"content": [PIECES[0], *PIECES]}, "finish_reason": "stop"}]}
+    assert openai_chat.decode_answer(orjson.dumps(body)).parts == [Part(THINKING, "hh"), Part(TEXT, "ok")]
+    deltas = [{"content": ""}, {"content": PIECES[:1]}, {"content": PIECES}, {"content": "!"}]
+    decoder = openai_chat.StreamDecoder()
+    events: list[Event] = []
+    for delta in deltas:
+        events += decoder.feed(b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n")
+    told = [(event.part, event.text) for event in events if event.kind == DELTA]
+    assert told == [(THINKING, "h"), (THINKING, "h"), (TEXT, "ok"), (TEXT, "!")]
+
+
 def test_a_stream_that_stops_without_a_reason() -> None:
     """[DONE] alone does not make it whole."""
     decoder = openai_chat.StreamDecoder()
@@ -200,3 +232,15 @@ def test_a_call_without_arguments() -> None:
     call = Part(TOOL_USE, id="c", name="f")
     made = asked(Request("m", [Message("assistant", [call])]))
     assert made["messages"][0]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_a_streamed_call_without_arguments() -> None:
+    """The same: Anthropic says none. Others' are not touched."""
+    encoder = openai_chat.StreamEncoder("m", False, 1, 1)
+    events = [Event(PART_START, 0, TOOL_USE), Event(PART_END, 0, TOOL_USE), Event(PART_START, 1, TOOL_USE)]
+    events += [Event(DELTA, 1, TOOL_USE, '{"a":1}'), Event(PART_END, 1, TOOL_USE)]
+    arguments = {0: "", 1: ""}
+    for one in encoder.encode(events).split(b"\n\n")[:-1]:
+        for call in orjson.loads(one[6:])["choices"][0]["delta"].get("tool_calls", ()):
+            arguments[call["index"]] += call["function"]["arguments"]
+    assert arguments == {0: "{}", 1: '{"a":1}'}
