@@ -147,7 +147,7 @@ CHAT_TO_GEMINI: Final = Table(
         _configured(
             "reasoning_effort",
             {"reasoning_effort": "medium"},
-            "from Gemini 3 on thinkingLevel",
+            "from Gemini 3 on thinkingLevel, the least that the model takes for minimal and none",
             thinkingConfig={"thinkingBudget": 8192, "includeThoughts": True},
         ),
         _configured("reasoning_effort: none", {"reasoning_effort": "none"}, thinkingConfig={"thinkingBudget": 0}),

@@ -185,7 +185,7 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
             losses.lose(f"{message.place or 'messages'}.name")
     if request.stream:
         asked["stream"] = True
-    _encode_sampling(request, losses, asked)
+    _encode_sampling(request, losses, asked, own)
     _encode_tools(request, losses, asked, own)
     if not own and "tools" not in asked:
         _define_called(turns, asked)
@@ -229,7 +229,7 @@ def _encode_turns(turns: list[Message], losses: Losses, own: bool) -> list[dict[
     return said
 
 
-def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any]) -> None:
+def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], own: bool) -> None:
     if request.temperature is not None:
         if request.temperature > 1.0:
             losses.lose("temperature", "the model's provider takes a temperature of 1 at most")
@@ -238,8 +238,11 @@ def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any]) ->
         asked["top_p"] = request.top_p
     if request.top_k is not None and request.top_k > 0:
         asked["top_k"] = request.top_k
-    if request.stop:
-        asked["stop_sequences"] = request.stop
+    stops = request.stop if own else [stop for stop in request.stop if stop.strip()]
+    if len(stops) < len(request.stop):
+        losses.lose("stop", "the model's provider takes no stop that is nothing but blanks")
+    if stops:
+        asked["stop_sequences"] = stops
     if request.n > 1:
         losses.lose("n")
     if request.seed is not None:

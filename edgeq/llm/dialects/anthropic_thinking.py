@@ -1,7 +1,11 @@
-"""How much a model of Anthropic's shall think.
+"""How much a model of Anthropic's shall think, and what it then takes of temperature, top_p and top_k.
 
 Newer ones are told an effort and decide by themselves (adaptive), older ones have a budget of tokens, and the oldest do
-not think. Source: docs.claude.com/en/docs/build-with-claude, adaptive-thinking, effort, extended-thinking.
+not think. From Claude 4.7 on thoughts are shown only if that is asked for, and sampling is refused; from Claude 5 on
+they think unless they are told not to, which Fable and Mythos refuse. Who thinks refuses a temperature, and before
+Claude 4.8 a forced tool; since Claude 4.1 temperature and top_p are not taken together.
+
+Source: docs.claude.com/en/docs/build-with-claude, adaptive-thinking, effort, extended-thinking; whats-new-claude-4-7.
 """
 
 from __future__ import annotations
@@ -27,50 +31,90 @@ _BUDGETS: Final[dict[str, int]] = {
 
 _LEAST_BUDGET: Final = 1024
 _ADAPTIVE: Final = {"type": "adaptive"}
+_SHOWN: Final = {"type": "adaptive", "display": "summarized"}
+_ALWAYS_THINK: Final = ("claude-fable", "claude-mythos")
+_DEFAULTS: Final = {"temperature": 1.0, "top_p": 1.0}
+"""They need no word."""
+_THINKS_FROM: Final = 0.95
+"""The least top_p of a model that thinks."""
 _VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 
 
 def encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:
     """How much it shall think: as an effort for models that know it, as a budget for those before.
 
-    A model that thinks by budget refuses a temperature, a forced tool, and a last turn that called tools without its
-    thoughts, which only a client of this dialect has kept: then it does not think, rather than fail.
+    A model that thinks by budget refuses a last turn that called tools without its thoughts, which only a client of
+    this dialect has kept: then it does not think, rather than fail.
     """
-    own = request.dialect == ANTHROPIC
-    if own and request.effort:
+    if request.dialect != ANTHROPIC:
+        _encode_effort(request, losses, asked, turns)
+        _drop_sampling(request, losses, asked)
+        return
+    if request.effort:
         asked["output_config"] = {"effort": request.effort}
     if request.thinking_tokens == 0:
         asked["thinking"] = {"type": "disabled"}
-        return
-    if own:
-        if request.thinking_tokens == -1:
-            asked["thinking"] = _ADAPTIVE
-        elif request.thinking_tokens is not None:
-            asked["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
-        return
-    if request.effort in ("", "none") and request.thinking_tokens is None:
+    elif request.thinking_tokens == -1:
+        asked["thinking"] = _ADAPTIVE
+    elif request.thinking_tokens is not None:
+        asked["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
+
+
+def _encode_effort(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:
+    """What clients of other dialects want, who know efforts only."""
+    effort = request.effort
+    if not effort:
         return
     version = version_of(request.model)
+    if effort == "none":
+        if any(name in request.model for name in _ALWAYS_THINK):
+            losses.lose("reasoning_effort")
+        elif _is_named(request.model) and version >= (5, 0):
+            asked["thinking"] = {"type": "disabled"}
+        return
+    is_forced = request.tool_choice in ("any", "tool")
     if version >= (4, 6):
-        asked["thinking"] = _ADAPTIVE
-        effort = request.effort or "high"
+        if is_forced and version <= (4, 7):
+            losses.lose("reasoning_effort")
+            return
+        asked["thinking"] = _SHOWN if _is_named(request.model) and version >= (4, 7) else _ADAPTIVE
         if effort == "minimal":
             effort = "low"
         elif effort == "xhigh" and version < (4, 7):
             effort = "high"
         asked["output_config"] = {"effort": effort}
         return
-    budget = max(request.thinking_tokens or 0, 0) or _BUDGETS.get(request.effort, _BUDGETS["medium"])
-    budget = min(budget, asked["max_tokens"] // 2)
+    budget = min(_BUDGETS.get(effort, _BUDGETS["medium"]), asked["max_tokens"] // 2)
     may_think = version >= (3, 7) and budget >= _LEAST_BUDGET
-    if not may_think or request.tool_choice in ("any", "tool") or _has_thoughtless_call(turns):
+    if not may_think or is_forced or _has_thoughtless_call(turns):
         losses.lose("reasoning_effort")
         return
-    for refused in ("temperature", "top_k"):
-        if refused in asked:
-            losses.lose(refused, f"{refused} cannot be said to a model that thinks")
-            del asked[refused]
     asked["thinking"] = {"type": "enabled", "budget_tokens": budget}
+
+
+def _drop_sampling(request: Request, losses: Losses, asked: dict[str, Any]) -> None:
+    """What this model refuses of it, as it thinks, or at all."""
+    if not _is_named(request.model):
+        return
+    version = version_of(request.model)
+    refused: tuple[str, ...] = ()
+    if version >= (4, 7):
+        refused = ("temperature", "top_p", "top_k")
+    elif asked.get("thinking"):
+        refused = (
+            ("temperature", "top_k", "top_p") if asked.get("top_p", 1.0) < _THINKS_FROM else ("temperature", "top_k")
+        )
+    elif version >= (4, 1) and "temperature" in asked and "top_p" in asked:
+        refused = ("temperature",) if asked["temperature"] == _DEFAULTS["temperature"] else ("top_p",)
+    for name in refused:
+        value = asked.pop(name, None)
+        if value is not None and value != _DEFAULTS.get(name):
+            losses.lose(name, f"{name} cannot be said to this model as it is asked")
+
+
+def _is_named(model: str) -> bool:
+    """It is one of Anthropic's own; others speak the dialect, too, and have rules of their own."""
+    return "claude" in model
 
 
 def version_of(model: str) -> tuple[int, int]:

@@ -32,6 +32,10 @@ GEMINI_SIGNATURE: Final = "gemini#"
 """Before a signature of Gemini's wherever it is kept for the next turn: another provider's must never be sent to it,
 nor its own to another. "#" is in no base64."""
 
+REDACTED: Final = "redacted#"
+"""Before thoughts that are nothing but encrypted, where a dialect cannot tell them from the signature of one that is
+not shown: Anthropic has another block for them, and refuses one as the other."""
+
 
 class StreamDecoder:
     """A provider's stream as events. One for each answer."""

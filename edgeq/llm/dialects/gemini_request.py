@@ -12,6 +12,7 @@ Source: ai.google.dev/api/generate-content and /gemini-api/docs/thought-signatur
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -57,6 +58,8 @@ _LEVELS: Final[dict[str, str]] = {
 }
 
 _CHOICES: Final[dict[str, str]] = {"auto": "AUTO", "none": "NONE", "any": "ANY", "tool": "ANY"}
+
+_VERSION: Final = re.compile(r"gemini-(\d{1,2})(?:\.(\d{1,2}))?")
 
 _RESOURCES: Final = ("models/", "tunedModels/")
 """Names that are whole already."""
@@ -131,6 +134,12 @@ def _body(request: Request, losses: Losses) -> dict[str, Any]:
 def _is_new(model: str) -> bool:
     """Gemini 3 or later: it counts thought in levels, and wants its signatures back."""
     return "gemini-" in model and not ("gemini-1" in model or "gemini-2" in model)
+
+
+def _knows_minimal(model: str) -> bool:
+    """The level below "low": of Flash before 3.7, and of no Pro; who does not know it refuses it."""
+    match = _VERSION.search(model)
+    return match is not None and "-pro" not in model and (int(match[1]), int(match[2] or 0)) < (3, 7)
 
 
 def _lose(request: Request, losses: Losses) -> None:
@@ -264,6 +273,10 @@ def _thinking(request: Request, new: bool) -> dict[str, Any]:
         return {}
     elif new:
         level = _LEVELS.get(request.effort, "high")
+        if level == "minimal" and not _knows_minimal(request.model):
+            if request.effort == "none" and "-pro" not in request.model:
+                return {"thinkingBudget": 0}
+            level = "low"  # the least it takes
         return (
             {"thinkingLevel": level} if request.effort == "none" else {"thinkingLevel": level, "includeThoughts": True}
         )

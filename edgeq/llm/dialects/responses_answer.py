@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import answer_id
+from edgeq.llm.dialects.base import REDACTED, answer_id
 from edgeq.llm.message import (
     REFUSAL,
     STOP_CONTEXT,
@@ -127,7 +127,7 @@ def item(name: str, index: int, part: Part) -> dict[str, Any]:
             "summary": [{"type": "summary_text", "text": part.text}] if part.text else [],
         }
         if part.data:
-            reasoning["encrypted_content"] = part.data
+            reasoning["encrypted_content"] = REDACTED + part.data if part.detail == "redacted" else part.data
         return reasoning
     return {
         "id": f"msg_{name}_{index}",

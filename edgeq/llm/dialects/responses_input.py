@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, objects_at, text_at
+from edgeq.llm.dialects.base import REDACTED, TEXT_OR_LIST, about_element, objects_at, text_at
 from edgeq.llm.dialects.openai_content import decode_url
 from edgeq.llm.message import (
     DOCUMENT,
@@ -139,12 +139,10 @@ def _decode_own(kind: str, item: dict[str, Any], names: dict[str, str]) -> Part:
         told = "content" if item.get("content") else "summary"
         where = f"input.{told}"
         texts = [text_at(piece, "text", f"{where}.text") for piece in objects_at(item, told, where)]
-        return Part(
-            THINKING,
-            "\n\n".join(texts),
-            data=text_at(item, "encrypted_content", "input.encrypted_content"),
-            detail="" if texts else "redacted",
-        )
+        data = text_at(item, "encrypted_content", "input.encrypted_content")
+        if data.startswith(REDACTED):
+            return Part(THINKING, data=data[len(REDACTED) :], detail="redacted")
+        return Part(THINKING, "\n\n".join(texts), data=data)
     return Part(OTHER, raw=item)
 
 

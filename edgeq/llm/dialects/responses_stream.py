@@ -115,7 +115,7 @@ class ResponsesStreamEncoder(StreamEncoder):
         self._event("response.in_progress", {"response": self._response}, out)
 
     def _start(self, event: Event, out: list[bytes]) -> None:
-        part = Part(event.part, id=event.id, name=event.name)
+        part = Part(event.part, id=event.id, name=event.name, detail=event.name if event.part == THINKING else "")
         self._part = part
         self._texts = []
         index = len(self._items)

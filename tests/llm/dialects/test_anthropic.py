@@ -64,13 +64,18 @@ def test_versions(model: str, version: tuple[int, int]) -> None:
         ("claude-sonnet-4-5", "high", {"type": "enabled", "budget_tokens": 10_000}, None),
         ("claude-opus-4-6", "high", {"type": "adaptive"}, {"effort": "high"}),
         ("claude-opus-4-6", "xhigh", {"type": "adaptive"}, {"effort": "high"}),
-        ("claude-opus-4-7", "xhigh", {"type": "adaptive"}, {"effort": "xhigh"}),
+        ("claude-opus-4-7", "xhigh", {"type": "adaptive", "display": "summarized"}, {"effort": "xhigh"}),
+        ("claude-latest", "low", {"type": "adaptive", "display": "summarized"}, {"effort": "low"}),
+        ("glm-5", "low", {"type": "adaptive"}, {"effort": "low"}),
         ("claude-opus-4-6", "minimal", {"type": "adaptive"}, {"effort": "low"}),
         ("claude-sonnet-4-5", "none", None, None),
+        ("claude-opus-4-7", "none", None, None),
+        ("claude-sonnet-5", "none", {"type": "disabled"}, None),
     ],
 )
 def test_thinking(model: str, effort: str, thinking: Any, config: Any) -> None:
-    """Older models have a budget, half of what the answer may be at most; newer ones an effort."""
+    """Older models have a budget, half of what the answer may be at most; newer ones an effort, and the newest show
+    their thoughts only if they are asked to, and think if they are not told not to."""
     made = asked(says(model, effort=effort, max_tokens=20_000))
     assert made.get("thinking") == thinking
     assert made.get("output_config") == config
@@ -82,6 +87,8 @@ def test_thinking(model: str, effort: str, thinking: Any, config: Any) -> None:
         says("claude-3-5-sonnet-20241022", effort="high"),
         says("claude-sonnet-4-5", effort="high", max_tokens=1500),
         says("claude-sonnet-4-5", effort="low", tools=[Tool("f")], tool_choice="any"),
+        says("claude-opus-4-7", effort="low", tools=[Tool("f")], tool_choice="any"),
+        says("claude-fable-5", effort="none"),
         says(
             "claude-sonnet-4-5",
             Message("user", [Part(TEXT, "hi")]),
@@ -99,12 +106,42 @@ def test_what_may_not_think(request_: Request) -> None:
     assert losses.dropped == ["reasoning_effort"]
 
 
-def test_who_thinks_has_no_temperature() -> None:
-    """These models refuse both together."""
+@pytest.mark.parametrize(
+    ("model", "said", "sent"),
+    [
+        ("claude-sonnet-4-5", {"effort": "low", "temperature": 0.5}, {}),
+        ("claude-opus-4-6", {"effort": "low", "temperature": 0.5, "top_k": 5, "top_p": 0.5}, {}),
+        ("claude-opus-4-6", {"effort": "low", "top_p": 0.95}, {"top_p": 0.95}),
+        ("claude-opus-4-6", {"temperature": 0.5, "top_k": 5}, {"temperature": 0.5, "top_k": 5}),
+        ("claude-opus-4-6", {"temperature": 0.5, "top_p": 0.5}, {"temperature": 0.5}),
+        ("claude-3-5-haiku-20241022", {"temperature": 0.5, "top_p": 0.5}, {"temperature": 0.5, "top_p": 0.5}),
+        ("claude-opus-4-7", {"temperature": 0.5, "top_p": 0.5, "top_k": 5}, {}),
+        ("claude-latest", {"temperature": 0.5}, {}),
+        ("glm-5", {"effort": "low", "temperature": 0.5, "top_p": 0.5}, {"temperature": 0.5, "top_p": 0.5}),
+    ],
+)
+def test_what_a_model_takes_of_sampling(model: str, said: dict[str, Any], sent: dict[str, Any]) -> None:
+    """Each refuses a request for the rest, and what is left out is told; of others' models nothing is known."""
     losses = Losses(False)
-    made = asked(says("claude-sonnet-4-5", effort="low", temperature=0.5, max_tokens=9000), losses)
+    names = ("temperature", "top_p", "top_k")
+    made = asked(says(model, max_tokens=9000, **said), losses)
+    assert {name: made[name] for name in names if name in made} == sent
+    assert set(losses.dropped) == {name for name in said if name in names and name not in sent}
+
+
+@pytest.mark.parametrize("model", ["claude-opus-4-6", "claude-opus-4-7"])
+def test_defaults_need_no_word(model: str) -> None:
+    """Nothing is lost, and the other of the two stays where it may."""
+    made = asked(says(model, temperature=1.0, top_p=1.0))
     assert "temperature" not in made
-    assert losses.dropped == ["temperature"]
+    assert made.get("top_p") == (1.0 if model == "claude-opus-4-6" else None)
+
+
+def test_a_stop_of_blanks() -> None:
+    """It refuses the request for one, however many others there are."""
+    losses = Losses(False)
+    assert asked(says(stop=["\n", "END", ""]), losses)["stop_sequences"] == ["END"]
+    assert losses.dropped == ["stop"]
 
 
 def test_max_tokens_must_be_told() -> None:

@@ -120,6 +120,16 @@ def test_a_request_that_nothing_was_asked_of_has_no_configuration() -> None:
         ({"model": "gemini-2.5-pro", "effort": "none"}, {"thinkingConfig": {"thinkingBudget": 128}}),
         ({"model": "gemini-3-flash", "effort": "none"}, {"thinkingConfig": {"thinkingLevel": "minimal"}}),
         (
+            {"model": "gemini-3.1-pro-preview", "effort": "minimal"},
+            {"thinkingConfig": {"thinkingLevel": "low", "includeThoughts": True}},
+        ),
+        ({"model": "gemini-3.1-pro-preview", "effort": "none"}, {"thinkingConfig": {"thinkingLevel": "low"}}),
+        ({"model": "gemini-3.8-flash", "effort": "none"}, {"thinkingConfig": {"thinkingBudget": 0}}),
+        (
+            {"model": "gemini-flash-latest", "effort": "minimal"},
+            {"thinkingConfig": {"thinkingLevel": "low", "includeThoughts": True}},
+        ),
+        (
             {"model": "gemini-3-pro", "effort": "max"},
             {"thinkingConfig": {"thinkingLevel": "high", "includeThoughts": True}},
         ),

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given
 
+from edgeq.llm.dialects import anthropic
 from edgeq.llm.dialects.base import RESPONSES
 from edgeq.llm.dialects.collect import answer_of
 from edgeq.llm.dialects.errors import encode_stream_error
@@ -41,6 +42,7 @@ from edgeq.llm.message import (
     Answer,
     Event,
     Failed,
+    Losses,
     Message,
     Part,
     Request,
@@ -364,6 +366,34 @@ def test_the_events_of_a_part(told: list[Event], wanted: str) -> None:
     assert [event["type"].removeprefix("response.") for event in said[2:]] == wanted.split()
     if "sig" in [event.id for event in told]:
         assert said[-1]["item"]["encrypted_content"] == "sig"
+
+
+def test_signed_and_encrypted_thoughts_go_back_as_they_came() -> None:
+    """A thought that is not shown has only its signature; it is none that was encrypted, which has another block."""
+    thoughts = [
+        {"type": "thinking", "thinking": "hm", "signature": "s1"},
+        {"type": "thinking", "thinking": "", "signature": "s2"},
+        {"type": "redacted_thinking", "data": "d"},
+    ]
+    body = {"content": [*thoughts, {"type": "text", "text": "ok"}], "stop_reason": "end_turn", "usage": {}}
+    answer = anthropic.decode_answer(orjson.dumps(body))
+    whole = orjson.loads(encode_answer(answer, None))["output"]
+    stream = anthropic.StreamEncoder("m", True, 1, 1)
+    parts: list[Event] = [Event(START)]
+    for index, part in enumerate(answer.parts):
+        start, sign = Event(PART_START, index, part.kind), Event(DELTA, index, part.kind, part.text)
+        start.name = part.detail
+        last = Event(DELTA, index, part.kind)
+        last.id = part.data
+        parts += [start, sign, *([last] if part.data else []), Event(PART_END, index, part.kind)]
+    parts.append(Event(FINISH))
+    parts[-1].stop = STOP_END
+    told = anthropic.StreamDecoder().feed(stream.encode(parts) + stream.end())
+    streamed = events(StreamEncoder("m", True, 1, 1).encode(told))[-1]["response"]["output"]
+    for output in (whole, streamed):
+        request = decoded(input=[{"role": "user", "content": "hi"}, *output, {"role": "user", "content": "on"}])
+        sent = orjson.loads(anthropic.encode_request(request, Losses(True), 9))
+        assert sent["messages"][1]["content"][:3] == thoughts
 
 
 def test_a_stream_that_fails_never_ends_as_if_complete() -> None:
