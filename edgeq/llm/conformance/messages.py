@@ -142,6 +142,19 @@ _CONTENT: Final = (
         _turns(_TEXT, _USE),
         {"messages": [_HI, {"role": "assistant", "content": "a", "tool_calls": [_CALL]}, _HI]},
     ),
+    lost(
+        "content: tool_use, caller",
+        _turns({**_USE, "caller": {"type": "code_execution_20250825", "tool_id": "s"}}),
+        "messages.content.caller",
+        "unless it is the model itself (direct)",
+        messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL]}, _HI],
+    ),
+    lost(
+        "content: tool_use, tool_result, toolset_name",
+        _turns({**_USE, "toolset_name": "browser"}),
+        "messages.content.toolset_name",
+        messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL]}, _HI],
+    ),
     said(
         "content: thinking, redacted_thinking",
         _turns(

@@ -79,6 +79,74 @@ _INPUT: Final = (
         {"input": [{"type": "function_call_output", "call_id": "c1", "output": "seen"}]},
         "input.call_id",
     ),
+    said(
+        "input: reasoning",
+        {"input": [_HI, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, _HO, _HI]},
+        {"messages": [_HI, _HO, _HI]},
+        "thoughts of another provider are not shown to this one; Anthropic's and Gemini's own go back to it",
+    ),
+    said(
+        "refusal",
+        {"input": [_HI, {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, _HI]},
+        {"messages": [_HI, {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}, _HI]},
+    ),
+    lost("input: phase", {"input": [{**_HI, "phase": "commentary"}]}, "input.phase"),
+    lost(
+        "output_text: annotations",
+        {
+            "input": [
+                _HI,
+                {"role": "assistant", "content": [{"type": "output_text", "text": "ho", "annotations": [{}]}]},
+                _HI,
+            ]
+        },
+        "input.content.annotations",
+        messages=[_HI, _HO, _HI],
+    ),
+    lost(
+        "input_file: detail",
+        _user({"type": "input_file", "filename": "a", "detail": "low", "file_data": "data:application/pdf;base64,AA"}),
+        "input.content.detail",
+        messages=_user_there(
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA", "filename": "a"}}
+        )["messages"],
+    ),
+    refused(
+        "input_image: file_id",
+        _user({"type": "input_image", "file_id": "f"}),
+        "input.content.input_image",
+        "files are not stored here",
+    ),
+    lost(
+        "function_call: namespace",
+        {"input": [_HI, {**_CALL, "namespace": "n"}, _HI]},
+        "input.namespace",
+        messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]}, _HI],
+    ),
+    lost(
+        "function_call: caller",
+        {"input": [_HI, {**_CALL, "caller": {"type": "program", "caller_id": "p"}}, _HI]},
+        "input.caller",
+        "unless it is the model itself (direct)",
+        messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]}, _HI],
+    ),
+    lost(
+        "input: calls of OpenAI's own tools",
+        {"input": [_HI, {"type": "web_search_call", "id": "w", "status": "completed"}, _HO, _HI]},
+        "input.web_search_call",
+        messages=[_HI, {"role": "assistant", "content": [{"type": "text", "text": "ho"}]}, _HI],
+    ),
+    refused(
+        "input: results for OpenAI's own tools",
+        {"input": [_HI, {"type": "computer_call_output", "call_id": "c", "output": {}}]},
+        "input.computer_call_output",
+    ),
+    refused(
+        "input: compaction",
+        {"input": [{"type": "compaction", "encrypted_content": "e"}, _HI]},
+        "input",
+        "what was said can only be read by OpenAI",
+    ),
     refused("item_reference", {"input": [{"type": "item_reference", "id": "m"}]}, "input", "nothing is stored here"),
 )
 
@@ -95,12 +163,11 @@ RESPONSES_TO_CHAT: Final = Table(
         said("max_output_tokens", {"max_output_tokens": 7}, {"max_completion_tokens": 7}),
         said("temperature", {"temperature": 0.5}, {"temperature": 0.5}),
         said("top_p", {"top_p": 0.5}, {"top_p": 0.5}),
-        said("top_logprobs", {"top_logprobs": 2}, {"top_logprobs": 2, "logprobs": True}),
-        said(
+        lost("top_logprobs", {"top_logprobs": 2}),
+        lost(
             "include: logprobs",
             {"include": ["message.output_text.logprobs"]},
-            {"logprobs": True},
-            "the answer tells none",
+            "include.message.output_text.logprobs",
         ),
         silent("include: reasoning.encrypted_content", {"include": ["reasoning.encrypted_content"]}, "always told"),
         lost(
@@ -117,6 +184,12 @@ RESPONSES_TO_CHAT: Final = Table(
             {"type": "function", "function": {"name": "look"}},
         ),
         refused("tool_choice: web_search", {"tool_choice": {"type": "web_search"}}, "tool_choice"),
+        lost(
+            "tools: allowed_callers, defer_loading, output_schema",
+            {"tools": [{**_TOOL, "output_schema": _SCHEMA}]},
+            "tools.output_schema",
+            tools=[_TOOL_THERE],
+        ),
         lost("tools: web_search", {"tools": [{"type": "web_search"}]}, "tools.web_search"),
         said(
             "parallel_tool_calls",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import TEXT_OR_LIST, about_element, flag_at, object_at, objects_at, param_of, text_at
+from edgeq.llm.dialects.tools import is_of_program
 from edgeq.llm.dialects.turns import arguments_of, unsayable
 from edgeq.llm.message import (
     DOCUMENT,
@@ -68,8 +69,10 @@ def _decode_block(block: dict[str, Any], where: str, at: str, names: dict[str, s
         part = Part(TOOL_USE, id=text_at(block, "id", f"{where}.id"), name=text_at(block, "name", f"{where}.name"))
         part.arguments = orjson.dumps(object_at(block, "input", f"{where}.input") or {}).decode()
         names[part.id] = part.name
+        _note_unsaid(block, at, request)
         return part
     if kind == "tool_result":
+        _note_unsaid(block, at, request)
         part = Part(TOOL_RESULT, id=text_at(block, "tool_use_id", f"{where}.tool_use_id"))
         part.name = names.get(part.id, "")
         part.parts = decode_blocks(block, "content", f"{where}.content", f"{at}.content", names, request)
@@ -86,6 +89,15 @@ def _decode_block(block: dict[str, Any], where: str, at: str, names: dict[str, s
     if not kind:
         raise Unmappable(f"{where}.type", f"{where}.type is missing")
     return Part(OTHER, raw=block)
+
+
+def _note_unsaid(block: dict[str, Any], at: str, request: Request) -> None:
+    """Who called, if not the model itself, and of which set of the provider's tools: for whoever has to tell that it is
+    lost."""
+    if block.get("toolset_name"):
+        request.extra[f"{at}.toolset_name"] = block["toolset_name"]
+    if is_of_program(block):
+        request.extra[f"{at}.caller"] = block["caller"]
 
 
 def _decode_source(block: dict[str, Any], kind: str, where: str, at: str, request: Request) -> Part:

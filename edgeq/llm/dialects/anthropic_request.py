@@ -25,7 +25,7 @@ from edgeq.llm.dialects.base import (
     objects_at,
     text_at,
 )
-from edgeq.llm.dialects.tools import tools_of
+from edgeq.llm.dialects.tools import note_unsaid, tools_of
 from edgeq.llm.dialects.turns import some_of, split_system
 from edgeq.llm.message import TOOL_USE, Message, Request, Tool, Unmappable
 
@@ -103,11 +103,7 @@ def decode_request(body: bytes) -> Request:
 
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     request.tools = tools_of(asked, _decode_tool)
-    for tool, said in zip(request.tools, asked.get("tools") or (), strict=True):
-        if tool.raw is None:
-            for word in ("allowed_callers", "defer_loading", "input_examples"):
-                if said.get(word):
-                    request.extra[f"{tool.place}.{word}"] = said[word]
+    note_unsaid(asked, request, ("allowed_callers", "defer_loading", "input_examples"))
     choice = object_at(asked, "tool_choice", "tool_choice")
     if choice is None:
         return

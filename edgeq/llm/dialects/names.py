@@ -25,6 +25,7 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
         "reasoning_effort": "reasoning.effort",
         "response_format": "text.format",
         "tool_call_id": "call_id",
+        "verbosity": "text.verbosity",
     },
 }
 

@@ -11,10 +11,11 @@ Source: the openai SDK's types, responses/response_input_item_param.py.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.llm.dialects.base import REDACTED, TEXT_OR_LIST, about_element, objects_at, text_at
 from edgeq.llm.dialects.openai_content import decode_url
+from edgeq.llm.dialects.tools import is_of_program
 from edgeq.llm.message import (
     DOCUMENT,
     IMAGE,
@@ -29,14 +30,17 @@ from edgeq.llm.message import (
     Unmappable,
 )
 
+if TYPE_CHECKING:
+    from edgeq.llm.message import Request
+
 _ROLES: Final[dict[str, str]] = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
 
 _RESULTS: Final = "results"
 """Instead of a role: results of tools are turns of the user's, but apart from what he says."""
 
 
-def decode_input(asked: dict[str, Any]) -> list[Message]:
-    """`asked["input"]`: text, or items.
+def decode_input(asked: dict[str, Any], request: Request) -> list[Message]:
+    """`asked["input"]`: text, or items; what they have that no other dialect knows goes to `request.extra`.
 
     Raises: Unmappable.
     """
@@ -51,7 +55,7 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
     previous = ""
     for number, item in enumerate(objects_at(asked, "input", "input", TEXT_OR_LIST)):
         try:
-            said_by, parts = _decode_item(item, f"input[{number}]", names)
+            said_by, parts = _decode_item(item, f"input[{number}]", names, request)
         except Unmappable as error:
             raise about_element(error, "input", number) from None
         if said_by == previous and said_by in ("assistant", _RESULTS):
@@ -62,18 +66,25 @@ def decode_input(asked: dict[str, Any]) -> list[Message]:
     return messages
 
 
-def _decode_item(item: dict[str, Any], at: str, names: dict[str, str]) -> tuple[str, list[Part]]:
+def _decode_item(item: dict[str, Any], at: str, names: dict[str, str], request: Request) -> tuple[str, list[Part]]:
     """Whose it is (a role, or _RESULTS), and what it says."""
     kind = text_at(item, "type", "input.type")
+    for name in ("namespace", "phase"):
+        if item.get(name):
+            request.extra[f"{at}.{name}"] = item[name]
+    if is_of_program(item):
+        request.extra[f"{at}.caller"] = item["caller"]
     if kind in ("", "message"):
         said_by = _ROLES.get(text_at(item, "role", "input.role"), "")
         if not said_by:
             raise Unmappable("input.role", "input.role must be user, assistant, system or developer")
-        return said_by, _decode_content(item, "content", "input.content", at)
+        return said_by, _decode_content(item, "content", "input.content", at, request)
     if kind == "function_call_output":
-        return _RESULTS, [_decode_result(item, at, names)]
+        return _RESULTS, [_decode_result(item, at, names, request)]
     if kind == "item_reference":
         raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
+    if kind.startswith("compaction"):
+        raise Unmappable("input", "input has a conversation that only OpenAI can read: send what was said in it")
     if kind.endswith("_output"):
         return _RESULTS, [Part(OTHER, raw=item, place=at)]
     own = _decode_own(kind, item, names)
@@ -81,7 +92,7 @@ def _decode_item(item: dict[str, Any], at: str, names: dict[str, str]) -> tuple[
     return "assistant", [own]
 
 
-def _decode_content(of: dict[str, Any], key: str, param: str, at: str) -> list[Part]:
+def _decode_content(of: dict[str, Any], key: str, param: str, at: str, request: Request) -> list[Part]:
     """Text, or a list of parts, of the item that stands there."""
     said = of.get(key)
     if said is None:
@@ -91,16 +102,18 @@ def _decode_content(of: dict[str, Any], key: str, param: str, at: str) -> list[P
     parts: list[Part] = []
     for number, part in enumerate(objects_at(of, key, param, TEXT_OR_LIST)):
         try:
-            parts.append(_decode_part(part, param, f"{at}.{key}[{number}]"))
+            parts.append(_decode_part(part, param, f"{at}.{key}[{number}]", request))
         except Unmappable as error:
             raise about_element(error, param, number) from None
     return parts
 
 
-def _decode_part(said: dict[str, Any], param: str, at: str) -> Part:
+def _decode_part(said: dict[str, Any], param: str, at: str, request: Request) -> Part:
     kind = text_at(said, "type", f"{param}.type")
     if kind in ("input_text", "output_text", "text"):
         part = Part(TEXT, text_at(said, "text", f"{param}.text"))
+        if said.get("annotations"):
+            request.extra[f"{at}.annotations"] = said["annotations"]
     elif kind == "refusal":
         part = Part(REFUSAL, text_at(said, "refusal", f"{param}.refusal"))
     elif kind == "input_image" and said.get("image_url") is not None:
@@ -110,6 +123,8 @@ def _decode_part(said: dict[str, Any], param: str, at: str) -> Part:
         part = Part(DOCUMENT, name=text_at(said, "filename", f"{param}.filename"))
         name = "file_data" if said.get("file_data") is not None else "file_url"
         decode_url(text_at(said, name, f"{param}.{name}"), f"{param}.{name}", part)
+        if said.get("detail") not in (None, "auto"):
+            request.extra[f"{at}.detail"] = said["detail"]
     elif kind:
         part = Part(OTHER, raw=said)
     else:
@@ -119,12 +134,12 @@ def _decode_part(said: dict[str, Any], param: str, at: str) -> Part:
     return part
 
 
-def _decode_result(item: dict[str, Any], at: str, names: dict[str, str]) -> Part:
+def _decode_result(item: dict[str, Any], at: str, names: dict[str, str], request: Request) -> Part:
     part = Part(TOOL_RESULT, id=_needed(item, "call_id"), place=at)
     if part.id not in names:
         raise Unmappable("input.call_id", f"no function_call before its output has the call_id {part.id}")
     part.name = names[part.id]
-    part.parts = _decode_content(item, "output", "input.output", at)
+    part.parts = _decode_content(item, "output", "input.output", at, request)
     return part
 
 

@@ -23,7 +23,7 @@ from edgeq.llm.dialects.base import (
 )
 from edgeq.llm.dialects.openai_request import decode_format, decode_user
 from edgeq.llm.dialects.responses_input import decode_input
-from edgeq.llm.dialects.tools import tools_of
+from edgeq.llm.dialects.tools import note_unsaid, tools_of
 from edgeq.llm.message import TEXT, Message, Part, Request, Tool, Unmappable
 
 _STATEFUL: Final[dict[str, str]] = {
@@ -64,7 +64,6 @@ there is none."""
 _CHOICES: Final[dict[str, str]] = {"auto": "auto", "none": "none", "required": "any"}
 
 _ENCRYPTED: Final = "reasoning.encrypted_content"
-_LOGPROBS: Final = "message.output_text.logprobs"
 
 _EFFORTS: Final = frozenset(("", "none", "minimal", "low", "medium", "high", "xhigh", "max"))
 
@@ -79,22 +78,20 @@ def decode_request(body: bytes) -> Request:
     instructions = text_at(asked, "instructions", "instructions")
     if instructions:
         request.messages.append(Message("system", [Part(TEXT, instructions)]))
-    request.messages += decode_input(asked)
+    request.messages += decode_input(asked, request)
     request.stream = flag_at(asked, "stream", "stream") is True
     request.wants_usage = True
     request.max_tokens = count_at(asked, "max_output_tokens", "max_output_tokens", 1)
     request.temperature = number_at(asked, "temperature", "temperature", 0.0, 2.0)
     request.top_p = number_at(asked, "top_p", "top_p", 0.0, 1.0)
-    request.top_logprobs = count_at(asked, "top_logprobs", "top_logprobs", 0)
-    request.logprobs = bool(request.top_logprobs)
+    if count_at(asked, "top_logprobs", "top_logprobs", 0):
+        request.extra["top_logprobs"] = asked["top_logprobs"]  # which no answer of another dialect is read for
     _decode_tools(asked, request)
     _decode_text(asked, request)
     _decode_reasoning(asked, request)
     for included in list_at(asked, "include", "include"):
-        # Signatures are always sent; the rest of what can be included belongs to tools of OpenAI's own.
-        if included == _LOGPROBS:
-            request.logprobs = True
-        elif included != _ENCRYPTED:
+        # Signatures are always sent; the rest of what can be included belongs to tools of OpenAI's own, or is logprobs.
+        if included != _ENCRYPTED:
             request.extra[f"include.{included}"] = True
     request.service_tier = text_at(asked, "service_tier", "service_tier")
     request.metadata = object_at(asked, "metadata", "metadata") or None
@@ -113,6 +110,7 @@ def _says_nothing(name: str, value: Any) -> bool:
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
     request.tools = tools_of(asked, _decode_tool)
+    note_unsaid(asked, request, ("allowed_callers", "defer_loading", "output_schema"))
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
     if choice is None:

@@ -10,7 +10,7 @@ from edgeq.llm.message import Unmappable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgeq.llm.message import Tool
+    from edgeq.llm.message import Request, Tool
 
 
 def tools_of(asked: dict[str, Any], decode: Callable[[dict[str, Any]], Tool]) -> list[Tool]:
@@ -27,3 +27,18 @@ def tools_of(asked: dict[str, Any], decode: Callable[[dict[str, Any]], Tool]) ->
         tool.place = f"tools[{number}]"
         tools.append(tool)
     return tools
+
+
+def note_unsaid(asked: dict[str, Any], request: Request, words: tuple[str, ...]) -> None:
+    """Keep what functions have that no other dialect knows, for whoever has to tell that it is lost."""
+    for tool, said in zip(request.tools, asked.get("tools") or (), strict=True):
+        if tool.raw is None:
+            for word in words:
+                if said.get(word):
+                    request.extra[f"{tool.place}.{word}"] = said[word]
+
+
+def is_of_program(call: dict[str, Any]) -> bool:
+    """A call that a program of the provider's has made (`caller`), and not the model itself."""
+    caller = call.get("caller")
+    return caller is not None and not (isinstance(caller, dict) and caller.get("type") == "direct")
