@@ -36,7 +36,7 @@ from edgeq.llm.operation import (
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.provider import judge
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
-from edgeq.llm.requested import TOO_DEEP, with_model
+from edgeq.llm.requested import TOO_DEEP, with_model, without_stream_options
 from edgeq.llm.saying import failed_of
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import UNKNOWN
@@ -180,14 +180,17 @@ class ModelExchange(ModelAnswer):
         assert operation is not None
         assert peek is not None
         if operation.dialect == choice.dialect and self.prompt is None:
-            return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
+            if not choice.no_stream_options:
+                return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
+            body = self.body if peek.stream_options is None else without_stream_options(self.body)
+            return with_model(body, peek, choice.model, False)
         losses = Losses(self.models.strict)
         what = self._asked
         if what is None:
             what = self._asked = speech.asked(operation, self.body)
         body = speech.words(choice.dialect, what, choice.model, losses, choice.max_tokens)
         self.dropped = losses.dropped
-        return body
+        return without_stream_options(body) if choice.no_stream_options else body
 
     def begin(self, up: UpstreamConnection, now: float) -> None:
         super().begin(up, now)

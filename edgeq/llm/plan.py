@@ -40,6 +40,7 @@ class Choice:
         "max_tokens",
         "model",
         "name",
+        "no_stream_options",
         "path",
         "provider",
         "query",
@@ -67,6 +68,7 @@ class Choice:
         tariff: Tariff,
         max_tokens: int,
         budget: RetryBudget | None,
+        no_stream_options: bool,
     ) -> None:
         self.name = name
         """PROVIDER/MODEL, as people are told of it."""
@@ -95,6 +97,8 @@ class Choice:
         self.max_tokens: int = max_tokens
         self.budget: RetryBudget | None = budget
         """Of the upstream: how many of what it has failed may be sent once more, wherever."""
+        self.no_stream_options = no_stream_options
+        """It refuses to be asked for the usage of a stream, and tells it anyway."""
 
     def without_secrets(self, failed: Failed) -> Failed:
         """What the provider says of a failure: some repeat the key that they were given."""

@@ -126,11 +126,23 @@ def with_model(body: bytes, peek: Peek, model: str, include_usage: bool) -> byte
     return body
 
 
-def _anew(body: bytes, model: str, adds_usage: bool) -> bytes:
+def without_stream_options(body: bytes) -> bytes:
+    """The same request for a provider that refuses them. Raises: Unmappable if it is none."""
+    asked = _read(body)
+    asked.pop("stream_options", None)
+    return orjson.dumps(asked)
+
+
+def _read(body: bytes) -> dict[str, Any]:
     try:
         asked: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise why_not_json(body, str(error)) from None
+    return asked
+
+
+def _anew(body: bytes, model: str, adds_usage: bool) -> bytes:
+    asked = _read(body)
     asked["model"] = model
     if adds_usage:
         asked["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}

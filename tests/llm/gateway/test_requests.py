@@ -14,6 +14,7 @@ from tests.support.raw_client import Answer, Asked, Ending
 from tests.support.scripted_upstream import reply
 
 EMBEDDINGS = "/v1/embeddings"
+USAGE = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
 
 
 def chunked_request(body: bytes, size: int, path: str = CHAT) -> bytes:
@@ -58,6 +59,27 @@ def test_azures_deployments(stand: Stand) -> None:
         seen = stand.scripted.requests[-1]
         assert seen.target.decode() == f"/openai/deployments/small{path[3:]}?api-version=2024-10-21"
         assert (seen.get(b"api-key"), seen.get(b"authorization")) == (b"sk-azure", None)
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
+@pytest.mark.parametrize("asks", [True, False])
+def test_mistral_is_not_asked_for_the_usage(stand: Stand, path: str, asks: bool) -> None:
+    """It refuses a request with stream_options, whoever has put them there, and tells the usage of each stream."""
+    last = {"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}], "usage": USAGE}
+    body = b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(body)
+    stand.play(reply(head + body))
+    said = ask_for("mistral", True)
+    if path == RESPONSES:
+        said = {"model": "mistral", "stream": True, "input": "hi"}
+    if asks:
+        said["stream_options"] = {"include_usage": True}
+    answer = stand.ask(said, path)
+    assert answer.status == 200, answer
+    told = json.loads(stand.scripted.requests[-1].body)
+    assert told["stream"] is True
+    assert "stream_options" not in told
+    assert b'tokens":3' in answer.body.replace(b" ", b""), "the usage"
 
 
 def test_one_behind_the_other(stand: Stand) -> None:
