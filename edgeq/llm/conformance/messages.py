@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgeq.llm.conformance.row import Row, Table, lost, refused, said, silent
 
-MODEL: Final = "gpt-5"
+MODEL: Final = "gpt-5.2"
 _HI: Final = {"role": "user", "content": "hi"}
 _CACHE: Final = {"type": "ephemeral"}
 _USE: Final = {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": 1}}
@@ -161,7 +161,7 @@ _CONTENT: Final = (
             {"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}, _TEXT
         ),
         {"messages": [_HI, {"role": "assistant", "content": "a"}, _HI]},
-        "dropped: a thought is for the provider that has signed it",
+        "dropped: a thought is for the provider that has signed it; DeepSeek and Kimi, who do not, get theirs back",
     ),
     lost(
         "content: server_tool_use and results of such",
@@ -193,6 +193,13 @@ _REST: Final = (
     ),
     said("temperature", {"temperature": 0.5}, {"temperature": 0.5}),
     said("top_p", {"top_p": 0.5}, {"top_p": 0.5}),
+    lost(
+        "temperature, top_p, stop_sequences of a model that thinks",
+        {"output_config": {"effort": "low"}, "temperature": 0.5},
+        "temperature",
+        "GPT-5.1 and later with an effort; o1, o3, o4 and GPT-5 always",
+        reasoning_effort="low",
+    ),
     lost("top_k", {"top_k": 5}, note="sent to models that are not OpenAI's own"),
     said("stop_sequences", {"stop_sequences": ["x", "y"]}, {"stop": ["x", "y"]}),
     said("stream", {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),

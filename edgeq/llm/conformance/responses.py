@@ -83,7 +83,7 @@ _INPUT: Final = (
         "input: reasoning",
         {"input": [_HI, {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, _HO, _HI]},
         {"messages": [_HI, _HO, _HI]},
-        "thoughts of another provider are not shown to this one; Anthropic's and Gemini's own go back to it",
+        "thoughts are for who has thought them: Anthropic, Gemini, DeepSeek and Kimi get their own back",
     ),
     said(
         "refusal",
@@ -153,7 +153,7 @@ _INPUT: Final = (
 RESPONSES_TO_CHAT: Final = Table(
     "responses",
     "openai",
-    "gpt-5",
+    "gpt-5.2",
     {"model": "m", "input": [_HI]},
     (
         *_INPUT,
@@ -217,7 +217,12 @@ RESPONSES_TO_CHAT: Final = Table(
         silent("reasoning.summary", {"reasoning": {"summary": "auto"}}, "what is told of thoughts is passed on"),
         lost("reasoning.context", {"reasoning": {"context": "all_turns"}}),
         said("service_tier", {"service_tier": "flex"}, {"service_tier": "flex"}),
-        said("metadata", {"metadata": {"a": "b"}}, {"metadata": {"a": "b"}}),
+        lost("metadata", {"metadata": {"a": "b"}}, note="of a chat completion it is refused unless that is stored"),
+        said(
+            "metadata and store",
+            {"metadata": {"a": "b"}, "store": True},
+            {"metadata": {"a": "b"}, "store": True},
+        ),
         said("user", {"user": "u"}, {"user": "u"}),
         said("safety_identifier", {"safety_identifier": "u"}, {"user": "u"}),
         silent("store: false", {"store": False}, "nothing is stored here"),

@@ -5,7 +5,8 @@ Results of tools are messages of their own here; in edgeq they are parts of a us
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.llm.dialects.base import OPENAI, TEXT_OR_LIST, about_element, object_at, objects_at, param_of, text_at
 from edgeq.llm.dialects.turns import unsayable
@@ -25,6 +26,11 @@ from edgeq.llm.message import (
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Request
+
+
+_WANT_THOUGHTS: Final = re.compile("deepseek|kimi", re.IGNORECASE)
+"""Models that refuse a call of their own without the thoughts that led to it. Most other servers ignore thoughts, and
+some refuse them (Groq)."""
 
 
 def decode_messages(asked: dict[str, Any], request: Request) -> list[Message]:
@@ -176,10 +182,13 @@ def encode_messages(request: Request, losses: Losses) -> list[dict[str, Any]]:
     Raises: Unmappable.
     """
     own = request.dialect == OPENAI
+    wants_thoughts = _WANT_THOUGHTS.search(request.model) is not None
     said: list[dict[str, Any]] = []
     for message in request.messages:
         if message.role == "assistant":
             turn = _encode_assistant(message, losses, own)
+            if wants_thoughts:
+                _add_thoughts(message, turn)
         else:
             rest: list[Part] = []
             for part in message.parts:
@@ -194,6 +203,13 @@ def encode_messages(request: Request, losses: Losses) -> list[dict[str, Any]]:
             turn["name"] = message.name
         said.append(turn)
     return said
+
+
+def _add_thoughts(message: Message, turn: dict[str, Any]) -> None:
+    """What such a model has thought itself, which is what nobody has signed."""
+    thoughts = [part.text for part in message.parts if part.kind == THINKING and not part.data]
+    if thoughts:
+        turn["reasoning_content"] = "".join(thoughts)
 
 
 def _encode_result(part: Part, rest: list[Part], losses: Losses) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Compatible servers are older than OpenAI's own models: what only those want (max
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -196,7 +197,10 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     if request.service_tier:
         asked["service_tier"] = request.service_tier
     if request.metadata is not None:
-        asked["metadata"] = request.metadata
+        if request.dialect == RESPONSES and not request.extra.get("store"):
+            losses.lose("metadata", "metadata is only for what is stored (store)")
+        else:
+            asked["metadata"] = request.metadata
     for name, value in request.extra.items():
         own = request.dialect == OPENAI or (request.dialect == RESPONSES and name in _SHARED)
         if own and "." not in name:
@@ -207,17 +211,24 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
 
 
 def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is_openai: bool) -> None:
-    if request.temperature is not None:
-        asked["temperature"] = request.temperature
-    if request.top_p is not None:
-        asked["top_p"] = request.top_p
+    takes_sampling = _takes_sampling(request)
+    for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
+        if value is None:
+            continue
+        if takes_sampling:
+            asked[name] = value
+        elif value != 1.0:  # the default
+            losses.lose(name, f"{name} cannot be said to a model that thinks")
     if request.top_k is not None:
         if is_openai:
             losses.lose("top_k")
         else:
             asked["top_k"] = request.top_k
     if request.stop:
-        asked["stop"] = request.stop
+        if takes_sampling:
+            asked["stop"] = request.stop
+        else:
+            losses.lose("stop", "stop cannot be said to a model that thinks")
     if request.n > 1:
         asked["n"] = request.n
     if request.seed is not None:
@@ -243,11 +254,20 @@ def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is
 
 _OPENAI: Final = ("gpt-", "chatgpt-", "o1", "o3", "o4")
 _NEVER_THINK: Final = ("gpt-3", "gpt-4", "chatgpt-4")
+_THINK: Final = re.compile(r"(?:o[134]|gpt-5(\.\d+)?)(?!-chat)(?=-|$)")
 
 
 def is_of_openai(model: str) -> bool:
     """The model is OpenAI's own by its name; gpt-oss is served by others."""
     return model.startswith(_OPENAI) and not model.startswith("gpt-oss")
+
+
+def _takes_sampling(request: Request) -> bool:
+    """OpenAI's models that think refuse temperature, top_p and stop; from GPT-5.1 on they need not think."""
+    thinks = _THINK.match(request.model)
+    if thinks is None:
+        return True
+    return thinks[1] is not None and request.effort in ("", "none") and (request.thinking_tokens or 0) <= 0
 
 
 def _effort_of(thinking_tokens: int | None) -> str:

@@ -244,3 +244,38 @@ def test_a_streamed_call_without_arguments() -> None:
         for call in orjson.loads(one[6:])["choices"][0]["delta"].get("tool_calls", ()):
             arguments[call["index"]] += call["function"]["arguments"]
     assert arguments == {0: "{}", 1: '{"a":1}'}
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"), [("deepseek-v4-pro", "hm"), ("moonshotai/Kimi-K2.6", "hm"), ("gpt-5.2", None), ("llama", None)]
+)
+def test_thoughts_that_have_to_go_back(model: str, wanted: str | None) -> None:
+    """These two refuse their own call without; what another has signed is not theirs."""
+    thoughts = [Part(THINKING, "hm"), Part(THINKING, "secret", data="signed")]
+    turn = Message("assistant", [*thoughts, Part(TOOL_USE, id="c", name="f", arguments="{}")])
+    made = asked(Request(model, [turn], dialect="anthropic"))
+    assert made["messages"][0].get("reasoning_content") == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "takes"),
+    [
+        ("gpt-5", "", False),
+        ("gpt-5-mini-2025-08-07", "", False),
+        ("o3", "", False),
+        ("o4-mini", "low", False),
+        ("gpt-5.2", "low", False),
+        ("gpt-5.2", "", True),
+        ("gpt-5.2-2025-12-11", "none", True),
+        ("gpt-5-chat-latest", "", True),
+        ("gpt-4o", "", True),
+        ("llama", "low", True),
+    ],
+)
+def test_who_thinks_takes_no_sampling(model: str, effort: str, takes: bool) -> None:
+    """What OpenAI's models refuse then is dropped, and told; the defaults are no loss."""
+    losses = Losses(False)
+    made = asked(says(model, temperature=0.5, top_p=1.0, stop=["x"], effort=effort), losses)
+    wanted = {"temperature": 0.5, "top_p": 1.0, "stop": ["x"]} if takes else {}
+    assert {name: made[name] for name in ("temperature", "top_p", "stop") if name in made} == wanted
+    assert losses.dropped == ([] if takes else ["temperature", "stop"])
