@@ -285,6 +285,8 @@ class ModelAnswer(ModelRequest):
         if what.embedding is not None:
             vectors, usage = speech.vectors(body, what.embedding, peek.model)
             return vectors, usage, None
+        if what.counts:
+            return speech.counted(body), Usage(), None
         answer = speech.heard(choice.dialect, body, peek.model)
         if prompt is not None and prompt.settings.answer != "chat":
             return prompt.answer(answer), answer.usage, None

@@ -116,7 +116,7 @@ class ModelExchange(ModelAnswer):
 
     def _count_tokens(self, plan: ModelPlan, now: float) -> None:
         """How many tokens the request has: by a target that can tell, or else about."""
-        self._order = [choice for choice in plan.order(now) if choice.dialect == ANTHROPIC]
+        self._order = [choice for choice in plan.order(now) if choice.dialect in speech.COUNTED_BY]
         if self._order:
             self._turn_to(self._order[0], now)
             return

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from edgeq.llm.dialects.base import ANTHROPIC as ANTHROPIC
 from edgeq.llm.dialects.base import GEMINI as GEMINI
@@ -63,8 +64,9 @@ def operation_of(path: bytes) -> Operation | None:
 
 
 def model_of(path: bytes) -> bytes | None:
-    """Of `/models` and `/models/NAME`: the name, empty for all of them. None: it is neither. Names may have slashes."""
+    """Of `/models` and `/models/NAME`: the name, empty for all of them. None: it is neither. Names may have slashes,
+    which SDKs write as "%2F"."""
     _, found, rest = path.partition(b"/models")
     if not found or (rest and rest[:1] != b"/"):
         return None
-    return rest[1:]
+    return unquote_to_bytes(rest[1:])

@@ -23,24 +23,28 @@ if TYPE_CHECKING:
 
 _OPENAI_PATHS: Final = {CHAT: b"/chat/completions", EMBEDDINGS: b"/embeddings"}
 _ANTHROPIC_PATHS: Final = {CHAT: b"/messages", COUNT_TOKENS: b"/messages/count_tokens"}
-_GEMINI_NAMES: Final = {CHAT: "chat", EMBEDDINGS: "embeddings"}
+_GEMINI_NAMES: Final = {CHAT: "chat", EMBEDDINGS: "embeddings", COUNT_TOKENS: "count"}
+
+COUNTED_BY: Final = frozenset((ANTHROPIC, GEMINI))
+"""Dialects in which a target can be asked how many tokens a request has."""
 
 
 class Asked:
-    """A request that was taken apart: for an answer, or for embeddings."""
+    """A request that was taken apart: for an answer, for a count of its tokens, or for embeddings."""
 
-    __slots__ = ("embedding", "request")
+    __slots__ = ("counts", "embedding", "request")
 
-    def __init__(self, request: Request | None, embedding: EmbeddingRequest | None) -> None:
+    def __init__(self, request: Request | None, embedding: EmbeddingRequest | None, counts: bool = False) -> None:
         self.request: Request | None = request
         self.embedding: EmbeddingRequest | None = embedding
+        self.counts: bool = counts
 
 
 def asked(operation: Operation, body: bytes) -> Asked:
     """Take a request apart. Raises: Unmappable for what makes no sense in its own dialect."""
     if operation.kind == EMBEDDINGS:
         return Asked(None, embeddings.decode_request(body))
-    return Asked(DIALECTS[operation.dialect].decode_request(body), None)
+    return Asked(DIALECTS[operation.dialect].decode_request(body), None, operation.kind == COUNT_TOKENS)
 
 
 def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int) -> bytes:
@@ -55,7 +59,10 @@ def words(dialect: str, what: Asked, model: str, losses: Losses, max_tokens: int
     assert request is not None
     request.model = model
     try:
-        body = DIALECTS[dialect].encode_request(request, losses, max_tokens)
+        if what.counts and dialect == GEMINI:
+            body = gemini.encode_count(request, losses)
+        else:
+            body = DIALECTS[dialect].encode_request(request, losses, max_tokens)
     except Unmappable as error:
         raise in_own_words(request.dialect, error) from None
     losses.dropped = own_names(request.dialect, losses.dropped)
@@ -74,6 +81,11 @@ def vectors(body: bytes, embedding: EmbeddingRequest, model: str) -> tuple[bytes
     found = embeddings.decode_gemini(body, embedding)
     found.model = found.model or model
     return embeddings.encode_answer(found, embedding), Usage(found.input_tokens, 0)
+
+
+def counted(body: bytes) -> bytes:
+    """Gemini's count of tokens as Anthropic's. Raises: ValueError if it is none."""
+    return b'{"input_tokens":%d}' % gemini.decode_count(body)
 
 
 def heard(dialect: str, body: bytes, model: str) -> Answer:

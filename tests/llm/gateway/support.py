@@ -432,7 +432,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     }
     return {
         "provider": providers,
-        "model": {name: {**one, "aliases": [f"alias-{name}"]} for name, one in models.items()},
+        "model": {name: {**one, "aliases": [f"alias-{name}", f"org/{name}"]} for name, one in models.items()},
         "route": routes,
         "prompt": [
             prompt,
