@@ -6,6 +6,7 @@ OpenAI's own dialect: compatible servers call them reasoning_content (DeepSeek, 
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -49,6 +50,14 @@ STOPS: Final[dict[str, str]] = {
     "function_call": STOP_TOOL,
     "content_filter": STOP_REFUSAL,
 }
+
+FAILED: Final = frozenset(("error", "abort"))
+"""Reasons to end of compatible servers (OpenRouter; vLLM, SGLang) by which an answer is none, or was cut."""
+
+
+def made_up_id(answer: str, number: int) -> str:
+    """Of a call that has none, as some servers send it: its result is found by it."""
+    return f"call_{answer or secrets.token_hex(8)}_{number}"
 
 
 def stop_of(finish_reason: str, has_calls: bool, has_refused: bool) -> str:
@@ -103,10 +112,16 @@ def decode_answer(body: bytes) -> Answer:
     message = known_object(choice.get("message")) if choice is not None else None
     if choice is None or message is None:
         raise ValueError("the provider's answer has no message")
+    reason = str(choice.get("finish_reason") or "")
+    if reason in FAILED:
+        raise ValueError(f"the provider's answer has failed: its finish_reason is {reason}")
     answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
     has_refused = _decode_message(message, answer.parts)
+    for number, part in enumerate(answer.parts):
+        if part.kind == TOOL_USE and not part.id:
+            part.id = made_up_id(answer.id, number)
     has_calls = bool(answer.parts) and answer.parts[-1].kind == TOOL_USE
-    answer.stop = stop_of(str(choice.get("finish_reason") or ""), has_calls, has_refused)
+    answer.stop = stop_of(reason, has_calls, has_refused)
     matched = choice.get("stop_reason")
     if isinstance(matched, str) and answer.stop == STOP_END:
         # vLLM tells which of the request's stop sequences it was.

@@ -12,12 +12,21 @@ import orjson
 from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_object
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
-from edgeq.llm.dialects.openai_answer import FINISH_REASONS, content_parts, decode_usage, encode_usage, stop_of
+from edgeq.llm.dialects.openai_answer import (
+    FAILED,
+    FINISH_REASONS,
+    content_parts,
+    decode_usage,
+    encode_usage,
+    made_up_id,
+    stop_of,
+)
 from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
     BROKEN,
     DELTA,
     FINISH,
+    INTERNAL,
     REFUSAL,
     START,
     STOP_END,
@@ -40,8 +49,12 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
     def __init__(self) -> None:
         super().__init__()
         self._parts: Sequence = Sequence()
+        self._id: str = ""
+        """Of the answer."""
         self._calls: dict[int, OpenPart] = {}
         """By the provider's index: the last call that has it."""
+        self._count: int = 0
+        """Of the calls."""
         self._has_started: bool = False
         self._has_calls: bool = False
         self._has_refused: bool = False
@@ -80,7 +93,7 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         if not self._has_started:
             self._has_started = True
             start = Event(START)
-            start.id = str(chunk.get("id") or "")
+            start.id = self._id = str(chunk.get("id") or "")
             start.model = str(chunk.get("model") or "")
             events.append(start)
         choice = known_object(choices[0])
@@ -90,9 +103,11 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         delta = known_object(choice.get("delta"))
         if delta is not None:
             self._take_delta(delta, events)
-        reason = choice.get("finish_reason")
-        if reason:
-            self._finish_reason = str(reason)
+        reason = str(choice.get("finish_reason") or "")
+        if reason in FAILED:
+            self._fail(INTERNAL, f"the provider has ended its answer, as its finish_reason is {reason}", events)
+        elif reason:
+            self._finish_reason = reason
             matched = choice.get("stop_reason")
             if isinstance(matched, str):
                 self._stop_sequence = matched
@@ -119,14 +134,17 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
                     self._take_call(call, events)
 
     def _take_call(self, call: dict[str, Any], events: list[Event]) -> None:
-        """A piece of a call: a new one if its index is, or if it has another id, as some servers count all as 0."""
+        """A piece of a call: a new one if its index is, or if it has another id, as some servers count all as 0; or, of
+        those that give none, if it has a name and the one before is over."""
         index = call.get("index")
         number = index if isinstance(index, int) else 0
         call_id = str(call.get("id") or "")
         function = known_object(call.get("function")) or {}
         part = self._calls.get(number)
-        if part is None or (call_id and call_id != part.id):
-            part = OpenPart(TOOL_USE, call_id, str(function.get("name") or ""))
+        name = str(function.get("name") or "")
+        if part is None or (call_id and call_id != part.id) or (name and not call_id and part.is_over()):
+            part = OpenPart(TOOL_USE, call_id or made_up_id(self._id, self._count), name)
+            self._count += 1
             self._has_calls = True
             self._calls[number] = part
             self._parts.open(part, events)

@@ -279,3 +279,29 @@ def test_who_thinks_takes_no_sampling(model: str, effort: str, takes: bool) -> N
     wanted = {"temperature": 0.5, "top_p": 1.0, "stop": ["x"]} if takes else {}
     assert {name: made[name] for name in ("temperature", "top_p", "stop") if name in made} == wanted
     assert losses.dropped == ([] if takes else ["temperature", "stop"])
+
+
+def test_calls_without_ids() -> None:
+    """Some servers give none, and count all as 0: each call gets one of its own, by which its result is found."""
+    calls = [{"index": 0, "function": {"name": name, "arguments": '{"a":1}'}} for name in ("f", "f", "g")]
+    body = {"id": "c", "choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]}
+    parts = openai_chat.decode_answer(orjson.dumps(body)).parts
+    assert [(part.id, part.name) for part in parts] == [("call_c_0", "f"), ("call_c_1", "f"), ("call_c_2", "g")]
+    decoder = openai_chat.StreamDecoder()
+    events: list[Event] = []
+    for call in calls:
+        chunk = {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+        events += decoder.feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
+    starts = [(event.id, event.name) for event in events if event.kind == PART_START]
+    assert starts == [("call_c_0", "f"), ("call_c_1", "f"), ("call_c_2", "g")]
+
+
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_reasons_that_are_failures(reason: str) -> None:
+    """Of compatible servers: such an answer never looks complete."""
+    decoder = openai_chat.StreamDecoder()
+    events = decoder.feed(CHUNK.replace(b"stop", reason.encode()) + b"data: [DONE]\n\n")
+    assert [event.kind for event in events if event.kind in (FINISH, FAILURE)] == [FAILURE]
+    body = {"choices": [{"message": {"content": "hi"}, "finish_reason": reason}]}
+    with pytest.raises(ValueError, match=reason):
+        openai_chat.decode_answer(orjson.dumps(body))
