@@ -96,7 +96,7 @@ class ModelAnswer(ModelRequest):
             if operation.dialect == choice.dialect and self.prompt is None:
                 incoming.passes(PassThrough(operation.dialect, not wants_usage(peek)))
             else:
-                encoder = speech.encoder(operation.dialect, peek, self._about_tokens(), self.request_id)
+                encoder = speech.encoder(operation.dialect, peek, self._asked, self._about_tokens(), self.request_id)
                 incoming.translates(speech.decoder(choice.dialect), encoder)
         return incoming
 

@@ -107,9 +107,11 @@ def decoder(dialect: str) -> StreamDecoder:
     return DIALECTS[dialect].decoder()
 
 
-def encoder(dialect: str, peek: Peek, input_tokens: int, request_id: bytes) -> StreamEncoder:
+def encoder(dialect: str, peek: Peek, what: Asked | None, input_tokens: int, request_id: bytes) -> StreamEncoder:
     """For the stream of a client of this dialect. `input_tokens`: about as many as the request has."""
     tells_usage = wants_usage(peek) or dialect != OPENAI  # the other dialects have it in every stream
     made = DIALECTS[dialect].encoder(peek.model, tells_usage, input_tokens, int(time()))
     made.request_id = request_id.decode("latin-1")
+    if what is not None and what.request is not None:
+        made.answers(what.request)
     return made

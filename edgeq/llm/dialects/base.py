@@ -14,7 +14,7 @@ import orjson
 from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable
 
 if TYPE_CHECKING:
-    from edgeq.llm.message import Event, Failed, Part
+    from edgeq.llm.message import Event, Failed, Part, Request
 
 # Names of dialects, as in [provider.NAME] dialect and in Request.dialect.
 OPENAI: Final = "openai"
@@ -69,6 +69,9 @@ class StreamEncoder:
         """Something other than comments has been encoded."""
         self.finished: bool = False
         """FINISH was encoded."""
+
+    def answers(self, request: Request) -> None:
+        """Before anything is encoded: what the client has asked, if its dialect has that told again."""
 
     def encode(self, events: list[Event]) -> bytes:
         """Whole server-sent events; perhaps none."""

@@ -44,7 +44,7 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
     if answer.service_tier:
         response["service_tier"] = answer.service_tier
     if request is not None:
-        _echo(response, request)
+        echo(response, request)
     finish(response, items, answer.stop, answer.usage)
     return orjson.dumps(response)
 
@@ -145,7 +145,8 @@ def content(part: Part) -> dict[str, Any]:
     return {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
 
 
-def _echo(response: dict[str, Any], request: Request) -> None:
+def echo(response: dict[str, Any], request: Request) -> None:
+    """Tell the client what it has asked."""
     response["max_output_tokens"] = request.max_tokens
     response["temperature"] = request.temperature
     response["top_p"] = request.top_p

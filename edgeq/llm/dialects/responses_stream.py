@@ -23,7 +23,7 @@ import orjson
 
 from edgeq.llm.dialects.base import StreamEncoder
 from edgeq.llm.dialects.errors import responses_error
-from edgeq.llm.dialects.responses_answer import answer_name, content, finish, head, item
+from edgeq.llm.dialects.responses_answer import answer_name, content, echo, finish, head, item
 from edgeq.llm.message import (
     DELTA,
     FAILURE,
@@ -42,6 +42,7 @@ from edgeq.llm.message import (
     Event,
     Failed,
     Part,
+    Request,
 )
 
 _CODES: Final[dict[str, str]] = {RATE: "rate_limit_exceeded", INVALID: "invalid_prompt"}
@@ -75,6 +76,10 @@ class ResponsesStreamEncoder(StreamEncoder):
         self._prefix: bytes = b""
         """Of the events of its deltas, up to their number."""
         self._sequence: int = 0
+
+    def answers(self, request: Request) -> None:
+        """See StreamEncoder."""
+        echo(self._response, request)
 
     def encode(self, events: list[Event]) -> bytes:
         """The bytes to send for these events."""

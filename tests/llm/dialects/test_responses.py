@@ -283,7 +283,7 @@ def test_why_it_ended(stop: str, status: str, reason: str | None) -> None:
 
 
 def test_what_was_asked_is_told_again() -> None:
-    """Where it is short."""
+    """Where it is short; whole and streamed."""
     request = decoded(
         max_output_tokens=5,
         temperature=0.5,
@@ -294,12 +294,21 @@ def test_what_was_asked_is_told_again() -> None:
         reasoning={"effort": "low"},
         metadata={"a": "b"},
     )
-    said = orjson.loads(encode_answer(Answer("chatcmpl-1", "m", []), request))
-    assert said["id"] == "resp_1"
-    assert (said["max_output_tokens"], said["temperature"], said["parallel_tool_calls"]) == (5, 0.5, False)
-    assert said["tool_choice"] == {"type": "function", "name": "look"}
-    assert said["text"]["format"]["name"] == "n"
-    assert (said["reasoning"]["effort"], said["metadata"]) == ("low", {"a": "b"})
+    stream = StreamEncoder("m", True, 1, 1)
+    stream.answers(request)
+    start, finish = Event(START), Event(FINISH)
+    start.id, finish.stop = "chatcmpl-1", STOP_END
+    told = events(stream.encode([start, finish]))
+    for said in (
+        orjson.loads(encode_answer(Answer("chatcmpl-1", "m", []), request)),
+        told[0]["response"],
+        told[-1]["response"],
+    ):
+        assert said["id"] == "resp_1"
+        assert (said["max_output_tokens"], said["temperature"], said["parallel_tool_calls"]) == (5, 0.5, False)
+        assert said["tool_choice"] == {"type": "function", "name": "look"}
+        assert said["text"]["format"]["name"] == "n"
+        assert (said["reasoning"]["effort"], said["metadata"]) == ("low", {"a": "b"})
 
 
 @given(streams())

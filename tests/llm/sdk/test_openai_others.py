@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.llm.sdk.support import ARGUMENTS, IMAGE, NAMES, RESPONSES_TOOLS, SYSTEM, TEXT, THOUGHT, shown
-from tests.support.llm_service import Service
+from tests.support.llm_service import DIRECT, Service
 
 
 def test_a_response(client: openai.OpenAI, service: Service) -> None:
@@ -26,8 +26,13 @@ def test_a_response(client: openai.OpenAI, service: Service) -> None:
 
 def test_a_response_as_a_stream(client: openai.OpenAI, service: Service) -> None:
     """Events with rising numbers; the last has all of it."""
-    with client.responses.create(model=service.model("plain"), input="hello", stream=True) as stream:
+    with client.responses.create(
+        model=service.model("plain"), input="hello", stream=True, metadata={"a": "b"}, max_output_tokens=99
+    ) as stream:
         events = list(stream)
+    if service.upstream != DIRECT:
+        told = [event.response for event in events if event.type in ("response.created", "response.completed")]
+        assert [(one.metadata, one.max_output_tokens) for one in told] == [({"a": "b"}, 99)] * 2
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[0].type == "response.created"
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
