@@ -216,6 +216,17 @@ def _finished(reason: str, finish_reason: str) -> Row:
     return said(f"finishReason: {reason}", _candidate({"text": "hi"}, finish=reason), there)
 
 
+_USAGE: Final = {
+    "choices": [],
+    "usage": {
+        "prompt_tokens": 5,
+        "completion_tokens": 5,
+        "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    },
+}
+
 GEMINI_ANSWERS: Final = Table(
     "gemini",
     "openai",
@@ -253,6 +264,7 @@ GEMINI_ANSWERS: Final = Table(
                 ("PROHIBITED_CONTENT", "content_filter"),
                 ("SPII", "content_filter"),
                 ("OTHER", "content_filter"),
+                ("IMAGE_SAFETY", "content_filter"),
             )
         ],
         said(
@@ -261,6 +273,35 @@ GEMINI_ANSWERS: Final = Table(
             _choice("content_filter", content=""),
         ),
         silent("safetyRatings, citationMetadata", {"safetyRatings": []}, "there is none"),
+        silent(
+            "parts: inlineData, executableCode, codeExecutionResult",
+            _candidate({"text": "hi"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}),
+            "dropped: nobody can ask for them here, but models that draw do so unasked",
+        ),
+        silent(
+            "parts: thoughtSignature of a text",
+            _candidate({"text": "hi", "thoughtSignature": "s"}),
+            "Gemini does not ask for it back",
+        ),
+        silent(
+            "candidates: groundingMetadata, urlContextMetadata, avgLogprobs",
+            {"candidates": [{**_candidate({"text": "hi"})["candidates"][0], "avgLogprobs": -0.1}]},
+            "there is none",
+        ),
+        said(
+            "usageMetadata",
+            {
+                "usageMetadata": {
+                    "promptTokenCount": 4,
+                    "toolUsePromptTokenCount": 1,
+                    "candidatesTokenCount": 2,
+                    "thoughtsTokenCount": 3,
+                    "cachedContentTokenCount": 1,
+                }
+            },
+            {"usage": _USAGE["usage"]},
+            "output with thoughts, input with results of the provider's own tools",
+        ),
     ),
 )
 
@@ -281,17 +322,6 @@ _COUNTED: Final = {
     "thoughtsTokenCount": 3,
     "cachedContentTokenCount": 1,
 }
-_USAGE: Final = {
-    "choices": [],
-    "usage": {
-        "prompt_tokens": 5,
-        "completion_tokens": 5,
-        "total_tokens": 10,
-        "prompt_tokens_details": {"cached_tokens": 1},
-        "completion_tokens_details": {"reasoning_tokens": 3},
-    },
-}
-
 PIECES: Final = StreamTable(
     "gemini",
     "openai",

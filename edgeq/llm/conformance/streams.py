@@ -152,6 +152,17 @@ CHUNKS: Final = StreamTable(
         ),
         StreamRow("obfuscation, service_tier, system_fingerprint", (_BEGIN,), ({**_chunk(), "obfuscation": "x"},), ()),
         StreamRow("logprobs, audio", (_BEGIN,), (_chunk(audio={"data": "x"}),), (), "dropped"),
+        StreamRow(
+            "delta.function_call", (_BEGIN,), (_chunk(function_call={"name": "f"}),), (), "functions are not asked for"
+        ),
+        StreamRow("moderation", (_BEGIN,), ({**_chunk(), "moderation": {}},), (), "it is not asked for"),
+        StreamRow(
+            "finish_reason: error, abort",
+            (_BEGIN,),
+            (_chunk("error"),),
+            ({"type": "error", "error": {"type": "api_error"}},),
+            "of compatible servers",
+        ),
         StreamRow("choices beyond the first", (_BEGIN,), ({"choices": [{"index": 1, "delta": {"content": "b"}}]},), ()),
         StreamRow(
             "error",

@@ -1,0 +1,63 @@
+"""The SDKs' helpers for answers of a given shape, before every dialect of upstream: whole and streamed."""
+
+from __future__ import annotations
+
+import anthropic
+import openai
+import pytest
+from pydantic import BaseModel
+
+from tests.llm.sdk.support import HELLO
+from tests.support.llm_service import Service
+
+MAX = 100_000
+ARRIVED = {"openai": "json_schema", "anthropic": "json_schema", "gemini": "responseJsonSchema"}
+
+
+class Shown(BaseModel):
+    """Any object: the behaviour "show" answers with the request that has arrived."""
+
+
+def arrived(service: Service, text: str | None) -> bool:
+    """The schema is in the request, in the words of the upstream."""
+    assert text is not None
+    return ARRIVED.get(service.upstream, "schema") in text and '"Shown"' in text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_chat(client: openai.OpenAI, service: Service, streamed: bool) -> None:
+    """`parse`, and the stream that parses."""
+    model = service.model("show")
+    if streamed:
+        with client.chat.completions.stream(model=model, messages=HELLO, response_format=Shown) as stream:
+            message = stream.get_final_completion().choices[0].message
+    else:
+        message = client.chat.completions.parse(model=model, messages=HELLO, response_format=Shown).choices[0].message
+    assert message.parsed == Shown()
+    assert arrived(service, message.content)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_responses(client: openai.OpenAI, service: Service, streamed: bool) -> None:
+    """The same."""
+    model = service.model("show")
+    if streamed:
+        with client.responses.stream(model=model, input="hello", text_format=Shown) as stream:
+            answer = stream.get_final_response()
+    else:
+        answer = client.responses.parse(model=model, input="hello", text_format=Shown)
+    assert answer.output_parsed == Shown()
+    assert arrived(service, answer.output_text)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_messages(claude: anthropic.Anthropic, service: Service, streamed: bool) -> None:
+    """The same."""
+    model = service.model("show")
+    if streamed:
+        with claude.messages.stream(model=model, max_tokens=MAX, messages=HELLO, output_format=Shown) as stream:
+            message = stream.get_final_message()
+    else:
+        message = claude.messages.parse(model=model, max_tokens=MAX, messages=HELLO, output_format=Shown)
+    assert message.parsed_output == Shown()
+    assert arrived(service, "".join(block.text for block in message.content if block.type == "text"))
