@@ -138,6 +138,29 @@ _MESSAGES: Final = (
             ]
         },
     ),
+    said(
+        "content: file of text",
+        _user({"type": "file", "file": {"file_data": "data:text/markdown;base64,aGk=", "filename": "a.md"}}),
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "document",
+                            "source": {"type": "text", "media_type": "text/plain", "data": "hi"},
+                            "title": "a.md",
+                        }
+                    ],
+                }
+            ]
+        },
+    ),
+    refused(
+        "content: file of another kind",
+        _user({"type": "file", "file": {"file_data": "data:application/zip;base64,aGk=", "filename": "a"}}),
+        "messages.content.document",
+    ),
     refused(
         "content: file_id",
         _user({"type": "file", "file": {"file_id": "file-1"}}),

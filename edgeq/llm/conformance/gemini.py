@@ -130,8 +130,8 @@ CHAT_TO_GEMINI: Final = Table(
         _configured("top_p", {"top_p": 0.5}, topP=0.5),
         _configured("stop", {"stop": "x"}, stopSequences=["x"]),
         _configured("seed", {"seed": 7}, seed=7),
-        _configured("frequency_penalty", {"frequency_penalty": 0.5}, frequencyPenalty=0.5),
-        _configured("presence_penalty", {"presence_penalty": 0.5}, presencePenalty=0.5),
+        lost("frequency_penalty", {"frequency_penalty": 0.5}, note="from Gemini 2.5 on; 0 is the default"),
+        lost("presence_penalty", {"presence_penalty": 0.5}, note="from Gemini 2.5 on; 0 is the default"),
         _configured(
             "response_format: json_object",
             {"response_format": {"type": "json_object"}},

@@ -6,6 +6,7 @@ Source: shared reference, llm.md 4.1; anthropics/anthropic-sdk-python, types/con
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -197,11 +198,22 @@ def _encode_source(part: Part, losses: Losses) -> dict[str, Any] | None:
         source = {"type": "url", "url": part.url}
     elif part.media_type == "application/pdf":
         source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-    elif part.media_type == "text/plain" and part.text:
-        source = {"type": "text", "media_type": part.media_type, "data": part.text}
     else:
-        return None
+        text = part.text or _text_of(part)
+        if not text:
+            return None
+        source = {"type": "text", "media_type": "text/plain", "data": text}
     block: dict[str, Any] = {"type": "document", "source": source}
     if part.name:
         block["title"] = part.name
     return block
+
+
+def _text_of(part: Part) -> str:
+    """What a file says that is text: other dialects have such in base64, too. Empty: it is none."""
+    if not part.media_type.startswith("text/"):
+        return ""
+    try:
+        return b64decode(part.data, validate=True).decode()
+    except ValueError:
+        return ""

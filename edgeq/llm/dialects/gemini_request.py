@@ -142,14 +142,27 @@ def _knows_minimal(model: str) -> bool:
     return match is not None and "-pro" not in model and (int(match[1]), int(match[2] or 0)) < (3, 7)
 
 
+def _takes_penalties(model: str) -> bool:
+    """Gemini refuses them from 2.5 on."""
+    match = _VERSION.search(model)
+    if match is None:
+        return "gemini" not in model
+    return (int(match[1]), int(match[2] or 0)) < (2, 5)
+
+
 def _lose(request: Request, losses: Losses) -> None:
     """What Gemini cannot say."""
     if request.n > 1:
         losses.lose("n")
     if request.parallel_tools is False:
         losses.lose("parallel_tool_calls")
-    if request.logprobs or request.top_logprobs is not None:
+    if request.logprobs or request.top_logprobs:
         losses.lose("logprobs")
+    if not _takes_penalties(request.model):
+        if request.frequency_penalty:
+            losses.lose("frequency_penalty")
+        if request.presence_penalty:
+            losses.lose("presence_penalty")
     if request.logit_bias:
         losses.lose("logit_bias")
     if request.user:
@@ -251,10 +264,11 @@ def _config(request: Request, new: bool) -> dict[str, Any]:
         config["stopSequences"] = request.stop
     if request.seed is not None:
         config["seed"] = request.seed
-    if request.frequency_penalty is not None:
-        config["frequencyPenalty"] = request.frequency_penalty
-    if request.presence_penalty is not None:
-        config["presencePenalty"] = request.presence_penalty
+    if _takes_penalties(request.model):
+        if request.frequency_penalty is not None:
+            config["frequencyPenalty"] = request.frequency_penalty
+        if request.presence_penalty is not None:
+            config["presencePenalty"] = request.presence_penalty
     if request.response_format:
         config["responseMimeType"] = "application/json"
         if request.schema is not None:

@@ -126,7 +126,7 @@ def decode_url(url: str, param: str, part: Part) -> None:
     media_type, _, coding = kind.partition(";")
     if not comma or not coding.endswith("base64"):
         raise Unmappable(param, f"{param} must be a data URI in base64")
-    part.media_type = media_type
+    part.media_type = "image/jpeg" if media_type == "image/jpg" else media_type  # a habit that not all forgive
     part.data = data
 
 

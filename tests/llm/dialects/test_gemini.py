@@ -111,7 +111,10 @@ def test_a_request_that_nothing_was_asked_of_has_no_configuration() -> None:
                 "responseJsonSchema": {"type": "object", "additionalProperties": False},
             },
         ),
-        ({"frequency_penalty": 0.5, "presence_penalty": -1.0}, {"frequencyPenalty": 0.5, "presencePenalty": -1.0}),
+        (
+            {"model": "gemini-2.0-flash", "frequency_penalty": 0.5, "presence_penalty": -1.0},
+            {"frequencyPenalty": 0.5, "presencePenalty": -1.0},
+        ),
         ({"seed": 3, "top_k": 40, "stop": ["x"]}, {"seed": 3, "topK": 40, "stopSequences": ["x"]}),
         ({"thinking_tokens": 2000}, {"thinkingConfig": {"thinkingBudget": 2000, "includeThoughts": True}}),
         ({"thinking_tokens": 0}, {"thinkingConfig": {"thinkingBudget": 0}}),

@@ -14,6 +14,7 @@ from edgeq.llm.message import (
     DOCUMENT,
     FAILURE,
     FINISH,
+    IMAGE,
     PART_END,
     PART_START,
     PING,
@@ -98,6 +99,14 @@ def test_audio() -> None:
     request = openai_chat.decode_request(orjson.dumps(body))
     assert request.messages[0].parts == [Part(DOCUMENT, media_type="audio/wav", data="AAAA")]
     assert asked(request) == body
+
+
+def test_a_jpg_is_a_jpeg() -> None:
+    """OpenAI takes either name, others only one."""
+    part = {"type": "image_url", "image_url": {"url": "data:image/jpg;base64,AAAA"}}
+    body = {"model": "gpt-5", "messages": [{"role": "user", "content": [part]}]}
+    request = openai_chat.decode_request(orjson.dumps(body))
+    assert request.messages[0].parts == [Part(IMAGE, media_type="image/jpeg", data="AAAA")]
 
 
 @pytest.mark.parametrize(
