@@ -147,7 +147,17 @@ MESSAGE_ANSWERS: Final = Table(
         said("id", {"id": "msg_2"}, {"id": "chatcmpl-msg_2"}),
         said("model", {"model": "n"}, {"model": "n"}, "as the client calls it"),
         silent("type, role", {"type": "message", "role": "assistant"}, "object: chat.completion"),
-        silent("container, diagnostics, stop_details", {"container": None, "stop_details": None}, "dropped"),
+        silent("container, diagnostics", {"container": None, "diagnostics": None}, "dropped"),
+        said(
+            "stop_details.explanation",
+            {
+                "content": [],
+                "stop_reason": "refusal",
+                "stop_details": {"type": "refusal", "category": "bio", "explanation": "no"},
+            },
+            _message(content=None, refusal="no", finish_reason="content_filter"),
+            "its category is dropped",
+        ),
         said("content: text", {"content": [_text("h"), _text("o")]}, _message(content="ho"), "joined"),
         said("content: none", {"content": []}, _message(content="")),
         silent("content: citations", {"content": [{**_text("hi"), "citations": [{}]}]}, "dropped"),

@@ -272,6 +272,12 @@ GEMINI_ANSWERS: Final = Table(
             {"candidates": [], "promptFeedback": {"blockReason": "SAFETY"}},
             _choice("content_filter", content=""),
         ),
+        said(
+            "finishMessage",
+            {"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "SAFETY", "finishMessage": "no"}]},
+            _choice("content_filter", refusal="no"),
+            "of a refusal; promptFeedback.blockReasonMessage, too",
+        ),
         silent("safetyRatings, citationMetadata", {"safetyRatings": []}, "there is none"),
         silent(
             "parts: inlineData, executableCode, codeExecutionResult",

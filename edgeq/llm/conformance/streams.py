@@ -285,6 +285,19 @@ EVENTS: Final = StreamTable(
         _stopped("tool_use", "tool_calls"),
         _stopped("refusal", "content_filter"),
         StreamRow(
+            "message_delta: stop_details.explanation",
+            (_MESSAGE,),
+            (
+                {
+                    "type": "message_delta",
+                    "delta": {"stop_reason": "refusal", "stop_details": {"type": "refusal", "explanation": "no"}},
+                    "usage": {"output_tokens": 2},
+                },
+                {"type": "message_stop"},
+            ),
+            (_choice(refusal="no"), _choice("content_filter"), {"choices": []}, DONE),
+        ),
+        StreamRow(
             "message_delta, twice",
             (_MESSAGE, _message_delta("end_turn", output_tokens=1)),
             (

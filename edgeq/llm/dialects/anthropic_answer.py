@@ -84,12 +84,21 @@ def decode_answer(body: bytes) -> Answer:
             answer.parts.append(part)
     answer.stop = STOPS.get(str(said.get("stop_reason") or ""), STOP_END)
     answer.stop_sequence = str(said.get("stop_sequence") or "")
+    why = why_refused(said)
+    if why:
+        answer.parts.append(Part(REFUSAL, why))
     usage = known_object(said.get("usage"))
     if usage is not None:
         answer.usage = decode_usage(usage)
         tier = str(usage.get("service_tier") or "")
         answer.service_tier = "default" if tier == "standard" else tier
     return answer
+
+
+def why_refused(said: dict[str, Any]) -> str:
+    """What people are told of a refusal, in an answer or what ends it; empty: nothing, or it is none."""
+    details = known_object(said.get("stop_details"))
+    return str(details.get("explanation") or "") if details is not None else ""
 
 
 def decode_block(block: dict[str, Any]) -> Part | None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.anthropic_answer import STOP_REASONS, STOPS, decode_block, decode_usage, encode_usage
+from edgeq.llm.dialects.anthropic_answer import (
+    STOP_REASONS,
+    STOPS,
+    decode_block,
+    decode_usage,
+    encode_usage,
+    why_refused,
+)
 from edgeq.llm.dialects.base import ANTHROPIC, StreamEncoder, answer_id, known_object
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
@@ -21,17 +28,18 @@ from edgeq.llm.message import (
     PART_END,
     PART_START,
     PING,
+    REFUSAL,
     START,
     STOP_END,
     THINKING,
     TOOL_USE,
     UNKNOWN,
     Event,
+    Part,
     Usage,
 )
 
 if TYPE_CHECKING:
-    from edgeq.llm.message import Part
     from edgeq.llm.sse import SseEvent
 
 _PING: Final = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -50,6 +58,7 @@ class AnthropicStreamDecoder(JsonStreamDecoder):
         """All that was told of it."""
         self._stop: str = ""
         self._stop_sequence: str = ""
+        self._why_refused: str = ""
 
     def _has_reason(self) -> bool:
         return self._stop != ""
@@ -81,6 +90,7 @@ class AnthropicStreamDecoder(JsonStreamDecoder):
             if reason:
                 self._stop = STOPS.get(str(reason), STOP_END)
             self._stop_sequence = str(delta.get("stop_sequence") or self._stop_sequence)
+            self._why_refused = why_refused(delta) or self._why_refused
         elif kind == "message_stop":
             if self._stop or self._index >= 0:
                 self._finish(events)
@@ -148,6 +158,9 @@ class AnthropicStreamDecoder(JsonStreamDecoder):
 
     def _finish(self, events: list[Event]) -> None:
         self._close(events)
+        if self._why_refused:
+            self._open(Part(REFUSAL, self._why_refused), events)
+            self._close(events)
         self._is_over = True
         finish = Event(FINISH)
         finish.stop = self._stop or STOP_END

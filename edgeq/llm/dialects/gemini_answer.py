@@ -30,6 +30,7 @@ from edgeq.llm.message import (
     INTERNAL,
     PART_END,
     PART_START,
+    REFUSAL,
     START,
     STOP_END,
     STOP_LENGTH,
@@ -100,7 +101,7 @@ def decode_count(body: bytes) -> int:
 class Reader:
     """What one answer says, in one piece or several."""
 
-    __slots__ = ("_begun", "_called", "_index", "_open", "_reason", "_usage", "ended", "id")
+    __slots__ = ("_begun", "_called", "_index", "_open", "_reason", "_usage", "_why", "ended", "id")
 
     def __init__(self) -> None:
         self.id: str = ""
@@ -115,6 +116,8 @@ class Reader:
         self._called: bool = False
         self._reason: str = ""
         """Why it ends; empty until it says so."""
+        self._why: str = ""
+        """The same for people, if it refuses."""
         self._usage: Usage | None = None
 
     def read(self, piece: Generated) -> list[Event]:
@@ -141,11 +144,13 @@ class Reader:
                     self._part(part, events)
             if candidate.finish_reason:
                 self._reason = candidate.finish_reason
+                self._why = candidate.finish_message or ""
                 if self._reason in _BOTCHED:
                     said = candidate.finish_message or "the model has made a call that it cannot make"
                     return self.fail(INTERNAL, f"{self._reason}: {said}", events)
         elif piece.prompt_feedback is not None and piece.prompt_feedback.block_reason:
             self._reason = piece.prompt_feedback.block_reason
+            self._why = piece.prompt_feedback.block_reason_message or ""
         return events
 
     def end(self) -> list[Event]:
@@ -196,8 +201,12 @@ class Reader:
 
     def _finish(self, events: list[Event]) -> None:
         self._close(events)
-        finish = Event(FINISH)
         stop = _STOPS.get(self._reason, STOP_REFUSAL)
+        if stop == STOP_REFUSAL and self._why:
+            self._start(REFUSAL, events)
+            events.append(Event(DELTA, self._index, REFUSAL, self._why))
+            self._close(events)
+        finish = Event(FINISH)
         finish.stop = STOP_TOOL if stop == STOP_END and self._called else stop
         finish.usage = self._usage if self._usage is not None else Usage()
         events.append(finish)

@@ -48,6 +48,7 @@ class UsageMetadata(Shape, gc=False):
 
 class PromptFeedback(Shape, gc=False):
     block_reason: str | None = None
+    block_reason_message: str | None = None
 
 
 class Generated(Shape, gc=False):
