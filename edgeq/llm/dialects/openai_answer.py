@@ -56,8 +56,8 @@ FAILED: Final = frozenset(("error", "abort"))
 
 
 def made_up_id(answer: str, number: int) -> str:
-    """Of a call that has none, as some servers send it: its result is found by it."""
-    return f"call_{answer or secrets.token_hex(8)}_{number}"
+    """Of a call that has none, as some servers send it: its result is found by it. OpenAI takes 40 characters."""
+    return f"call_{answer[-24:] or secrets.token_hex(8)}_{number}"
 
 
 def stop_of(finish_reason: str, has_calls: bool, has_refused: bool) -> str:

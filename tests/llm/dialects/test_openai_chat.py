@@ -303,6 +303,8 @@ def test_calls_without_ids() -> None:
         events += decoder.feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
     starts = [(event.id, event.name) for event in events if event.kind == PART_START]
     assert starts == [("call_c_0", "f"), ("call_c_1", "f"), ("call_c_2", "g")]
+    body["id"] = "chatcmpl-" + "0" * 36
+    assert len(openai_chat.decode_answer(orjson.dumps(body)).parts[0].id) <= 40, "which is all that OpenAI takes"
 
 
 @pytest.mark.parametrize("reason", ["error", "abort"])
