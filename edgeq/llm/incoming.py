@@ -155,7 +155,8 @@ class Incoming:
             kind = event.kind
             if kind == message.DELTA:
                 self.begun = True
-                self._said_bytes += len(event.text)
+                if event.part != message.IMAGE:
+                    self._said_bytes += len(event.text)
             elif kind == message.FAILURE:
                 self.failed = failed_within(event.name or message.INTERNAL, event.text)
                 events = events[:number]

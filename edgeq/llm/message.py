@@ -273,14 +273,15 @@ class Event:
         self.index: int = index
         """Of the part, PART_START to PART_END."""
         self.part: int = part
-        """Its kind, PART_START to PART_END: TEXT, THINKING, REFUSAL, TOOL_USE."""
+        """Its kind, PART_START to PART_END: TEXT, THINKING, REFUSAL, TOOL_USE, IMAGE."""
         self.text = text
-        """DELTA: more text, or more of a tool's arguments. FAILURE: what went wrong, for people."""
+        """DELTA: more text, or more of a tool's arguments; an image in base64, at once. FAILURE: what went wrong, for
+        people."""
         self.id = ""
         """START: of the answer. PART_START: of the tool's call. DELTA of THINKING: its signature, alone."""
         self.name = ""
-        """PART_START: of the tool; of THINKING "redacted", if all that comes is encrypted thought, as its signature.
-        FAILURE: the kind of error, as `Failed.kind`."""
+        """PART_START: of the tool; of an image its media type; of THINKING "redacted", if all that comes is encrypted
+        thought, as its signature. FAILURE: the kind of error, as `Failed.kind`."""
         self.model = ""
         """START."""
         self.stop = ""

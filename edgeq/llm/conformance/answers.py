@@ -94,6 +94,11 @@ CHAT_ANSWERS: Final = Table(
             {"content": [_USE], "stop_reason": "tool_use"},
             "some servers say stop",
         ),
+        silent(
+            "images",
+            _message(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]),
+            "dropped: there is no word for what a model draws",
+        ),
         silent("annotations, audio, logprobs", _message(annotations=[], audio=None), "dropped"),
         silent(
             "choices beyond the first",

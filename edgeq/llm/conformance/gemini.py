@@ -216,6 +216,8 @@ def _finished(reason: str, finish_reason: str) -> Row:
     return said(f"finishReason: {reason}", _candidate({"text": "hi"}, finish=reason), there)
 
 
+_IMAGE_THERE: Final = {"index": 0, "type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
 _USAGE: Final = {
     "choices": [],
     "usage": {
@@ -279,10 +281,16 @@ GEMINI_ANSWERS: Final = Table(
             "of a refusal; promptFeedback.blockReasonMessage, too",
         ),
         silent("safetyRatings, citationMetadata", {"safetyRatings": []}, "there is none"),
-        silent(
-            "parts: inlineData, executableCode, codeExecutionResult",
+        said(
+            "parts: inlineData, an image",
             _candidate({"text": "hi"}, {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}),
-            "dropped: nobody can ask for them here, but models that draw do so unasked",
+            _choice(images=[_IMAGE_THERE]),
+            "as OpenRouter tells it; to responses image_generation_call; for clients of messages there is no word",
+        ),
+        silent(
+            "parts: executableCode, codeExecutionResult, inlineData that is no image",
+            _candidate({"text": "hi"}, {"executableCode": {"language": "PYTHON", "code": "1"}}),
+            "dropped: nobody can ask for them here",
         ),
         silent(
             "parts: thoughtSignature of a text",
@@ -345,6 +353,12 @@ PIECES: Final = StreamTable(
                 _delta(tool_calls=[{"index": 0, "id": "c1", "function": {"name": "look"}}]),
                 _delta(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]),
             ),
+        ),
+        StreamRow(
+            "parts: inlineData, an image",
+            (_FIRST,),
+            (_piece({"inlineData": {"mimeType": "image/png", "data": "AAAA"}}),),
+            (_delta(images=[_IMAGE_THERE]),),
         ),
         StreamRow(
             "finishReason, usageMetadata",

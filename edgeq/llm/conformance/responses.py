@@ -321,6 +321,23 @@ CHAT_ANSWERS_THERE: Final = Table(
             _completion("tool_calls", content=None, tool_calls=[_CALL_THERE]),
             {"output": [_item("function_call", **_CALLED)]},
         ),
+        said(
+            "message.images",
+            _completion(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]),
+            {
+                "output": [
+                    _message("hi"),
+                    {
+                        "id": "ig_1_1",
+                        "type": "image_generation_call",
+                        "status": "completed",
+                        "result": "AAAA",
+                        "output_format": "png",
+                    },
+                ]
+            },
+            "of OpenRouter and who follows it",
+        ),
         _incomplete("length", "max_output_tokens"),
         said(
             "usage",
@@ -400,6 +417,21 @@ CHUNKS_THERE: Final = StreamTable(
                 _event("output_item.added", output_index=0),
                 _event("content_part.added", **_AT, part={"type": "refusal", "refusal": ""}),
                 _event("refusal.delta", **_AT, delta="a"),
+            ),
+        ),
+        StreamRow(
+            "delta.images",
+            (_BEGIN,),
+            (
+                _chunk(images=[{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]),
+                _chunk("stop"),
+            ),
+            (
+                _event("output_item.added", output_index=0, item={"id": "ig_1_0", "result": None}),
+                _event("image_generation_call.in_progress", item_id="ig_1_0", output_index=0),
+                _event("image_generation_call.completed", item_id="ig_1_0", output_index=0),
+                _event("output_item.done", output_index=0, item={"id": "ig_1_0", "result": "AAAA"}),
+                _event("completed", response={"output": [{"result": "AAAA"}]}),
             ),
         ),
         StreamRow(

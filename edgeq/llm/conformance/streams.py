@@ -155,6 +155,13 @@ CHUNKS: Final = StreamTable(
         StreamRow(
             "delta.function_call", (_BEGIN,), (_chunk(function_call={"name": "f"}),), (), "functions are not asked for"
         ),
+        StreamRow(
+            "delta.images",
+            (_BEGIN, _TEXT, _chunk(images=[{"image_url": {"url": "data:image/png;base64,AAAA"}}])),
+            (_chunk(content="b"),),
+            (_start(1, type="text"), _delta(1, type="text_delta", text="b")),
+            "dropped: there is no word for what a model draws",
+        ),
         StreamRow("moderation", (_BEGIN,), ({**_chunk(), "moderation": {}},), (), "it is not asked for"),
         StreamRow(
             "finish_reason: error, abort",

@@ -25,6 +25,7 @@ from edgeq.llm.message import (
     BROKEN,
     DELTA,
     FINISH,
+    IMAGE,
     PART_END,
     PART_START,
     PING,
@@ -178,7 +179,11 @@ _TEXT_DELTA: Final = b'{"type":"text_delta","text":'
 
 
 class AnthropicStreamEncoder(StreamEncoder):
-    """`StreamEncoder` of this dialect."""
+    """`StreamEncoder` of this dialect, which has no word for images that a model draws: blocks count without them."""
+
+    def __init__(self, model: str, wants_usage: bool, input_tokens: int, created: int) -> None:
+        super().__init__(model, wants_usage, input_tokens, created)
+        self._left_out: int = 0
 
     def end(self) -> bytes:
         """See StreamEncoder."""
@@ -224,19 +229,26 @@ class AnthropicStreamEncoder(StreamEncoder):
 
     def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
         self._encode_start(event, out)
-        out.append(_part_start(event))
+        if event.part == IMAGE:
+            self._left_out += 1
+            return
+        out.append(_part_start(event, event.index - self._left_out))
 
     def _encode_delta(self, event: Event, out: list[bytes]) -> None:
         if event.part == THINKING and event.id:
             word = b'{"type":"signature_delta","signature":'
             text = event.id
         else:
+            if event.part == IMAGE:
+                return
             word = _DELTA_WORDS.get(event.part, _TEXT_DELTA)
             text = event.text
-        out.append(_DELTA_HEAD % event.index + word + orjson.dumps(text) + b"}}\n\n")
+        out.append(_DELTA_HEAD % (event.index - self._left_out) + word + orjson.dumps(text) + b"}}\n\n")
 
     def _encode_part_end(self, event: Event, out: list[bytes]) -> None:
-        out.append(_event(b"content_block_stop", {"type": "content_block_stop", "index": event.index}))
+        if event.part != IMAGE:
+            index = event.index - self._left_out
+            out.append(_event(b"content_block_stop", {"type": "content_block_stop", "index": index}))
 
     def _encode_failure(self, event: Event, out: list[bytes]) -> None:
         out.append(encode_failure(ANTHROPIC, event, self.request_id))
@@ -246,7 +258,7 @@ def _event(name: bytes, said: dict[str, Any]) -> bytes:
     return b"event: " + name + b"\ndata: " + orjson.dumps(said) + b"\n\n"
 
 
-def _part_start(event: Event) -> bytes:
+def _part_start(event: Event, index: int) -> bytes:
     if event.part == TOOL_USE:
         block: dict[str, Any] = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
     elif event.part == THINKING and event.name == "redacted":
@@ -255,4 +267,4 @@ def _part_start(event: Event) -> bytes:
         block = {"type": "thinking", "thinking": "", "signature": ""}
     else:
         block = {"type": "text", "text": ""}
-    return _event(b"content_block_start", {"type": "content_block_start", "index": event.index, "content_block": block})
+    return _event(b"content_block_start", {"type": "content_block_start", "index": index, "content_block": block})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_START, START, THINKING, TOOL_USE, Answer, Event, Part
+from edgeq.llm.message import DELTA, FAILURE, FINISH, IMAGE, PART_START, START, THINKING, TOOL_USE, Answer, Event, Part
 
 
 def answer_of(events: list[Event]) -> Answer:
@@ -17,12 +17,17 @@ def answer_of(events: list[Event]) -> Answer:
             part = answer.parts[-1]
             if part.kind == TOOL_USE:
                 part.arguments += event.text
+            elif part.kind == IMAGE:
+                part.data = event.text
             else:
                 part.text += event.text
                 if part.kind == THINKING and event.id:
                     part.data = event.id
         elif kind == PART_START:
-            answer.parts.append(Part(event.part, id=event.id, name=event.name))
+            if event.part == IMAGE:
+                answer.parts.append(Part(IMAGE, media_type=event.name))
+            else:
+                answer.parts.append(Part(event.part, id=event.id, name=event.name))
         elif kind == START:
             answer.id = event.id
             answer.model = event.model

@@ -7,6 +7,7 @@
   turn. Signatures of text may be left out, and are.
 - A stream has no last word: "STOP" may stand in each of its events (Gemini 1, and some servers between), so that it has
   ended when nothing more comes, and not before.
+- What models draw is images among the parts; drafts of them, which are thoughts, are not told.
 - An answer that ends because the model has botched its call is a failure of the provider: another try may do better.
 
 Source: ai.google.dev/api/generate-content.
@@ -27,6 +28,7 @@ from edgeq.llm.message import (
     BROKEN,
     DELTA,
     FINISH,
+    IMAGE,
     INTERNAL,
     PART_END,
     PART_START,
@@ -185,6 +187,10 @@ class Reader:
             if self._open != kind:
                 self._start(kind, events)
             events.append(Event(DELTA, self._index, kind, part.text))
+        elif part.inline_data is not None and part.inline_data.mime_type.startswith("image/") and not part.thought:
+            self._start(IMAGE, events).name = part.inline_data.mime_type
+            events.append(Event(DELTA, self._index, IMAGE, part.inline_data.data))
+            self._close(events)
 
     def _start(self, kind: int, events: list[Event]) -> Event:
         self._close(events)

@@ -21,11 +21,17 @@ class FunctionCall(Shape, gc=False):
     """Kept as it is written: arguments are text to the others."""
 
 
+class Blob(Shape, gc=False):
+    mime_type: str = ""
+    data: str = ""
+
+
 class ContentPart(Shape, gc=False):
     text: str | None = None
     thought: bool | None = None
     thought_signature: str | None = None
     function_call: FunctionCall | None = None
+    inline_data: Blob | None = None
 
 
 class Content(Shape, gc=False):

@@ -6,6 +6,7 @@ OpenAI's own dialect: compatible servers call them reasoning_content (DeepSeek, 
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ import orjson
 
 from edgeq.llm.dialects.base import answer_id, known_object, tokens
 from edgeq.llm.message import (
+    IMAGE,
     REFUSAL,
     STOP_CONTEXT,
     STOP_END,
@@ -50,6 +52,8 @@ STOPS: Final[dict[str, str]] = {
     "function_call": STOP_TOOL,
     "content_filter": STOP_REFUSAL,
 }
+
+_DRAWN: Final = re.compile(r"data:(image/[\w.+-]+);base64,([A-Za-z0-9+/=]*)")
 
 FAILED: Final = frozenset(("error", "abort"))
 """Reasons to end of compatible servers (OpenRouter; vLLM, SGLang) by which an answer is none, or was cut."""
@@ -151,6 +155,7 @@ def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal:
         parts.append(Part(REFUSAL, refusal))
+    parts += images_in(message)
     calls = message.get("tool_calls")
     if isinstance(calls, list):
         for call in calls:
@@ -184,11 +189,29 @@ def content_parts(content: list[Any]) -> list[Part]:
     return parts
 
 
+def images_in(message: dict[str, Any]) -> list[Part]:
+    """Of a message or a delta: OpenRouter's way to tell what models draw, which others follow."""
+    found: list[Part] = []
+    images = message.get("images")
+    for image in images if isinstance(images, list) else ():
+        source = known_object(image.get("image_url")) if isinstance(image, dict) else None
+        match = _DRAWN.fullmatch(str(source.get("url") or "")) if source is not None else None
+        if match is not None:
+            found.append(Part(IMAGE, media_type=match[1], data=match[2]))
+    return found
+
+
+def image_of(media_type: str, data: str, index: int) -> dict[str, Any]:
+    """The same for a client."""
+    return {"index": index, "type": "image_url", "image_url": {"url": f"data:{media_type};base64,{data}"}}
+
+
 def encode_answer(answer: Answer, request: Request | None) -> bytes:
     """`answer.model` and `answer.created` as the client shall see them."""
     texts: list[str] = []
     thoughts: list[str] = []
     refusals: list[str] = []
+    images: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     for part in answer.parts:
         if part.kind == TEXT:
@@ -200,6 +223,8 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
             thoughts.append(part.text)
         elif part.kind == REFUSAL:
             refusals.append(part.text)
+        elif part.kind == IMAGE:
+            images.append(image_of(part.media_type, part.data, len(images)))
     message: dict[str, Any] = {
         "role": "assistant",
         "content": "".join(texts) if texts else None,
@@ -208,6 +233,8 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
     thought = "".join(thoughts)
     if thought:
         message["reasoning_content"] = thought
+    if images:
+        message["images"] = images
     if calls:
         message["tool_calls"] = calls
     elif not texts and not refusals:

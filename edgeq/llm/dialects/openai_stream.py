@@ -18,6 +18,8 @@ from edgeq.llm.dialects.openai_answer import (
     content_parts,
     decode_usage,
     encode_usage,
+    image_of,
+    images_in,
     made_up_id,
     stop_of,
 )
@@ -26,6 +28,7 @@ from edgeq.llm.message import (
     BROKEN,
     DELTA,
     FINISH,
+    IMAGE,
     INTERNAL,
     REFUSAL,
     START,
@@ -127,6 +130,11 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         if refusal and isinstance(refusal, str):
             self._has_refused = True
             self._parts.add_text(REFUSAL, refusal, events)
+        if delta.get("images"):
+            for image in images_in(delta):
+                drawn = OpenPart(IMAGE, name=image.media_type)
+                self._parts.open(drawn, events)
+                self._parts.add(drawn, image.data, events)
         calls = delta.get("tool_calls")
         if calls and isinstance(calls, list):
             for call in calls:
@@ -183,6 +191,9 @@ class OpenAiStreamEncoder(StreamEncoder):
         """Index of the last call."""
         self._has_arguments: bool = False
         """Some of that call's have been told."""
+        self._images: int = 0
+        self._media_type: str = ""
+        """Of the image that comes."""
 
     def end(self) -> bytes:
         """See StreamEncoder."""
@@ -226,9 +237,15 @@ class OpenAiStreamEncoder(StreamEncoder):
             self._chunk(b'{"reasoning_content":' + orjson.dumps(text) + b"}", out)
         elif part == REFUSAL:
             self._chunk(b'{"refusal":' + orjson.dumps(text) + b"}", out)
+        elif part == IMAGE:
+            image = image_of(self._media_type, text, self._images)
+            self._images += 1
+            self._chunk(b'{"images":[' + orjson.dumps(image) + b"]}", out)
 
     def _encode_part_start(self, event: Event, out: list[bytes]) -> None:
         """Only a call has a beginning of its own."""
+        if event.part == IMAGE:
+            self._media_type = event.name
         if event.part != TOOL_USE:
             return
         self._calls += 1

@@ -14,6 +14,7 @@ import orjson
 
 from edgeq.llm.dialects.base import REDACTED, answer_id
 from edgeq.llm.message import (
+    IMAGE,
     REFUSAL,
     STOP_CONTEXT,
     STOP_LENGTH,
@@ -90,7 +91,7 @@ def finish(response: dict[str, Any], items: list[dict[str, Any]], stop: str, usa
     else:
         response["status"] = "incomplete"
         response["incomplete_details"] = {"reason": reason}
-        if items:
+        if items and items[-1]["type"] != "image_generation_call":
             items[-1]["status"] = "incomplete"
     response["output"] = items
     if usage is not None and usage.output != UNKNOWN:
@@ -129,6 +130,14 @@ def item(name: str, index: int, part: Part) -> dict[str, Any]:
         if part.data:
             reasoning["encrypted_content"] = REDACTED + part.data if part.detail == "redacted" else part.data
         return reasoning
+    if part.kind == IMAGE:
+        return {
+            "id": f"ig_{name}_{index}",
+            "type": "image_generation_call",
+            "status": "completed",
+            "result": part.data,
+            "output_format": part.media_type.removeprefix("image/"),
+        }
     return {
         "id": f"msg_{name}_{index}",
         "type": "message",

@@ -3,6 +3,7 @@
     created, in_progress
     output_item.added     a message      content_part.added, output_text.delta.., output_text.done, content_part.done
                           a refusal      content_part.added, refusal.delta.., refusal.done, content_part.done
+                          an image       image_generation_call.in_progress, image_generation_call.completed
                           a call         function_call_arguments.delta.., function_call_arguments.done
                           a thought      reasoning_summary_part.added, reasoning_summary_text.delta.., .done, part.done
     output_item.done      ..and the next item
@@ -28,6 +29,7 @@ from edgeq.llm.message import (
     DELTA,
     FAILURE,
     FINISH,
+    IMAGE,
     INTERNAL,
     INVALID,
     PART_END,
@@ -129,6 +131,9 @@ class ResponsesStreamEncoder(StreamEncoder):
             blank["arguments"] = ""
         elif part.kind in (TEXT, REFUSAL):
             blank["content"] = []
+        elif part.kind == IMAGE:
+            part.media_type = part.name
+            blank = item(self._name, index, part) | {"result": None}
         if part.kind != THINKING:
             blank["status"] = "in_progress"
         self._event("response.output_item.added", {"output_index": index, "item": blank}, out)
@@ -138,6 +143,9 @@ class ResponsesStreamEncoder(StreamEncoder):
             self._event("response.content_part.added", self._place | {"part": content(part)}, out)
         elif part.kind == THINKING:
             self._place["summary_index"] = 0
+        elif part.kind == IMAGE:
+            self._event("response.image_generation_call.in_progress", dict(self._place), out)
+            return
         kind = _DELTAS[part.kind] + ".delta"
         fields: dict[str, Any] = {"type": kind} | self._place
         if part.kind == TEXT:
@@ -151,6 +159,9 @@ class ResponsesStreamEncoder(StreamEncoder):
         text = event.text
         if not text:
             return
+        if self._part.kind == IMAGE:
+            self._part.data = text
+            return
         if self._part.kind == THINKING and not self._texts:
             part = {"type": "summary_text", "text": ""}
             self._event("response.reasoning_summary_part.added", self._place | {"part": part}, out)
@@ -161,8 +172,11 @@ class ResponsesStreamEncoder(StreamEncoder):
     def _done(self, out: list[bytes]) -> None:
         part = self._part
         text = "".join(self._texts)
-        kind = _DELTAS[part.kind] + ".done"
-        if part.kind == TOOL_USE:
+        kind = _DELTAS.get(part.kind, "") + ".done"
+        if part.kind == IMAGE:
+            done = item(self._name, len(self._items), part)
+            self._event("response.image_generation_call.completed", dict(self._place), out)
+        elif part.kind == TOOL_USE:
             part.arguments = text
             done = item(self._name, len(self._items), part)
             said = {"name": part.name, "arguments": done["arguments"]}
