@@ -303,6 +303,7 @@ LOST: list[tuple[bytes, str, dict[str, Any], str]] = [
         "input[1].content[1].detail",
     ),
     (b"/responses", ANTHROPIC, {"input": [HI], "text": {"format": {"type": "json_object"}}}, "text.format"),
+    (b"/responses", ANTHROPIC, {"input": [HI], "text": {"verbosity": "low"}}, "text.verbosity"),
     (b"/messages", GEMINI, {"messages": [HI], "metadata": {"user_id": "u"}}, "metadata.user_id"),
     (
         b"/messages",
@@ -363,3 +364,13 @@ def test_arguments_stay_as_they_were_written(target: str) -> None:
     assert operation is not None
     asked = speech.asked(operation, orjson.dumps({"model": "m", "messages": said}))
     assert arguments.encode() in speech.words(target, asked, "m", Losses(strict=True), 100)
+
+
+def test_what_a_model_refuses_has_the_clients_name() -> None:
+    """Of messages stop_sequences, though all others say stop."""
+    operation = operation_of(b"/messages")
+    assert operation is not None
+    whole = orjson.dumps({"model": "m", "max_tokens": 9, "messages": [HI], "stop_sequences": ["x"]})
+    losses = Losses(strict=False)
+    speech.words(OPENAI, speech.asked(operation, whole), "o3", losses, 100)
+    assert losses.dropped == ["stop_sequences"]
