@@ -537,7 +537,8 @@ class ModelExchange(ModelAnswer):
         assert operation is not None
         up = self.up
         incoming = self._incoming
-        told = incoming is not None and incoming.is_passed() and incoming.failed is not None
+        # What a target has said before its first event is kept here: nobody has been told of it.
+        told = self._begun and incoming is not None and incoming.is_passed() and incoming.failed is not None
         if reason:
             self.reason = reason
             if not self.resource and up is not None:

@@ -200,6 +200,34 @@ def test_after_a_comment_a_failure_is_told_in_band(stand: Stand) -> None:
             assert found[1]["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("who", ["", "-an"])
+def test_after_a_comment_an_error_of_the_stream_is_told(stand: Stand, who: str) -> None:
+    """The provider begins with an error, in the client's own dialect or in another one: nothing of it has gone to the
+    client yet, and an empty stream that ends in order would be an answer."""
+    text = json.dumps(SORRY[who]).encode()
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.wait(stand.opened)
+        connection.send(STREAM_HEAD + framed((b"event: error\n" if who else b"") + b"data: " + text + b"\n\n"))
+        connection.send(b"0\r\n\r\n")
+
+    stand.play(answer)
+    for path in (CHAT, RESPONSES, MESSAGES):
+        stand.opened.clear()
+        asked = {"model": f"scripted{who}", "stream": True, "input": "hello"} if path == RESPONSES else None
+        with stand.client() as client:
+            client.send(request(asked or ask_for(f"scripted{who}", True), "/beat" + path[3:]))
+            while b": waiting" not in client.received:
+                assert client.read_some(), bytes(client.received)
+            stand.opened.set()
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert got.complete
+        (found,) = events(got.body)
+        assert found[0] == ("" if path == CHAT else "error")
+        assert "bad thing" in found[1]["error"]["message"]
+    stand.wait_idle()
+
+
 def test_comments_while_queued(stand: Stand) -> None:
     """Who waits for tokens hears that somebody is there."""
     with stand.client() as first:
