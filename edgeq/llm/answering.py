@@ -151,7 +151,8 @@ class ModelAnswer(ModelRequest):
             up.transport.pause_reading()
             self.down.shard.call_soon(self._read_on)
         if not self.down.write_blocked or self._is_wanted():
-            self._expect_more(up, incoming, now)
+            if not (self._begun and incoming.is_sign):  # the time between two tokens goes on
+                self._expect_more(up, incoming, now)
         else:
             self.pause_answer()
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from edgeq.llm import message
 from edgeq.llm.dialects.errors import failed_within
 from edgeq.llm.message import Usage
+from edgeq.llm.sse import is_sign_of_life
 from edgeq.wire.framing import CHUNKED, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Incoming:
         "has_excess",
         "head",
         "is_done",
+        "is_sign",
         "known",
         "stopped",
     )
@@ -73,6 +75,8 @@ class Incoming:
         self.begun: bool = False
         self.stopped: bool = False
         self.is_done: bool = False
+        self.is_sign: bool = False
+        """What has come last of a stream was a sign of life, and no word."""
         self.failed: Failed | None = None
         """The target has told an error within its stream."""
         self.known: tuple[bytes, Usage, Failed | None] | None = None
@@ -124,6 +128,7 @@ class Incoming:
                 self.has_excess = len(framer.excess) > 0
         if not payload:
             return b""
+        self.is_sign = is_sign_of_life(payload)
         passing = self._passing
         if passing is not None:
             out = passing.feed(payload)

@@ -9,6 +9,7 @@ The usual event is one line `data: {...}`, perhaps after a line `event: name`; i
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import orjson
@@ -20,6 +21,14 @@ _LF: Final = 10
 _CR: Final = 13
 """As numbers: see passing.py."""
 _BOM: Final = b"\xef\xbb\xbf"
+
+_SIGN_BEGINS: Final = (b":", b"event: ping", b"event:ping")
+_SIGNS: Final = re.compile(rb'(?:(?::[^\r\n]*|event: ?ping|data: ?\{\s*"type"\s*:\s*"ping"[^\r\n]*)?(?:\r\n|\n|\r))+')
+
+
+def is_sign_of_life(data: bytes) -> bool:
+    """Whole comments, or Anthropic's pings, and nothing else: who sends them is there, and says nothing."""
+    return data.startswith(_SIGN_BEGINS) and _SIGNS.fullmatch(data) is not None
 
 
 class SseEvent:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.llm.sse import EventReader
+from edgeq.llm.sse import EventReader, is_sign_of_life
 
 LINES = st.lists(
     st.sampled_from(
@@ -92,3 +92,21 @@ def test_an_event_is_bounded(size: int) -> None:
         reader.feed(b"x" * size)
     with pytest.raises(ValueError, match="more than 1000 bytes"):
         reader.feed(b"x" * size)
+
+
+@pytest.mark.parametrize(
+    ("data", "is_sign"),
+    [
+        (b": hello\n\n", True),
+        (b":\r\n\r\n: a\n\n", True),
+        (b'event: ping\ndata: {"type": "ping"}\n\n', True),
+        (b'event: ping\r\ndata: {"type":"ping"}\r\n\r\n: a\r\n\r\n', True),
+        (b"", False),
+        (b": hello\n\ndata: a\n\n", False),
+        (b'event: ping\ndata: {"type": "text"}\n\n', False),
+        (b": never ends", False),
+    ],
+)
+def test_signs_of_life(data: bytes, is_sign: bool) -> None:
+    """Comments and pings say that somebody is there, and nothing else."""
+    assert is_sign_of_life(data) is is_sign

@@ -28,6 +28,15 @@ from tests.support.raw_client import Asked
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
 
 
+BEGIN_ANTHROPIC = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"text","text":""}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"a"}}\n\n'
+)
+
+
 def test_who_reads_slowly_slows_the_provider_down(stand: Stand) -> None:
     """A megabyte or so of each stream is on its way, in sockets' buffers most of it, and not all that there will be;
     and when he reads on, it goes on."""
@@ -133,6 +142,25 @@ def test_comments_go_on_between_tokens(stand: Stand) -> None:
         found = events(got.body)
         assert found[-1][1] in ("[DONE]", {"type": "message_stop"})
         assert sum('"b"' in json.dumps(one) for _, one in found) == 1
+
+
+@pytest.mark.parametrize("who", ["", "-an"])
+def test_between_tokens_signs_of_life_are_none(stand: Stand, who: str) -> None:
+    """A provider that only says that it is there, after its first words, does not say anything for too long."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        begin = BEGIN_ANTHROPIC if who else sse(said("a"))
+        connection.send(STREAM_HEAD + framed(begin))
+        while not connection.gateway_has_closed():
+            connection.send(framed(b'event: ping\ndata: {"type": "ping"}\n\n' if who else b": ping\r\n\r\n"))
+            kernel.select_pause(0.05)
+
+    stand.play(answer)
+    for path in (CHAT, MESSAGES):
+        got = stand.ask(ask_for(f"scripted{who}", True), "/quick" + path[3:])
+        assert got.complete
+        assert events(got.body)[-1][1]["error"]["message"] == "no token came for 0.5 s"
+    stand.wait_idle()
 
 
 def test_interim_answers_stay_here(stand: Stand) -> None:
