@@ -24,7 +24,7 @@ from edgeq.llm.passing import PassThrough, error_of, usage_of
 from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider_limits import hear
-from edgeq.llm.requested import wants_usage
+from edgeq.llm.requested import answers, wants_usage
 from edgeq.response.relay import FULL_READ
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LAST_CHUNK, chunk
@@ -94,7 +94,7 @@ class ModelAnswer(ModelRequest):
             if b"text/event-stream" not in content_type:
                 return incoming if b"json" in content_type else None
             if operation.dialect == choice.dialect and self.prompt is None:
-                incoming.passes(PassThrough(operation.dialect, not wants_usage(peek)))
+                incoming.passes(PassThrough(operation.dialect, not wants_usage(peek), answers(peek)))
             else:
                 encoder = speech.encoder(operation.dialect, peek, self._asked, self._about_tokens(), self.request_id)
                 incoming.translates(speech.decoder(choice.dialect), encoder)

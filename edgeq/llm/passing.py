@@ -19,7 +19,7 @@ from edgeq.llm.message import INTERNAL, UNKNOWN, Failed, Usage
 from edgeq.llm.requested import requested as requested
 from edgeq.llm.requested import with_model as with_model
 from edgeq.llm.shapes import Peek as Peek
-from edgeq.llm.shapes import as_begins, as_chunk, as_usage
+from edgeq.llm.shapes import as_begins, as_choices, as_chunk, as_usage
 from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader, is_whole
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ class PassThrough:
     __slots__ = (
         "_after",
         "_after_cr",
+        "_answers",
         "_before",
+        "_ended",
         "_held",
         "_held_bytes",
         "_is_anthropic",
@@ -145,15 +147,16 @@ class PassThrough:
         "usage",
     )
 
-    def __init__(self, dialect: str, strip_usage: bool) -> None:
-        """Args: strip_usage: the client has not asked for the usage, edgeq has."""
+    def __init__(self, dialect: str, strip_usage: bool, answers: int = 1) -> None:
+        """Args: strip_usage: the client has not asked for the usage, edgeq has; answers: so many choices were asked
+        for."""
         self.dialect: str = dialect
         self.usage: Usage = Usage()
         """What was told so far."""
         self.begun: bool = False
         """Something of the answer itself has come: text, a thought, a call of a tool."""
         self.finished: bool = False
-        """It has told why the answer ended: nothing of that is missing."""
+        """It has told why the answer, or each of them, has ended: nothing of that is missing."""
         self.done: bool = False
         """It has said its last word ([DONE], message_stop)."""
         self.failed: Failed | None = None
@@ -162,6 +165,9 @@ class PassThrough:
         """Of what the model has written, as JSON: for an estimate if its usage is never told."""
         self._is_anthropic: bool = dialect == ANTHROPIC
         self._strips_usage: bool = strip_usage
+        self._answers: int = answers
+        self._ended: set[int] = set()
+        """Of several answers, those that have ended."""
         self._held: list[bytes] = []
         self._held_bytes: int = 0
         self._before: bytes = b""
@@ -296,6 +302,12 @@ class PassThrough:
         if not self.begun and (event.find(b"{", at + 10) >= 0 or event.find(b"[", at + 10) >= 0):
             self.begun = _says_something(event)  # within the delta, whose own brace is before that
         if not self.finished:
+            if self._answers > 1:
+                if self._end_some(event):
+                    self.finished = len(self._ended) >= self._answers
+                    self.begun = True
+                    self._before = b""
+                return
             reason = event.find(b'"finish_reason":', at)
             if reason < 0:  # hardly anybody tells it before the delta
                 reason = event.find(b'"finish_reason":')
@@ -303,6 +315,20 @@ class PassThrough:
                 self.finished = True
                 self.begun = True
                 self._before = b""
+
+    def _end_some(self, event: bytes) -> bool:
+        """Note which of several answers the event ends. Returns: whether it ends one."""
+        ends = False
+        for data in _data_of(event):
+            try:
+                told = as_choices.decode(data).choices
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            for choice in told:
+                if choice.finish_reason:
+                    self._ended.add(choice.index)
+                    ends = True
+        return ends
 
     def _count(self, event: bytes, start: int, is_plain: bool) -> bool:
         """A value stands there, a text of the model or null. Returns: whether it is a text, and not empty."""

@@ -105,6 +105,19 @@ class Begins(msgspec.Struct):
     message: TellsUsage | None = None
 
 
+class Choice(msgspec.Struct):
+    """One of the answers of which a chunk of a chat completion tells."""
+
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class Choices(msgspec.Struct):
+    """A chunk of a chat completion."""
+
+    choices: list[Choice] = []
+
+
 class Named(msgspec.Struct):
     """Only the model, to see that it is what it was made to be."""
 
@@ -116,4 +129,5 @@ as_peek = msgspec.json.Decoder(Peek)
 as_usage = msgspec.json.Decoder(TellsUsage)
 as_chunk = msgspec.json.Decoder(Chunk)
 as_begins = msgspec.json.Decoder(Begins)
+as_choices = msgspec.json.Decoder(Choices)
 as_named = msgspec.json.Decoder(Named)

@@ -147,6 +147,28 @@ def test_a_reason_before_the_delta() -> None:
     assert (passing.begun, passing.finished) == (True, True)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_the_last_of_several_answers_ends_them(together: bool) -> None:
+    """One of two has ended: what comes of the other one still belongs to it, however long it takes."""
+    passing = PassThrough("openai", False, 2)
+
+    def choice(index: int, text: str, reason: str | None = None) -> dict[str, object]:
+        return {"index": index, "delta": {"content": text}, "finish_reason": reason}
+
+    def feed(*choices: dict[str, object]) -> None:
+        for some in [list(choices)] if together else [[one] for one in choices]:
+            passing.feed(b"data: " + orjson.dumps({"choices": some}) + b"\n\n")
+
+    feed(choice(0, "a"), choice(1, "b"))
+    feed(choice(1, "b"), choice(0, "", "stop"))
+    assert passing.begun
+    assert not passing.finished
+    feed(choice(0, "", "stop"))  # some tell it again
+    assert not passing.finished
+    feed(choice(1, "c"), choice(1, "", "length"))
+    assert passing.finished
+
+
 def test_usage_beside_a_choice_is_not_stripped() -> None:
     """Some servers tell the usage with the last of the text: that chunk must arrive."""
     passing = PassThrough("openai", True)
