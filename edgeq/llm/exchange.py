@@ -180,6 +180,7 @@ class ModelExchange(ModelAnswer):
         assert operation is not None
         assert peek is not None
         if operation.dialect == choice.dialect and self.prompt is None:
+            self.dropped = []  # of a target before
             if not choice.no_stream_options:
                 return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
             body = self.body if peek.stream_options is None else without_stream_options(self.body)
@@ -250,17 +251,16 @@ class ModelExchange(ModelAnswer):
             return
         order = self._order
         turns = self._turns
+        dropped = self.dropped
         for choice in order[turns:]:
             if choice.is_open(now) and choice.has_room(now) and choice.upstream is not first.upstream:
-                break
+                body = self._words_or_none(choice)
+                if body:
+                    break
         else:
             return
         if not self._takes_budget(first, now):
-            return
-        dropped = self.dropped
-        try:
-            body = self._words_for(choice)
-        except Unmappable:
+            self.dropped = dropped
             return
         second = ModelHedge(self, choice, body, self.dropped, self._streams, now)
         self.dropped = dropped

@@ -290,6 +290,24 @@ def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hedge_asks_who_can_be_told(stand: Stand, stream: bool) -> None:
+    """The second target does not know a word of the request: the third one is asked in its place."""
+    answer = stand.ask(ask_for("hedge-deaf", stream, n=2), "/strict/chat/completions")
+    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"leaves/mock/tokens=5,tag=deaf")
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("model", ["fails-dropped", "hedge-dropped-wins"])
+def test_what_another_target_would_have_dropped_is_not_told(stand: Stand, model: str) -> None:
+    """The first target has no word for a seed; the one that answers in its place has had it."""
+    answer = stand.ask(ask_for(model, seed=7))
+    assert answer.status == 200
+    assert (answer.get(b"x-edgeq-target") or b"").startswith(b"oa/")
+    assert answer.get(b"x-edgeq-dropped") is None
+    stand.wait_idle()
+
+
 @pytest.mark.parametrize("full", ["big", "big-alone", "big-tight"])
 def test_a_smaller_model_while_the_first_is_saturated(stand: Stand, full: str) -> None:
     """Whatever there is none of, places or tokens: the first one to find no room is answered by it. Its answer says
