@@ -78,7 +78,8 @@ class Model(Table, frozen=True):
     """Of all requests for this model together."""
     degrade: str = ""
     """Name of another model, usually a smaller one, that answers what no target of this one has room for, in places or
-    in tokens; the answer says so in x-edgeq-model. Empty: none."""
+    in tokens, or its limits refuse; the answer says so in x-edgeq-model. Not where the route does not serve it, or the
+    key may not use it. Empty: none."""
     hedge: str = "off"
     """When a second target is asked as well because the first event is late: "2s", or "p95" of this model."""
 

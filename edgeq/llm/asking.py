@@ -479,9 +479,13 @@ class ModelRequest(Exchange):
         assert peek is not None
         assert operation is not None
         bill = self.bill
-        if plan.degrade and plan.is_saturated(self._expect(plan, plan.choices[0]), now):
-            smaller = self.models.models.find(plan.degrade)
-            if smaller is not None and not smaller.is_saturated(self._expect(smaller, smaller.choices[0]), now):
+        if plan.degrade and self._is_saturated(plan, now):
+            smaller = self.models.smaller(plan)
+            if (
+                smaller is not None
+                and bill.may_use(smaller.name, smaller.name)
+                and not self._is_saturated(smaller, now)
+            ):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         self._order = plan.order(now)
@@ -498,6 +502,11 @@ class ModelRequest(Exchange):
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         self._turn_to(self._order[0], now)
+
+    def _is_saturated(self, plan: ModelPlan, now: float) -> bool:
+        """Would it have to wait, whichever target of the model's is asked, or be refused for the model's own limits?"""
+        estimate = self._expect(plan, plan.choices[0])
+        return plan.is_saturated(estimate, now) or not self.bill.may_be_asked(plan, now)
 
     def _expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
         """What the request is expected to use of `choice`: the bill reckons with what was asked for last."""
@@ -679,6 +688,9 @@ class ModelRequest(Exchange):
         choice = self.choice
         if choice is not None:
             parts.append(choice.log_text)
+        plan = self.plan
+        if plan is not None and self._other_model:
+            parts.append(f'"edgeq.model":{quoted(plan.name)},'.encode("ascii"))
         usage = self.usage
         if usage.input >= 0:
             parts.append(b'"gen_ai.usage.input_tokens":%d,' % usage.input)

@@ -11,6 +11,7 @@ from edgeq.route.table import Route
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
     from edgeq.listener.connection import Downstream
+    from edgeq.llm.plan import ModelPlan
     from edgeq.llm.prompt_cache import PromptCache
     from edgeq.llm.prompts import Prompt, Prompts
     from edgeq.llm.till import Till
@@ -80,6 +81,14 @@ class ModelRoute:
         self.affinity: int = affinity
         """How many bytes must be alike for requests to go where the last of them went; 0: they do not."""
         self._beside: dict[str, Route] = {}
+
+    def smaller(self, plan: ModelPlan) -> ModelPlan | None:
+        """The model to which this one degrades, if the route serves it."""
+        models = self.models
+        smaller = models.find(plan.degrade)
+        if smaller is None or not any(models.own_name(name) == smaller.name for name in self.names):
+            return None
+        return smaller
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:
         """A request has come."""

@@ -117,6 +117,13 @@ class Bill:
         self.estimate = estimate
         return estimate
 
+    def may_be_asked(self, plan: ModelPlan, now: float) -> bool:
+        """Do the model's own limits have room for what is expected?"""
+        estimate = self.estimate
+        if estimate is None or plan.limits == NO_LIMITS:
+            return True
+        return self.till.ledger.meter(MODEL, plan.name, plan.limits).ask(estimate, now) is None
+
     def reserve(
         self, plan: ModelPlan, route: str, of_tenant: TokenLimits, prompt: Prompt | None, now: float
     ) -> Refusal | None:

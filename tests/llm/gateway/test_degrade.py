@@ -1,0 +1,90 @@
+"""A smaller model in place of one that has no room: what counts as none, who may get it, and how it is told."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.llm.gateway.support import CHAT, Stand, ask_for
+from tests.support import demo_llm, gateway
+from tests.support.raw_client import Answer
+from tests.support.scripted_upstream import ScriptedUpstream
+
+ONE: Final = {"requests_per_minute": 1}
+"""Who has been asked once has no room for a minute."""
+FULL: Final = ("big", "capped", "spent")
+MODELS: Final[dict[str, Any]] = {
+    "small": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=small"}]},
+    "big": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=big"}]},
+    "capped": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=capped"}], "limits": ONE},
+    "spent": {
+        "targets": [{"provider": "demo", "model": "mock/tokens=50,tag=spent", "price": {"input": 1e6, "output": 1e6}}],
+        "limits": {"money_per_day": 260.0},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def degrading() -> Iterator[Stand]:
+    """Three models that are soon full, each in its own way, with keys that may use some of them."""
+    with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
+        admin = str(Path(name) / "admin.sock")
+        url = f"{demo.url}/v1"
+        tables: dict[str, Any] = {
+            "accounts": {"store": str(Path(name) / "accounts.sqlite"), "flush": 0.05},
+            "provider": {
+                "demo": {"url": url, "keys": ["sk-demo"]},
+                "tight": {"url": url, "keys": ["sk-tight"], "limits": ONE, "wait": "1s"},
+            },
+            "model": {one: {**MODELS[one], **({"degrade": "small"} if one in FULL else {})} for one in MODELS},
+            "route": [
+                {"name": "all", "match": {"path": "/v1/*"}, "llm": {}},
+                {"name": "large", "match": {"path": "/large/*"}, "llm": {"models": list(FULL)}},
+            ],
+        }
+        settings = gateway.Settings(extra={"server": {"admin": admin}, **tables})
+        with gateway.running(demo.port, settings) as found:
+            found.wait_event("serving")
+            yield Stand(found, demo, scripted, tables, admin)
+
+
+TENANTS: Final = (f"tenant-{number}" for number in count())
+
+
+def key(stand: Stand, models: str = "") -> str:
+    """A new key, of a new tenant: for these models, or all."""
+    status, made = stand.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&models={models}")
+    assert status == 200, made
+    return str(made["key"])
+
+
+def ask(stand: Stand, secret: str, model: str, path: str = CHAT) -> Answer:
+    """A long answer is allowed, so that money is short once one has been paid."""
+    return stand.ask(ask_for(model), path, fields={"authorization": f"Bearer {secret}"})
+
+
+@pytest.mark.parametrize("model", FULL)
+def test_whatever_is_short(degrading: Stand, model: str) -> None:
+    """Room at its targets, or of the model's own limits: the smaller one answers, and head, log and usage say so. Not
+    where the key may not use it, or the route does not serve it."""
+    anybody = key(degrading)
+    since = len(degrading.gateway.log_lines())
+    first = ask(degrading, anybody, model)
+    assert (first.status, first.get(b"x-edgeq-model")) == (200, None), first
+    second = ask(degrading, anybody, model)
+    assert (second.status, second.get(b"x-edgeq-model")) == (200, b"small"), second
+    assert second.get(b"x-edgeq-target") == b"demo/mock/tokens=5,tag=small"
+    lines = degrading.wait_log(lambda one: one.get("gen_ai.request.model") == model, since, 2)
+    assert [line.get("edgeq.model") for line in lines] == [None, "small"]
+
+    for secret, path in ((key(degrading, model), CHAT), (anybody, "/large/chat/completions")):
+        refused = ask(degrading, secret, model, path)
+        assert (refused.status, refused.get(b"x-edgeq-model")) == (503, None), (path, refused)
+    allowed = ask(degrading, key(degrading, f"{model},small"), model)
+    assert (allowed.status, allowed.get(b"x-edgeq-model")) == (200, b"small")
+    degrading.wait_idle()
