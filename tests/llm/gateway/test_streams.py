@@ -27,7 +27,6 @@ from tests.support import kernel
 from tests.support.raw_client import Asked
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
 
-
 BEGIN_ANTHROPIC = (
     b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
     b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
