@@ -249,6 +249,8 @@ class ModelExchange(ModelAnswer):
         first = self.choice
         if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
             return
+        if self._is_for_nobody():
+            return
         order = self._order
         turns = self._turns
         dropped = self.dropped
@@ -280,9 +282,7 @@ class ModelExchange(ModelAnswer):
             second.cancel(now)
             return
         self._second = None
-        if self._left_alone is not None:
-            self._left_alone = None
-            self._failed_by.append(f"{self.reason} at {self.resource}")
+        self._only_second()
         if self._budget is not None:
             self._budget.hedges_won += 1
         self._let_claim_go("upstream_timeout", now)  # it was too late
@@ -301,6 +301,15 @@ class ModelExchange(ModelAnswer):
         up = self.up
         if up is not None:
             self._taken(up, incoming, out, 0, now)
+
+    def _only_second(self) -> bool:
+        """Has the first target failed before? Then the second one's answer is the only one, come or given up."""
+        left = self._left_alone
+        if left is None:
+            return False
+        self._left_alone = None
+        self._failed_by.append(f"{left[0]} at {left[1]}")
+        return True
 
     def second_lost(self, second: ModelHedge) -> None:
         """The first target is the only one again."""
@@ -473,7 +482,7 @@ class ModelExchange(ModelAnswer):
         now = monotonic()
         most = min(len(order), self.models.attempts)
         turns = self._next_open(self._turns, now)
-        if turns >= most or not self._turns or self.down.closing:
+        if turns >= most or not self._turns or self.down.closing or self._is_for_nobody():
             return False
         if REASONS[reason].fault == "C":
             return False
@@ -631,7 +640,7 @@ class ModelExchange(ModelAnswer):
         drain_s = self.models.drain_s
         if share is not None and share.go_on_without_client(now):
             drain_s = NEVER
-        elif not drain_s or self.up is None:
+        elif not drain_s or (self.up is None and self._second is None):
             return False
         self._left_as = self.reason = reason
         if self.answer_started:
@@ -643,6 +652,11 @@ class ModelExchange(ModelAnswer):
         if up is not None:
             up.transport.resume_reading()
         return True
+
+    def _is_for_nobody(self) -> bool:
+        """The client has left, and nobody shares the answer: it is read on for its usage only."""
+        share = self._share
+        return self._left_as != "" and (share is None or not share.is_followed())
 
     def _is_wanted(self) -> bool:
         """Is the answer read on for others, although this client does not take it? As far as what waits for it is
@@ -672,6 +686,9 @@ class ModelExchange(ModelAnswer):
         second = self._second
         if second is not None:
             self._second = None
+            if self._only_second():
+                self.choice = second.choice
+                self.sent_at = second.sent_at
             second.cancel(now)
         self._count_no_more()
         self._settle(now)

@@ -63,10 +63,15 @@ class Share:
             self.flight = None
             flight.finish(good, now)
 
+    def is_followed(self) -> bool:
+        """Do others get what it sends?"""
+        flight = self.flight
+        return flight is not None and len(flight.followers) > 0
+
     def may_lag(self, waiting_bytes: int) -> bool:
         """Do others get what it sends, so that its own client may be so many bytes behind?"""
         flight = self.flight
-        return flight is not None and len(flight.followers) > 0 and waiting_bytes < flight.max_object()
+        return flight is not None and self.is_followed() and waiting_bytes < flight.max_object()
 
     def go_on_without_client(self, now: float) -> bool:
         """The leader's client has left. Returns: whether others still want the answer."""

@@ -230,6 +230,10 @@ class Stand:
         """Wait until nothing of any request is left."""
         wait_for(self.is_idle, lambda: f"left behind: {self.leftover()}")
 
+    def active(self, upstream: str) -> int:
+        """Connections on which an upstream answers, as the admin socket tells it."""
+        return sum(one["active"] for one in self.show("endpoints") if one["upstream"] == upstream)
+
     def wait_stuck(self, at_least: int = 1) -> int:
         """Wait until the scripted provider has got rid of so much, and of nothing more for a while. Returns: bytes."""
         seen = -1
@@ -395,6 +399,9 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     provider("leaves", f"{demo}/v1")
     model("leaves", "leaves rate=40,tokens=60,tag=leaves")
     model("hedge-deaf", "oa latency=25s,tag=deaf", "an tokens=5,tag=deaf", "leaves tokens=5,tag=deaf", hedge="100ms")
+    model("left-second", "scripted x", "an latency=25s,tag=left", hedge="100ms")
+    model("left-second-soon", "scripted x", "an latency=1s,tokens=5,tag=left", hedge="100ms")
+    model("left", "scripted x", "an tokens=5,tag=left", hedge="2s")
     provider("turns", f"{demo}/v1", limits={"concurrent": 1})
     model("turns", "turns rate=40,tokens=40,tag=turns")
     provider("full", f"{demo}/v1", limit=1)
@@ -414,6 +421,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     routes = [
         {"name": "llm", "match": {"path": "/v1/*"}, "llm": {**llm, "limits": {"concurrent": 1000}}},
         {"name": "drain", "match": {"path": "/drain/*"}, "llm": {**llm, "disconnect": "drain", "drain": "1s"}},
+        {"name": "drain-long", "match": {"path": "/drain-long/*"}, "llm": {**llm, "disconnect": "drain"}},
         {"name": "beat", "match": {"path": "/beat/*"}, "llm": {"keepalive": "100ms", "first_token": "1s"}},
         {
             "name": "quick",

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, flood, request, wait_for
+from tests.support import kernel
 from tests.support.raw_client import Asked, RawClient
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
 
 Leave = Callable[[RawClient], None]
 LEAVES: tuple[Leave, ...] = (RawClient.close, RawClient.reset)
@@ -279,4 +281,84 @@ def test_what_was_paid_for_is_drained(stand: Stand) -> None:
     # A stream that had begun has the status that its client was told, as wherever a client leaves.
     assert sorted(line["http.response.status_code"] for line in lines) == [200, 200, 499, 499]
     assert sum("gen_ai.usage.output_tokens" in line for line in lines) >= 2
+    stand.wait_idle()
+
+
+def cut_when_opened(stand: Stand) -> None:
+    """The scripted provider reads a request, and closes its connection when a test says so."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.wait(stand.opened)
+        connection.close()
+
+    stand.opened.clear()
+    stand.play(answer)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 2.5])
+def test_nobody_else_is_asked_for_who_has_left(stand: Stand, late_s: float) -> None:
+    """What has been paid for is read on; if it fails, or is later than a hedge waits, no other target is paid for
+    nobody."""
+    name = stand.called("left", 1)
+    before = stand.counts(name)["requests"]
+    cut_when_opened(stand)
+    for path, stream in product((CHAT, MESSAGES), KINDS):
+        asked_of = len(stand.scripted.requests)
+        client = stand.client()
+        client.send(asked("/drain-long" + path[3:], "left", stream))
+        stand.scripted.wait_for(lambda so_far=asked_of: len(stand.scripted.requests) > so_far)
+        client.close()
+    wait_for(lambda: not stand.show("connections?count=1000"), lambda: "its client is still there")
+    kernel.select_pause(late_s)
+    assert stand.counts(name)["requests"] == before
+    stand.opened.set()
+    stand.wait_idle()
+    assert stand.counts(name)["requests"] == before
+
+
+def test_who_shares_an_answer_gets_it_from_another_target(stand: Stand) -> None:
+    """The one who has asked first has left, and then his target fails: it is not asked for nobody."""
+    cut_when_opened(stand)
+    asked_of = len(stand.scripted.requests)
+    whole = request(ask_for("left", True, "shared"), "/cached" + CHAT[3:])
+    leader, *followers = stand.clients_of_one_worker(3)
+    leader.send(whole)
+    stand.scripted.wait_for(lambda: len(stand.scripted.requests) > asked_of)
+    for one in followers:
+        one.send(whole)
+    wait_for(lambda: sum(one["in_flight"] for one in stand.show("workers")) == 3, lambda: "not all are here")
+    leader.close()
+    stand.opened.set()
+    for one in followers:
+        (answer,) = one.read_answers([Asked(b"POST")], 30)
+        assert answer.status == 200
+        assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=left"
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize(("path", "model"), [("/v1", "left-second"), ("/drain-long", "left-second-soon")])
+@pytest.mark.parametrize("stream", KINDS, ids=["whole", "stream"])
+def test_when_only_a_hedge_is_left(stand: Stand, path: str, model: str, stream: bool) -> None:
+    """The first target has failed while the second one is at work, and then the client leaves: it is about the second
+    one's answer, which is given up, or read to its end."""
+    name = stand.called(model, 1)
+    before = stand.counts(name)
+    since = len(stand.gateway.log_lines())
+    cut_when_opened(stand)
+    client = stand.client()
+    client.send(asked(path + CHAT[3:], model, stream))
+    stand.wait_counts(name, open=1)
+    closed = len(stand.scripted.connections)
+    stand.opened.set()
+    stand.scripted.wait_for(lambda: stand.scripted.connections[closed - 1].over.is_set())
+    wait_for(lambda: not stand.active("scripted"), lambda: "its failure is not seen")
+    client.close()
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == model, since)
+    assert line["edgeq.target"] == f"an/{name}"
+    assert line["edgeq.before"].startswith("upstream_")
+    assert "scripted" in line["edgeq.before"]
+    is_drained = model == "left-second-soon"
+    stand.wait_counts(name, open=0, cancelled=before["cancelled"] + (not is_drained))
+    if is_drained:
+        assert line["gen_ai.usage.output_tokens"] == 5
     stand.wait_idle()

@@ -51,12 +51,6 @@ def test_who_reads_slowly_slows_the_provider_down(stand: Stand) -> None:
         stand.wait_idle()
 
 
-def active(stand: Stand) -> int:
-    """Connections on which the scripted provider answers, as the admin socket tells it."""
-    (line,) = [one for one in stand.show("endpoints") if one["upstream"] == "scripted"]
-    return int(line["active"])
-
-
 def test_a_slow_client_does_not_make_a_provider_late(stand: Stand) -> None:
     """While nobody reads, no time passes for the provider; once he reads, it does."""
     stand.play(flood)
@@ -67,7 +61,7 @@ def test_a_slow_client_does_not_make_a_provider_late(stand: Stand) -> None:
         stand.wait_stuck(before + 100_000)
         kernel.select_pause(1.0)  # twice as long as may pass between tokens
         wait_for(
-            lambda: active(stand) == 1, lambda: f"given up: {stand.gateway.log_lines()[-1:]}"
+            lambda: stand.active("scripted") == 1, lambda: f"given up: {stand.gateway.log_lines()[-1:]}"
         )  # by the next report
         client.close()
         stand.wait_idle()
