@@ -285,7 +285,7 @@ class ModelRequest(Exchange):
         if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
             self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         keepalive_s = self.models.keepalive_s
-        if self._streams and keepalive_s and head.minor:
+        if self._streams and keepalive_s:
             self._pulse = Pulse(self)
             down = self.down
             down.shard.wheel.schedule(self._pulse, now + keepalive_s)
@@ -555,7 +555,7 @@ class ModelRequest(Exchange):
             self._open_stream()
             self._last_at = now
             if not self.down.write_blocked:
-                self.down.transport.write(chunk(COMMENT))
+                self.down.transport.write(chunk(COMMENT) if self.head.minor else COMMENT)
         self.down.shard.wheel.schedule(pulse, self._last_at + keepalive_s)
 
     def _send(self, status: int, body: bytes) -> None:

@@ -190,7 +190,7 @@ class Listeners:
                     continue
                 if now >= listener.deadline:
                     late += 1
-                    connection.stop("the listener was removed, and the gateway did not wait any longer")
+                    connection.stop("the listener is closed, and the gateway did not wait any longer")
                 elif not connection.drain(now, idle_s):
                     is_open = True
             if late:

@@ -295,6 +295,11 @@ def cut_when_opened(stand: Stand) -> None:
     stand.play(answer)
 
 
+def asked_more(stand: Stand, count: int) -> None:
+    """Wait until the scripted provider has had more requests than that."""
+    stand.scripted.wait_for(lambda: len(stand.scripted.requests) > count)
+
+
 @pytest.mark.parametrize("late_s", [0.0, 2.5])
 def test_nobody_else_is_asked_for_who_has_left(stand: Stand, late_s: float) -> None:
     """What has been paid for is read on; if it fails, or is later than a hedge waits, no other target is paid for
@@ -306,7 +311,7 @@ def test_nobody_else_is_asked_for_who_has_left(stand: Stand, late_s: float) -> N
         asked_of = len(stand.scripted.requests)
         client = stand.client()
         client.send(asked("/drain-long" + path[3:], "left", stream))
-        stand.scripted.wait_for(lambda so_far=asked_of: len(stand.scripted.requests) > so_far)
+        asked_more(stand, asked_of)
         client.close()
     wait_for(lambda: not stand.show("connections?count=1000"), lambda: "its client is still there")
     kernel.select_pause(late_s)
@@ -323,7 +328,7 @@ def test_who_shares_an_answer_gets_it_from_another_target(stand: Stand) -> None:
     whole = request(ask_for("left", True, "shared"), "/cached" + CHAT[3:])
     leader, *followers = stand.clients_of_one_worker(3)
     leader.send(whole)
-    stand.scripted.wait_for(lambda: len(stand.scripted.requests) > asked_of)
+    asked_more(stand, asked_of)
     for one in followers:
         one.send(whole)
     wait_for(lambda: sum(one["in_flight"] for one in stand.show("workers")) == 3, lambda: "not all are here")

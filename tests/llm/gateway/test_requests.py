@@ -120,6 +120,11 @@ def test_http_1_0(stand: Stand) -> None:
             client.send(request(ask_for("broken-cut-oa", True), path, version="1.0"))
             raw = client.read_to_end()
             assert b'"error"' in raw
+        with stand.client() as client:  # proxies that wait for something to come speak it, too
+            client.send(request(ask_for("late-all", True), "/beat" + path[3:], version="1.0"))
+            _, _, body = client.read_to_end().partition(b"\r\n\r\n")
+            assert body.startswith(b": waiting\n\n: waiting\n\n")
+            assert events(body)[-1][1]["error"]["message"] == "no token came within 1 s"
         answer = stand.ask(ask_for("plain-oa"), path, version="1.0")
         assert answer.status == 200
 
