@@ -95,6 +95,7 @@ class ModelRequest(Exchange):
         "_failed_by",
         "_given_by",
         "_head_sent",
+        "_hedge",
         "_incoming",
         "_is_held",
         "_last_at",
@@ -155,6 +156,8 @@ class ModelRequest(Exchange):
         """Of the request: what an error is about."""
         self._failed_by: list[str] = []
         """Who was asked before, and what became of it: for the log."""
+        self._hedge = ""
+        """What became of a second target that was asked as well: won, lost; empty: none was."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
@@ -701,6 +704,8 @@ class ModelRequest(Exchange):
             parts.append(b'"edgeq.cost":%d.%06d,' % (cost_micro // 1_000_000, cost_micro % 1_000_000))
         if self.first_event_at:
             parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
+        if self._hedge:
+            parts.append(f'"edgeq.hedge":"{self._hedge}",'.encode("ascii"))
         if self._failed_by:
             parts.append(f'"edgeq.before":{quoted("; ".join(self._failed_by))},'.encode("ascii"))
         if self.cached:

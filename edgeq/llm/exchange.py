@@ -271,6 +271,7 @@ class ModelExchange(ModelAnswer):
             # It has had its turn: if the first one fails, it is not asked once more.
             self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
             self._turns = turns + 1
+            self._hedge = "lost"
             if self._budget is not None:
                 self._budget.hedges += 1
         else:
@@ -282,6 +283,7 @@ class ModelExchange(ModelAnswer):
             second.cancel(now)
             return
         self._second = None
+        self._hedge = "won"
         self._only_second()
         if self._budget is not None:
             self._budget.hedges_won += 1

@@ -254,12 +254,18 @@ def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
 
 
 def test_a_hedge_answers(stand: Stand) -> None:
-    """The first is late, and the second is asked as well; it answers in the words of the client."""
+    """The first is late, and the second is asked as well; it answers in the words of the client. The log says so."""
+    since = len(stand.gateway.log_lines())
     for path in (CHAT, MESSAGES):
         for stream in (False, True):
             answer = stand.ask(ask_for("hedge-wins", stream), path)
             assert answer.status == 200
             assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=wins"
+    lines = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "hedge-wins", since, 4)
+    assert [line["edgeq.hedge"] for line in lines] == ["won"] * 4
+    assert stand.ask(ask_for("hedge-500")).status == 200
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "hedge-500", since)
+    assert line["edgeq.hedge"] == "lost"
     stand.wait_counts(stand.called("hedge-wins"), open=0)
     stand.wait_idle()
 
