@@ -650,6 +650,7 @@ class ModelExchange(ModelAnswer):
         self.resource = self.down.settings.resource
         self.deadline_at = min(self.deadline_at, now + drain_s)
         self.down = self.down.detach(self)
+        self.down.shard.left.add(self)
         up = self.up
         if up is not None:
             up.transport.resume_reading()
@@ -702,6 +703,7 @@ class ModelExchange(ModelAnswer):
             self._share = None
             share.end(self.reason not in _OWN_END, now)
         if self._left_as:
+            self.down.shard.left.discard(self)
             self.status = self._left_status
             self.reason = self._left_as
         super()._end(now)

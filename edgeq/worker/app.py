@@ -368,6 +368,8 @@ class App:
         for connection in list(self._shard.downstreams):
             if isinstance(connection, Downstream):
                 connection.stop()
+        for exchange in list(self._shard.left):  # nobody waits for it: it is settled with what it has used
+            exchange.fail("draining", exchange.resource, "the gateway stops")
         self._upstreams.close()
         refused = self.refusals()
         if refused:  # or nobody would ever know: they end with this worker

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.admission.pressure import Pressure
 from edgeq.listener.accept_policy import LogPace
@@ -15,6 +15,9 @@ from edgeq.route.table import RouteTable
 from edgeq.trace.spans import Tracer
 from edgeq.wire.head import RequestHead
 from edgeq.worker.wheel import FineWheel, Timed, Wheel
+
+if TYPE_CHECKING:
+    from edgeq.response.relay import Exchange
 
 TICK_S: Final = 0.1
 _BUCKETS: Final = 1024
@@ -41,6 +44,7 @@ class Shard:
         "ids",
         "in_flight",
         "kept",
+        "left",
         "log",
         "log_enabled",
         "max_collected",
@@ -81,6 +85,8 @@ class Shard:
         self.splicer: Splicer | None = None
         """None: bodies are copied."""
         self.downstreams: set[Timed] = set()
+        self.left: set[Exchange] = set()
+        """Those whose client has left, and whose answer is read on for what it says of its usage."""
         self.unpolled: set[Timed] = set()
         """Those to which the loop does not listen just now: reading is paused, or their FIN has been read."""
         self.generation: int = 0
