@@ -34,6 +34,9 @@ _ANSWERS: Final = ("choices", "content", "candidates", "data")
 _TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
 _ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
 
+_DONE: Final = b"data: [DONE]\n\n"
+_ANTHROPIC_STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+
 # What the last event has left open, if it ended with a CR: an LF that follows belongs to it.
 _NOTHING: Final = 0
 _PASSED: Final = 1
@@ -251,17 +254,23 @@ class PassThrough:
         return b"\n" + out if is_passed else out
 
     def rest(self) -> bytes:
-        """The connection has ended. Returns: the last event, if only the empty line after it was missing, with one."""
+        """The connection has ended. Returns: the last event, if only the empty line after it was missing, with one; and
+        the last word of the dialect, if all has been said and only that was left out."""
         held = b"".join(self._held)
         self._held = []
         self._held_bytes = 0
+        out = b""
         reader = EventReader()
         reader.feed(held)
         for event in reader.rest():
             if is_whole(event.data):
                 whole = held.rstrip(b"\r\n") + b"\n\n"
-                return whole if self._see(whole) else b""
-        return b""
+                if self._see(whole):
+                    out = whole
+        if self.finished and not self.done:
+            self.done = True
+            out += _ANTHROPIC_STOP if self._is_anthropic else _DONE
+        return out
 
     def _pass(self, data: bytes, start: int, passed: list[bytes]) -> bytes:
         if start < len(data):

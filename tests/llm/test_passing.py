@@ -313,6 +313,19 @@ def test_a_last_word_without_its_empty_line(dialect: str, missing: int) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+def test_a_last_word_that_was_left_out(dialect: str) -> None:
+    """Whoever has told why the answer ended has said all: the client, who may wait for it, gets the last word."""
+    stream = b"".join((OPENAI if dialect == "openai" else ANTHROPIC)[:-1])
+    passing = PassThrough(dialect, False)
+    assert passing.feed(stream) == stream
+    assert (passing.finished, passing.done) == (True, False)
+    stop = b"data: [DONE]\n\n" if dialect == "openai" else event("message_stop")
+    assert passing.rest() == stop
+    assert passing.done
+    assert passing.rest() == b""
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
 def test_an_event_that_was_cut(dialect: str) -> None:
     """It is not passed on as if it were whole."""
     stream = b"".join((OPENAI if dialect == "openai" else ANTHROPIC)[:4])
