@@ -112,8 +112,10 @@ def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Reco
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
     if "edgeq.target" in record:
-        before = f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
-        evidence.append(f"the model was {record['edgeq.target']}{before}")
+        how = f", in place of {record.get('gen_ai.request.model')}" if "edgeq.model" in record else ""
+        how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
+        how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
+        evidence.append(f"the model was {record['edgeq.target']}{how}")
     if moment is not None:
         evidence.append(at_that_time(_resource_of(record), moment))
     return {

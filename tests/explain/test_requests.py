@@ -107,6 +107,23 @@ def test_what_a_model_was_short_of() -> None:
     assert answer["next"] == "edgeq show targets ollama/llama3:8b"
 
 
+def test_which_model_has_answered() -> None:
+    """By the target, and why it was not the one that was asked for, or asked first."""
+    record = {
+        "timestamp": "2026-11-27T12:00:00Z",
+        "edgeq.total_ms": 100,
+        "edgeq.target": "b/m",
+        "gen_ai.request.model": "large",
+    }
+
+    def evidence(**more: str) -> str:
+        return str(told({**record, **{f"edgeq.{name}": text for name, text in more.items()}}, "id", None)["evidence"])
+
+    assert "the model was b/m'" in evidence(hedge="lost")
+    assert "the model was b/m, in place of large'" in evidence(model="small")
+    assert "the model was b/m, asked as well when the first one was late, after x'" in evidence(hedge="won", before="x")
+
+
 def test_what_follows_can_be_asked() -> None:
     """A rule of the gateway, or a mistake of a client, is no resource that could be saturated."""
     line = {"timestamp": "2026-11-27T13:06:55.690501Z"}
