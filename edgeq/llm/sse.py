@@ -22,12 +22,16 @@ _CR: Final = 13
 """As numbers: see passing.py."""
 _BOM: Final = b"\xef\xbb\xbf"
 
+_D: Final = 100
+"""With which nearly all events of OpenAI's and Gemini's begin."""
 _SIGN_BEGINS: Final = (b":", b"event: ping", b"event:ping")
 _SIGNS: Final = re.compile(rb'(?:(?::[^\r\n]*|event: ?ping|data: ?\{\s*"type"\s*:\s*"ping"[^\r\n]*)?(?:\r\n|\n|\r))+')
 
 
 def is_sign_of_life(data: bytes) -> bool:
     """Whole comments, or Anthropic's pings, and nothing else: who sends them is there, and says nothing."""
+    if not data or data[0] == _D:
+        return False
     return data.startswith(_SIGN_BEGINS) and _SIGNS.fullmatch(data) is not None
 
 

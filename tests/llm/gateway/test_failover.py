@@ -300,7 +300,7 @@ def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
 def test_a_hedge_asks_who_can_be_told(stand: Stand, stream: bool) -> None:
     """The second target does not know a word of the request: the third one is asked in its place."""
     answer = stand.ask(ask_for("hedge-deaf", stream, n=2), "/strict/chat/completions")
-    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"leaves/mock/tokens=5,tag=deaf")
+    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"hears/mock/tokens=5,tag=deaf")
     stand.wait_idle()
 
 
