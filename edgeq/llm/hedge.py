@@ -133,6 +133,8 @@ class ModelHedge(Attempt):
             heard = hear(answer.raw, time())
             if heard is not None or status == 429:
                 self.choice.gate.heard(heard, status, now)
+        elif status == 401 or status == 402 or status == 403:  # it is about our key
+            self.choice.gate.disable_key(status != 402, now)
         if status != 200:
             return None
         up.reusable = answer.keep_alive

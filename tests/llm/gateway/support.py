@@ -390,6 +390,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             f"hedge-{failure} {HEDGES[failure]}",
             hedge="100ms",
         )
+    provider("hedge-key", f"{demo}/v1")
+    model("hedge-key", "oa latency=600ms,tokens=5,tag=hedge", "hedge-key error=401,tag=hedge", hedge="100ms")
     model("hedge-alone", "oa latency=400ms,cut=0,tag=left", "an latency=1s,tokens=5,tag=left", hedge="100ms")
     fails = "an latency=700ms,cut=0,tag=lost"
     model("hedge-lost", "oa latency=400ms,cut=0,tag=lost", fails, "ge tokens=5,tag=lost", hedge="100ms")

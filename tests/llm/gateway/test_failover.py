@@ -296,6 +296,16 @@ def test_a_hedge_that_fails_is_not_seen(stand: Stand) -> None:
     stand.wait_idle()
 
 
+def test_a_hedge_at_a_key_that_is_refused(stand: Stand) -> None:
+    """It rests, like that of a first target: it is not asked for each late answer."""
+    name = stand.called("hedge-key", 1)
+    for client in stand.clients_of_one_worker(3):
+        answer = client.ask(request(ask_for("hedge-key")), b"POST")
+        assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"oa/mock/latency=600ms,tokens=5,tag=hedge")
+    assert stand.counts(name)["requests"] == 1
+    stand.wait_idle()
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hedge_asks_who_can_be_told(stand: Stand, stream: bool) -> None:
     """The second target does not know a word of the request: the third one is asked in its place."""
