@@ -134,11 +134,8 @@ class ModelAnswer(ModelRequest):
             if self._transcript is not None:
                 self._transcript.add(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
-        if failed is not None:
-            if incoming.is_passed():  # the target has said so itself, in the client's dialect
-                self._end_cut("upstream_truncated", failed, now)
-            else:
-                self._fail_by(failed, now)
+        if failed is not None:  # of a stream that passes the client has it already
+            self._fail_by(failed, now)
             return
         if self.up is not up:  # the last of those who wanted it has gone
             return

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, STREAM_HEAD, Stand, ask_for, framed, request, said, sse
-from tests.support.scripted_upstream import reply, serve
+from tests.support.scripted_upstream import reply
 
 CLOSING_STREAM = STREAM_HEAD.replace(b"transfer", b"connection: close\r\ntransfer")
 
@@ -36,7 +36,7 @@ NO_ANSWERS = [
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 def test_what_is_no_answer_is_not_passed_on(stand: Stand, body: bytes, model: str, path: str) -> None:
     """A provider says 200 and sends something else: the client gets an error and not that."""
-    stand.scripted.script = serve(reply(whole(body)))
+    stand.play(reply(whole(body)))
     answer = stand.ask(ask_for(model), path)
     assert answer.status >= 500, answer
     assert json.loads(answer.body)["error"]["message"]
@@ -48,7 +48,7 @@ def test_what_is_no_answer_does_not_win(stand: Stand, path: str) -> None:
     """A second target sends it while the first is late: the first one's answer is waited for."""
     for model in ("hedge-scripted", "hedge-scripted-an"):
         for body in NO_ANSWERS:
-            stand.scripted.script = serve(reply(whole(body)))
+            stand.play(reply(whole(body)))
             answer = stand.ask(ask_for(model), path)
             assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"oa/mock/latency=600ms,tokens=5,tag=hedge")
     stand.wait_idle()
@@ -61,7 +61,7 @@ def test_a_key_that_is_repeated_is_masked(stand: Stand, path: str, status: int) 
     for model in ("scripted", "scripted-an"):
         key = f"sk-{model}"
         error = {"type": "api_error", "message": f"a word about {key}, please", "param": key, "code": key}
-        stand.scripted.script = serve(reply(whole(json.dumps({"type": "error", "error": error}).encode(), status)))
+        stand.play(reply(whole(json.dumps({"type": "error", "error": error}).encode(), status)))
         answer = stand.ask(ask_for(model), path)
         assert answer.status >= 400
         assert status == 200 or b"a word about [key], please" in answer.body
@@ -73,7 +73,7 @@ def test_a_key_that_is_repeated_is_masked(stand: Stand, path: str, status: int) 
 def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand) -> None:
     """Of another dialect: one's own is passed on as it came."""
     data = sse(said("hi"), {"error": {"message": "a word about sk-scripted, please", "type": "server_error"}})
-    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    stand.play(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
     answer = stand.ask(ask_for("scripted", True), MESSAGES)
     assert b"a word about [key], please" in answer.body
     assert b"sk-scripted" not in answer.body
@@ -88,7 +88,7 @@ def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand) -> None:
 def test_deep_answers_end(stand: Stand, depth: int, shape: str, status: int) -> None:
     """However deep an answer is nested: the client is answered, and no worker is lost."""
     body = shape.replace("@", "[" * depth + "]" * depth).encode()
-    stand.scripted.script = serve(reply(whole(body, status)))
+    stand.play(reply(whole(body, status)))
     for model in ("scripted", "scripted-an"):
         for path in (CHAT, MESSAGES):
             answer = stand.ask(ask_for(model), path)
@@ -143,7 +143,7 @@ def test_absurd_numbers_of_a_provider(stand: Stand, number: str, model: str, pat
     """What it says of usage is not believed beyond reason, and the request ends as any other."""
     usage = USAGE[model].replace("@", number)
     body = json.dumps(WHOLE[model]).replace('"usage": 0', f'"usage": {usage}').encode()
-    stand.scripted.script = serve(reply(whole(body)))
+    stand.play(reply(whole(body)))
     answer = stand.ask(ask_for(model), path)
     assert answer.status in (200, 502), answer
     assert b"internal_error" not in answer.body, answer
@@ -156,7 +156,7 @@ def test_absurd_numbers_in_a_stream(stand: Stand, number: str, path: str) -> Non
     """The same at the end of a stream, which ends none the less."""
     last = '{"id":"1","choices":[],"usage":@}'.replace("@", USAGE["scripted"].replace("@", number))
     data = sse(said("hi"), said("", "stop")) + f"data: {last}\n\ndata: [DONE]\n\n".encode()
-    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    stand.play(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
     answer = stand.ask(ask_for("scripted", True), path)
     assert answer.status in (200, 502), answer
     assert answer.complete
@@ -175,7 +175,7 @@ def test_deep_events_end(stand: Stand, depth: int, model: str, path: str) -> Non
         for shape in ('data: {"usage":@}\n\n', 'data: {"error":@}\n\n', 'data: {"choices":@,"usage":{}}\n\n')
     )
     data += sse(said("", "stop"), "[DONE]")
-    stand.scripted.script = serve(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
+    stand.play(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
     answer = stand.ask(ask_for(model, True), path)
     assert answer.status in (200, 502), answer
     assert answer.complete
@@ -189,7 +189,7 @@ def test_no_provider_tells_our_key(stand: Stand, path: str) -> None:
     secret = "sk-proj-4AbcdEfghIjklMnopQrst"
     for status in (400, 404, 422, 429, 500, 503):
         body = json.dumps({"error": {"message": f"bad: {secret}", "type": "x", "param": f"Bearer {secret}"}}).encode()
-        stand.scripted.script = serve(reply(whole(body, status)))
+        stand.play(reply(whole(body, status)))
         answer = stand.ask(ask_for("scripted"), path)
         assert answer.status >= 400
         assert secret.encode() not in answer.body, answer
@@ -199,7 +199,7 @@ def test_no_provider_tells_our_key(stand: Stand, path: str) -> None:
 
 def test_a_beta_is_a_part_of_what_is_asked(stand: Stand) -> None:
     """Who asks Anthropic for a beta gets no cached answer of one who has not."""
-    stand.scripted.script = serve(reply(whole(json.dumps({**WHOLE["scripted-an"], "usage": {}}).encode())))
+    stand.play(reply(whole(json.dumps({**WHOLE["scripted-an"], "usage": {}}).encode())))
     asked = ask_for("scripted-an", text="which beta?")
     with stand.client() as client:  # one connection, so one worker, which has a cache of its own
         for beta, cached in (("", b"miss"), ("", b"hit"), ("context-1m-2025-08-07", b"miss"), ("", b"hit")):

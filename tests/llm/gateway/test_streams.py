@@ -194,7 +194,9 @@ def test_memory_of_a_client_that_never_reads(stand: Stand) -> None:
 
 
 def test_what_came_with_an_error_is_not_lost(stand: Stand) -> None:
-    """The last words and the error are in one piece: the client gets both."""
+    """The last words and the error are in one piece: the client gets both. In the log it is what the provider has said,
+    and no connection that was cut."""
+    since = len(stand.gateway.log_lines())
 
     def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
         connection.send(STREAM_HEAD + framed(sse(said("a"))))
@@ -215,3 +217,6 @@ def test_what_came_with_an_error_is_not_lost(stand: Stand) -> None:
         assert events(got.body)[-1][1]["error"]["message"]
         assert b"message_stop" not in got.body
         assert b"[DONE]" not in got.body
+        assert got.body.count(b"oh no") == 1
+    lines = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "scripted", since, 2)
+    assert [line["edgeq.reason"] for line in lines] == ["upstream_error"] * 2
