@@ -66,7 +66,7 @@ class ModelRoute:
         self.models: Models = models
         self.till: Till = till
         self.strict: bool = strict
-        self.names: list[str] = [name for name in models.names if not names or name in names]
+        self.names: list[str] = [name for name in models.names if not names or models.own_name(name) in names]
         self.default_model = default_model
         self.first_s: float = first_s
         self.between_s: float = between_s
@@ -84,11 +84,8 @@ class ModelRoute:
 
     def smaller(self, plan: ModelPlan) -> ModelPlan | None:
         """The model to which this one degrades, if the route serves it."""
-        models = self.models
-        smaller = models.find(plan.degrade)
-        if smaller is None or not any(models.own_name(name) == smaller.name for name in self.names):
-            return None
-        return smaller
+        smaller = self.models.find(plan.degrade)
+        return smaller if smaller is not None and smaller.name in self.names else None
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:
         """A request has come."""

@@ -20,6 +20,7 @@ ONE: Final = {"requests_per_minute": 1}
 FULL: Final = ("big", "capped", "spent")
 MODELS: Final[dict[str, Any]] = {
     "small": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=small"}]},
+    "free": {"targets": [{"provider": "demo", "model": "mock/tokens=5"}], "aliases": ["free-latest"]},
     "big": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=big"}]},
     "capped": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=capped"}], "limits": ONE},
     "spent": {
@@ -44,7 +45,7 @@ def degrading() -> Iterator[Stand]:
             "model": {one: {**MODELS[one], **({"degrade": "small"} if one in FULL else {})} for one in MODELS},
             "route": [
                 {"name": "all", "match": {"path": "/v1/*"}, "llm": {}},
-                {"name": "large", "match": {"path": "/large/*"}, "llm": {"models": list(FULL)}},
+                {"name": "large", "match": {"path": "/large/*"}, "llm": {"models": [*FULL, "free"]}},
             ],
         }
         settings = gateway.Settings(extra={"server": {"admin": admin}, **tables})
@@ -88,3 +89,12 @@ def test_whatever_is_short(degrading: Stand, model: str) -> None:
     allowed = ask(degrading, key(degrading, f"{model},small"), model)
     assert (allowed.status, allowed.get(b"x-edgeq-model")) == (200, b"small")
     degrading.wait_idle()
+
+
+def test_a_route_serves_the_aliases_of_its_models(degrading: Stand) -> None:
+    """Of those that it names, and no others; the key may name either."""
+    for models in ("", "free", "free-latest"):
+        secret = key(degrading, models)
+        for path in (CHAT, "/large/chat/completions"):
+            assert ask(degrading, secret, "free-latest", path).status == 200, (models, path)
+    assert ask(degrading, key(degrading), "small", "/large/chat/completions").status == 404
