@@ -15,8 +15,9 @@ import msgspec
 
 from edgeq.config.findings import Findings
 from edgeq.config.lines import Path
-from edgeq.config.providers import provider_of, split_url
+from edgeq.config.providers import provider_keys, provider_of, split_url, upstream_name
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
+from edgeq.config.schema_llm import Model
 from edgeq.upstream.endpoint import parse_endpoint
 
 
@@ -37,6 +38,8 @@ def idle(config: Config, findings: Findings) -> None:
     for name, provider in config.provider.items():
         urls = (split_url(provider.url)[0], *provider.endpoints)
         _tls(provider, urls, ("provider", name), findings)
+    for name, model in config.model.items():
+        _model(name, model, config, findings)
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     if not config.tenant.key and config.tenant.weights:
@@ -93,6 +96,21 @@ def _tls(one: Upstream | Provider, urls: Iterable[str], path: Path, findings: Fi
         _unused(one.tls, (*path, "tls"), "is not used: no endpoint is https", findings)
     elif not one.tls.verify:
         _unused(one.tls, (*path, "tls"), "nothing is verified: tls.verify is false", findings, "ca")
+
+
+def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
+    asked = {
+        upstream_name(target.provider, provider, key)
+        for target in model.targets
+        for provider in (config.provider[target.provider],)
+        for key in provider_keys(provider)
+    }
+    if model.hedge != "off" and len(asked) < 2:
+        findings.add(("model", name, "hedge"), "there is no second to ask: all targets are at one key of one provider")
+    smaller = model.degrade
+    routes = [route.llm for route in config.route if route.llm is not None]
+    if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
+        findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
 
 
 def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:

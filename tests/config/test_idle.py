@@ -35,6 +35,21 @@ name = "m"
 llm = {}
 match.path = "/v1/*"
 """
+_MODELS: Final = """\
+[provider.p]
+url = "http://127.0.0.1:1/v1"
+keys = [{keys}]
+[model.m]
+targets = [{{ provider = "p", model = "a" }}, {{ provider = "p", model = "b" }}]
+{model}
+[model.s]
+
+targets = [{{ provider = "p" }}]
+[[route]]
+name = "m"
+llm.models = [{models}]
+match.path = "/v1/*"
+"""
 
 
 def idle(**places: str) -> list[str]:
@@ -90,6 +105,16 @@ CASES: Final[list[tuple[str, str, str]]] = [
         _PROVIDER,
         "f:13: provider.p.tls.server_name: is not used: no endpoint is https",
     ),
+    (
+        "rest",
+        _MODELS.format(keys='"k"', model='hedge = "2s"', models=""),
+        "f:16: model.m.hedge: there is no second to ask: all targets are at one key",
+    ),
+    (
+        "rest",
+        _MODELS.format(keys='"k"', model='degrade = "s"', models='"m"'),
+        "f:16: model.m.degrade: no route serves both m and s",
+    ),
 ]
 
 
@@ -112,6 +137,9 @@ def test_what_has_an_effect_is_not_told() -> None:
         == []
     )
     assert idle(route="queue.timeout = 30") == []  # for when the route is paused
+    two = '"k", { key = "l", name = "l" }'
+    for models in ("", '"m", "s"'):
+        assert idle(rest=_MODELS.format(keys=two, model='hedge = "2s"\ndegrade = "s"', models=models)) == []
     assert idle(listener='trusted = ["::1/128"]', rest='[forward]\npriority = "x-p"') == []
 
 
