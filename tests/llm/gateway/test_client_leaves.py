@@ -7,13 +7,27 @@ connections, gates of tokens, limits, retries, and what the provider says is ope
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, MESSAGES, RESPONSES, Stand, ask_for, flood, request, wait_for
+from tests.llm.gateway.support import (
+    CHAT,
+    MESSAGES,
+    RESPONSES,
+    STREAM_HEAD,
+    Stand,
+    ask_for,
+    flood,
+    framed,
+    request,
+    said,
+    sse,
+    wait_for,
+)
 from tests.support import kernel
 from tests.support.raw_client import Asked, RawClient
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
@@ -184,22 +198,44 @@ def test_while_nothing_is_read(stand: Stand) -> None:
     stand.wait_idle()
 
 
+def asked_more(stand: Stand, count: int) -> None:
+    """Wait until the scripted provider has had more requests than that."""
+    stand.scripted.wait_for(lambda: len(stand.scripted.requests) > count)
+
+
+def answer_when_opened(stand: Stand) -> None:
+    """The scripted provider reads a request, and answers when a test says so."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.wait(stand.opened)
+        if b'"stream": true' in seen.body:
+            connection.send(STREAM_HEAD + framed(sse(said("hi"), said("", "stop"), "[DONE]")) + b"0\r\n\r\n")
+            return
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "hi"}}], "usage": None}).encode()
+        connection.send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
+        connection.send(b"content-length: %d\r\n\r\n" % len(body) + body)
+
+    stand.opened.clear()
+    stand.play(answer)
+
+
 def test_the_leader_of_a_shared_answer_leaves(stand: Stand) -> None:
     """Those who joined it get all of it; the provider was asked once."""
-    name = stand.called("shared-oa")
     for stream, leave in product(KINDS, LEAVES):
-        before = stand.counts(name)
+        answer_when_opened(stand)
+        before = len(stand.scripted.requests)
         text = f"leader {stream} {leave.__name__}"
-        whole = request(ask_for("shared-oa", stream, text), "/cached" + CHAT[3:])
+        whole = request(ask_for("scripted", stream, text), "/cached" + CHAT[3:])
         leader = stand.client()
         leader.send(whole)
-        stand.wait_counts(name, open=1)
+        asked_more(stand, before)
         # Flights are of a worker: some of these are in another one than the leader.
         followers = [stand.client() for _ in range(6)]
         for one in followers:
             one.send(whole)
         wait_for(lambda: sum(one["in_flight"] for one in stand.show("workers")) == 7, lambda: "not all are here")
         leave(leader)
+        stand.opened.set()
         for one in followers:
             (answer,) = one.read_answers([Asked(b"POST")], 30)
             assert answer.complete, answer
@@ -207,8 +243,7 @@ def test_the_leader_of_a_shared_answer_leaves(stand: Stand) -> None:
             assert (b"[DONE]" in answer.body) is stream
             one.close()
         stand.wait_idle()
-        after = stand.counts(name)
-        assert after["requests"] - before["requests"] in (1, 2), "one of each worker"
+        assert len(stand.scripted.requests) - before in (1, 2), "one of each worker"
 
 
 def test_all_who_share_an_answer_leave(stand: Stand) -> None:
@@ -232,13 +267,15 @@ def test_all_who_share_an_answer_leave(stand: Stand) -> None:
 def test_followers_leave(stand: Stand) -> None:
     """The leader gets its answer."""
     for stream, leave in product(KINDS, LEAVES):
-        whole = request(ask_for("shared-oa", stream, f"followers {stream} {leave.__name__}"), "/cached" + CHAT[3:])
+        answer_when_opened(stand)
+        whole = request(ask_for("scripted", stream, f"followers {stream} {leave.__name__}"), "/cached" + CHAT[3:])
         clients = [stand.client() for _ in range(6)]
         for one in clients:
             one.send(whole)
         wait_for(lambda: sum(one["in_flight"] for one in stand.show("workers")) == 6, lambda: "not all are here")
         for one in clients[1:]:
             leave(one)
+        stand.opened.set()
         (answer,) = clients[0].read_answers([Asked(b"POST")], 30)
         assert answer.complete
         assert answer.status == 200
@@ -293,11 +330,6 @@ def cut_when_opened(stand: Stand) -> None:
 
     stand.opened.clear()
     stand.play(answer)
-
-
-def asked_more(stand: Stand, count: int) -> None:
-    """Wait until the scripted provider has had more requests than that."""
-    stand.scripted.wait_for(lambda: len(stand.scripted.requests) > count)
 
 
 @pytest.mark.parametrize("late_s", [0.0, 2.5])
