@@ -38,7 +38,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 8
+VERSION: Final = 9
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -53,6 +53,7 @@ ENDPOINT_CELLS: Final = 8
 METER_CELLS: Final = 4
 """Of an entry, its key and its references included."""
 RATES: Final = 65536
+RATE_CELLS: Final = 3
 SPENT: Final = 16384
 SPENT_CELLS: Final = 3
 REPORT_CELLS: Final = 65536
@@ -276,7 +277,7 @@ class Board:
         self._map = mmap.mmap(fd, _size_bytes(slots))
         self._cells = memoryview(self._map).cast("Q")
         tables = memoryview(self._map)[8 * (_HEADER + (slots + 1) * _ROW) : _size_bytes(slots)].cast("q")
-        sizes = (2 * RATES, slots * RATES, SPENT_CELLS * SPENT, slots * SPENT)
+        sizes = (RATE_CELLS * RATES, slots * RATES, SPENT_CELLS * SPENT, slots * SPENT)
         starts = accumulate(sizes, initial=0)
         self._tables: list[memoryview] = [tables[at : at + size] for at, size in zip(starts, sizes, strict=False)]
         """Signed: rates and their lanes, sums of money and their lanes."""
@@ -356,7 +357,7 @@ class Board:
         return Lines(self.cells(_HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS))
 
     def rates(self) -> memoryview:
-        """The cells of the table of arrival times: RATES pairs, signed."""
+        """The cells of the table of arrival times: RATES triples, signed."""
         return self._tables[0]
 
     def rate_lanes(self) -> memoryview:
@@ -568,7 +569,7 @@ class Board:
 
 
 def _size_bytes(slots: int) -> int:
-    return 8 * (_HEADER + (slots + 1) * _ROW + (slots + 2) * RATES + (slots + SPENT_CELLS) * SPENT)
+    return 8 * (_HEADER + (slots + 1) * _ROW + (slots + RATE_CELLS) * RATES + (slots + SPENT_CELLS) * SPENT)
 
 
 def _inherit(dead: memoryview, row: memoryview) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from edgeq.board.resources import Resources
@@ -61,7 +62,7 @@ class ModelBuilder:
         plans = []
         for name, model in config.model.items():
             plans.append(self._plan(name, model, config, workers, upstream_of, budget_of))
-            self._till.ledger.resize(MODEL, name, model.limits)
+            self._till.ledger.resize(MODEL, name, model.limits, monotonic())
         self._keep_caches(config)
         self._prompts = Prompts(config.prompt, self.caches)
         aliases = {alias: name for name, model in config.model.items() for alias in model.aliases}

@@ -26,7 +26,7 @@ from edgeq.board.layout import Board
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import INPUT, MINUTE_NS, REQUESTS, TOKENS, Allowance, Books, Meter, Refusal
+from edgeq.llm.meter import INPUT, MINUTE_NS, REQUESTS, TOKENS, Allowance, Books, Meter, Refusal, amount_of
 
 IDLE_S: Final = 60.0
 MANY: Final = 4096
@@ -51,10 +51,8 @@ class Reservation:
             meter.begin(estimate.cost_micro, now)
             table = meter.books.arrivals
             for one in meter.allowances:
-                cost_ns = one.cost_ns
-                table.charge(one.key, cost_ns, now_ns)
                 self._allowances.append(one)
-                self._charged_ns.append(cost_ns)
+                self._charged_ns.append(one.charge(table, now_ns))
 
     def beyond_ns(self, allowance: Allowance) -> int:
         """What it holds of one beyond all of it, for an output that is a guess: how much later it is told to be whole
@@ -83,7 +81,8 @@ class Reservation:
     def _end(self, total: int, counted_input: int, output: int, cost_micro: int, now: float, uncount: bool) -> None:
         self.is_open = False
         now_ns = int(now * 1e9)
-        reserved_micro = self.estimate.cost_micro
+        estimate = self.estimate
+        reserved_micro = estimate.cost_micro
         for meter in self._meters:
             meter.end(reserved_micro, cost_micro, now)
         if not self._allowances:
@@ -93,10 +92,10 @@ class Reservation:
             kind = one.kind
             if kind == REQUESTS:
                 if uncount:
-                    one.correct(table, self._charged_ns[at], 0, now_ns)
+                    one.correct(table, self._charged_ns[at], 1, 0, now_ns)
             else:
                 amount = total if kind == TOKENS else counted_input if kind == INPUT else output
-                one.correct(table, self._charged_ns[at], amount, now_ns)
+                one.correct(table, self._charged_ns[at], amount_of(kind, estimate), amount, now_ns)
 
 
 def reserve(meters: list[Meter], estimate: Estimate, now: float) -> Reservation | Refusal:
@@ -141,11 +140,15 @@ class Ledger:
             found.resize(limits)
         return found
 
-    def resize(self, kind: int, name: str, limits: TokenLimits) -> None:
-        """The limits of a subject have changed: whoever runs keeps to them from now on, and is counted by them."""
+    def resize(self, kind: int, name: str, limits: TokenLimits, now: float) -> None:
+        """The limits of a subject have changed: whoever runs keeps to them from now on, and is counted by them, and
+        a debt is paid at their pace."""
         found = self._meters.get((kind, name))
         if found is not None:
             found.resize(limits)
+            now_ns = int(now * 1e9)
+            for one in found.allowances:
+                one.ahead_ns(self.books.arrivals, now_ns)
 
     def spent(self, kind: int, name: str, day_micro: int, month_micro: int, now: float) -> None:
         """The store of accounts knows what a subject has spent, at least, in the day and month that run."""

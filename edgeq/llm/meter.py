@@ -7,7 +7,8 @@ requests and tokens a minute, in requests at once, and in money a day or month. 
 
 A limit of N tokens a minute is a bucket of N tokens that fills evenly, as providers have it: the generic cell rate
 algorithm of policy/rate.py, with the cost in time (tokens x minute / N) in the table that all workers share. It never
-lets in more than N + N x t/60 in any time t, and after settling it is exact, whatever was expected.
+lets in more than N + N x t/60 in any time t, and after settling it is exact, whatever was expected. If the limit
+changes, the part of the bucket that is used stays, and a debt beyond it stays as many tokens (board/gcra_table.py).
 
 A request that needs more than the whole bucket: if by its input alone, it never fits, and waiting does not help, as
 OpenAI says it ("Request too large"). If only together with its output, which is a guess, it is let in alone, once the
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.board.gcra_table import ArrivalTable
+from edgeq.board.gcra_table import DEBT_FROM_NS, LONGEST_DEBT_NS, ArrivalTable
 from edgeq.board.keyed import Entry, KeyedCounts
 from edgeq.board.layout import METER_CELLS, METERS, Board, key_hash
 from edgeq.board.spent import SpentTable
@@ -49,7 +50,7 @@ CONCURRENT: Final = 4
 BUDGET: Final = 5
 WHATS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "concurrent", "budget")
 
-MINUTE_NS: Final = 60_000_000_000
+MINUTE_NS: Final = DEBT_FROM_NS
 _HEADROOM_NS: Final = 15_000_000_000
 """Of a provider's limit: ours holds less than its bucket by so much of a minute. It costs nothing of the rate, only of
 the burst after a pause. It is there for what arrives unevenly, and for what is paid back late: an answer of which much
@@ -57,7 +58,7 @@ was reserved frees tokens that the provider never counted, while its bucket was 
 second is too little in simulations (tests/llm/test_gate_simulated.py), in the minute in which overload begins."""
 _HEARD_MARGIN_NS: Final = 1_000_000_000
 """Of what a provider says is left: what is on its way to it is not counted yet."""
-_DEBT_NS: Final = 60 * MINUTE_NS
+_DEBT_NS: Final = LONGEST_DEBT_NS
 """No time of ours lies further ahead: a debt of an hour, of one answer of 128,000 tokens under a limit of 2,000."""
 _CONCURRENT_WAIT_S: Final = 1.0
 """When a place comes free nobody knows."""
@@ -126,7 +127,7 @@ class Refusal:
 class Allowance:
     """So many requests or tokens a minute."""
 
-    __slots__ = ("_burst_ns", "configured", "cost_ns", "count", "headroom_ns", "heard", "key", "kind")
+    __slots__ = ("_burst_ns", "_has_changed", "configured", "cost_ns", "count", "headroom_ns", "heard", "key", "kind")
 
     def __init__(self, kind: int, key: int, count: int, headroom_ns: int) -> None:
         self.kind: int = kind
@@ -136,6 +137,8 @@ class Allowance:
         self._burst_ns: int = MINUTE_NS - headroom_ns
         self.count: int = count
         """A minute: the smaller one of the two that follow."""
+        self._has_changed: bool = False
+        """It was another one before."""
         self.configured: int = count
         """0: none is."""
         self.heard: int = 0
@@ -147,7 +150,10 @@ class Allowance:
         """Set the limit; one of the two is not 0."""
         self.configured = configured
         self.heard = heard
-        self.count = configured if heard == 0 or 0 < configured < heard else heard
+        count = configured if heard == 0 or 0 < configured < heard else heard
+        if count != self.count:
+            self.count = count
+            self._has_changed = True
 
     def ask(self, table: ArrivalTable, amount: int, now_ns: int) -> int:
         """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
@@ -159,19 +165,31 @@ class Allowance:
         if cost_ns > burst_ns:
             cost_ns = burst_ns  # let in alone
         known = table.get(self.key, now_ns + _DEBT_NS)
+        if known - now_ns > MINUTE_NS:
+            known = table.convert(self.key, self.count, now_ns)
         wait_ns = (known if known > now_ns else now_ns) + cost_ns - burst_ns - now_ns  # noqa: FURB136 - a call when compiled
         return wait_ns if wait_ns > 0 else 0  # noqa: FURB136
 
-    def correct(self, table: ArrivalTable, charged_ns: int, amount: int, now_ns: int) -> None:
-        """It was so much, instead of what was charged."""
-        more_ns = amount * MINUTE_NS // self.count - charged_ns
+    def charge(self, table: ArrivalTable, now_ns: int) -> int:
+        """What was asked for last. Returns what that is."""
+        cost_ns = self.cost_ns
+        table.charge(self.key, cost_ns, now_ns, self.count)
+        return cost_ns
+
+    def correct(self, table: ArrivalTable, charged_ns: int, reserved: int, amount: int, now_ns: int) -> None:
+        """It was so much, instead of what was reserved and charged."""
+        count = self.count
+        if self._has_changed and self.ahead_ns(table, now_ns) > MINUTE_NS:
+            # What was charged is part of a debt, which is one of tokens, whatever the limit was then.
+            charged_ns = min(reserved * MINUTE_NS // count, _DEBT_NS)
+        more_ns = amount * MINUTE_NS // count - charged_ns
         if more_ns > 0:
             room_ns = _DEBT_NS - self.ahead_ns(table, now_ns)
             if more_ns > room_ns:
                 more_ns = room_ns
-            table.charge(self.key, more_ns, now_ns)
+            table.charge(self.key, more_ns, now_ns, count)
         elif more_ns < 0:
-            table.refund(self.key, -more_ns, now_ns)
+            table.refund(self.key, -more_ns, now_ns, count)
 
     def remaining(self, table: ArrivalTable, now_ns: int) -> int:
         """What may be used at once."""
@@ -185,6 +203,8 @@ class Allowance:
     def ahead_ns(self, table: ArrivalTable, now_ns: int) -> int:
         """How long until the bucket is full again."""
         ahead_ns = table.get(self.key, now_ns + _DEBT_NS) - now_ns
+        if ahead_ns > MINUTE_NS:
+            ahead_ns = table.convert(self.key, self.count, now_ns) - now_ns
         return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136
 
     def owed(self, table: ArrivalTable, now_ns: int) -> int:
@@ -333,7 +353,7 @@ class Meter:
         longest: Allowance | None = None
         table = self.books.arrivals
         for one in self.allowances:
-            wait_ns = one.ask(table, _amount(one.kind, estimate), now_ns)
+            wait_ns = one.ask(table, amount_of(one.kind, estimate), now_ns)
             if one.cost_ns > MINUTE_NS and one.kind != OUTPUT and estimate.input > one.count:
                 return self._never(one, estimate)
             if wait_ns > longest_ns:
@@ -460,12 +480,12 @@ def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: i
     """Why it has to wait, in words."""
     if one.kind == REQUESTS:
         return f"more than {one.count} a minute"
-    wanted = f"{_amount(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
+    wanted = f"{amount_of(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
     owed = one.owed(table, now_ns)
     return f"{wanted}; {owed} that earlier requests have taken or reserved beyond it come first" if owed else wanted
 
 
-def _amount(kind: int, estimate: Estimate) -> int:
+def amount_of(kind: int, estimate: Estimate) -> int:
     if kind == TOKENS:
         return estimate.input + estimate.output
     if kind == REQUESTS:

@@ -49,7 +49,7 @@ class Till:
     def _limits(self, subject: str, limits: TokenLimits) -> None:
         """Somebody has changed them."""
         kind, _, name = subject.partition("/")
-        self.ledger.resize(_KINDS[kind], name, limits)
+        self.ledger.resize(_KINDS[kind], name, limits, monotonic())
 
     def _spent(self, subject: str, day_micro: int, month_micro: int) -> None:
         """The store knows of this: what other workers, and earlier ones, have spent. The ledger has ticked."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Final
 
-from edgeq.board.gcra_table import ArrivalTable
+from edgeq.board.gcra_table import DEBT_FROM_NS, ArrivalTable, converted
 from edgeq.policy.tenant import key_of
 
 BY_CLIENT: Final = 0
@@ -44,27 +44,40 @@ _NS: Final = 1_000_000_000
 class LocalArrivals(ArrivalTable):
     """An `ArrivalTable` of one process, for tests and for a single worker."""
 
-    __slots__ = ("_times", "max_keys")
+    __slots__ = ("_times", "_units", "max_keys")
 
     def __init__(self, max_keys: int = 65_536) -> None:
         self._times: dict[int, int] = {}
+        self._units: dict[int, int] = {}
         self.max_keys: int = max_keys
 
     def get(self, key: int, latest_ns: int) -> int:
         """See `ArrivalTable`."""
         return min(self._times.get(key, 0), latest_ns)
 
-    def charge(self, key: int, cost_ns: int, now_ns: int) -> int:
+    def charge(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
         """See `ArrivalTable`."""
-        at_ns = max(self._times.get(key, 0), now_ns) + cost_ns
+        at_ns = max(self._times.get(key, 0), now_ns)
         self._keep(key, at_ns)
-        return at_ns
+        if unit and at_ns + cost_ns - now_ns > DEBT_FROM_NS:
+            at_ns = self.convert(key, unit, now_ns)
+        self._times[key] = at_ns + cost_ns
+        return at_ns + cost_ns
 
-    def refund(self, key: int, cost_ns: int, now_ns: int) -> int:
+    def refund(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
         """See `ArrivalTable`."""
         if key not in self._times:
             return now_ns
-        at_ns = max(self._times[key] - cost_ns, now_ns)
+        at_ns = max((self.convert(key, unit, now_ns) if unit else self._times[key]) - cost_ns, now_ns)
+        self._times[key] = at_ns
+        return at_ns
+
+    def convert(self, key: int, unit: int, now_ns: int) -> int:
+        """See `ArrivalTable`."""
+        if key not in self._times:
+            return 0
+        at_ns = converted(self._times[key], self._units.get(key, 0), unit, now_ns)
+        self._units[key] = unit
         self._times[key] = at_ns
         return at_ns
 
@@ -79,6 +92,7 @@ class LocalArrivals(ArrivalTable):
         if len(times) >= self.max_keys and key not in times:
             middle = sorted(times.values())[len(times) // 2]
             self._times = times = {one: at for one, at in times.items() if at > middle}
+            self._units = {one: unit for one, unit in self._units.items() if one in times}
         times[key] = at_ns
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.board.gcra_table import PROBE, GcraTable
+from edgeq.board.gcra_table import DEBT_FROM_NS, PROBE, GcraTable
 from edgeq.board.layout import RATES, Board
 
 
@@ -124,3 +124,28 @@ def test_a_delay_only_moves_on(board: Board) -> None:
     assert one.get(7) == 1000
     other.delay(7, 2000)
     assert one.get(7) == 2000
+
+
+def test_what_lies_beyond_a_minute_is_converted(board: Board) -> None:
+    """As much of what is counted, at another pace, once; and back. Within the minute the part of it counts."""
+    one, other = GcraTable(board, 0), GcraTable(board, 1)
+    minute = DEBT_FROM_NS
+    one.charge(7, 3 * minute, now_ns=100, unit=1000)
+    assert one.convert(7, 1000, now_ns=100) == 100 + 3 * minute
+    assert other.convert(7, 4000, now_ns=100) == one.convert(7, 4000, now_ns=100) == 100 + minute + minute // 2
+    assert other.charge(7, minute, now_ns=100, unit=1000) == 100 + 4 * minute
+    assert one.refund(7, minute, now_ns=100, unit=4000) == 100 + minute - minute // 4
+    assert one.convert(7, 10, now_ns=100) == 100 + minute - minute // 4
+    assert other.convert(9, 10, now_ns=100) <= 100
+
+
+def test_a_newcomer_has_nothing_converted(board: Board) -> None:
+    """Who takes the place of another key has no part of its debt, and no unit."""
+    table = GcraTable(board, 0)
+    keys = [5 + RATES * (n + 1) for n in range(PROBE)]
+    for key in keys:
+        table.charge(key, 2 * DEBT_FROM_NS, now_ns=100, unit=1000)
+    later = 100 + 3 * DEBT_FROM_NS
+    newcomer = 5 + RATES * 99
+    table.charge(newcomer, 2 * DEBT_FROM_NS, now_ns=later)
+    assert table.convert(newcomer, 10, now_ns=later) == later + 2 * DEBT_FROM_NS

@@ -308,6 +308,44 @@ def test_one_limit_for_the_machine(board: Board) -> None:
     granted([other], Estimate(500, 500, 900_000))
 
 
+def test_a_debt_stays_as_many_tokens_when_the_limit_changes(board: Board) -> None:
+    """It was made under the old limit, and is paid at the pace of the new one: by whichever worker knows of it first,
+    also if none had the meter when it changed. What is no debt counts by its part of the minute, as ever."""
+    ledgers = [Ledger(GcraTable(board, slot), board, Neighbours(board, slot, lambda _: None)) for slot in range(2)]
+    for ledger in ledgers:
+        ledger.tick(NOW, WALL)
+    one, other = (tenant(ledger, tokens_per_minute=30) for ledger in ledgers)
+    granted([one], Estimate(20, 880)).settle(Usage(input=20, output=880), 0, NOW)
+    assert refused([other], Estimate(10, 20)).wait_s == pytest.approx(1800.0)
+    one.resize(TokenLimits(tokens_per_minute=30_000))
+    refusal = refused([one], Estimate(50, 50))
+    assert refusal.detail == (
+        "100 tokens, of 30000 a minute; 870 that earlier requests have taken or reserved beyond it come first"
+    )
+    assert refusal.wait_s == pytest.approx(970 / 500)
+    # A worker that has not heard of it yet sees what it would have seen, and spoils nothing.
+    assert refused([other], Estimate(10, 20)).wait_s == pytest.approx(1800.0)
+    again = Ledger(GcraTable(board, 1), board, Neighbours(board, 1, lambda _: None))
+    assert refused([tenant(again, tokens_per_minute=30_000)], Estimate(50, 50)).wait_s == pytest.approx(970 / 500)
+    one.resize(TokenLimits(tokens_per_minute=300))
+    assert refused([one], Estimate(5, 25)).wait_s == pytest.approx(180.0)
+    granted([one], Estimate(5, 25), NOW + 180.01)
+
+
+def test_what_runs_when_the_limit_changes_owes_its_tokens(board: Board) -> None:
+    """What it has reserved beyond the minute is a debt, too, and what of it was not used is paid back as tokens."""
+    ledger = Ledger(GcraTable(board, 0))
+    ledger.tick(NOW, WALL)
+    meter = tenant(ledger, tokens_per_minute=30_000)
+    earlier = granted([meter], Estimate(100, 29_600))
+    running = granted([meter], Estimate(10, 290))
+    earlier.settle(Usage(input=100, output=59_600), 0, NOW)
+    ledger.resize(TENANT, "acme", TokenLimits(tokens_per_minute=15_000), NOW)
+    assert refused([meter], Estimate(0, 250)).wait_s == pytest.approx(120 + 1)
+    running.cancel(NOW, sent=True)
+    assert refused([meter], Estimate(0, 250)).wait_s == pytest.approx(120 + 1 - 1.2)
+
+
 def test_months() -> None:
     """They end at midnight UTC before the first."""
     for year in (2026, 2028):

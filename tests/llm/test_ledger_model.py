@@ -22,6 +22,8 @@ WALL = 1_800_000_000.0
 
 FIRST = TokenLimits(tokens_per_minute=6000, concurrent=3, money_per_day=0.5)
 CLOSE = 1e-6
+MOST = 60.0
+"""No debt is longer, in minutes."""
 
 
 class Book:
@@ -49,6 +51,8 @@ class Held:
         self.reservation = reservation
         self.minutes: dict[tuple[int, str], float] = {}
         """What each subject's bucket was charged."""
+        self.counts: dict[tuple[int, str], int] = {}
+        """The limits in tokens a minute of then."""
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -125,6 +129,7 @@ class LedgerModel(RuleBasedStateMachine):
             assert book.minutes + min(1.0, minutes) <= 1.0 + CLOSE
             book.minutes += minutes
             held.minutes[subject] = minutes
+            held.counts[subject] = limits.tokens_per_minute
         self.held.append(held)
 
     def running(self, subject: tuple[int, str]) -> int:
@@ -161,8 +166,11 @@ class LedgerModel(RuleBasedStateMachine):
         for subject in held.subjects:
             book = self.books[subject]
             book.advance(self.now)
-            more = used / book.limits.tokens_per_minute - held.minutes[subject]
-            book.minutes = max(0.0, book.minutes + more)
+            count = book.limits.tokens_per_minute
+            charged = held.minutes[subject]
+            if book.minutes > 1 and held.counts[subject] != count:
+                charged = (held.estimate.input + held.estimate.output) / count
+            book.minutes = min(MOST, max(0.0, book.minutes + used / count - charged))
 
     @rule(pick=st.integers(0, 99), sent=st.booleans())
     def cancel(self, pick: int, sent: bool) -> None:
@@ -181,14 +189,18 @@ class LedgerModel(RuleBasedStateMachine):
 
     @rule(
         subject=st.sampled_from(SUBJECTS),
-        tokens=st.sampled_from([1000, 6000, 20_000]),
+        tokens=st.sampled_from([300, 1000, 6000, 20_000]),
         concurrent=st.sampled_from([0, 2, 3]),
         money=st.sampled_from([0.0, 0.5, 1.0]),
         requests=st.sampled_from([0, 5]),
     )
     def resize(self, subject: tuple[int, str], tokens: int, concurrent: int, money: float, requests: int) -> None:
-        """The limits of a subject change in all workers; what was used counts on, as a part of the minute."""
+        """The limits of a subject change in all workers; what was used counts on, as a part of the minute, and what is
+        owed beyond it as tokens."""
         book = self.books[subject]
+        book.advance(self.now)
+        if book.minutes > 1:
+            book.minutes = min(MOST, 1 + (book.minutes - 1) * book.limits.tokens_per_minute / tokens)
         book.limits = TokenLimits(
             tokens_per_minute=tokens, concurrent=concurrent, money_per_day=money, requests_per_minute=requests
         )
