@@ -316,11 +316,13 @@ class TokenGate(Lobby):
         return min(self.queue.max_wait_s - (now - ticket.arrived_at), ticket.deadline_at - now)
 
     def _is_hopeless(self, refusal: Refusal, ticket: Ticket, now: float) -> bool:
-        """Is it not worth waiting? A place comes free, tokens are paid back, but no money comes before the period ends,
-        and no request is given back that was sent."""
-        if refusal.what == REQUESTS and refusal.wait_s > self._left_s(ticket, now):
+        """Is it not worth waiting? A place comes free, and tokens are paid back, by those who run; but no money comes
+        before the period ends, and no request is given back that was sent."""
+        if refusal.wait_s >= NEVER or refusal.what == BUDGET:
             return True
-        return refusal.wait_s >= NEVER or refusal.what == BUDGET
+        if refusal.wait_s <= self._left_s(ticket, now):
+            return False
+        return refusal.what == REQUESTS or not (self.meter.in_flight or self.shared.others_in_flight())
 
     def cancel(self, ticket: Ticket, now: float) -> None:
         """The ticket waits no more (its client has left)."""

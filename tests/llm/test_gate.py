@@ -116,6 +116,26 @@ def test_a_request_a_minute_is_not_waited_for_in_vain() -> None:
     assert machine.refused[2:] == [(6, "rate_limited_shared", 16)]
 
 
+def test_tokens_that_nobody_can_pay_back_in_time_are_not_waited_for() -> None:
+    """While nothing runs, in no worker, it is known when there will be enough: who may not wait for so long is told at
+    once, for another target may do. So is who waits, once the last one that ran has used what it had."""
+    machine = Machine(2, MINUTE, max_wait_s=5.0)
+    machine.tick()
+    first = machine.ask(1, 2000, 2000)
+    machine.ask(2, 1500, 1000, worker=1)
+    machine.loop.run(1.0)
+    assert machine.refused == []
+    claim_of(first).settle(Usage(2000, 2000), 0, machine.loop.now)
+    machine.loop.run(0.2)
+    assert machine.refused == [(2, "token_limit_shared", 20)]
+    machine.ask(3, 1500, 1000)
+    assert machine.refused[1:] == [(3, "token_limit_shared", 19)]
+    assert machine.gates[0].last_refusal == "token_limit_shared: 2500 tokens, of 6000 a minute"
+    machine.ask(4, 500, 400, worker=1)
+    machine.loop.run(5.0)
+    assert machine.granted == [1, 4]
+
+
 def test_who_has_waited_too_long_is_told_for_what() -> None:
     """And when there will be enough, however short the queue is by then."""
     machine = Machine(1, MINUTE, max_wait_s=5.0)
