@@ -17,7 +17,7 @@ from edgeq.config.findings import did_you_mean
 from edgeq.config.units import money, parse_duration
 from edgeq.llm.account import means
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
-from edgeq.llm.sums import KEY, Spending, day_of
+from edgeq.llm.sums import KEY, VALUES, Spending, day_of
 
 Make: TypeAlias = Callable[[Registry, float], Made]
 """From what there is and the time (seconds since 1970) to what shall become of it. Raises NoSuch, ValueError."""
@@ -191,7 +191,7 @@ async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
 
 def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:
     text = io.StringIO()
-    names = list(rows[0]) if rows else [*by]
+    names = [*dict.fromkeys(by), *VALUES[:-1], "cost"]
     table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)

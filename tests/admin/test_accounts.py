@@ -128,6 +128,9 @@ def test_usage(store: str) -> None:
         b"a,3,0,30,15,0,0,0,4.5",
         b"b,1,0,10,5,0,0,0,0.000021",
     ]
+    assert said(store, "usage --by tenant --since 2026-12-01 --csv").text.splitlines() == [
+        b"tenant,requests,errors,input,output,cached,cache_write,reasoning,cost"
+    ]
 
 
 @pytest.mark.parametrize(
