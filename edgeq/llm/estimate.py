@@ -7,7 +7,8 @@ counts a token for a hundred bytes, within bounds; a document has pages without 
 
 Output: what the client allows (`max_tokens`), but no more than nearly all answers of this tenant and model were long:
 the 95th percentile, rounded up, and a quarter more. While less than `KNOWN` answers of his are known, those of all
-tenants count for him; while they are less, too, `max_tokens`, or what the caller gives as the usual maximum.
+tenants count for him; while they are less, too, the longest of them counts, by as many times as there should be more.
+Before the first one it is `max_tokens`, or what the caller gives as the usual maximum, and never more than that.
 
 How the quantile is kept: counts of answers by length in buckets that grow by a quarter at most (four to an octave), so
 it is never told too short, and up to a quarter too long. All counts are halved when there are `_WINDOW` of them, so
@@ -105,14 +106,22 @@ class Lengths:
             return 0
         if self._fresh >= _AGAIN_EVERY or self._most == 0:
             self._fresh = 0
-            above = self.count // _QUANTILE_ABOVE
-            bucket = _BUCKETS - 1
-            seen = self._counts[bucket]
-            while seen <= above and bucket > 0:
-                bucket -= 1
-                seen += self._counts[bucket]
-            self._most = bucket_floor((bucket + 1) << 2)
+            self._most = self._end_of(self.count // _QUANTILE_ABOVE)
         return self._most
+
+    def first(self) -> int:
+        """For the first few: what none of them has come near to; 0 if none is known. A guess of 4,096 tokens would let
+        in one after the other where a limit is not much more, for twenty answers' time."""
+        return self._end_of(0) * KNOWN // self.count if self.count else 0
+
+    def _end_of(self, above: int) -> int:
+        """The end of the bucket above which so many are."""
+        bucket = _BUCKETS - 1
+        seen = self._counts[bucket]
+        while seen <= above and bucket > 0:
+            bucket -= 1
+            seen += self._counts[bucket]
+        return bucket_floor((bucket + 1) << 2)
 
 
 class ModelLengths:
@@ -177,6 +186,9 @@ class Estimator:
                     most = max_tokens
             else:
                 most = max_tokens or usual_max
+                first = 0 if known is None else known.lengths.first()
+                if 0 < first < most:
+                    most = first
             found.output = most * max(1, answers)
         return found
 

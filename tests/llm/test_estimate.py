@@ -88,6 +88,26 @@ def test_a_tenants_own_answers_count_first() -> None:
     assert estimator.estimate("other", b"long", b"x", 0, 4096).output == 4096
 
 
+def test_the_first_answers_count_for_more() -> None:
+    """What is reserved comes down with each of them, and never below what they were; one that is long is heard at
+    once."""
+    estimator = Estimator()
+    seen = []
+    for _ in range(KNOWN):
+        seen.append(estimator.estimate("m", b"t", b"x", 16_000, 4096).output)
+        taught(estimator, b"t", 100, 1)
+    assert seen[0] == 16_000
+    assert seen[1] <= 100 * 1.25 * KNOWN + 40
+    assert seen == sorted(seen, reverse=True)
+    assert 100 < seen[-1] <= 140
+    again = Estimator()
+    taught(again, b"t", 100, 5)
+    taught(again, b"t", 2000, 1)
+    assert again.estimate("m", b"other", b"x", 16_000, 4096).output >= 2000 * KNOWN // 6
+    assert again.estimate("m", b"other", b"x", 0, 4096).output == 4096
+    assert again.estimate("m", b"other", b"x", 50, 4096).output == 50
+
+
 def test_input_is_corrected_by_what_it_was() -> None:
     """A model whose tokens are twice as many is known after some requests; a single odd one changes little."""
     estimator = Estimator()
