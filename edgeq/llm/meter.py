@@ -414,13 +414,11 @@ class Meter:
         entry = self._entry
         if entry is not None:
             self._show(entry)
-            if spent_micro:
+            if spent_micro and (self.day_micro or self.month_micro):  # both, so that each is known when it gets a limit
                 books = self.books
                 now_s = int(now + books.wall_ahead_s)
-                if self.day_micro:
-                    books.spent.add(self._day_key, books.day_until_s, spent_micro, now_s)
-                if self.month_micro:
-                    books.spent.add(self._month_key, books.month_until_s, spent_micro, now_s)
+                books.spent.add(self._day_key, books.day_until_s, spent_micro, now_s)
+                books.spent.add(self._month_key, books.month_until_s, spent_micro, now_s)
 
     def refuse(self, now: float) -> None:
         """Somebody was turned away by it."""
@@ -455,6 +453,7 @@ class Meter:
         limits: dict[str, object] = {WHATS[one.kind]: one.count for one in self.allowances}
         remaining = {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances}
         in_flight = self.machine_in_flight()
+        is_counted = self.day_micro or self.month_micro
         if self.concurrent:
             limits[WHATS[CONCURRENT]] = self.concurrent
             remaining[WHATS[CONCURRENT]] = max(0, self.concurrent - in_flight)
@@ -470,8 +469,8 @@ class Meter:
             "heard": {WHATS[one.kind]: one.heard for one in self.allowances if one.heard},
             "in_flight": in_flight,
             "concurrent": self.concurrent,
-            "spent_day": day / 1e6,
-            "spent_month": month / 1e6,
+            "spent_day": day / 1e6 if is_counted else None,
+            "spent_month": month / 1e6 if is_counted else None,
             "refused": self.refused,
         }
 

@@ -207,9 +207,21 @@ def test_money_of_a_day() -> None:
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
     assert refused([meter], Estimate(1, 1, cost_micro=1)).reason() == "budget_exhausted"
-    assert meter.spent_micro() == (1_000_000, 0)
+    assert meter.spent_micro() == (1_000_000, 1_000_000)
     ledger.tick(NOW + 43_201, WALL + 43_201)
     granted([tenant(ledger, money_per_day=1.0)], Estimate(1, 1, cost_micro=500_000), NOW + 43_201)
+
+
+def test_what_was_spent_is_told_of_whoever_has_a_budget() -> None:
+    """In the day as well, if only the month has a limit; of others it is not counted, and nothing is told."""
+    ledger = alone()
+    meter = tenant(ledger, money_per_month=1.0)
+    granted([meter], Estimate(1, 1, cost_micro=1000)).settle(Usage(input=1, output=1), 700, NOW)
+    shown = meter.snapshot(NOW)
+    assert (shown["spent_day"], shown["spent_month"]) == (0.0007, 0.0007)
+    other = ledger.meter(TENANT, "other", TokenLimits(concurrent=1))
+    granted([other], Estimate(1, 1, cost_micro=1000)).settle(Usage(input=1, output=1), 700, NOW)
+    assert other.snapshot(NOW)["spent_day"] is None
 
 
 def test_more_than_the_whole_budget_never_fits() -> None:
