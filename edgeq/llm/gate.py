@@ -503,8 +503,10 @@ class TokenGate(Lobby):
         retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
             retry_s = int(wait_s) + 1
-        elif wait_s >= 0:
+        elif refusal is not None:
             retry_s = _whole_s(wait_s)
+            if _MOST_RETRY_S < wait_s < NEVER and refusal.what != BUDGET:  # so far ahead nobody is told to come again
+                retry_s = int(wait_s) + 1
         ticket.refused(reason, resource, detail, retry_s)
 
     def short_of(self, ticket: Ticket, now: float) -> str:

@@ -131,9 +131,12 @@ def test_tokens_that_nobody_can_pay_back_in_time_are_not_waited_for() -> None:
     machine.ask(3, 1500, 1000)
     assert machine.refused[1:] == [(3, "token_limit_shared", 19)]
     assert machine.gates[0].last_refusal == "token_limit_shared: 2500 tokens, of 6000 a minute"
-    machine.ask(4, 500, 400, worker=1)
+    fourth = machine.ask(4, 500, 400, worker=1)
     machine.loop.run(5.0)
     assert machine.granted == [1, 4]
+    claim_of(fourth).settle(Usage(500, 20_000), 0, machine.loop.now)
+    machine.ask(5, 500, 400)
+    assert machine.refused[2:] == [(5, "token_limit_shared", 203)]
 
 
 def test_who_has_waited_too_long_is_told_for_what() -> None:
