@@ -112,7 +112,7 @@ class RouteLlm(Table, frozen=True):
     """From the sending of a request for a stream to the first event of its answer; then the next target is asked. Whole
     answers have `timeouts.first_byte` of their provider."""
     between_tokens: Duration = Duration(60)
-    """For more of a stream that has begun; comments and pings of the provider are none."""
+    """For more of a stream that has begun; comments and pings of the provider are none, but within a thought."""
     keepalive: Duration = Duration(15)
     """A stream that has nothing to say sends a comment so often, while it is queued, too; 0: never."""
     disconnect: Literal["cancel", "drain"] = "cancel"

@@ -76,7 +76,7 @@ class Incoming:
         self.stopped: bool = False
         self.is_done: bool = False
         self.is_sign: bool = False
-        """What has come last of a stream was a sign of life, and no word."""
+        """What has come last of a stream was a sign of life, and no word, though no thought is under way."""
         self.failed: Failed | None = None
         """The target has told an error within its stream."""
         self.known: tuple[bytes, Usage, Failed | None] | None = None
@@ -134,6 +134,8 @@ class Incoming:
             out = passing.feed(payload)
             if passing.begun:
                 self.begun = True
+            if passing.thinks:
+                self.is_sign = False
             self.failed = passing.failed
             self.stopped = passing.done or passing.finished
         elif self._decoder is not None:

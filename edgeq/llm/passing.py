@@ -147,6 +147,7 @@ class PassThrough:
         "failed",
         "finished",
         "output_bytes",
+        "thinks",
         "usage",
     )
 
@@ -162,6 +163,8 @@ class PassThrough:
         """It has told why the answer, or each of them, has ended: nothing of that is missing."""
         self.done: bool = False
         """It has said its last word ([DONE], message_stop)."""
+        self.thinks: bool = False
+        """A thought of Anthropic's has begun and not ended: it may not be shown, so pings are all that comes."""
         self.failed: Failed | None = None
         """The provider has told an error."""
         self.output_bytes: int = 0
@@ -393,6 +396,9 @@ class PassThrough:
             try:
                 if name == b"content_block_start":
                     self.begun = True
+                    self.thinks = one.data.find(b'"thinking"') >= 0
+                elif name == b"content_block_stop":
+                    self.thinks = False
                 elif name == b"content_block_delta":
                     self._see_block_delta(event)
                 elif name == b"message_start":

@@ -25,12 +25,12 @@ SECONDS = 600.0
 class Load:
     """Tenants who ask, each for so many tokens a second, in requests of so many on average."""
 
-    def __init__(self, workers: int, tenants: dict[bytes, tuple[float, int, list[int]]]) -> None:
+    def __init__(self, workers: int, tenants: dict[bytes, tuple[float, int, list[int]]], seed: int = 7) -> None:
         self.machine = Machine(workers, TokenLimits(tokens_per_minute=LIMIT), max_wait_s=20.0)
         self.machine.on_grant = self.granted
         self.machine.tick()
         self.bucket = Bucket(LIMIT, self.machine.loop.now)
-        self.draw = random.Random(7)
+        self.draw = random.Random(seed)
         self.estimators = [Estimator() for _ in range(workers)]
         self.real: dict[int, tuple[int, int]] = {}
         self.worker: dict[int, int] = {}
@@ -117,8 +117,12 @@ def test_shares_are_by_tokens(workers: int) -> None:
     """Two who both ask for twice the limit have half of it each: one in few large requests and by one worker, the other
     in many small ones and by all."""
     everywhere = list(range(workers))
-    load = Load(workers, {b"large": (2 * A_SECOND, 6000, [0]), b"small": (2 * A_SECOND, 1500, everywhere)})
-    share = load.run()
-    assert load.bucket.refused == 0
-    assert share >= 0.96  # of seven seeds one has less than 0.97, with any estimate
-    assert load.used[b"large"] / sum(load.used.values()) == pytest.approx(0.5, abs=0.06)
+    shares = []
+    for seed in (7, 8, 9):
+        tenants = {b"large": (2 * A_SECOND, 6000, [0]), b"small": (2 * A_SECOND, 1500, everywhere)}
+        load = Load(workers, tenants, seed)
+        shares.append(load.run())
+        assert load.bucket.refused == 0
+        assert load.used[b"large"] / sum(load.used.values()) == pytest.approx(0.5, abs=0.06)
+    # How full the last seconds are depends on the sizes drawn: a single run has between 0.966 and 0.994.
+    assert sorted(shares)[1] >= 0.97, shares

@@ -7,6 +7,7 @@ import pytest
 from edgeq.llm.dialects.base import StreamDecoder
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.incoming import Incoming
+from edgeq.llm.passing import PassThrough
 from edgeq.wire.framing import CHUNKED, UNTIL_CLOSE
 from edgeq.wire.head import ResponseHead
 
@@ -47,3 +48,29 @@ def test_a_stream_that_has_not_said_why_it_ends_was_cut() -> None:
     coming.ended()
     assert not coming.stopped
     assert coming.failed is not None
+
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def block(kind: str) -> bytes:
+    """The event with which a block of this kind begins."""
+    data = b'{"type":"content_block_start","index":0,"content_block":{"type":"%b","%b":""}}' % (
+        kind.encode(),
+        kind.encode(),
+    )
+    return b"event: content_block_start\ndata: " + data + b"\n\n"
+
+
+@pytest.mark.parametrize(("kind", "is_sign"), [("thinking", False), ("text", True)])
+def test_while_it_thinks_a_ping_is_more_of_the_stream(kind: str, is_sign: bool) -> None:
+    """Anthropic's models may not show what they think, for minutes; before and after it a ping is no word."""
+    head = ResponseHead(b"", 200, 1)
+    head.body_kind = UNTIL_CLOSE
+    coming = Incoming(head)
+    coming.passes(PassThrough("anthropic", False))
+    found = []
+    for data in (PING, block(kind), PING, b'event: content_block_stop\ndata: {"index":0}\n\n', PING):
+        coming.feed(data)
+        found.append(coming.is_sign)
+    assert found == [True, False, is_sign, False, True]
