@@ -26,7 +26,7 @@ IBAN: Final = "[iban]"
 
 _KEYS: Final = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
-    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    r"|(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
     r"|\b(?:sk|pk|rk|eq|xox[abprs]|glpat|hf|gsk|pplx|r8)[-_][\w-]{12,}"
     r"|\bgh[opsur]_\w{16,}|\bgithub_pat_\w{20,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
@@ -37,6 +37,11 @@ _BEARER: Final = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.ASCII | r
 _MAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b", re.ASCII)
 _CARD: Final = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])", re.ASCII)
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.ASCII)
+
+_IBAN_HEAD: Final = 4
+"""Characters of its country and check digits, six digits as a number, which are calculated as if they stood last."""
+_IBAN_REST: Final = 11
+"""The fewest that follow."""
 
 _STRING: Final = re.compile(r'"((?:[^"\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*+)("?)', re.DOTALL)
 """In JSON; the last one may be cut."""
@@ -60,7 +65,7 @@ def _redacted(text: str, nested: int) -> str:
         text = _STRING.sub(lambda found: _masked_string(found, nested - 1), text)
     text = without_keys(text)
     text = _MAIL.sub(MAIL, text)
-    text = _IBAN.sub(_masked_iban, text)
+    text = _without_ibans(text)
     return _CARD.sub(_masked_card, text)
 
 
@@ -99,17 +104,37 @@ def is_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _masked_iban(found: re.Match[str]) -> str:
-    # What follows in capitals may have been taken for a part of it: the longest beginning that is one, is masked.
-    text = found[0]
-    for end in range(len(text), 14, -1):
-        number = text[:end].replace(" ", "")
-        if len(number) >= 15 and text[end - 1] != " " and is_iban(number):
-            return IBAN + text[end:]
-    return text
+def _without_ibans(text: str) -> str:
+    """The longest beginning that is one is masked: what follows in capitals looks like a part of it, as what is before
+    it may look like another one's beginning."""
+    parts: list[str] = []
+    told = 0
+    at = 0
+    while (found := _IBAN.search(text, at)) is not None:
+        start = found.start()
+        end = end_of_iban(found[0])
+        if not end:
+            at = start + _IBAN_HEAD
+            continue
+        parts += (text[told:start], IBAN)
+        told = at = start + end
+    parts.append(text[told:])
+    return "".join(parts)
 
 
-def is_iban(number: str) -> bool:
-    """Are the check digits right?"""
-    digits = "".join(str(int(one, 36)) for one in number[4:] + number[:4])
-    return int(digits) % 97 == 1
+def end_of_iban(text: str) -> int:
+    """Where the longest beginning ends whose check digits are right, blanks among it; 0: there is none."""
+    head = int("".join([str(int(one, 36)) for one in text[:_IBAN_HEAD]]))
+    remainder = 0
+    size = 0
+    end = 0
+    for place in range(_IBAN_HEAD, len(text)):
+        one = text[place]
+        if one == " ":
+            continue
+        value = int(one, 36)
+        remainder = (remainder * (10 if value < 10 else 100) + value) % 97
+        size += 1
+        if size >= _IBAN_REST and (remainder * 1_000_000 + head) % 97 == 1:
+            end = place + 1
+    return end

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.llm.account import Snapshot
-from edgeq.llm.redact import is_iban, is_luhn, redacted
+from edgeq.llm.redact import end_of_iban, is_luhn, redacted
 from edgeq.llm.registry import Registry
 
 
@@ -29,6 +29,8 @@ from edgeq.llm.registry import Registry
         ("card 4111 1111 1111 1112", "card 4111 1111 1111 1112"),
         ("to DE89 3704 0044 0532 0130 00 please", "to [iban] please"),
         ("GB82WEST12345698765432 NOW AND HERE", "[iban] NOW AND HERE"),
+        ("AB13 XYZ DE89370400440532013000 CD34", "AB13 XYZ [iban] CD34"),
+        ("REF2 DE89 3704 0044 0532 0130 00 AND GB82WEST12345698765432.", "REF2 [iban] AND [iban]."),
         ("DE89 3704 0044 0532 0130 02", "DE89 3704 0044 0532 0130 02"),
         ("a task-force of risk-averse people, sk-1, eq-2", "a task-force of risk-averse people, sk-1, eq-2"),
         ("at 2026-11-26 10:00, 3.14159265358979323846", "at 2026-11-26 10:00, 3.14159265358979323846"),
@@ -85,10 +87,21 @@ def test_luhn_has_one_check_digit(number: int) -> None:
 def test_iban_of_the_standard() -> None:
     """Examples of ISO 13616's registry."""
     for number in ("GB29NWBK60161331926819", "FR1420041010050500013M02606", "NO9386011117947"):
-        assert is_iban(number)
+        assert end_of_iban(number) == len(number)
 
 
-@pytest.mark.parametrize("text", ["A" * 100_000, "1 " * 50_000, "a@" * 50_000, "x.x" * 30_000, "eyJ" * 30_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" * 100_000,
+        "1 " * 50_000,
+        "a@" * 50_000,
+        "x.x" * 30_000,
+        "eyJ" * 30_000,
+        "-eyJ" * 250_000,
+        "AA11 " * 20_000,
+    ],
+)
 def test_no_text_takes_forever(text: str) -> None:
     """Patterns that could be tried again and again at each place are bounded: this ends, and that is the test."""
     redacted(text)
