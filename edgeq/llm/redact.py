@@ -35,7 +35,11 @@ _KEYS: Final = re.compile(
 )
 _BEARER: Final = re.compile(r"\b(bearer|basic)(\s+)[\w.~+/=-]{8,}", re.ASCII | re.IGNORECASE)
 _MAIL: Final = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b", re.ASCII)
-_CARD: Final = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])", re.ASCII)
+_CARD: Final = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,}(?![\w-])", re.ASCII)
+"""Or several numbers, of which one may be a card's."""
+_GROUP: Final = re.compile(r"\d+", re.ASCII)
+_LEAST_DIGITS: Final = 13
+_MOST_DIGITS: Final = 19
 _IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", re.ASCII)
 
 _IBAN_HEAD: Final = 4
@@ -91,8 +95,43 @@ def without_keys(text: str) -> str:
 
 
 def _masked_card(found: re.Match[str]) -> str:
-    digits = found[0].replace(" ", "").replace("-", "")
-    return CARD if is_luhn(digits) else found[0]
+    # A date or a check number may stand beside it, or what it is the number of: then it is some of the groups, of three
+    # digits at least (4-4-4-4, 4-6-5).
+    text = found[0]
+    groups = list(_GROUP.finditer(text))
+    if len(text) < 2 * _MOST_DIGITS and _is_card("".join([group[0] for group in groups])):
+        return CARD
+    parts: list[str] = []
+    told = 0
+    first = 0
+    while first < len(groups):
+        after = _after_card(groups, first)
+        if not after:
+            first += 1
+            continue
+        parts += (text[told : groups[first].start()], CARD)
+        told = groups[after - 1].end()
+        first = after
+    parts.append(text[told:])
+    return "".join(parts)
+
+
+def _after_card(groups: list[re.Match[str]], first: int) -> int:
+    """The group behind the longest card that begins with this one; 0: none does."""
+    digits = ""
+    after = 0
+    for place in range(first, len(groups)):
+        group = groups[place][0]
+        if len(group) < 3 or len(digits) + len(group) > _MOST_DIGITS:
+            break
+        digits += group
+        if _is_card(digits):
+            after = place + 1
+    return after
+
+
+def _is_card(digits: str) -> bool:
+    return _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS and is_luhn(digits)
 
 
 def is_luhn(digits: str) -> bool:
