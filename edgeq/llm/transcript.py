@@ -15,6 +15,7 @@ from edgeq.llm.sse import EventReader
 
 MAX_LOGGED: Final = 256 * 1024
 """Bytes of a prompt or an answer, about; the log keeps 64 Ki characters of each."""
+_MAX_NAME: Final = 256
 _FRAMING: Final = frozenset(("id", "index", "role", "signature", "type", "obfuscation"))
 """Texts that nobody says."""
 
@@ -43,9 +44,9 @@ class Transcript:
         try:
             for event in reader.feed(data):
                 self._hear(event.data)
-        except ValueError:  # an event that is too long
+        except (ValueError, RecursionError):  # an event that is too long, or nested too deep
             self._reader = None
-        if self._size > MAX_LOGGED:
+        if self._size >= MAX_LOGGED:
             self._reader = None
 
     def text(self) -> bytes:
@@ -87,7 +88,15 @@ class Transcript:
             if value:
                 if isinstance(number, int) and number:
                     name = f"{number}.{name}"
-                self._texts.setdefault(name, []).append(value)
+                if self._size >= MAX_LOGGED:
+                    return
+                pieces = self._texts.get(name)
+                if pieces is None:
+                    name = name[:_MAX_NAME]
+                    pieces = self._texts.setdefault(name, [])
+                    self._size += len(name)
+                value = value[:MAX_LOGGED]
+                pieces.append(value)
                 self._size += len(value)
         elif isinstance(value, dict):
             for key, one in value.items():

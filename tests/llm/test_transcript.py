@@ -101,6 +101,20 @@ def test_a_long_stream_does_not_fill_the_memory() -> None:
     assert MAX_LOGGED < len(made.text()) < MAX_LOGGED + 2000
 
 
+def test_nor_does_a_large_event() -> None:
+    """An image that a model draws; or names of a provider's making, each with a word."""
+    made = Transcript()
+    made.add(sse({"choices": [{"delta": {"images": [{"image_url": {"url": "A" * 3_000_000}}]}}]}))
+    assert len(made.text()) < MAX_LOGGED + 2000
+    made = Transcript()
+    for number in range(2000):
+        made.add(sse({"choices": [{"delta": {f"{number}{'x' * 10_000}": "y"}}]}))
+    assert len(made.text()) < MAX_LOGGED + 10_000
+    made = Transcript()
+    made.add(b'data: {"choices":[{"delta":' + b'{"a":' * 1015 + b'"x"' + b"}" * 1015 + b"}]}\n\n")
+    assert made.text() in (b"", b'{"' + b"a" + b".a" * 127 + b'.":"x"}')
+
+
 @pytest.mark.parametrize("data", [b"data: nonsense\n\n", b"data: []\n\n", b'data: {"choices": [1]}\n\n', b": ping\n\n"])
 def test_what_says_nothing(data: bytes) -> None:
     """Is not there."""
