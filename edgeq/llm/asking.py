@@ -18,6 +18,7 @@ import orjson
 
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
 from edgeq.cache.directives import parse_directives
+from edgeq.cache.fields import fields_of
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
@@ -373,7 +374,7 @@ class ModelRequest(Exchange):
         cache = self.models.cache_of(self.prompt)
         if cache is None:
             return False
-        control = field_value(self.head, b"cache-control")
+        control = self.listed(b"cache-control")
         wish = parse_directives(control) if control else None
         key = b"" if wish is not None and wish.no_store else self._cache_key(plan, operation, cache)
         if not key:
@@ -408,12 +409,20 @@ class ModelRequest(Exchange):
             return request_key(said(filled.request), f"{prompt.mark}/{self._streams}", plan.mark, tenant)
         what = f"{operation.dialect}/{operation.name}"
         if operation.dialect == ANTHROPIC:  # a beta may change the answer
-            what += f"/{field_value(self.head, b'anthropic-beta').decode('latin-1')}"
+            what += f"/{self.listed(b'anthropic-beta').decode('latin-1')}"
         try:
             asked: object = orjson.loads(self.body)
         except orjson.JSONDecodeError:
             return b""
         return request_key(asked, what, plan.mark, tenant) if isinstance(asked, dict) else b""
+
+    def listed(self, name: bytes) -> bytes:
+        """The value of a field that is a list: of several lines all (RFC 9110 5.3), which is rare."""
+        head = self.head
+        value = field_value(head, name)
+        if value or head.kept.lower().find(name) < 0:
+            return value
+        return fields_of(head.kept).get(name, b"")
 
     def _is_missed(self) -> None:
         """It asks for itself."""

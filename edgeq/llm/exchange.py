@@ -41,7 +41,6 @@ from edgeq.llm.saying import failed_of
 from edgeq.reasons import REASONS
 from edgeq.response.rescue import UNKNOWN
 from edgeq.wire.framing import LAST_CHUNK, chunk
-from edgeq.wire.head import field_value
 from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -366,7 +365,7 @@ class ModelExchange(ModelAnswer):
         operation = self.operation
         if operation is None or operation.dialect != ANTHROPIC or choice.dialect != ANTHROPIC:
             return b""
-        beta = field_value(self.head, b"anthropic-beta")
+        beta = self.listed(b"anthropic-beta")
         return b"anthropic-beta: " + beta + b"\r\n" if beta else b""
 
     def first_byte_s(self, up: UpstreamConnection) -> float:

@@ -153,12 +153,13 @@ def test_a_client_says_what_it_takes(tmp_path: Path) -> None:
             ("max-age=0", b"miss"),
             ("no-cache", b"miss"),
             ("No-Store, max-age=600", b"bypass"),
+            ("max-age=600\r\nCache-control: no-store", b"bypass"),
             ("", b"hit"),
         ):
             fields = f"Cache-Control: {said}\r\n" if said else ""
             assert was(ask(client, chat("wish"), fields=fields)) == found, said
         assert was(ask(client, {**chat("kept there"), "store": True})) == b"bypass"
-        wait_for("the log", lambda: len(edge.log_lines()) == 8)
+        wait_for("the log", lambda: len(edge.log_lines()) == 9)
         assert json.loads(edge.log_lines()[0])["edgeq.cache"] == "bypass"
 
 

@@ -202,8 +202,15 @@ def test_a_beta_is_a_part_of_what_is_asked(stand: Stand) -> None:
     stand.play(reply(whole(json.dumps({**WHOLE["scripted-an"], "usage": {}}).encode())))
     asked = ask_for("scripted-an", text="which beta?")
     with stand.client() as client:  # one connection, so one worker, which has a cache of its own
-        for beta, cached in (("", b"miss"), ("", b"hit"), ("context-1m-2025-08-07", b"miss"), ("", b"hit")):
+        for beta, cached in (
+            ("", b"miss"),
+            ("", b"hit"),
+            ("context-1m-2025-08-07", b"miss"),
+            ("a\r\nAnthropic-Beta: b", b"miss"),
+            ("", b"hit"),
+        ):
             fields = {"anthropic-beta": beta} if beta else {}
             answer = client.ask(request(asked, "/cached/messages", fields=fields), b"POST")
             assert (answer.status, answer.get(b"x-edgeq-cache")) == (200, cached), (beta, answer)
     stand.wait_idle()
+    assert dict(stand.scripted.requests[-1].headers)[b"anthropic-beta"] == b"a, b"
