@@ -20,7 +20,7 @@ from edgeq.llm.asking import ModelRequest
 from edgeq.llm.dialects import errors
 from edgeq.llm.incoming import Incoming
 from edgeq.llm.message import Failed, Usage
-from edgeq.llm.passing import PassThrough, error_of, usage_of
+from edgeq.llm.passing import PassThrough, error_of, failure_of, usage_of
 from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider_limits import hear
@@ -274,7 +274,7 @@ class ModelAnswer(ModelRequest):
             return b"", Usage(), failed
         if operation.dialect == choice.dialect and prompt is None:
             usage = usage_of(operation.dialect, body)
-            return body, usage, error_of(operation.dialect, body) if usage.input < 0 else None
+            return body, usage, failure_of(operation.dialect, body, usage, answers(peek))
         failed = error_of(choice.dialect, body)
         if failed is not None:
             return b"", Usage(), failed

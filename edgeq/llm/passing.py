@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from edgeq.llm.dialects.base import ANTHROPIC
-from edgeq.llm.dialects.errors import decode_error_object
+from edgeq.llm.dialects.base import ANTHROPIC, OPENAI
+from edgeq.llm.dialects.errors import decode_error_object, failed_within
+from edgeq.llm.dialects.openai_answer import FAILED
 from edgeq.llm.message import INTERNAL, UNKNOWN, Failed, Usage
 from edgeq.llm.requested import requested as requested
 from edgeq.llm.requested import with_model as with_model
@@ -25,6 +26,8 @@ from edgeq.llm.sse import MAX_EVENT_BYTES, EventReader, is_whole
 if TYPE_CHECKING:
     from edgeq.llm.shapes import Told
 
+_REASON: Final = b'"finish_reason":'
+_FAILED_BY: Final = re.compile(_REASON + b' ?"(' + "|".join(sorted(FAILED)).encode() + b')"')
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Of an event: a line's end and an empty line."""
 
@@ -70,6 +73,14 @@ def usage_of(dialect: str, body: bytes) -> Usage:
     return usage
 
 
+def failure_of(dialect: str, body: bytes, usage: Usage, answers: int) -> Failed | None:
+    """Why a whole answer that passes is none, though its status is 200; None: it is one."""
+    failed = error_of(dialect, body) if usage.input < 0 else None
+    if failed is None and dialect == OPENAI and answers == 1:
+        failed = failed_by(body, body.rfind(_REASON))
+    return failed
+
+
 def error_of(dialect: str, body: bytes) -> Failed | None:
     """The error that some providers tell with a status of 200; None: there is none, whatever it is."""
     if b'"error"' not in body:
@@ -86,6 +97,14 @@ def error_of(dialect: str, body: bytes) -> Failed | None:
         if said.get(key):
             return None
     return decode_error_object(dialect, 0, said["error"])
+
+
+def failed_by(text: bytes, at: int) -> Failed | None:
+    """Where an answer or a chunk of OpenAI's tells why it ends: by an error, which it tells no more of?"""
+    match = _FAILED_BY.match(text, at) if at >= 0 else None
+    if match is None:
+        return None
+    return failed_within(INTERNAL, f"the provider has ended its answer: its finish_reason is {match[1].decode()}")
 
 
 def _as_object(body: bytes) -> dict[str, Any]:
@@ -320,13 +339,16 @@ class PassThrough:
                     self.begun = True
                     self._before = b""
                 return
-            reason = event.find(b'"finish_reason":', at)
+            reason = event.find(_REASON, at)
             if reason < 0:  # hardly anybody tells it before the delta
-                reason = event.find(b'"finish_reason":')
+                reason = event.find(_REASON)
             if reason >= 0 and not _is_null(event, reason + 16):
-                self.finished = True
-                self.begun = True
                 self._before = b""
+                if self.failed is None:
+                    self.failed = failed_by(event, reason)
+                if self.failed is None:
+                    self.finished = True
+                    self.begun = True
 
     def _end_some(self, event: bytes) -> bool:
         """Note which of several answers the event ends. Returns: whether it ends one."""

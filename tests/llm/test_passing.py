@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import BILLING, DELTA, OVERLOADED, UNKNOWN, Event, Usage
-from edgeq.llm.passing import PassThrough, usage_of
+from edgeq.llm.passing import PassThrough, failure_of, usage_of
 from tests.llm.dialects.conversations import streams
 
 
@@ -209,6 +209,23 @@ def test_errors_within_a_stream() -> None:
     assert passing.failed is not None
     assert (passing.failed.kind, passing.failed.message) == (OVERLOADED, "busy")
     assert not passing.done
+
+
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_an_answer_that_ends_by_an_error(reason: str) -> None:
+    """Of compatible servers: it has failed, and may be asked for elsewhere if nothing of it has come."""
+    passing = PassThrough("openai", False)
+    last = chunk({}, finish_reason=reason)
+    assert passing.feed(last) == last
+    assert (passing.begun, passing.finished) == (False, False)
+    assert passing.failed is not None
+    body = orjson.dumps({"choices": [{"message": {"content": "h"}, "finish_reason": reason}], "usage": {}})
+    failed = failure_of("openai", body, Usage(1, 1), 1)
+    assert failed is not None
+    assert reason in failed.message
+    assert failure_of("openai", body.replace(b":", b": "), Usage(1, 1), 1) is not None
+    assert failure_of("openai", body.replace(reason.encode(), b"stop"), Usage(1, 1), 1) is None
+    assert failure_of("openai", body, Usage(1, 1), 2) is None  # another one may be good
 
 
 def test_an_event_that_never_ends() -> None:

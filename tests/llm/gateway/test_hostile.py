@@ -214,3 +214,22 @@ def test_a_beta_is_a_part_of_what_is_asked(stand: Stand) -> None:
             assert (answer.status, answer.get(b"x-edgeq-cache")) == (200, cached), (beta, answer)
     stand.wait_idle()
     assert dict(stand.scripted.requests[-1].headers)[b"anthropic-beta"] == b"a, b"
+
+
+def test_an_answer_that_ends_by_an_error_is_not_kept(stand: Stand) -> None:
+    """It has failed, and nobody else gets it from the cache."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    cut = sse(said("half an answer"), {**said("", "error"), "usage": usage}, "[DONE]")
+    stand.play(reply(CLOSING_STREAM + framed(cut) + b"0\r\n\r\n"))
+    with stand.client() as client:
+        for _ in range(2):
+            asked = ask_for("scripted", True, text="ended by an error?")
+            answer = client.ask(request(asked, "/cached/chat/completions"), b"POST")
+            assert (answer.status, answer.get(b"x-edgeq-cache")) == (502, b"miss"), answer
+    message = {"role": "assistant", "content": "half"}
+    whole_one = {"choices": [{"index": 0, "message": message, "finish_reason": "abort"}], "usage": usage}
+    stand.play(reply(whole(json.dumps(whole_one).encode())))
+    answer = stand.ask(ask_for("scripted", text="aborted?"))
+    assert answer.status == 502, answer
+    assert b"abort" in answer.body
+    stand.wait_idle()
