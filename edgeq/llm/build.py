@@ -31,7 +31,7 @@ from edgeq.worker.wheel import FineWheel
 _LEAST_SECRET: Final = 8
 _AZURES: Final = "/openai/deployments/"
 """In a URL of Azure's for one deployment: there a Bearer is a token of Entra, and never a key."""
-_MISTRAL: Final = "mistral.ai/"
+_MISTRAL: Final = "mistral.ai"
 """In a URL of Mistral's: a request with stream_options is refused there (422)."""
 _VERSION = b"anthropic-version: 2023-06-01\r\n"
 

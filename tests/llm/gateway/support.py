@@ -330,7 +330,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("scripted", "scripted x")
     provider("azure", f"http://127.0.0.1:{scripted_port}/openai/deployments/small?api-version=2024-10-21")
     model("azure", "azure x")
-    provider("mistral", f"http://127.0.0.1:{scripted_port}/api.mistral.ai/v1")
+    provider("mistral", f"http://127.0.0.1:{scripted_port}/api.mistral.ai:443/v1")
     model("mistral", "mistral x")
     model("scripted-an", "scripted-an x")
     model("shared-oa", "oa latency=700ms,tokens=20,tag=shared")
