@@ -163,7 +163,9 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
 
 
 def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:
-    """What is to be told of models that there are not, or not yet: perhaps a name was mistyped."""
+    """What is to be told of models that there are not, or not yet: perhaps a name was mistyped, or a variable empty."""
+    if arguments.get("models") == "":
+        return "no models are named: the key may use all of them"
     known = list(accounts.models)
     named = [one for one in arguments.get("models", "").split(",") if one and known]
     unknown = [one for one in named if not any(means(one, model) for model in known)]

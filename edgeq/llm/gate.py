@@ -176,6 +176,7 @@ class TokenGate(Lobby):
         "_listen_at",
         "_pause",
         "_pause_s",
+        "_promised",
         "_resumed",
         "_resuming_ns",
         "_retry_after",
@@ -210,6 +211,8 @@ class TokenGate(Lobby):
         self._key_pause: int = key_hash(b"llm key pause", key.encode())
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
+        self._promised: int = key_hash(b"llm promised", name)
+        """When there would be tokens, if all came who were told when to come again."""
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
         self._resumed: int = key_hash(b"llm resumed", name)
@@ -496,18 +499,36 @@ class TokenGate(Lobby):
             detail = refusal.detail
         else:
             # Whoever asks again will need as much, however few wait then.
-            if short is not None:
-                least_s = short.wait_s
+            least_s = max(self.drain_s(), 0.0 if short is None else short.wait_s)
+            least_s = self._promise(ticket, least_s, now)
             detail = self._crowd(ticket, short, now)
         self.last_refusal = f"{reason}: {detail}"
         retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
             retry_s = int(wait_s) + 1
         elif refusal is not None:
-            retry_s = _whole_s(wait_s)
+            if refusal.what != BUDGET and refusal.what != REQUESTS:
+                retry_s = _whole_s(self._promise(ticket, wait_s, now))
+            else:
+                retry_s = _whole_s(wait_s)
             if _MOST_RETRY_S < wait_s < NEVER and refusal.what != BUDGET:  # so far ahead nobody is told to come again
                 retry_s = int(wait_s) + 1
         ticket.refused(reason, resource, detail, retry_s)
+
+    def _promise(self, ticket: Ticket, least_s: float, now: float) -> float:
+        """In how many seconds to come again, if there are tokens in `least_s` at the earliest: after all, of whatever
+        worker, who were told so before. Else they would come together, and all but the first in vain."""
+        rate = self._rate()
+        claim = ticket.claim
+        if rate <= 0.0 or claim is None or least_s >= _MOST_RETRY_S:
+            return least_s
+        table = self.meter.books.arrivals
+        latest_ns = int((now + _MOST_RETRY_S) * _NS)
+        if table.get(self._promised, latest_ns) >= latest_ns:  # so far ahead nothing is promised: some will not come
+            return float(_MOST_RETRY_S)
+        cost_ns = int(cost_of(claim.estimate) / rate * _NS)
+        told_ns = table.charge(self._promised, cost_ns, int((now + least_s) * _NS)) - cost_ns
+        return max(least_s, told_ns / _NS - now)
 
     def short_of(self, ticket: Ticket, now: float) -> str:
         return self._named(self._short(ticket, now), now)

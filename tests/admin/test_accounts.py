@@ -55,7 +55,7 @@ def test_the_life_of_a_key(store: str) -> None:
     assert made["key"] not in json.dumps(shown)
     assert [one["id"] for one in ask(store, "keys list acme")] == [made["id"]]
     assert len(ask(store, "keys list")) == 2
-    ask(store, f"keys set {made['id']} --models '' --team ''")
+    assert "may use all" in ask(store, f"keys set {made['id']} --models '' --team ''")["note"]
     assert ask(store, f"keys show {made['id']}")["models"] == []
     ask(store, f"keys revoke {made['id']}")
     assert ask(store, f"keys show {made['id']}")["state"] == "revoked"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -126,3 +127,38 @@ def test_shares_are_by_tokens(workers: int) -> None:
         assert load.used[b"large"] / sum(load.used.values()) == pytest.approx(0.5, abs=0.06)
     # How full the last seconds are depends on the sizes drawn: a single run has between 0.966 and 0.994.
     assert sorted(shares)[1] >= 0.97, shares
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("clients", [6, 10])
+def test_who_comes_when_he_was_told_gets_in(workers: int, clients: int) -> None:
+    """Clients that come all at once, wait for as long as they are told, and give up after two more tries, as SDKs."""
+    machine = Machine(workers, TokenLimits(tokens_per_minute=6000), max_wait_s=8.0)
+    machine.tick()
+    loop = machine.loop
+    tries: Counter[int] = Counter()
+    told: list[tuple[int, str, int]] = machine.refused
+    seen = 0
+
+    def ask(number: int) -> None:
+        tries[number] += 1
+        machine.ask(number, 1200, 50, b"", number % workers)
+
+    def look() -> None:
+        """Who has been turned away comes again when he was told."""
+        nonlocal seen
+        for number, _, retry_s in told[seen:]:
+            if tries[number] < 3:
+                loop.call_later(float(retry_s), partial(ask, number))
+        seen = len(told)
+        loop.call_later(0.01, look)
+
+    machine.on_grant = lambda ticket: loop.call_later(
+        1.0, lambda: claim_of(ticket).settle(Usage(1200, 50), 0, loop.now)
+    )
+    look()
+    for number in range(clients):
+        ask(number)
+    loop.run(180.0)
+    assert sorted(machine.granted) == list(range(clients)), told
+    assert max(retry_s for _, _, retry_s in told) <= 60
