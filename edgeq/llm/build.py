@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from edgeq.board.resources import Resources
 from edgeq.config.credentials_io import read_header
@@ -39,8 +39,10 @@ _VERSION = b"anthropic-version: 2023-06-01\r\n"
 class ModelBuilder:
     """Builds the models of each configuration; gates, caches and what was measured outlive it."""
 
-    def __init__(self, till: Till, resources: Resources, wheel: FineWheel) -> None:
-        """`resources`: by which workers know of each other's waiters; `wheel`: the worker's, for their turns."""
+    def __init__(self, till: Till, resources: Resources, wheel: FineWheel, log: Any = None) -> None:
+        """`resources`: by which workers know of each other's waiters; `wheel`: the worker's, for their turns; `log`:
+        for events."""
+        self._log: Any = log
         self._till = till
         self._resources = resources
         self._wheel = wheel
@@ -136,7 +138,7 @@ class ModelBuilder:
         gate = self.gates.get(name)
         if gate is None:
             shared = self._resources.bind(f"target/{name}")
-            gate = self.gates[name] = TokenGate(meter, key, self._wheel, shared)
+            gate = self.gates[name] = TokenGate(meter, key, self._wheel, shared, log=self._log)
         queue = provider.queue
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
         return gate

@@ -35,7 +35,7 @@ Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queu
 from __future__ import annotations
 
 from math import ceil, log2
-from typing import Final
+from typing import Any, Final
 
 from edgeq.admission.queue import FIFO, FairQueue
 from edgeq.admission.retry_after import RetryAfter
@@ -172,8 +172,10 @@ class TokenGate(Lobby):
         "_again",
         "_alarm",
         "_counts_minutes",
+        "_key",
         "_key_pause",
         "_listen_at",
+        "_log",
         "_pause",
         "_pause_s",
         "_promised",
@@ -196,10 +198,16 @@ class TokenGate(Lobby):
     )
 
     def __init__(
-        self, meter: Meter, key: str, wheel: FineWheel, shared: MachineWide | None = None, seed: int = 0
+        self,
+        meter: Meter,
+        key: str,
+        wheel: FineWheel,
+        shared: MachineWide | None = None,
+        seed: int = 0,
+        log: Any = None,
     ) -> None:
         """Args: meter is that of the target; key is the name of the provider's key, for pauses of all its models;
-        shared by which workers know of each other's waiters."""
+        shared by which workers know of each other's waiters; log for events, if they are to be told."""
         super().__init__(meter.resource, "queue")
         meter.pinned = True
         self.meter: Meter = meter
@@ -208,6 +216,7 @@ class TokenGate(Lobby):
         self.queue.discipline = FIFO
         name = meter.name.encode()
         self._pause: int = key_hash(b"llm pause", name)
+        self._key: str = key
         self._key_pause: int = key_hash(b"llm key pause", key.encode())
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
@@ -224,6 +233,7 @@ class TokenGate(Lobby):
         self._listen_at: float = 0.0
         self._silent_until: float = 0.0
         """When the pause of the last one of these ends."""
+        self._log: Any = log
         self._wheel: FineWheel = wheel
         self._alarm: Alarm = Alarm(self.dispatch)
         self._retry_after: RetryAfter = RetryAfter(seed)
@@ -687,8 +697,13 @@ class TokenGate(Lobby):
     def disable_key(self, is_refused: bool, now: float, seconds: float = DISABLED_S) -> None:
         """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
         self.paused += 1
+        arrivals = self.meter.books.arrivals
         until_ns = int((now + seconds) * _NS) & ~1
-        self.meter.books.arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
+        if self._log is not None and arrivals.get(self._key_pause, until_ns) <= int(now * _NS):
+            reason = "upstream_auth" if is_refused else "upstream_quota"
+            detail = f"{_PAUSED_SINCE[reason]}; no model is asked with this key for {_in_words(seconds)}"
+            self._log.warning("provider_key_rests", resource=f"provider/{self._key}", reason=reason, detail=detail)
+        arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
         self._end_hopeless(now)
         self.dispatch(now)
 

@@ -119,7 +119,7 @@ class App:
         self._listeners = Listeners(loop, self._shard, gate, self._ticket_secret, self._sockets, self._log)
         self._ledger.tick(monotonic(), time())
         self.accounts.tick(monotonic(), time())  # what is used before the first tick is of today as well
-        self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel)
+        self._model_builder = ModelBuilder(self._till, self._resources, self._shard.fine_wheel, self._log)
         try:
             self._trace(config)
         except ValueError as error:  # as below

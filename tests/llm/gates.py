@@ -48,6 +48,7 @@ class Machine:
         self.arrivals = LocalArrivals()
         room = Room()
         self.gates: list[TokenGate] = []
+        self.events: list[tuple[str, dict[str, object]]] = []
         self.ledgers: list[Ledger] = []
         for number in range(workers):
             ledger = Ledger(self.arrivals)
@@ -55,7 +56,7 @@ class Machine:
             meter = ledger.meter(TARGET, "acme:big", limits)
             share: RoomShare = room.join(lambda number=number: self.wake(number))  # type: ignore[misc]
             wheel = FineWheel(self.loop.clock, self.loop.call_later)
-            gate = TokenGate(meter, "acme", wheel, share)
+            gate = TokenGate(meter, "acme", wheel, share, log=self)
             gate.configure(max_queued, 1 << 30, max_wait_s, workers)
             self.gates.append(gate)
             self.ledgers.append(ledger)
@@ -63,6 +64,10 @@ class Machine:
         self.refused: list[tuple[int, str, int]] = []
         self.refused_by: list[str] = []
         self.on_grant: Callable[[CallbackTicket], None] = lambda _: None
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Of a gate's log."""
+        self.events.append((event, fields))
 
     def wake(self, number: int) -> None:
         """A bell: it is heard a little later."""

@@ -339,6 +339,19 @@ def test_a_key_without_credit_stops_all_its_models() -> None:
     assert machine.granted == [3]
 
 
+def test_a_key_that_is_refused_is_an_event() -> None:
+    """Once, not for each request that was on its way with it."""
+    machine = Machine(2, MINUTE)
+    for gate in machine.gates:
+        gate.disable_key(True, machine.loop.now)
+    detail = "the provider does not let the gateway in; no model is asked with this key for 60 s"
+    fields = {"resource": "provider/acme", "reason": "upstream_auth", "detail": detail}
+    assert machine.events == [("provider_key_rests", fields)]
+    machine.loop.run(61.0)
+    machine.gates[1].disable_key(False, machine.loop.now)
+    assert [fields["reason"] for _, fields in machine.events] == ["upstream_auth", "upstream_quota"]
+
+
 def test_429s_that_say_nothing_pause_for_longer_each_time() -> None:
     """Until something is answered."""
     machine = Machine(1, MINUTE)
