@@ -198,7 +198,8 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         if not name:
             raise ChangeError(f"{kind}/NAME: which {kind}?")
         names = _names(those)
-        some = f"; there are {', '.join(names[:_MAX_NAMES])}" if names else ""
+        more = ", ..." if len(names) > _MAX_NAMES else ""
+        some = f"; there are {', '.join(names[:_MAX_NAMES])}{more}" if names else ""
         raise ChangeError(f"there is no {kind} {name!r}{did_you_mean(name, names) or some}")
     near = did_you_mean(change.resource, _resources(tables))
     known = ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES))

@@ -42,7 +42,7 @@ def split_url(url: str) -> tuple[str, str, str]:
         return url, "", ""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ValueError('expected "https://HOST/PATH"')
+        raise ValueError('expected "https://HOST/PATH" or "http://HOST/PATH"')
     if parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("a provider's URL is visible ASCII, and has no fragment")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/"), parts.query

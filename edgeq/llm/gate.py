@@ -557,9 +557,9 @@ class TokenGate(Lobby):
     def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
         """Who waits, and what for, in words. short: what keeps this one out now."""
         queue = self.queue
-        waiting = queue.queued + self.shared.others_queued()
-        crowd = f"{waiting} of at most {queue.max_queued} wait"
-        if queue.max_cost:
+        others = self.shared.others_queued()
+        crowd = f"{queue.queued + others} of at most {queue.max_queued} wait"
+        if queue.max_cost and not others:  # how many tokens those want, only their workers know
             crowd += f", with {int(queue.queued_cost)} of {int(queue.max_cost)} tokens"
         crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
         return crowd if short is None else f"{short.detail}; {crowd}"
