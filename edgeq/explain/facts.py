@@ -288,6 +288,8 @@ class Facts:
     """Of its part of the memory each worker may use so much (`protect.memory`)."""
     leads: Mapping[str, str] = field(default_factory=dict)
     """Of each route the upstream, as resources; empty: to models."""
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of each model its targets, of each target and provider its upstreams, as resources."""
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""
     replaced_s: float = 0.0

@@ -154,6 +154,7 @@ class Gatherer:
                 kernel_backlog_limit(), proc_io.local_ports(), proc_io.time_wait(), proc_io.open_files(), *memory
             ),
             waiting=tuple(self._waiting()),
+            named=self._named(),
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
@@ -205,6 +206,17 @@ class Gatherer:
         return {f"upstream/{name}": found.get(provider, {}) for name, provider in provider_of(self._config()).items()}
 
     # What is told.
+
+    def _named(self) -> dict[str, list[str]]:
+        """What has no load of its own, and by which resources it can be short."""
+        found: dict[str, list[str]] = {}
+        for one in self._overview.models():
+            target = f"target/{one['target']}"
+            found.setdefault(f"model/{one['model']}", []).append(target)
+            found[target] = [f"upstream/{one['upstream']}"]
+        for upstream, provider in provider_of(self._config()).items():
+            found.setdefault(f"provider/{provider}", []).append(f"upstream/{upstream}")
+        return found
 
     def _loads(self) -> Iterator[Load]:
         config = self._config()

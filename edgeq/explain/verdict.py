@@ -49,6 +49,7 @@ def is_known(facts: Facts, resource: str) -> bool:
         *(one.resource for one in facts.doors),
         *(one.resource for one in facts.refused),
         *facts.leads,
+        *facts.named,
         "tenant",
         "worker",
     ]
@@ -148,6 +149,8 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
 def _concerns(found: Finding, resource: str, facts: Facts) -> bool:
     if upstream := facts.leads.get(resource):
         return _concerns(found, upstream, facts) or is_at(found.resource, resource)
+    if any(_concerns(found, one, facts) for one in facts.named.get(resource, ())):
+        return True
     if resource.startswith("worker/") and is_at(found.resource, "worker"):
         return True  # what workers refuse for their own sake is counted for all of them together
     return is_at(found.resource, resource) or is_at(resource, found.resource)

@@ -281,6 +281,19 @@ def test_a_route_suffers_from_its_upstream() -> None:
     assert not is_known(facts, "route/other")
 
 
+def test_a_model_suffers_from_its_targets_and_they_from_their_providers() -> None:
+    """All of them are known, also while nothing is refused there."""
+    named = {"model/big": ["target/api/big"], "target/api/big": ["upstream/api"], "provider/api": ["upstream/api"]}
+    short = dataclasses.replace(CASES["limit_too_low"][0], named=named)
+    for resource in named:
+        assert explain(short, resource)["resource"] == "upstream/api"
+    calm = dataclasses.replace(HEALTHY, named=named)
+    for resource in (*named, "target/api/big:tokens"):
+        assert is_known(calm, resource)
+        assert explain(calm, resource)["verdict"] == f"{resource} is not saturated"
+    assert not is_known(calm, "model/other")
+
+
 def test_an_endpoint_that_the_balancer_avoids() -> None:
     """It has failed, gets nothing since, and nobody waits: that is told, for capacity is missing."""
     avoided = dataclasses.replace(OTHER, answered_per_s=0.0, penalty_ms=400.0)
