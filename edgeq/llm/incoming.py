@@ -128,9 +128,9 @@ class Incoming:
                 self.has_excess = len(framer.excess) > 0
         if not payload:
             return b""
-        self.is_sign = is_sign_of_life(payload)
         passing = self._passing
         if passing is not None:
+            self.is_sign = is_sign_of_life(payload)
             out = passing.feed(payload)
             if passing.begun:
                 self.begun = True
@@ -139,6 +139,7 @@ class Incoming:
             self.failed = passing.failed
             self.stopped = passing.done or passing.finished
         elif self._decoder is not None:
+            self.is_sign = is_sign_of_life(payload)
             out = self._translated(self._decoder.feed(payload))
         else:
             self._parts.append(payload)

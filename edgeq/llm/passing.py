@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _REASON: Final = b'"finish_reason":'
 _FAILED_BY: Final = re.compile(_REASON + b' ?"(' + "|".join(sorted(FAILED)).encode() + b')"')
+_FIRSTS: Final = frozenset(ord(name[0]) for name in FAILED)
+"""Letters with which such reasons begin."""
 _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 """Of an event: a line's end and an empty line."""
 
@@ -101,7 +103,14 @@ def error_of(dialect: str, body: bytes) -> Failed | None:
 
 def failed_by(text: bytes, at: int) -> Failed | None:
     """Where an answer or a chunk of OpenAI's tells why it ends: by an error, which it tells no more of?"""
-    match = _FAILED_BY.match(text, at) if at >= 0 else None
+    begin = at + len(_REASON)
+    if at < 0 or begin + 2 >= len(text):
+        return None
+    if text[begin] == _SPACE:
+        begin += 1
+    if text[begin + 1] not in _FIRSTS:  # "stop", "length", ..: a match would cost a microsecond
+        return None
+    match = _FAILED_BY.match(text, at)
     if match is None:
         return None
     return failed_within(INTERNAL, f"the provider has ended its answer: its finish_reason is {match[1].decode()}")
