@@ -138,7 +138,7 @@ def test_a_model_that_there_is_not_is_told(door: tuple[Gateway, str], monkeypatc
     one = made["otter"]["id"]
     assert edgeq("set", one, "--models", "brokn")["note"] == "there is no model brokn (did you mean broken?)"
     assert "note" not in edgeq("set", one, "--models", "broken")
-    assert "note" not in edgeq("set", one, "--models", "")
+    assert edgeq("set", one, "--models", "")["note"] == "no models are named: the key may use all of them"
 
 
 def test_a_model_may_be_used_by_each_of_its_names(door: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
