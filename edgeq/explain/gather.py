@@ -34,6 +34,7 @@ from edgeq.explain.services import TRIPS
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
+from edgeq.llm.measures import asked_of
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
@@ -197,12 +198,14 @@ class Gatherer:
         turn, so of each it is the same."""
         found: dict[str, dict[str, tuple[int, float]]] = {}
         for report in self._reports.all().values():
-            for targets in report.get("llm", {}).get("models", {}).values():
-                for target, one in targets.items():
-                    provider, _, model = target.partition("/")
-                    models = found.setdefault(provider, {})
-                    count, seconds = models.get(model, (0, 0.0))
-                    models[model] = (count + sum(one["duration"]["counts"]), seconds + one["duration"]["sum"])
+            for _, target, _, numbers in asked_of(report.get("llm", {})):
+                provider, _, model = target.partition("/")
+                models = found.setdefault(provider, {})
+                count, seconds = models.get(model, (0, 0.0))
+                for took in numbers["duration"].values():
+                    count += sum(took["counts"])
+                    seconds += took["sum"]
+                models[model] = (count, seconds)
         return {f"upstream/{name}": found.get(provider, {}) for name, provider in provider_of(self._config()).items()}
 
     # What is told.

@@ -12,6 +12,7 @@ Source: OpenTelemetry, semantic-conventions-genai, gen-ai-metrics.md (status: de
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.llm.tenants import TenantUses
@@ -229,3 +230,11 @@ class Measures:
         for (model, target, operation), series in self._series.items():
             asked.setdefault(model, {}).setdefault(target, {})[operation] = series.told()
         return {"asked": asked, "tenants": self._tenants.told(now)}
+
+
+def asked_of(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """What `Measures.told` says of each model, target and operation: these three, and its numbers."""
+    for model, targets in told.get("asked", {}).items():
+        for target, operations in targets.items():
+            for operation, numbers in operations.items():
+                yield model, target, operation, numbers

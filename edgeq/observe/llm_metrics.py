@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS
+from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS, asked_of
 from edgeq.observe.reports import merged
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def llm_metrics(told: Mapping[str, Any], providers: Mapping[str, str]) -> Iterat
     from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
     series = [
-        ((operation, providers.get(target, ""), model, target), one)
-        for model, targets in told.get("asked", {}).items()
-        for target, operations in targets.items()
-        for operation, one in operations.items()
+        ((operation, providers.get(target, ""), model, target), one) for model, target, operation, one in asked_of(told)
     ]
     if not series:
         return
