@@ -198,7 +198,7 @@ class Gatherer:
         turn, so of each it is the same."""
         found: dict[str, dict[str, tuple[int, float]]] = {}
         for report in self._reports.all().values():
-            for _, target, _, numbers in asked_of(report.get("llm", {})):
+            for _, target, _, numbers in asked_of(report.get("llm") or {}):
                 provider, _, model = target.partition("/")
                 models = found.setdefault(provider, {})
                 count, seconds = models.get(model, (0, 0.0))

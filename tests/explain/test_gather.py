@@ -45,6 +45,7 @@ def test_what_models_have_answered_is_known(monkeypatch: pytest.MonkeyPatch) -> 
             measures = Measures()
             measures.record("m", "p/big", "", Usage(100, 11), 0, 0.05, 1.5, outcome, "", operation)
             bench.tell(slot, llm=measures.told(0.0))
+        bench.tell(2, llm=[], left_out=["llm"])  # did not fit
         gatherer.look()
         assert noted[-1]["upstream/p"] == {"big": (2, 3.0)}
     finally:
