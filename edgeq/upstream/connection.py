@@ -14,7 +14,7 @@ are seen in time. nginx has the same window (its handler of kept connections pee
 Go's net/http ("Unsolicited response received on idle HTTP channel" is said only when it is noticed).
 Looked for and not found: something that tells without a system call. uvloop 0.23 writes at once, so its write buffer
 is empty by then; its clock counts whole milliseconds; that an answer came faster than the network can be is not safe to
-say when a loop that was slow has measured the network. A poll(2) for each request (`probe_io.readable`; those which
+say when a loop that was slow has measured the network. A poll(2) for each request (`probe_io.probe`; those which
 must not be sent twice get it) takes 1.2 us, a twentieth of a request, and closes only the first part. What servers
 really send unasked, 408 and a close on a connection that was idle for too long, is known by its status (`relay`).
 """
@@ -41,6 +41,7 @@ class UpstreamConnection(Timed):
         "lost",
         "opened_at",
         "pool",
+        "probe",
         "refused",
         "requests",
         "reusable",
@@ -51,6 +52,8 @@ class UpstreamConnection(Timed):
         super().__init__()
         self.pool: Pool = pool
         self.transport: Any = None
+        self.probe: Any = None
+        """See `Pool.probe`; None: nobody has asked yet."""
         self.exchange: Attempt | None = None
         self.buffer = b""
         """Bytes of an incomplete answer head."""
@@ -66,6 +69,13 @@ class UpstreamConnection(Timed):
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.opened_at = monotonic()
+
+    def has_news(self) -> bool:
+        """While it was idle: has the other side closed it, or said what nobody has asked for?"""
+        probe = self.probe
+        if probe is None:
+            probe = self.probe = self.pool.probe(self.transport)
+        return bool(probe(0))
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

@@ -41,7 +41,7 @@ class Pool:
         "name",
         "opened",
         "priority",
-        "readable",
+        "probe",
         "refusal",
         "resource",
         "retired",
@@ -52,7 +52,7 @@ class Pool:
         "waits",
     )
 
-    def __init__(self, upstream: Upstream, address: Any, name: str, dial: Any, readable: Any) -> None:
+    def __init__(self, upstream: Upstream, address: Any, name: str, dial: Any, probe: Any) -> None:
         self.upstream: Upstream = upstream
         self.address: Any = address
         self.name = name
@@ -64,8 +64,9 @@ class Pool:
         """The endpoint's own Host, for upstreams whose endpoints have different ones."""
         self.dial: Any = dial
         """Called with this pool to open one connection."""
-        self.readable: Any = readable
-        """Called with a transport: has the other side closed it (or sent something) while it was idle?"""
+        self.probe: Any = probe
+        """Called with a transport, tells whom to ask (with how long to wait) whether the other side has closed it, or
+        sent something, while it was idle."""
         self.unread: Any = None
         """Called with a transport that has failed: what of its bytes has not been read? None: that cannot be told."""
         self.refusal: Any = None
@@ -95,7 +96,7 @@ class Pool:
             while idle:
                 connection = idle.pop()
                 # A request that must not be sent twice does not go to a connection that is closed already.
-                if exchange.head.idempotent or not self.readable(connection.transport):
+                if exchange.head.idempotent or not connection.has_news():
                     connection.requests += 1
                     connection.exchange = exchange
                     exchange.begin(connection, exchange.granted_at if exchange.tries is None else monotonic())

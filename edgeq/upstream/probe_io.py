@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 from typing import Any, Final
 
 _READ: Final = 256 * 1024
 _MAX_READS: Final = 16
-_poll = select.poll()
 
 
-def readable(transport: Any) -> bool:
-    """Whether something (a FIN, a reset, bytes that nobody asked for) waits to be read on an idle connection.
+def probe(transport: Any) -> Callable[[int], object]:
+    """Whom to ask, with how long to wait (0), whether something (a FIN, a reset, bytes that nobody asked for) waits to
+    be read on an idle connection. As long as it is open: descriptors are used again.
 
     One poll(2), asked before a request that must not be sent twice.
     """
     fd = _descriptor(transport)
     if fd < 0:
-        return True
-    _poll.register(fd, select.POLLIN | select.POLLRDHUP)
-    try:
-        return bool(_poll.poll(0))
-    finally:
-        _poll.unregister(fd)
+        return lambda _wait_ms: True
+    poll = select.poll()
+    poll.register(fd, select.POLLIN | select.POLLRDHUP)
+    return poll.poll
 
 
 def unread(transport: Any) -> bytes:

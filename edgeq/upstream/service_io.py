@@ -18,7 +18,7 @@ from edgeq.upstream.connection import UpstreamConnection
 from edgeq.upstream.endpoint import Address, EndpointSpec, parse_endpoint
 from edgeq.upstream.engines_io import EngineReadings
 from edgeq.upstream.pool import Pool
-from edgeq.upstream.probe_io import readable, unread
+from edgeq.upstream.probe_io import probe, unread
 from edgeq.upstream.resolve_io import Resolver, Watch
 from edgeq.upstream.tls_io import Contexts
 from edgeq.upstream.trouble import Troubles
@@ -129,7 +129,7 @@ class UpstreamService:
                 key: tuple[str, str, str, int] = (url, address.family, address.host, address.port)
                 pool = self._pools.get(key)
                 if pool is None:
-                    pool = Pool(self.upstream, address, str(address), self._dial, readable)
+                    pool = Pool(self.upstream, address, str(address), self._dial, probe)
                     pool.tls = spec.tls
                     pool.host = _host_header(spec)
                     pool.unread = None if spec.tls else unread  # it would be ciphertext
@@ -189,7 +189,7 @@ class UpstreamService:
         upstream = self.upstream
         if not upstream.pools and any(watch.is_new() for watch in self._watches.values()):
             if self._lobby is None:
-                self._lobby = Pool(upstream, None, "name", lambda _: None, readable)
+                self._lobby = Pool(upstream, None, "name", lambda _: None, probe)
             upstream.only = self._lobby
         elif self._lobby is not None:
             lobby, self._lobby = self._lobby, None

@@ -45,7 +45,7 @@ class Backed(World):
         self.backup.configure(UpstreamConfig(endpoints=(), limit=limit), 1)
         self.backup.host = b"backup.example"
         self.backup.set_pools(
-            [Pool(self.backup, "10.9.9.9:80", "10.9.9.9:80", self.dials.append, self._readable)], {}, CLOCK.now_s
+            [Pool(self.backup, "10.9.9.9:80", "10.9.9.9:80", self.dials.append, self._probe)], {}, CLOCK.now_s
         )
         self.route = self.shard.routes.routes[0]
         other = None

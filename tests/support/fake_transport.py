@@ -360,7 +360,7 @@ class World:
         self.stale: set[FakeTransport] = set()
         """Transports whose other side has closed without our knowing it yet."""
         names = [f"10.0.0.{index + 1}:80" for index in range(endpoints)]
-        pools = [Pool(self.upstream, name, name, self.dials.append, self._readable) for name in names]
+        pools = [Pool(self.upstream, name, name, self.dials.append, self._probe) for name in names]
         self.upstream.set_pools(pools, {}, CLOCK.now_s)
         self.pool = self.upstream.pools[0] if endpoints else None
         self.shard.routes = RouteTable(
@@ -375,8 +375,8 @@ class World:
     def _gather_log(self) -> None:
         self.flushes += 1
 
-    def _readable(self, transport: Any) -> bool:
-        return transport in self.stale
+    def _probe(self, transport: Any) -> Callable[[int], bool]:
+        return lambda _wait_ms: transport in self.stale
 
     def connect(self) -> FakeTransport:
         """A client's connection; its protocol is a Downstream."""
