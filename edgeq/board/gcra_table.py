@@ -39,174 +39,241 @@ DEBT_FROM_NS: Final = 60_000_000_000
 LONGEST_DEBT_NS: Final = 60 * DEBT_FROM_NS
 """Of one that was converted: it fits the board, and nobody pays for days."""
 _MASK: Final = RATES - 1
+_ANY_NS: Final = 2**62 - 1
 
 
-class ArrivalTable:
-    """Theoretical arrival times by key, in monotonic nanoseconds; of the whole machine if it stands on the board.
+class Arrival:
+    """The time of one key, as it was when it was read last: who reads it and then charges it looks for it once.
 
+    What was read holds for a turn of the event loop, in which the same key is charged by nobody else of this worker.
     A base class, not a protocol: compiled, a call through it is a call, and not a search by name.
     """
 
     __slots__ = ()
 
-    def look(self) -> None:
-        """Now and then: see who else there is."""
-
-    def get(self, key: int, latest_ns: int) -> int:
-        """The time of a key (1 to 2^62 - 1), but no later one than that; 0, or any time that has passed, if nothing is
-        known of it."""
+    def read(self, key: int, latest_ns: int) -> int:
+        """Turn to a key (1 to 2^62 - 1). Returns its time, but no later one than `latest_ns`; 0, or any time that has
+        passed, if nothing is known of it."""
         raise NotImplementedError
 
-    def charge(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """Move a key's time on by `cost_ns`, from now if it has passed. unit: that of `cost_ns`, for keys that have
-        one. Returns the new time, which is kept at least until it has passed."""
+    def charge(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """Move the time on by `cost_ns`, from now if it has passed. unit: that of `cost_ns`, for keys that have one.
+        Returns the new time, which is kept at least until it has passed."""
         raise NotImplementedError
 
-    def refund(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """Move a key's time back by `cost_ns` (of this unit), but not behind now: what would be paid back beyond it has
+    def refund(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """Move the time back by `cost_ns` (of this unit), but not behind now: what would be paid back beyond it has
         been earned again already. Returns the new time; now if nothing is known of the key."""
         raise NotImplementedError
 
-    def convert(self, key: int, unit: int, now_ns: int) -> int:
-        """Count the debt of a key, if it has one, in this unit from now on. Returns the time."""
+    def convert(self, unit: int, now_ns: int) -> int:
+        """Count the debt, if there is one, in this unit from now on. Returns the time; 0 if nothing is known."""
         raise NotImplementedError
 
-    def delay(self, key: int, at_ns: int) -> None:
-        """Move a key's time on to `at_ns`, unless it is later already."""
+    def delay(self, at_ns: int) -> None:
+        """Move the time on to `at_ns`, unless it is later already."""
         raise NotImplementedError
+
+
+class ArrivalTable:
+    """Theoretical arrival times by key, in monotonic nanoseconds; of the whole machine if it stands on the board.
+
+    Its methods are those of `Arrival`, for any key.
+    """
+
+    __slots__ = ("_any",)
+
+    def __init__(self) -> None:
+        self._any: Arrival = self.arrival()
+
+    def arrival(self) -> Arrival:
+        """For one who comes with the same key again and again, and reads what he charges."""
+        raise NotImplementedError
+
+    def look(self) -> None:
+        """Now and then: see who else there is."""
+
+    def get(self, key: int, latest_ns: int = _ANY_NS) -> int:
+        """See `Arrival.read`."""
+        return self._any.read(key, latest_ns)
+
+    def charge(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival.charge`."""
+        self._any.read(key, _ANY_NS)
+        return self._any.charge(cost_ns, now_ns, unit)
+
+    def refund(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival.refund`."""
+        self._any.read(key, _ANY_NS)
+        return self._any.refund(cost_ns, now_ns, unit)
+
+    def convert(self, key: int, unit: int, now_ns: int) -> int:
+        """See `Arrival.convert`."""
+        self._any.read(key, _ANY_NS)
+        return self._any.convert(unit, now_ns)
+
+    def delay(self, key: int, at_ns: int) -> None:
+        """See `Arrival.delay`."""
+        self._any.read(key, _ANY_NS)
+        self._any.delay(at_ns)
 
 
 class GcraTable(ArrivalTable):
     """The one table of a board, as the worker in one slot sees it."""
 
-    __slots__ = ("_at", "_cells", "_key", "_lanes")
+    __slots__ = ("cells", "lanes", "settled")
 
     def __init__(self, board: Board, slot: int) -> None:
-        self._cells: memoryview = board.rates()
-        self._lanes: Lanes = Lanes(board.rate_lanes(), RATES, slot, board.slots_ever_used())
-        # Where the last key was found: a `get` is followed by a `charge` of the same key.
-        self._key: int = 0
-        self._at: int = 0
+        self.cells: memoryview = board.rates()
+        self.lanes: Lanes = Lanes(board.rate_lanes(), RATES, slot, board.slots_ever_used())
+        self.settled: int = 0
+        """So many keys were given a place by this worker; another one may have stood there."""
+        super().__init__()
+
+    def arrival(self) -> Arrival:
+        """See `ArrivalTable`."""
+        return GcraArrival(self)
 
     def look(self) -> None:
         """See `ArrivalTable`."""
-        self._lanes.look()
+        self.lanes.look()
 
-    def get(self, key: int, latest_ns: int = 2**62) -> int:
-        """See `ArrivalTable`."""
-        if not self._find(key):
-            return 0
-        time_ns = self._time_ns(self._at)
+
+class GcraArrival(Arrival):
+    """Where a key stands in that table, and what was read there."""
+
+    __slots__ = ("_base_ns", "_cells", "_charged_ns", "_is_known", "_key", "_lanes", "_place", "_settled", "_table")
+
+    def __init__(self, table: GcraTable) -> None:
+        self._table: GcraTable = table
+        self._cells: memoryview = table.cells
+        self._lanes: Lanes = table.lanes
+        self._key: int = 0
+        self._is_known: bool = False
+        self._place: int = 0
+        self._settled: int = 0
+        self._base_ns: int = 0
+        self._charged_ns: int = 0
+
+    def read(self, key: int, latest_ns: int) -> int:
+        """See `Arrival`."""
+        self._settled = self._table.settled
+        # A key seldom moves: where it stood last is looked at first.
+        if not self._is_known or key != self._key or self._cells[RATE_CELLS * self._place] != key:
+            self._key = key
+            self._is_known = self._find(key)
+            if not self._is_known:
+                return 0
+        time_ns = self._look()
         return time_ns if time_ns < latest_ns else latest_ns  # noqa: FURB136 - a call when compiled
 
-    def charge(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """See `ArrivalTable`."""
-        cells = self._cells
-        if (key == self._key and cells[RATE_CELLS * self._at] == key) or self._find(key):
-            at = self._at
-        else:
-            at = self._settle(key, now_ns)
-        lanes = self._lanes
-        # First what was charged, then the base: whoever brings a time to now writes the base before it charges, so
-        # nobody sees its charge without it.
-        charged_ns = lanes.total(at)
-        time_ns: int = cells[RATE_CELLS * at + 1] + charged_ns
+    def charge(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival`."""
+        if self._settled != self._table.settled:
+            self.read(self._key, _ANY_NS)
+        if not self._is_known:
+            self._settle(now_ns)
+        # What was charged is read before the base: who brings a time to now writes the base before he charges, so
+        # nobody sees his charge without it.
+        time_ns = self._base_ns + self._charged_ns
         if time_ns < now_ns:
-            cells[RATE_CELLS * at + 1] = now_ns - charged_ns
+            self._base_ns = now_ns - self._charged_ns
+            self._cells[RATE_CELLS * self._place + 1] = self._base_ns
             time_ns = now_ns
         if unit and time_ns + cost_ns - now_ns > DEBT_FROM_NS:
-            time_ns = self._convert(at, unit, now_ns)
-        lanes.add(at, cost_ns)
+            time_ns = self.convert(unit, now_ns)
+        self._lanes.add(self._place, cost_ns)
         return time_ns + cost_ns
 
-    def refund(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """See `ArrivalTable`."""
-        if not self._find(key):
-            return now_ns
-        at = self._at
-        ahead_ns = self._time_ns(at) - now_ns
-        if ahead_ns <= 0:
+    def refund(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival`."""
+        ahead_ns = self._base_ns + self._charged_ns - now_ns
+        if not self._is_known or ahead_ns <= 0:
             return now_ns
         if unit and ahead_ns > DEBT_FROM_NS:
-            ahead_ns = self._convert(at, unit, now_ns) - now_ns
+            ahead_ns = self.convert(unit, now_ns) - now_ns
         if cost_ns > ahead_ns:
             cost_ns = ahead_ns
-        self._lanes.add(at, -cost_ns)
+        self._lanes.add(self._place, -cost_ns)
         return now_ns + ahead_ns - cost_ns
 
-    def convert(self, key: int, unit: int, now_ns: int) -> int:
-        """See `ArrivalTable`."""
-        return self._convert(self._at, unit, now_ns) if self._find(key) else 0
-
-    def _convert(self, at: int, unit: int, now_ns: int) -> int:
-        """The same, where it stands. Returns the time."""
+    def convert(self, unit: int, now_ns: int) -> int:
+        """See `Arrival`."""
+        if not self._is_known:
+            return 0
         cells = self._cells
+        at = RATE_CELLS * self._place
         # First the time, then its unit, and written the other way round: so nobody takes one for the other's that was
         # converted just now, and converts it once more.
-        charged_ns = self._lanes.total(at)
-        time_ns: int = cells[RATE_CELLS * at + 1] + charged_ns
-        known: int = cells[RATE_CELLS * at + 2]
+        time_ns = self._look()
+        known: int = cells[at + 2]
         if known != unit:
-            cells[RATE_CELLS * at + 2] = unit
+            cells[at + 2] = unit
             converted_ns = converted(time_ns, known, unit, now_ns)
             if converted_ns != time_ns:
                 time_ns = converted_ns
-                cells[RATE_CELLS * at + 1] = time_ns - charged_ns
+                self._base_ns = time_ns - self._charged_ns
+                cells[at + 1] = self._base_ns
         return time_ns
 
-    def delay(self, key: int, at_ns: int) -> None:
-        """See `ArrivalTable`."""
-        if not self._find(key):
-            self._settle(key, at_ns)
-            return
-        at = self._at
-        charged_ns = self._lanes.total(at)
-        if self._cells[RATE_CELLS * at + 1] + charged_ns < at_ns:
-            self._cells[RATE_CELLS * at + 1] = at_ns - charged_ns
+    def delay(self, at_ns: int) -> None:
+        """See `Arrival`."""
+        if not self._is_known:
+            self._settle(at_ns)
+        elif self._base_ns + self._charged_ns < at_ns:
+            self._base_ns = at_ns - self._charged_ns
+            self._cells[RATE_CELLS * self._place + 1] = self._base_ns
 
-    def _time_ns(self, at: int) -> int:
-        charged_ns = self._lanes.total(at)
-        base_ns: int = self._cells[RATE_CELLS * at + 1]
+    def _look(self) -> int:
+        """Read what stands there. Returns the time."""
+        place = self._place
+        charged_ns = self._lanes.total(place)
+        base_ns: int = self._cells[RATE_CELLS * place + 1]
+        self._charged_ns = charged_ns
+        self._base_ns = base_ns
         return base_ns + charged_ns
 
     def _find(self, key: int) -> bool:
-        """Where does a key stand? `_at` then tells."""
+        """Where does a key stand? `_place` then tells."""
         cells = self._cells
         home = key & _MASK
         for step in range(PROBE):
-            at = (home + step) & _MASK
-            found = cells[RATE_CELLS * at]
+            place = (home + step) & _MASK
+            found = cells[RATE_CELLS * place]
             if found == key:
-                self._key = key
-                self._at = at
+                self._place = place
                 return True
             if found == 0:
                 break
-        self._key = 0
         return False
 
-    def _settle(self, key: int, time_ns: int) -> int:
-        """Give a new key a place and a time. Returns the place."""
+    def _settle(self, time_ns: int) -> None:
+        """Give the key, which is a new one, a place and a time."""
         cells = self._cells
-        place = -1
-        earliest_ns = 2**62
+        lanes = self._lanes
+        key = self._key
+        free = -1
+        earliest_ns = _ANY_NS
         home = key & _MASK
         for step in range(PROBE):
-            at = (home + step) & _MASK
-            if cells[RATE_CELLS * at] == 0:
-                place = at
+            place = (home + step) & _MASK
+            if cells[RATE_CELLS * place] == 0:
+                free = place
                 break
-            found_ns = self._time_ns(at)
+            found_ns = cells[RATE_CELLS * place + 1] + lanes.total(place)
             if found_ns < earliest_ns:
                 earliest_ns = found_ns
-                place = at
+                free = place
+        self._table.settled += 1
+        self._settled = self._table.settled
+        self._place = free
+        self._is_known = True
+        self._charged_ns = lanes.total(free)
+        self._base_ns = time_ns - self._charged_ns
         # First the time: who finds the key must not read that of the one before.
-        cells[RATE_CELLS * place + 1] = time_ns - self._lanes.total(place)
-        cells[RATE_CELLS * place + 2] = 0
-        cells[RATE_CELLS * place] = key
-        self._key = key
-        self._at = place
-        return place
+        cells[RATE_CELLS * free + 1] = self._base_ns
+        cells[RATE_CELLS * free + 2] = 0
+        cells[RATE_CELLS * free] = key
 
 
 def converted(time_ns: int, known: int, unit: int, now_ns: int) -> int:

@@ -634,7 +634,6 @@ class TokenGate(Lobby):
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
         so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
         less than is left of ours, is what is left of ours, too."""
-        table = self.meter.books.arrivals
         now_ns = int(now * _NS)
         if heard is not None:
             if not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
@@ -653,8 +652,8 @@ class TokenGate(Lobby):
             for one in meter.allowances:
                 remaining = heard.remaining[one.kind]
                 is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
-                if is_last or 0 <= remaining < one.remaining(table, now_ns):
-                    one.at_most(table, remaining, now_ns)
+                if is_last or 0 <= remaining < one.remaining(now_ns):
+                    one.at_most(remaining, now_ns)
             requests = meter.allowance(REQUESTS)
             wait_s = heard.requests_wait_s()
             if status != 429 and wait_s > 0 and (requests is None or not requests.heard):
@@ -662,7 +661,7 @@ class TokenGate(Lobby):
         if status == 429:
             for one in self.meter.allowances:
                 if heard is None or heard.remaining[one.kind] < 0:
-                    one.at_most(table, 0, now_ns)  # or all would rush in when the pause ends
+                    one.at_most(0, now_ns)  # or all would rush in when the pause ends
             pause_s = -1.0 if heard is None else heard.pause_s()
             if pause_s < 0:
                 if now < self._silent_until:

@@ -49,10 +49,9 @@ class Reservation:
         now_ns = int(now * 1e9)
         for meter in meters:
             meter.begin(estimate.cost_micro, now)
-            table = meter.books.arrivals
             for one in meter.allowances:
                 self._allowances.append(one)
-                self._charged_ns.append(one.charge(table, now_ns))
+                self._charged_ns.append(one.charge(now_ns))
 
     def beyond_ns(self, allowance: Allowance) -> int:
         """What it holds of one beyond all of it, for an output that is a guess: how much later it is told to be whole
@@ -85,17 +84,14 @@ class Reservation:
         reserved_micro = estimate.cost_micro
         for meter in self._meters:
             meter.end(reserved_micro, cost_micro, now)
-        if not self._allowances:
-            return
-        table = self._meters[0].books.arrivals
         for at, one in enumerate(self._allowances):
             kind = one.kind
             if kind == REQUESTS:
                 if uncount:
-                    one.correct(table, self._charged_ns[at], 1, 0, now_ns)
+                    one.correct(self._charged_ns[at], 1, 0, now_ns)
             else:
                 amount = total if kind == TOKENS else counted_input if kind == INPUT else output
-                one.correct(table, self._charged_ns[at], amount_of(kind, estimate), amount, now_ns)
+                one.correct(self._charged_ns[at], amount_of(kind, estimate), amount, now_ns)
 
 
 def reserve(meters: list[Meter], estimate: Estimate, now: float) -> Reservation | Refusal:
@@ -148,7 +144,7 @@ class Ledger:
             found.resize(limits)
             now_ns = int(now * 1e9)
             for one in found.allowances:
-                one.ahead_ns(self.books.arrivals, now_ns)
+                one.ahead_ns(now_ns)
 
     def spent(self, kind: int, name: str, day_micro: int, month_micro: int, now: float) -> None:
         """The store of accounts knows what a subject has spent, at least, in the day and month that run."""

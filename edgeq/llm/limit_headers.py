@@ -45,7 +45,7 @@ def header_lines(dialect: str, meters: list[Meter], now: float, held: Reservatio
         for meter in meters:
             one = meter.allowance(kind)
             if one is not None:
-                its_ahead_ns = one.ahead_ns(meter.books.arrivals, now_ns)
+                its_ahead_ns = one.ahead_ns(now_ns)
                 left = one.left(its_ahead_ns)
                 if left / one.count < least:
                     least = left / one.count

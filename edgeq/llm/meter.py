@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeq.board.gcra_table import DEBT_FROM_NS, LONGEST_DEBT_NS, ArrivalTable
+from edgeq.board.gcra_table import DEBT_FROM_NS, LONGEST_DEBT_NS, Arrival, ArrivalTable
 from edgeq.board.keyed import Entry, KeyedCounts
 from edgeq.board.layout import METER_CELLS, METERS, Board, key_hash
 from edgeq.board.spent import SpentTable
@@ -51,6 +51,9 @@ BUDGET: Final = 5
 WHATS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "concurrent", "budget")
 
 MINUTE_NS: Final = DEBT_FROM_NS
+_MINUTE_NS: Final = 6e10
+"""The same to multiply with: compiled, integers above 2^31 are multiplied by calls, and floating-point numbers are not
+(they are exact to a nanosecond)."""
 _HEADROOM_NS: Final = 15_000_000_000
 """Of a provider's limit: ours holds less than its bucket by so much of a minute. It costs nothing of the rate, only of
 the burst after a pause. It is there for what arrives unevenly, and for what is paid back late: an answer of which much
@@ -127,13 +130,13 @@ class Refusal:
 class Allowance:
     """So many requests or tokens a minute."""
 
-    __slots__ = ("_burst_ns", "_has_changed", "configured", "cost_ns", "count", "headroom_ns", "heard", "key", "kind")
+    __slots__ = ("_arrival", "_burst_ns", "_has_changed", "configured", "cost_ns", "count", "heard", "key", "kind")
 
-    def __init__(self, kind: int, key: int, count: int, headroom_ns: int) -> None:
+    def __init__(self, kind: int, key: int, count: int, headroom_ns: int, arrival: Arrival) -> None:
         self.kind: int = kind
         """REQUESTS, TOKENS, INPUT or OUTPUT."""
         self.key: int = key
-        self.headroom_ns: int = headroom_ns
+        self._arrival: Arrival = arrival
         self._burst_ns: int = MINUTE_NS - headroom_ns
         self.count: int = count
         """A minute: the smaller one of the two that follow."""
@@ -155,67 +158,69 @@ class Allowance:
             self.count = count
             self._has_changed = True
 
-    def ask(self, table: ArrivalTable, amount: int, now_ns: int) -> int:
+    def ask(self, amount: int, now_ns: int) -> int:
         """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
-        cost_ns = amount * MINUTE_NS // self.count
+        cost_ns = self._time_of(amount)
         if cost_ns > _DEBT_NS:
             cost_ns = _DEBT_NS
         self.cost_ns = cost_ns
         burst_ns = self._burst_ns
         if cost_ns > burst_ns:
             cost_ns = burst_ns  # let in alone
-        known = table.get(self.key, now_ns + _DEBT_NS)
-        if known - now_ns > MINUTE_NS:
-            known = table.convert(self.key, self.count, now_ns)
-        wait_ns = (known if known > now_ns else now_ns) + cost_ns - burst_ns - now_ns  # noqa: FURB136 - a call when compiled
-        return wait_ns if wait_ns > 0 else 0  # noqa: FURB136
+        wait_ns = self.ahead_ns(now_ns) + cost_ns - burst_ns
+        return wait_ns if wait_ns > 0 else 0  # noqa: FURB136 - a call when compiled
 
-    def charge(self, table: ArrivalTable, now_ns: int) -> int:
+    def charge(self, now_ns: int) -> int:
         """What was asked for last. Returns what that is."""
         cost_ns = self.cost_ns
-        table.charge(self.key, cost_ns, now_ns, self.count)
+        self._arrival.charge(cost_ns, now_ns, self.count)
         return cost_ns
 
-    def correct(self, table: ArrivalTable, charged_ns: int, reserved: int, amount: int, now_ns: int) -> None:
+    def correct(self, charged_ns: int, reserved: int, amount: int, now_ns: int) -> None:
         """It was so much, instead of what was reserved and charged."""
-        count = self.count
-        if self._has_changed and self.ahead_ns(table, now_ns) > MINUTE_NS:
+        ahead_ns = self.ahead_ns(now_ns)
+        if self._has_changed and ahead_ns > MINUTE_NS:
             # What was charged is part of a debt, which is one of tokens, whatever the limit was then.
-            charged_ns = min(reserved * MINUTE_NS // count, _DEBT_NS)
-        more_ns = amount * MINUTE_NS // count - charged_ns
+            charged_ns = min(self._time_of(reserved), _DEBT_NS)
+        more_ns = self._time_of(amount) - charged_ns
         if more_ns > 0:
-            room_ns = _DEBT_NS - self.ahead_ns(table, now_ns)
+            room_ns = _DEBT_NS - ahead_ns
             if more_ns > room_ns:
                 more_ns = room_ns
-            table.charge(self.key, more_ns, now_ns, count)
+            self._arrival.charge(more_ns, now_ns, self.count)
         elif more_ns < 0:
-            table.refund(self.key, -more_ns, now_ns, count)
+            self._arrival.refund(-more_ns, now_ns, self.count)
 
-    def remaining(self, table: ArrivalTable, now_ns: int) -> int:
+    def remaining(self, now_ns: int) -> int:
         """What may be used at once."""
-        return self.left(self.ahead_ns(table, now_ns))
+        return self.left(self.ahead_ns(now_ns))
 
     def left(self, ahead_ns: int) -> int:
         """The same, where it is known how long it is until the bucket is full again."""
         left_ns = self._burst_ns - ahead_ns
-        return left_ns * self.count // MINUTE_NS if left_ns > 0 else 0
+        return int(left_ns * float(self.count) / _MINUTE_NS) if left_ns > 0 else 0
 
-    def ahead_ns(self, table: ArrivalTable, now_ns: int) -> int:
+    def ahead_ns(self, now_ns: int) -> int:
         """How long until the bucket is full again."""
-        ahead_ns = table.get(self.key, now_ns + _DEBT_NS) - now_ns
+        ahead_ns = self._arrival.read(self.key, now_ns + _DEBT_NS) - now_ns
         if ahead_ns > MINUTE_NS:
-            ahead_ns = table.convert(self.key, self.count, now_ns) - now_ns
-        return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136
+            ahead_ns = self._arrival.convert(self.count, now_ns) - now_ns
+        return ahead_ns if ahead_ns > 0 else 0  # noqa: FURB136 - a call when compiled
 
-    def owed(self, table: ArrivalTable, now_ns: int) -> int:
+    def owed(self, now_ns: int) -> int:
         """The debt: what was used, or is reserved, beyond a whole minute's."""
-        debt_ns = self.ahead_ns(table, now_ns) - MINUTE_NS
+        debt_ns = self.ahead_ns(now_ns) - MINUTE_NS
         return debt_ns * self.count // MINUTE_NS if debt_ns > 0 else 0
 
-    def at_most(self, table: ArrivalTable, amount: int, now_ns: int) -> None:
+    def at_most(self, amount: int, now_ns: int) -> None:
         """No more than so much is left: the provider says so."""
-        left_ns = amount * MINUTE_NS // self.count - _HEARD_MARGIN_NS
-        table.delay(self.key, now_ns + self._burst_ns - left_ns)
+        left_ns = self._time_of(amount) - _HEARD_MARGIN_NS
+        self._arrival.read(self.key, now_ns + _DEBT_NS)
+        self._arrival.delay(now_ns + self._burst_ns - left_ns)
+
+    def _time_of(self, amount: int) -> int:
+        """In how many nanoseconds so much comes back."""
+        return int(amount * _MINUTE_NS / self.count)
 
 
 class Meter:
@@ -299,7 +304,7 @@ class Meter:
 
     def _new_allowance(self, kind: int, count: int) -> Allowance:
         headroom_ns = _HEADROOM_NS if self.kind == TARGET else 0
-        made = Allowance(kind, (self.key ^ (kind + 1)) or 1, count, headroom_ns)
+        made = Allowance(kind, (self.key ^ (kind + 1)) or 1, count, headroom_ns, self.books.arrivals.arrival())
         self.allowances.append(made)
         return made
 
@@ -331,7 +336,7 @@ class Meter:
     def _open(self) -> None:
         if self._entry is None:
             self._entry = Entry(self.books.own, self.books.others, self.key, METER_CELLS - 2)
-            self._show(self._entry)
+        self._show(self._entry)
 
     def close(self) -> None:
         """Leave the board: nothing is counted there any more. The next reservation comes back to it."""
@@ -342,7 +347,8 @@ class Meter:
 
     def _show(self, entry: Entry) -> None:
         entry.put(_E_IN_FLIGHT, self.in_flight)
-        entry.put(_E_RESERVED, self.reserved_micro)
+        if self.day_micro or self.month_micro:  # else nobody asks
+            entry.put(_E_RESERVED, self.reserved_micro)
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -351,9 +357,8 @@ class Meter:
         now_ns = int(now * 1e9)
         longest_ns = 0
         longest: Allowance | None = None
-        table = self.books.arrivals
         for one in self.allowances:
-            wait_ns = one.ask(table, amount_of(one.kind, estimate), now_ns)
+            wait_ns = one.ask(amount_of(one.kind, estimate), now_ns)
             if one.cost_ns > MINUTE_NS and one.kind != OUTPUT and estimate.input > one.count:
                 return self._never(one, estimate)
             if wait_ns > longest_ns:
@@ -368,7 +373,7 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, _too_many(longest, table, estimate, now_ns))
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, _too_many(longest, estimate, now_ns))
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
         detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
@@ -448,10 +453,9 @@ class Meter:
     def snapshot(self, now: float) -> dict[str, object]:
         """What is limited, what is left, who holds it."""
         now_ns = int(now * 1e9)
-        table = self.books.arrivals
         day, month = self.spent_micro()
         limits: dict[str, object] = {WHATS[one.kind]: one.count for one in self.allowances}
-        remaining = {WHATS[one.kind]: one.remaining(table, now_ns) for one in self.allowances}
+        remaining = {WHATS[one.kind]: one.remaining(now_ns) for one in self.allowances}
         in_flight = self.machine_in_flight()
         is_counted = self.day_micro or self.month_micro
         if self.concurrent:
@@ -475,12 +479,12 @@ class Meter:
         }
 
 
-def _too_many(one: Allowance, table: ArrivalTable, estimate: Estimate, now_ns: int) -> str:
+def _too_many(one: Allowance, estimate: Estimate, now_ns: int) -> str:
     """Why it has to wait, in words."""
     if one.kind == REQUESTS:
         return f"more than {one.count} a minute"
     wanted = f"{amount_of(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
-    owed = one.owed(table, now_ns)
+    owed = one.owed(now_ns)
     return f"{wanted}; {owed} that earlier requests have taken or reserved beyond it come first" if owed else wanted
 
 

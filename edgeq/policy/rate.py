@@ -23,7 +23,7 @@ from __future__ import annotations
 from math import ceil
 from typing import Final
 
-from edgeq.board.gcra_table import DEBT_FROM_NS, ArrivalTable, converted
+from edgeq.board.gcra_table import DEBT_FROM_NS, Arrival, ArrivalTable, converted
 from edgeq.policy.tenant import key_of
 
 BY_CLIENT: Final = 0
@@ -44,59 +44,77 @@ _NS: Final = 1_000_000_000
 class LocalArrivals(ArrivalTable):
     """An `ArrivalTable` of one process, for tests and for a single worker."""
 
-    __slots__ = ("_times", "_units", "max_keys")
+    __slots__ = ("max_keys", "times", "units")
 
     def __init__(self, max_keys: int = 65_536) -> None:
-        self._times: dict[int, int] = {}
-        self._units: dict[int, int] = {}
+        self.times: dict[int, int] = {}
+        self.units: dict[int, int] = {}
         self.max_keys: int = max_keys
+        super().__init__()
 
-    def get(self, key: int, latest_ns: int) -> int:
+    def arrival(self) -> Arrival:
         """See `ArrivalTable`."""
-        return min(self._times.get(key, 0), latest_ns)
+        return LocalArrival(self)
 
-    def charge(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """See `ArrivalTable`."""
-        at_ns = max(self._times.get(key, 0), now_ns)
-        self._keep(key, at_ns)
-        if unit and at_ns + cost_ns - now_ns > DEBT_FROM_NS:
-            at_ns = self.convert(key, unit, now_ns)
-        self._times[key] = at_ns + cost_ns
-        return at_ns + cost_ns
-
-    def refund(self, key: int, cost_ns: int, now_ns: int, unit: int = 0) -> int:
-        """See `ArrivalTable`."""
-        if key not in self._times:
-            return now_ns
-        at_ns = max((self.convert(key, unit, now_ns) if unit else self._times[key]) - cost_ns, now_ns)
-        self._times[key] = at_ns
-        return at_ns
-
-    def convert(self, key: int, unit: int, now_ns: int) -> int:
-        """See `ArrivalTable`."""
-        if key not in self._times:
-            return 0
-        at_ns = converted(self._times[key], self._units.get(key, 0), unit, now_ns)
-        self._units[key] = unit
-        self._times[key] = at_ns
-        return at_ns
-
-    def delay(self, key: int, at_ns: int) -> None:
-        """See `ArrivalTable`."""
-        if self._times.get(key, 0) < at_ns:
-            self._keep(key, at_ns)
-
-    def _keep(self, key: int, at_ns: int) -> None:
-        """A full table forgets the earlier half of its times, and most of those have passed."""
-        times = self._times
+    def keep(self, key: int, at_ns: int) -> None:
+        """Write down a time. A full table forgets the earlier half of its times, and most of those have passed."""
+        times = self.times
         if len(times) >= self.max_keys and key not in times:
             middle = sorted(times.values())[len(times) // 2]
-            self._times = times = {one: at for one, at in times.items() if at > middle}
-            self._units = {one: unit for one, unit in self._units.items() if one in times}
+            self.times = times = {one: at for one, at in times.items() if at > middle}
+            self.units = {one: unit for one, unit in self.units.items() if one in times}
         times[key] = at_ns
 
     def __len__(self) -> int:
-        return len(self._times)
+        return len(self.times)
+
+
+class LocalArrival(Arrival):
+    """A key of that table."""
+
+    __slots__ = ("_key", "_table")
+
+    def __init__(self, table: LocalArrivals) -> None:
+        self._table: LocalArrivals = table
+        self._key: int = 0
+
+    def read(self, key: int, latest_ns: int) -> int:
+        """See `Arrival`."""
+        self._key = key
+        return min(self._table.times.get(key, 0), latest_ns)
+
+    def charge(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival`."""
+        at_ns = max(self._table.times.get(self._key, 0), now_ns)
+        self._table.keep(self._key, at_ns)
+        if unit and at_ns + cost_ns - now_ns > DEBT_FROM_NS:
+            at_ns = self.convert(unit, now_ns)
+        self._table.times[self._key] = at_ns + cost_ns
+        return at_ns + cost_ns
+
+    def refund(self, cost_ns: int, now_ns: int, unit: int = 0) -> int:
+        """See `Arrival`."""
+        times = self._table.times
+        if self._key not in times:
+            return now_ns
+        at_ns = max((self.convert(unit, now_ns) if unit else times[self._key]) - cost_ns, now_ns)
+        times[self._key] = at_ns
+        return at_ns
+
+    def convert(self, unit: int, now_ns: int) -> int:
+        """See `Arrival`."""
+        times = self._table.times
+        if self._key not in times:
+            return 0
+        at_ns = converted(times[self._key], self._table.units.get(self._key, 0), unit, now_ns)
+        self._table.units[self._key] = unit
+        times[self._key] = at_ns
+        return at_ns
+
+    def delay(self, at_ns: int) -> None:
+        """See `Arrival`."""
+        if self._table.times.get(self._key, 0) < at_ns:
+            self._table.keep(self._key, at_ns)
 
 
 _SMALLS: Final = 1000
@@ -108,12 +126,12 @@ class Window:
 
     __slots__ = (
         "_salt",
+        "arrival",
         "burst",
         "burst_ns",
         "count",
         "each_ns",
         "item_start",
-        "key",
         "policy",
         "policy_item",
         "remaining",
@@ -137,8 +155,9 @@ class Window:
         self.policy_item = f'"{policy}";q={self.burst};w={whole_s}'
         self.item_start = f'"{policy}";r='.encode()
         self._salt: int = key_of(policy.encode())
+        self.arrival: Arrival | None = None
+        """Where it is counted: what a `RateSet` gives it."""
         # The outcome of the last `ask`. Nothing comes between it and its `charge`, so no request needs an object.
-        self.key: int = 0
         self.tat_ns: int = 0
         self.wait_ns: int = 0
         self.remaining: int = 0
@@ -146,16 +165,16 @@ class Window:
         self.state = self.item_start + b"0;t=0"
         """These two as an item of RateLimit."""
 
-    def ask(self, table: ArrivalTable, subject: int, cost: int, now_ns: int) -> int:
+    def ask(self, subject: int, cost: int, now_ns: int) -> int:
         """Would a request of this cost be admitted now? Charges nothing.
 
         Args: subject is `key_of` whom it is counted for; cost is 1 at least. Returns: nanoseconds until it would, 0 for
         now.
         """
-        key = (subject ^ self._salt) or 1
-        self.key = key
+        arrival = self.arrival
+        assert arrival is not None
         # No time of ours lies further ahead than the burst, unless it was larger before a reload.
-        known = table.get(key, now_ns + self.burst_ns)
+        known = arrival.read((subject ^ self._salt) or 1, now_ns + self.burst_ns)
         before = known if known > now_ns else now_ns  # noqa: FURB136 - a call when compiled
         after = before + cost * self.each_ns
         wait_ns = after - self.burst_ns - now_ns
@@ -165,9 +184,11 @@ class Window:
         self.tat_ns = before if wait_ns else after
         return wait_ns
 
-    def charge(self, table: ArrivalTable, cost: int, now_ns: int) -> None:
+    def charge(self, cost: int, now_ns: int) -> None:
         """Write down what was asked last."""
-        self.tat_ns = table.charge(self.key, cost * self.each_ns, now_ns)
+        arrival = self.arrival
+        assert arrival is not None
+        self.tat_ns = arrival.charge(cost * self.each_ns, now_ns)
 
     def look(self, now_ns: int) -> None:
         """Find out what is left after what was asked last: `remaining`, `reset_s` and `state`."""
@@ -201,19 +222,19 @@ class Rate:
         self.refused: int = 0
         self.would_refuse: int = 0
 
-    def ask(self, table: ArrivalTable, subject: int, cost: int, now_ns: int) -> int:
+    def ask(self, subject: int, cost: int, now_ns: int) -> int:
         """Ask each window. Returns: nanoseconds until all of them would admit, 0 for now."""
         longest = 0
         for window in self.windows:
-            wait_ns = window.ask(table, subject, cost, now_ns)
+            wait_ns = window.ask(subject, cost, now_ns)
             if wait_ns > longest:
                 longest = wait_ns
         return longest
 
-    def charge(self, table: ArrivalTable, cost: int, now_ns: int) -> None:
+    def charge(self, cost: int, now_ns: int) -> None:
         """Charge each window for what was asked last."""
         for window in self.windows:
-            window.charge(table, cost, now_ns)
+            window.charge(cost, now_ns)
 
     def detail(self) -> str:
         """What was passed by what was asked last, for people."""
@@ -243,12 +264,14 @@ class Rate:
 class RateSet:
     """The rates of one route, and what a request of it costs."""
 
-    __slots__ = ("_cost", "_ietf", "_policy_line", "_table", "_told", "_x", "by_client", "by_tenant", "rates")
+    __slots__ = ("_cost", "_ietf", "_policy_line", "_told", "_x", "by_client", "by_tenant", "rates")
 
     def __init__(self, rates: list[Rate], cost: int, table: ArrivalTable) -> None:
         self.rates: list[Rate] = rates
         self._cost: int = cost
-        self._table: ArrivalTable = table
+        for rate in rates:
+            for window in rate.windows:
+                window.arrival = table.arrival()
         self.by_client: bool = any(rate.by == BY_CLIENT for rate in rates)
         self.by_tenant: bool = any(rate.by == BY_TENANT for rate in rates)
         told = [rate for rate in rates if rate.enforce and rate.headers != HEADERS_OFF]
@@ -266,12 +289,11 @@ class RateSet:
         Args: subjects are the keys (`key_of`) by BY_CLIENT, BY_TENANT, ...; now in monotonic seconds. Returns: None if
         it is admitted, or the rate that does so last; `wait_s` of it tells when.
         """
-        table = self._table
         now_ns = int(now * 1e9)
         refuses: Rate | None = None
         longest = 0
         for rate in self.rates:
-            wait_ns = rate.ask(table, subjects[rate.by], self._cost, now_ns)
+            wait_ns = rate.ask(subjects[rate.by], self._cost, now_ns)
             if wait_ns > longest and rate.enforce:
                 refuses = rate
                 longest = wait_ns
@@ -282,7 +304,7 @@ class RateSet:
             if not rate.enforce and any_waits(rate):
                 rate.would_refuse += 1
             else:
-                rate.charge(table, self._cost, now_ns)
+                rate.charge(self._cost, now_ns)
         return None
 
     def header_lines(self, now: float, refused: bool) -> bytes:

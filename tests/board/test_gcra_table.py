@@ -149,3 +149,57 @@ def test_a_newcomer_has_nothing_converted(board: Board) -> None:
     newcomer = 5 + RATES * 99
     table.charge(newcomer, 2 * DEBT_FROM_NS, now_ns=later)
     assert table.convert(newcomer, 10, now_ns=later) == later + 2 * DEBT_FROM_NS
+
+
+def test_who_has_been_displaced_since_he_was_read_is_charged_himself(board: Board) -> None:
+    """Not the one who stands where he stood: so it is when many are read before any of them is charged."""
+    table = GcraTable(board, 0)
+    keys = [5 + RATES * (n + 1) for n in range(PROBE)]
+    for number, key in enumerate(keys):
+        table.charge(key, 10 + number, now_ns=100)
+    first, newcomer = table.arrival(), table.arrival()
+    assert first.read(keys[0], 2**61) == 110
+    assert newcomer.read(5 + RATES * 99, 2**61) == 0
+    assert newcomer.charge(1000, now_ns=200) == 1200
+    assert first.charge(50, now_ns=200) == 250
+    assert table.get(5 + RATES * 99) == 1200
+    assert table.get(keys[0]) == 250
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1), st.integers(0, 3), st.sampled_from("rcp"), st.integers(1, 10**6), st.integers(0, 9)
+        ),
+        max_size=60,
+    )
+)
+def test_arrivals_and_tables_are_one(steps: list[tuple[int, int, str, int, int]]) -> None:
+    """What two workers charge and pay back, by key or by an arrival that is kept: the same as in one dictionary."""
+    board = Board.create(2)
+    for slot in range(2):
+        board.use(slot)
+    tables = [GcraTable(board, slot) for slot in range(2)]
+    kept = [[table.arrival() for _ in range(4)] for table in tables]
+    model: dict[int, int] = {}
+    now_ns = 1000
+    for slot, at, what, amount, later in steps:
+        now_ns += later
+        key = 7 + RATES * (at + 1)
+        arrival, table = kept[slot][at], tables[slot]
+        if what == "r":
+            assert arrival.read(key, 2**61) == model.get(key, 0)
+            model[key] = max(now_ns, model.get(key, 0)) + amount
+            assert arrival.charge(amount, now_ns) == model[key]
+        elif what == "c":
+            model[key] = max(now_ns, model.get(key, 0)) + amount
+            assert table.charge(key, amount, now_ns) == model[key]
+        elif key in model:
+            arrival.read(key, 2**61)
+            told = arrival.refund(amount, now_ns)
+            assert told == max(now_ns, model[key] - amount)
+            if model[key] > now_ns:
+                model[key] = told
+    assert all(table.get(key) == at_ns for table in tables for key, at_ns in model.items())
+    board.close()

@@ -50,7 +50,7 @@ def refused(meters: list[Meter], estimate: Estimate, now: float = NOW) -> Refusa
 def left(meter: Meter, kind: int = TOKENS, now: float = NOW) -> int:
     allowance = meter.allowance(kind)
     assert allowance is not None
-    return allowance.remaining(meter.books.arrivals, int(now * 1e9))
+    return allowance.remaining(int(now * 1e9))
 
 
 def test_nobody_is_named_by_what_refuses() -> None:
@@ -98,7 +98,7 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
     allowance = target.allowance(TOKENS)
     assert allowance is not None
-    allowance.at_most(target.books.arrivals, 0, int(NOW * 1e9))
+    allowance.at_most(0, int(NOW * 1e9))
     assert refused([target], Estimate(10, 30)).detail == "40 tokens, of 300 a minute"
 
 
