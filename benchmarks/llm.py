@@ -28,7 +28,7 @@ from benchmarks.compare import Comparison, Instance, chosen, interrupt, say, wri
 from benchmarks.llm_gateways import GATEWAYS, STREAMS, Ask, LlmPrograms, llm_ask, llm_plan
 from benchmarks.llm_rows import CHAT_PATH, FIRST_TOKEN, LLM_ROWS, MARK
 from benchmarks.processes_io import LOAD_CORE, free_port
-from benchmarks.proxies import Plan, Programs, Scenario
+from benchmarks.proxies import Plan, Programs, Scenario, upstream_plan
 from benchmarks.report import Measurement
 from benchmarks.rows import Row, StreamLoad, Variant, WrkLoad
 
@@ -62,10 +62,21 @@ class LlmComparison(Comparison):
 
     def _start_upstream(self, stack: contextlib.ExitStack, row: Row, directory: str) -> int:
         port = free_port()
+        if row.id == FIRST_TOKEN:
+            # Whoever waits for the provider waits for the same processor as the clients, whom that must not cost much.
+            with contextlib.ExitStack() as once:
+                self._start_provider(once, row, directory, port)
+                stream = self._answer(port, llm_ask("direct", self._rows[row.id], port, ""))[1].decode()
+            plan = upstream_plan(port, directory, self.programs.nginx, 0, 0, stream)
+            stack.enter_context(processes_io.running("provider", plan, LOAD_CORE, directory, port))
+        else:
+            self._start_provider(stack, row, directory, port)
+        return port
+
+    def _start_provider(self, stack: contextlib.ExitStack, row: Row, directory: str, port: int) -> None:
         options = ("--listen", f"127.0.0.1:{port}", "--behave", self._rows[row.id].behave)
         plan = Plan({}, (self.programs.edgeq_python, "-P", "-m", "edgeq", "demo-llm", *options))
         stack.enter_context(processes_io.running("provider", plan, LOAD_CORE, directory, port))
-        return port
 
     def plan(self, row: Row, proxy: str, scenario: Scenario) -> Plan:
         store = scenario.path("accounts.sqlite")
@@ -77,19 +88,9 @@ class LlmComparison(Comparison):
         return plan
 
     def verify(self, row: Row, _variant: Variant, instance: Instance) -> dict[str, str]:
-        ask = self._asks[instance.port]
-        connection = http.client.HTTPConnection("127.0.0.1", instance.port, timeout=60)
-        try:
-            for _ in range(3):  # the first answers of some take seconds
-                connection.request("POST", CHAT_PATH, ask.body, dict(ask.fields))
-                answer = connection.getresponse()
-                body = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise loads_io.LoadFailed(f"{type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise loads_io.LoadFailed(f"status {answer.status}: {body[:300]!r}")
+        status, body = self._answer(instance.port, self._asks[instance.port])
+        if status != 200:
+            raise loads_io.LoadFailed(f"status {status}: {body[:300]!r}")
         if self._rows[row.id].stream:
             if not body.rstrip().endswith(b"data: [DONE]"):
                 raise loads_io.LoadFailed(f"a stream ends with {body[-100:]!r}")
@@ -137,6 +138,20 @@ class LlmComparison(Comparison):
         answers, errors = int(behind["answers"]), int(behind["errors"])
         names = (row.id, instance.proxy, instance.variant.name)
         return Measurement(*names, number, value, answers, behind["seconds"], 0.0, errors, details)
+
+    def _answer(self, port: int, ask: Ask) -> tuple[int, bytes]:
+        """The status and body of the third answer: the first ones of some take seconds. Raises: LoadFailed."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            for _ in range(3):
+                connection.request("POST", CHAT_PATH, ask.body, dict(ask.fields))
+                answer = connection.getresponse()
+                body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise loads_io.LoadFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+        return answer.status, body
 
     # -- parts --------------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ LLM_ROWS = (
         Row(
             FIRST_TOKEN,
             "time to the first token of a stream beyond the provider's own, 99th percentile, at half of what it can do "
-            "(nginx: at edgeq's rate)",
+            "(nginx: at edgeq's rate); the provider is nginx with an answer made in advance",
             WrkLoad("same", 32, CHAT_PATH),
             500,
             (Target("edgeq", "value", 1.0),),

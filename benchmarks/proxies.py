@@ -407,8 +407,11 @@ ONLY_WHERE_NAMED = ("nginx-defaults", "edgeq-pure")
 """These take part in the rows that ask for them, or when they are named on the command line."""
 
 
-def upstream_plan(port: int, directory: str, nginx: str, small_bytes: int, large_bytes: int) -> Plan:
-    """The static upstream: `small_bytes` for any path, `large_bytes` at /large; /_echo shows what arrived."""
+def upstream_plan(port: int, directory: str, nginx: str, small_bytes: int, large_bytes: int, stream: str = "") -> Plan:
+    """The static upstream: `small_bytes` (or this stream of events) for any path, `large_bytes` at /large; /_echo shows
+    what arrived."""
+    media, small = ("text/event-stream", stream) if stream else ("text/plain", "x" * small_bytes)
+    assert not set("'$\\") & set(small)
     shown = "$http_x_request_id|$http_x_forwarded_for|$http_x_forwarded_proto|$connection_requests"
     text = f"""
 daemon off;
@@ -433,8 +436,8 @@ http {{
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     root {directory};
-    default_type text/plain;
-    location / {{ return 200 "{"x" * small_bytes}"; }}
+    default_type {media};
+    location / {{ return 200 '{small}'; }}
     location = /large {{ }}
     location = /_status {{ stub_status; }}
     location ~ /_echo$ {{ return 200 "{shown}"; }}
