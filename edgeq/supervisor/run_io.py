@@ -29,6 +29,7 @@ def serve(
     configure_log(live.config)
     process_io.set_name("edgeq")
     process_io.adopt_orphans()
+    process_io.let_workers_go_first()
     process_io.raise_descriptor_limit()
     loop = uvloop.new_event_loop()
     try:

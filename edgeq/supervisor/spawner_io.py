@@ -151,6 +151,7 @@ def _become_worker(child: _Child, app: str, loop: str) -> NoReturn:
 def main(fd: int, app: str, loop: str) -> int:
     """Run the spawner on its end of the channel."""
     process_io.follow_the_supervisor()
+    process_io.go_first()
     process_io.set_name("edgeq-spawner")
     load_part(app)
     load_part(loop)

@@ -132,7 +132,9 @@ class App:
         self._configure(self._generation, config, self._board.started)
         self._shard.serving_since = monotonic()
         self._row.set_state(STATE_SERVING)
-        loop.on_tick(self._tick)
+        loop.on_tick(self._tick_queues)
+        loop.on_tick(self._tick_upstreams)
+        loop.on_tick(self._tick_books)
         self._doorbell.start(loop, self._look)
         # Requests make no cycles, so collections only look in vain; what the rare paths leave is found all the same.
         gc.set_threshold(20_000, 50, 100)
@@ -224,18 +226,23 @@ class App:
 
     # -- now and then -------------------------------------------------------------------------------------------------
 
-    def _tick(self, now: float) -> None:
+    def _tick_queues(self, now: float) -> None:
         shard = self._shard
-
         shard.wheel.advance(now)
         self._resources.tick(now)
         self._listeners.tick()
         self._feel(now)
         if shard.unpolled:
             self._hangups.look(shard.unpolled, now)
+
+    def _tick_upstreams(self, now: float) -> None:
         self._routes.tick(now)
         self._upstreams.tick(now)
+        self._model_builder.tick(now)
         self._resources.flush()
+
+    def _tick_books(self, now: float) -> None:
+        shard = self._shard
         self._access.flush()
         if shard.kept:
             keep.write(shard.kept, self._board.requests(self._slot), time() - monotonic())
@@ -244,7 +251,6 @@ class App:
         self._tracing.tick()
         wall_s = time()
         self._ledger.tick(now, wall_s)
-        self._model_builder.tick(now)
         self.accounts.tick(now, wall_s)
         self._listeners.leave(now, float(self._config.server.drain_idle))
         if self._drain_done is not None:

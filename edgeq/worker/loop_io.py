@@ -28,7 +28,8 @@ class WorkerLoop(uvloop.Loop):
         self._ticking = False
 
     def on_tick(self, call: Callable[[float], None]) -> None:
-        """Call `call(now)` on each tick, in order of registration."""
+        """Call `call(now)` on each tick, in order of registration, each in a turn of the loop of its own: whoever comes
+        meanwhile waits for one of them, and not for all."""
         self._on_tick.append(call)
         if not self._ticking:
             self._ticking = True
@@ -41,11 +42,16 @@ class WorkerLoop(uvloop.Loop):
         self.max_lag_s = max(self.max_lag_s, self.lag_s)
         self._due = now + TICK_S
         self.call_later(TICK_S, self._tick)  # first, so that no defect can stop the ticks
-        for call in self._on_tick:
-            try:
-                call(now)
-            except Exception as error:
-                self.call_exception_handler({"message": "a tick failed", "exception": error})
+        # What a timer asks for soon is done before the loop looks for readers, what that asks for then after it.
+        self.call_soon(self._step, 0, now)
+
+    def _step(self, at: int, now: float) -> None:
+        if at + 1 < len(self._on_tick):
+            self.call_soon(self._step, at + 1, now)
+        try:
+            self._on_tick[at](now)
+        except Exception as error:
+            self.call_exception_handler({"message": "a tick failed", "exception": error})
 
 
 def new_loop() -> WorkerLoop:

@@ -80,6 +80,13 @@ def test_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path, addres
         assert died[0]["restart_in_s"] == 0
 
 
+def test_workers_go_first(tmp_path: Path, address: str) -> None:
+    """The supervisor interrupts nobody who runs; a worker is scheduled as usual."""
+    with supervised(tmp_path, addresses=[address], workers=1) as running:
+        assert os.sched_getscheduler(running.process.pid) == os.SCHED_BATCH
+        assert os.sched_getscheduler(ask(address).pid) == os.SCHED_OTHER
+
+
 def test_workers_share_a_secret_for_tickets(tmp_path: Path, address: str) -> None:
     """All have the same from their start, also who is started later, and a reload changes nothing of it."""
     with supervised(tmp_path, addresses=[address], workers=2) as running:
