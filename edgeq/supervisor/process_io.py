@@ -44,7 +44,8 @@ def let_workers_go_first() -> None:
     processor stays the same.
 
     A favour: it wakes up twenty times a second for each worker, and a worker that is interrupted answers a millisecond
-    later. Where it is forbidden it works as it is.
+    later. Where it is forbidden, as by the filter of system calls in edgeq.service (example.conf has the line that
+    allows it), it works as it is.
     """
     _schedule(os.SCHED_BATCH)
 

@@ -198,6 +198,17 @@ def test_the_hardening_is_in_force(machine: Machine) -> None:
     assert inside("test", "-w", "/run/edgeq").returncode == 0
 
 
+def test_the_supervisor_stands_back_where_it_may(machine: Machine) -> None:
+    """By the line in example.conf; its workers are scheduled as usual."""
+    example = (Path(__file__).parents[2] / "systemd" / "example.conf").read_text()
+    (line,) = [one for one in example.splitlines() if "sched_setscheduler" in one]
+    drop_in(machine, f"[Service]\n{line.removeprefix('#')}\n")
+    machine.must("systemctl", "restart", "edgeq")
+    assert "SCHED_BATCH" in machine.must("chrt", "--pid", machine.show("edgeq", "MainPID"))
+    assert "SCHED_OTHER" in machine.must("chrt", "--pid", str(workers(machine)[0]))
+    assert answers(machine)
+
+
 def test_reload(machine: Machine) -> None:
     """A right file is applied by the same process; a wrong one makes the reload fail, and changes nothing."""
     pid = machine.show("edgeq", "MainPID")
