@@ -91,7 +91,7 @@ _ROWS: Final = (
     Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
     Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "the request names a model that its route, or its key, does not serve; GET /v1/models lists them"),
     # waiting
-    Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),
+    Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold, or before a limit of tokens than can be served within provider.wait"),
     Reason("queue_timeout", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Waited too long in a queue", "nothing became free in time"),
     Reason("queue_codel_drop", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue stands", "the queue has not been short for an interval: its wait is kept near the target"),
     Reason("queue_displaced", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Displaced from a full queue", "a newer request, or one of a tenant that has fewer, took its place"),

@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgeq.explain import machine, say, services
+from edgeq.explain import gates, machine, say, services
 from edgeq.explain.facts import FEW, Facts, whole_of
-from edgeq.explain.finding import LOST, WAITS, Finding
+from edgeq.explain.finding import LOST, STANDS_S, WAITS, Finding
 from edgeq.explain.machine import BUSY, LAG_MS
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
-
-STANDS_S: Final = 2.0
-"""So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +146,14 @@ CAUSES: Final = (
         services.taken_out,
     ),
     Cause(
+        "key_rests",
+        "A provider's key rests",
+        "the provider has refused the key, or its account has no credit (no model is asked with it), or has answered"
+        " 429, or told that no request is left (this model at this key is not asked); until when",
+        "look at the key, or keep below the provider's limits (`limits` of [provider.NAME])",
+        gates.rests,
+    ),
+    Cause(
         "endpoint_sick",
         "One endpoint is sick",
         f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests or is avoided since it"
@@ -206,6 +211,14 @@ CAUSES: Final = (
         " waited, and less is served since",
         "raise it to what arrivals times service time asks for, or take it back",
         services.limit_low,
+    ),
+    Cause(
+        "limit_used_up",
+        "A limit of a model is used up",
+        "refusals by the `limits` of a model, or of one at a provider's key, or somebody has waited before the latter"
+        f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now, and who says so",
+        "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`)",
+        gates.used_up,
     ),
     Cause(
         "other",

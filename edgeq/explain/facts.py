@@ -16,8 +16,10 @@ from edgeq.observe.history import Moment
 
 CONFIGURED: Final = ("file", LIVE)
 """Sources of a limit that somebody has chosen."""
+HEARD: Final = "heard"
+"""Source of one that the provider has told."""
 _OF_TARGETS: Final = frozenset(("queue", *WHATS))
-"""Parts of a model at a provider's key."""
+"""Parts of a model, or of one at a provider's key."""
 FEW: Final = 10
 """Fewer requests than these are nothing to compare with."""
 TAKEN_OUT: Final = ("draining", "disabled")
@@ -258,6 +260,64 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """A limit of tokens, requests or money, as it is in force."""
+
+    what: str
+    """One of WHATS: the part of a resource that refuses for it."""
+    count: float
+    left: float | None
+    """Of it; None: not known."""
+    settings: str
+    """Where it is said: "provider/openai"."""
+    key: str
+    """There: "limits.tokens_per_minute"; as `edgeq set` takes it, if `can_set`."""
+    source: str = "file"
+    """Or LIVE, or HEARD."""
+    can_set: bool = True
+    file: str = ""
+    """What the file says, where somebody has set another one."""
+    by: str = ""
+    """Who has, and when."""
+
+    def fill(self) -> float:
+        """The part that is used."""
+        return 1 - self.left / self.count if self.left is not None and self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The provider is left alone, because of what it has said."""
+
+    reason: str
+    """A token of edgeq.reasons."""
+    left_s: float
+    until: str
+    """Time of day."""
+    is_whole_key: bool
+    """Else this model at this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A model (`model/gpt-4o`) with limits of its own, or one at a provider's key (`target/openai/gpt-4o`)."""
+
+    resource: str
+    upstream: str = ""
+    """The key, as a resource; empty of a model."""
+    settings: str = ""
+    """Of the provider."""
+    limits: tuple[Allowed, ...] = ()
+    queued: int = 0
+    oldest_ms: float = 0.0
+    wait_s: float = 0.0
+    """Who would wait for longer is not let wait."""
+    short_s: float = 0.0
+    """For so long somebody has waited there, or was refused; 0: nobody is, or that was not seen yet."""
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the kernel grants to all."""
 
@@ -290,6 +350,9 @@ class Facts:
     """Of each route the upstream, as resources; empty: to models."""
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of each model its targets, of each target and provider its upstreams, as resources."""
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of each provider, and of each of its keys, the targets."""
+    gates: tuple[Gate, ...] = ()
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""
     replaced_s: float = 0.0
@@ -316,7 +379,7 @@ def is_at(part: str, resource: str) -> bool:
 
 def whole_of(resource: str) -> str:
     """The resource of a part: `upstream/api` of `upstream/api:queue` and of `upstream/api#10.0.0.7:9000`."""
-    if resource.startswith("target/"):  # names of models have colons, too
+    if resource.startswith(("target/", "model/")):  # names of models have colons, too
         name, _, part = resource.rpartition(":")
         return name if part in _OF_TARGETS else resource
     if not resource.startswith(("upstream/", "route/")):

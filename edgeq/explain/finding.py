@@ -14,6 +14,8 @@ WAITS: Final = 2
 """Somebody waits, or a part of it is out of use."""
 LOST: Final = 3
 """Requests or connections are refused, or fail."""
+STANDS_S: Final = 2.0
+"""So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""
 
 
 @dataclass(frozen=True, slots=True)

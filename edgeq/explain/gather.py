@@ -12,7 +12,7 @@ from edgeq.config.live import endpoints_named
 from edgeq.config.providers import provider_of, settings_of
 from edgeq.config.schema import Config
 from edgeq.config.schema import Endpoint as Configured
-from edgeq.explain import proc_io
+from edgeq.explain import proc_io, say
 from edgeq.explain.facts import (
     TAKEN_OUT,
     Door,
@@ -29,6 +29,7 @@ from edgeq.explain.facts import (
     Worker,
     whole_of,
 )
+from edgeq.explain.limits import gates
 from edgeq.explain.machine import LAG_MS
 from edgeq.explain.services import TRIPS
 from edgeq.explain.watch import NOW_S, Watch
@@ -76,6 +77,7 @@ class Gatherer:
     def look(self) -> None:
         """To be called every `watch.EVERY_S`."""
         self._note(False)
+        self.watch.note_short(self._short())
         reports = self._reports.all()
         # Who gives no sign of life has not told of it yet.
         silent_ms = {slot: self._beat_age_ms(slot) - LATE_MS for slot in reports}
@@ -121,6 +123,16 @@ class Gatherer:
                 if one["waiting"]:
                     yield f"waits/listener/{names.get(one['address'], one['address'])}:places"
 
+    def _short(self) -> Iterator[str]:
+        """Models, and models at keys, at which somebody waits, or was refused since the last look."""
+        for target in self._reports.targets():
+            if target["queued"]:
+                yield f"target/{target['target']}"
+        for name in self.watch.grown(_REFUSED):
+            whole = whole_of(name.partition(" ")[2])
+            if whole.startswith(("target/", "model/")):
+                yield whole
+
     def _note(self, is_passing: bool) -> None:
         """Everything that grows."""
         now_s = time.monotonic()
@@ -156,6 +168,8 @@ class Gatherer:
             ),
             waiting=tuple(self._waiting()),
             named=self._named(),
+            parts=self._parts(),
+            gates=tuple(gates(self._config(), self._overview, self.watch)),
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,
@@ -219,6 +233,15 @@ class Gatherer:
             found[target] = [f"upstream/{one['upstream']}"]
         for upstream, provider in provider_of(self._config()).items():
             found.setdefault(f"provider/{provider}", []).append(f"upstream/{upstream}")
+        return found
+
+    def _parts(self) -> dict[str, list[str]]:
+        """What a provider and its keys can be short of."""
+        found: dict[str, list[str]] = {}
+        providers = provider_of(self._config())
+        for one in self._overview.models():
+            for whole in (f"upstream/{one['upstream']}", f"provider/{providers[one['upstream']]}"):
+                found.setdefault(whole, []).append(f"target/{one['target']}")
         return found
 
     def _loads(self) -> Iterator[Load]:
@@ -303,7 +326,7 @@ class Gatherer:
             url, is_disabled = (one.url, not one.enabled) if isinstance(one, Configured) else (one, False)
             key = f"upstream/{upstream} endpoints.{url}.{'enabled' if is_disabled else 'weight'}"
             label = endpoint_label(url) if parse_endpoint(url).literal() else url
-            yield TakenOut(f"upstream/{upstream}#{label}", is_disabled, _by(changes[key]) if key in changes else "")
+            yield TakenOut(f"upstream/{upstream}#{label}", is_disabled, say.by(changes[key]) if key in changes else "")
 
     def _unresolved(self, upstream: str) -> Iterator[Unresolved]:
         """Each name once, although all workers tell of it."""
@@ -429,11 +452,3 @@ class Gatherer:
             return quiet_s
         back_s = self.watch.held_ago_s(f"out/{resource}", time.monotonic()) or 0.0
         return max(quiet_s, back_s) if quiet_s or back_s <= _SHOWS_S else 0.0
-
-
-def _by(change: Mapping[str, Any]) -> str:
-    """Who has made it, when and why."""
-    user = f"user {change['uid']}" if change["uid"] >= 0 else "an operator"
-    until = f", until {change['until']}" if change["until"] else ""
-    comment = f" ({change['comment']})" if change["comment"] else ""
-    return f"by {user} since {change['since']}{until}{comment}"

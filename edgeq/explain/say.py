@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from edgeq.config.units import plain
 from edgeq.explain.facts import Door, Facts, Load, Refused, Unresolved, Waiting, Worker
@@ -111,6 +112,14 @@ def taken_out(load: Load) -> list[str]:
     return [
         f"{one.name.partition('#')[2]} is {one.how()}, {one.by or 'as the file says'}" for one in load.taken_out[:4]
     ]
+
+
+def by(change: Mapping[str, Any]) -> str:
+    """Who has made it, when and why."""
+    user = f"user {change['uid']}" if change["uid"] >= 0 else "an operator"
+    until = f", until {change['until']}" if change["until"] else ""
+    comment = f" ({change['comment']})" if change["comment"] else ""
+    return f"by {user} since {change['since']}{until}{comment}"
 
 
 def unresolved(load: Load) -> list[str]:

@@ -169,7 +169,8 @@ def shedding(facts: Facts) -> Iterator[Finding]:
     for load in facts.loads:
         shed = facts.refused_at(load.resource, *_SHED)
         rate = sum(one.per_s for one in shed)
-        says = f"it answers 429 or 503 itself: {say.per_s(rate)} of {say.per_s(load.now.departures_per_s)}"
+        of = say.per_s(max(rate, load.now.departures_per_s))  # of the same answers, but not always of the same time
+        says = f"it answers 429 or 503 itself: {say.per_s(rate)} of {of}"
         if load.tripped_by in _SHED:
             shed = facts.refused_at(load.resource, *_SHED, _OPEN)
             says = "it answers 429 or 503 itself, so its circuit is open"

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
 from edgeq.explain import say
-from edgeq.explain.causes import CAUSES, STANDS_S, findings
+from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
-from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
 from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
@@ -21,7 +21,8 @@ _WAIT_MS: Final = 250.0
 
 def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
-    found = [one for one in findings(facts) if not resource or _concerns(one, resource, facts)]
+    asked = (resource, *facts.parts.get(resource, ()))
+    found = [one for one in findings(facts) if not resource or any(_concerns(one, each, facts) for each in asked)]
     short = [one for one in found if one.harm > SIGN]
     if (not short or short[0].harm == OUT) and (begins := _beginning(facts, resource, found)):
         return begins
@@ -78,6 +79,7 @@ def _beginning(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record 
     if not worst:
         return None
     load = loads.get(whole_of(worst))
+    refused = [one for one in refused if whole_of(one.resource) == whole_of(worst)]
     at = facts.refused_at(load.resource) if load is not None else []
     what = f"refuses since a moment ago, {say.rate(refused)}" if refused else "has somebody waiting since a moment ago"
     name = load.resource if load is not None else worst

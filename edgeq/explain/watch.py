@@ -169,6 +169,10 @@ class Watch:
         """What is so since when, and was when it was last looked at."""
         self._held: dict[str, float] = {}
         """What was so until when, lately."""
+        self._short: dict[str, tuple[float, float]] = {}
+        """What keeps somebody out since when, and did so when it was last looked at."""
+        self._looked_s = 0.0
+        """When `note_short` was called last."""
 
     # What is noted.
 
@@ -310,7 +314,23 @@ class Watch:
             name: last_s for name, last_s in before.items() if name not in self._holding and now_s - last_s <= NOW_S
         }
 
+    def note_short(self, names: Iterable[str]) -> None:
+        """What keeps somebody out, by any names: also who is let in for a moment, and kept out again, has gone on."""
+        now_s = self._noted_s
+        kept = {name: known for name, known in self._short.items() if now_s - known[1] <= QUIET_S}
+        kept |= {name: (kept.get(name, (now_s, 0.0))[0], now_s) for name in names}
+        self._short, self._looked_s = kept, now_s
+
     # What is told.
+
+    def short_for_s(self, name: str) -> float:
+        """For how long it has kept somebody out; 0: it does not, or was not seen to before the last look."""
+        since_s, last_s = self._short.get(name, (0.0, 0.0))
+        return self._noted_s - since_s if self._noted_s - last_s <= QUIET_S else 0.0
+
+    def grown(self, prefix: str) -> list[str]:
+        """The counters that have grown since `note_short`, of those whose names begin so."""
+        return [name for name, grown_s in self.grew_last(prefix).items() if grown_s > self._looked_s]
 
     def oldest_ms(self, resource: str) -> float:
         """How long the oldest has waited for it, within the last second."""

@@ -511,7 +511,7 @@ class TokenGate(Lobby):
             # Whoever asks again will need as much, however few wait then.
             least_s = max(self.drain_s(), 0.0 if short is None else short.wait_s)
             least_s = self._promise(ticket, least_s, now)
-            detail = self._crowd(ticket, short, now)
+            detail = self._crowd(ticket, short, reason, now)
         self.last_refusal = f"{reason}: {detail}"
         retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
@@ -554,13 +554,15 @@ class TokenGate(Lobby):
             return short.resource()
         return self.resource if self.pause_s(now) > 0 else self.place
 
-    def _crowd(self, ticket: Ticket, short: Refusal | None, now: float) -> str:
+    def _crowd(self, ticket: Ticket, short: Refusal | None, reason: str, now: float) -> str:
         """Who waits, and what for, in words. short: what keeps this one out now."""
         queue = self.queue
         others = self.shared.others_queued()
         crowd = f"{queue.queued + others} of at most {queue.max_queued} wait"
         if queue.max_cost and not others:  # how many tokens those want, only their workers know
             crowd += f", with {int(queue.queued_cost)} of {int(queue.max_cost)} tokens"
+        if queue.max_cost and reason == "queue_full" and queue.queued + others < queue.max_queued:
+            crowd += f", and no more would get theirs within {queue.max_wait_s:g} s"
         crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
         return crowd if short is None else f"{short.detail}; {crowd}"
 

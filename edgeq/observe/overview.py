@@ -14,7 +14,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from edgeq.config.shown import MASK, is_secret, leaves
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
 from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
-from edgeq.observe.reports import Fleet, Records, Reports, no_connections
+from edgeq.observe.reports import Fleet, Records, Reports, moment, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.policy.retry import WINDOW_S
 from edgeq.reasons import REASONS
@@ -471,16 +470,12 @@ def _whose(change: Change, now: float) -> dict[str, Any]:
     """Who has set it, when, until when, and why."""
     return {
         "uid": change.uid,
-        "since": _moment(change.since),
-        "until": _moment(change.until),
+        "since": moment(change.since),
+        "until": moment(change.until),
         "left_s": None if change.until is None else max(0, round(change.until - now)),
         "comment": change.comment,
         "persisted": change.persisted,
     }
-
-
-def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _refusal_key(reason: str, resource: str) -> str:

@@ -7,7 +7,9 @@ the board does.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 import orjson
@@ -27,7 +29,7 @@ MAX_METERS: Final = 64
 _KEPT: Final = ("llm", "rates", "retries", "caches")
 """Of dead workers, beside their refusals."""
 
-_OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent", "paused_s", "paused_for")
+_OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent")
 """What all workers tell alike of a target."""
 
 
@@ -193,6 +195,9 @@ class Reports:
                     **dict.fromkeys(("in_flight", "queued", "queued_tokens"), 0),
                     "oldest_ms": 0.0,
                     **{key: seen[key] for key in _OF_MACHINE},
+                    "paused_s": 0.0,
+                    "paused_for": "",
+                    "paused_until": None,
                     "admitted": 0,
                     "wait_ms": [],
                     "refused": {},
@@ -201,6 +206,10 @@ class Reports:
             for count in ("in_flight", "queued", "queued_tokens", "admitted"):
                 one[count] += seen[count]
             one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))
+            left_s = -age_ms(seen.get("paused_until_ns", 0)) / 1000
+            if left_s > one["paused_s"]:
+                one["paused_s"], one["paused_for"] = left_s, seen["paused_for"]
+                one["paused_until"] = moment(time.time() + left_s)
             one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]
@@ -218,6 +227,11 @@ class Reports:
     def _each(self, section: str) -> Iterator[dict[str, Any]]:
         for report in self.all().values():
             yield from report.get(section, ())
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time since 1970, for people."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> dict[str, Any]:

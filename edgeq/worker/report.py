@@ -71,7 +71,6 @@ _OF_TARGET: Final = (
     "concurrent",
     "queued",
     "queued_tokens",
-    "paused_s",
     "paused_for",
     "admitted",
     "wait_ms",
@@ -320,6 +319,7 @@ def targets(gates: Iterable[TokenGate], now: float) -> list[dict[str, Any]]:
             {
                 **{key: seen[key] for key in _OF_TARGET},
                 "in_flight": one.meter.in_flight,
+                "paused_until_ns": int((now + one.pause_s(now)) * 1e9),
                 "oldest_ns": 0 if oldest is None else int(oldest.arrived_at * 1e9),
             }
         )

@@ -13,19 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.cli import make_parser
-from edgeq.config.change import Change
+from edgeq.config.change import LIVE, Change
 from edgeq.config.live import Live, endpoints_named
 from edgeq.config.load import read_text
 from edgeq.explain.causes import CAUSES, document, findings
 from edgeq.explain.facts import (
+    HEARD,
+    Allowed,
     Door,
     Endpoint,
     Facts,
     Forecast,
+    Gate,
     Load,
     Machine,
     Pace,
     Refused,
+    Rest,
     TakenOut,
     Unresolved,
     Waiting,
@@ -61,7 +65,20 @@ def refused(reason: str, resource: str = "upstream/api", per_s: float = 50.0) ->
     return Refused(reason, resource, per_s, 12.0)
 
 
+def behind(*gates: Gate, **facts: object) -> Facts:
+    """With models, of which these are short of something, or rest."""
+    names = {"target/p/big": ["upstream/p"], "provider/p": ["upstream/p"], "model/big": ["target/p/big"]}
+    parts = {"upstream/p": ["target/p/big"], "provider/p": ["target/p/big"]}
+    made = {"gates": gates, "named": names, "parts": parts, **facts}
+    return dataclasses.replace(HEALTHY, **made)  # type: ignore[arg-type]
+
+
 FULL: Final = refused("queue_full", "upstream/api:queue")
+TOKENS: Final = Allowed(
+    "tokens", 6000, 136, "provider/p", "limits.tokens_per_minute", LIVE, file="60000", by="by user 0 since 12:00"
+)
+GATE: Final = Gate("target/p/big", "upstream/p", "provider/p", (TOKENS,), 2, 879.0, 2.0, 31.0)
+UNTIL: Final = "2026-11-27T12:00:56+00:00"
 CASES: Final[dict[str, tuple[Facts, str]]] = {
     "descriptors_exhausted": (
         dataclasses.replace(HEALTHY, refused=(refused("fd_exhausted", "listener/:80:accept"), FULL)),
@@ -117,6 +134,13 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
         ),
         "upstream/api",
     ),
+    "key_rests": (
+        behind(
+            dataclasses.replace(GATE, rest=Rest("upstream_auth", 55.2, UNTIL, True)),
+            refused=(refused("upstream_auth", "upstream/p#10.0.0.9:443"), refused("upstream_auth", "target/p/big")),
+        ),
+        "upstream/p",
+    ),
     "endpoint_sick": (
         load(
             pressed(endpoints=(GOOD, dataclasses.replace(OTHER, answered_per_s=5, failed_per_s=20))),
@@ -139,6 +163,7 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
     ),
     "more_traffic": (load(pressed(now=Pace(300, 100, 200, 20.0)), FULL), "upstream/api"),
     "limit_too_low": (load(pressed(now=Pace(110, 100, 10, 20.0)), FULL), "upstream/api"),
+    "limit_used_up": (behind(GATE, refused=(refused("queue_full", "target/p/big:tokens", 140.0),)), "target/p/big"),
     "other": (load(CALM, refused("upstream_tls_failed", "upstream/api#10.0.0.7:9000")), "upstream/api#10.0.0.7:9000"),
 }
 
@@ -175,6 +200,83 @@ def test_nothing_is_wrong() -> None:
         told = explain(facts)
         assert (told["cause"], told["next"], told["also"]) == (None, "", [])
         assert "nothing is saturated" in render(told)
+
+
+def test_a_limit_of_tokens_is_told_with_what_it_is() -> None:
+    """Also one that is set live, and by what word another one is set: whoever asks for the target, its key, provider
+    or model. That those who would wait for too long are refused at once is no queue that is full."""
+    facts = behind(GATE, refused=(refused("queue_full", "target/p/big:tokens", 140.0),))
+    told = explain(facts)
+    for resource in ("target/p/big", "upstream/p", "provider/p", "model/big"):
+        assert explain(facts, resource) == told, resource
+    assert told["verdict"] == ("target/p/big refuses for 31 s: its limit of 6000 tokens a minute, set live, is used up")
+    assert told["evidence"] == [
+        "provider/p limits.tokens_per_minute is 6000, set by user 0 since 12:00; the file has 60000",
+        "2 wait, the oldest for 879 ms; who would for longer than provider/p wait, 2 s, is refused at once",
+        "left of it now: 136",
+        "140/s queue_full at target/p/big:tokens",
+    ]
+    assert told["next"] == (
+        "edgeq set provider/p limits.tokens_per_minute 12000 --ttl 10m    # if the provider grants it; or as the file"
+        " has it: edgeq unset provider/p limits.tokens_per_minute"
+    )
+
+
+def test_whose_limit_it_is() -> None:
+    """The one that refuses; of those that only have somebody wait, the fullest. What the provider has told nobody can
+    raise here, and what stands at a key only a reload."""
+    requests = Allowed("requests", 60, 59, "provider/p", "limits.requests_per_minute")
+    heard = dataclasses.replace(TOKENS, source=HEARD)
+    of_key = dataclasses.replace(TOKENS, key="keys[0].limits.tokens_per_minute", source="file", can_set=False)
+    money = Allowed("budget", 5.5, 0.001, "model/big", "limits.money_per_day")
+    for limits, at, says, following in (
+        (
+            (requests, TOKENS),
+            "target/p/big:requests",
+            "its limit of 60 requests a minute is used up",
+            "edgeq set provi",
+        ),
+        ((requests, TOKENS), "", "its limit of 6000 tokens a minute, set live, is used up", "edgeq set provider/p lim"),
+        ((heard,), "", "the provider's limit of 6000 tokens a minute is used up", "edgeq show targets p/big "),
+        ((of_key,), "", "its limit of 6000 tokens a minute is used up", "edgeq reload "),
+        ((money,), "", "its limit of 5.5 a day is used up", "edgeq set model/big limits.money_per_day 11 "),
+    ):
+        some = (refused("token_limit_shared", at),) if at else ()
+        (found,) = findings(behind(dataclasses.replace(GATE, limits=limits), refused=some))
+        assert (found.harm, found.says) == (LOST if at else WAITS, says)
+        assert found.next.startswith(following)
+    assert findings(behind(dataclasses.replace(GATE, short_s=1.0))) == []  # it is their turn in a moment
+    assert findings(behind(dataclasses.replace(GATE, queued=0))) == []
+    own = refused("token_limit", "target/p/big:tokens")  # what a tenant has done to himself
+    assert findings(behind(dataclasses.replace(GATE, queued=0), refused=(own,))) == []
+
+
+def test_a_key_that_rests_is_named_with_until_when() -> None:
+    """A key that is refused, whoever asks: it is told before anybody comes. One model of it, which may be served by
+    another one meanwhile, is told beside the rest, or first if somebody was refused for it."""
+    key = dataclasses.replace(GATE, queued=0, rest=Rest("upstream_auth", 55.2, UNTIL, True))
+    told = explain(behind(key), "upstream/p")
+    assert told["verdict"] == (
+        f"upstream/p refuses who comes next: the provider refuses the key, and no model is asked with it until {UNTIL}"
+        " (for another 56 s)"
+    )
+    assert told["next"].startswith("edgeq reload ")
+    model = dataclasses.replace(key, rest=Rest("upstream_rate_limit", 20.0, UNTIL, False))
+    told = explain(behind(model), "upstream/p")
+    assert told["verdict"] == "upstream/p is not saturated"
+    (beside,) = told["also"]
+    assert (beside["resource"], beside["cause"]) == ("target/p/big", "key_rests")
+    assert beside["says"].endswith(f"not asked until {UNTIL} (for another 20 s)")
+    told = explain(behind(model, refused=(refused("upstream_rate_limit", "target/p/big"),)), "provider/p")
+    assert told["resource"] == "target/p/big"
+    assert told["next"].startswith("edgeq show targets p/big ")
+
+
+def test_what_has_just_begun_is_told_of_one_resource() -> None:
+    """Its rate is not that of all."""
+    new = [Refused("upstream_tls_failed", f"upstream/{name}#a:1", rate, 0.5) for name, rate in (("b", 5.0), ("c", 3.0))]
+    told = explain(dataclasses.replace(HEALTHY, refused=tuple(new)))
+    assert told["verdict"].startswith("upstream/b#a:1 refuses since a moment ago, 5.0/s: ")
 
 
 def test_signs_are_told_beside() -> None:
@@ -807,6 +909,14 @@ endpoints = ["http://10.0.0.7:9000", "http://10.0.0.8:9000"]
 limit = 8
 [tenant]
 key = "header:x-tenant"
+[provider.p]
+url = "http://10.0.0.9:443/v1"
+[model.big]
+targets = [{ provider = "p" }]
+[[route]]
+name = "models"
+match = { path = "/v1/*" }
+llm = {}
 """
 
 

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from edgeq.config.schema import Provider
-from edgeq.config.schema_llm import Model, Target
+from edgeq.config.schema_llm import Model, ProviderKey, Target, TokenLimits
+from edgeq.explain.facts import HEARD
 from edgeq.explain.gather import Gatherer
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
@@ -48,5 +49,64 @@ def test_what_models_have_answered_is_known(monkeypatch: pytest.MonkeyPatch) -> 
         bench.tell(2, llm=[], left_out=["llm"])  # did not fit
         gatherer.look()
         assert noted[-1]["upstream/p"] == {"big": (2, 3.0)}
+    finally:
+        bench.board.close()
+
+
+def target(name: str, **values: Any) -> dict[str, Any]:
+    """As a worker reports one."""
+    nothing = {"limits": {}, "remaining": {}, "heard": {}, "concurrent": 0, "refused": {}, "wait_ms": []}
+    zeros = dict.fromkeys(("in_flight", "queued", "queued_tokens", "oldest_ns", "admitted", "paused_until_ns"), 0)
+    return {"name": name, **nothing, **zeros, "paused_for": "", "last_refusal": "", **values}
+
+
+def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
+    """A target's own, a key's, a provider's, a model's, and what the provider has told if that is less; each where
+    somebody waits or was refused."""
+    few = TokenLimits(tokens_per_minute=600)
+    providers = {
+        "p": Provider(url="http://g/v1", limits=TokenLimits(tokens_per_minute=100, requests_per_minute=9)),
+        "k": Provider(url="http://g/v1", keys=(ProviderKey("x", "a", limits=few), ProviderKey("y", "b"))),
+    }
+    targets = (Target(provider="p"), Target(provider="k", limits=few))
+    models = {"m": Model(targets=targets, limits=few), "n": Model(targets=(Target(provider="k"),))}
+    config = replace(CONFIG, provider=providers, model=models)
+    bench = Bench(config)
+    try:
+        gatherer = Gatherer(bench.board, bench.processes, bench.processes, bench.overview, lambda: config)
+        gatherer.look()
+        left = {"tokens": 7}
+        now_ns = time.monotonic_ns()
+        told = [
+            target("p/m", queued=2, remaining=left, heard={"tokens": 50}, oldest_ns=now_ns),
+            target("k-a/m", queued=1, remaining=left),
+            target("k-a/n", queued=1, remaining=left),
+            target("k-b/n", paused_until_ns=now_ns + 10**10, paused_for="upstream_auth"),
+            target("k-b/m"),
+        ]
+        bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}})
+        bench.overview.forget()
+        gatherer.look()
+        gates = {one.resource: one for one in gatherer.facts().gates}
+        assert list(gates) == ["model/m", "target/p/m", "target/k-a/m", "target/k-a/n", "target/k-b/n"]
+        seen = {
+            name: [(one.settings, one.key, one.count, one.source, one.can_set) for one in gate.limits]
+            for name, gate in gates.items()
+        }
+        per_minute = "limits.tokens_per_minute"
+        assert seen == {
+            "model/m": [("model/m", per_minute, 600, "file", True)],
+            "target/p/m": [
+                ("provider/p", "limits.requests_per_minute", 9, "file", True),
+                ("provider/p", per_minute, 50, HEARD, True),
+            ],
+            "target/k-a/m": [("model/m", f"targets.k.{per_minute}", 600, "file", True)],
+            "target/k-a/n": [("provider/k", f"keys[0].{per_minute}", 600, "file", False)],
+            "target/k-b/n": [],
+        }
+        rest = gates["target/k-b/n"].rest
+        assert rest is not None
+        assert 9 < rest.left_s <= 10
+        assert (rest.reason, rest.is_whole_key) == ("upstream_auth", True)
     finally:
         bench.board.close()

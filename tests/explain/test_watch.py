@@ -307,3 +307,29 @@ def test_how_long_something_is_so() -> None:
     watch.note_states(3.5, [])
     watch.note_states(9.0, [])
     assert watch.held_ago_s("b", 9.0) is None
+
+
+def test_what_keeps_somebody_out_goes_on_after_a_breath() -> None:
+    """Whoever is let in between is no end of it; after five seconds it is."""
+    looks = Looks()
+    for _ in range(4):
+        looks.go(2, 10, 5.0)
+        looks.watch.note_short(["target/p/m"])
+        looks.go(6, 10, 5.0)
+        looks.watch.note_short([])
+    assert looks.watch.short_for_s("target/p/m") == 4 * 8 * EVERY_S - 2 * EVERY_S
+    assert looks.watch.short_for_s("target/p/other") == 0.0
+    looks.go(10, 10, 5.0)
+    looks.watch.note_short([])
+    assert looks.watch.short_for_s("target/p/m") == 0.0
+
+
+def test_counters_that_have_grown_since_a_look() -> None:
+    """Also in a passing look between."""
+    watch = Watch()
+    watch.note_counters(1.0, {"refused/a": 1, "refused/b": 1})
+    watch.note_counters(1.5, {"refused/a": 2, "refused/b": 1})
+    watch.note_short([])
+    watch.note_counters(1.8, {"refused/a": 2, "refused/b": 2}, is_passing=True)
+    watch.note_counters(2.0, {"refused/a": 2, "refused/b": 2})
+    assert watch.grown("refused/") == ["refused/b"]

@@ -154,6 +154,18 @@ def test_who_has_waited_too_long_is_told_for_what() -> None:
     )
 
 
+def test_a_queue_is_not_called_full_of_requests_for_want_of_tokens() -> None:
+    """Who would not get his in time is turned away, however few wait."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 100, 100)
+    machine.ask(3, 200, 200)
+    assert [one[:2] for one in machine.refused] == [(3, "queue_full")]
+    told = machine.gates[0].last_refusal
+    assert "1 of at most 10000 wait, with 200 of 500 tokens, and no more would get theirs within 5 s;" in told
+
+
 def test_a_queue_for_places_speaks_of_no_tokens() -> None:
     """Where none are counted: "0 of 0" would be read as the cause."""
     machine = Machine(1, TokenLimits(concurrent=1), max_wait_s=5.0)

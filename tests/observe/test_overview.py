@@ -52,13 +52,13 @@ class Processes:
 class Bench:
     """A board of three workers that report what a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config = CONFIG) -> None:
         self.board = Board.create(3)
         for slot in range(3):
             self.board.use(slot)
         self.board.assign_resources(["upstream/u"])
         self.processes = Processes([0, 1, 2])
-        self.overview = Overview(self.board, self.processes, self.processes, lambda: CONFIG)
+        self.overview = Overview(self.board, self.processes, self.processes, lambda: config)
 
     def tell(self, slot: int, **document: Any) -> None:
         self.board.report(slot).write(orjson.dumps(document))
@@ -400,7 +400,7 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     own["wait_ms"] = [1.0, 2.0, 3.0]
     for slot in range(2):
         told = {"name": "u/m", "queued": 3, "oldest_ns": 1, **own, **of_machine}
-        bench.tell(slot, targets=[{**told, "concurrent": 0, "paused_s": 0.0, "paused_for": ""}])
+        bench.tell(slot, targets=[{**told, "concurrent": 0, "paused_until_ns": 0, "paused_for": ""}])
     (found,) = (one for one in bench.overview.queues() if one["kind"] == "tokens")
     assert (found["queue"], found["depth"], found["limit"]) == ("target/u/m:queue", 6, 256)
     assert (found["refused"], found["high_water"]) == ({"queue_full": 4}, 6)

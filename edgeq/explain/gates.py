@@ -1,0 +1,156 @@
+"""Causes at the limits of models, and of models at providers' keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Final
+
+from edgeq.config.change import LIVE
+from edgeq.config.units import plain
+from edgeq.explain import say
+from edgeq.explain.facts import HEARD, Allowed, Facts, Gate, Refused, Rest
+from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
+from edgeq.llm.meter import BUDGET, CONCURRENT, WHATS
+from edgeq.reasons import REASONS
+
+_AUTH: Final = "upstream_auth"
+_RESTS: Final = (_AUTH, "upstream_quota", "upstream_rate_limit")
+_WHY: Final = {
+    _AUTH: "the provider refuses the key",
+    "upstream_quota": "the account of the key has no credit left",
+    "upstream_rate_limit": "the provider's rate limit is reached",
+}
+_WORDS: Final = {WHATS[CONCURRENT]: "requests at once"}
+_MORE: Final = 2
+"""Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
+
+
+def rests(facts: Facts) -> Iterator[Finding]:
+    """A provider's key, or a model at it, is not asked for a while."""
+    told: set[str] = set()
+    for gate in facts.gates:
+        rest = gate.rest
+        if rest is None or gate.upstream in told:
+            continue
+        if rest.is_whole_key:
+            told.add(gate.upstream)
+            yield _key_rests(gate, rest, facts)
+        else:
+            refused = facts.refused_at(gate.resource, *_RESTS)
+            yield Finding(
+                "key_rests",
+                gate.resource,
+                LOST if refused else WAITS if _waits(gate) else SIGN,
+                gate.short_s or say.longest(refused),
+                f"{_WHY[rest.reason]}, and this model at this key is not asked {_until(rest)}",
+                (*say.refusals(refused), *(_waiting(gate) if gate.queued else ())),
+                f"edgeq show targets {gate.resource.removeprefix('target/')}    # what the provider grants belongs into"
+                f" limits of {gate.settings}: who waits here is not refused there",
+            )
+
+
+def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
+    of_key = [one for one in facts.gates if one.upstream == first.upstream]
+    refused = [
+        one for at in (first.upstream, *(one.resource for one in of_key)) for one in facts.refused_at(at, *_RESTS)
+    ]
+    refused.sort(key=lambda one: -one.per_s)
+    name = first.upstream.removeprefix("upstream/")
+    return Finding(
+        "key_rests",
+        first.upstream,
+        LOST if refused else WAITS if any(map(_waits, of_key)) else OUT,
+        say.longest(refused),
+        f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
+        say.refusals(refused),
+        f"edgeq reload    # once the key in {first.settings} is right"
+        if rest.reason == _AUTH
+        else f"edgeq show targets {name}",
+        tuple(one.resource for one in of_key),
+    )
+
+
+def used_up(facts: Facts) -> Iterator[Finding]:
+    """A limit keeps out who comes."""
+    for gate in facts.gates:
+        refused = [one for one in facts.refused_at(gate.resource) if _is_shared(one)]
+        short = _short(gate, refused)
+        if short is None or not (refused or _waits(gate)):
+            continue
+        yield Finding(
+            "limit_used_up",
+            gate.resource,
+            LOST if refused else WAITS,
+            max(gate.short_s or say.longest(refused), gate.oldest_ms / 1000),
+            f"{_limit(short)} {'is reached' if short.what == WHATS[CONCURRENT] else 'is used up'}",
+            (*_source(short), *_waiting(gate), *_left(short), *say.refusals(refused)),
+            _next(short, gate),
+        )
+
+
+def _is_shared(one: Refused) -> bool:
+    """Is it no doing of who has asked, nor of the provider?"""
+    row = REASONS.get(one.reason)
+    return row is not None and row.fault == "S" and row.status >= 500
+
+
+def _waits(gate: Gate) -> bool:
+    """Has somebody for so long that it is more than a turn?"""
+    return bool(gate.queued) and max(gate.short_s, gate.oldest_ms / 1000) >= STANDS_S
+
+
+def _short(gate: Gate, refused: list[Refused]) -> Allowed | None:
+    """Which of the limits it is: the one that refuses most, else the one of which least is left."""
+    parts = [one.resource.removeprefix(f"{gate.resource}:") for one in refused]
+    fullest = sorted(gate.limits, key=Allowed.fill, reverse=True)
+    named = [one for part in parts for one in fullest if one.what == part]
+    return next(iter((*named, *fullest)), None)
+
+
+def _number(count: float) -> str:
+    return plain(count, 12, 6)
+
+
+def _limit(one: Allowed) -> str:
+    """With its value in force, in words."""
+    whose = "the provider's limit" if one.source == HEARD else "its limit"
+    if one.what == WHATS[BUDGET]:
+        what = f"{_number(one.count)} a {one.key.rpartition('_')[2]}"
+    else:
+        what = f"{_number(one.count)} {_WORDS.get(one.what) or one.what.replace('_', ' ') + ' a minute'}"
+    return f"{whose} of {what}{', set live,' if one.source == LIVE else ''}"
+
+
+def _source(one: Allowed) -> list[str]:
+    if one.source == HEARD:
+        return [f"{_number(one.count)} is what the provider says its limit is"]
+    said = f"{one.settings} {one.key} is {_number(one.count)}"
+    if one.source == LIVE:
+        return [f"{said}, set {one.by}; the file has {one.file or 'none'}"]
+    return [f"{said}, as in the file"]
+
+
+def _left(one: Allowed) -> list[str]:
+    return [] if one.left is None else [f"left of it now: {_number(one.left)}"]
+
+
+def _waiting(gate: Gate) -> list[str]:
+    if not gate.upstream:
+        return []
+    who = f"{gate.queued} wait, the oldest for {say.ms(gate.oldest_ms)}" if gate.queued else "nobody waits"
+    return [f"{who}; who would for longer than {gate.settings} wait, {plain(gate.wait_s)} s, is refused at once"]
+
+
+def _next(one: Allowed, gate: Gate) -> str:
+    if one.source == HEARD:
+        return f"edgeq show targets {gate.resource.removeprefix('target/')}    # more than that takes another key"
+    if not one.can_set:
+        return f"edgeq reload    # after a higher {one.key} in {one.settings}, in the file"
+    grants = "if the provider grants it" if gate.upstream else "if that is wanted"
+    undo = f"; or as the file has it: edgeq unset {one.settings} {one.key}" if one.source == LIVE else ""
+    return f"edgeq set {one.settings} {one.key} {_number(one.count * _MORE)} --ttl 10m    # {grants}{undo}"
+
+
+def _until(rest: Rest) -> str:
+    return f"until {rest.until} (for another {ceil(rest.left_s)} s)"
