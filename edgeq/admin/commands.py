@@ -642,10 +642,15 @@ COMMANDS: Final = (
         "viewer",
         "what a queue and its limit, or a worker, were in the last minutes: one row a second with the highest depth, "
         "busy, age and lag of that second, and what its rates and times were; of all of them, one row each. Ten rows a "
-        "second can be had, too; rates may jump there, since workers tell what they have counted four times a second",
+        "second can be had, too; rates may jump there, since workers tell what they have counted four times a second. "
+        "Of a target: who waits for tokens, and is let in (out/s)",
         _history,
         (
-            Argument("resource", "an upstream, a route with a limit, or a worker, as upstream/api or worker/0 (all)"),
+            Argument(
+                "resource",
+                "an upstream, a route with a limit, a worker, or a model's target, as upstream/api, worker/0 or "
+                "target/openai/gpt-4o; model/NAME for all targets of a model (all)",
+            ),
             Argument("seconds", "how far back, 3600 at most (60; of all of them 10)", _seconds),
             Argument("step", f"seconds of a row, {EVERY_S} at least (1); {_HISTORY_ROWS} rows at most", _step),
         ),

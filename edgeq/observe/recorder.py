@@ -14,9 +14,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from edgeq.board.layout import Board
 from edgeq.board.reading import Brief, brief
 from edgeq.board.ring import MOST, Ring, size_bytes
+from edgeq.config.providers import target_names
 from edgeq.config.schema import Config
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.observe import log_io
@@ -25,6 +28,8 @@ from edgeq.observe.queues import Sockets, limited
 from edgeq.observe.reports import Fleet
 from edgeq.supervisor.sockets_io import SHARED
 
+GATE: Final = "target/"
+"""A name of a model at a provider's key."""
 LANES: Final = 320
 """All resources that a board has (256) and 64 workers, or more of the one and fewer of the other."""
 PAUSE_TIMES: Final = 50.0
@@ -37,11 +42,13 @@ _log = log_io.get_logger()
 class _Resource:
     """A resource that is noted."""
 
-    __slots__ = ("before", "configured", "index", "lane")
+    __slots__ = ("before", "configured", "index", "is_gate", "lane")
 
-    def __init__(self, index: int, configured: int | str) -> None:
+    def __init__(self, index: int, configured: int | str, is_gate: bool) -> None:
         self.index = index
         self.configured = configured
+        self.is_gate = is_gate
+        """A model at a provider's key: only how requests are let in is counted there, and tokens have no limit here."""
         self.lane = -1
         self.before: Brief | None = None
         """What was counted at the last moment."""
@@ -78,7 +85,7 @@ class Recorder:
     # What is known.
 
     def resources(self) -> Sequence[str]:
-        """Names of which there is something: "upstream/api", "route/checkout"."""
+        """Names of which there is something: "upstream/api", "route/checkout", "target/openai/gpt-4o"."""
         return self._history().resources()
 
     def history(self, resource: str, seconds: float, step_s: float = EVERY_S) -> Sequence[Moment]:
@@ -104,7 +111,21 @@ class Recorder:
         """For `show history`: see `History.records`."""
         if self._ring is None:
             return "no history is kept: server.history is 0"
+        if resource.startswith("model/"):
+            found: list[dict[str, Any]] = []
+            for name in self._gates_of(resource.removeprefix("model/")):
+                more = self._history().records(name, seconds, step_s)
+                if not isinstance(more, str):
+                    found += more
+            if found:
+                return found
         return self._history().records(resource, seconds, step_s)
+
+    def _gates_of(self, name: str) -> list[str]:
+        """Those that requests for a model come to, whatever its target and key."""
+        models = self._config().model
+        named = {key: one for key, one in models.items() if name == key or name in one.aliases}
+        return [f"{GATE}{one}" for one in target_names(msgspec.structs.replace(self._config(), model=named))]
 
     def copy(self, note: Mapping[str, Any]) -> bytearray:
         """All of it with a note, for `History.load`."""
@@ -152,8 +173,9 @@ class Recorder:
 
     def _take_lanes(self, ring: Ring, config: Config, pids: dict[int, int]) -> None:
         resources: dict[str, _Resource] = {}
-        for name, configured in limited(config).items():
-            one = resources[name] = _Resource(self._board.resource_index(name), configured)
+        gates = {f"{GATE}{name}": 0 for name in target_names(config)}
+        for name, configured in (limited(config) | gates).items():
+            one = resources[name] = _Resource(self._board.resource_index(name), configured, name in gates)
             known = self._resources.get(name)
             if known is not None and known.index == one.index:
                 one.before = known.before
@@ -174,12 +196,13 @@ class Recorder:
         before = one.before or now
         one.before = now
         refused, served = _more(now.refused, before.refused), _more(now.ok, before.ok)
+        admitted = _more(now.admitted, before.admitted)
         return resource_values(
             depth=min(now.queued, MOST),
             limit=min(self._limit(one), MOST),
             in_flight=min(now.in_flight, MOST),
-            arrivals=min(_more(now.admitted, before.admitted) + refused, MOST),
-            departures=min(served + _more(now.failed, before.failed), MOST),
+            arrivals=min(admitted + refused, MOST),
+            departures=admitted if one.is_gate else min(served + _more(now.failed, before.failed), MOST),
             refused=refused,
             oldest_ms=min(max(0, now_ns - now.oldest_ns) // 1_000_000, MOST) if now.oldest_ns else 0,
             service_us=min(_more(now.service_us, before.service_us) // served, MOST) if served else 0,

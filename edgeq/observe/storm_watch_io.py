@@ -17,7 +17,7 @@ from typing import Final
 from edgeq import __version__
 from edgeq.observe import log_io
 from edgeq.observe.dumps_io import Dumps
-from edgeq.observe.recorder import Recorder
+from edgeq.observe.recorder import GATE, Recorder
 from edgeq.observe.storms import WINDOW_S, Began, Storms
 
 _CLOSE_S: Final = 2.0
@@ -48,6 +48,7 @@ class StormWatch:
         recent = {
             name: moments[-1]
             for name in self._recorder.resources()
+            if not name.startswith(GATE)  # whom one of them does not let in another one may
             if (moments := self._recorder.history(name, WINDOW_S, WINDOW_S))
         }
         if self._owed is not None and (file := self._dump(self._owed)):

@@ -9,7 +9,8 @@ from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
 from edgeq.board.resources import ResourceCells
 from edgeq.config.base import Duration
-from edgeq.config.schema import Config, Listener, Match, Route, Server, Upstream
+from edgeq.config.schema import Config, Listener, Match, Provider, Route, Server, Upstream
+from edgeq.config.schema_llm import Model, Target
 from edgeq.observe.history import EVERY_S
 from edgeq.observe.recorder import Recorder
 from edgeq.supervisor.sockets_io import Queue
@@ -19,6 +20,8 @@ CONFIG = Config(
     listener=(Listener(address="127.0.0.1:1"),),
     upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), limit=3), "v": Upstream(endpoints=("http://h",))},
     route=(Route(name="r", match=Match(path="/*"), upstream="u", limit=5),),
+    provider={"p": Provider(url="http://h/v1")},
+    model={"smart": Model(aliases=("best",), targets=(Target(provider="p", model="m"),))},
 )
 
 
@@ -31,7 +34,7 @@ class Bench:
         self.board = Board.create(2)
         for slot in range(2):
             self.board.use(slot)
-        self.board.assign_resources(["upstream/u", "upstream/v", "route/r"])
+        self.board.assign_resources(["upstream/u", "upstream/v", "route/r", "target/p/m"])
         self.cells = [ResourceCells(self.board, self.neighbours(slot), "upstream/u") for slot in range(2)]
         self.now = 1000.0
         self.recorder = self.new_recorder()

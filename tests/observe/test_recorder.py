@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from edgeq.board.resources import ResourceCells
 from edgeq.config.base import Duration
 from edgeq.config.schema import Server, Upstream
 from edgeq.observe.history import EVERY_S
@@ -41,7 +42,27 @@ def test_moments_and_steps(bench: Bench) -> None:
     assert step == pytest.approx((1000.3, 4, 3, 3, 6 / 0.3, 4 / 0.3, 2 / 0.3, 600, 30))
     assert bench.recorder.history("upstream/u", 0.15) == [second, third]
     assert bench.recorder.history("upstream/nobody", 10) == []
-    assert sorted(bench.recorder.resources()) == ["route/r", "upstream/u", "upstream/v"]
+    assert sorted(bench.recorder.resources()) == ["route/r", "target/p/m", "upstream/u", "upstream/v"]
+
+
+def test_gates_of_models(bench: Bench) -> None:
+    """Who waits for tokens, is let in, and is refused; by the target's name, or by any name of a model."""
+    bench.tick()
+    gate = ResourceCells(bench.board, bench.neighbours(0), "target/p/m")
+    gate.set_in_flight(2, 2)
+    gate.set_waiting(4, 100, bench.now - 0.5)
+    gate.admitted(0.0)
+    gate.refused("queue_full")
+    gate.flush()
+    bench.tick()
+    _, moment = bench.recorder.history("target/p/m", 10)
+    assert moment == pytest.approx((1000.2, 4, 0, 2, 20, 10, 10, 600, 0))
+    rows = [bench.recorder.records(name, 10) for name in ("target/p/m", "model/smart", "model/best")]
+    assert rows[0] == rows[1] == rows[2]
+    assert [row["resource"] for row in rows[0] if isinstance(row, dict)] == ["target/p/m"]
+    told = bench.recorder.records("model/smrt", 10)
+    assert isinstance(told, str)
+    assert "target/p/m" in told
 
 
 def test_each_second_has_its_own_time(bench: Bench) -> None:
@@ -108,7 +129,7 @@ def test_another_configuration(bench: Bench) -> None:
     bench.board.assign_resources(["upstream/u", "upstream/w", "route/r"])
     bench.recorder.configure()
     bench.tick(10)
-    assert set(bench.recorder.resources()) == {"route/r", "upstream/u", "upstream/v", "upstream/w"}
+    assert set(bench.recorder.resources()) == {"route/r", "target/p/m", "upstream/u", "upstream/v", "upstream/w"}
     assert len(bench.recorder.history("upstream/u", 10)) == 29  # a moment is given up where one ring follows the other
     assert [len(bench.recorder.history(f"upstream/{name}", 10)) for name in "vw"] == [19, 10]
     bench.config = msgspec.structs.replace(bench.config, server=Server(history=Duration(0)))
