@@ -328,6 +328,7 @@ COMMANDS: Final = (
             Column("team", gives_way=True),
             Column("name", gives_way=True),
             Column("state"),
+            Column("expires", gives_way=True),
             Column("models", gives_way=True),
             Column("limits", gives_way=True),
             Column("spent_day", "day", _N),

@@ -33,6 +33,7 @@ MAX_COMMENT: Final = 200
 _EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
 MAX_NAMES: Final = 8
 """So many are named to who has named none of them."""
+_MOST_EVENTS: Final = 1000
 _HISTORY_ROWS: Final = 3600
 """An hour in seconds, six minutes in tenths: the supervisor makes them at one go."""
 
@@ -67,7 +68,11 @@ async def _history(control: Control, arguments: Arguments, _client: Client) -> A
 
 
 async def _events(control: Control, arguments: Arguments, _client: Client) -> Answer:
-    return Answer(200, control.events(int(arguments.get("count", "50"))))
+    text = arguments.get("match", "")
+    if not text or text.isdigit():
+        return Answer(200, control.events(int(arguments.get("count", text or "50"))))
+    last = control.events(int(arguments.get("count", str(_MOST_EVENTS))))
+    return Answer(200, [one for one in last if any(text in str(value) for value in one.values())])
 
 
 async def _connections(control: Control, arguments: Arguments, _client: Client) -> Answer:
@@ -160,11 +165,11 @@ def _no_endpoint(text: str, names: Sequence[str]) -> str:
     said = f"there is no endpoint {text[:200]}"
     if near := difflib.get_close_matches(text, names):
         return f"{said}; did you mean {' or '.join(near)}?"
+    of_provider = "of several endpoints of a provider one is left out by set provider/NAME endpoints"
+    if not names:
+        return f"{said}; all upstreams are made of providers' keys, whose endpoints cannot be drained ({of_provider})"
     some = ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
-    return (
-        f"{said}; there are {some or 'none'} (what a name stands for is drained as a whole; of several endpoints of a "
-        "provider one is left out by set provider/NAME endpoints)"
-    )
+    return f"{said}; there are {some} (what a name stands for is drained as a whole; {of_provider})"
 
 
 def _route(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:
@@ -215,7 +220,12 @@ async def _help(_control: Control, arguments: Arguments, _client: Client) -> Ans
 
 
 def _count(text: str) -> str:
-    return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 1000 else "a number from 1 to 1000"
+    is_right = text.isascii() and text.isdigit() and 0 < int(text) <= _MOST_EVENTS
+    return "" if is_right else f"a number from 1 to {_MOST_EVENTS}"
+
+
+def _text_or_count(text: str) -> str:
+    return _count(text) if text.isdigit() else ""
 
 
 def _ttl_s(text: str) -> float:
@@ -307,7 +317,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/upstreams",
         "viewer",
-        "upstreams with their limit in force (obs: what observe would set), breaker and times of service",
+        "upstreams with their limit in force (obs, what observe would set), breaker, times of service; of a provider's "
+        "key what rests for how many seconds, because the provider has refused it: all, by the reason, or a model",
         _subject("upstreams", ("upstream",)),
         _match("name"),
         (
@@ -324,6 +335,7 @@ COMMANDS: Final = (
             Column("service_ms.p99", "p99", "ms"),
             Column("answers_per_s", "out/s", "rate"),
             Column("refused_per_s", "ref/s", "rate"),
+            Column("rests", gives_way=True, is_rare=True),
         ),
     ),
     Command(
@@ -456,8 +468,9 @@ COMMANDS: Final = (
         "GET",
         "/v1/models",
         "viewer",
-        "who answers for each model: targets at each key in the order in which they are asked, whether they are ready, "
-        "what runs and waits there, what is left of their limits, and the price of a million tokens (input/output)",
+        "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
+        "(short: somebody waits there, or less than a twentieth of a limit is left), for how long they rest, what runs "
+        "and waits there, what is left of their limits and the model's, the price of a million tokens (input/output)",
         _subject("models", ("model", "target", "state")),
         _match("model, target or state"),
         (
@@ -466,6 +479,7 @@ COMMANDS: Final = (
             Column("weight", "", _N),
             Column("target", gives_way=True),
             Column("state", gives_way=True),
+            Column("paused_s", "rests", "s"),
             Column("in_flight", "busy", _N),
             Column("queued", "", _N),
             Column("remaining", "left", gives_way=True),
@@ -674,10 +688,15 @@ COMMANDS: Final = (
         "GET",
         "/v1/events",
         "viewer",
-        "the last events of all processes",
+        "the last events of all processes, or those with a text in them",
         _events,
-        (Argument("count", "how many, 1000 at most (50)", _count),),
-        example="show events 100",
+        (
+            Argument(
+                "match", f"a text to look for in the last {_MOST_EVENTS}; or a number, how many (50)", _text_or_count
+            ),
+        ),
+        example="show events provider_key_rests",
+        options=(Argument("count", "how many of the last, or among how many the text is looked for", _count),),
         render=_event_line,
     ),
     Command(

@@ -30,15 +30,18 @@ class Column(NamedTuple):
     gives_way: bool = False
     least: int = 0
     """Characters that it has at least: a screen that is written again and again keeps its columns."""
+    is_rare: bool = False
+    """It is left out where no record has anything there."""
 
 
 def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) -> str:
     """Lines of text, each with its end. `width` 0: as wide as it gets."""
     if isinstance(body, Mapping):
-        return "".join(f"{key}: {_text(value)}\n" for key, value in body.items())
+        return "".join(f"{key}: {_cell(value, 'text')}\n" for key, value in body.items())
     if not body:
         return "(none)\n"
-    shown = columns or [Column(key) for key in body[0]]
+    told = [one for one in columns if not one.is_rare or any(_value(record, one.key) for record in body)]
+    shown = told or [Column(key) for key in body[0]]
     rows = [[column.head or column.key for column in shown]]
     rows.extend([_cell(_value(record, column.key), column.form) for column in shown] for record in body)
     widths = [max(column.least, *map(len, cells)) for column, cells in zip(shown, zip(*rows, strict=True), strict=True)]

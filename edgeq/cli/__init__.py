@@ -9,6 +9,7 @@ they need when they run, so that `edgeq version` does not pay for a server. Exit
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import sys
@@ -54,6 +55,9 @@ COMMANDS: Final[dict[str, Any]] = {
 EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as a shell counts."""
 
+_UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Where standard output is a file."""
+
 
 class Parser(argparse.ArgumentParser):
     """That of the command line and, by argparse's rule, of every command. `-1s` and `-5%` are values as -1 is, so that
@@ -93,6 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has left (`edgeq version | head -0`). Python would complain once more when it
         # flushes standard output at exit, so that gets a harmless target.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _UNWRITTEN:
+            raise
+        print(f"edgeq {args.command}: the answer cannot be written: {error.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
 _SUBJECTS: Final[dict[str, Command]] = {
     one.words.removeprefix("show "): one for one in COMMANDS if one.words.startswith("show ")
 }
+_GOES_ON: Final = r"[:;](?![^(]*\))"
+"""What follows there is for who asks for one subject."""
 EXAMPLES: Final = """\
 examples:
   edgeq show queues
@@ -35,7 +38,7 @@ examples:
   edgeq show history --file /var/lib/edgeq/storm-20261126T030000Z-upstream-api.history
 
 subjects:
-""" + "".join(f"  {name:12}{command.help.partition(':')[0]}\n" for name, command in _SUBJECTS.items())
+""" + "".join(f"  {name:12}{re.split(_GOES_ON, command.help)[0]}\n" for name, command in _SUBJECTS.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

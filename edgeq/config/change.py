@@ -194,6 +194,8 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         return (kind, *keys)
     if kind == "upstream" and (provider := _provider(tables, name)):
         raise ChangeError(f"{change.name}: it is made of a provider: set provider/{provider}")
+    if kind == "model" and (own := _named_also(those, name)):
+        raise ChangeError(f"{name!r} is another name of model {own!r}: set model/{own}")
     if kind in NAMED:
         if not name:
             raise ChangeError(f"{kind}/NAME: which {kind}?")
@@ -217,6 +219,15 @@ def _names(those: Any) -> list[str]:
     elements = those if isinstance(those, list) else ()
     found = [one.get("name") or one.get("address") for one in elements if isinstance(one, dict)]
     return [one for one in found if isinstance(one, str)]
+
+
+def _named_also(models: Any, alias: str) -> str:
+    """The model that has this name among its aliases; empty: none."""
+    for name, one in models.items() if isinstance(models, dict) else ():
+        aliases = one.get("aliases") if isinstance(one, dict) else None
+        if isinstance(aliases, list) and alias in aliases:
+            return str(name)
+    return ""
 
 
 def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:

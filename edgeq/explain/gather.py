@@ -229,7 +229,9 @@ class Gatherer:
         found: dict[str, list[str]] = {}
         for one in self._overview.models():
             target = f"target/{one['target']}"
-            found.setdefault(f"model/{one['model']}", []).append(target)
+            model = f"model/{one['model']}"
+            found.setdefault(model, []).append(target)
+            found.update({f"model/{alias}": [model] for alias in one["aliases"]})
             found[target] = [f"upstream/{one['upstream']}"]
         for upstream, provider in provider_of(self._config()).items():
             found.setdefault(f"provider/{provider}", []).append(f"upstream/{upstream}")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from edgeq.config.providers import provider_keys, upstream_name
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
 from edgeq.config.units import plain
+from edgeq.llm.meter import KINDS, MODEL
 from edgeq.observe.reports import Records
 
+SHORT: Final = "short"
+_LITTLE: Final = 0.05
+"""Of a limit: what is left of one that is not used up is far more, for it fills all the time."""
 
-def model_records(config: Config, targets: Records, upstreams: Records) -> Iterator[dict[str, Any]]:
-    """One for each target at each key. `targets` and `upstreams` are the subjects of these names; what nobody has
-    reported of a target is None."""
+
+def model_records(
+    config: Config, targets: Records, upstreams: Records, meters: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[dict[str, Any]]:
+    """One for each target at each key. `targets`, `upstreams` and `meters` are the subjects of these names; what nobody
+    has reported of a target is None. What is left is so by the limits of the model, too."""
     told = {one["target"]: one for one in targets}
+    own = {one["name"]: one for one in meters if one["meter"] == KINDS[MODEL]}
     breakers = {one["upstream"]: one["breaker"] for one in upstreams}
     for name, model in config.model.items():
         for number, target in enumerate(model.targets, 1):
@@ -24,6 +32,7 @@ def model_records(config: Config, targets: Records, upstreams: Records) -> Itera
                 upstream = upstream_name(target.provider, provider, key)
                 called = f"{upstream}/{target.model or name}"
                 seen = told.get(called, {})
+                limits, left = _both(seen, own.get(name, {}))
                 yield {
                     "model": name,
                     "aliases": list(model.aliases),
@@ -32,20 +41,34 @@ def model_records(config: Config, targets: Records, upstreams: Records) -> Itera
                     "target": called,
                     "upstream": upstream,
                     "dialect": provider.dialect,
-                    "state": _state(seen, breakers.get(upstream)),
+                    "state": _state(seen, breakers.get(upstream), limits, left),
                     "paused_s": seen.get("paused_s"),
+                    "paused_until": seen.get("paused_until"),
                     "in_flight": seen.get("in_flight"),
                     "queued": seen.get("queued"),
-                    "remaining": seen.get("remaining"),
+                    "remaining": left if seen else None,
                     "price": _price(target.price),
                 }
 
 
-def _state(seen: Mapping[str, Any], breaker: str | None) -> str:
-    """Would somebody be sent there? "ready", or why not."""
+def _both(target: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Limits, and what is left of them: of two of a kind, those of which less is left."""
+    limits = dict(target.get("limits") or {})
+    left = dict(target.get("remaining") or {})
+    for what, count in (model.get("remaining") or {}).items():
+        if what not in left or count < left[what]:
+            left[what], limits[what] = count, model["limits"][what]
+    return limits, left
+
+
+def _state(seen: Mapping[str, Any], breaker: str | None, limits: Mapping[str, float], left: Mapping[str, float]) -> str:
+    """Would somebody be sent there at once? "ready", or why not."""
     if breaker == "open":
         return "circuit_open"
-    return str(seen["paused_for"]) if seen.get("paused_for") else "ready"
+    if seen.get("paused_for"):
+        return str(seen["paused_for"])
+    is_little = any(count < 1 or count < _LITTLE * limits.get(what, 0) for what, count in left.items())
+    return SHORT if seen.get("queued") or is_little else "ready"
 
 
 def _price(price: Price) -> str:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,7 +156,7 @@ class Overview:
 
     def models(self) -> Records:
         """Who answers for each model, in the order in which they are asked."""
-        return self._fresh.get("models", lambda: list(model_records(self._config(), self.targets(), self.upstreams())))
+        return self._fresh.get("models", self._models)
 
     def targets(self) -> Records:
         """Each model at each key of its providers: tokens, pauses, who waits for them."""
@@ -249,6 +250,7 @@ class Overview:
         readings = self.readings()
         settings = settings_of(self._config())
         budgets = self.reports.budgets()
+        rests = self._rests()
         found: Records = []
         for name, config in self._config().upstream.items():
             reading = readings[f"upstream/{name}"]
@@ -271,6 +273,7 @@ class Overview:
                     "in_use": state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
+                    "rests": rests.get(name, {}),
                     "retrying": budgets.get(name, {}).get("running", 0),
                     "service_ms": quantiles_ms(recent.services()),
                     "answers_per_s": rates.departures,
@@ -280,6 +283,20 @@ class Overview:
                     "refused": reading.refusals(),
                 }
             )
+        return found
+
+    def _models(self) -> Records:
+        return list(model_records(self._config(), self.targets(), self.upstreams(), self.meters()))
+
+    def _rests(self) -> dict[str, dict[str, int]]:
+        """Of each provider's key what is not asked for a while, and for how many seconds: all, by the reason, or some
+        of its models."""
+        found: dict[str, dict[str, int]] = {}
+        for one in self.targets():
+            if one["paused_s"]:
+                upstream, _, model = one["target"].partition("/")
+                what = model if one["paused_for"] == "upstream_rate_limit" else one["paused_for"]
+                found.setdefault(upstream, {})[what] = ceil(one["paused_s"])
         return found
 
     def _limit_of(self, name: str, settings: str, configured: int | str) -> tuple[int | None, str]:
@@ -407,7 +424,7 @@ class Overview:
         return found
 
     def _workers(self) -> Records:
-        """A worker that was never heard of has a beat age of -1."""
+        """A worker that was never heard of has no beat age."""
         now_s = time.monotonic()
         reports = self.reports.all()
         aside = self.stuck.aside()
@@ -415,7 +432,7 @@ class Overview:
         for slot, pid in self._fleet.pids().items():
             row = self._board.row(slot)
             beat_ns = row.heartbeat_ns
-            beat_age_ms = int(age_ms(beat_ns)) if beat_ns else -1
+            beat_age_ms = int(age_ms(beat_ns)) if beat_ns else None
             seen = row.snapshot()
             state = aside[slot].value if slot in aside else seen["state"]
             counts = (row.requests, row.connections)
@@ -423,7 +440,7 @@ class Overview:
             found.append(
                 {
                     **seen,
-                    "state": "stuck" if beat_age_ms > STUCK_MS else state,
+                    "state": "stuck" if beat_age_ms is not None and beat_age_ms > STUCK_MS else state,
                     "pid": pid,
                     "aside": slot in aside,
                     "max_lag_us": reports.get(slot, {}).get("max_lag_us", 0),

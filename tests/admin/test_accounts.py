@@ -53,6 +53,10 @@ def test_the_life_of_a_key(store: str) -> None:
     assert shown["models"] == ["gpt-*", "o3"]
     assert shown["expires"] == "2030-01-31T00:00:00+00:00"
     assert made["key"] not in json.dumps(shown)
+    listed = find_text("keys list")
+    assert isinstance(listed, Found)
+    head, row, _ = listed.command.text(ask(store, "keys list"), 0).splitlines()
+    assert row[head.index("expires") :].startswith("2030-01-31")
     assert [one["id"] for one in ask(store, "keys list acme")] == [made["id"]]
     assert len(ask(store, "keys list")) == 2
     assert "may use all" in ask(store, f"keys set {made['id']} --models '' --team ''")["note"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlencode
@@ -95,17 +96,31 @@ def test_events_are_told_with_all_that_is_known_of_them() -> None:
     assert found.command.text([]) == "(none)\n"
 
 
+def test_events_with_a_text() -> None:
+    """In any of their values, among the last thousand or fewer; none is said to be none."""
+
+    class Eventful(FakeControl):
+        def events(self, count: int) -> Sequence[Record]:
+            return [{"event": f"e{number % 10}", "pid": number} for number in range(count)]
+
+    control = Eventful()
+    assert len(run("show events e7", control).body) == 100
+    assert len(run("show events e7 --count 9", control).body) == 1
+    nothing = run("show events no-such-word", control)
+    assert (nothing.status, nothing.body) == (200, [])
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("show events many", "count: expected a number from 1 to 1000"),
-        ("show events 0", "count: expected"),
+        ("show events --count many", "count: expected a number from 1 to 1000"),
+        ("show events 0", "match: expected a number from 1 to 1000"),
         ("show history upstream/a 3601", "seconds: expected a number from 1 to 3600"),
         *[
             (f"show history upstream/a 60 {step}", "step: expected a number from 0.1 to 3600")
             for step in ("0.09", "0", "-1", "nan", "1e1", ".", "3601")
         ],
-        ("show events 1001", "count: expected"),
+        ("show events 1001", "match: expected"),
         ("show queues a b", "too many words: show queues [MATCH]"),
         ("show worker", "did you mean 'show workers'"),
         ("zzz", "try 'help'"),
@@ -148,6 +163,7 @@ def test_text_is_aligned() -> None:
     """Records are a table, one record is lines."""
     assert render_text(WORKERS) == "slot  state\n0     serving\n10    draining\n"
     assert render_text({"ok": True, "generation": 3}) == "ok: true\ngeneration: 3\n"
+    assert render_text({"expires": None, "team": "", "models": []}) == "expires: -\nteam: -\nmodels: -\n"
     assert render_text([]) == "(none)\n"
     assert render_text([{"tenant": "", "busy": 2, "for": None}]) == "tenant  busy  for\n-       2     -\n"
     assert render_text({"day": 2000.0, "month": 12345.6}) == "day: 2000\nmonth: 12346\n"
@@ -272,6 +288,18 @@ def test_changes_that_are_refused(words: str, status: int, says: str) -> None:
     assert (answer.status, answer.body["ok"]) == (status, False)
     assert says in answer.body["error"]
     assert not control.drained
+
+
+def test_where_no_endpoint_can_be_drained_it_says_why() -> None:
+    """Providers' have no weights: "there are none" would be read as none of the gateway's."""
+    control = FakeControl()
+    control.endpoint_names = list  # type: ignore[method-assign]
+    answer = run("drain nowhere", control)
+    assert isinstance(answer.body, dict)
+    assert answer.body["error"] == (
+        "there is no endpoint nowhere; all upstreams are made of providers' keys, whose endpoints cannot be drained (of"
+        " several endpoints of a provider one is left out by set provider/NAME endpoints)"
+    )
 
 
 @pytest.mark.parametrize(

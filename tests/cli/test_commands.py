@@ -51,6 +51,26 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
     assert f"examples:\n  edgeq {command}" in capsys.readouterr().out
 
 
+def test_lines_of_the_help_of_show_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said of a subject ends where a thought does."""
+    with pytest.raises(SystemExit):
+        main(["show", "--help"])
+    subjects = capsys.readouterr().out.partition("subjects:\n")[2].splitlines()
+    assert len(subjects) > 15
+    assert [one for one in subjects if one.count("(") != one.count(")")] == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_what_cannot_be_written_is_said() -> None:
+    """A disk that is full is no defect of the command's."""
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "edgeq", "version"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == b"edgeq version: the answer cannot be written: No space left on device\n"
+
+
 @pytest.mark.parametrize("argv", [[], ["nonsense"], ["serve", "--workers", "many"], ["check", "--format", "xml"]])
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 and a usage line."""
@@ -75,7 +95,7 @@ def test_what_the_admin_socket_can_do_is_a_command(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["show", "events", "none"], "edgeq show: count: expected a number from 1 to 1000"),
+        (["show", "connections", "none"], "edgeq show: count: expected a number from 1 to 1000"),
         (["set", "a/b", "c", "d", "--ttl", "x"], "edgeq set: ttl: expected a duration"),
         (["drain", "a:1", "--comment", "x" * 201], "edgeq drain: comment: expected 200"),
         (["show", "queues", "a", "b"], "edgeq show: too many words"),

@@ -56,6 +56,7 @@ keys = ["env:HOME"]
 url = "http://127.0.0.1:9/v1"
 keys = [{ key = "x", name = "a" }, { key = "y", name = "b" }]
 [model."gpt-4o"]
+aliases = ["cheap"]
 balance = "weighted"
 targets = [{ provider = "openai" }, { provider = "many" }]
 [model."org/gpt-4.1"]
@@ -183,6 +184,7 @@ def test_any_key_of_models(
         ("provider", "openai.keys", '["sk-1"]', "holds secrets; change the file and reload"),
         ("provider", "openai", '{ keys = ["sk-1"] }', "provider/NAME: which provider?"),
         ("model/gpt-4o", "degrade", "gpt-4o", "is this model itself"),
+        ("model/cheap", "hedge", "2s", "'cheap' is another name of model 'gpt-4o': set model/gpt-4o"),
         ("model/gpt-4o", "targets.none.weight", "2", "model/gpt-4o has no target of provider 'none'"),
         ("model/gpt-4o", "targets.many", "2", "targets.PROVIDER.weight"),
         ("model/gpt-4o", "targets.many.weight", "0", "must be 1 at least"),

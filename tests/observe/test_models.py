@@ -30,8 +30,10 @@ def seen(target: str, paused_for: str = "") -> dict[str, object]:
         "target": target,
         "paused_for": paused_for,
         "paused_s": 5.0 if paused_for else 0.0,
+        "paused_until": "2026-11-27T12:00:05+00:00" if paused_for else None,
         "in_flight": 3,
-        "queued": 1,
+        "queued": 0,
+        "limits": {"tokens": 1000},
         "remaining": left,
     }
 
@@ -54,6 +56,26 @@ def test_targets_stand_in_the_order_in_which_they_are_asked() -> None:
     assert [one["price"] for one in found] == ["2.5/10", "", "", "", ""]
     assert found[0]["aliases"] == ["best"]
     assert found[0]["remaining"] == {"tokens": 500}
+
+
+def test_what_is_short_is_not_ready() -> None:
+    """Somebody waits there, or next to nothing is left of a limit: also of one of the model, which is told where less
+    is left of it."""
+    config = load_text(TEXT, "f").config
+    first = seen("first/big")
+    meter = {"meter": "model", "name": "smart", "limits": {"tokens": 900, "requests": 9}}
+    for changes, own, state, left in (
+        ({}, {"tokens": 600, "requests": 5}, "ready", {"tokens": 500, "requests": 5}),
+        ({"queued": 1}, {}, "short", {"tokens": 500}),
+        ({"remaining": {"tokens": 49}}, {}, "short", {"tokens": 49}),
+        ({"remaining": {"tokens": 50}}, {}, "ready", {"tokens": 50}),
+        ({}, {"tokens": 44}, "short", {"tokens": 44}),
+        ({}, {"requests": 0}, "short", {"tokens": 500, "requests": 0}),
+        ({"limits": {}, "remaining": {}}, {}, "ready", {}),
+    ):
+        meters = [{**meter, "remaining": own}, {**meter, "meter": "tenant", "remaining": {"tokens": 0}}]
+        one = next(model_records(config, [{**first, **changes}], [], meters))
+        assert (one["state"], one["remaining"]) == (state, left)
 
 
 def test_without_models_there_are_none() -> None:

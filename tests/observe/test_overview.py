@@ -408,6 +408,27 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     assert found["oldest_ms"] > 0
 
 
+def test_what_rests_at_a_key_is_told_with_it(bench: Bench) -> None:
+    """All of its models, by the reason, or some; for as long as it still does."""
+    nothing: dict[str, Any] = {"limits": {}, "remaining": {}, "heard": {}, "refused": {}, "wait_ms": []}
+    zeros = dict.fromkeys(("in_flight", "queued", "queued_tokens", "oldest_ns", "admitted", "concurrent"), 0)
+    for seconds, reason, rests in (
+        (9.5, "upstream_rate_limit", {"big/m": 10}),
+        (9.5, "upstream_auth", {"upstream_auth": 10}),
+        (-1.0, "upstream_auth", {}),
+    ):
+        until_ns = time.monotonic_ns() + int(seconds * 1e9)
+        told = {"name": "u/big/m", "paused_until_ns": until_ns, "paused_for": reason, "last_refusal": ""}
+        bench.tell(0, targets=[{**nothing, **zeros, **told}])
+        bench.overview.forget()
+        (found,) = bench.overview.upstreams()
+        assert found["rests"] == rests
+        head, row = SHOW_UPSTREAMS.text([found], 0).splitlines()
+        assert (head.split()[-1], row.split()[-1]) == (
+            ("rests", " ".join(f"{what}={left}" for what, left in rests.items())) if rests else ("ref/s", "0")
+        )
+
+
 def test_what_has_just_come_and_what_never_was(bench: Bench) -> None:
     """An age is never below zero, also of who came while the board was being read; a time of which there is none is
     not told as 0."""
@@ -443,4 +464,4 @@ def test_a_worker_that_beats_while_it_is_looked_at(bench: Bench, monkeypatch: py
     monkeypatch.setattr(bench.processes, "pids", beat)
     first, *others = (one["beat_age_ms"] for one in bench.overview.workers())
     assert first >= 0
-    assert others == [-1, -1]
+    assert others == [None, None]

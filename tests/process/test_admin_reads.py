@@ -372,8 +372,10 @@ def test_edgeq_show(running: Supervised) -> None:
     assert show(running, "config", "nothing").stdout == "(none)\n"
     assert show(running, "nonsense").returncode == 2
     assert show(running, "workers", "a", "b").returncode == 2
-    done = show(running, "events", "none")
-    assert (done.returncode, done.stderr) == (2, "edgeq show: count: expected a number from 1 to 1000\n")
+    done = show(running, "events", "0")
+    assert (done.returncode, done.stderr) == (2, "edgeq show: match: expected a number from 1 to 1000\n")
+    done = show(running, "events", "no-such-word")
+    assert (done.returncode, done.stdout) == (0, "(none)\n")
     running.stop()
     done = show(running, "workers")
     assert done.returncode == 69

@@ -26,7 +26,7 @@ def worker(slot: int, state: str = "serving", lag_us: int = 0) -> dict[str, Any]
         "in_flight": 256,
         "lag_us": lag_us,
         "max_lag_us": lag_us,
-        "beat_age_ms": -1,
+        "beat_age_ms": None,
         "memory_bytes": 30 << 20,
     }
 
