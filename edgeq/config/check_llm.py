@@ -34,6 +34,7 @@ def check_llm(config: Config, findings: Findings) -> None:
             first = names.setdefault(one, name)
             if first != name:
                 findings.add(("model", name), f'"{one}" is a name of model "{first}" already')
+    _circles(config, findings)
     for number, route in enumerate(config.route):
         if route.llm is not None:
             _route(route, route.llm, ("route", number), config, findings)
@@ -115,6 +116,18 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
             parse_duration(model.hedge)
         except ValueError:
             findings.add((*path, "hedge"), 'expected "off", "p95" or a duration such as "2s"')
+
+
+def _circles(config: Config, findings: Findings) -> None:
+    """Models that degrade to each other: none of them is the smaller one."""
+    told: set[str] = set()
+    for first in config.model:
+        way = [first]
+        while (smaller := getattr(config.model.get(way[-1]), "degrade", "")) and smaller not in way:
+            way.append(smaller)
+        if len(way) > 1 and smaller == first and first not in told:
+            told.update(way)
+            findings.add(("model", first, "degrade"), f"goes in a circle: {' -> '.join((*way, first))}")
 
 
 def _price(price: Price, path: Path, findings: Findings) -> None:

@@ -83,6 +83,8 @@ def read_header(text: str) -> str:
     else:
         value, where = text, "this"
     value = value.strip()
+    if not value:
+        raise ValueError(f"{where} is empty")
     if not _VALUE.fullmatch(value) or len(value) > _MAX_VALUE:
         raise ValueError(f"{where} is no value of a header: visible ASCII characters, {_MAX_VALUE} at most")
     return value

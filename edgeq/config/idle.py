@@ -35,7 +35,10 @@ def idle(config: Config, findings: Findings) -> None:
         if name not in used:
             findings.add(path, "no route leads here, and no fallback")
         _upstream(upstream, path, findings)
+    asked = {target.provider for model in config.model.values() for target in model.targets}
     for name, provider in config.provider.items():
+        if name not in asked:
+            findings.add(("provider", name), "no model has a target there")
         urls = (split_url(provider.url)[0], *provider.endpoints)
         _tls(provider, urls, ("provider", name), findings)
     for name, model in config.model.items():
@@ -44,6 +47,9 @@ def idle(config: Config, findings: Findings) -> None:
         _route(route, ("route", number), config, findings)
     if not config.tenant.key and config.tenant.weights:
         findings.add(("tenant", "weights"), "nothing says who a tenant is: tenant.key is missing")
+    if config.tenant.key == "key" and config.model and config.accounts is None:
+        message = "verifies nobody: without [accounts] any key that a client makes up is a tenant"
+        findings.add(("tenant", "key"), message)
     if not config.tenant.limit:
         _unused(config.tenant.queue, ("tenant", "queue"), "nobody waits there: tenant.limit is 0", findings)
     if config.forward.priority and not any(one.trusted for one in config.listener):

@@ -107,6 +107,16 @@ CASES: Final[list[tuple[str, str, str]]] = [
     ),
     (
         "rest",
+        _MODELS.format(keys='"k"', model="", models="") + '[provider.lazy]\nurl = "http://127.0.0.1:1/v1"',
+        "f:24: provider.lazy: no model has a target there",
+    ),
+    (
+        "rest",
+        _MODELS.format(keys='"k"', model="", models="") + '[tenant]\nkey = "key"',
+        "f:25: tenant.key: verifies nobody: without [accounts] any key",
+    ),
+    (
+        "rest",
         _MODELS.format(keys='"k"', model='hedge = "2s"', models=""),
         "f:16: model.m.hedge: there is no second to ask: all targets are at one key",
     ),
@@ -128,6 +138,7 @@ def test_each_is_told(place: str, lines: str, told: str) -> None:
 def test_what_has_an_effect_is_not_told() -> None:
     """The same settings where they belong."""
     assert idle() == []
+    assert idle(rest='[tenant]\nkey = "key"') == []  # whose key it is, the upstream knows
     assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []
     assert idle(upstream='balance = "sticky"\nsticky_cookie = "c"\nlimit = 3\nqueue.max = 3') == []
     assert idle(route='retry = { on = ["reset"], attempts = 3 }\nlimit = 2\nqueue.max = 3') == []

@@ -513,6 +513,7 @@ class TestCertificates:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
         (folder / "token").write_text("Bearer s3cret\n")
         (folder / "bad").write_text("s3cret\r\nx: y")
+        (folder / "empty").write_text("\n")
         monkeypatch.setenv("EDGEQ_TOKEN", "s3cret")
         text = with_('[trace.headers]\na = "credential:token"\nb = "env:EDGEQ_TOKEN"\nc = "s3cret"')
         headers = load_trace(text).headers
@@ -522,12 +523,16 @@ class TestCertificates:
         assert shown.headers == {"a": "credential:token", "b": "env:EDGEQ_TOKEN", "c": "***"}
         for name, says in (
             ("bad", 'the credential "bad" is no value of a header'),
+            ("empty", 'the credential "empty" is empty'),
             ("none", 'there is no credential "none"'),
             ("../token", '"../token" is no name of a credential'),
         ):
             (wrong,) = problems(text.replace("credential:token", f"credential:{name}"), "f")
             assert wrong.startswith(f"f:7: trace.headers.a: {says}")
             assert "s3cret" not in wrong
+        monkeypatch.setenv("EDGEQ_TOKEN", "")
+        (wrong,) = problems(text, "f")
+        assert wrong == 'f:8: trace.headers.b: the variable "EDGEQ_TOKEN" is empty'
 
     def test_a_missing_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who asks for spans without the package that encodes them is told what to install."""

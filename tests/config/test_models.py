@@ -76,6 +76,14 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
         ('/v1"\n', '/v1"\nheaders = { Host = "x" }\n', "f.toml:6: provider.p.headers.Host: is no name of a header"),
         ('/v1"\n', '/v1"\ndialect = "cohere"\n', "f.toml:6: provider.p.dialect: "),
         ('provider = "p" }]', 'provider = "p", weight = 0 }]', "f.toml:7: model.m.targets[0].weight: must be 1"),
+        (
+            'provider = "p" }]',
+            (
+                'provider = "p" }]\ndegrade = "n"\n[model.n]\ntargets = [{ provider = "p" }]\ndegrade = "o"\n'
+                '[model.o]\ntargets = [{ provider = "p" }]\ndegrade = "n"'
+            ),
+            "f.toml:11: model.n.degrade: goes in a circle: n -> o -> n",
+        ),
         ('provider = "p" }]', 'provider = "p" }]\ndegrade = "n"', 'f.toml:8: model.m.degrade: there is no model "n"'),
         ('provider = "p" }]', 'provider = "p" }]\nhedge = "soon"', "f.toml:8: model.m.hedge: expected"),
         (
