@@ -437,7 +437,7 @@ class ModelExchange(ModelAnswer):
             if wait_s >= 0.0 and (heard is None or heard.retry_after_s < 0.0):
                 heard = heard or Heard()
                 heard.retry_after_s = wait_s
-            gate.heard(heard, 429, now)
+            gate.heard(heard, 429, now, None if self._begun else self.claim)
             return gate.pause_s(now)
         if heard is not None and heard.retry_after_s >= 0.0:
             return heard.retry_after_s

@@ -47,7 +47,7 @@ from edgeq.board.resources import LAST, MachineWide, turn_of
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal
+from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal, amount_of
 from edgeq.llm.provider_limits import NO, YES, Heard
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
@@ -145,6 +145,13 @@ class Claim:
 def cost_of(estimate: Estimate) -> int:
     """What a tenant's flow is charged with."""
     return max(1, estimate.input + estimate.output)
+
+
+def _given_back(claim: Claim | None, kind: int) -> int:
+    """How much of a limit a refused request gives back; it has been sent, and counts as a request."""
+    if claim is None or kind == REQUESTS or claim.reservation is None or not claim.reservation.is_open:
+        return 0
+    return amount_of(kind, claim.estimate)
 
 
 def _whole_s(seconds: float) -> int:
@@ -632,10 +639,11 @@ class TokenGate(Lobby):
         says little new within `_LISTEN_EVERY_S`. Refusals always are."""
         return now >= self._listen_at
 
-    def heard(self, heard: Heard | None, status: int, now: float) -> None:
+    def heard(self, heard: Heard | None, status: int, now: float, claim: Claim | None = None) -> None:
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
         so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
-        less than is left of ours, is what is left of ours, too."""
+        less than is left of ours, is what is left of ours, too. `claim`: what a request that was refused has reserved,
+        and is about to give back: the provider has never counted it, so no more is left for that."""
         now_ns = int(now * _NS)
         if heard is not None:
             if not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
@@ -654,8 +662,9 @@ class TokenGate(Lobby):
             for one in meter.allowances:
                 remaining = heard.remaining[one.kind]
                 is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
-                if is_last or 0 <= remaining < one.remaining(now_ns):
-                    one.at_most(remaining, now_ns)
+                held = _given_back(claim, one.kind)
+                if is_last or 0 <= remaining < one.remaining(now_ns) + held:
+                    one.at_most(remaining - held, now_ns)
             requests = meter.allowance(REQUESTS)
             wait_s = heard.requests_wait_s()
             if status != 429 and wait_s > 0 and (requests is None or not requests.heard):
@@ -663,7 +672,8 @@ class TokenGate(Lobby):
         if status == 429:
             for one in self.meter.allowances:
                 if heard is None or heard.remaining[one.kind] < 0:
-                    one.at_most(0, now_ns)  # or all would rush in when the pause ends
+                    # Or all would rush in when the pause ends.
+                    one.at_most(-_given_back(claim, one.kind), now_ns)
             pause_s = -1.0 if heard is None else heard.pause_s()
             if pause_s < 0:
                 if now < self._silent_until:

@@ -251,6 +251,26 @@ def test_after_a_429_not_all_rush_in() -> None:
     assert len(machine.granted) == 6
 
 
+@pytest.mark.parametrize("left", [-1, 50])
+def test_what_a_refused_request_has_reserved_is_not_left_after_a_429(left: int) -> None:
+    """It is given back, but the provider has nothing left, or what it says: a request of which nobody knows how long
+    its answer is reserves thousands."""
+    machine = Machine(1, MINUTE)
+    first = machine.ask(0, 10, 2000)
+    heard = Heard()
+    heard.retry_after_s = 3.0
+    heard.remaining[TOKENS] = left
+    assert first.claim is not None
+    machine.gates[0].heard(heard, 429, machine.loop.now, first.claim)
+    first.claim.give_back(machine.loop.now, True)
+    for number in range(1, 11):
+        machine.ask(number, 100, 0)
+    machine.loop.run(3.1)
+    assert len(machine.granted) == 1 + 2
+    machine.loop.run(4.0)
+    assert len(machine.granted) == 1 + 6
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_after_a_429_without_limits_not_all_rush_in(workers: int) -> None:
     """One, of all workers, and twice as many each quarter of a second; another 429 keeps back who is here, and it
