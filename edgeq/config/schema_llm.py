@@ -64,7 +64,8 @@ class Target(Table, frozen=True):
     limits: TokenLimits | None = None
     """Of this model at each key of the provider; absent: those of the key."""
     max_tokens: int = 4096
-    """Where the provider must be told how long an answer may be, and the client has not said it."""
+    """Where the provider must be told how long an answer may be, and the client has not said it; and what is reserved
+    of limits for such a request while no answer of the model is known."""
 
 
 class Model(Table, frozen=True):
