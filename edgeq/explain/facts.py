@@ -351,7 +351,7 @@ class Facts:
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of each model its targets, of each target and provider its upstreams, as resources."""
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of each provider, and of each of its keys, the targets."""
+    """Of each provider, and of each of its keys, the targets; of each route of models these."""
     gates: tuple[Gate, ...] = ()
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""

@@ -22,6 +22,10 @@ _WHY: Final = {
     "upstream_rate_limit": "the provider's rate limit is reached",
 }
 _WORDS: Final = {WHATS[CONCURRENT]: "requests at once"}
+_ENDS: Final = {
+    WHATS[CONCURRENT]: "is reached",
+    WHATS[BUDGET]: "is spent, or less of it is left than a request may cost",
+}
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -83,7 +87,7 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             gate.resource,
             LOST if refused else WAITS,
             max(gate.short_s or say.longest(refused), gate.oldest_ms / 1000),
-            f"{_limit(short)} {'is reached' if short.what == WHATS[CONCURRENT] else 'is used up'}",
+            f"{_limit(short)} {_ENDS.get(short.what, 'is used up')}",
             (*_source(short), *_waiting(gate), *_left(short), *say.refusals(refused)),
             _next(short, gate),
         )

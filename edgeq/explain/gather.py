@@ -238,9 +238,13 @@ class Gatherer:
         return found
 
     def _parts(self) -> dict[str, list[str]]:
-        """What a provider and its keys can be short of."""
+        """What a provider, its keys, and a route of models can be short of."""
         found: dict[str, list[str]] = {}
-        providers = provider_of(self._config())
+        config = self._config()
+        for route in config.route:
+            if route.llm is not None:
+                found[f"route/{route.name}"] = [f"model/{name}" for name in route.llm.models or config.model]
+        providers = provider_of(config)
         for one in self._overview.models():
             for whole in (f"upstream/{one['upstream']}", f"provider/{providers[one['upstream']]}"):
                 found.setdefault(whole, []).append(f"target/{one['target']}")

@@ -70,8 +70,10 @@ def traffic(load: Load) -> list[str]:
         text += f", {per_s(abs(more))} {'more' if more > 0 else 'fewer'} wait or run"
     if before is not None:
         text += f"; before, {per_s(before.arrivals_per_s)} arrived"
-    if load.routes:
-        text += f" (by route {', '.join(load.routes[:3])})"
+    if len(load.routes) == 1:
+        text += f" (by route {load.routes[0]})"
+    elif load.routes:  # by which of them is not counted
+        text += f" (routes that lead here: {', '.join(load.routes[:3])}{', ..' if len(load.routes) > 3 else ''})"
     return [text]
 
 

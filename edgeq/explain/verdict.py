@@ -112,16 +112,22 @@ def _is_ours(one: Refused) -> bool:
 
 
 def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
-    loads = [one for one in facts.loads if not resource or is_at(resource, one.resource)]
+    names = (resource, *facts.parts.get(resource, ()), *facts.named.get(resource, ()))
+
+    def is_asked(one: Refused) -> bool:
+        return not resource or any(is_at(one.resource, name) for name in names)
+
+    loads = [one for one in facts.loads if not resource or any(is_at(name, one.resource) for name in names)]
     fullest = sorted(loads, key=_fill, reverse=True)
-    refused = [one for one in facts.refused if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
-    waiting = [one for one in facts.waiting if one.oldest_ms >= _WAIT_MS and (not resource or _is_of(one, resource))]
+    refused = [one for one in facts.refused if _is_by_rule(one) and is_asked(one)]
+    waits = [one for one in facts.waiting if not resource or any(_is_of(one, name) for name in names)]
+    waiting = [one for one in waits if one.oldest_ms >= _WAIT_MS]
     verdict = f"{resource} is not saturated" if resource else "nothing is saturated"
     if waiting:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
     elif not resource:
         verdict += ": nobody waits"
-    over = [one for one in facts.over if _is_by_rule(one) and (not resource or is_at(one.resource, resource))]
+    over = [one for one in facts.over if _is_by_rule(one) and is_asked(one)]
     just = [one for one in refused if _is_ours(one)]
     refused = [one for one in refused if one not in just]
     if just:  # what goes on has a cause

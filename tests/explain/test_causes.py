@@ -68,7 +68,7 @@ def refused(reason: str, resource: str = "upstream/api", per_s: float = 50.0) ->
 def behind(*gates: Gate, **facts: object) -> Facts:
     """With models, of which these are short of something, or rest."""
     names = {"target/p/big": ["upstream/p"], "provider/p": ["upstream/p"], "model/big": ["target/p/big"]}
-    parts = {"upstream/p": ["target/p/big"], "provider/p": ["target/p/big"]}
+    parts = {"upstream/p": ["target/p/big"], "provider/p": ["target/p/big"], "route/models": ["model/big"]}
     made = {"gates": gates, "named": names, "parts": parts, **facts}
     return dataclasses.replace(HEALTHY, **made)  # type: ignore[arg-type]
 
@@ -207,7 +207,7 @@ def test_a_limit_of_tokens_is_told_with_what_it_is() -> None:
     or model. That those who would wait for too long are refused at once is no queue that is full."""
     facts = behind(GATE, refused=(refused("queue_full", "target/p/big:tokens", 140.0),))
     told = explain(facts)
-    for resource in ("target/p/big", "upstream/p", "provider/p", "model/big"):
+    for resource in ("target/p/big", "upstream/p", "provider/p", "model/big", "route/models"):
         assert explain(facts, resource) == told, resource
     assert told["verdict"] == ("target/p/big refuses for 31 s: its limit of 6000 tokens a minute, set live, is used up")
     assert told["evidence"] == [
@@ -239,7 +239,12 @@ def test_whose_limit_it_is() -> None:
         ((requests, TOKENS), "", "its limit of 6000 tokens a minute, set live, is used up", "edgeq set provider/p lim"),
         ((heard,), "", "the provider's limit of 6000 tokens a minute is used up", "edgeq show targets p/big "),
         ((of_key,), "", "its limit of 6000 tokens a minute is used up", "edgeq reload "),
-        ((money,), "", "its limit of 5.5 a day is used up", "edgeq set model/big limits.money_per_day 11 "),
+        (
+            (money,),
+            "",
+            "its limit of 5.5 a day is spent, or less of it is left than a request may cost",
+            "edgeq set model/big limits.money_per_day 11 ",
+        ),
     ):
         some = (refused("token_limit_shared", at),) if at else ()
         (found,) = findings(behind(dataclasses.replace(GATE, limits=limits), refused=some))
@@ -249,6 +254,15 @@ def test_whose_limit_it_is() -> None:
     assert findings(behind(dataclasses.replace(GATE, queued=0))) == []
     own = refused("token_limit", "target/p/big:tokens")  # what a tenant has done to himself
     assert findings(behind(dataclasses.replace(GATE, queued=0), refused=(own,))) == []
+
+
+def test_what_was_refused_is_told_by_any_name() -> None:
+    """Also when it is over; whoever asks for a provider hears of its keys."""
+    over = Refused("token_limit_shared", "target/p/big:tokens", 5.0, 9.0, 2.0)
+    facts = behind(over=(over,), loads=(dataclasses.replace(CALM, resource="upstream/p"), CALM))
+    for resource in ("target/p/big", "upstream/p", "provider/p", "model/big"):
+        assert "but requests were refused until 2 s ago" in explain(facts, resource)["verdict"], resource
+    assert [one.split(":")[0] for one in explain(facts, "provider/p")["evidence"][1:]] == ["upstream/p"]
 
 
 def test_a_key_that_rests_is_named_with_until_when() -> None:
@@ -332,6 +346,17 @@ def test_one_resource() -> None:
     assert is_known(facts, "listener/:80")
     assert not is_known(facts, "upstream/apis")
     assert not is_known(facts, "4bf92f3577b34da6")
+
+
+def test_routes_are_not_blamed_for_what_only_leads_there() -> None:
+    """By which of several routes requests have come is not counted."""
+    for routes, said in (
+        (("a",), "(by route a)"),
+        (("a", "b"), "(routes that lead here: a, b)"),
+        (("a", "b", "c", "d"), "(routes that lead here: a, b, c, ..)"),
+    ):
+        (found,) = findings(load(pressed(routes=routes), FULL))
+        assert any(one.endswith(said) for one in found.evidence)
 
 
 def test_a_provider_that_sheds() -> None:

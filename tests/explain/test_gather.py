@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from edgeq.config.schema import Provider
-from edgeq.config.schema_llm import Model, ProviderKey, Target, TokenLimits
+from edgeq.config.schema import Provider, Route
+from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.explain.facts import HEARD
 from edgeq.explain.gather import Gatherer
 from edgeq.llm.measures import Measures
@@ -70,7 +70,8 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
     }
     targets = (Target(provider="p"), Target(provider="k", limits=few))
     models = {"m": Model(targets=targets, limits=few), "n": Model(targets=(Target(provider="k"),))}
-    config = replace(CONFIG, provider=providers, model=models)
+    routes = (Route(name="all", llm=RouteLlm()), Route(name="one", llm=RouteLlm(models=("n",))))
+    config = replace(CONFIG, provider=providers, model=models, route=routes)
     bench = Bench(config)
     try:
         gatherer = Gatherer(bench.board, bench.processes, bench.processes, bench.overview, lambda: config)
@@ -87,7 +88,11 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}})
         bench.overview.forget()
         gatherer.look()
-        gates = {one.resource: one for one in gatherer.facts().gates}
+        facts = gatherer.facts()
+        assert facts.parts["route/all"] == ["model/m", "model/n"]
+        assert facts.parts["route/one"] == ["model/n"]
+        assert facts.parts["upstream/k-b"] == ["target/k-b/m", "target/k-b/n"]
+        gates = {one.resource: one for one in facts.gates}
         assert list(gates) == ["model/m", "target/p/m", "target/k-a/m", "target/k-a/n", "target/k-b/n"]
         seen = {
             name: [(one.settings, one.key, one.count, one.source, one.can_set) for one in gate.limits]

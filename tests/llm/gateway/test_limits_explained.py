@@ -1,0 +1,86 @@
+"""What an operator hears where a limit of a model is used up, or a provider has refused its key."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.cli import main
+from tests.llm.gateway.support import Stand, ask_for, wait_for
+from tests.support import demo_llm, gateway
+from tests.support.scripted_upstream import ScriptedUpstream
+
+
+@pytest.fixture(scope="module")
+def short() -> Iterator[Stand]:
+    """A model with a small limit, and a key that its provider does not know."""
+    with (
+        demo_llm.running(keys=frozenset((b"sk-x",))) as demo,
+        ScriptedUpstream() as scripted,
+        tempfile.TemporaryDirectory() as name,
+    ):
+        admin = str(Path(name) / "admin.sock")
+        url = f"{demo.url}/v1"
+        config: dict[str, Any] = {
+            "provider": {"right": {"url": url, "keys": ["sk-x"]}, "wrong": {"url": url, "keys": ["sk-y"]}},
+            "model": {
+                "small": {
+                    "aliases": ["tiny"],
+                    "targets": [{"provider": "right", "model": "mock"}],
+                    "limits": {"tokens_per_minute": 300},
+                },
+                "shut": {"targets": [{"provider": "wrong", "model": "mock"}]},
+            },
+            "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}}],
+        }
+        settings = gateway.Settings(extra={"server": {"admin": admin}, **config})
+        with gateway.running(demo.port, settings) as found:
+            yield Stand(found, demo, scripted, config, admin)
+
+
+def explained(stand: Stand, what: str) -> dict[str, Any]:
+    """The verdict about one resource."""
+    found: Any = stand.show(f"explain?what={what}")
+    return dict(found)
+
+
+def test_the_limit_is_named_and_raised_by_what_is_said(short: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    """By any name of the model, and by its route; the command is one that can be typed, and what it sets is told."""
+    for value in ("300 tokens a minute is used up", "600 tokens a minute, set live, is used up"):
+        told: dict[str, Any] = {}
+
+        def is_told(value: str = value, told: dict[str, Any] = told) -> bool:
+            short.ask(ask_for("small"))
+            told.update(explained(short, "model/tiny"))
+            return told["cause"] == "limit_used_up" and str(told["verdict"]).endswith(value)
+
+        wait_for(is_told, lambda told=told: json.dumps(told))  # type: ignore[misc]
+        assert told["resource"] == "model/small"
+        assert explained(short, "route/llm")["resource"] == "model/small"
+        command = str(told["next"]).partition("    #")[0].split()
+        assert command[:4] == ["edgeq", "set", "model/small", "limits.tokens_per_minute"]
+        assert main([*command[1:], "--admin", short.admin_socket]) == 0, capsys.readouterr().err
+
+
+def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
+    """Also when nobody asks any more; the provider hears of it once."""
+    assert short.ask(ask_for("shut")).status == 502
+    for resource in ("upstream/wrong", "provider/wrong", "model/shut"):
+        told: dict[str, Any] = {}
+
+        def is_told(resource: str = resource, told: dict[str, Any] = told) -> bool:
+            told.update(explained(short, resource))
+            return bool(told["cause"] == "key_rests")
+
+        wait_for(is_told, lambda told=told: json.dumps(told))  # type: ignore[misc]
+        assert told["resource"] == "upstream/wrong"
+        assert "no model is asked with it until 20" in told["verdict"]
+    (rests,) = [one["rests"] for one in short.show("upstreams") if one["upstream"] == "wrong"]
+    assert 0 < rests["upstream_auth"] <= 60
+    (shut,) = [one for one in short.show("models") if one["model"] == "shut"]
+    assert (shut["state"], 0 < shut["paused_s"] <= 60) == ("upstream_auth", True)
