@@ -72,6 +72,7 @@ HOT = [
     "edgeq/llm/passing.py",
     "edgeq/llm/plan.py",
     "edgeq/llm/price.py",
+    "edgeq/llm/promise.py",
     "edgeq/llm/prompt_cache.py",
     "edgeq/llm/provider.py",
     "edgeq/llm/provider_limits.py",

@@ -17,6 +17,7 @@ What it will use is reserved before it is sent, and corrected after it:
     estimate.py  tokens that a request will use, learned by tenant and model; price.py  what they cost
     meter.py     what one subject may use: requests and tokens a minute, requests at once, money; machine-wide
     ledger.py    reserve by several meters, all or nothing; settle; limit_headers.py  what clients are told of it
+    promise.py   when to come again: a time of his own for each who was turned away
     unfinished.py  what it has used if nobody waits for its answer any more
     gate.py      the queue before one model at one provider's key; provider_limits.py  what the provider says of them
 """

@@ -48,6 +48,7 @@ from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal, amount_of
+from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.provider_limits import NO, YES, Heard
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
@@ -84,7 +85,6 @@ _MOST_TAG: Final = (1 << 40) - 1
 """In units of 16 tokens: years of ten million a minute. Beyond it turns go by arrival."""
 _LATEST_TAG: Final = 2**60
 _NS: Final = 1e9
-_MOST_RETRY_S: Final = 60
 
 
 class Claim:
@@ -156,7 +156,7 @@ def _given_back(claim: Claim | None, kind: int) -> int:
 
 def _whole_s(seconds: float) -> int:
     """When to come again: no wait is told to be longer than a minute."""
-    return _MOST_RETRY_S if seconds >= _MOST_RETRY_S else int(seconds) + 1
+    return int(MOST_S if seconds >= MOST_S else seconds + 1)
 
 
 def _in_words(seconds: float) -> str:
@@ -185,7 +185,6 @@ class TokenGate(Lobby):
         "_log",
         "_pause",
         "_pause_s",
-        "_promised",
         "_resumed",
         "_resuming_ns",
         "_retry_after",
@@ -227,8 +226,6 @@ class TokenGate(Lobby):
         self._key_pause: int = key_hash(b"llm key pause", key.encode())
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
-        self._promised: int = key_hash(b"llm promised", name)
-        """When there would be tokens, if all came who were told when to come again."""
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
         self._resumed: int = key_hash(b"llm resumed", name)
@@ -516,36 +513,27 @@ class TokenGate(Lobby):
             detail = refusal.detail
         else:
             # Whoever asks again will need as much, however few wait then.
-            least_s = max(self.drain_s(), 0.0 if short is None else short.wait_s)
-            least_s = self._promise(ticket, least_s, now)
+            least_s = max(self._come_again_s(ticket, now), 0.0 if short is None else short.wait_s)
             detail = self._crowd(ticket, short, reason, now)
         self.last_refusal = f"{reason}: {detail}"
         retry_s = max(self._retry_after.refused(now, max(self.drain_s(), self.pause_s(now))), _whole_s(least_s))
         if since:
             retry_s = int(wait_s) + 1
         elif refusal is not None:
-            if refusal.what != BUDGET and refusal.what != REQUESTS:
-                retry_s = _whole_s(self._promise(ticket, wait_s, now))
-            else:
+            if refusal.what == BUDGET or wait_s >= NEVER:
                 retry_s = _whole_s(wait_s)
-            if _MOST_RETRY_S < wait_s < NEVER and refusal.what != BUDGET:  # so far ahead nobody is told to come again
+            elif wait_s > MOST_S:  # so far ahead nobody is told to come again
                 retry_s = int(wait_s) + 1
+            else:
+                retry_s = _whole_s(max(wait_s, self._come_again_s(ticket, now)))
         ticket.refused(reason, resource, detail, retry_s)
 
-    def _promise(self, ticket: Ticket, least_s: float, now: float) -> float:
-        """In how many seconds to come again, if there are tokens in `least_s` at the earliest: after all, of whatever
-        worker, who were told so before. Else they would come together, and all but the first in vain."""
-        rate = self._rate()
+    def _come_again_s(self, ticket: Ticket, now: float) -> float:
+        """In how many seconds one who is turned away is to come again: after those who wait, and after all who were
+        told so before."""
         claim = ticket.claim
-        if rate <= 0.0 or claim is None or least_s >= _MOST_RETRY_S:
-            return least_s
-        table = self.meter.books.arrivals
-        latest_ns = int((now + _MOST_RETRY_S) * _NS)
-        if table.get(self._promised, latest_ns) >= latest_ns:  # so far ahead nothing is promised: some will not come
-            return float(_MOST_RETRY_S)
-        cost_ns = int(cost_of(claim.estimate) / rate * _NS)
-        told_ns = table.charge(self._promised, cost_ns, int((now + least_s) * _NS)) - cost_ns
-        return max(least_s, told_ns / _NS - now)
+        queued_s = self.drain_s()
+        return queued_s if claim is None else come_again_s([self.meter], claim.estimate, now, queued_s)
 
     def short_of(self, ticket: Ticket, now: float) -> str:
         return self._named(self._short(ticket, now), now)

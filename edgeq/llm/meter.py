@@ -158,6 +158,10 @@ class Allowance:
             self.count = count
             self._has_changed = True
 
+    def like(self, key: int, arrival: Arrival) -> Allowance:
+        """Another one of the same size."""
+        return Allowance(self.kind, key, self.count, MINUTE_NS - self._burst_ns, arrival)
+
     def ask(self, amount: int, now_ns: int) -> int:
         """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
         cost_ns = self._time_of(amount)

@@ -19,7 +19,8 @@ from edgeq.llm.affinity import Affinity
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.meter import BUDGET, CONCURRENT, KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.sums import day_of
 from edgeq.llm.transcript import MAX_LOGGED
 from edgeq.policy.tenant import credential_of
@@ -151,6 +152,8 @@ class Bill:
             return None
         found = reserve(meters, estimate, now)
         if isinstance(found, Refusal):
+            if found.what not in (CONCURRENT, BUDGET) and found.wait_s <= MOST_S:
+                found.wait_s = max(found.wait_s, come_again_s(meters, estimate, now))
             return found
         self.reservation = found
         return None

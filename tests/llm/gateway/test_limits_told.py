@@ -111,3 +111,17 @@ def test_the_head_of_a_stream_tells_of_no_more_than_the_limit(told: Stand) -> No
     assert re.search(rb"x-ratelimit-reset-tokens: (1m0|[1-5][0-9](\.[0-9]+)?)s\r\n", head), head
     client.close()
     told.wait_idle()
+
+
+def test_each_who_is_turned_away_is_told_a_time_of_his_own(told: Stand) -> None:
+    """By a limit of requests, or of tokens; or they would come back together, and all but the first in vain."""
+    for route, limit_of in (("failing", b"requests"), ("strange", b"tokens")):
+        asked = {**open_ended(route), "max_tokens": LIMIT // 2}
+        if limit_of == b"tokens":
+            asked["messages"] = [{"role": "user", "content": "hello " * 100}]
+        waits: list[int] = []
+        while len(waits) < 3:
+            answer = told.ask(asked, f"/{route}{CHAT}")
+            if answer.status == 429:
+                waits.append(int(field(answer, b"retry-after-ms")))
+        assert waits[0] < waits[1] <= waits[2] <= 60_000
