@@ -49,6 +49,11 @@ _LEAST_RATIO: Final = 0.1
 _MOST_RATIO: Final = 8.0
 """Embeddings take arrays of numbers, and JSON may escape each character by six bytes; beyond it is a mistake."""
 
+_TAKES_S: Final = 2.0
+"""A request for a model of which nothing is known."""
+_RISES_BY: Final = 4
+_FALLS_BY: Final = 16
+
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{0,128},)?[A-Za-z0-9+/=_\\-]{256}')
 """No text goes on for so long without a blank. Anchored at the quote, so that it is tried once for each string."""
 _BYTES_PER_ATTACHED: Final = 100
@@ -127,10 +132,12 @@ class Lengths:
 class ModelLengths:
     """What is known of one model."""
 
-    __slots__ = ("estimated", "lengths", "real")
+    __slots__ = ("estimated", "lengths", "real", "takes_s")
 
     def __init__(self) -> None:
         self.lengths: Lengths = Lengths()
+        self.takes_s: float = 0.0
+        """A request, as most are done by then; 0.0: nobody knows."""
         # Sums of input, forgetting: real tokens, and those that bytes alone had let expect.
         self.real: float = _RATIO_OVER / 10
         self.estimated: float = _RATIO_OVER / 10
@@ -138,6 +145,14 @@ class ModelLengths:
     def ratio(self) -> float:
         """Real tokens of input for an estimated one."""
         return min(_MOST_RATIO, max(_LEAST_RATIO, self.real / self.estimated))
+
+    def learn_time(self, seconds: float) -> None:
+        """One more request has taken so long. It rises faster than it falls: to what four of five do not exceed."""
+        takes_s = self.takes_s
+        if takes_s <= 0.0:
+            self.takes_s = seconds
+        else:
+            self.takes_s = takes_s + (seconds - takes_s) / (_RISES_BY if seconds > takes_s else _FALLS_BY)
 
     def learn_input(self, estimated: int, real: int) -> None:
         """One more request. By sums and not by ratios, or short requests would count as much as long ones."""
@@ -192,14 +207,21 @@ class Estimator:
             found.output = most * max(1, answers)
         return found
 
-    def learn(self, estimate: Estimate, usage: Usage, answers: int = 1) -> None:
-        """What it was in the end; UNKNOWN teaches nothing."""
+    def takes_s(self, model: str) -> float:
+        """How long a request for a model takes, from its arrival to its end."""
+        known = self._models.get(model)
+        return known.takes_s if known is not None and known.takes_s > 0.0 else _TAKES_S
+
+    def learn(self, estimate: Estimate, usage: Usage, answers: int = 1, seconds: float = 0.0) -> None:
+        """What it was in the end; UNKNOWN teaches nothing, nor does 0.0 s."""
         known = self._models.get(estimate.model)
         if known is None:
             if len(self._models) >= MAX_MODELS:
                 del self._models[next(iter(self._models))]
             known = ModelLengths()
             self._models[estimate.model] = known
+        if seconds > 0.0:
+            known.learn_time(seconds)
         if usage.input > 0:
             known.learn_input(estimate.raw_input, usage.input)
         if usage.output >= 0 and estimate.output:

@@ -1,5 +1,8 @@
 """When to come again: whoever is turned away by a limit is told a time of his own.
 
+    come_again_s --of limits of a minute--> when there will be tokens for all who were told before, and for him
+    place_s ------of requests at once-----> when so many will have ended, as long as requests take
+
 If all were told when there is room for the next one, all would come then, and all but one in vain; SDKs give up after
 their third try. So beside each limit, in the table of arrival times, stands its *line*: the limit as it would be if all
 had come who were told to. Whoever is turned away stands at its end, in whatever worker, and is told when his turn is.
@@ -47,3 +50,20 @@ def come_again_s(meters: list[Meter], estimate: Estimate, now: float, queued_s: 
     for line in lines:
         line.charge(now_ns)
     return longest_ns / 1e9
+
+
+def place_s(meter: Meter, limit: int, took_s: float, now: float) -> float:
+    """In how many seconds one is to come again who has found as many requests in flight as may be: once one of these
+    has ended, as far as is known, and a place is free that nobody was told of before. At most `MOST_S`.
+
+    took_s: how long requests take.
+    """
+    table = meter.books.arrivals
+    key = (meter.key ^ _LINE) or 1
+    now_ns = int(now * 1e9)
+    took_ns = int(took_s * 1e9)
+    latest_ns = now_ns + _MOST_NS
+    if took_ns >= _MOST_NS or table.get(key, latest_ns) >= latest_ns:
+        return MOST_S
+    each_ns = took_ns * 21 // (20 * limit)  # a little more, or each would come at the very moment at which one ends
+    return (table.charge(key, each_ns, now_ns + took_ns) - each_ns - now_ns) / 1e9

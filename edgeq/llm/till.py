@@ -20,7 +20,7 @@ from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, CONCURRENT, KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
-from edgeq.llm.promise import MOST_S, come_again_s
+from edgeq.llm.promise import MOST_S, come_again_s, place_s
 from edgeq.llm.sums import day_of
 from edgeq.llm.transcript import MAX_LOGGED
 from edgeq.policy.tenant import credential_of
@@ -152,7 +152,9 @@ class Bill:
             return None
         found = reserve(meters, estimate, now)
         if isinstance(found, Refusal):
-            if found.what not in (CONCURRENT, BUDGET) and found.wait_s <= MOST_S:
+            if found.what == CONCURRENT:
+                found.wait_s = place_s(found.meter, found.limit, till.estimator.takes_s(plan.name), now)
+            elif found.what != BUDGET and found.wait_s <= MOST_S:
                 found.wait_s = max(found.wait_s, come_again_s(meters, estimate, now))
             return found
         self.reservation = found
@@ -193,7 +195,7 @@ class Bill:
                 reservation.cancel(now, sent)
         estimate = self.estimate
         if used and estimate is not None and status == 200 and first_s >= 0.0:
-            self.till.estimator.learn(estimate, usage, answers)
+            self.till.estimator.learn(estimate, usage, answers, seconds)
         accounts = self.till.accounts
         if accounts.current.is_on and self.account is not None:
             name = choice.name if choice is not None else ""

@@ -194,9 +194,10 @@ def _wait_s(kind: str, retry_after_s: float) -> int:
 
 def _wait_ms(kind: str, retry_after_s: float) -> int:
     """The same for programs that know milliseconds; Retry-After has whole seconds only (RFC 9110 10.2.3)."""
-    if kind == "exact" and retry_after_s > 0:
-        return ceil(retry_after_s * 1000)
-    return _wait_s(kind, retry_after_s) * 1000
+    if retry_after_s <= 0.0:
+        return _wait_s(kind, retry_after_s) * 1000
+    wait_ms = ceil(retry_after_s * 1000)
+    return wait_ms if kind == "exact" else min(wait_ms, MAX_RETRY_AFTER_S * 1000)
 
 
 def status_line(status: int) -> str:

@@ -11,12 +11,12 @@ import pytest
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.account import NO_LIMITS
 from edgeq.llm.accounts import AccountsHolder
-from edgeq.llm.estimate import Estimate
+from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import KEY, TENANT, Meter
 from edgeq.llm.plan import ORDERED, ModelPlan
-from edgeq.llm.promise import MOST_S, come_again_s
+from edgeq.llm.promise import MOST_S, come_again_s, place_s
 from edgeq.llm.till import Bill, Till
 from edgeq.policy.rate import LocalArrivals
 from tests.llm.gates import FakeLoop
@@ -39,6 +39,14 @@ def turned_away(meter: Meter, estimate: Estimate, now: float = NOW) -> float:
     """When one who is refused is told to come again."""
     assert not isinstance(reserve([meter], estimate, now), Reservation)
     return come_again_s([meter], estimate, now) + now - NOW
+
+
+def asked(tokens: int) -> Estimate:
+    """What a request for so many is reckoned with, some of them for its answer."""
+    output = min(50, tokens // 2)
+    found = Estimate(tokens - output, output)
+    found.model = "small"
+    return found
 
 
 class Clients:
@@ -90,10 +98,41 @@ def test_who_comes_when_he_was_told_gets_in(workers: int, limits: TokenLimits, s
     """All of them, at a limit of requests, of tokens, of output, or of both; large ones and small ones."""
     clients = Clients(workers, limits)
     for number, size in enumerate(sizes):
-        clients.ask(number, Estimate(size - min(50, size // 2), min(50, size // 2)))
+        clients.ask(number, asked(size))
     clients.loop.run(180.0)
     assert sorted(clients.served) == list(range(len(sizes))), clients.told
     assert max(clients.told) <= MOST_S
+
+
+@pytest.mark.parametrize(("concurrent", "took_s"), [(1, 2.0), (2, 4.0), (8, 4.0), (8, 30.0)])
+def test_who_comes_when_he_was_told_finds_a_place(concurrent: int, took_s: float) -> None:
+    """Of ten, at once, at a limit of requests at once; how long these take is known from those before."""
+    clients = Clients(1, TokenLimits(concurrent=concurrent), took_s)
+    clients.tills[0].estimator.learn(asked(10), Usage(5, 5), seconds=took_s)
+    for number in range(10):
+        clients.ask(number, asked(10))
+    clients.loop.run(180.0)
+    assert sorted(clients.served) == list(range(10)), clients.told
+    assert max(clients.told) <= MOST_S
+
+
+def test_how_long_requests_take_is_learned() -> None:
+    """Of nine in ten that take a second, and one that takes four, one says too little, and four too much; of a model
+    that nobody has asked nothing is known."""
+    estimator = Estimator()
+    assert estimator.takes_s("small") == 2.0
+    for number in range(200):
+        estimator.learn(asked(10), Usage(5, 5), seconds=4.0 if number % 10 == 5 else 1.0)
+    assert 1.0 < estimator.takes_s("small") < 3.0
+
+
+def test_nobody_is_told_more_than_a_minute_for_a_place() -> None:
+    """However long requests take, or how many were told to come again."""
+    meter = alone(concurrent=1)
+    assert place_s(meter, 1, 300.0, NOW) == MOST_S
+    told = [place_s(meter, 1, 20.0, NOW) for _ in range(4)]
+    assert told == pytest.approx([20.0, 41.0, 60.0, 60.0], abs=2.1)
+    assert max(told) <= MOST_S
 
 
 def test_each_is_told_his_own_time() -> None:

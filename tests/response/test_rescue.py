@@ -87,7 +87,7 @@ def test_the_table_keeps_its_own_rules() -> None:
     [
         ("queue_full", -1.0, "1", 1000),  # unknown
         ("queue_full", 0.0, "1", 1000),
-        ("queue_full", 2.2, "3", 3000),
+        ("queue_full", 2.2, "3", 2200),
         ("queue_full", 4000.0, "60", 60000),  # an estimate is not believed that far
         ("rate_limited", 4000.25, "4001", 4000250),  # a rate is exact
         ("rate_limited", 0.02, "1", 20),
@@ -95,7 +95,7 @@ def test_the_table_keeps_its_own_rules() -> None:
     ],
 )
 def test_retry_after(reason: str, seconds: float, header: str, millis: int) -> None:
-    """Whole seconds, never too early; an estimate 60 s at most, an exact moment as far as it is."""
+    """In the field whole seconds, never too early; an estimate 60 s at most, an exact moment as far as it is."""
     got = answer(reason, retry_after_s=seconds)
     assert (got.fields["retry-after"], got.problem["retry_after_ms"]) == (header, millis)
 
