@@ -151,7 +151,7 @@ class AccountsHolder:
         """For budgets: called with a subject that has one, and what it has spent this day and month, when any of it
         has changed."""
         self.on_limits: Callable[[str, TokenLimits], None] | None = None
-        """Called with a subject, and the limits that it has from now on."""
+        """Called with a subject, and the limits that it has from now on, if it may have had others."""
         self.budgets: frozenset[str] = frozenset()
         """Subjects that have one by the configuration: models, targets."""
         self.current: Accounts = NOBODY
@@ -175,11 +175,12 @@ class AccountsHolder:
         snapshot, spent = message.snapshot, message.spent
         subjects: list[str] = []
         if snapshot is not None:
+            was_on = self.current.is_on
             self.current = self.current.changed(snapshot)
             subjects += [key_subject(one.id) for one in snapshot.accounts]
             subjects += [tenant_subject(one.name) for one in snapshot.tenants]
             subjects += [team_subject(one.tenant, one.name) for one in snapshot.teams]
-            if self.on_limits is not None:
+            if self.on_limits is not None and was_on:
                 for subject in subjects:
                     self.on_limits(subject, self.current.limits_of(subject))
         if spent is not None:

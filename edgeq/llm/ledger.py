@@ -138,13 +138,16 @@ class Ledger:
 
     def resize(self, kind: int, name: str, limits: TokenLimits, now: float) -> None:
         """The limits of a subject have changed: whoever runs keeps to them from now on, and is counted by them, and
-        a debt is paid at their pace."""
+        a debt is paid at their pace, also if nobody has used it lately."""
         found = self._meters.get((kind, name))
         if found is not None:
             found.resize(limits)
-            now_ns = int(now * 1e9)
-            for one in found.allowances:
-                one.ahead_ns(now_ns)
+        else:
+            found = Meter(kind, name, limits, self.books)
+            found.close()  # a debt is all that there may be of it
+        now_ns = int(now * 1e9)
+        for one in found.allowances:
+            one.ahead_ns(now_ns)
 
     def spent(self, kind: int, name: str, day_micro: int, month_micro: int, now: float) -> None:
         """The store of accounts knows what a subject has spent, at least, in the day and month that run."""

@@ -184,8 +184,14 @@ class Allowance:
         """It was so much, instead of what was reserved and charged."""
         ahead_ns = self.ahead_ns(now_ns)
         if self._has_changed and ahead_ns > MINUTE_NS:
-            # What was charged is part of a debt, which is one of tokens, whatever the limit was then.
-            charged_ns = min(self._time_of(reserved), _DEBT_NS)
+            # What lies beyond the minute is a debt, which is one of tokens, whatever the limit was then. It was charged
+            # last, for all that is known; the rest of what was charged counts by its part of the minute, as then.
+            debt_ns = ahead_ns - MINUTE_NS
+            now_worth_ns = self._time_of(reserved)
+            if now_worth_ns <= debt_ns:
+                charged_ns = now_worth_ns
+            else:
+                charged_ns = debt_ns + charged_ns * (now_worth_ns - debt_ns) // now_worth_ns
         more_ns = self._time_of(amount) - charged_ns
         if more_ns > 0:
             room_ns = _DEBT_NS - ahead_ns

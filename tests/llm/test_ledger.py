@@ -358,6 +358,41 @@ def test_what_runs_when_the_limit_changes_owes_its_tokens(board: Board) -> None:
     assert refused([meter], Estimate(0, 250)).wait_s == pytest.approx(120 + 1 - 1.2)
 
 
+@pytest.mark.parametrize(("before", "after"), [(600, 60_000), (60_000, 600)])
+@pytest.mark.parametrize("others", [0, 450])
+def test_what_is_cancelled_after_a_change_is_paid_back(board: Board, before: int, after: int, others: int) -> None:
+    """What it had reserved was a debt beyond the minute, and within the minute it was not: each is paid back as it has
+    been counted since. What others have used stays."""
+    ledger = Ledger(GcraTable(board, 0))
+    ledger.tick(NOW, WALL)
+    meter = tenant(ledger, tokens_per_minute=before)
+    earlier = granted([meter], Estimate(0, 1)) if others else None
+    running = granted([meter], Estimate(0, before // 3 if others else before * 10))
+    if earlier is not None:
+        earlier.settle(Usage(input=0, output=others * before // 600), 0, NOW)
+    ledger.resize(TENANT, "acme", TokenLimits(tokens_per_minute=after), NOW)
+    running.cancel(NOW, sent=True)
+    assert left(meter) == pytest.approx(after * (600 - others) / 600, rel=0.001)
+
+
+def test_an_idle_ones_debt_is_paid_at_the_new_pace_from_the_change_on(board: Board) -> None:
+    """Also if no worker has had its meter for a while."""
+    ledger = Ledger(GcraTable(board, 0))
+    ledger.tick(NOW, WALL)
+    meter = tenant(ledger, tokens_per_minute=6000)
+    granted([meter], Estimate(100, 900)).settle(Usage(input=100, output=65_900), 0, NOW)
+    later = NOW + IDLE_S
+    ledger.tick(later, WALL + IDLE_S)
+    assert len(ledger) == 0
+    limits = TokenLimits(tokens_per_minute=3000, concurrent=1)
+    ledger.resize(TENANT, "acme", limits, later)
+    assert len(ledger) == 0
+    # Of 60,000 tokens beyond the minute 54,000 were left, and a third of these has been paid since.
+    later += 360.0
+    again = ledger.meter(TENANT, "acme", limits)
+    assert refused([again], Estimate(0, 3000), later).wait_s == pytest.approx(720.0 + 60.0)
+
+
 def test_months() -> None:
     """They end at midnight UTC before the first."""
     for year in (2026, 2028):

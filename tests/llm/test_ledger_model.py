@@ -169,7 +169,8 @@ class LedgerModel(RuleBasedStateMachine):
             count = book.limits.tokens_per_minute
             charged = held.minutes[subject]
             if book.minutes > 1 and held.counts[subject] != count:
-                charged = (held.estimate.input + held.estimate.output) / count
+                worth, debt = (held.estimate.input + held.estimate.output) / count, book.minutes - 1
+                charged = worth if worth <= debt else debt + charged * (worth - debt) / worth
             book.minutes = min(MOST, max(0.0, book.minutes + used / count - charged))
 
     @rule(pick=st.integers(0, 99), sent=st.booleans())
