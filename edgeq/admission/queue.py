@@ -130,11 +130,11 @@ class Level:
                 best = flow
         return best
 
-    def longest(self) -> Flow:
-        """The flow that asks for most, for its weight; there is one."""
-        best = self.active[0]
+    def longest(self, least: int = 1) -> Flow | None:
+        """The flow that asks for most, for its weight, of those in which at least so many wait."""
+        best: Flow | None = None
         for flow in self.active:
-            if crowd(flow) > crowd(best):
+            if flow.size >= least and (best is None or crowd(flow) > crowd(best)):
                 best = flow
         return best
 
@@ -315,14 +315,15 @@ class FairQueue:
         discipline = self.discipline
         return flow.is_turned() if discipline == ADAPTIVE else discipline == LIFO
 
-    def _is_full(self, size: int, cost: float) -> bool:
-        """Is there no room for one of `size` bytes and this cost? One whose cost is above the bound may wait alone."""
+    def _is_full(self, size: int) -> bool:
+        """Is there no room for one more, of `size` bytes? The bound of costs is one for those who are there before it:
+        or the larger one is, the less often there would be room for it."""
         queued = self.queued
         max_cost = self.max_cost
         if max_cost and queued:
-            queued_cost = self.queued_cost + cost
+            queued_cost = self.queued_cost
             # What those elsewhere cost is not told: as much as those here.
-            if queued_cost * self.workers > max_cost and queued_cost * (queued + self.elsewhere) > max_cost * queued:
+            if queued_cost * self.workers >= max_cost and queued_cost * (queued + self.elsewhere) >= max_cost * queued:
                 return True
         queued_bytes = self.queued_bytes + size
         if queued + self.elsewhere < self.max_queued and queued_bytes + self.elsewhere_bytes <= self.max_bytes:
@@ -366,8 +367,7 @@ class FairQueue:
             return "queue_full"
         if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
             return "fair_share_exceeded"
-        cost = ticket.cost
-        full = self._is_full(size, cost)
+        full = self._is_full(size)
         if self.queued == 0:
             self._fill(now)
         if self.discipline == ADAPTIVE and now >= self.patient_until:
@@ -396,7 +396,7 @@ class FairQueue:
                 reason = "fair_share_exceeded"
             self.remove(victim, now)
             self.shed.append((victim, reason))
-            full = self._is_full(size, cost)
+            full = self._is_full(size)
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
         if flow.size == 0:
@@ -411,7 +411,7 @@ class FairQueue:
         level.size += 1
         self.queued += 1
         self.queued_bytes += size
-        self.queued_cost += cost
+        self.queued_cost += ticket.cost
         if has_deadline:
             self._deadlines += 1
         return ""
@@ -488,12 +488,20 @@ class FairQueue:
         while worst > ticket.priority and self._levels[worst].size == 0:
             worst -= 1
         if worst > ticket.priority:
-            crowded = self._levels[worst].longest()
+            lower = self._levels[worst].longest()
+            assert lower is not None
+            crowded = lower
         elif level.size == 0:
             return None
         else:
-            crowded = level.longest()
-            if crowded is flow or crowd(crowded) <= (flow.load + load_of(ticket)) / ticket.weight:
+            # Where requests have costs, a tenant's only one has a place, however large it is: when it is served is told
+            # by what the tenant has had.
+            several = level.longest(2 if self.max_cost else 1)
+            if several is None:
+                return None
+            crowded = several
+            is_only = self.max_cost > 0 and flow.size == 0
+            if crowded is flow or (not is_only and crowd(crowded) <= (flow.load + load_of(ticket)) / ticket.weight):
                 return flow.first if self.newest_first(flow) else None
         # The one that would be served last.
         return crowded.first if self.newest_first(crowded) else crowded.last

@@ -162,3 +162,52 @@ def test_who_comes_when_he_was_told_gets_in(workers: int, clients: int) -> None:
     loop.run(180.0)
     assert sorted(machine.granted) == list(range(clients)), told
     assert max(retry_s for _, _, retry_s in told) <= 60
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("size", "max_wait_s"), [(1000, 30.0), (500, 10.0), (1000, 10.0)])
+def test_large_ones_are_not_displaced_by_small_ones(workers: int, size: int, max_wait_s: float) -> None:
+    """One tenant asks for twice the limit in small requests, another one for half of it in such that take as many
+    tokens as come in five or ten seconds. Both come again twice when they were told, as SDKs; the large ones' share is
+    two thirds of what they ask for, at least. (With the queue full, no large one found room in it before.)"""
+    limit, seconds = 6000, 600.0
+    machine = Machine(workers, TokenLimits(tokens_per_minute=limit), max_wait_s=max_wait_s)
+    machine.tick()
+    loop = machine.loop
+    draw = random.Random(3)
+    sizes: dict[int, int] = {}
+    tries: Counter[int] = Counter()
+    used: Counter[int] = Counter()
+    seen = 0
+
+    def ask(number: int) -> None:
+        tries[number] += 1
+        tenant = b"large" if sizes[number] == size else b"small"
+        machine.ask(number, sizes[number] - 10, 10, tenant, draw.randrange(workers))
+
+    def arrive(tokens: int, every_s: float) -> None:
+        number = len(sizes)
+        sizes[number] = tokens
+        ask(number)
+        loop.call_later(draw.expovariate(1 / every_s), partial(arrive, tokens, every_s))
+
+    def look() -> None:
+        nonlocal seen
+        for number, _, retry_s in machine.refused[seen:]:
+            if tries[number] < 3:
+                loop.call_later(float(retry_s), partial(ask, number))
+        seen = len(machine.refused)
+        loop.call_later(0.1, look)
+
+    def granted(ticket: CallbackTicket) -> None:
+        tokens = sizes[ticket.number]
+        used[tokens] += tokens
+        loop.call_later(1.0, lambda: claim_of(ticket).settle(Usage(tokens - 10, 10), 0, loop.now))
+
+    machine.on_grant = granted
+    look()
+    arrive(100, 0.5)
+    arrive(size, size / 50)
+    loop.run(seconds)
+    assert used[size] >= 0.3 * limit / 60 * seconds
+    assert used[size] + used[100] >= 0.99 * limit / 60 * seconds
