@@ -220,7 +220,7 @@ class GcraArrival(Arrival):
         """See `Arrival`."""
         if not self._is_known:
             self._settle(at_ns)
-        elif self._base_ns + self._charged_ns < at_ns:
+        if self._base_ns + self._charged_ns < at_ns:
             self._base_ns = at_ns - self._charged_ns
             self._cells[RATE_CELLS * self._place + 1] = self._base_ns
 
@@ -248,10 +248,14 @@ class GcraArrival(Arrival):
         return False
 
     def _settle(self, time_ns: int) -> None:
-        """Give the key, which is a new one, a place and a time."""
+        """Give a new key a place and a time, unless another worker has done so since it was read."""
         cells = self._cells
         lanes = self._lanes
         key = self._key
+        self._is_known = True
+        if self._find(key):
+            self._look()
+            return
         free = -1
         earliest_ns = _ANY_NS
         home = key & _MASK
@@ -266,14 +270,13 @@ class GcraArrival(Arrival):
                 free = place
         self._table.settled += 1
         self._settled = self._table.settled
-        self._place = free
-        self._is_known = True
-        self._charged_ns = lanes.total(free)
-        self._base_ns = time_ns - self._charged_ns
         # First the time: who finds the key must not read that of the one before.
-        cells[RATE_CELLS * free + 1] = self._base_ns
+        cells[RATE_CELLS * free + 1] = time_ns - lanes.total(free)
         cells[RATE_CELLS * free + 2] = 0
         cells[RATE_CELLS * free] = key
+        # If another worker has done the same at this moment, all find the first of the two places.
+        self._find(key)
+        self._look()
 
 
 def converted(time_ns: int, known: int, unit: int, now_ns: int) -> int:

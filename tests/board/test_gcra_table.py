@@ -203,3 +203,17 @@ def test_arrivals_and_tables_are_one(steps: list[tuple[int, int, str, int, int]]
                 model[key] = told
     assert all(table.get(key) == at_ns for table in tables for key, at_ns in model.items())
     board.close()
+
+
+def test_two_who_find_no_key_have_one_place(board: Board) -> None:
+    """Both have read before any of them has charged: a limit would be two limits."""
+    one, other = GcraTable(board, 0).arrival(), GcraTable(board, 1).arrival()
+    assert (one.read(7, 2**61), other.read(7, 2**61)) == (0, 0)
+    assert one.charge(50, now_ns=100) == 150
+    assert other.charge(50, now_ns=100) == 200
+    assert one.read(7, 2**61) == other.read(7, 2**61) == GcraTable(board, 0).get(7) == 200
+    late, later = GcraTable(board, 0).arrival(), GcraTable(board, 1).arrival()
+    assert (late.read(8, 2**61), later.read(8, 2**61)) == (0, 0)
+    late.delay(500)
+    later.delay(900)
+    assert late.read(8, 2**61) == later.read(8, 2**61) == 900
