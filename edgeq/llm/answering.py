@@ -19,7 +19,8 @@ from edgeq.llm import speech
 from edgeq.llm.asking import ModelRequest
 from edgeq.llm.dialects import errors
 from edgeq.llm.incoming import Incoming
-from edgeq.llm.message import Failed, Usage
+from edgeq.llm.message import UNKNOWN, Failed, Usage
+from edgeq.llm.operation import CHAT
 from edgeq.llm.passing import PassThrough, error_of, failure_of, usage_of
 from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
@@ -274,7 +275,10 @@ class ModelAnswer(ModelRequest):
             return b"", Usage(), failed
         if operation.dialect == choice.dialect and prompt is None:
             usage = usage_of(operation.dialect, body)
-            return body, usage, failure_of(operation.dialect, body, usage, answers(peek))
+            failed = failure_of(operation.dialect, body, usage, answers(peek))
+            if usage.output < 0 and failed is None and operation.kind == CHAT:
+                usage.output = _written(choice.dialect, body)
+            return body, usage, failed
         failed = error_of(choice.dialect, body)
         if failed is not None:
             return b"", Usage(), failed
@@ -286,9 +290,10 @@ class ModelAnswer(ModelRequest):
         if what.counts:
             return speech.counted(body), Usage(), None
         answer = speech.heard(choice.dialect, body, peek.model)
+        usage = answer.usage.or_else(UNKNOWN, answer.written())
         if prompt is not None and prompt.settings.answer != "chat":
-            return prompt.answer(answer), answer.usage, None
-        return speech.said(operation.dialect, answer, what), answer.usage, None
+            return prompt.answer(answer), usage, None
+        return speech.said(operation.dialect, answer, what, self._about_tokens()), usage, None
 
     # -- for who knows of other targets --------------------------------------------------------------------------------
 
@@ -303,3 +308,12 @@ class ModelAnswer(ModelRequest):
     def _end_cut(self, reason: str, failed: Failed, now: float) -> None:
         """The stream cannot go on: say so in the client's dialect, and end it. `reason`: empty: it is his doing."""
         raise NotImplementedError
+
+
+def _written(dialect: str, body: bytes) -> int:
+    """About how many tokens a whole answer has that passes, and tells no usage. What edgeq cannot read the client may:
+    it is not counted."""
+    try:
+        return speech.heard(dialect, body, "").written()
+    except ValueError:
+        return 0

@@ -638,10 +638,10 @@ class ModelRequest(Exchange):
         self._settled = True
         usage = self.usage
         incoming = self._incoming
-        said_bytes = 0
+        written = 0
         if incoming is not None and incoming.is_stream():
             usage = incoming.usage()
-            said_bytes = incoming.said_bytes()
+            written = incoming.written()
         bill = self.bill
         claim = self.claim
         given_up = None if self._begun else self._given_up(self.reason, now)
@@ -653,7 +653,7 @@ class ModelRequest(Exchange):
             if usage.input < 0 and estimate is not None:
                 usage.input = estimate.input
             if usage.output < 0:
-                usage.output = said_bytes // 4
+                usage.output = written
         usage.bound()
         self.usage = usage
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0

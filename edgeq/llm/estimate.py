@@ -1,9 +1,8 @@
 """How many tokens a request will use, before it is sent: what is reserved of limits.
 
 Input: a token for every four bytes of the request's body, attachments apart, times what this model's requests have
-turned out to be in relation to that. Bytes and not characters: scripts that take three bytes for a character take about
-a token for it. An attachment is a long string of base64: providers count its picture or pages, not its bytes, so it
-counts a token for a hundred bytes, within bounds; a document has pages without a bound.
+turned out to be in relation to that. An attachment is a long string of base64: providers count its picture or pages,
+not its bytes, so it counts a token for a hundred bytes, within bounds; a document has pages without a bound.
 
 Output: what the client allows (`max_tokens`), but no more than nearly all answers of this tenant and model were long:
 the 95th percentile, rounded up, and a quarter more. While less than `KNOWN` answers of his are known, those of all
@@ -28,9 +27,8 @@ import re
 from typing import Final
 
 from edgeq.board.histogram import bucket_floor, bucket_of
-from edgeq.llm.message import Usage
+from edgeq.llm.message import BYTES_PER_TOKEN, Usage
 
-BYTES_PER_TOKEN: Final = 4
 KNOWN: Final = 20
 """Answers after which their quantile means something: the longest of them."""
 MAX_PAIRS: Final = 4096

@@ -164,7 +164,7 @@ class Incoming:
             if kind == message.DELTA:
                 self.begun = True
                 if event.part != message.IMAGE:
-                    self._said_bytes += len(event.text)
+                    self._said_bytes += message.utf8_bytes(event.text)
             elif kind == message.FAILURE:
                 self.failed = failed_within(event.name or message.INTERNAL, event.text)
                 events = events[:number]
@@ -178,7 +178,11 @@ class Incoming:
             elif kind != message.PING:
                 self.begun = True
         encoder = self._encoder
-        return b"" if encoder is None else encoder.encode(events)
+        if encoder is None:
+            return b""
+        if self.stopped:
+            encoder.output_tokens = self.written()
+        return encoder.encode(events)
 
     def ended(self) -> None:
         """Its last byte is here. Some dialects have no last word (Gemini), and some servers leave theirs out: that all
@@ -211,7 +215,8 @@ class Incoming:
         passing = self._passing
         return self._usage if passing is None else passing.usage
 
-    def said_bytes(self) -> int:
-        """Of text that the model has written, for when nobody tells the usage."""
+    def written(self) -> int:
+        """About how many tokens the model has written, for when nobody tells the usage."""
         passing = self._passing
-        return self._said_bytes if passing is None else passing.output_bytes
+        said_bytes = self._said_bytes if passing is None else passing.output_bytes
+        return said_bytes // message.BYTES_PER_TOKEN

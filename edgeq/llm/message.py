@@ -47,6 +47,8 @@ STOP_CONTEXT: Final = "context"
 
 UNKNOWN: Final = -1
 """A number of tokens that nobody has told."""
+BYTES_PER_TOKEN: Final = 4
+"""Of text, about. Bytes and not characters: scripts that take three bytes for a character take about a token for it."""
 MAX_TOKENS: Final = 10**9
 """Of one request; no model takes so many."""
 
@@ -220,6 +222,18 @@ class Usage:
         self.cache_write = cache_write
         self.reasoning = reasoning
 
+    def or_else(self, input_tokens: int, output_tokens: int) -> Usage:
+        """The same, with these numbers where nobody has told any."""
+        if self.input >= 0 and self.output >= 0:
+            return self
+        return Usage(
+            self.input if self.input >= 0 else input_tokens,
+            self.output if self.output >= 0 else output_tokens,
+            self.cached,
+            self.cache_write,
+            self.reasoning,
+        )
+
     def bound(self) -> None:
         """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits."""
         # Not by min(), which is a call when compiled.
@@ -250,6 +264,15 @@ class Answer:
     """Unix seconds; 0: not told."""
     service_tier: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def written(self) -> int:
+        """About how many tokens the model has written: for when nobody tells."""
+        return sum([utf8_bytes(part.text) + utf8_bytes(part.arguments) for part in self.parts]) // BYTES_PER_TOKEN
+
+
+def utf8_bytes(text: str) -> int:
+    """How many bytes a text has."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 # -- events of a stream -----------------------------------------------------------------------------------------------

@@ -97,8 +97,10 @@ def heard(dialect: str, body: bytes, model: str) -> Answer:
     return found
 
 
-def said(dialect: str, answer: Answer, what: Asked) -> bytes:
-    """It in the words of a client of this dialect."""
+def said(dialect: str, answer: Answer, what: Asked, input_tokens: int) -> bytes:
+    """It in the words of a client of this dialect. `input_tokens`: about as many as the request has."""
+    if dialect == ANTHROPIC:  # which must name a number, where others leave out what nobody has told
+        answer.usage = answer.usage.or_else(input_tokens, answer.written())
     return DIALECTS[dialect].encode_answer(answer, what.request)
 
 

@@ -32,16 +32,16 @@ def used_until(estimate: Estimate, incoming: Incoming | None, streams: bool, sec
     Args: incoming is what has come of it; streams: a stream was asked for.
     """
     usage = Usage()
-    said_bytes = 0
+    written = 0
     if incoming is not None:
         if incoming.head.status >= 300:
             return None
         if incoming.is_stream():
             usage = incoming.usage()
-            said_bytes = incoming.said_bytes()
+            written = incoming.written()
     if usage.input < 0:
         usage.input = estimate.input
     if usage.output < 0:
-        usage.output = said_bytes // 4 if streams else min(estimate.output, int(seconds * WRITTEN_A_SECOND))
+        usage.output = written if streams else min(estimate.output, int(seconds * WRITTEN_A_SECOND))
     usage.bound()
     return usage

@@ -216,11 +216,11 @@ class AnthropicStreamEncoder(StreamEncoder):
     def _encode_finish(self, event: Event, out: list[bytes]) -> None:
         self._encode_start(event, out)
         self.finished = True
-        usage = event.usage or Usage()
+        usage = self.about(event.usage)
         said = encode_usage(usage)
-        if usage.input == UNKNOWN:
+        if event.usage is None or event.usage.input == UNKNOWN:
             # The estimate of message_start stands.
-            said = {"output_tokens": max(usage.output, 0)}
+            said = {"output_tokens": usage.output}
         delta = {
             "stop_reason": STOP_REASONS.get(event.stop, "end_turn"),
             "stop_sequence": event.stop_sequence or None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable
+from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable, Usage
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Event, Failed, Part, Request
@@ -63,6 +63,8 @@ class StreamEncoder:
         self.wants_usage: bool = wants_usage
         self.input_tokens: int = input_tokens
         self.created: int = created
+        self.output_tokens: int = 0
+        """About as many have come so far, for a dialect that must name a number where the provider tells none."""
         self.request_id: str = ""
         """edgeq's, for errors, where their shape has room for it."""
         self.begun: bool = False
@@ -93,6 +95,13 @@ class StreamEncoder:
             else:
                 out.append(self.keepalive())
         return b"".join(out)
+
+    def about(self, usage: Usage | None) -> Usage:
+        """The usage of the whole answer, with estimates of what nobody has told. (The event's own is what the request
+        is charged.)"""
+        if usage is None:
+            return Usage(self.input_tokens, self.output_tokens)
+        return usage.or_else(self.input_tokens, self.output_tokens)
 
     def cut(self, failed: Failed) -> bytes:
         """The last event of a stream that has begun and cannot go on; empty: that of the dialect will do."""

@@ -37,7 +37,6 @@ from edgeq.llm.message import (
     TEXT,
     THINKING,
     TOOL_USE,
-    UNKNOWN,
     Event,
     Usage,
 )
@@ -273,7 +272,5 @@ class OpenAiStreamEncoder(StreamEncoder):
         tail = b',"usage":null}\n\n' if self.wants_usage else b"}\n\n"
         out.append(self._head + b'{"index":0,"delta":{},"logprobs":null,"finish_reason":"' + reason + b'"}]' + tail)
         if self.wants_usage:
-            usage = event.usage or Usage()
-            if usage.input == UNKNOWN:
-                usage = Usage(self.input_tokens, usage.output, usage.cached, usage.cache_write, usage.reasoning)
-            out.append(self._head + b'],"usage":' + orjson.dumps(encode_usage(usage)) + b"}\n\n")
+            usage = encode_usage(self.about(event.usage))
+            out.append(self._head + b'],"usage":' + orjson.dumps(usage) + b"}\n\n")

@@ -17,7 +17,6 @@ Source: the openai SDK's types, responses/response_stream_event.py, and its accu
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -197,8 +196,8 @@ class ResponsesStreamEncoder(StreamEncoder):
     def _finish(self, event: Event, out: list[bytes]) -> None:
         self.finished = True
         usage = event.usage
-        if usage is not None and usage.input == UNKNOWN:
-            usage = replace(usage, input=self.input_tokens)  # the event's own is what the request is charged
+        if usage is not None:
+            usage = usage.or_else(self.input_tokens, UNKNOWN)  # which may be left out
         finish(self._response, self._items, event.stop, usage)
         self._event(f"response.{self._response['status']}", {"response": self._response}, out)
 
