@@ -19,7 +19,7 @@ from edgeq.llm import speech
 from edgeq.llm.asking import ModelRequest
 from edgeq.llm.dialects import errors
 from edgeq.llm.incoming import Incoming
-from edgeq.llm.message import UNKNOWN, Failed, Usage
+from edgeq.llm.message import BROKEN, UNKNOWN, Failed, Usage
 from edgeq.llm.operation import CHAT
 from edgeq.llm.passing import PassThrough, error_of, failure_of, usage_of
 from edgeq.llm.plan import Choice
@@ -135,7 +135,7 @@ class ModelAnswer(ModelRequest):
             if self._transcript is not None:
                 self._transcript.add(out)
             self.down.transport.write(chunk(out) if self.head.minor else out)
-        if failed is not None:  # of a stream that passes the client has it already
+        if failed is not None:
             self._fail_by(failed, now)
             return
         if self.up is not up:  # the last of those who wanted it has gone
@@ -183,8 +183,11 @@ class ModelAnswer(ModelRequest):
     def _all_came(self, incoming: Incoming, now: float) -> None:
         """The last byte of the target's answer is here."""
         incoming.ended()
+        failed = incoming.failed
         if not incoming.is_stream():
             self._whole_answer(incoming, now)
+        elif failed is not None and failed.kind != BROKEN:  # it was the last event, without the empty line after it
+            self._fail_by(failed, now)
         elif not incoming.begun:
             up = self.up
             resource = "" if up is None else up.pool.resource
@@ -275,7 +278,7 @@ class ModelAnswer(ModelRequest):
             return b"", Usage(), failed
         if operation.dialect == choice.dialect and prompt is None:
             usage = usage_of(operation.dialect, body)
-            failed = failure_of(operation.dialect, body, usage, answers(peek))
+            failed = failure_of(operation.dialect, body, answers(peek))
             if usage.output < 0 and failed is None and operation.kind == CHAT:
                 usage.output = _written(choice.dialect, body)
             return body, usage, failed

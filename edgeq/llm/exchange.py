@@ -547,8 +547,6 @@ class ModelExchange(ModelAnswer):
         assert operation is not None
         up = self.up
         incoming = self._incoming
-        # What a target has said before its first event is kept here: nobody has been told of it.
-        told = self._begun and incoming is not None and incoming.is_passed() and incoming.failed is not None
         if reason:
             self.reason = reason
             if not self.resource and up is not None:
@@ -556,17 +554,13 @@ class ModelExchange(ModelAnswer):
             if up is not None:
                 self.blame(up.pool, reason)
         self._drop_upstream()
-        out = b""
-        if not told:
-            if self.choice is not None:
-                self.choice.without_secrets(failed)
-            if self._begun and incoming is not None:
-                out = incoming.cut(failed)
-            out = out or errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+        if self.choice is not None:
+            self.choice.without_secrets(failed)
+        out = incoming.cut(failed) if self._begun and incoming is not None else b""
+        out = out or errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         if self.head.minor:
-            out = chunk(out) + LAST_CHUNK if out else LAST_CHUNK
-        if out:
-            self.down.transport.write(out)
+            out = chunk(out) + LAST_CHUNK
+        self.down.transport.write(out)
         self._end(now)
         self.down.exchange_done(self, now)
 

@@ -97,10 +97,6 @@ class Incoming:
         """Is it one?"""
         return self._passing is not None or self._decoder is not None
 
-    def is_passed(self) -> bool:
-        """Does the client get the target's own bytes, errors, too?"""
-        return self._passing is not None
-
     def ends_with_connection(self) -> bool:
         """Is the end of the connection its end?"""
         return self._kind == UNTIL_CLOSE
@@ -190,6 +186,7 @@ class Incoming:
         passing = self._passing
         if passing is not None:
             self._kept += passing.rest()
+            self.failed = passing.failed
             self.begun = passing.begun
             self.stopped = passing.done or passing.finished
         elif self._decoder is not None and not self.stopped:

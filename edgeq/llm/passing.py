@@ -1,5 +1,6 @@
 """Answers that pass from a provider to a client of the same dialect, byte for byte: only their usage, their beginning,
-their end and their errors are seen.
+their end and their errors are seen. Of a stream an error does not pass, nor what follows it: it may repeat our key, and
+is told by edgeq.
 
 A chunk costs a few looks for bytes. That is safe, since within JSON a quote of a text is escaped: the bytes `"usage":`
 can only be a key. What matters is decoded then. Most chunks cost less: they are the one before with another text.
@@ -36,6 +37,8 @@ _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _ANSWERS: Final = ("choices", "content", "candidates", "data")
 """Where a whole answer has its words or vectors: it is none of the errors that come with a status of 200."""
 
+_NAMED_ERROR: Final = (b"event: error", b"event:error")
+
 _TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
 _ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
 
@@ -53,6 +56,7 @@ _CR: Final = 13
 _SPACE: Final = 32
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
+_E: Final = 101
 _N: Final = 110
 _BLANKS: Final = b" \t"
 
@@ -75,9 +79,9 @@ def usage_of(dialect: str, body: bytes) -> Usage:
     return usage
 
 
-def failure_of(dialect: str, body: bytes, usage: Usage, answers: int) -> Failed | None:
+def failure_of(dialect: str, body: bytes, answers: int) -> Failed | None:
     """Why a whole answer that passes is none, though its status is 200; None: it is one."""
-    failed = error_of(dialect, body) if usage.input < 0 else None
+    failed = error_of(dialect, body)
     if failed is None and dialect == OPENAI and answers == 1:
         failed = failed_by(body, body.rfind(_REASON))
     return failed
@@ -85,7 +89,7 @@ def failure_of(dialect: str, body: bytes, usage: Usage, answers: int) -> Failed 
 
 def error_of(dialect: str, body: bytes) -> Failed | None:
     """The error that some providers tell with a status of 200; None: there is none, whatever it is."""
-    if b'"error"' not in body:
+    if body.find(b'"error"') < 0:
         return None
     try:
         said: Any = orjson.loads(body)
@@ -298,7 +302,7 @@ class PassThrough:
                 whole = held.rstrip(b"\r\n") + b"\n\n"
                 if self._see(whole):
                     out = whole
-        if self.finished and not self.done:
+        if self.finished and not self.done and self.failed is None:
             self.done = True
             out += _ANTHROPIC_STOP if self._is_anthropic else _DONE
         return out
@@ -317,11 +321,13 @@ class PassThrough:
 
     def _see(self, event: bytes) -> bool:
         """One event, with the empty line at its end. Returns: whether it is passed on."""
+        if self.failed is not None:
+            return False
         if self._is_anthropic:
-            self._see_anthropic(event)
-            return True
-        if event.find(b'"error"') >= 0:
-            self._see_error(event)
+            return self._see_anthropic(event)
+        named = event[0] == _E and event.startswith(_NAMED_ERROR)
+        if (named or event.find(b'"error"') >= 0) and self._is_error(event):
+            return False
         at = event.find(b'"usage":')
         if at >= 0 and not _is_null(event, at + 8):
             return self._see_usage(event)
@@ -353,8 +359,7 @@ class PassThrough:
                 reason = event.find(_REASON)
             if reason >= 0 and not _is_null(event, reason + 16):
                 self._before = b""
-                if self.failed is None:
-                    self.failed = failed_by(event, reason)
+                self.failed = failed_by(event, reason)
                 if self.failed is None:
                     self.finished = True
                     self.begun = True
@@ -408,20 +413,29 @@ class PassThrough:
                 return bytes(chunk.choices).translate(None, _BLANKS) != b"[]"
         return True
 
-    def _see_error(self, event: bytes) -> None:
-        """It may be one: an object with a truthy `error`, as the SDK sees it."""
+    def _is_error(self, event: bytes) -> bool:
+        """It may be one: an object with a truthy `error`, as the SDK sees it; or one that is called so."""
         for data in _data_of(event):
             try:
                 said = orjson.loads(data)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(said, dict) and (said.get("error") or said.get("type") == "error"):
+            if isinstance(said, dict) and (
+                said.get("error")
+                or said.get("type") == "error"
+                or said.get("object") == "error"
+                or event.startswith(_NAMED_ERROR)
+            ):
                 self.failed = decode_error_object(self.dialect, 0, said.get("error") or said)
+                self._before = b""
+                return True
+        return False
 
-    def _see_anthropic(self, event: bytes) -> None:
+    def _see_anthropic(self, event: bytes) -> bool:
+        """Returns: whether it is passed on."""
         if event.startswith(b"event: content_block_delta\n"):
             self._see_block_delta(event)
-            return
+            return True
         for one in EventReader().feed(event):
             name = one.event
             try:
@@ -446,12 +460,14 @@ class PassThrough:
                 elif name == b"message_stop":
                     self.done = True
                 elif name == b"error":
-                    self._see_error(event)
-                    if self.failed is None:
+                    if not self._is_error(event):
                         self.failed = Failed(500, INTERNAL, "", is_within=True)
+                        self._before = b""
+                    return False
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue
+        return True
 
     def _see_block_delta(self, event: bytes) -> None:
         """Its delta has one text."""

@@ -198,14 +198,17 @@ def test_what_is_nothing_but_usage(choices: bytes, is_stripped: bool, shape: byt
 
 
 def test_errors_within_a_stream() -> None:
-    """They are seen, and arrive."""
+    """They are seen, and neither they nor what follows arrives: edgeq tells of them."""
     passing = PassThrough("openai", False)
+    text = chunk({"content": "a"})
     data = b'data: {"error":{"message":"no","type":"insufficient_quota","code":"insufficient_quota"}}\n\n'
-    assert passing.feed(data) == data
+    assert passing.feed(text + text + data + text) == text + text
+    assert passing.feed(text) == passing.feed(b"data: [DONE]\n\n") == b""
     assert passing.failed is not None
     assert (passing.failed.kind, passing.failed.message) == (BILLING, "no")
     passing = PassThrough("anthropic", False)
-    passing.feed(event("error", error={"type": "overloaded_error", "message": "busy"}))
+    assert passing.feed(event("error", error={"type": "overloaded_error", "message": "busy"})) == b""
+    assert passing.feed(event("message_stop")) == b""
     assert passing.failed is not None
     assert (passing.failed.kind, passing.failed.message) == (OVERLOADED, "busy")
     assert not passing.done
@@ -220,12 +223,12 @@ def test_an_answer_that_ends_by_an_error(reason: str) -> None:
     assert (passing.begun, passing.finished) == (False, False)
     assert passing.failed is not None
     body = orjson.dumps({"choices": [{"message": {"content": "h"}, "finish_reason": reason}], "usage": {}})
-    failed = failure_of("openai", body, Usage(1, 1), 1)
+    failed = failure_of("openai", body, 1)
     assert failed is not None
     assert reason in failed.message
-    assert failure_of("openai", body.replace(b":", b": "), Usage(1, 1), 1) is not None
-    assert failure_of("openai", body.replace(reason.encode(), b"stop"), Usage(1, 1), 1) is None
-    assert failure_of("openai", body, Usage(1, 1), 2) is None  # another one may be good
+    assert failure_of("openai", body.replace(b":", b": "), 1) is not None
+    assert failure_of("openai", body.replace(reason.encode(), b"stop"), 1) is None
+    assert failure_of("openai", body, 2) is None  # another one may be good
 
 
 def test_an_event_that_never_ends() -> None:

@@ -267,6 +267,14 @@ def said(text: str, finish: str | None = None) -> dict[str, Any]:
 
 
 STREAM_HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+BEGIN_ANTHROPIC: Final = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
+    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+    b'"content_block":{"type":"text","text":""}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    b'"delta":{"type":"text_delta","text":"a"}}\n\n'
+)
+"""With one word of the text."""
 FLOOD_BYTES: Final = 64 * 1024 * 1024
 
 

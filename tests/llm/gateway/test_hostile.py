@@ -7,8 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, MESSAGES, STREAM_HEAD, Stand, ask_for, framed, request, said, sse
-from tests.support.scripted_upstream import reply
+from tests.llm.gateway.support import (
+    BEGIN_ANTHROPIC,
+    CHAT,
+    MESSAGES,
+    STREAM_HEAD,
+    Stand,
+    ask_for,
+    events,
+    framed,
+    request,
+    said,
+    sse,
+)
+from tests.support.raw_client import Answer, Asked
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply
 
 CLOSING_STREAM = STREAM_HEAD.replace(b"transfer", b"connection: close\r\ntransfer")
 
@@ -28,6 +41,7 @@ NO_ANSWERS = [
     b'{"choices":[',
     b'{"error":{"message":"overloaded","code":503}}',
     b'{"usage":null,"error":{"message":"overloaded","code":503}}',
+    b'{"usage":{"prompt_tokens":1,"input_tokens":1},"error":{"message":"overloaded","code":503}}',
 ]
 
 
@@ -70,13 +84,45 @@ def test_a_key_that_is_repeated_is_masked(stand: Stand, path: str, status: int) 
     stand.wait_idle()
 
 
-def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand) -> None:
-    """Of another dialect: one's own is passed on as it came."""
-    data = sse(said("hi"), {"error": {"message": "a word about sk-scripted, please", "type": "server_error"}})
-    stand.play(reply(CLOSING_STREAM + framed(data) + b"0\r\n\r\n"))
-    answer = stand.ask(ask_for("scripted", True), MESSAGES)
-    assert b"a word about [key], please" in answer.body
-    assert b"sk-scripted" not in answer.body
+def ask_in_two(stand: Stand, asked: bytes, begin: bytes, rest: bytes) -> Answer:
+    """A stream whose rest the provider sends when the client has its beginning."""
+    stand.opened.clear()
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(CLOSING_STREAM + framed(begin))
+        connection.wait(stand.opened)
+        connection.send(framed(rest) + b"0\r\n\r\n")
+
+    stand.play(answer)
+    with stand.client() as client:
+        client.send(asked)
+        while not (b'"hi"' in client.received or b'"a"' in client.received):
+            assert client.read_some(), bytes(client.received)
+        stand.opened.set()
+        (got,) = client.read_answers([Asked(b"POST")])
+    return got
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b""])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand, path: str, end: bytes) -> None:
+    """Also where all else of it is passed on as it came. Nothing follows the error that would make it complete."""
+    for model in ("scripted", "scripted-an"):
+        error: dict[str, Any] = {"message": f"a word about sk-{model}, please", "type": "server_error"}
+        kinds: list[dict[str, Any]] = [{"error": error}, {"object": "error", **error}]
+        begin, last = sse(said("hi")), b"data: [DONE]\n\n"
+        if model == "scripted-an":
+            kinds = [{"type": "error", "error": error}]
+            begin, last = BEGIN_ANTHROPIC, b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+        for told in kinds:
+            name = b"event: error\n" if "error" not in told or "type" in told else b""
+            data = name + b"data: " + json.dumps(told).encode() + end
+            answer = ask_in_two(stand, request(ask_for(model, True), path), begin, data + last if end else data)
+            assert f"sk-{model}".encode() not in answer.body, answer.body
+            found = events(answer.body)
+            assert found[-1][1]["error"]["message"] == "the provider's answer was an error: a word about [key], please"
+            assert answer.body.count(b"a word about") == 1
+            assert any('"hi"' in json.dumps(one) or '"a"' in json.dumps(one) for _, one in found[:-1])
     stand.wait_idle()
 
 

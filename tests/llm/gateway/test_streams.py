@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.llm.gateway.support import (
+    BEGIN_ANTHROPIC,
     CHAT,
     FLOOD_BYTES,
     MESSAGES,
@@ -26,14 +27,6 @@ from tests.llm.gateway.support import (
 from tests.support import kernel
 from tests.support.raw_client import Asked
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
-
-BEGIN_ANTHROPIC = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":1}}}\n\n'
-    b'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
-    b'"content_block":{"type":"text","text":""}}\n\n'
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
-    b'"delta":{"type":"text_delta","text":"a"}}\n\n'
-)
 
 
 def test_who_reads_slowly_slows_the_provider_down(stand: Stand) -> None:
