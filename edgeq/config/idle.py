@@ -111,10 +111,12 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for provider in (config.provider[target.provider],)
         for key in provider_keys(provider)
     }
+    routes = [route.llm for route in config.route if route.llm is not None]
     if model.hedge != "off" and len(asked) < 2:
         findings.add(("model", name, "hedge"), "there is no second to ask: all targets are at one key of one provider")
+    elif model.hedge != "off" and routes and all(one.attempts < 2 for one in routes):
+        findings.add(("model", name, "hedge"), "there is no second to ask: llm.attempts of every route is 1")
     smaller = model.degrade
-    routes = [route.llm for route in config.route if route.llm is not None]
     if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
         findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
 

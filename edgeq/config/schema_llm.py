@@ -121,7 +121,7 @@ class RouteLlm(Table, frozen=True):
     `drain` at most."""
     drain: Duration = Duration(30)
     attempts: int = 3
-    """Targets and keys that are asked for one request, the first included."""
+    """Targets and keys that are asked for one request, the first and a hedge included."""
     cache: PromptCache | None = None
     affinity: Size = Size(4096)
     """Requests that begin with the same so many bytes of messages go where the last of them went, for the caches of

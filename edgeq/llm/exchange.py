@@ -206,7 +206,7 @@ class ModelExchange(ModelAnswer):
             choice.budget.request(now)
         self.write_to(up, choice, self.sent_body, now)
         hedge = None if plan is None else plan.hedge
-        if hedge is not None and self._clock is None and self._turns < len(self._order):
+        if hedge is not None and self._clock is None and self._turns < self._most_turns():
             after_s = hedge.after_s()
             if after_s < NEVER:
                 self._clock = clock = HedgeClock(self)
@@ -248,7 +248,7 @@ class ModelExchange(ModelAnswer):
         first = self.choice
         if self.ended or self._begun or self.up is None or self._second is not None or plan is None or first is None:
             return
-        if self._is_for_nobody():
+        if self._is_for_nobody() or self._turns >= self._most_turns():
             return
         order = self._order
         turns = self._turns
@@ -481,7 +481,7 @@ class ModelExchange(ModelAnswer):
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
         order = self._order
         now = monotonic()
-        most = min(len(order), self.models.attempts)
+        most = self._most_turns()
         turns = self._next_open(self._turns, now)
         if turns >= most or not self._turns or self.down.closing or self._is_for_nobody():
             return False
@@ -507,6 +507,10 @@ class ModelExchange(ModelAnswer):
         self.leave_route(self.models.by(choice.upstream), now)
         self._wait_for(choice, body, now)
         return True
+
+    def _most_turns(self) -> int:
+        """How many may be asked, a hedge among them."""
+        return min(len(self._order), self.models.attempts)
 
     def _next_open(self, turns: int, now: float) -> int:
         """Whose turn it is from this one on: who is not left alone."""

@@ -122,6 +122,13 @@ CASES: Final[list[tuple[str, str, str]]] = [
     ),
     (
         "rest",
+        _MODELS.format(keys='"k", { key = "l", name = "l" }', model='hedge = "2s"', models="").replace(
+            "match.path", "llm.attempts = 1\nmatch.path"
+        ),
+        "f:16: model.m.hedge: there is no second to ask: llm.attempts of every route is 1",
+    ),
+    (
+        "rest",
         _MODELS.format(keys='"k"', model='degrade = "s"', models='"m"'),
         "f:16: model.m.degrade: no route serves both m and s",
     ),

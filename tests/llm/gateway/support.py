@@ -439,6 +439,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             "match": {"path": "/quick/*"},
             "llm": {**llm, "first_token": "500ms", "between_tokens": "500ms"},
         },
+        {"name": "once", "match": {"path": "/once/*"}, "llm": {**llm, "attempts": 1}},
         {"name": "cached", "match": {"path": "/cached/*"}, "llm": {**llm, "cache": {}}},
         {"name": "timed", "match": {"path": "/timed/*"}, "timeout": "1s", "llm": llm},
         {"name": "strict", "match": {"path": "/strict/*"}, "llm": {**llm, "mode": "strict"}},

@@ -270,6 +270,17 @@ def test_a_hedge_answers(stand: Stand) -> None:
     stand.wait_idle()
 
 
+def test_a_hedge_is_one_of_the_attempts(stand: Stand) -> None:
+    """Where a request may be asked for once only, nobody else is asked, however late the first one is."""
+    second = stand.called("hedge-dropped", 1)
+    before = stand.counts(second)["requests"]
+    for stream in (False, True):
+        answer = stand.ask(ask_for("hedge-dropped", stream), "/once" + CHAT[3:])
+        assert answer.status == 200
+    stand.wait_idle()
+    assert stand.counts(second)["requests"] == before
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hedge_goes_on_alone(stand: Stand, stream: bool) -> None:
     """The first target fails while the second one is at work: it is waited for, not asked once more. If it fails, too,
