@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import answer_id, known_object, tokens
+from edgeq.llm.dialects.inputs import keep_digits
 from edgeq.llm.message import (
     REFUSAL,
     STOP_CONTEXT,
@@ -77,6 +78,7 @@ def decode_answer(body: bytes) -> Answer:
     content = said.get("content") if said is not None else None
     if said is None or not isinstance(content, list):
         raise ValueError("the provider's answer is no message")
+    keep_digits(body, content)
     answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
     for block in content:
         part = decode_block(block) if isinstance(block, dict) else None

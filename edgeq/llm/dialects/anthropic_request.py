@@ -25,6 +25,7 @@ from edgeq.llm.dialects.base import (
     objects_at,
     text_at,
 )
+from edgeq.llm.dialects.inputs import keep_digits
 from edgeq.llm.dialects.tools import note_unsaid, tools_of
 from edgeq.llm.dialects.turns import some_of, split_system
 from edgeq.llm.message import TOOL_USE, Message, Request, Tool, Unmappable
@@ -66,6 +67,7 @@ def decode_request(body: bytes) -> Request:
     request = Request(text_at(asked, "model", "model"), dialect=ANTHROPIC, wants_usage=True)
     if not isinstance(asked.get("messages"), list):
         raise Unmappable("messages", "messages must be a list")
+    keep_digits(body, None, asked["messages"])
     names: dict[str, str] = {}
     system = decode_blocks(asked, "system", "system", "system", names, request)
     if system:

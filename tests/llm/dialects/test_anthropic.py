@@ -158,6 +158,28 @@ def test_large_numbers_stay() -> None:
     assert b'"input":{"id": 123456789012345678901234567890}' in body
 
 
+NUMBERS = (
+    '{"a":123456789012345678901234567890,"b":[-0.12345678901234567890123,{"c":12345678.1234567891}],"d":100000000000000000000}',
+    '{"a":18446744073709551616}',
+    '{"a":-9223372036854775809}',
+)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_numbers_of_an_input_stay(numbers: str) -> None:
+    """Of calls that Anthropic's models make, and that its clients repeat: every digit, whatever is beside it."""
+    given = b'{"type":"tool_use","id":"c","name":"f","input":%b}' % numbers.encode()
+    other = b'{"type":"tool_use","id":"d","name":"f","input":{"x":0.5,"y":[18446744073709551615]}}'
+    told = anthropic.decode_answer(b'{"content":[{"type":"text","text":"a"},%b,%b]}' % (other, given))
+    assert [part.arguments for part in told.parts[1:]] == ['{"x":0.5,"y":[18446744073709551615]}', numbers]
+    result = b'{"role":"user","content":[{"type":"tool_result","tool_use_id":"c","content":"1"}]}'
+    turn = b'{"role":"assistant","content":[%b]}'
+    body = b'{"model":"m","temperature":0.69999999999999995559,"messages":[{"role":"user","content":"a"},%b,%b,%b]}'
+    request = anthropic.decode_request(body % (turn % other, turn % given, result))
+    assert request.messages[2].parts[0].arguments == numbers
+    assert request.temperature == 0.7
+
+
 def test_arguments_cannot_escape() -> None:
     """What is no JSON object never gets into the body."""
     call = Part(TOOL_USE, id="c", name="f", arguments='{}},{"type":"text"')
