@@ -262,7 +262,13 @@ class ModelAnswer(ModelRequest):
         Raises: ValueError if it is none, NotJson."""
         known = incoming.known
         if known is None:
-            known = incoming.known = self._read_body(choice, incoming.body())
+            try:
+                known = incoming.known = self._read_body(choice, incoming.body())
+            except (TypeError, RecursionError) as error:
+                # orjson reads four times as deep as it writes.
+                if "ecursion" in str(error):
+                    raise ValueError("nested too deeply") from None
+                raise
         return known
 
     def _read_body(self, choice: Choice, body: bytes) -> tuple[bytes, Usage, Failed | None]:

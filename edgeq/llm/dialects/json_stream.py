@@ -29,7 +29,7 @@ class JsonStreamDecoder(StreamDecoder):
         events: list[Event] = []
         for event in self._reader.feed(data):
             if event.data and not self._is_over:
-                self._take(event, events)
+                self._try(event, events)
         return events
 
     def end(self) -> list[Event]:
@@ -38,13 +38,22 @@ class JsonStreamDecoder(StreamDecoder):
         events: list[Event] = []
         for event in self._reader.rest():
             if not self._is_over and is_whole(event.data):
-                self._take(event, events)
+                self._try(event, events)
         if not self._is_over:
             if self._has_reason():
                 self._finish(events)
             else:
                 self._fail(BROKEN, "the provider's stream ended before the answer did", events)
         return events
+
+    def _try(self, event: SseEvent, events: list[Event]) -> None:
+        try:
+            self._take(event, events)
+        except (TypeError, RecursionError) as error:
+            # orjson reads four times as deep as it writes.
+            if "ecursion" not in str(error):
+                raise
+            self._fail(BROKEN, "the provider's stream is broken: an event is nested too deeply", events)
 
     def _take(self, event: SseEvent, events: list[Event]) -> None:
         """One server-sent event: add what it tells to `events`."""

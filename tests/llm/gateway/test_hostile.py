@@ -128,7 +128,16 @@ def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand, path: str, e
 
 @pytest.mark.parametrize("depth", [300, 900, 5000, 100_000])
 @pytest.mark.parametrize(
-    "shape", ['{"error":@}', '{"choices":@}', '{"usage":@}', '{"content":@,"type":"message"}', "@"]
+    "shape",
+    [
+        '{"error":@}',
+        '{"choices":@}',
+        '{"usage":@}',
+        '{"content":@,"type":"message"}',
+        '{"content":[{"type":"tool_use","id":"a","name":"f","input":{"a":@}}],"usage":{}}',
+        '{"choices":[{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"a":@}}}]}}]}',
+        "@",
+    ],
 )
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_deep_answers_end(stand: Stand, depth: int, shape: str, status: int) -> None:
@@ -207,6 +216,25 @@ def test_absurd_numbers_in_a_stream(stand: Stand, number: str, path: str) -> Non
     assert answer.status in (200, 502), answer
     assert answer.complete
     assert b"internal_error" not in answer.body, answer
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_deep_calls_end(stand: Stand, depth: int, path: str) -> None:
+    """The same of what an event calls a tool with, as an object: it can be read, and not be written."""
+    deep = b"[" * depth + b"]" * depth
+    call = b'{"id":"c","function":{"name":"f","arguments":{"a":@}}}'
+    call = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[%b]}}]}' % call
+    block = b'event: content_block_start\ndata: {"type":"content_block_start","index":1,"content_block":@}'
+    block = block.replace(b"@", b'{"type":"tool_use","id":"c","name":"f","input":{"a":@}}')
+    for model, begin, event in (("scripted", sse(said("hi")), call), ("scripted-an", BEGIN_ANTHROPIC, block)):
+        event = event.replace(b"@", deep) + b"\n\n"
+        stand.play(reply(CLOSING_STREAM + framed(begin + event) + b"0\r\n\r\n"))
+        answer = stand.ask(ask_for(model, True), path)
+        assert answer.complete
+        assert b"internal_error" not in answer.body, answer
+        assert b"error" in answer.body
     stand.wait_idle()
 
 
