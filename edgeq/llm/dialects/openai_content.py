@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Request
 
 
-_WANT_THOUGHTS: Final = re.compile("deepseek|kimi", re.IGNORECASE)
-"""Models that refuse a call of their own without the thoughts that led to it. Most other servers ignore thoughts, and
-some refuse them (Groq)."""
+_WANT_THOUGHTS: Final = re.compile(
+    r"(?!.*(?:distill|instruct|coder|deepseek-?r1|kimi-?(?:dev|vl))).*(?:deepseek|kimi)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Models that refuse a call of their own without the thoughts that led to it: DeepSeek's since V3.2, Kimi's that think.
+Those before do not think, or (R1) want none back; most other servers ignore thoughts, and some refuse them (Groq, of
+kimi-k2-instruct and deepseek-r1-distill, too).
+
+Source: api-docs.deepseek.com/guides/thinking_mode; platform.kimi.ai/docs/guide/use-kimi-k2-thinking-model."""
 
 
 def decode_messages(asked: dict[str, Any], request: Request) -> list[Message]:
@@ -182,7 +188,7 @@ def encode_messages(request: Request, losses: Losses) -> list[dict[str, Any]]:
     Raises: Unmappable.
     """
     own = request.dialect == OPENAI
-    wants_thoughts = _WANT_THOUGHTS.search(request.model) is not None
+    wants_thoughts = _WANT_THOUGHTS.match(request.model) is not None
     said: list[dict[str, Any]] = []
     for message in request.messages:
         if message.role == "assistant":

@@ -256,10 +256,24 @@ def test_a_streamed_call_without_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted"), [("deepseek-v4-pro", "hm"), ("moonshotai/Kimi-K2.6", "hm"), ("gpt-5.2", None), ("llama", None)]
+    ("model", "wanted"),
+    [
+        ("deepseek-v4-pro", "hm"),
+        ("deepseek-reasoner", "hm"),
+        ("deepseek-ai/DeepSeek-V3.2", "hm"),
+        ("moonshotai/Kimi-K2.6", "hm"),
+        ("moonshotai/Kimi-K2-Thinking", "hm"),
+        ("moonshotai/kimi-k2-instruct-0905", None),
+        ("deepseek-r1-distill-llama-70b", None),
+        ("deepseek-ai/DeepSeek-R1-0528", None),
+        ("deepseek-coder:6.7b", None),
+        ("gpt-5.2", None),
+        ("llama", None),
+    ],
 )
 def test_thoughts_that_have_to_go_back(model: str, wanted: str | None) -> None:
-    """These two refuse their own call without; what another has signed is not theirs."""
+    """Those of these two that think refuse their own call without; others of them, or their servers, refuse thoughts.
+    What another has signed is not theirs."""
     thoughts = [Part(THINKING, "hm"), Part(THINKING, "secret", data="signed")]
     turn = Message("assistant", [*thoughts, Part(TOOL_USE, id="c", name="f", arguments="{}")])
     made = asked(Request(model, [turn], dialect="anthropic"))
