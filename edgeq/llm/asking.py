@@ -604,6 +604,8 @@ class ModelRequest(Exchange):
         now = monotonic()
         self._settle(now)
         body = errors.encode_error(dialect, failed, self.request_id.decode("latin-1"))
+        if self._transcript is not None:
+            self._transcript.whole(body)
         allowed = b"allow: " + methods_of(operation) + b"\r\n" if self.status == 405 else b""
         return spoken(
             self.status,

@@ -562,6 +562,8 @@ class ModelExchange(ModelAnswer):
             self.choice.without_secrets(failed)
         out = incoming.cut(failed) if self._begun and incoming is not None else b""
         out = out or errors.encode_stream_error(operation.dialect, failed, self.request_id.decode("latin-1"))
+        if self._transcript is not None:
+            self._transcript.add(out)
         if self.head.minor:
             out = chunk(out) + LAST_CHUNK
         self.down.transport.write(out)

@@ -21,11 +21,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from edgeq.admin.accounts import Make
 from edgeq.config.schema_llm import Accounts as Settings
 from edgeq.errors import EXIT_CONFIG, StartError
 from edgeq.llm import leftover_io
+from edgeq.llm.redact import masked
 from edgeq.llm.registry import Made, Registry
 from edgeq.llm.store_io import Store, StoreError
 from edgeq.llm.sums import Key, Sum, day_of
@@ -115,7 +117,8 @@ class Keeper:
                 self._writing.cancel()
         try:
             for told, _reply in self._waiting:
-                leftover_io.append(self.leftover_fd, encode_message(told))
+                kept = replace(told, conversations=masked(told.conversations))
+                leftover_io.append(self.leftover_fd, encode_message(kept))
         except OSError as error:
             lost = sum(len(told.entries) for told, _reply in self._waiting)
             _log.error("usage is lost: the store cannot be written", requests=lost, problem=error.strerror)

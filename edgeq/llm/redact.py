@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeq.llm.account import Conversation
 
 KEY: Final = "[key]"
@@ -53,9 +55,9 @@ _MAX_NESTED: Final = 3
 """JSON that is a string in JSON, as arguments of tools are."""
 
 
-def masked(said: Conversation) -> Conversation:
+def masked(said: Iterable[Conversation]) -> tuple[Conversation, ...]:
     """What may be written to a file of what was asked and answered."""
-    return replace(said, prompt=redacted(said.prompt), answer=redacted(said.answer))
+    return tuple([replace(one, prompt=redacted(one.prompt), answer=redacted(one.answer)) for one in said])
 
 
 def redacted(text: str) -> str:
@@ -145,18 +147,28 @@ def is_luhn(digits: str) -> bool:
 
 def _without_ibans(text: str) -> str:
     """The longest beginning that is one is masked: what follows in capitals looks like a part of it, as what is before
-    it may look like another one's beginning."""
+    it may look like another one's beginning. Every fifth that is none has right check digits somewhere (one in 97, at
+    twenty lengths): then the one that begins within it, and ends behind it, is masked with it."""
     parts: list[str] = []
     told = 0
+    begin = 0
+    stop = 0
+    """Of what is to be masked next."""
     at = 0
     while (found := _IBAN.search(text, at)) is not None:
         start = found.start()
+        at = start + _IBAN_HEAD
         end = end_of_iban(found[0])
-        if not end:
-            at = start + _IBAN_HEAD
-            continue
-        parts += (text[told:start], IBAN)
-        told = at = start + end
+        if end:
+            if start >= stop:
+                if stop:
+                    parts += (text[told:begin], IBAN)
+                    told = stop
+                begin = start
+            stop = max(stop, start + end)
+    if stop:
+        parts += (text[told:begin], IBAN)
+        told = stop
     parts.append(text[told:])
     return "".join(parts)
 

@@ -180,7 +180,7 @@ class Store:
             )
             db.executemany(
                 "INSERT INTO conversations VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [msgspec.structs.astuple(masked(one)) for one in conversations],
+                [msgspec.structs.astuple(one) for one in masked(conversations)],
             )
             for table in ("requests", "conversations"):
                 db.execute(

@@ -207,7 +207,7 @@ class Control:
 
     def _send(self, message: Message) -> None:
         if self._channel.closed and isinstance(message, UsageTold) and self._leftover_fd >= 0:
-            told = replace(message, conversations=tuple([masked(one) for one in message.conversations]))
+            told = replace(message, conversations=masked(message.conversations))
             try:
                 leftover_io.append(self._leftover_fd, encode_message(told))
             except OSError as error:

@@ -95,6 +95,23 @@ def test_iban_of_the_standard() -> None:
         assert end_of_iban(number) == len(number)
 
 
+@given(st.text("0123456789ABCXYZ", min_size=0, max_size=20), st.from_regex(r"[A-Z]{2}[0-9]{2}", fullmatch=True))
+def test_no_beginning_shows_the_end_of_an_iban(between: str, begin: str) -> None:
+    """What looks like one before it may have right check digits at any length, also within the real one."""
+    number = "GB29NWBK60161331926819"
+    for text in (f"{begin} {between} {number}.", f"{begin}{between} {number[:4]} {number[4:]}."):
+        assert "26819" not in redacted(text), text
+
+
+def test_what_begins_like_an_iban_hides_nothing_else() -> None:
+    """Of all check digits that it may have, for each."""
+    number = "DE89370400440532013000"
+    for digits in range(100):
+        shown = redacted(f"AB{digits:02} XYZ {number} please, AB{digits:02}")
+        assert "3000" not in shown, shown
+        assert shown.endswith(f"[iban] please, AB{digits:02}")
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -188,6 +188,27 @@ def test_what_was_asked_and_answered_is_logged_without_secrets(tmp_path: Path) -
         assert streams == [{"content": masked}] * 2
 
 
+def test_a_refusal_is_logged_with_its_reason(tmp_path: Path) -> None:
+    """As the client was told it."""
+    store = tmp_path / "accounts.sqlite"
+    accounts: Value = {"store": str(store), "log_prompts": True, "flush": "50ms"}
+    with cached(tmp_path, accounts=accounts) as edge, RawClient(edge.address) as client:
+        url = "/v1/keys?tenant=acme&rpm=1"
+        key = admin_client_io.post(str(tmp_path / "admin.sock"), url, 30.0)[1]["key"]
+        fields = f"Authorization: Bearer {key}\r\n"
+        told = [ask(client, chat(text), fields=fields) for text in ("first", "second")]
+        assert [one.status for one in told] == [200, 429], told
+
+        def logged() -> list[Any]:
+            with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as db:
+                return db.execute("SELECT prompt, answer FROM conversations ORDER BY rowid").fetchall()
+
+        wait_for("the log", lambda: len(logged()) == 2)
+        prompt, answer = logged()[1]
+        assert "second" in prompt
+        assert json.loads(answer)["error"] == json.loads(told[1].body)["error"]
+
+
 def test_what_is_left_for_the_next_one_has_no_secrets(tmp_path: Path) -> None:
     """Nor has the file in which workers leave what a killed supervisor has not stored."""
     left = tmp_path / "accounts.sqlite.left"
@@ -199,5 +220,21 @@ def test_what_is_left_for_the_next_one_has_no_secrets(tmp_path: Path) -> None:
         workers = edge.workers
         edge.process.kill()
         wait_for("the end of the worker", lambda: not any(map(kernel.is_alive, workers)))
+        assert b"write to [mail]" in left.read_bytes()
+        assert b"jane" not in left.read_bytes()
+
+
+def test_what_a_full_store_does_not_take_has_no_secrets(tmp_path: Path) -> None:
+    """Nor has the same file if the supervisor ends while the store cannot be written."""
+    store = tmp_path / "accounts.sqlite"
+    left = tmp_path / "accounts.sqlite.left"
+    accounts: Value = {"store": str(store), "log_prompts": True, "flush": "50ms"}
+    with cached(tmp_path, accounts=accounts) as edge, RawClient(edge.address) as client:
+        key = admin_client_io.post(str(tmp_path / "admin.sock"), "/v1/keys?tenant=acme", 30.0)[1]["key"]
+        with contextlib.closing(sqlite3.connect(store, isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            ask(client, chat("write to jane.doe@example.com"), fields=f"Authorization: Bearer {key}\r\n")
+            edge.process.terminate()
+            wait_for("the end", lambda: edge.process.poll() is not None)
         assert b"write to [mail]" in left.read_bytes()
         assert b"jane" not in left.read_bytes()
