@@ -90,6 +90,7 @@ _ROWS: Final = (
     Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "a file that the configuration names could not be read by a worker that was started again: see upstream_unusable in the event log"),
     Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
     Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "the request names a model that its route, or its key, does not serve; GET /v1/models lists them"),
+    Reason("not_cached", "C", 504, "none", "http_request_denied", BLANK, "Not in the cache", "the client takes only what the cache of the route or prompt has (Cache-Control: only-if-cached, RFC 9111 5.2.1.7)"),
     # waiting
     Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold, or before a limit of tokens than can be served within provider.wait"),
     Reason("queue_timeout", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Waited too long in a queue", "nothing became free in time"),

@@ -23,6 +23,7 @@ class Directives:
         "must_revalidate",
         "no_cache",
         "no_store",
+        "only_if_cached",
         "private",
         "proxy_revalidate",
         "public",
@@ -34,6 +35,7 @@ class Directives:
     def __init__(self) -> None:
         self.no_store: bool = False
         self.no_cache: bool = False
+        self.only_if_cached: bool = False
         self.private: bool = False
         self.public: bool = False
         self.must_revalidate: bool = False
@@ -73,6 +75,8 @@ def parse_directives(value: bytes) -> Directives:
             said.stale_while_revalidate = _least(said.stale_while_revalidate, argument)
         elif name == b"stale-if-error":
             said.stale_if_error = _least(said.stale_if_error, argument)
+        elif name == b"only-if-cached":
+            said.only_if_cached = True
     return said
 
 

@@ -359,7 +359,7 @@ class ModelRequest(Exchange):
         models = self.models
         names = [one for one in models.names if bill.may_use(models.models.own_name(one), one)]
         is_anthropic = self._dialect() == ANTHROPIC
-        one = name.decode("latin-1")
+        one = name.decode("utf-8", "replace")
         if one and one not in names:
             self._param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
@@ -377,12 +377,13 @@ class ModelRequest(Exchange):
         control = self.listed(b"cache-control")
         wish = parse_directives(control) if control else None
         key = b"" if wish is not None and wish.no_store else self._cache_key(plan, operation, cache)
-        if not key:
+        is_only = wish is not None and wish.only_if_cached
+        if not key and not is_only:
             self.cached = "bypass"
             self.answer_lines += b"x-edgeq-cache: bypass\r\n"
             return False
         most_s = -1.0 if wish is None else 0.0 if wish.no_cache else float(wish.max_age)
-        stored = None if most_s == 0.0 else cache.look(key, now, most_s)
+        stored = None if most_s == 0.0 or not key else cache.look(key, now, most_s)
         if stored is not None:
             self.cached = "hit"
             self._given_by = stored.target
@@ -392,6 +393,10 @@ class ModelRequest(Exchange):
                 self.end_shared(now)
             else:
                 self.answer_shared(stored.body, now)
+            return True
+        if is_only:
+            self._is_missed()
+            self.fail("not_cached", self.own_resource(), "no answer to this request is stored, and no other is wanted")
             return True
         share = self._share = Share(self)
         if share.enter(cache, key, most_s != 0.0):

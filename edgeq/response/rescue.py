@@ -47,9 +47,9 @@ UNKNOWN: Final = -1.0
 DEFAULT_RETRY_AFTER_S: Final = 1
 MAX_RETRY_AFTER_S: Final = 60
 """Of an estimate. A moment that is known is told however far it is."""
-_OPERATORS: Final = frozenset(("upstream_auth", "budget_exhausted_shared"))
-"""Failures that last until an operator does something, or the day ends: by their status alone SDKs would come again at
-once."""
+_LASTING: Final = frozenset(("upstream_auth", "budget_exhausted_shared", "not_cached"))
+"""They last until an operator does something, the day ends, or somebody else asks: by their status alone SDKs would
+come again at once."""
 _MAX_DETAILS: Final = 200
 
 
@@ -148,7 +148,7 @@ def spoken(
     if kind != "none" and retry_after_s <= MAX_RETRY_AFTER_S:
         head += f"retry-after: {_wait_s(kind, retry_after_s)}\r\nretry-after-ms: {_wait_ms(kind, retry_after_s)}\r\n"
         head += "x-should-retry: true\r\n"
-    elif kind != "none" or row.status < 500 or reason in _OPERATORS:
+    elif kind != "none" or row.status < 500 or reason in _LASTING:
         head += "x-should-retry: false\r\n"
     return _whole(head, request_id, extra, keep_alive, b"" if head_only else body)
 

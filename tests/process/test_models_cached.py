@@ -163,6 +163,20 @@ def test_a_client_says_what_it_takes(tmp_path: Path) -> None:
         assert json.loads(edge.log_lines()[0])["edgeq.cache"] == "bypass"
 
 
+def test_a_client_takes_only_what_is_stored(tmp_path: Path) -> None:
+    """504 where there is nothing (RFC 9111 5.2.1.7): no provider is asked, and SDKs do not come again by themselves."""
+    with cached(tmp_path) as edge, RawClient(edge.address) as client:
+        only = "Cache-Control: only-if-cached"
+        for said in ("\r\n", ", max-age=600\r\n", ", no-store\r\n", ", no-cache\r\n"):
+            with RawClient(edge.address) as other:
+                refused = ask(other, chat("only"), fields=only + said)
+            assert (refused.status, refused.get(b"x-edgeq-cache")) == (504, b"miss"), refused
+            assert json.loads(refused.body)["error"]["code"] == "not_cached"
+            assert refused.get(b"x-should-retry") == b"false"
+        assert was(ask(client, chat("only"))) == b"miss"
+        assert was(ask(client, chat("only"), fields=f"{only}\r\n")) == b"hit"
+
+
 def test_what_was_asked_and_answered_is_logged_without_secrets(tmp_path: Path) -> None:
     """Of a stream what it says, of one from the cache as well; a secret is one, too, behind an escape of JSON, or
     in pieces."""

@@ -29,6 +29,7 @@ _OF_MODELS = {
     "budget_exhausted_shared",
     "model_request_invalid",
     "model_not_found",
+    "not_cached",
     "model_not_allowed",
     "key_missing",
     "key_unknown",

@@ -363,6 +363,9 @@ def test_models_are_listed(stand: Stand) -> None:
         answer = client.ask(request(b"", "/v1/models/nobody", method="GET"))
         assert answer.status == 404
         assert is_error(answer, CHAT)["code"] == "model_not_found"
+    answer = stand.ask(b"", "/v1/models/mod%C3%A8le", method="GET")  # names are ASCII: there is none
+    assert is_error(answer, CHAT)["message"] == 'there is no model "mod\u00e8le" here'
+    assert stand.ask(b"", "/v1/models/%ff", method="GET").status == 404
     for path in ("/v1/models/nobody", "/v1/nothing"):
         for fields, dialect in (({"anthropic-version": "2023-06-01"}, MESSAGES), ({}, CHAT)):
             answer = stand.ask(b"", path, method="GET", fields=fields)
