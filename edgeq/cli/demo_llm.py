@@ -25,7 +25,8 @@ paths: OpenAI's /v1/chat/completions /v1/responses /v1/embeddings /v1/models; An
   /v1/messages/count_tokens; Gemini's /v1beta/models/MODEL:generateContent (streamGenerateContent, countTokens,
   embedContent, batchEmbedContents); /metrics as vLLM; /stats: what was asked, refused, left, by key and model
 
-directives (--behave, after a slash in a model's name, or in the header x-mock), separated by commas:
+directives (--behave, after a slash in a model's name, or in the header x-mock), separated by commas; through edgeq,
+  which passes on no x-mock of its clients, in a target's model, or as x-mock in `headers` of [provider.NAME]:
   latency=200ms jitter=50ms     until the first token
   rate=30 tokens=64 think=20    tokens per second (0: at once), words of the answer, of reasoning before it
   say=words|echo|show           made up; the user's last text; the body of the request

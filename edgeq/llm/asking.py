@@ -32,6 +32,7 @@ from edgeq.llm.operation import (
     COUNT_TOKENS,
     MODELS,
     OPENAI,
+    PATHS,
     PROMPT_OPERATION,
     Operation,
     methods_of,
@@ -244,7 +245,7 @@ class ModelRequest(Exchange):
         operation = PROMPT_OPERATION if versions else operation_of(head.path)
         self.operation = operation
         if operation is None:
-            self.fail("no_route", self.own_resource(), "the path is none of a model's API: see docs/llm.md")
+            self.fail("no_route", self.own_resource(), f"there is nothing at this path; paths end with {PATHS}")
             return
         reason = bill.identify(head)
         if reason:

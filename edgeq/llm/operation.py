@@ -44,6 +44,10 @@ PROMPT_OPERATION: Final = Operation(CHAT, OPENAI, "chat")
 """Of a path that is a prompt's."""
 
 
+PATHS: Final = f"POST {', '.join([end.decode() for end in _BY_END])}; GET /models, /models/NAME"
+"""What there is, for who has asked for something else."""
+
+
 def methods_of(operation: Operation | None) -> bytes:
     """Of HTTP, by which it can be asked for; a prompt is described by GET."""
     if operation is None or operation is PROMPT_OPERATION:

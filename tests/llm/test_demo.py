@@ -674,6 +674,14 @@ def test_limits_and_their_headers() -> None:
         assert found == {"requests": 3, "tokens": 80, "refused_429": 1, "cancelled": 0, "open": 0}
 
 
+def test_refusals_that_were_asked_for_are_counted(provider: Provider) -> None:
+    """By a directive, as by a limit."""
+    for error in ("429", "quota", "500"):
+        chat(provider, f"error={error},tag=counted")
+        found = provider.stats()[f"- mock/error={error},tag=counted"]
+        assert (found["requests"], found["refused_429"]) == (1, int(error != "500"))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0s"), (0.12, "120ms"), (1, "1s"), (1.5, "1.5s"), (59.9999, "1m0s"), (360, "6m0s"), (3661.25, "1h1m1.25s")],

@@ -211,6 +211,7 @@ class App:
         if fails and behaviour.error:
             account.requests += 1
             status = 429 if behaviour.error == QUOTA else behaviour.error
+            account.refused_429 += status == 429
             kind = BILLING if behaviour.error == QUOTA else _kind(status)
             if kind == BILLING and family == ANTHROPIC:
                 status = 402

@@ -63,7 +63,7 @@ class Account:
         """All that came for it, refused ones too."""
         self.tokens = 0
         self.refused_429 = 0
-        """By its limits; a 429 that was asked for is none of them."""
+        """By its limits, or because a directive says so."""
         self.cancelled = 0
         """The client left before the end."""
         self.open = 0
