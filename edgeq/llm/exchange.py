@@ -31,6 +31,7 @@ from edgeq.llm.incoming import Incoming
 from edgeq.llm.message import Failed, Losses, Unmappable
 from edgeq.llm.operation import (
     ANTHROPIC,
+    COUNT_TOKENS,
     OPENAI,
 )
 from edgeq.llm.plan import Choice, ModelPlan
@@ -119,9 +120,30 @@ class ModelExchange(ModelAnswer):
         if self._order:
             self._turn_to(self._order[0], now)
             return
+        self._estimate_tokens()
+
+    def _estimate_tokens(self) -> None:
+        """Nobody can tell."""
         self.answer_lines += b"x-edgeq-estimated: true\r\n"
         self._send(200, b'{"input_tokens":%d}' % self._about_tokens())
         self.finish_here()
+
+    def _counts_itself(self, reason: str, resource: str) -> bool:
+        """Nobody who was asked for a count has told it. Returns: False if something else was asked for, or it is the
+        client's doing."""
+        operation = self.operation
+        if operation is None or operation.kind != COUNT_TOKENS or self.choice is None or REASONS[reason].fault == "C":
+            return False
+        now = monotonic()
+        self._leave_target(reason, resource, now)
+        self.give_up(now)
+        self._forget_answer()
+        self._failed_by.append(f"{reason} at {resource}")
+        self.choice = None
+        self.reason = ""
+        self.resource = ""
+        self._estimate_tokens()
+        return True
 
     # -- a target -----------------------------------------------------------------------------------------------------
 
@@ -463,7 +485,9 @@ class ModelExchange(ModelAnswer):
             and not self._begun
             and reason not in _STAYS
             and (
-                self._leave_to_second(reason, resource, detail, retry_after_s) or self._go_on(reason, resource, detail)
+                self._leave_to_second(reason, resource, detail, retry_after_s)
+                or self._go_on(reason, resource, detail)
+                or self._counts_itself(reason, resource)
             )
         ):
             return

@@ -409,6 +409,25 @@ def test_tokens_are_counted(stand: Stand) -> None:
         assert (answer.get(b"x-edgeq-estimated") == b"true") is (model == "plain-oa")
 
 
+def test_tokens_are_counted_whoever_fails(stand: Stand) -> None:
+    """The next one that can is asked; if none can, it is told about, and not that a provider has failed. What is the
+    client's own fault stays that."""
+    since = len(stand.gateway.log_lines())
+    for model, is_estimated in (("counts", False), ("counts-not", True), ("counts-not", True), ("dead-an", True)):
+        asked = {"model": model, "messages": [{"role": "user", "content": "hello there"}]}
+        answer = stand.ask(asked, "/v1/messages/count_tokens")
+        assert answer.status == 200, answer
+        assert json.loads(answer.body)["input_tokens"] >= 1
+        assert (answer.get(b"x-edgeq-estimated") == b"true") is is_estimated, model
+        assert (answer.get(b"x-edgeq-target") is None) is is_estimated
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "dead-an", since)
+    assert (line["http.response.status_code"], line.get("error.type")) == (200, None)
+    assert line["edgeq.before"].startswith("upstream_connect_refused at ")
+    asked = {"model": "stays-400-an", "messages": [{"role": "user", "content": "hello there"}]}
+    assert stand.ask(asked, "/v1/messages/count_tokens").status == 400
+    stand.wait_idle()
+
+
 @pytest.mark.parametrize("name", ["oa", "an"])
 def test_a_prompt_streams_its_chat(stand: Stand, name: str) -> None:
     """To whoever accepts a stream: the words and the usage of the whole answer, by the name of the prompt's model."""
