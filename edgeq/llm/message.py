@@ -303,8 +303,9 @@ class Event:
         self.id = ""
         """START: of the answer. PART_START: of the tool's call. DELTA of THINKING: its signature, alone."""
         self.name = ""
-        """PART_START: of the tool; of an image its media type; of THINKING "redacted", if all that comes is encrypted
-        thought, as its signature. FAILURE: the kind of error, as `Failed.kind`."""
+        """START: of the service tier, as `Answer.service_tier`. PART_START: of the tool; of an image its media type; of
+        THINKING "redacted", if all that comes is encrypted thought, as its signature. FAILURE: the kind of error, as
+        `Failed.kind`."""
         self.model = ""
         """START."""
         self.stop = ""

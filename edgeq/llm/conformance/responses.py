@@ -390,6 +390,16 @@ CHUNKS_THERE: Final = StreamTable(
             ),
         ),
         StreamRow(
+            "service_tier",
+            (),
+            ({**_BEGIN, "service_tier": "flex"},),
+            (
+                _event("created", response={"service_tier": "flex"}),
+                _event("in_progress", response={"service_tier": "flex"}),
+            ),
+            "of the first chunk",
+        ),
+        StreamRow(
             "delta.content",
             (_BEGIN,),
             (_TEXT,),

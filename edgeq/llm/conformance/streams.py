@@ -150,7 +150,14 @@ CHUNKS: Final = StreamTable(
             ({**_chunk("stop"), "usage": _USAGE}, DONE),
             ({"type": "message_delta", "usage": _USAGE_THERE}, {"type": "message_stop"}),
         ),
-        StreamRow("obfuscation, service_tier, system_fingerprint", (_BEGIN,), ({**_chunk(), "obfuscation": "x"},), ()),
+        StreamRow(
+            "service_tier",
+            (),
+            ({**_BEGIN, "service_tier": "default"},),
+            ({"type": "message_start", "message": {"usage": {"service_tier": "standard"}}},),
+            "of the first chunk; flex, scale and fast are dropped",
+        ),
+        StreamRow("obfuscation, system_fingerprint", (_BEGIN,), ({**_chunk(), "obfuscation": "x"},), ()),
         StreamRow("logprobs, audio", (_BEGIN,), (_chunk(audio={"data": "x"}),), (), "dropped"),
         StreamRow(
             "delta.function_call", (_BEGIN,), (_chunk(function_call={"name": "f"}),), (), "functions are not asked for"
@@ -212,6 +219,13 @@ EVENTS: Final = StreamTable(
     "openai",
     (
         StreamRow("message_start", (), (_MESSAGE,), (_choice(role="assistant", content=""),)),
+        StreamRow(
+            "message_start: service_tier",
+            (),
+            ({"type": "message_start", "message": {"id": "msg_1", "usage": {"service_tier": "priority"}}},),
+            ({**_choice(role="assistant", content=""), "service_tier": "priority"},),
+            "in each chunk; batch is dropped",
+        ),
         StreamRow("content_block_start: text", (_MESSAGE,), (_start(0, type="text", text=""),), ()),
         StreamRow(
             "content_block_delta: text_delta",

@@ -72,6 +72,20 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     return said
 
 
+def decode_tier(usage: dict[str, Any]) -> str:
+    """By which service tier it was answered, as `Answer` has it."""
+    tier = str(usage.get("service_tier") or "")
+    return "default" if tier == "standard" else tier
+
+
+def encode_tier(tier: str, usage: dict[str, Any]) -> None:
+    """The other way; what the dialect has no word for is left out."""
+    if tier == "default":
+        usage["service_tier"] = "standard"
+    elif tier in ("priority", "batch"):
+        usage["service_tier"] = tier
+
+
 def decode_answer(body: bytes) -> Answer:
     """Raises: ValueError if it is no message: the provider's fault."""
     said = known_object(orjson.loads(body))
@@ -92,8 +106,7 @@ def decode_answer(body: bytes) -> Answer:
     usage = known_object(said.get("usage"))
     if usage is not None:
         answer.usage = decode_usage(usage)
-        tier = str(usage.get("service_tier") or "")
-        answer.service_tier = "default" if tier == "standard" else tier
+        answer.service_tier = decode_tier(usage)
     return answer
 
 
@@ -134,10 +147,7 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
         elif part.kind == THINKING:
             content.append({"type": "thinking", "thinking": part.text, "signature": part.data})
     usage = encode_usage(answer.usage)
-    if answer.service_tier == "default":
-        usage["service_tier"] = "standard"
-    elif answer.service_tier in ("priority", "batch"):
-        usage["service_tier"] = answer.service_tier
+    encode_tier(answer.service_tier, usage)
     return orjson.dumps(
         {
             "id": answer_id("msg_", answer.id),

@@ -14,7 +14,9 @@ from edgeq.llm.dialects.anthropic_answer import (
     STOP_REASONS,
     STOPS,
     decode_block,
+    decode_tier,
     decode_usage,
+    encode_tier,
     encode_usage,
     why_refused,
 )
@@ -108,6 +110,7 @@ class AnthropicStreamDecoder(JsonStreamDecoder):
         start = Event(START)
         start.id = str(message.get("id") or "")
         start.model = str(message.get("model") or "")
+        start.name = decode_tier(self._usage)
         start.usage = decode_usage(self._usage)
         events.append(start)
 
@@ -201,6 +204,9 @@ class AnthropicStreamEncoder(StreamEncoder):
         usage = event.usage
         if usage is None or usage.input == UNKNOWN:
             usage = Usage(self.input_tokens, 0)
+        said = encode_usage(usage)
+        if event.kind == START:
+            encode_tier(event.name, said)
         message: dict[str, Any] = {
             "id": answer_id("msg_", event.id if event.kind == START else ""),
             "type": "message",
@@ -209,7 +215,7 @@ class AnthropicStreamEncoder(StreamEncoder):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": encode_usage(usage),
+            "usage": said,
         }
         out.append(_event(b"message_start", {"type": "message_start", "message": message}))
 

@@ -31,6 +31,7 @@ def answer_of(events: list[Event]) -> Answer:
         elif kind == START:
             answer.id = event.id
             answer.model = event.model
+            answer.service_tier = event.name
             if event.usage is not None:
                 answer.usage = event.usage
         elif kind == FINISH:

@@ -103,6 +103,11 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     return said
 
 
+def tells_tier(tier: str) -> bool:
+    """Is the tier told, and one that this dialect has a word for?"""
+    return tier not in ("", "batch")
+
+
 def decode_answer(body: bytes) -> Answer:
     """Of several choices the first.
 
@@ -249,6 +254,6 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
     }
     if answer.usage.input != UNKNOWN or answer.usage.output != UNKNOWN:
         said["usage"] = encode_usage(answer.usage)
-    if answer.service_tier and answer.service_tier != "batch":
+    if tells_tier(answer.service_tier):
         said["service_tier"] = answer.service_tier
     return orjson.dumps(said)

@@ -22,6 +22,7 @@ from edgeq.llm.dialects.openai_answer import (
     images_in,
     made_up_id,
     stop_of,
+    tells_tier,
 )
 from edgeq.llm.dialects.sequence import OpenPart, Sequence
 from edgeq.llm.message import (
@@ -97,6 +98,7 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             start = Event(START)
             start.id = self._id = str(chunk.get("id") or "")
             start.model = str(chunk.get("model") or "")
+            start.name = str(chunk.get("service_tier") or "")
             events.append(start)
         choice = known_object(choices[0])
         if choice is None or choice.get("index"):
@@ -199,9 +201,9 @@ class OpenAiStreamEncoder(StreamEncoder):
         return b"data: [DONE]\n\n" if self.finished else b""
 
     def _encode_start(self, event: Event, out: list[bytes]) -> None:
-        self._begin(event.id, out)
+        self._begin(event.id, out, event.name)
 
-    def _begin(self, known: str, out: list[bytes]) -> None:
+    def _begin(self, known: str, out: list[bytes], service_tier: str = "") -> None:
         if self.begun:
             return
         self.begun = True
@@ -211,6 +213,8 @@ class OpenAiStreamEncoder(StreamEncoder):
             "created": self.created,
             "model": self.model,
         }
+        if tells_tier(service_tier):
+            head["service_tier"] = service_tier
         self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":['
         self._chunk(b'{"role":"assistant","content":"","refusal":null}', out)
 

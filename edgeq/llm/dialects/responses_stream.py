@@ -117,6 +117,8 @@ class ResponsesStreamEncoder(StreamEncoder):
         self.begun = True
         self._name = answer_name(event.id)
         self._response["id"] = "resp_" + self._name
+        if event.name:
+            self._response["service_tier"] = event.name
         self._event("response.created", {"response": self._response}, out)
         self._event("response.in_progress", {"response": self._response}, out)
 
