@@ -22,6 +22,7 @@ from edgeq.cache.fields import fields_of
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import request_key
 from edgeq.llm.dialects import errors
+from edgeq.llm.estimate import input_tokens
 from edgeq.llm.incoming import Incoming
 from edgeq.llm.measures import OK, UNKNOWN_S
 from edgeq.llm.message import Unmappable, Usage
@@ -547,8 +548,9 @@ class ModelRequest(Exchange):
             self._order = plan.prefer(order, name, now)
 
     def _about_tokens(self) -> int:
-        """An estimate of the request's tokens."""
-        return max(1, len(self.body) // 4)
+        """An estimate of the request's tokens: what is reserved for them, if it is reserved."""
+        estimate = self.bill.estimate
+        return input_tokens(self.body) if estimate is None else estimate.input
 
     # -- what the client gets ------------------------------------------------------------------------------------------
 

@@ -94,3 +94,16 @@ def test_who_asks_for_the_usage_of_a_translated_stream(stand: Stand) -> None:
     usage = events(answer.body)[-2][1]["usage"]
     assert usage["completion_tokens"] == len(TEXT) // 4
     assert usage["total_tokens"] == usage["completion_tokens"] + usage["prompt_tokens"]
+
+
+def test_an_image_is_not_counted_by_its_bytes(stand: Stand) -> None:
+    """Neither where the input is told before it is known, nor where no target can count it: as what is reserved."""
+    image = {"type": "base64", "media_type": "image/png", "data": "A" * 400_000}
+    content = [{"type": "image", "source": image}, {"type": "text", "text": "what is it?"}]
+    asked = {**ask_for("plain-oa", True), "messages": [{"role": "user", "content": content}]}
+    told = dict(events(stand.ask(asked, MESSAGES).body))
+    assert 85 <= told["message_start"]["message"]["usage"]["input_tokens"] < 3000
+    del asked["stream"], asked["max_tokens"]
+    answer = stand.ask(asked, f"{MESSAGES}/count_tokens")
+    assert answer.get(b"x-edgeq-estimated") == b"true"
+    assert 85 <= json.loads(answer.body)["input_tokens"] < 3000
