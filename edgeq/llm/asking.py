@@ -14,13 +14,10 @@ from json.encoder import encode_basestring_ascii as quoted
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
-from edgeq.cache.directives import parse_directives
 from edgeq.cache.fields import fields_of
 from edgeq.llm.affinity import beginnings_of
-from edgeq.llm.cache_key import request_key
+from edgeq.llm.cache_key import body_key, request_key
 from edgeq.llm.dialects import errors
 from edgeq.llm.estimate import input_tokens
 from edgeq.llm.incoming import Incoming
@@ -46,7 +43,7 @@ from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import answers, output_tokens, requested
 from edgeq.llm.saying import answer_start, failed_of
 from edgeq.llm.shapes import Peek, StreamOptions
-from edgeq.llm.sharing import STREAM, Share
+from edgeq.llm.sharing import STREAM, Share, Wish
 from edgeq.llm.speech import Asked
 from edgeq.llm.till import Bill
 from edgeq.llm.transcript import Transcript
@@ -376,16 +373,13 @@ class ModelRequest(Exchange):
         cache = self.models.cache_of(self.prompt)
         if cache is None:
             return False
-        control = self.listed(b"cache-control")
-        wish = parse_directives(control) if control else None
-        key = b"" if wish is not None and wish.no_store else self._cache_key(plan, operation, cache)
-        is_only = wish is not None and wish.only_if_cached
-        if not key and not is_only:
+        wish = Wish(self.listed(b"cache-control"))
+        key = self._cache_key(plan, operation, cache) if wish.takes_part else b""
+        if not key and not wish.is_only_stored:
             self.cached = "bypass"
             self.answer_lines += b"x-edgeq-cache: bypass\r\n"
             return False
-        most_s = -1.0 if wish is None else 0.0 if wish.no_cache else float(wish.max_age)
-        stored = None if most_s == 0.0 or not key else cache.look(key, now, most_s)
+        stored = cache.look(key, now, wish.most_s) if key and wish.takes_known else None
         if stored is not None:
             self.cached = "hit"
             self._given_by = stored.target
@@ -396,12 +390,12 @@ class ModelRequest(Exchange):
             else:
                 self.answer_shared(stored.body, now)
             return True
-        if is_only:
+        if wish.is_only_stored:
             self._is_missed()
             self.fail("not_cached", self.own_resource(), "no answer to this request is stored, and no other is wanted")
             return True
         share = self._share = Share(self)
-        if share.enter(cache, key, most_s != 0.0):
+        if share.enter(cache, key, wish.takes_known):
             share.more(now)
             return True
         self._is_missed()
@@ -417,11 +411,7 @@ class ModelRequest(Exchange):
         what = f"{operation.dialect}/{operation.name}"
         if operation.dialect == ANTHROPIC:  # a beta may change the answer
             what += f"/{self.listed(b'anthropic-beta').decode('latin-1')}"
-        try:
-            asked: object = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return b""
-        return request_key(asked, what, plan.mark, tenant) if isinstance(asked, dict) else b""
+        return body_key(self.body, what, plan.mark, tenant)
 
     def listed(self, name: bytes) -> bytes:
         """The value of a field that is a list: of several lines all (RFC 9110 5.3), which is rare."""

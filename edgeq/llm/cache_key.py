@@ -53,3 +53,12 @@ def request_key(body: dict[str, Any], operation: str, model: str, tenant: str) -
         return blake2b(orjson.dumps((operation, model, tenant, stream, usage, said)), digest_size=16).digest()
     except TypeError:  # nested too deep, or a number of more than 64 bits
         return b""
+
+
+def body_key(body: bytes, operation: str, model: str, tenant: str) -> bytes:
+    """The same of a request as it came; empty, too, if it is none."""
+    try:
+        asked: object = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return b""
+    return request_key(asked, operation, model, tenant) if isinstance(asked, dict) else b""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeq.cache.directives import parse_directives
+
 if TYPE_CHECKING:
     from edgeq.llm.asking import ModelRequest
     from edgeq.llm.flight import Flight, Seat
@@ -18,6 +20,23 @@ if TYPE_CHECKING:
 
 STREAM = b"text/event-stream"
 WHOLE = b"application/json"
+
+
+class Wish:
+    """What a client wants of a prompt cache, by its Cache-Control; empty: all that it can give."""
+
+    __slots__ = ("is_only_stored", "most_s", "takes_known", "takes_part")
+
+    def __init__(self, control: bytes) -> None:
+        said = parse_directives(control) if control else None
+        self.takes_part: bool = said is None or not said.no_store
+        """Its answer may be kept, and be one that was."""
+        self.is_only_stored: bool = said is not None and said.only_if_cached
+        """No provider is to be asked."""
+        self.takes_known: bool = said is None or not (said.no_cache or said.max_age == 0)
+        """An answer that is here, or on its way, will do."""
+        self.most_s: float = -1.0 if said is None else float(said.max_age)
+        """How old it may be at most; below 0: as old as the cache keeps any."""
 
 
 class Share:
