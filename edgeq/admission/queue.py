@@ -315,16 +315,18 @@ class FairQueue:
         discipline = self.discipline
         return flow.is_turned() if discipline == ADAPTIVE else discipline == LIFO
 
-    def _is_full(self, size: int) -> bool:
-        """Is there no room for one more, of `size` bytes? The bound of costs is one for those who are there before it:
-        or the larger one is, the less often there would be room for it."""
+    def _costs_too_much(self, cost: float) -> bool:
+        """Is it as much as those may cost who wait here? What those elsewhere cost is not told: as much as those here.
+        The bound is one for who is there before: or the larger one is, the less often there would be room for it."""
         queued = self.queued
         max_cost = self.max_cost
-        if max_cost and queued:
-            queued_cost = self.queued_cost
-            # What those elsewhere cost is not told: as much as those here.
-            if queued_cost * self.workers >= max_cost and queued_cost * (queued + self.elsewhere) >= max_cost * queued:
-                return True
+        if not max_cost or not queued:
+            return False
+        return cost * self.workers >= max_cost and cost * (queued + self.elsewhere) >= max_cost * queued
+
+    def _is_full(self, size: int) -> bool:
+        """Is there no room for one more, of `size` bytes, whatever it costs?"""
+        queued = self.queued
         queued_bytes = self.queued_bytes + size
         if queued + self.elsewhere < self.max_queued and queued_bytes + self.elsewhere_bytes <= self.max_bytes:
             return False
@@ -367,7 +369,7 @@ class FairQueue:
             return "queue_full"
         if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
             return "fair_share_exceeded"
-        full = self._is_full(size)
+        full = self._costs_too_much(self.queued_cost) or self._is_full(size)
         if self.queued == 0:
             self._fill(now)
         if self.discipline == ADAPTIVE and now >= self.patient_until:
@@ -396,6 +398,7 @@ class FairQueue:
                 reason = "fair_share_exceeded"
             self.remove(victim, now)
             self.shed.append((victim, reason))
+            # It has made room for one, whatever both cost. Beside one that alone costs too much all would go in vain.
             full = self._is_full(size)
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
@@ -487,24 +490,27 @@ class FairQueue:
         worst = LEVELS - 1
         while worst > ticket.priority and self._levels[worst].size == 0:
             worst -= 1
-        if worst > ticket.priority:
+        # Where requests have costs, a tenant's only one has a place, however large it is: when it is served is told by
+        # what the tenant has had.
+        is_only = self.max_cost > 0 and flow.size == 0
+        if worst > ticket.priority and (is_only or not self._costs_too_much(self._cost_from(ticket.priority))):
             lower = self._levels[worst].longest()
             assert lower is not None
             crowded = lower
         elif level.size == 0:
             return None
         else:
-            # Where requests have costs, a tenant's only one has a place, however large it is: when it is served is told
-            # by what the tenant has had.
             several = level.longest(2 if self.max_cost else 1)
-            if several is None:
-                return None
-            crowded = several
-            is_only = self.max_cost > 0 and flow.size == 0
-            if crowded is flow or (not is_only and crowd(crowded) <= (flow.load + load_of(ticket)) / ticket.weight):
+            own = (flow.load + load_of(ticket)) / ticket.weight
+            if several is None or several is flow or (not is_only and crowd(several) <= own):
                 return flow.first if self.newest_first(flow) else None
+            crowded = several
         # The one that would be served last.
         return crowded.first if self.newest_first(crowded) else crowded.last
+
+    def _cost_from(self, priority: int) -> float:
+        """What those of this class and of better ones cost."""
+        return sum([flow.load for better in range(priority + 1) for flow in self._levels[better].active])
 
     # -- out ----------------------------------------------------------------------------------------------------------
 

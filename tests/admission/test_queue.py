@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.queue import DECK, HAND, deal
-from edgeq.admission.ticket import CRITICAL, DEFAULT, OK, SHEDDABLE
+from edgeq.admission.ticket import CRITICAL, DEFAULT, OK, SHEDDABLE, CallbackTicket
 from tests.admission.support import Book, free_one, full
 
 
@@ -318,3 +318,54 @@ def test_only_what_waits_elsewhere_counts_from_its_grant() -> None:
     assert book.refused == []
     upstream.tick(1.91)
     assert book.refused == [(7, "queue_timeout")]
+
+
+def costing(book: Book, number: int, tenant: bytes, cost: float, priority: int = DEFAULT) -> CallbackTicket:
+    """A request of so many tokens."""
+    ticket = book.ticket(number, 0.0, tenant, priority)
+    ticket.cost = cost
+    return ticket
+
+
+def of_costs(book: Book, discipline: str = "fifo") -> Bulkhead:
+    """One in whose queue as many wait as want 1000 tokens."""
+    bulkhead = full(book, 1, 0.0)
+    bulkhead.configure(discipline, 256, 1 << 20, 60.0)
+    bulkhead.queue.max_cost = 1000.0
+    return bulkhead
+
+
+def test_nobody_is_displaced_in_vain_beside_one_that_costs_more_than_the_bound() -> None:
+    """One makes room for one: that those who are left still cost too much is not their doing."""
+    book = Book()
+    bulkhead = of_costs(book)
+    for number in range(1, 9):
+        book.enter(bulkhead, costing(book, number, b"bc"[number % 2 :][:1], 100.0), 0.0)
+    book.enter(bulkhead, costing(book, 9, b"a", 5000.0), 0.0)
+    book.enter(bulkhead, costing(book, 10, b"d", 100.0), 0.0)
+    assert [reason for _, reason in book.refused] == ["queue_displaced"]
+    assert bulkhead.queue.queued == 9
+    book.enter(bulkhead, costing(book, 11, b"d", 300.0), 0.0)
+    assert book.refused[1:] == [(11, "queue_full")]
+
+
+def test_a_class_whose_own_cost_too_much_displaces_no_lower_one() -> None:
+    """It would not have room after that, either; a tenant's only one has."""
+    book = Book()
+    bulkhead = of_costs(book)
+    for number in range(1, 10):
+        book.enter(bulkhead, costing(book, number, b"low", 100.0, SHEDDABLE), 0.0)
+    for number in (11, 12, 13, 14):
+        book.enter(bulkhead, costing(book, number, b"high", 500.0), 0.0)
+    assert book.refused == [(9, "priority_shed"), (13, "queue_full"), (14, "queue_full")]
+    book.enter(bulkhead, costing(book, 15, b"other", 500.0), 0.0)
+    assert book.refused[3:] == [(8, "priority_shed")]
+
+
+def test_the_newest_of_a_tenant_has_the_place_of_the_oldest_where_requests_cost() -> None:
+    """Also if there is only one of it, and nobody has more."""
+    book = Book()
+    bulkhead = of_costs(book, "lifo")
+    book.enter(bulkhead, costing(book, 1, b"a", 1000.0), 0.0)
+    book.enter(bulkhead, costing(book, 2, b"a", 1000.0), 0.0)
+    assert book.refused == [(1, "queue_displaced")]
