@@ -225,8 +225,14 @@ class Allowance:
     def at_most(self, amount: int, now_ns: int) -> None:
         """No more than so much is left: the provider says so."""
         left_ns = self._time_of(amount) - _HEARD_MARGIN_NS
+        self.delay(now_ns + self._burst_ns - left_ns, now_ns)
+
+    def delay(self, at_ns: int, now_ns: int) -> None:
+        """It is full again at this time, or later. What of that is a debt is one of this limit, whatever it was
+        before."""
         self._arrival.read(self.key, now_ns + _DEBT_NS)
-        self._arrival.delay(now_ns + self._burst_ns - left_ns)
+        self._arrival.convert(self.count, now_ns)
+        self._arrival.delay(at_ns)
 
     def _time_of(self, amount: int) -> int:
         """In how many nanoseconds so much comes back."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Final
 
 from edgeq.llm.estimate import Estimate
-from edgeq.llm.meter import Allowance, Meter, amount_of
+from edgeq.llm.meter import MINUTE_NS, Allowance, Meter, amount_of
 
 MOST_S: Final = 60.0
 """SDKs keep to no longer wait."""
@@ -37,11 +37,12 @@ def come_again_s(meters: list[Meter], estimate: Estimate, now: float, queued_s: 
     longest_ns = queued_ns
     lines: list[Allowance] = []
     for meter in meters:
-        table = meter.books.arrivals
         for one in meter.allowances:
-            line = one.like((one.key ^ _LINE) or 1, table.arrival())
-            table.delay(line.key, now_ns + one.ahead_ns(now_ns) + queued_ns)
+            line = one.like((one.key ^ _LINE) or 1, meter.books.arrivals.arrival())
+            line.delay(now_ns + one.ahead_ns(now_ns) + queued_ns, now_ns)
             wait_ns = line.ask(amount_of(one.kind, estimate), now_ns)
+            if line.cost_ns > MINUTE_NS:  # who needs more than all of it owes the rest once he has come
+                line.cost_ns = MINUTE_NS
             if wait_ns > longest_ns:
                 longest_ns = wait_ns
             lines.append(line)

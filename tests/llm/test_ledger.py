@@ -375,6 +375,21 @@ def test_what_is_cancelled_after_a_change_is_paid_back(board: Board, before: int
     assert left(meter) == pytest.approx(after * (600 - others) / 600, rel=0.001)
 
 
+def test_what_a_provider_says_beyond_the_minute_counts_in_the_limit_of_now(board: Board) -> None:
+    """However large the limit was when it last had a debt."""
+    ledger = Ledger(GcraTable(board, 0))
+    ledger.tick(NOW, WALL)
+    meter = ledger.meter(TARGET, "p/m", TokenLimits(tokens_per_minute=1000))
+    granted([meter], Estimate(100, 1900))
+    meter.resize(TokenLimits(tokens_per_minute=100))
+    allowance = meter.allowance(TOKENS)
+    assert allowance is not None
+    later_ns = int((NOW + 900.0) * 1e9)
+    assert allowance.ahead_ns(later_ns) == 0
+    allowance.at_most(-400, later_ns)
+    assert allowance.ahead_ns(later_ns) == pytest.approx(286e9)
+
+
 def test_an_idle_ones_debt_is_paid_at_the_new_pace_from_the_change_on(board: Board) -> None:
     """Also if no worker has had its meter for a while."""
     ledger = Ledger(GcraTable(board, 0))

@@ -165,6 +165,30 @@ def test_who_never_comes_back_keeps_nobody_out() -> None:
     assert turned_away(meter, Estimate(1, 1), late) == pytest.approx(110.0)
 
 
+def test_one_who_wants_far_more_than_a_limit_is_forgotten_as_soon_as_others() -> None:
+    """What he would owe is nobody's wait until he has come."""
+    meter = alone(tokens_per_minute=1000)
+    reserve([meter], Estimate(900, 0), NOW)
+    assert turned_away(meter, Estimate(100, 9000)) == pytest.approx(54.0)
+    late = NOW + 120.0
+    reserve([meter], Estimate(900, 0), late)
+    assert turned_away(meter, Estimate(200, 0), late) == pytest.approx(126.0)
+
+
+def test_a_line_behind_a_debt_counts_it_once() -> None:
+    """It was one of another limit the last time it was so long."""
+    meter = alone(tokens_per_minute=1000)
+    reserve([meter], Estimate(10, 3990), NOW)
+    assert turned_away(meter, Estimate(1, 0)) == MOST_S
+    late = NOW + 300.0
+    meter.resize(TokenLimits(tokens_per_minute=100))
+    reserve([meter], Estimate(10, 190), late)
+    assert turned_away(meter, Estimate(1, 0), late) == 300.0 + MOST_S
+    later = late + 130.0
+    reserve([meter], Estimate(100, 0), later)
+    assert turned_away(meter, Estimate(10, 0), later) == pytest.approx(436.0)
+
+
 def test_a_limit_that_is_raised_shortens_the_line() -> None:
     """What was promised is so many tokens, whatever the limit."""
     meter = alone(tokens_per_minute=600)
