@@ -45,19 +45,21 @@ def let_workers_go_first() -> None:
 
     A favour: it wakes up twenty times a second for each worker, and a worker that is interrupted answers a millisecond
     later. Where it is forbidden, as by the filter of system calls in edgeq.service (example.conf has the line that
-    allows it), it works as it is.
+    allows it), or unknown to the kernel, it works as it is; and all of it as an operator has chosen who wants another
+    policy (chrt, CPUSchedulingPolicy=).
     """
-    _schedule(os.SCHED_BATCH)
+    _schedule(os.SCHED_OTHER, os.SCHED_BATCH)
 
 
 def go_first() -> None:
     """In the spawner, and so in workers."""
-    _schedule(os.SCHED_OTHER)
+    _schedule(os.SCHED_BATCH, os.SCHED_OTHER)
 
 
-def _schedule(policy: int) -> None:
-    with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(0, policy, os.sched_param(0))
+def _schedule(before: int, policy: int) -> None:
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(0) == before:
+            os.sched_setscheduler(0, policy, os.sched_param(0))
 
 
 def follow_the_supervisor() -> None:
