@@ -127,7 +127,7 @@ class GcraTable(ArrivalTable):
         self.cells: memoryview = board.rates()
         self.lanes: Lanes = Lanes(board.rate_lanes(), RATES, slot, board.slots_ever_used())
         self.settled: int = 0
-        """So many keys were given a place by this worker; another one may have stood there."""
+        """Goes on when a key is given a place by this worker, as another one may have stood there, and now and then."""
         super().__init__()
 
     def arrival(self) -> Arrival:
@@ -137,6 +137,7 @@ class GcraTable(ArrivalTable):
     def look(self) -> None:
         """See `ArrivalTable`."""
         self.lanes.look()
+        self.settled += 1
 
 
 class GcraArrival(Arrival):
@@ -157,9 +158,16 @@ class GcraArrival(Arrival):
 
     def read(self, key: int, latest_ns: int) -> int:
         """See `Arrival`."""
-        self._settled = self._table.settled
-        # A key seldom moves: where it stood last is looked at first.
-        if not self._is_known or key != self._key or self._cells[RATE_CELLS * self._place] != key:
+        settled = self._table.settled
+        # A key seldom moves: it is where it stood last, unless another one does. If two workers have given it two
+        # places all the same, all find the first one soon.
+        if (
+            not self._is_known
+            or key != self._key
+            or settled != self._settled
+            or self._cells[RATE_CELLS * self._place] != key
+        ):
+            self._settled = settled
             self._key = key
             self._is_known = self._find(key)
             if not self._is_known:

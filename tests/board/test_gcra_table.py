@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.board.gcra_table import DEBT_FROM_NS, PROBE, GcraTable
-from edgeq.board.layout import RATES, Board
+from edgeq.board.layout import RATE_CELLS, RATES, Board
 
 
 @pytest.fixture
@@ -217,3 +217,22 @@ def test_two_who_find_no_key_have_one_place(board: Board) -> None:
     late.delay(500)
     later.delay(900)
     assert late.read(8, 2**61) == later.read(8, 2**61) == 900
+
+
+def test_a_key_with_two_places_has_one_soon(board: Board) -> None:
+    """One worker takes the place that another one has just taken for another key: a key may then stand twice. All go
+    on at the first of the two."""
+    tables = [GcraTable(board, slot) for slot in range(2)]
+    arrivals = [table.arrival() for table in tables]
+    home = 5
+    key, other = home + RATES, home + 2 * RATES
+    tables[0].delay(other, 1000)
+    arrivals[0].read(key, 10**6)
+    arrivals[0].charge(10, 1000)
+    board.rates()[RATE_CELLS * home] = key
+    for table in tables:
+        table.look()
+    for arrival in arrivals:
+        arrival.read(key, 10**6)
+        arrival.charge(10, 1000)
+    assert [arrival.read(key, 10**6) for arrival in arrivals] == [1020, 1020]
