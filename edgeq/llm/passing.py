@@ -326,7 +326,7 @@ class PassThrough:
         if self._is_anthropic:
             return self._see_anthropic(event)
         named = event[0] == _E and event.startswith(_NAMED_ERROR)
-        if (named or event.find(b'"error"') >= 0) and self._is_error(event):
+        if (named or event.find(b'"error"') >= 0) and self._is_error(event, named):
             return False
         at = event.find(b'"usage":')
         if at >= 0 and not _is_null(event, at + 8):
@@ -413,23 +413,24 @@ class PassThrough:
                 return bytes(chunk.choices).translate(None, _BLANKS) != b"[]"
         return True
 
-    def _is_error(self, event: bytes) -> bool:
-        """It may be one: an object with a truthy `error`, as the SDK sees it; or one that is called so."""
+    def _is_error(self, event: bytes, is_named: bool) -> bool:
+        """It may be one: an object with a truthy `error`, as the SDK sees it; or what is called so, whatever it is."""
         for data in _data_of(event):
             try:
                 said = orjson.loads(data)
             except orjson.JSONDecodeError:
                 continue
             if isinstance(said, dict) and (
-                said.get("error")
-                or said.get("type") == "error"
-                or said.get("object") == "error"
-                or event.startswith(_NAMED_ERROR)
+                is_named or said.get("error") or said.get("type") == "error" or said.get("object") == "error"
             ):
                 self.failed = decode_error_object(self.dialect, 0, said.get("error") or said)
-                self._before = b""
-                return True
-        return False
+                break
+        if is_named and self.failed is None:
+            self.failed = Failed(500, INTERNAL, "", is_within=True)
+        if self.failed is None:
+            return False
+        self._before = b""
+        return True
 
     def _see_anthropic(self, event: bytes) -> bool:
         """Returns: whether it is passed on."""
@@ -460,10 +461,7 @@ class PassThrough:
                 elif name == b"message_stop":
                     self.done = True
                 elif name == b"error":
-                    if not self._is_error(event):
-                        self.failed = Failed(500, INTERNAL, "", is_within=True)
-                        self._before = b""
-                    return False
+                    return not self._is_error(event, True)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeq.llm.dialects.table import DIALECTS
-from edgeq.llm.message import BILLING, DELTA, OVERLOADED, UNKNOWN, Event, Usage
+from edgeq.llm.message import BILLING, DELTA, INTERNAL, OVERLOADED, UNKNOWN, Event, Usage
 from edgeq.llm.passing import PassThrough, failure_of, usage_of
 from tests.llm.dialects.conversations import streams
 
@@ -212,6 +212,18 @@ def test_errors_within_a_stream() -> None:
     assert passing.failed is not None
     assert (passing.failed.kind, passing.failed.message) == (OVERLOADED, "busy")
     assert not passing.done
+
+
+@pytest.mark.parametrize("said", [b"no sk-secret", b'"no sk-secret"', b'["no sk-secret"]', b""])
+@pytest.mark.parametrize("named", [b"event: error\n", b"event:error\r\n"])
+def test_an_error_that_is_only_called_so_does_not_pass(named: bytes, said: bytes) -> None:
+    """Whatever it says, which may be our key, or nothing."""
+    for dialect in ("openai", "anthropic"):
+        passing = PassThrough(dialect, False)
+        assert passing.feed(named + b"data: " + said + named[-1:] * 2) == b""
+        assert passing.rest() == b""
+        assert passing.failed is not None
+        assert (passing.failed.kind, passing.failed.message) == (INTERNAL, "")
 
 
 @pytest.mark.parametrize("reason", ["error", "abort"])
