@@ -223,8 +223,9 @@ class Allowance:
         return debt_ns * self.count // MINUTE_NS if debt_ns > 0 else 0
 
     def at_most(self, amount: int, now_ns: int) -> None:
-        """No more than so much is left: the provider says so."""
-        left_ns = self._time_of(amount) - _HEARD_MARGIN_NS
+        """No more than so much is left: the provider says so. Below 0: so much is about to be paid back, of which no
+        more than an hour's was charged."""
+        left_ns = max(self._time_of(amount), -_DEBT_NS) - _HEARD_MARGIN_NS
         self.delay(now_ns + self._burst_ns - left_ns, now_ns)
 
     def delay(self, at_ns: int, now_ns: int) -> None:

@@ -106,7 +106,10 @@ class LocalArrival(Arrival):
         times = self._table.times
         if self._key not in times:
             return 0
-        at_ns = converted(times[self._key], self._table.units.get(self._key, 0), unit, now_ns)
+        known = self._table.units.get(self._key, 0)
+        if known == unit:
+            return times[self._key]
+        at_ns = converted(times[self._key], known, unit, now_ns)
         self._table.units[self._key] = unit
         times[self._key] = at_ns
         return at_ns

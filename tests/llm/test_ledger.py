@@ -390,6 +390,19 @@ def test_what_a_provider_says_beyond_the_minute_counts_in_the_limit_of_now(board
     assert allowance.ahead_ns(later_ns) == pytest.approx(286e9)
 
 
+def test_one_who_wanted_hours_of_a_limit_leaves_nothing_of_it_after_a_429(board: Board) -> None:
+    """An hour of it was charged, and is paid back: what is left is what the provider says."""
+    ledger = Ledger(GcraTable(board, 0))
+    ledger.tick(NOW, WALL)
+    meter = ledger.meter(TARGET, "p/m", TokenLimits(tokens_per_minute=1000))
+    wanted = granted([meter], Estimate(100, 200_000))
+    allowance = meter.allowance(TOKENS)
+    assert allowance is not None
+    allowance.at_most(-200_100, int(NOW * 1e9))
+    wanted.cancel(NOW, sent=True)
+    assert allowance.ahead_ns(int(NOW * 1e9)) == pytest.approx(46e9)
+
+
 def test_an_idle_ones_debt_is_paid_at_the_new_pace_from_the_change_on(board: Board) -> None:
     """Also if no worker has had its meter for a while."""
     ledger = Ledger(GcraTable(board, 0))
