@@ -68,7 +68,7 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
         say.longest(refused),
         f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
         say.refusals(refused),
-        f"edgeq reload    # once the key in {first.settings} is right"
+        f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart)"
         if rest.reason == _AUTH
         else f"edgeq show targets {name}",
         tuple(one.resource for one in of_key),

@@ -71,9 +71,7 @@ class ModelAnswer(ModelRequest):
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
         if status < 400 and choice.gate.listens(now):
-            heard = hear(answer.raw, time())
-            if heard is not None:
-                choice.gate.heard(heard, status, now)
+            choice.gate.heard(hear(answer.raw, time()), status, now)
         up.reusable = answer.keep_alive
         self._answer_kind = answer.body_kind
         incoming = self._incoming = self.incoming(choice, answer)

@@ -49,6 +49,7 @@ from edgeq.llm.till import Bill
 from edgeq.llm.transcript import Transcript
 from edgeq.llm.unfinished import GIVEN_UP, used_until
 from edgeq.policy.terms import PRIORITIES
+from edgeq.reasons import REASONS
 from edgeq.response.access_log import milliseconds
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
@@ -659,6 +660,8 @@ class ModelRequest(Exchange):
         first_s = self.first_event_at - self.begun_at if self.first_event_at else -1.0
         sent = self.attempts > 0
         status = self.status
+        if status < 400 and self.reason and REASONS[self.reason].fault != "C":
+            status = REASONS[self.reason].status  # the head was sent, and then no more came
         seconds = now - self.begun_at
         if claim is not None:
             choice = self.choice

@@ -109,6 +109,7 @@ class ModelBuilder:
             for key in provider_keys(provider):
                 full = upstream_name(target.provider, provider, key)
                 called = target.model or name
+                limits = target.limits or key.limits or provider.limits
                 choices.append(
                     Choice(
                         f"{full}/{called}",
@@ -121,7 +122,7 @@ class ModelBuilder:
                         _head(provider, key),
                         _secrets(provider, key),
                         upstream_of(full),
-                        self._gate(full, called, target.limits or key.limits or provider.limits, provider, workers),
+                        self._gate(full, called, limits, provider, key, workers),
                         key.weight * target.weight,
                         Tariff(target.price),
                         target.max_tokens,
@@ -132,13 +133,16 @@ class ModelBuilder:
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
         return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits, mark)
 
-    def _gate(self, key: str, model: str, limits: TokenLimits, provider: Provider, workers: int) -> TokenGate:
-        name = f"{key}/{model}"
+    def _gate(
+        self, name_of_key: str, model: str, limits: TokenLimits, provider: Provider, key: ProviderKey, workers: int
+    ) -> TokenGate:
+        name = f"{name_of_key}/{model}"
         meter = self._till.ledger.meter(TARGET, name, limits)
         gate = self.gates.get(name)
         if gate is None:
             shared = self._resources.bind(f"target/{name}")
-            gate = self.gates[name] = TokenGate(meter, key, self._wheel, shared, log=self._log)
+            gate = self.gates[name] = TokenGate(meter, name_of_key, self._wheel, shared, log=self._log)
+        gate.use_key(read_header(key.key).encode("latin-1") if key.key else b"")
         queue = provider.queue
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
         return gate

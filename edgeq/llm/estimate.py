@@ -50,7 +50,7 @@ _MOST_RATIO: Final = 8.0
 _TAKES_S: Final = 2.0
 """A request for a model of which nothing is known."""
 _RISES_BY: Final = 4
-_FALLS_BY: Final = 16
+_FALLS_BY: Final = 8
 
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{0,128},)?[A-Za-z0-9+/=_\\-]{256}')
 """No text goes on for so long without a blank. Anchored at the quote, so that it is tried once for each string."""
@@ -145,7 +145,7 @@ class ModelLengths:
         return min(_MOST_RATIO, max(_LEAST_RATIO, self.real / self.estimated))
 
     def learn_time(self, seconds: float) -> None:
-        """One more request has taken so long. It rises faster than it falls: to what four of five do not exceed."""
+        """One more request has taken so long. It rises faster than it falls: to what two of three do not exceed."""
         takes_s = self.takes_s
         if takes_s <= 0.0:
             self.takes_s = seconds

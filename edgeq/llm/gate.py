@@ -68,6 +68,8 @@ _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
 _FORGET_PAUSE_S: Final = 60.0
 """Or there has been none for so long."""
+_FORGET_LIMITS_S: Final = 300.0
+"""So long after a provider has told its limits an answer that tells none says that there are none."""
 _DOUBLING_S: Final = 0.25
 """A refusal is there sooner, and sooner than most answers."""
 _RESUME_S: Final = 4.0
@@ -191,6 +193,7 @@ class TokenGate(Lobby):
         "_serving",
         "_silent_until",
         "_tags",
+        "_told_at",
         "_virtual",
         "_wheel",
         "admitted",
@@ -221,9 +224,10 @@ class TokenGate(Lobby):
         self.queue: FairQueue = FairQueue(Service(), 1)
         self.queue.discipline = FIFO
         name = meter.name.encode()
-        self._pause: int = key_hash(b"llm pause", name)
         self._key: str = key
-        self._key_pause: int = key_hash(b"llm key pause", key.encode())
+        self._pause: int = 0
+        self._key_pause: int = 0
+        self.use_key(b"")
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
         self._pause_s: float = _FIRST_PAUSE_S
@@ -235,6 +239,8 @@ class TokenGate(Lobby):
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
+        self._told_at: float = 0.0
+        """When the provider has told its limits last; 0.0: it does not."""
         self._silent_until: float = 0.0
         """When the pause of the last one of these ends."""
         self._log: Any = log
@@ -627,15 +633,27 @@ class TokenGate(Lobby):
         says little new within `_LISTEN_EVERY_S`. Refusals always are."""
         return now >= self._listen_at
 
+    def use_key(self, secret: bytes) -> None:
+        """The secret of the key from now on: what a provider has said of another one does not hold for it."""
+        self._pause = key_hash(b"llm pause", self.meter.name.encode(), secret)
+        self._key_pause = key_hash(b"llm key pause", self._key.encode(), secret)
+
     def heard(self, heard: Heard | None, status: int, now: float, claim: Claim | None = None) -> None:
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
         so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
         less than is left of ours, is what is left of ours, too. `claim`: what a request that was refused has reserved,
         and is about to give back: the provider has never counted it, so no more is left for that."""
         now_ns = int(now * _NS)
+        if heard is not None and max(heard.limits) > 0:
+            self._told_at = now
+        elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
+            self._told_at = 0.0
+            for kind in (REQUESTS, TOKENS, INPUT, OUTPUT):
+                self.meter.forget_limit(kind)
+            self._bound()
+        if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
+            self._listen_at = now + _LISTEN_EVERY_S
         if heard is not None:
-            if not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
-                self._listen_at = now + _LISTEN_EVERY_S
             meter = self.meter
             changed = False
             self._hear_requests(heard)

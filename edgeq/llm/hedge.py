@@ -130,9 +130,7 @@ class ModelHedge(Attempt):
         """The head of its answer is here. Returns: None if it is not what was asked for."""
         status = answer.status
         if status == 429 or status < 400:
-            heard = hear(answer.raw, time())
-            if heard is not None or status == 429:
-                self.choice.gate.heard(heard, status, now, self.claim if status == 429 else None)
+            self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim if status == 429 else None)
         elif status == 401 or status == 402 or status == 403:  # it is about our key
             self.choice.gate.disable_key(status != 402, now)
         if status != 200:

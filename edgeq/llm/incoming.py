@@ -208,9 +208,15 @@ class Incoming:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def usage(self) -> Usage:
-        """As far as the stream has told it."""
+        """As far as the stream has told it. What some tell when they begin (Anthropic: an output of 1) is no number of
+        one that has not come to its end: what has come of it is, if that is more."""
         passing = self._passing
-        return self._usage if passing is None else passing.usage
+        usage = self._usage if passing is None else passing.usage
+        if usage.output >= 0 and not self.stopped:
+            written = self.written()
+            if written > usage.output:
+                usage.output = written
+        return usage
 
     def written(self) -> int:
         """About how many tokens the model has written, for when nobody tells the usage."""

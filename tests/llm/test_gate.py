@@ -373,6 +373,39 @@ def test_a_key_without_credit_stops_all_its_models() -> None:
     assert machine.granted == [3]
 
 
+def test_another_secret_is_another_key() -> None:
+    """What a provider has said of one does not hold for the one that a reload brings; nor is it forgotten."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    gate.use_key(b"old")
+    gate.disable_key(True, machine.loop.now)
+    gate.pause(20.0, machine.loop.now)
+    gate.use_key(b"new")
+    assert gate.pause_s(machine.loop.now) == 0.0
+    machine.ask(1, 10, 10)
+    assert machine.granted == [1]
+    gate.use_key(b"old")
+    assert gate.pause_s(machine.loop.now) > 50.0
+
+
+def test_a_limit_that_is_told_no_more_is_none() -> None:
+    """After some minutes of answers without it; while nobody asks it stays."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    heard = Heard()
+    heard.limits[TOKENS] = heard.remaining[TOKENS] = 5000
+    gate.heard(heard, 200, machine.loop.now)
+    machine.loop.run(200.0)
+    gate.heard(None, 200, machine.loop.now)
+    assert gate.meter.allowance(TOKENS) is not None
+    machine.loop.run(101.0)
+    assert gate.meter.allowance(TOKENS) is not None
+    gate.heard(None, 429, machine.loop.now)
+    assert gate.meter.allowance(TOKENS) is not None
+    gate.heard(None, 200, machine.loop.now)
+    assert gate.meter.allowance(TOKENS) is None
+
+
 def test_a_key_that_is_refused_is_an_event() -> None:
     """Once, not for each request that was on its way with it."""
     machine = Machine(2, MINUTE)
@@ -520,14 +553,14 @@ def test_no_last_request_is_missed() -> None:
 
 
 def test_not_every_answer_is_read() -> None:
-    """Of many within a moment one is enough; where nothing is said all are looked at."""
+    """Of many within a moment one is enough, also where nothing is said."""
     machine = Machine(1, MINUTE)
     gate = machine.gates[0]
-    gate.heard(None, 200, machine.loop.now)
-    assert gate.listens(machine.loop.now)
-    gate.heard(Heard(), 200, machine.loop.now)
-    assert not gate.listens(machine.loop.now)
-    machine.loop.run(0.051)
+    for heard in (None, Heard()):
+        assert gate.listens(machine.loop.now)
+        gate.heard(heard, 200, machine.loop.now)
+        assert not gate.listens(machine.loop.now)
+        machine.loop.run(0.051)
     assert gate.listens(machine.loop.now)
 
 

@@ -107,3 +107,25 @@ def test_an_image_is_not_counted_by_its_bytes(stand: Stand) -> None:
     answer = stand.ask(asked, f"{MESSAGES}/count_tokens")
     assert answer.get(b"x-edgeq-estimated") == b"true"
     assert 85 <= json.loads(answer.body)["input_tokens"] < 3000
+
+
+@pytest.mark.parametrize(("path", "model"), [(MESSAGES, "scripted-an"), (CHAT, "scripted-an")])
+def test_of_a_stream_that_is_cut_what_has_come_is_booked(stand: Stand, path: str, model: str) -> None:
+    """Though Anthropic's streams begin with an output of one token."""
+    begin = {
+        "type": "message_start",
+        "message": {"id": "m", "role": "assistant", "content": [], "usage": {"input_tokens": 9, "output_tokens": 1}},
+    }
+    block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": TEXT}}
+    body = b"".join(
+        b"event: %b\ndata: %b\n\n" % (str(one["type"]).encode(), json.dumps(one).encode())
+        for one in (begin, block, delta)
+    )
+    stand.play(reply(STREAM_HEAD + framed(body) + b"0\r\n\r\n"))
+    before = len(stand.gateway.log_lines())
+    answer = stand.ask(ask_for(model, True), path)
+    assert b"error" in answer.body
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == model, before)
+    assert line["error.type"] == "upstream_truncated"
+    assert len(TEXT) // 4 <= line["gen_ai.usage.output_tokens"] <= len(TEXT) // 4 + 3
