@@ -9,6 +9,7 @@ import os
 import pwd
 import resource
 import signal
+import struct
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,10 @@ from edgeq.supervisor.messages import Credentials
 
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
+_SCHED_ATTR: Final = struct.Struct("IIQiIQQQ")
+_SLICE_NS: Final = 100_000
+"""The shortest that there is; a request takes as long."""
 FOLLOWED_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that a terminal or an operator sends to the whole group: only the supervisor acts on them."""
 TELL_WHERE: Final = signal.SIGUSR2
@@ -52,8 +57,21 @@ def let_workers_go_first() -> None:
 
 
 def go_first() -> None:
-    """In the spawner, and so in workers."""
+    """In the spawner, and so in workers: as usual, but in shorter slices. Since Linux 6.12 who wakes up and asks for
+    less than the one who runs interrupts it, instead of waiting until its slice is over (1 to 3 ms); his share is the
+    same.
+
+    A favour, too. Source: kernel/sched/fair.c, PREEMPT_SHORT; sched_setattr(2), which neither Python has nor glibc
+    before 2.41.
+    """
     _schedule(os.SCHED_BATCH, os.SCHED_OTHER)
+    number = _SCHED_SETATTR.get(os.uname().machine)
+    with contextlib.suppress(OSError):
+        if number is not None and os.sched_getscheduler(0) == os.SCHED_OTHER:
+            # size, policy, flags, nice, priority, runtime (the slice), deadline, period
+            nice = os.getpriority(os.PRIO_PROCESS, 0)
+            attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
+            ctypes.CDLL(None).syscall(number, 0, attributes, 0)
 
 
 def _schedule(before: int, policy: int) -> None:

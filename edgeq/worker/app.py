@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import gc
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 from typing import Any
 
+from edgeq.admission.bulkhead import Bulkhead
 from edgeq.admission.pressure import BEGAN, ENDED, IDLE_FROM
 from edgeq.board.gate import BoardGate
 from edgeq.board.gcra_table import GcraTable
@@ -327,32 +328,41 @@ class App:
             "refused": self._shard.refusals.total(),
         }
 
-    def report(self) -> dict[str, Any]:
-        """What the operator is told of this worker (report.py)."""
-        now = monotonic()
-        upstreams = self._upstreams.listed()
-        caches = self._routes.caches()
-        bulkheads = [*(upstream.bulkhead for upstream in upstreams), *self._routes.bulkheads()]
-        return {
+    def report(self) -> Iterator[dict[str, Any]]:
+        """What the operator is told of this worker (report.py), in parts: each may have a turn of the loop of its own,
+        so all is looked up when it is told."""
+        yield {
             **self._tracing.snapshot(),
             "refusals": self._told.of(self._shard.refusals),
             "rates": report.rates(self._routes.rates()),
             "retries": report.retries(self._upstreams.budgets),
+        }
+        caches = self._routes.caches()
+        yield {
             "caches": report.caches(caches) | report.model_caches(self._model_builder.caches),
             "stores": report.stores(caches) | report.model_stores(self._model_builder.caches),
             "listeners": [report.listener(address, acceptor) for address, acceptor in self._listeners.acceptors()],
-            "upstreams": report.upstreams(upstreams, self._upstreams.budgets, now),
-            "queues": report.queues(bulkheads, now),
-            "forecasts": report.forecasts(bulkheads),
+        }
+        yield {"upstreams": report.upstreams(self._upstreams.listed(), self._upstreams.budgets, monotonic())}
+        yield {"queues": report.queues(self._bulkheads(), monotonic())}
+        yield {
+            "forecasts": report.forecasts(self._bulkheads()),
             "asking": report.asking(self._shard.downstreams) if self._routes.tenant is not None else {},
-            "tenants": self._routes.tenants.busiest(report.MAX_TENANTS, now),
-            "targets": report.targets(self._model_builder.gates.values(), now),
-            "meters": report.meters(self._ledger, now),
-            "llm": self._shard.measures.told(now),
+            "tenants": self._routes.tenants.busiest(report.MAX_TENANTS, monotonic()),
+        }
+        yield {"targets": report.targets(self._model_builder.gates.values(), monotonic())}
+        yield {
+            "meters": report.meters(self._ledger, monotonic()),
             "bodies": report.bodies(self._shard) if self._model_builder.gates else {},
+        }
+        yield {
+            "llm": self._shard.measures.told(monotonic()),
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }
+
+    def _bulkheads(self) -> list[Bulkhead]:
+        return [*(upstream.bulkhead for upstream in self._upstreams.listed()), *self._routes.bulkheads()]
 
     def connections(self, count: int) -> tuple[SeenConnection, ...]:
         """So many of the clients' connections, those with a request first."""

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -104,8 +104,9 @@ class App(Protocol):
     def stats(self) -> dict[str, int | float]:
         """Counters for the board: requests, in_flight."""
 
-    def report(self) -> dict[str, Any]:
-        """What `edgeq show` tells of this worker beside the numbers of its row (report.py), in JSON's types."""
+    def report(self) -> Iterator[dict[str, Any]]:
+        """What `edgeq show` tells of this worker beside the numbers of its row (report.py), in JSON's types and in
+        parts, each of which may have a turn of the loop."""
 
     def connections(self, count: int) -> tuple[SeenConnection, ...]:
         """So many of the clients' connections, those with a request first (connections.py)."""

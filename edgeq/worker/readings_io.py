@@ -6,8 +6,9 @@ supervisor's memory and, with cgroup v2, what the kernel holds for sockets. Only
 gives those back first.
 
 The group is our own or one above it, whichever has the lowest limit: of a service it is where systemd has put it, not
-the root of /sys/fs/cgroup, as it is in a container. Reading takes some 50 microseconds, so it is done four times a
-second: a thousand connections a second that do not read fill 50 MiB meanwhile.
+the root of /sys/fs/cgroup, as it is in a container. It is read four times a second: a thousand connections a second
+that do not read fill 50 MiB meanwhile. The kernel adds up a group's files only when it is asked for memory.stat, which
+takes a millisecond in which nobody is served: so it is asked only once all of the group, files and all, is `_NEAR`.
 
 Source: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
 """
@@ -23,6 +24,9 @@ from typing import Final, NamedTuple
 _EVERY_S: Final = 0.25
 _OWN_DESCRIPTORS: Final = 32
 """Of the process itself: loop, board, control socket, logs."""
+_NEAR: Final = 0.5
+"""Of its limit: below it nobody is pressed."""
+_READ_BYTES: Final = 256
 _UNLIMITED: Final = 1 << 60
 """cgroup v1 writes a number like 2**63 where there is no limit."""
 
@@ -30,12 +34,13 @@ _UNLIMITED: Final = 1 << 60
 class Readings:
     """Of this process, one of `workers`."""
 
-    __slots__ = ("_descriptors", "_group", "_memory", "_memory_bytes", "_page_bytes", "_read_at")
+    __slots__ = ("_descriptors", "_group", "_memory", "_memory_bytes", "_page_bytes", "_read_at", "_statm")
 
     def __init__(self, workers: int) -> None:
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
         self._memory = 0.0
         self._read_at = -_EVERY_S
+        self._statm = Number(Path("/proc/self/statm"), 1)
         self.configure(workers)
 
     def configure(self, workers: int) -> None:
@@ -49,8 +54,7 @@ class Readings:
         if now - self._read_at >= _EVERY_S and self._memory_bytes:
             self._read_at = now
             with contextlib.suppress(OSError, ValueError, IndexError):
-                pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-                self._memory = pages * self._page_bytes / self._memory_bytes
+                self._memory = self._statm.read() * self._page_bytes / self._memory_bytes
             if self._group is not None:
                 self._memory = max(self._memory, self._group.used_bytes() / self._group.limit_bytes)
         return self._memory
@@ -58,6 +62,28 @@ class Readings:
     def descriptors(self, connections: int) -> float:
         """Open connections, both sides, as a share of the descriptors that this process may have."""
         return (connections + _OWN_DESCRIPTORS) / self._descriptors if self._descriptors > 0 else 0.0
+
+
+class Number:
+    """One in a file of the kernel's that is kept open: opening it costs more than reading it."""
+
+    __slots__ = ("_fd", "_path", "_word")
+
+    def __init__(self, path: Path, word: int = 0) -> None:
+        """`word`: which one of the words in it."""
+        self._path: Path = path
+        self._word: int = word
+        self._fd: int = -1
+
+    def read(self) -> int:
+        """What it is now. Raises: OSError, ValueError, IndexError."""
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return int(os.pread(self._fd, _READ_BYTES, 0).split()[self._word])
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class ControlGroup:
@@ -68,20 +94,22 @@ class ControlGroup:
     def __init__(self, directory: Path, usage: str, prefix: str, limit_bytes: int) -> None:
         self.directory: Path = directory
         self.limit_bytes: int = limit_bytes
-        self._usage = directory / usage
+        self._usage = Number(directory / usage)
         self._prefix = prefix
         """Of the numbers in memory.stat that count the groups below, too."""
 
     def used_bytes(self) -> int:
-        """What the kernel cannot take back; 0 if it does not say."""
+        """What the kernel cannot take back; 0 if it does not say, or it is far from the limit."""
         try:
-            used = int(self._usage.read_text("ascii"))
+            used = self._usage.read()
+            if used < _NEAR * self.limit_bytes:
+                return 0
             files = (f"{self._prefix}inactive_file", f"{self._prefix}active_file")
             for line in (self.directory / "memory.stat").read_text("ascii").splitlines():
                 name, _, count = line.partition(" ")
                 if name in files:
                     used -= int(count)
-        except (OSError, ValueError):
+        except (OSError, ValueError, IndexError):
             return 0
         return max(0, used)
 

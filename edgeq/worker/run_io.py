@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 from edgeq.board.layout import Board, Row
 from edgeq.board.page import Page
@@ -29,10 +30,10 @@ _BEATS: Final = 2
 class Pulse:
     """Flushes the App's counters and report and the loop's lag to the board."""
 
-    __slots__ = ("_app", "_beats", "_due_s", "_failed", "_loop", "_page", "_row")
+    __slots__ = ("_app", "_beats", "_due_s", "_failed", "_page", "_row", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, app: App, row: Row, page: Page) -> None:
-        self._loop = loop
+        self.loop = loop
         self._app = app
         self._row = row
         self._page = page
@@ -42,20 +43,42 @@ class Pulse:
 
     def beat(self) -> None:
         """Flush now, and again in BEAT_S."""
-        lag_s = max(0.0, self._loop.time() - self._due_s)
+        lag_s = max(0.0, self.loop.time() - self._due_s)
         stats = self._app.stats()
         requests, in_flight = int(stats.get("requests", 0)), int(stats.get("in_flight", 0))
         self._row.beat(time.monotonic_ns(), int(lag_s * 1e6), requests, in_flight)
         if self._beats % _BEATS == 0:
-            self.tell()
+            self._tell_on(self._app.report(), {})
         self._beats += 1
-        self._due_s = self._loop.time() + BEAT_S
-        self._loop.call_at(self._due_s, self.beat)
+        self._due_s = self.loop.time() + BEAT_S
+        self.loop.call_at(self._due_s, self.beat)
 
     def tell(self) -> None:
-        """Write the App's report. A defect there must not stop the heart: it is told once."""
+        """Write the App's report at once."""
+        with self._told_once():
+            document: dict[str, Any] = {}
+            for part in self._app.report():
+                document.update(part)
+            self._write(document)
+
+    def _tell_on(self, parts: Iterator[dict[str, Any]], document: dict[str, Any]) -> None:
+        """The same, each part in a turn of the loop of its own: whoever comes meanwhile waits for one of them."""
+        with self._told_once():
+            part = next(parts, None)
+            if part is None:
+                self._write(document)
+            else:
+                document.update(part)
+                self.loop.call_soon(self._tell_on, parts, document)
+
+    def _write(self, document: dict[str, Any]) -> None:
+        self._page.write(report.encode(document, self._page.max_bytes))
+
+    @contextlib.contextmanager
+    def _told_once(self) -> Iterator[None]:
+        """A defect in a report must not stop the heart: it is told once."""
         try:
-            self._page.write(report.encode(self._app.report(), self._page.max_bytes))
+            yield
         except Exception:
             if not self._failed:
                 _log.exception("no report: edgeq show lacks what this worker knows")
@@ -98,6 +121,7 @@ def main(
         return 1
     ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells, leftover_fd)
     pulse = Pulse(loop, app, row, board.report(slot))
+    pulse.tell()
     pulse.beat()
     gc.collect()
     gc.freeze()

@@ -81,10 +81,17 @@ def test_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path, addres
 
 
 def test_workers_go_first(tmp_path: Path, address: str) -> None:
-    """The supervisor interrupts nobody who runs; a worker is scheduled as usual."""
+    """The supervisor interrupts nobody who runs; a worker is scheduled as usual, but in short slices where the kernel
+    tells of slices."""
     with supervised(tmp_path, addresses=[address], workers=1) as running:
         assert os.sched_getscheduler(running.process.pid) == os.SCHED_BATCH
-        assert os.sched_getscheduler(ask(address).pid) == os.SCHED_OTHER
+        worker = ask(address).pid
+        assert os.sched_getscheduler(worker) == os.SCHED_OTHER
+        told = Path(f"/proc/{worker}/sched")
+        slices = (
+            [line.split()[-1] for line in told.read_text().splitlines() if "slice" in line] if told.exists() else []
+        )
+        assert slices in ([], ["100000"])
 
 
 def test_workers_share_a_secret_for_tickets(tmp_path: Path, address: str) -> None:

@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgeq.board.layout import Board
@@ -122,8 +122,8 @@ class FakeApp:
     def stats(self) -> dict[str, int | float]:
         return {"connections": len(self.open), "requests": self.requests, "in_flight": len(self.held)}
 
-    def report(self) -> dict[str, Any]:
-        return {"refusals": {"client_gone": {"listener/fake": self.requests}}}
+    def report(self) -> Iterator[dict[str, Any]]:
+        yield {"refusals": {"client_gone": {"listener/fake": self.requests}}}
 
     def connections(self, count: int) -> tuple[SeenConnection, ...]:
         return ()

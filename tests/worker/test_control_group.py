@@ -49,10 +49,12 @@ def test_cgroup_v1_and_a_container(tmp_path: Path, path: str) -> None:
     """A container sees its own group as the root, whatever it is called outside."""
     root = tmp_path / "cgroup"
     stat = f"inactive_file 1\ntotal_inactive_file {MIB}\ntotal_active_file {2 * MIB}"
-    group(root / "memory", memory_limit_in_bytes=150 * MIB, memory_usage_in_bytes=50 * MIB, memory_stat=stat)
+    group(root / "memory", memory_limit_in_bytes=150 * MIB, memory_usage_in_bytes=100 * MIB, memory_stat=stat)
     found = control_group(of(tmp_path, "9:name=systemd:/x", f"4:memory,hugetlb:{path}", f"0::{path}"), root)
     assert found is not None
-    assert (found.limit_bytes, found.used_bytes()) == (150 * MIB, 47 * MIB)
+    assert (found.limit_bytes, found.used_bytes()) == (150 * MIB, 97 * MIB)
+    group(root / "memory", memory_usage_in_bytes=50 * MIB)
+    assert found.used_bytes() == 0, "far from the limit it is not worth adding up"
 
 
 def test_without_a_limit_there_is_no_group(tmp_path: Path) -> None:

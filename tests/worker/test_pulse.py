@@ -32,9 +32,16 @@ class App(FakeApp):
     def stats(self) -> dict[str, int | float]:
         return {"requests": 7, "in_flight": 2}
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Iterator[dict[str, Any]]:
         self.reports += 1
-        return self.document
+        for name, value in self.document.items():
+            yield {name: value}
+
+
+def turn(heart: Pulse) -> None:
+    """Let the loop do what it was asked for."""
+    for _ in range(5):
+        heart.loop.run_until_complete(asyncio.sleep(0))
 
 
 @pytest.fixture
@@ -48,9 +55,10 @@ def pulse(board: Board) -> Iterator[tuple[Pulse, App]]:
 def test_numbers_and_report(board: Board, pulse: tuple[Pulse, App]) -> None:
     """Numbers on each beat, the report on each second one."""
     heart, app = pulse
-    app.document = {"refusals": {"draining": {"a": 1}}}
+    app.document = {"refusals": {"draining": {"a": 1}}, "log": {}}
     for _ in range(4):
         heart.beat()
+        turn(heart)
     assert (board.row(0).requests, board.row(0).in_flight) == (7, 2)
     assert json.loads(board.report(0).read()) == app.document
     assert app.reports == 2
@@ -61,10 +69,12 @@ def test_a_report_that_fails(board: Board, pulse: tuple[Pulse, App], capfd: pyte
     heart, app = pulse
     app.document = {"refusals": {}}
     heart.beat()
+    turn(heart)
     app.document = {"refusals": {"x": object()}}
     before = board.row(0).heartbeat_ns
     for _ in range(6):
         heart.beat()
+        turn(heart)
     assert board.row(0).heartbeat_ns > before
     assert json.loads(board.report(0).read()) == {"refusals": {}}
     seen = capfd.readouterr()
