@@ -17,6 +17,10 @@ from edgeq.upstream.endpoint import parse_endpoint
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MODEL: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
+_CALL: Final = re.compile(r"/(?:chat/completions|completions|responses|embeddings|messages)/?(?=\?|$)")
+"""What clients of SDKs know not to write, and readers of curl lines do."""
+_OTHERS_WAY: Final = re.compile(r"(?:\$\{?|os\.environ/)([A-Za-z_]\w*)\}?$", re.ASCII)
+"""Of shells, and of LiteLLM."""
 _OURS: Final = frozenset(
     ("host", "content-length", "transfer-encoding", "connection", "content-type", "te", "upgrade", "expect", "trailer")
 )
@@ -52,6 +56,8 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
         parse_endpoint(split_url(provider.url)[0])
     except ValueError as error:
         findings.add((*path, "url"), str(error))
+    if found := _CALL.search(provider.url):
+        findings.add((*path, "url"), f'is where the API begins: leave out "{found[0]}", which is added')
     for number, one in enumerate(provider.endpoints):
         try:
             parse_endpoint(one)
@@ -70,7 +76,9 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
             findings.add(path, f'there is an upstream "{full}" already, and a provider\'s key is one, too')
         if key.weight < 1:
             findings.add((*where, "weight"), "must be 1 at least")
-        if key.key:
+        if found := _OTHERS_WAY.match(key.key):
+            findings.add(where, f'would be sent as it is: a variable is written "env:{found[1]}"')
+        elif key.key:
             check_header(key.key, where, findings)
         if key.limits is not None:
             check_limits(key.limits, (*where, "limits"), findings)

@@ -173,7 +173,9 @@ CAUSES: Final = (
     Cause(
         "upstream_dead",
         "The upstream is dead",
-        f"{DEAD_SHARE:.0%} of the requests or more fail with: " + ", ".join(f"`{one}`" for one in DEAD),
+        f"{DEAD_SHARE:.0%} of the requests or more fail with: "
+        + ", ".join(f"`{one}`" for one in DEAD)
+        + "; or its circuit is open, though others take what was for it",
         "look which endpoints are left",
         services.dead,
     ),

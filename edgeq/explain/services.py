@@ -195,6 +195,9 @@ def dead(facts: Facts) -> Iterator[Finding]:
     """It cannot be reached, or drops what reaches it."""
     for load in facts.loads:
         refused = facts.refused_at(load.resource, *DEAD)
+        if not refused and load.breaker == "open" and load.tripped_by not in _SHED:
+            yield _left_alone(load)
+            continue
         rate = sum(one.per_s for one in refused)
         is_open = load.breaker not in (None, "closed") and any(one.reason == _OPEN for one in refused)
         is_little = rate < DEAD_SHARE * (rate + load.now.departures_per_s) or _is_partial(load, refused)
@@ -214,6 +217,14 @@ def dead(facts: Facts) -> Iterator[Finding]:
             ),
             say.ask(load.unresolved[0]) if load.unresolved and not load.endpoints else say.look(load),
         )
+
+
+def _left_alone(load: Load) -> Finding:
+    """Its circuit is open, and nobody is refused there: who would come is sent elsewhere."""
+    says = "its circuit is open"
+    if load.tripped_by:
+        says += f": {REASONS[load.tripped_by].title.lower()}"
+    return Finding("upstream_dead", load.resource, OUT, 0.0, says, say.endpoints(load), say.look(load))
 
 
 def _why(load: Load, refused: list[Refused]) -> str:
