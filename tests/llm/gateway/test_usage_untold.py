@@ -123,9 +123,9 @@ def test_of_a_stream_that_is_cut_what_has_come_is_booked(stand: Stand, path: str
         for one in (begin, block, delta)
     )
     stand.play(reply(STREAM_HEAD + framed(body) + b"0\r\n\r\n"))
-    before = len(stand.gateway.log_lines())
     answer = stand.ask(ask_for(model, True), path)
     assert b"error" in answer.body
-    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == model, before)
+    request_id = (answer.get(b"x-request-id") or b"").decode()
+    (line,) = stand.wait_log(lambda one: one.get("edgeq.request_id") == request_id)
     assert line["error.type"] == "upstream_truncated"
     assert len(TEXT) // 4 <= line["gen_ai.usage.output_tokens"] <= len(TEXT) // 4 + 3
