@@ -10,6 +10,7 @@ from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
 from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
+from edgeq.llm.meter import KINDS, WHATS
 from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
@@ -149,9 +150,19 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
             *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),
         ],
-        "next": "",
+        "next": _whose(refused),
         "also": _also(signs),
     }
+
+
+def _whose(refused: Sequence[Refused]) -> str:
+    """Limits of tokens and money have names of their own, which resources do not tell: where they stand."""
+    for one in sorted(refused, key=lambda one: -one.per_s):
+        kind, _, what = one.resource.partition(":")
+        kind = kind.partition("/")[0]
+        if kind in KINDS and what in WHATS:
+            return f"edgeq show meters {kind}    # whose it is, and what is left of it"
+    return ""
 
 
 def _concerns(found: Finding, resource: str, facts: Facts) -> bool:

@@ -640,6 +640,14 @@ def test_who_is_refused_by_a_rule_is_not_hidden() -> None:
     assert explain(load(CALM, refused("client_gone")))["verdict"].endswith("nobody waits or is refused")
 
 
+def test_whose_limit_it_is_stands_elsewhere() -> None:
+    """Names of keys and tenants are no resources."""
+    for resource in ("key:tokens", "tenant:budget", "prompt/sum:requests"):
+        told = explain(load(CALM, refused("token_limit", resource, 20.0), refused("token_limit", "tenant:queue", 9.0)))
+        assert told["next"].startswith(f"edgeq show meters {resource.partition(':')[0].partition('/')[0]} ")
+    assert explain(load(CALM, refused("no_route", "route/x:tokens", 20.0)))["next"] == ""
+
+
 def test_numbers_are_written_as_people_do() -> None:
     """However large they are."""
     told = explain(load(dataclasses.replace(CALM, now=Pace(4000, 4000, 0, 1500.0))))
