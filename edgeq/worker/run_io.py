@@ -30,10 +30,10 @@ _BEATS: Final = 2
 class Pulse:
     """Flushes the App's counters and report and the loop's lag to the board."""
 
-    __slots__ = ("_app", "_beats", "_due_s", "_failed", "_page", "_row", "loop")
+    __slots__ = ("_app", "_beats", "_due_s", "_failed", "_loop", "_page", "_row")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, app: App, row: Row, page: Page) -> None:
-        self.loop = loop
+        self._loop = loop
         self._app = app
         self._row = row
         self._page = page
@@ -43,15 +43,15 @@ class Pulse:
 
     def beat(self) -> None:
         """Flush now, and again in BEAT_S."""
-        lag_s = max(0.0, self.loop.time() - self._due_s)
+        lag_s = max(0.0, self._loop.time() - self._due_s)
         stats = self._app.stats()
         requests, in_flight = int(stats.get("requests", 0)), int(stats.get("in_flight", 0))
         self._row.beat(time.monotonic_ns(), int(lag_s * 1e6), requests, in_flight)
         if self._beats % _BEATS == 0:
             self._tell_on(self._app.report(), {})
         self._beats += 1
-        self._due_s = self.loop.time() + BEAT_S
-        self.loop.call_at(self._due_s, self.beat)
+        self._due_s = self._loop.time() + BEAT_S
+        self._loop.call_at(self._due_s, self.beat)
 
     def tell(self) -> None:
         """Write the App's report at once."""
@@ -69,7 +69,7 @@ class Pulse:
                 self._write(document)
             else:
                 document.update(part)
-                self.loop.call_soon(self._tell_on, parts, document)
+                self._loop.call_soon(self._tell_on, parts, document)
 
     def _write(self, document: dict[str, Any]) -> None:
         self._page.write(report.encode(document, self._page.max_bytes))

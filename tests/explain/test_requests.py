@@ -76,9 +76,12 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
 def test_a_refused_request(asking: Asking) -> None:
     """Reason, resource, the request itself, and how the resource did at that time."""
     with asking.running.connect() as first:
-        first.send(head("GET", "/u/late"))
-        wait_for("a refusal", lambda: asking.ask("/u/x?token=secret", "refused-1") == 503)
+        first.send(head("GET", "/u/held"))
+        wait_for("the one that has the place", lambda: asking.upstream("in_flight") == 1)
+        assert asking.ask("/u/x?token=secret", "refused-1") == 503
+        _RELEASED.set()
         first.read_answers([Asked()])
+        _RELEASED.clear()
     found = asking.told("refused-1")
     assert (found["cause"], found["resource"]) == ("queue_full", "upstream/u:queue")
     assert "GET /u/x -> 503" in found["evidence"][0]

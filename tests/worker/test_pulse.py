@@ -28,6 +28,7 @@ class App(FakeApp):
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
         self.reports = 0
+        self.loop = asyncio.new_event_loop()
 
     def stats(self) -> dict[str, int | float]:
         return {"requests": 7, "in_flight": 2}
@@ -37,19 +38,17 @@ class App(FakeApp):
         for name, value in self.document.items():
             yield {name: value}
 
-
-def turn(heart: Pulse) -> None:
-    """Let the loop do what it was asked for."""
-    for _ in range(5):
-        heart.loop.run_until_complete(asyncio.sleep(0))
+    def turn(self) -> None:
+        """Let the loop do what it was asked for."""
+        for _ in range(5):
+            self.loop.run_until_complete(asyncio.sleep(0))
 
 
 @pytest.fixture
 def pulse(board: Board) -> Iterator[tuple[Pulse, App]]:
-    loop = asyncio.new_event_loop()
     app = App()
-    yield Pulse(loop, app, board.row(0), board.report(0)), app
-    loop.close()
+    yield Pulse(app.loop, app, board.row(0), board.report(0)), app
+    app.loop.close()
 
 
 def test_numbers_and_report(board: Board, pulse: tuple[Pulse, App]) -> None:
@@ -58,7 +57,7 @@ def test_numbers_and_report(board: Board, pulse: tuple[Pulse, App]) -> None:
     app.document = {"refusals": {"draining": {"a": 1}}, "log": {}}
     for _ in range(4):
         heart.beat()
-        turn(heart)
+        app.turn()
     assert (board.row(0).requests, board.row(0).in_flight) == (7, 2)
     assert json.loads(board.report(0).read()) == app.document
     assert app.reports == 2
@@ -69,12 +68,12 @@ def test_a_report_that_fails(board: Board, pulse: tuple[Pulse, App], capfd: pyte
     heart, app = pulse
     app.document = {"refusals": {}}
     heart.beat()
-    turn(heart)
+    app.turn()
     app.document = {"refusals": {"x": object()}}
     before = board.row(0).heartbeat_ns
     for _ in range(6):
         heart.beat()
-        turn(heart)
+        app.turn()
     assert board.row(0).heartbeat_ns > before
     assert json.loads(board.report(0).read()) == {"refusals": {}}
     seen = capfd.readouterr()
