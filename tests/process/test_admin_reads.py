@@ -133,7 +133,8 @@ def test_a_queue_that_fills_up(tmp_path: Path) -> None:
 def test_a_tenant_who_waits_for_himself(tmp_path: Path) -> None:
     """His queue has all that other queues have: depth, age, waits, rates."""
     upstream: Value = {"u": {"limit": 10, "queue": {"timeout": "60s", "discipline": "fifo"}}}
-    extra: dict[str, Value] = {"tenant": {"key": "header:x-tenant", "limit": 1}, "upstream": upstream}
+    tenant: Value = {"key": "header:x-tenant", "limit": 1, "queue": {"timeout": "60s"}}
+    extra: dict[str, Value] = {"tenant": tenant, "upstream": upstream}
     with gateway(tmp_path, 2, **extra) as (made, admin):
         clients = [made.ask(0, "/", "X-Tenant: t") for _ in range(3)]
 
