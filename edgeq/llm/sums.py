@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from edgeq.llm.account import Entry, Spent, key_subject, model_subject, target_subject, team_subject, tenant_subject
 
 _FIRST_ERROR: Final = 400
+_DAY_S: Final = 86400
 KEY: Final = ("day", "tenant", "team", "key", "model", "target")
 VALUES: Final = ("requests", "errors", "input", "output", "cached", "cache_write", "reasoning", "cost_micro")
 Key: TypeAlias = tuple[str, str, str, str, str, str]
@@ -67,7 +69,12 @@ def summed(entries: Iterable[Entry], teams: Mapping[str, str]) -> dict[Key, Sum]
 
 def day_of(at: float) -> str:
     """The day of UTC in which an instant lies: "2026-11-26"."""
-    return time.strftime("%Y-%m-%d", time.gmtime(at))
+    return _name(int(at // _DAY_S))
+
+
+@lru_cache(maxsize=4)
+def _name(day: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(day * _DAY_S))
 
 
 def month_of(day: str) -> str:

@@ -32,7 +32,7 @@ from edgeq.supervisor.messages import (
     decode_from_spawner,
     encode_message,
 )
-from edgeq.supervisor.process_io import describe_status
+from edgeq.supervisor.process_io import as_started, describe_status
 from edgeq.supervisor.slots import Backoff
 
 _log = log_io.get_logger()
@@ -84,7 +84,7 @@ class SpawnerClient:
         self._backoff.started(self._loop.time())
         ours, theirs = pair()
         with theirs:
-            self._process = _popen(theirs, self._launch)
+            self._process = as_started(lambda: _popen(theirs, self._launch))
         self._channel = Channel(self._loop, ours, self._on_frame, self._on_end, with_fds=True)
 
     def spawn(self, message: Spawn, fds: Sequence[int]) -> None:

@@ -81,17 +81,29 @@ def test_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path, addres
 
 
 def test_workers_go_first(tmp_path: Path, address: str) -> None:
-    """The supervisor interrupts nobody who runs; a worker is scheduled as usual, but in short slices where the kernel
-    tells of slices."""
+    """The supervisor interrupts nobody who runs, and who wakes up while it runs is not behind it for long; a worker is
+    scheduled as usual, but in short slices where the kernel tells of slices. Also one of a later spawner's."""
     with supervised(tmp_path, addresses=[address], workers=1) as running:
         assert os.sched_getscheduler(running.process.pid) == os.SCHED_BATCH
+        assert os.getpriority(os.PRIO_PROCESS, running.process.pid) == 5
+
+        def is_as_usual(worker: int) -> None:
+            assert os.sched_getscheduler(worker) == os.SCHED_OTHER
+            assert os.getpriority(os.PRIO_PROCESS, worker) == 0
+            told = Path(f"/proc/{worker}/sched")
+            slices = (
+                [line.split()[-1] for line in told.read_text().splitlines() if "slice" in line] if told.exists() else []
+            )
+            assert slices in ([], ["100000"])
+
         worker = ask(address).pid
-        assert os.sched_getscheduler(worker) == os.SCHED_OTHER
-        told = Path(f"/proc/{worker}/sched")
-        slices = (
-            [line.split()[-1] for line in told.read_text().splitlines() if "slice" in line] if told.exists() else []
-        )
-        assert slices in ([], ["100000"])
+        is_as_usual(worker)
+        spawner = spawner_of(running)
+        os.kill(spawner, signal.SIGKILL)
+        wait_for("another spawner", lambda: not set(kernel.children(running.process.pid)) <= {spawner, worker})
+        os.kill(worker, signal.SIGKILL)
+        wait_for("another worker", lambda: len(running.events("worker ready")) == 2)
+        is_as_usual(ask(address).pid)
 
 
 def test_workers_share_a_secret_for_tickets(tmp_path: Path, address: str) -> None:

@@ -14,18 +14,28 @@ from edgeq.supervisor import process_io
 _SCHEDULED = """
 import os
 from edgeq.supervisor import process_io
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+os.{chosen}
+def told():
+    print(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
 process_io.let_workers_go_first()
-supervisor = os.sched_getscheduler(0)
-process_io.go_first()
-print(supervisor, os.sched_getscheduler(0))
+told()
+process_io.as_started(lambda: (process_io.go_first(), told()))
 """
 
 
-def test_a_policy_that_the_operator_has_chosen_stays() -> None:
-    """Of `chrt` or CPUSchedulingPolicy=: of the supervisor and of workers."""
-    told = subprocess.run([sys.executable, "-c", _SCHEDULED], check=True, capture_output=True, text=True).stdout
-    assert told.split() == [str(os.SCHED_IDLE)] * 2
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ("sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))", f"{os.SCHED_IDLE} 0"),
+        ("sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))", f"{os.SCHED_BATCH} 0"),
+        ("nice(7)", f"{os.SCHED_OTHER} 7"),
+    ],
+)
+def test_what_the_operator_has_chosen_stays(chosen: str, told: str) -> None:
+    """Of `chrt`, `nice`, CPUSchedulingPolicy= or Nice=: of the supervisor and of workers."""
+    code = _SCHEDULED.format(chosen=chosen)
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == [told] * 2
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS])
