@@ -21,8 +21,11 @@ from edgeq.llm.account import Conversation, Entry
 from edgeq.llm.message import Usage
 
 BATCH: Final = 100
-"""Entries of a usual message. Until the supervisor has stored it, 0.7 ms, a worker on its processor stands still: with
-1000 it was 5 to 10 ms several times a second, which one of a hundred streams waited for its first token."""
+"""Entries that are sent before their time."""
+USUAL_BATCH: Final = 300
+"""Entries of a usual message. Where the supervisor may not stand back behind workers (process_io), one on its processor
+waits for it: 1 ms, and 5 to 10 with a thousand. Fewer would be several messages after each tick under full load, each
+of which costs as much as thirty entries."""
 MAX_BATCH: Final = 1000
 """Of one when many wait, since the store is slow: 0.6 MiB with the longest names, and the supervisor takes 4 MiB."""
 MAX_WAITING: Final = 50_000
@@ -156,7 +159,7 @@ class UsageLog:
 
     def _size(self) -> int:
         """Larger ones when many wait: a slow disk stores a hundred as slowly as a thousand."""
-        return max(BATCH, min(MAX_BATCH, len(self._entries) // 4))
+        return max(USUAL_BATCH, min(MAX_BATCH, len(self._entries) // 4))
 
     def _next(self, size: int) -> Batch | None:
         if not (self._entries or self._conversations or self._untold):

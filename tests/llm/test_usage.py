@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from edgeq.llm import usage
 from edgeq.llm.message import UNKNOWN, Usage
-from edgeq.llm.usage import BATCH, MAX_BATCH, MAX_TEXT, MAX_WAITING, Batch, UsageLog, clipped
+from edgeq.llm.usage import BATCH, MAX_BATCH, MAX_TEXT, MAX_WAITING, USUAL_BATCH, Batch, UsageLog, clipped
 
 
 def record(log: UsageLog, count: int, first: int = 0) -> None:
@@ -75,12 +75,12 @@ def test_a_full_batch_does_not_wait_for_its_time() -> None:
     record(log, BATCH - 1)
     assert log.taken(first.number) is None
     assert log.tick(0.1, 0.0) is None
-    record(log, BATCH + 1)
+    record(log, USUAL_BATCH + 1)
     second = log.tick(0.1, 0.0)
     assert second is not None
     third = log.taken(second.number)
     assert third is not None
-    assert (len(second.entries), len(third.entries), log.waiting) == (BATCH, BATCH, 0)
+    assert (len(second.entries), len(third.entries), log.waiting) == (USUAL_BATCH, BATCH, 0)
 
 
 def test_what_is_noted() -> None:
