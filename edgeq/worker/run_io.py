@@ -117,7 +117,8 @@ def main(
         app.start(loop)
     except Exception as error:
         why = log_failure("worker cannot start", error, config, slot=slot)
-        send_blocking(control, encode_message(Failed(generation, why)))
+        with contextlib.suppress(OSError):  # the supervisor has gone: for what the worker before this one has told
+            send_blocking(control, encode_message(Failed(generation, why)))
         return 1
     ends = Control(loop, control, app, row, generation, config, sockets, kept, board.bells, leftover_fd)
     pulse = Pulse(loop, app, row, board.report(slot))
