@@ -7,8 +7,10 @@ costs the same as a few: 3 us each, half a percent of a processor. There they ca
 
 from __future__ import annotations
 
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING
 
+from edgeq.reasons import BLANK, REASONS
 from edgeq.response.access_log import render
 from edgeq.worker.shard import MAX_KEPT
 
@@ -22,8 +24,17 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
     for exchange in kept[-MAX_KEPT:]:
         down = exchange.down
         waited = down.waited
-        line = render([exchange], "json", wall_offset_s)
+        line = render([exchange], "json", wall_offset_s).removesuffix(b"\n")
         down.waited = waited  # rendering takes it back, and the access log has not had it yet
+        if exchange.detail and _is_of_load(exchange.reason):
+            line = b'%b,"edgeq.detail":%b}' % (line[:-1], encode_basestring_ascii(exchange.detail).encode("ascii"))
         if len(line) <= lines.max_line_bytes:
-            lines.append(line.removesuffix(b"\n"))
+            lines.append(line)
     kept.clear()
+
+
+def _is_of_load(reason: str) -> bool:
+    """Has edgeq refused it for a limit or for what it is short of? Of others the detail may have words of the client's
+    or of the upstream's."""
+    row = REASONS[reason]
+    return row.fault != "U" and row.problem != BLANK

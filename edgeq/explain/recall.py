@@ -1,4 +1,4 @@
-"""One request by its id: why it was refused, or what took so long, and how its resource did at that time.
+"""One request by its id: why it was refused, or what took so long, and how its resource did before that.
 
 What workers remember (keep.py) is read from the board; of a worker that has died, what it remembered is kept here.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -24,6 +24,8 @@ from edgeq.reasons import REASONS
 
 _KEPT: Final = 1024
 _NEAR_S: Final = 2.0
+_RATES_S: Final = 1.0
+"""Workers write their counters four times a second: rates of less are chance."""
 _TURN: Final = "edgeq.queue_ms"
 _WAITED_IN: Final = "edgeq.waited_in"
 _WAITS: Final = (
@@ -51,7 +53,7 @@ class Recall:
     def explain(self, request_id: str) -> Record | None:
         """The last request with this id; None if nobody remembers one."""
         found = max(self._lines(request_id), key=lambda one: str(one.get("timestamp", "")), default=None)
-        return told(found, request_id, self._moment(found)) if found is not None else None
+        return told(found, request_id, self._before(found)) if found is not None else None
 
     def _lines(self, request_id: str) -> Iterator[dict[str, Any]]:
         raw = request_id.encode()
@@ -62,13 +64,10 @@ class Recall:
                 if record.get("edgeq.request_id") == request_id:
                     yield record
 
-    def _moment(self, record: dict[str, Any]) -> Moment | None:
-        """How the resource did then."""
+    def _before(self, record: dict[str, Any]) -> Before | None:
+        """How the resource did just before its end. Not after it: whoever had the place may have left by then."""
         age_s = time.time() - _ended_s(record)
-        at_s = time.monotonic() - age_s
-        moments = self._history.history(_resource_of(record), age_s + _NEAR_S)
-        nearest = min(moments, key=lambda one: abs(one.at_s - at_s), default=None)
-        return nearest if nearest is not None and abs(nearest.at_s - at_s) <= _NEAR_S else None
+        return before(self._history.history(_resource_of(record), age_s + _NEAR_S), time.monotonic() - age_s)
 
 
 def _ended_s(record: dict[str, Any]) -> float:
@@ -81,18 +80,52 @@ def _resource_of(record: dict[str, Any]) -> str:
     return whole_of(resource) if resource else f"upstream/{record.get('edgeq.upstream', '')}"
 
 
-def at_that_time(resource: str, moment: Moment) -> str:
-    """How the resource did."""
-    limit = f" of {moment.limit}" if moment.limit else ""
-    took = f", an answer took {say.ms(moment.service_ms)}" if moment.service_ms else ""  # none ended well just then
-    return (
-        f"at that time {resource} had {moment.in_flight}{limit} in flight, {moment.depth} waited,"
-        f" {say.per_s(moment.arrivals_per_s)} arrived, {say.per_s(moment.refused_per_s)} were refused{took}"
+class Before(NamedTuple):
+    """How a resource did before a moment: the last sample, and the rates of the second before it."""
+
+    ago_s: float
+    in_flight: int
+    limit: int
+    depth: int
+    arrivals_per_s: float
+    refused_per_s: float
+    service_ms: float
+    """0.0: none ended well."""
+
+
+def before(moments: Sequence[Moment], at_s: float) -> Before | None:
+    """From its history, the oldest moment first; None if there is nothing of just before `at_s`."""
+    known = [one for one in moments if at_s - _NEAR_S <= one.at_s <= at_s]
+    if not known:
+        return None
+    last = known[-1]
+    recent = [one for one in known if one.at_s > last.at_s - _RATES_S]
+    took = [one.service_ms for one in recent if one.service_ms]
+    return Before(
+        at_s - last.at_s,
+        last.in_flight,
+        last.limit,
+        last.depth,
+        sum(one.arrivals_per_s for one in recent) / len(recent),
+        sum(one.refused_per_s for one in recent) / len(recent),
+        sum(took) / len(took) if took else 0.0,
     )
 
 
-def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Record:
-    """A line of the access log, in words; moment: how its resource did then."""
+def before_that(resource: str, seen: Before) -> str:
+    """In words."""
+    limit = f" of {seen.limit}" if seen.limit else ""
+    took = f", an answer took {say.ms(seen.service_ms)}" if seen.service_ms else ""
+    ago = say.ms(seen.ago_s * 1000)
+    return (
+        f"{ago} before that {resource} had {seen.in_flight}{limit} in flight, {seen.depth} waited;"
+        f" in the second before {say.per_s(seen.arrivals_per_s)} arrived,"
+        f" {say.per_s(seen.refused_per_s)} were refused{took}"
+    )
+
+
+def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record:
+    """A line of the access log, in words; seen: how its resource did before its end."""
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
     total_ms = float(record.get("edgeq.total_ms", 0.0))
@@ -108,7 +141,10 @@ def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Reco
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
         following = _what_next(whole_of(waited_in) if is_queue else f"upstream/{record.get('edgeq.upstream', '')}")
-    evidence = [_asked(record), *(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
+    evidence = [_asked(record)]
+    if "edgeq.detail" in record:
+        evidence.append(f"it was told: {record['edgeq.detail']}")
+    evidence += [*(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
     if "edgeq.target" in record:
@@ -116,8 +152,8 @@ def told(record: dict[str, Any], request_id: str, moment: Moment | None) -> Reco
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
-    if moment is not None:
-        evidence.append(at_that_time(_resource_of(record), moment))
+    if seen is not None:
+        evidence.append(before_that(_resource_of(record), seen))
     return {
         "verdict": f"{request_id}: {verdict}",
         "cause": reason or "slow",

@@ -73,6 +73,7 @@ class Exchange(Attempt):
         "answer_bytes",
         "answer_lines",
         "begun_at",
+        "detail",
         "ended",
         "ended_at",
         "endpoint",
@@ -123,6 +124,8 @@ class Exchange(Attempt):
         self.queued_at: float = 0.0
         self.waited_in = ""
         """Where it was let in last, if it had to wait."""
+        self.detail = ""
+        """What its client was told of its refusal, beside the reason."""
         self.first_byte_at: float = 0.0
         self.reused: bool = False
         self.endpoint = ""
@@ -966,6 +969,7 @@ class Exchange(Attempt):
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
         is_orderly = row.fault != "C" or row.status == 429
         self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"
+        self.detail = detail
         text = self.refusal(reason, resource, detail, retry_after_s, policy)
         down.transport.write(text)
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4

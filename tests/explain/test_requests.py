@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.explain.recall import at_that_time, told
+from edgeq.explain.recall import Before, before, before_that, told
 from edgeq.observe.history import Moment
 from tests.explain.scene import Scene
 from tests.support import kernel
@@ -41,6 +41,11 @@ class Asking(Scene):
     def upstream(self, key: str) -> object:
         """What is shown of it now."""
         return json.loads(self.tell("show upstreams json"))[0][key]
+
+    def is_sampled(self) -> bool:
+        """Has the last sample of it one in flight?"""
+        moments = json.loads(self.tell("show history upstream/u 1 0.1 json"))
+        return isinstance(moments, list) and bool(moments) and moments[-1]["in_flight"] == 1
 
     def told(self, request_id: str) -> dict[str, Any]:
         """What is told, once the worker has written it."""
@@ -74,10 +79,10 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
 
 
 def test_a_refused_request(asking: Asking) -> None:
-    """Reason, resource, the request itself, and how the resource did at that time."""
+    """Reason, resource, the request itself, what it was told, and how the resource did before that."""
     with asking.running.connect() as first:
         first.send(head("GET", "/u/held"))
-        wait_for("the one that has the place", lambda: asking.upstream("in_flight") == 1)
+        wait_for("the one that has the place, in a sample", asking.is_sampled)
         assert asking.ask("/u/x?token=secret", "refused-1") == 503
         _RELEASED.set()
         first.read_answers([Asked()])
@@ -87,15 +92,28 @@ def test_a_refused_request(asking: Asking) -> None:
     assert "GET /u/x -> 503" in found["evidence"][0]
     assert "secret" not in str(found)
     assert found["next"] == "edgeq explain upstream/u"
-    assert wait_for("a moment", lambda: any("at that time" in one for one in asking.told("refused-1")["evidence"]))
+    assert found["evidence"][1] == "it was told: 0 of at most 0 wait, the limit is 1; waited 0 ms"
+    assert "before that upstream/u had 1 of 1 in flight" in found["evidence"][-1]
 
 
 def test_a_moment_without_an_answer() -> None:
     """Of what nobody has seen nothing is told: an answer did not take 0 ms."""
-    moment = Moment(1.0, 3, 2, 2, 4000.0, 20.0, 0.0, 12.0, 1500.0)
-    told = "at that time upstream/u had 2 of 2 in flight, 3 waited, 4000/s arrived, 0/s were refused"
-    assert at_that_time("upstream/u", moment) == f"{told}, an answer took 1.5 s"
-    assert at_that_time("upstream/u", moment._replace(service_ms=0.0)) == told
+    seen = Before(0.06, 2, 2, 3, 4000.0, 0.0, 1500.0)
+    told = "60 ms before that upstream/u had 2 of 2 in flight, 3 waited"
+    told += "; in the second before 4000/s arrived, 0/s were refused"
+    assert before_that("upstream/u", seen) == f"{told}, an answer took 1.5 s"
+    assert before_that("upstream/u", seen._replace(service_ms=0.0)) == told
+
+
+def test_what_was_seen_after_a_refusal_is_not_of_it() -> None:
+    """Whoever had the only place has left a moment later: the sample before it is the one that tells."""
+    moments = [
+        Moment(8.0, 0, 1, 1, 0.0, 0.0, 0.0, 0.0, 0.0),
+        Moment(9.9, 0, 1, 1, 10.0, 0.0, 4.0, 0.0, 20.0),
+        Moment(10.01, 0, 1, 0, 10.0, 10.0, 10.0, 0.0, 0.0),
+    ]
+    assert before(moments, 10.0) == Before(pytest.approx(0.1), 1, 1, 0, 10.0, 4.0, 20.0)
+    assert before(moments[2:], 10.0) is None
 
 
 def test_what_a_model_was_short_of() -> None:
