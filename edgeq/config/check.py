@@ -214,6 +214,7 @@ def _service(one: Upstream | Provider, path: Path, findings: Findings) -> None:
         findings.add((*path, "tls", "key"), "a key without a certificate")
     _positive(one.timeouts, ("connect",), (*path, "timeouts"), findings)
     _positive(one.pool, ("max_connections", "max_connecting"), (*path, "pool"), findings)
+    _share(one.retry_budget, "concurrent", (*path, "retry_budget"), findings)
     if one.breaker is not None:
         where = (*path, "breaker")
         _share(one.breaker, "failures", where, findings)
@@ -236,7 +237,6 @@ def _balance(upstream: Upstream, path: Path, findings: Findings) -> None:
         findings.add((*path, "engine"), "what engines say of their queues does not count in round-robin")
     _share(upstream, "panic_threshold", path, findings)
     _share(upstream.eject, "max_share", (*path, "eject"), findings)
-    _share(upstream.retry_budget, "concurrent", (*path, "retry_budget"), findings)
     _positive(upstream.eject, ("time", "interval", "max_time"), (*path, "eject"), findings)
     if upstream.health is not None:
         where = (*path, "health")

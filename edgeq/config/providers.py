@@ -66,6 +66,7 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
                 timeouts=provider.timeouts,
                 pool=provider.pool,
                 breaker=provider.breaker,
+                retry_budget=provider.retry_budget,
                 tls=provider.tls,
                 eject=Eject() if provider.endpoints else Eject(failures=0),
             )

@@ -363,6 +363,7 @@ class Provider(Table, frozen=True):
     timeouts: UpstreamTimeouts = UpstreamTimeouts(first_byte=Duration(600), body=Duration(600))
     pool: UpstreamPool = UpstreamPool(max_connections=4096, queue=4096, queue_timeout=Duration(30))
     breaker: Breaker | None = Breaker()
+    retry_budget: UpstreamRetryBudget = UpstreamRetryBudget()
     tls: UpstreamTls = UpstreamTls()
 
 

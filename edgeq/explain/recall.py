@@ -152,6 +152,8 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
+    if second := REASONS.get(str(record.get("edgeq.second_reason", ""))):
+        evidence.append(f"{second.title.lower()}: {second.hint}")
     if seen is not None:
         evidence.append(before_that(_resource_of(record), seen))
     return {

@@ -513,7 +513,7 @@ class ModelExchange(ModelAnswer):
             return False
         first = self.choice
         if self.attempts and self.sent_at and first is not None and not self._takes_budget(first, now):
-            self._failed_by.append("retries are at their share of the traffic: retry_budget_exhausted")
+            self._tries().second_reason = "retry_budget_exhausted"
             return False
         body = self._words_or_none(order[turns])
         while not body:  # it does not know a word of the request: no mistake of the client's, as another one knows it

@@ -76,6 +76,7 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
         ('/v1"\n', '/v1"\ntls.ca = "/nope"\n', 'f.toml:6: provider.p.tls.ca: "/nope" cannot be read'),
         ('/v1"\n', '/v1"\npool.max_connections = 0\n', "f.toml:6: provider.p.pool.max_connections: must be"),
         ('/v1"\n', '/v1"\nbreaker.failures = 5.0\n', "f.toml:6: provider.p.breaker.failures: a share is"),
+        ('/v1"\n', '/v1"\nretry_budget.concurrent = 2\n', "f.toml:6: provider.p.retry_budget.concurrent: "),
         ('/v1"\n', '/v1"\nheaders = { Host = "x" }\n', "f.toml:6: provider.p.headers.Host: is no name of a header"),
         ('/v1"\n', '/v1"\ndialect = "cohere"\n', "f.toml:6: provider.p.dialect: "),
         ('provider = "p" }]', 'provider = "p", weight = 0 }]', "f.toml:7: model.m.targets[0].weight: must be 1"),

@@ -145,6 +145,15 @@ def test_which_model_has_answered() -> None:
     assert "the model was b/m, asked as well when the first one was late, after x'" in evidence(hedge="won", before="x")
 
 
+def test_why_it_was_not_tried_again() -> None:
+    """In a sentence, and not among those that were asked."""
+    record = {"timestamp": "2026-11-27T12:00:00Z", "edgeq.reason": "upstream_error", "edgeq.resource": "upstream/a"}
+    answer = told({**record, "edgeq.second_reason": "retry_budget_exhausted"}, "id", None)
+    assert answer["evidence"][-1].startswith(
+        "not tried again: of the requests of the upstream that failed, as many as "
+    )
+
+
 def test_what_follows_can_be_asked() -> None:
     """A rule of the gateway, or a mistake of a client, is no resource that could be saturated."""
     line = {"timestamp": "2026-11-27T13:06:55.690501Z"}

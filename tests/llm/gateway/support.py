@@ -387,6 +387,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("counts-not", "counts-not error=401", "oa tokens=5,tag=counts")
     model("fails-dropped", "bad-an error=500,tag=dropped", "oa tokens=5,tag=dropped")
     model("hedge-dropped-wins", "an latency=25s,tag=dropped", "oa tokens=5,tag=dropped", hedge="100ms")
+    provider("stingy", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
+    model("stingy", "stingy error=500,tag=stingy", "an tokens=5,tag=stingy")
     model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))
     model("late", "oa latency=25s,tag=late", "an tokens=5,tag=moved")
     model("late-all", "oa latency=25s,tag=late", "an latency=25s,tag=late")

@@ -157,6 +157,18 @@ def test_all_have_failed(stand: Stand) -> None:
     assert "upstream_error at " in line["edgeq.before"], "of a good answer, too"
 
 
+def test_the_retry_budget_is_spent(stand: Stand) -> None:
+    """Another target would have answered: who has kept the request from it is told to the client, and in the log, apart
+    from what has failed; a provider's budget can be set."""
+    since = len(stand.gateway.log_lines())
+    answer = stand.ask(ask_for("stingy"))
+    assert answer.status == 502, answer
+    assert json.loads(answer.body)["error"]["message"].endswith("; not tried again: retry_budget_exhausted")
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "stingy", since)
+    assert line["edgeq.second_reason"] == "retry_budget_exhausted"
+    assert "edgeq.before" not in line, "nobody was asked before"
+
+
 def test_who_is_late(stand: Stand) -> None:
     """Said in words that mean something to who has not written the configuration."""
     for path in (CHAT, MESSAGES):
