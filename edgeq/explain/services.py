@@ -55,6 +55,7 @@ _SHED: Final = ("upstream_shed", "upstream_rate_limit", "upstream_overloaded")
 """The two latter are a provider's."""
 _OPEN: Final = "circuit_open"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
+_LOOPBACK: Final = {"127.0.0.1": "[::1]", "[::1]": "127.0.0.1"}
 _LATE: Final = ("upstream_timeout", "deadline_expired")
 TRIPS: Final = (*(one for one in DEAD if one != _OPEN), *_SHED, *_LATE, "upstream_error")
 """What opens a circuit."""
@@ -103,7 +104,7 @@ def taken_out(facts: Facts) -> Iterator[Finding]:
 def sick(facts: Facts) -> Iterator[Finding]:
     """One of several endpoints."""
     for load in facts.loads:
-        serving = load.serving()
+        serving = [one for one in load.serving() if not _is_other_loopback(one, load)]
         sick = [one for one in serving if _is_out(one, load) or _fails(one, load, facts) or _is_slow(one, load)]
         well = len(serving) - len(sick)
         if not sick or not well:
@@ -123,6 +124,19 @@ def sick(facts: Facts) -> Iterator[Finding]:
             if worst.is_configured
             else f"{say.look(load)}    # it cannot be drained alone: an address of a name, or one of a provider's",
         )
+
+
+def _is_other_loopback(one: Endpoint, load: Load) -> bool:
+    """Of the two addresses that localhost has, programs often listen at one alone: what is refused at the other is
+    sent there."""
+    here, colon, port = one.name.rpartition(":")
+    other = _LOOPBACK.get(here)
+    if other is None or one.is_configured or one.answered_per_s:
+        return False
+    return any(
+        each.name == f"{other}{colon}{port}" and each.state == "in use" and each.answered_per_s >= each.failed_per_s
+        for each in load.endpoints
+    )
 
 
 def _is_out(one: Endpoint, load: Load) -> bool:

@@ -5,6 +5,8 @@ Decides what counts as an answer and what as a failure. Invariants:
 - A lookup ends exactly once, by its `ended` callback, in a later turn of the loop than its start; or not at all after
   `cancel`, which takes effect at once.
 - A target of SRV records whose own lookup fails keeps the addresses it had.
+- Of a host that has addresses of both families, those that this machine has no way to (no IPv6) are none, unless it has
+  no way to any: each try there would fail (RFC 6724, section 6, rule 1).
 
 Why a channel lives no longer than the lookups that begin together: c-ares (1.31 and later) caches each answer for its
 TTL, up to an hour, and NXDOMAIN for the SOA's, and pycares cannot switch that off. With one long-lived channel
@@ -32,6 +34,8 @@ CHANNEL_SHARED_S: Final = 1.0
 TRIES: Final = 3
 _AI_NOSORT: Final = 1 << 7
 """ares.h: no RFC 6724 sorting, which opens a socket for each address; addresses get an order of our own."""
+_DISCARD: Final = 9
+"""A port."""
 
 HostAddresses = dict[str, tuple[tuple[Family, str], ...]]
 
@@ -55,6 +59,23 @@ class Outcome(NamedTuple):
     reason: str
     """"dns_error", "dns_timeout" or empty."""
     detail: str
+
+
+def with_way(found: list[tuple[Family, str]]) -> tuple[tuple[Family, str], ...]:
+    """Of the addresses of a host those that can be asked, as far as this machine's routes say; else all."""
+    if len({family for family, _ in found}) > 1:
+        found = [one for one in found if has_way(*one)] or found
+    return tuple(found)
+
+
+def has_way(family: Family, number: str) -> bool:
+    """Has this machine a route and an address for it? To connect a socket of datagrams sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET if family == "inet" else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((number, _DISCARD))
+    except OSError:
+        return False
+    return True
 
 
 class Channels:
@@ -211,7 +232,7 @@ class Lookup:
             self._note_ttl(node.ttl)
             found.append(("inet" if node.family == socket.AF_INET else "inet6", node.addr[0].decode("ascii")))
         if found:
-            self._addresses[host] = tuple(found)
+            self._addresses[host] = with_way(found)
         else:
             self._note("dns_error", "no address")
 

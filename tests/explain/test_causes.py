@@ -574,6 +574,21 @@ def test_one_address_of_a_name() -> None:
     assert found.next.startswith("edgeq show endpoints api ")
 
 
+def test_nobody_listens_at_the_other_address_of_localhost() -> None:
+    """A name's two addresses of this machine: it is enough that a program listens at one of them."""
+    here = dataclasses.replace(GOOD, name="127.0.0.1:9000", is_configured=False)
+    other = Endpoint("[::1]:9000", "in use", None, 0, 0.9, penalty_ms=900.0, is_configured=False)
+    for state in ("in use", "ejected"):
+        calm = dataclasses.replace(CALM, endpoints=(here, dataclasses.replace(other, state=state)))
+        assert findings(load(calm)) == []
+        assert explain(load(calm))["verdict"].startswith("nothing is saturated")
+    for different in (
+        dataclasses.replace(other, is_configured=True),
+        dataclasses.replace(other, name="[::1]:9001"),
+    ):
+        assert findings(load(dataclasses.replace(CALM, endpoints=(here, different))))[0].cause == "endpoint_sick"
+
+
 def test_who_waits_elsewhere() -> None:
     """For a connection, a place at a listener, or one of its tenant: nobody may hear that nobody waits."""
     for resource in ("upstream/api#10.0.0.7:9000:pool", "listener/:80:places", "tenant/acme"):

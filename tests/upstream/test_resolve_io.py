@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from edgeq.config.base import Duration
 from edgeq.config.schema import Dns
 from edgeq.config.schema import Upstream as UpstreamConfig
+from edgeq.upstream import lookup_io
 from edgeq.upstream.endpoint import Address, parse_endpoint
 from edgeq.upstream.resolve_io import Resolver, Watch
 from edgeq.upstream.service_io import UpstreamService
@@ -124,6 +125,12 @@ def play() -> Callable[[Scenario], Bench]:
 Play = Callable[[Scenario], Bench]
 
 
+@pytest.fixture(autouse=True)
+def has_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever routes the machine of the test has."""
+    monkeypatch.setattr(lookup_io, "has_way", lambda _family, _number: True)
+
+
 def test_literals_need_no_lookup(play: Play) -> None:
     """Numeric addresses and Unix sockets are delivered before watch returns, and c-ares is never started."""
 
@@ -154,6 +161,21 @@ def test_both_families(play: Play) -> None:
         assert await seen.times(1) == ["127.0.0.2:8443", "127.0.0.3:8443", "[::2]:8443"]
         assert {row.name for row in watch.addresses} == {"api.test"}
         assert bench.resolver.snapshot()[0]["answers"] == 3
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("family", "kept"), [("inet", ["127.0.0.2:80"]), ("inet6", ["[::2]:80"]), ("", None)])
+def test_a_machine_without_a_family(
+    play: Play, monkeypatch: pytest.MonkeyPatch, family: str, kept: list[str] | None
+) -> None:
+    """An address to which there is no way is none; but where there is none to any, it is told when they are tried."""
+    monkeypatch.setattr(lookup_io, "has_way", lambda one, _number: one == family)
+
+    async def scenario(bench: Bench) -> None:
+        bench.server.address_records("api.test", ["::2", "127.0.0.2"], ttl=LONG_S)
+        _, seen = bench.watch("http://api.test")
+        assert await seen.times(1) == (kept or ["127.0.0.2:80", "[::2]:80"])
 
     play(scenario)
 
