@@ -167,7 +167,7 @@ CAUSES: Final = (
         "The upstream sheds",
         f"`upstream_shed`, of a provider `upstream_rate_limit` or `upstream_overloaded`: {SHED_SHARE:.0%} of its"
         " answers or more are its own 429 or 503, or that has opened its circuit",
-        "send it fewer at once",
+        "send it fewer at once; of a provider's rate limit, keep below it (`limits` of [provider.NAME])",
         services.shedding,
     ),
     Cause(

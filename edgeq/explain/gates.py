@@ -49,8 +49,7 @@ def rests(facts: Facts) -> Iterator[Finding]:
                 gate.short_s or say.longest(refused),
                 f"{_WHY[rest.reason]}, and this model at this key is not asked {_until(rest)}",
                 (*say.refusals(refused), *(_waiting(gate) if gate.queued else ())),
-                f"edgeq show targets {gate.resource.removeprefix('target/')}    # what the provider grants belongs into"
-                f" limits of {gate.settings}: who waits here is not refused there",
+                say.granted(gate.resource, gate.settings),
             )
 
 

@@ -90,6 +90,15 @@ def look(load: Load) -> str:
     return f"edgeq show endpoints {load.upstream or name}"
 
 
+def granted(resource: str, settings: str) -> str:
+    """What comes next where a provider's rate limit is reached, at a key of it or a model at one."""
+    command = f"edgeq show targets {resource.partition('/')[2]}"
+    return (
+        f"{command}    # what the provider grants belongs into limits of {settings}"
+        " (tokens_per_minute, requests_per_minute): who waits here is not refused there"
+    )
+
+
 def service(load: Load) -> list[str]:
     """What an answer takes, now and before."""
     if load.now.service_ms is None:

@@ -51,7 +51,9 @@ _SETTLED_S: Final = 10.0
 _SHORT_MS: Final = 750.0
 """A service of which several come within what is told as "now": those that have not ended say how long it takes."""
 
-_SHED: Final = ("upstream_shed", "upstream_rate_limit", "upstream_overloaded")
+_RATE: Final = "upstream_rate_limit"
+"""A provider's 429: not of requests at once, but of tokens or requests a minute."""
+_SHED: Final = ("upstream_shed", _RATE, "upstream_overloaded")
 """The two latter are a provider's."""
 _OPEN: Final = "circuit_open"
 _TENANTS: Final = ("fair_share_exceeded", "concurrency_limit_client")
@@ -184,10 +186,12 @@ def shedding(facts: Facts) -> Iterator[Finding]:
         shed = facts.refused_at(load.resource, *_SHED)
         rate = sum(one.per_s for one in shed)
         of = say.per_s(max(rate, load.now.departures_per_s))  # of the same answers, but not always of the same time
-        says = f"it answers 429 or 503 itself: {say.per_s(rate)} of {of}"
+        is_rate = (bool(shed) and say.worst(shed).reason == _RATE) or load.tripped_by == _RATE
+        answers = "its rate limit is reached, it answers 429" if is_rate else "it answers 429 or 503 itself"
+        says = f"{answers}: {say.per_s(rate)} of {of}"
         if load.tripped_by in _SHED:
             shed = facts.refused_at(load.resource, *_SHED, _OPEN)
-            says = "it answers 429 or 503 itself, so its circuit is open"
+            says = f"{answers}, so its circuit is open"
         elif rate < SHED_SHARE * load.now.departures_per_s:
             continue
         if not shed:
@@ -201,7 +205,9 @@ def shedding(facts: Facts) -> Iterator[Finding]:
             say.longest(shed),
             says,
             (*say.refusals(shed), *say.service(load), *say.places(load), *say.endpoints(load)),
-            f"edgeq set {load.settings} limit {fewer} --ttl 10m    # who waits here is not refused there",
+            say.granted(load.resource, load.settings)
+            if is_rate
+            else f"edgeq set {load.settings} limit {fewer} --ttl 10m    # who waits here is not refused there",
         )
 
 

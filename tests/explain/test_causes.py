@@ -364,6 +364,17 @@ def test_a_provider_that_sheds() -> None:
     for reason in ("upstream_shed", "upstream_rate_limit", "upstream_overloaded"):
         (found,) = findings(load(CALM, refused(reason, "upstream/api#10.0.0.7:9000", 20.0)))
         assert (found.cause, found.resource) == ("upstream_shedding", "upstream/api")
+        assert found.next.startswith("edgeq set upstream/api limit ") is (reason != "upstream_rate_limit")
+
+
+def test_a_providers_rate_limit_is_no_matter_of_places() -> None:
+    """Fewer requests at once have no more tokens: what it grants is to be said here."""
+    provider = dataclasses.replace(CALM, settings="provider/api")
+    for one in (provider, dataclasses.replace(provider, breaker="open", tripped_by="upstream_rate_limit")):
+        (found,) = findings(load(one, refused("upstream_rate_limit", "upstream/api#10.0.0.7:9000", 20.0)))
+        assert found.says.startswith("its rate limit is reached, it answers 429")
+        assert found.next.startswith("edgeq show targets api ")
+        assert "belongs into limits of provider/api" in found.next
 
 
 def test_what_has_opened_the_circuit() -> None:
