@@ -70,7 +70,10 @@ def read_header(text: str) -> str:
     if text.startswith(ENVIRONMENT):
         name = text.removeprefix(ENVIRONMENT)
         if name not in os.environ:
-            raise ValueError(f'there is no variable "{name}" in the environment')
+            raise ValueError(
+                f'there is no variable "{name}" in this environment: a service that runs has the one of its start, from'
+                " its unit (EnvironmentFile=), so it takes a restart; what a shell exports does not reach it"
+            )
         value, where = os.environ[name], f'the variable "{name}"'
     elif text.startswith(PREFIX):
         name = text.removeprefix(PREFIX)

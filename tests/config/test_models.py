@@ -66,7 +66,11 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
         ('provider = "p"', 'provider = "q"', 'f.toml:7: model.m.targets[0].provider: there is no provider "q"'),
         ('"http://127.0.0.1:9/v1"', '"ftp://x"', "f.toml:5: provider.p.url: expected"),
         ('"http://127.0.0.1:9/v1"', '"http://x/v1#a"', "f.toml:5: provider.p.url: a provider's URL is visible ASCII"),
-        ('/v1"\n', '/v1"\nkeys = ["env:EDGEQ_NO_SUCH"]\n', "f.toml:6: provider.p.keys[0]: there is no variable"),
+        (
+            '/v1"\n',
+            '/v1"\nkeys = ["env:EDGEQ_NO_SUCH"]\n',
+            'f.toml:6: provider.p.keys[0]: there is no variable "EDGEQ_NO_SUCH" in this environment: a service that',
+        ),
         ('/v1"\n', '/v1"\nkeys = ["credential:k"]\n', "f.toml:6: provider.p.keys[0]: there are no credentials here"),
         ('/v1"\n', '/v1"\nkeys = ["$MY_KEY"]\n', "f.toml:6: provider.p.keys[0]: would be sent as it is: a variable"),
         ('/v1"\n', '/v1"\nkeys = ["os.environ/MY_KEY"]\n', "f.toml:6: provider.p.keys[0]: would be sent as it is"),
