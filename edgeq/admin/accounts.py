@@ -12,9 +12,10 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
-from edgeq.admin.render import Column
+from edgeq.admin.render import Column, Record
 from edgeq.config.findings import did_you_mean
 from edgeq.config.units import money, parse_duration
+from edgeq.llm import meter
 from edgeq.llm.account import means
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
 from edgeq.llm.sums import KEY, VALUES, Spending, day_of
@@ -23,6 +24,7 @@ Make: TypeAlias = Callable[[Registry, float], Made]
 """From what there is and the time (seconds since 1970) to what shall become of it. Raises NoSuch, ValueError."""
 
 _NONE: Final = "there are no accounts: the configuration has no table [accounts]"
+_KEY: Final = meter.KINDS[meter.KEY]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MODELS: Final = re.compile(r"[!-+\--~]{1,128}(?:,[!-+\--~]{1,128})*", re.ASCII)
 _GROUPS: Final = (*KEY[:1], "month", *KEY[1:])
@@ -84,7 +86,21 @@ def _error(status: int, text: str) -> Answer:
     return Answer(status, {"ok": False, "error": text})
 
 
-async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "") -> Answer:
+def with_owners(records: Sequence[Record], accounts: AccountsControl | None) -> Sequence[Record]:
+    """Meters, those of keys with whose they are: an id says nothing to people. Others as they are."""
+    if accounts is None or not any(one.get("meter") == _KEY for one in records):
+        return records
+    keys = accounts.registry.accounts
+    told: list[Record] = []
+    for one in records:
+        key = keys.get(str(one["name"])) if one.get("meter") == _KEY else None
+        told.append(one if key is None else {**one, "tenant": key.tenant, "key_name": key.name})
+    return told
+
+
+async def _changed(
+    accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "", warning: str = ""
+) -> Answer:
     made, behind = await accounts.change(make)
     said: dict[str, Any] = {"ok": True}
     if made.account is not None:
@@ -95,6 +111,8 @@ async def _changed(accounts: AccountsControl, make: Make, secret_note: str = "",
         note = f"{once}; {note}" if note else once
     if note:
         said["note"] = note
+    if warning:
+        said["warning"] = warning
     if behind:
         said["behind"] = list(behind)
     return Answer(200, said)
@@ -113,7 +131,7 @@ async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
         changes.pop("team", None)
         return registry.create(now, arguments["tenant"], arguments.get("team", ""), changes)
 
-    return await _changed(accounts, make, note=_unknown_models(accounts, arguments))
+    return await _changed(accounts, make, note=_all_models(arguments), warning=_unknown_models(accounts, arguments))
 
 
 async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -124,7 +142,7 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
     def make(registry: Registry, now: float) -> Made:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
-    return await _changed(accounts, make, note=_unknown_models(accounts, arguments))
+    return await _changed(accounts, make, note=_all_models(arguments), warning=_unknown_models(accounts, arguments))
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -162,14 +180,18 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
     )
 
 
+def _all_models(arguments: Arguments) -> str:
+    """What is to be told of names that there are none of: perhaps a variable is empty."""
+    return "no models are named: the key may use all of them" if arguments.get("models") == "" else ""
+
+
 def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:
-    """What is to be told of models that there are not, or not yet: perhaps a name was mistyped, or a variable empty."""
-    if arguments.get("models") == "":
-        return "no models are named: the key may use all of them"
+    """What is to be told of models that there are not, or not yet: perhaps a name was mistyped."""
     known = list(accounts.models)
     named = [one for one in arguments.get("models", "").split(",") if one and known]
     unknown = [one for one in named if not any(means(one, model) for model in known)]
-    return "; ".join(f"there is no model {one}{did_you_mean(one, known)}" for one in unknown)
+    told = [f"there is no model {one}{did_you_mean(one, known)}" for one in unknown]
+    return f"{'; '.join(told)}: the key has no use of that until there is one" if told else ""
 
 
 def _new_one(registry: Registry, tenant: str, team: str) -> str:

@@ -25,6 +25,7 @@ from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Fo
 from edgeq.admin.control import Client, Control, Wish
 from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
+from edgeq.config.lines import show_path
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
 from edgeq.observe.history import ALL, EVERY_S
@@ -43,15 +44,22 @@ def _subject(name: str, keys: tuple[str, ...] = (), is_tagged: bool = False) -> 
     whose ETag it has."""
 
     async def run(control: Control, arguments: Arguments, _client: Client) -> Answer:
-        records = control.show(name)
+        records = accounts.with_owners(control.show(name), control.accounts)
         text = arguments.get("match", "")
         if text:
-            records = [one for one in records if any(text in str(one.get(key, "")) for key in keys)]
+            texts = (text, _in_full(text))
+            records = [one for one in records if any(each in str(one.get(key, "")) for key in keys for each in texts)]
         if arguments.get("diff", "false") == "true":
             records = [one for one in records if one["source"] == LIVE]
         return Answer(200, records, etag=control.etag if is_tagged else "")
 
     return run
+
+
+def _in_full(text: str) -> str:
+    """What `set` calls KIND/NAME, as the names of keys begin with it."""
+    kind, _, name = text.partition("/")
+    return show_path((kind, name)) if kind in NAMED and name else text
 
 
 def history_of(arguments: Arguments) -> tuple[str, float, float]:
@@ -515,11 +523,13 @@ COMMANDS: Final = (
         "viewer",
         "the 64 tenants, keys, teams, models and prompts with limits of tokens or money that have the most requests "
         "running: what is left, what was spent, and how many were refused (since a minute in which nobody asked)",
-        _subject("meters", ("meter", "name")),
-        _match("kind or name"),
+        _subject("meters", ("meter", "name", "tenant", "key_name")),
+        _match("kind or name, or a key's in its tenant or name"),
         (
             Column("meter"),
             Column("name", gives_way=True),
+            Column("tenant", gives_way=True, is_rare=True),
+            Column("key_name", "key", gives_way=True, is_rare=True),
             Column("in_flight", "busy", _N),
             Column("limits", gives_way=True),
             Column("remaining", "left", gives_way=True),

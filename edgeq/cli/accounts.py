@@ -135,6 +135,7 @@ def _of_store(path: str, command: Command, values: dict[str, str]) -> Answer:
 
 def _print(args: argparse.Namespace, command: Command, answer: Answer) -> int:
     body = answer.body
+    warning = body.get("warning") if isinstance(body, dict) else None
     if answer.status != 200:
         said = body.get("error") if isinstance(body, dict) else None
         print(f"edgeq {command.words}: {said or f'answered with status {answer.status}'}", file=sys.stderr)
@@ -144,7 +145,10 @@ def _print(args: argparse.Namespace, command: Command, answer: Answer) -> int:
     elif args.json:
         print(json.dumps(body))
     else:
-        sys.stdout.write(render_text(body) if isinstance(body, dict) else command.text(body, 0))
+        shown = {key: value for key, value in body.items() if key != "warning"} if isinstance(body, dict) else body
+        sys.stdout.write(render_text(shown) if isinstance(shown, dict) else command.text(shown, 0))
+    if warning:  # also where a script keeps what is printed
+        print(f"edgeq {command.words}: {warning}", file=sys.stderr)
     return EXIT_OK
 
 

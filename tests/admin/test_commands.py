@@ -65,6 +65,19 @@ def test_answers() -> None:
     assert run("show metrics", control) == Answer(200, (), b"numbers\n", "text/plain; ")
 
 
+def test_limits_by_the_name_of_a_resource() -> None:
+    """As `set` calls it, or as keys are told in full."""
+    for words, found in (
+        ("model/mini", 2),
+        ("model.mini", 2),
+        ("model.mini.", 1),
+        ("listener/:80", 1),
+        ("model/", 0),
+        ("nothing/mini", 0),
+    ):
+        assert len(run(f"show limits {words}", FakeControl()).body) == found, words
+
+
 def test_arguments_by_place_and_by_name() -> None:
     """A filter looks in names and kinds; a number is checked; both ways of asking take the same."""
     control = FakeControl()

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from edgeq.cli import admin_client_io
 from tests.support import demo_llm, gateway
 from tests.support.gateway import Gateway, Settings
+from tests.support.supervised import wait_for
 
 BODY = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]})
 
@@ -123,21 +126,40 @@ def test_secrets_stay_secret(door: tuple[Gateway, str], tmp_path: Path) -> None:
     assert "sk-p" not in said
 
 
+def test_whose_key_a_limit_is(door: tuple[Gateway, str]) -> None:
+    """By its tenant and its name for people, beside the id; by each of them it is found."""
+    edge, admin = door
+    made = edgeq("create", "--tenant", "umbra", "--name", "night batch", "--rpm", "50", "--admin", admin)
+    assert ask(edge, made["key"])[0] == 200
+
+    def shown(match: str) -> list[dict[str, Any]]:
+        status, _, text = admin_client_io.get(admin, f"/v1/meters?{urlencode({'match': match})}", 10.0)
+        assert status == 200
+        return list(json.loads(text))
+
+    wait_for("its meter", lambda: shown(made["id"]))
+    for match in ("umbra", "night"):
+        (one,) = [one for one in shown(match) if one["meter"] == "key"]
+        assert (one["name"], one["tenant"], one["key_name"]) == (made["id"], "umbra", "night batch")
+
+
 def test_a_model_that_there_is_not_is_told(door: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is made, as the model may come with the next reload; whoever has mistyped it sees it."""
     _edge, admin = door
     monkeypatch.setenv("EDGEQ_ADMIN", admin)
     once = "this is the only time that the key is shown"
+    until = ": the key has no use of that until there is one"
     told = {
-        "m,oth*,broken-latest": once,
-        "otter": f"{once}; there is no model otter (did you mean other?)",
-        "m,x,y-*": f"{once}; there is no model x; there is no model y-*",
+        "m,oth*,broken-latest": None,
+        "otter": f"there is no model otter (did you mean other?){until}",
+        "m,x,y-*": f"there is no model x; there is no model y-*{until}",
     }
     made = {models: edgeq("create", "--tenant", "acme", "--models", models) for models in told}
-    assert {models: one["note"] for models, one in made.items()} == told
+    assert {one["note"] for one in made.values()} == {once}
+    assert {models: one.get("warning") for models, one in made.items()} == told
     one = made["otter"]["id"]
-    assert edgeq("set", one, "--models", "brokn")["note"] == "there is no model brokn (did you mean broken?)"
-    assert "note" not in edgeq("set", one, "--models", "broken")
+    assert edgeq("set", one, "--models", "brokn")["warning"] == f"there is no model brokn (did you mean broken?){until}"
+    assert not {"note", "warning"} & edgeq("set", one, "--models", "broken").keys()
     assert edgeq("set", one, "--models", "")["note"] == "no models are named: the key may use all of them"
 
 

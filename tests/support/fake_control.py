@@ -21,6 +21,9 @@ class FakeControl:
     def show(self, subject: str) -> Sequence[Record]:
         if subject == "queues":
             return [{"queue": "upstream/api:queue", "kind": "limit"}, {"queue": "log", "kind": "log"}]
+        if subject == "limits":
+            names = ("model.mini.limits.concurrent", "model.mini2.limits.concurrent", 'listener.":80".backlog')
+            return [{"limit": name, "source": "file"} for name in names]
         return WORKERS
 
     async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
