@@ -99,6 +99,8 @@ class Changed(NamedTuple):
     error: str = ""
     behind: Sequence[int] = ()
     """Workers that hang, or start, and do not run it yet."""
+    idle: Sequence[str] = ()
+    """What has had an effect before, or was not said, and has none now; each with why."""
 
 
 class Control(Protocol):

@@ -111,6 +111,10 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for provider in (config.provider[target.provider],)
         for key in provider_keys(provider)
     }
+    if model.balance == "ordered":
+        message = "is for balance = weighted, which is ordered: the targets are asked in turn"
+        for number, target in enumerate(model.targets):
+            _unused(target, ("model", name, "targets", number), message, findings, "weight")
     routes = [route.llm for route in config.route if route.llm is not None]
     if model.hedge != "off" and len(asked) < 2:
         findings.add(("model", name, "hedge"), "there is no second to ask: all targets are at one key of one provider")

@@ -455,13 +455,14 @@ class Supervisor:
             return refused(422, f"{needs_start[0]} takes effect only at the next start: change the file, and restart")
         if problem := self._keep(plan):
             return refused(500 if plan.document.changes_file else 422, f"nothing was changed: {problem}")
-        before = self._live.changes
+        before, idle = self._live.changes, self._idle
         applied = await self._apply(plan, True)
         if applied.error:
             self._write_kept(plan.document.changes_file, before)
             return refused(422, applied.error)
         _log.info("live change", **told, generation=self._generation)
-        return Changed(200, self._generation, self._etag, "", applied.behind)
+        new = [f"{one.key_path}: {one.message}" for one in self._idle if one not in idle]
+        return Changed(200, self._generation, self._etag, "", applied.behind, new)
 
     def _keep(self, plan: Plan) -> str:
         """Write down the changes that shall outlive a restart, if they are others than before. Returns the problem."""

@@ -129,6 +129,11 @@ CASES: Final[list[tuple[str, str, str]]] = [
     ),
     (
         "rest",
+        _MODELS.format(keys='"k"', model="", models="").replace('model = "', 'weight = 3, model = "', 1),
+        "f:15: model.m.targets[0].weight: is for balance = weighted, which is ordered",
+    ),
+    (
+        "rest",
         _MODELS.format(keys='"k"', model='degrade = "s"', models='"m"'),
         "f:16: model.m.degrade: no route serves both m and s",
     ),

@@ -490,6 +490,19 @@ def test_a_reload_says_what_waits_for_a_restart(tmp_path: Path, capsys: pytest.C
             gateway.stop()
 
 
+def test_what_a_change_leaves_without_effect_is_told(place: Place) -> None:
+    """What is set where it has none is set all the same, and whoever does it hears so; once, while that is so."""
+    operator = place.operator
+    said = operator.set(UPSTREAM, "sticky_cookie", "c")
+    assert said["warning"] == (
+        "without effect as it is: upstream.u.sticky_cookie: is for balance = sticky, which is p2c-ewma"
+    )
+    assert "warning" not in operator.set(UPSTREAM, "limit", 5)
+    assert "warning" not in operator.set(UPSTREAM, "balance", "sticky")
+    for key in ("limit", "balance", "sticky_cookie"):
+        operator.unset(UPSTREAM, key)
+
+
 def test_what_has_no_effect_is_in_the_log() -> None:
     """At the start, and of a reload what is new; each once."""
     settings: dict[str, Value] = {"tls": {"verify": False}}
