@@ -18,7 +18,7 @@ from edgeq.config.units import money, parse_duration
 from edgeq.llm import meter
 from edgeq.llm.account import means
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
-from edgeq.llm.sums import KEY, VALUES, Spending, day_of
+from edgeq.llm.sums import KEY, TOLD, Spending, day_of
 
 Make: TypeAlias = Callable[[Registry, float], Made]
 """From what there is and the time (seconds since 1970) to what shall become of it. Raises NoSuch, ValueError."""
@@ -215,7 +215,7 @@ async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
 
 def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:
     text = io.StringIO()
-    names = [*dict.fromkeys(by), *VALUES[:-1], "cost"]
+    names = [*dict.fromkeys(by), *TOLD[:-1], "cost"]
     table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
@@ -454,7 +454,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/usage",
         "viewer",
-        "requests, tokens and cost, as stored (accounts.flush late at most)",
+        "requests, tokens and cost, as stored (accounts.flush late at most); errors are those of the requests that have"
+        " failed, refused (no part of them) those that no target was asked for: by a limit, or for want of room",
         _run(_usage),
         (),
         (),

@@ -24,7 +24,7 @@ from edgeq.config.schema_llm import TokenLimits
 from edgeq.errors import EdgeqError
 from edgeq.llm.account import Account, Conversation, Entry, Snapshot, Team, Tenant
 from edgeq.llm.redact import masked
-from edgeq.llm.sums import KEY, VALUES, Key, Spending, Sum, month_of, summed
+from edgeq.llm.sums import KEY, TOLD, VALUES, Key, Spending, Sum, month_of, summed
 
 _APPLICATION_ID: Final = 0x65646771  # "edgq"
 VERSION: Final = 1
@@ -67,6 +67,13 @@ CREATE TABLE batches (mark TEXT PRIMARY KEY, number INTEGER NOT NULL, at REAL NO
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+_REFUSED: Final = "SUM(CASE WHEN target = '' THEN errors ELSE 0 END)"
+_SUMS: Final = {
+    "requests": f"SUM(requests) - {_REFUSED}",
+    "errors": f"SUM(errors) - {_REFUSED}",
+    "refused": _REFUSED,
+}
+"""Of those in TOLD that are no column."""
 _ADD_DAY: Final = (
     f"INSERT INTO days VALUES ({', '.join('?' * (len(KEY) + len(VALUES)))}) ON CONFLICT DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in VALUES)
@@ -201,14 +208,14 @@ class Store:
         )
 
     def usage(self, by: Sequence[str], since: str = "", until: str = "") -> list[dict[str, Any]]:
-        """Sums by some of GROUPS, from one day to another, both included; days first, then what costs most.
+        """Sums, TOLD, by some of GROUPS, from one day to another, both included; days first, then what costs most.
 
         Raises: StoreError; ValueError for another group.
         """
         if unknown := [one for one in by if one not in GROUPS]:
             raise ValueError(f"{unknown[0]!r} is none of {', '.join(GROUPS)}")
         columns = ["substr(day, 1, 7) AS month" if one == "month" else one for one in by]
-        sums = [f"SUM({name}) AS {name}" for name in VALUES]
+        sums = [f"{_SUMS.get(name, f'SUM({name})')} AS {name}" for name in TOLD]
         order = [one for one in by if one in ("day", "month")] + ["cost_micro DESC", "input + output DESC", *by]
         rows = self._rows(
             f"SELECT {', '.join([*columns, *sums])} FROM days WHERE day >= ? AND day <= ?"
@@ -216,7 +223,7 @@ class Store:
             + f" ORDER BY {', '.join(order)}",
             (since, until or "9999"),
         )
-        names = [*by, *VALUES]
+        names = [*by, *TOLD]
         return [dict(zip(names, row, strict=True)) for row in rows if row[len(by)] is not None]
 
     # -- how ----------------------------------------------------------------------------------------------------------

@@ -198,7 +198,8 @@ class Bill:
             self.till.estimator.learn(estimate, usage, answers, seconds)
         accounts = self.till.accounts
         if accounts.current.is_on and self.account is not None:
-            name = choice.name if choice is not None else ""
+            # Whom nobody was asked for is no target's; an answer of the cache has cost none of it.
+            name = choice.name if choice is not None and (sent or status < 400) else ""
             accounts.usage.record(
                 self.tenant.decode("latin-1"), self.key_id, model, name, usage, cost_micro, status, seconds, first_s
             )

@@ -128,12 +128,12 @@ def test_usage(store: str) -> None:
     assert ask(store, "usage --until 2026-11-01")[0]["requests"] == 1
     assert ask(store, "usage --since 2026-12-01") == []
     assert said(store, "usage --by tenant --csv").text.splitlines() == [
-        b"tenant,requests,errors,input,output,cached,cache_write,reasoning,cost",
-        b"a,3,0,30,15,0,0,0,4.5",
-        b"b,1,0,10,5,0,0,0,0.000021",
+        b"tenant,requests,errors,refused,input,output,cached,cache_write,reasoning,cost",
+        b"a,3,0,0,30,15,0,0,0,4.5",
+        b"b,1,0,0,10,5,0,0,0,0.000021",
     ]
     assert said(store, "usage --by tenant --since 2026-12-01 --csv").text.splitlines() == [
-        b"tenant,requests,errors,input,output,cached,cache_write,reasoning,cost"
+        b"tenant,requests,errors,refused,input,output,cached,cache_write,reasoning,cost"
     ]
 
 

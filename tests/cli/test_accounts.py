@@ -44,7 +44,9 @@ def test_the_store_of_a_gateway_that_does_not_run(config: str, capsys: pytest.Ca
     assert main(["tenants", "list", "other", "--store", store]) == 0
     assert "acme" not in capsys.readouterr().out
     assert main(["usage", "--store", store, "--csv"]) == 0
-    assert capsys.readouterr().out == ("tenant,model,requests,errors,input,output,cached,cache_write,reasoning,cost\n")
+    assert capsys.readouterr().out == (
+        "tenant,model,requests,errors,refused,input,output,cached,cache_write,reasoning,cost\n"
+    )
     assert main(["usage", "--store", store, "--by", "x"]) == 2
 
 

@@ -143,6 +143,25 @@ def test_whose_key_a_limit_is(door: tuple[Gateway, str]) -> None:
         assert (one["name"], one["tenant"], one["key_name"]) == (made["id"], "umbra", "night batch")
 
 
+def test_what_was_refused_is_no_use_of_anybodys(door: tuple[Gateway, str]) -> None:
+    """It is told apart: neither a request that somebody has had, nor one that has failed there."""
+    edge, admin = door
+    made = edgeq("create", "--tenant", "acme", "--rpm", "2", "--admin", admin)
+    broken = BODY.replace('"m"', '"broken"')
+    assert [ask(edge, made["key"], body)[0] for body in (BODY, broken, BODY, BODY)] == [200, 502, 429, 429]
+
+    def told() -> list[dict[str, Any]]:
+        _, _, text = admin_client_io.get(admin, "/v1/usage?by=key,target", 10.0)
+        return [one for one in json.loads(text) if one["key"] == made["id"]]
+
+    wait_for("all of it is stored", lambda: sum(one["requests"] + one["refused"] for one in told()) == 4)
+    assert {one["target"]: (one["requests"], one["errors"], one["refused"]) for one in told()} == {
+        "p/mock/tokens=3": (1, 0, 0),
+        "p/mock/error=500": (1, 1, 0),
+        "": (0, 0, 2),
+    }
+
+
 def test_a_model_that_there_is_not_is_told(door: tuple[Gateway, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The key is made, as the model may come with the next reload; whoever has mistyped it sees it."""
     _edge, admin = door

@@ -30,7 +30,7 @@ ENTRIES = st.builds(
     tenant=st.sampled_from(["a", "b"]),
     key=st.sampled_from(["", "k1", "k2"]),
     model=st.sampled_from(["m", "n"]),
-    target=st.sampled_from(["p/m", "q/m"]),
+    target=st.sampled_from(["p/m", "q/m", ""]),
     input=st.integers(0, 10**12),
     output=st.integers(0, 10**6),
     cached=st.integers(0, 9),
@@ -85,8 +85,10 @@ def test_sums_are_those_of_the_requests(path: str, batches: list[tuple[list[Entr
         found = {(row["tenant"], row["key"]): row["cost_micro"] for row in store.usage(["tenant", "key"])}
         assert found == dict(costs)
         for whole in store.usage([]):
-            assert whole["requests"] == len(told)
-            assert whole["errors"] == sum(one.status >= 400 for one in told)
+            refused = sum(one.status >= 400 and not one.target for one in told)
+            assert whole["refused"] == refused
+            assert whole["requests"] == len(told) - refused
+            assert whole["errors"] == sum(one.status >= 400 for one in told) - refused
             assert whole["input"] == sum(one.input for one in told)
             assert whole["reasoning"] == sum(one.reasoning for one in told)
         day, month = day_of(NOW), month_of(day_of(NOW))
