@@ -25,6 +25,7 @@ from edgeq.admin.command import STREAM, Answer, Argument, Arguments, Command, Fo
 from edgeq.admin.control import Client, Control, Wish
 from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED, TABLES, parse_value
+from edgeq.config.findings import did_you_mean
 from edgeq.config.lines import show_path
 from edgeq.config.units import parse_duration
 from edgeq.explain import verdict
@@ -203,6 +204,18 @@ async def _drain(control: Control, arguments: Arguments, client: Client) -> Answ
         return Answer(400, {"ok": False, "error": "an option without an endpoint: drain ENDPOINT"})
     control.drain()
     return Answer(202, {"ok": True, "draining": True})
+
+
+async def _wake(control: Control, arguments: Arguments, _client: Client) -> Answer:
+    name = arguments["name"]
+    ended = control.wake(name)
+    if ended is None:
+        near = did_you_mean(name, list(control.wake_names()))
+        error = f"no provider, no key of one and no model at one is called {name[:200]}{near}: show targets"
+        return Answer(404, {"ok": False, "error": error})
+    if not ended:
+        return Answer(422, {"ok": False, "error": f"nothing rests at {name}: show upstreams"})
+    return Answer(200, {"ok": True, "ended": ended})
 
 
 async def _reset(control: Control, _arguments: Arguments, _client: Client) -> Answer:
@@ -839,6 +852,24 @@ COMMANDS: Final = (
         (),
         "resume route/checkout",
         _TAKE_BACK,
+    ),
+    Command(
+        "wake",
+        "POST",
+        "/v1/wake",
+        "admin",
+        "ask a provider's key again, or a model at it, which rests as the provider has refused it: once its account "
+        "has credit, or its limit is another one",
+        _wake,
+        (
+            Argument(
+                "name",
+                "provider/NAME for all its keys; a key as in `show upstreams`, or a model at it as in `show targets`",
+                required=True,
+            ),
+        ),
+        (),
+        "wake openai",
     ),
     Command(
         "reset high-water",

@@ -153,6 +153,12 @@ class Control(Protocol):
     def etag(self) -> str:
         """Of the configuration that runs."""
 
+    def wake(self, name: str) -> Sequence[str] | None:
+        """End the rests of a provider's keys and of models at them; None if nothing has that name."""
+
+    def wake_names(self) -> Sequence[str]:
+        """What that may be."""
+
     def begin_highs(self) -> None:
         """Begin the high-water of all queues anew."""
 

@@ -134,6 +134,12 @@ class GcraTable(ArrivalTable):
         """See `ArrivalTable`."""
         return GcraArrival(self)
 
+    def hasten(self, key: int, at_ns: int) -> None:
+        """Move the time of a key back to `at_ns`, if it is later: as in a `delay`, what was charged stays."""
+        arrival = GcraArrival(self)
+        if arrival.read(key, _ANY_NS) > at_ns:
+            arrival.hasten(at_ns)
+
     def look(self) -> None:
         """See `ArrivalTable`."""
         self.lanes.look()
@@ -231,6 +237,11 @@ class GcraArrival(Arrival):
         if self._base_ns + self._charged_ns < at_ns:
             self._base_ns = at_ns - self._charged_ns
             self._cells[RATE_CELLS * self._place + 1] = self._base_ns
+
+    def hasten(self, at_ns: int) -> None:
+        """Bring the time of the key that was read last to `at_ns`."""
+        self._base_ns = at_ns - self._charged_ns
+        self._cells[RATE_CELLS * self._place + 1] = self._base_ns
 
     def _look(self) -> int:
         """Read what stands there. Returns the time."""

@@ -1,4 +1,4 @@
-"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`, `reset`: change a running edgeq.
+"""`edgeq set`, `unset`, `drain`, `undrain`, `disable`, `enable`, `pause`, `resume`, `wake`, `reset`: what changes one.
 
 One command line for each command of the admin socket that changes something, made from its table: arguments, options
 and help are the same there and here.
@@ -84,4 +84,4 @@ def _help(argument: Argument) -> str:
     return argument.help.replace("%", "%%")
 
 
-VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume", "reset high-water")
+VERBS: Final = ("set", "unset", "drain", "undrain", "disable", "enable", "pause", "resume", "wake", "reset high-water")

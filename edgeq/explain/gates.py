@@ -67,9 +67,10 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
         say.longest(refused),
         f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
         say.refusals(refused),
-        f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart)"
+        f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart); if the"
+        f" provider takes it now: edgeq wake {name}"
         if rest.reason == _AUTH
-        else f"edgeq show targets {name}",
+        else f"edgeq wake {name}    # once the account has credit again; else it is tried when that time is over",
         tuple(one.resource for one in of_key),
     )
 

@@ -20,6 +20,7 @@ from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, ModelPlan, Models
 from edgeq.llm.price import Tariff
 from edgeq.llm.prompt_cache import PromptCache
 from edgeq.llm.prompts import Prompts
+from edgeq.llm.rests import secret_of
 from edgeq.llm.route import ModelRoute
 from edgeq.llm.till import Till
 from edgeq.policy.hedge import HedgePolicy
@@ -142,7 +143,7 @@ class ModelBuilder:
         if gate is None:
             shared = self._resources.bind(f"target/{name}")
             gate = self.gates[name] = TokenGate(meter, name_of_key, self._wheel, shared, log=self._log)
-        gate.use_key(read_header(key.key).encode("latin-1") if key.key else b"")
+        gate.use_key(secret_of(key))
         queue = provider.queue
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
         return gate

@@ -50,6 +50,7 @@ from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal, amount_of
 from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.provider_limits import NO, YES, Heard
+from edgeq.llm.rests import of_key, of_target
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
@@ -635,8 +636,8 @@ class TokenGate(Lobby):
 
     def use_key(self, secret: bytes) -> None:
         """The secret of the key from now on: what a provider has said of another one does not hold for it."""
-        self._pause = key_hash(b"llm pause", self.meter.name.encode(), secret)
-        self._key_pause = key_hash(b"llm key pause", self._key.encode(), secret)
+        self._pause = of_target(self.meter.name, secret)
+        self._key_pause = of_key(self._key, secret)
 
     def heard(self, heard: Heard | None, status: int, now: float, claim: Claim | None = None) -> None:
         """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and

@@ -29,6 +29,7 @@ from edgeq import __version__
 from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
+from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import Board
 from edgeq.board.reading import age_ms, read
 from edgeq.config.change import Change, ChangeError, NotSet
@@ -44,6 +45,7 @@ from edgeq.explain import verdict, watch
 from edgeq.explain.gather import Gatherer
 from edgeq.explain.recall import Recall
 from edgeq.listener import tickets_io
+from edgeq.llm import rests
 from edgeq.observe import history_io, log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.connections import merged
@@ -366,6 +368,16 @@ class Supervisor:
         """At least one worker serves, and does not hang, and we do not stop."""
         serving = self._fleet.table.serving() - set(self._rescuer.silent(STUCK_MS / 1000))
         return self._started and not self._stop.is_set() and bool(serving)
+
+    def wake(self, name: str) -> Sequence[str] | None:
+        """On the board, where the workers look."""
+        ended = rests.end_rests(self._config, GcraTable(self._board, 0), name, time.monotonic_ns())
+        self._overview.forget()
+        return ended
+
+    def wake_names(self) -> Sequence[str]:
+        """Providers, keys, and models at these."""
+        return rests.names(self._config)
 
     def begin_highs(self) -> None:
         """By the workers, at their next tick."""

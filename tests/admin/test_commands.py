@@ -65,6 +65,19 @@ def test_answers() -> None:
     assert run("show metrics", control) == Answer(200, (), b"numbers\n", "text/plain; ")
 
 
+def test_a_rest_is_ended() -> None:
+    """Of what rests; else whoever asks hears that nothing does, or that there is no such name."""
+    assert run("wake openai", FakeControl()).body == {"ok": True, "ended": ["upstream/openai"]}
+    for words, status, said in (
+        ("wake calm", 422, "nothing rests at calm: show upstreams"),
+        ("wake opena", 404, "no model at one is called opena (did you mean openai?): show targets"),
+    ):
+        answer = run(words, FakeControl())
+        assert answer.status == status
+        assert isinstance(answer.body, dict)
+        assert str(answer.body["error"]).endswith(said)
+
+
 def test_limits_by_the_name_of_a_resource() -> None:
     """As `set` calls it, or as keys are told in full."""
     for words, found in (

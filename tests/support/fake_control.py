@@ -77,6 +77,12 @@ class FakeControl:
     def etag(self) -> str:
         return "a-7"
 
+    def wake(self, name: str) -> Sequence[str] | None:
+        return {"openai": ["upstream/openai"], "calm": []}.get(name)
+
+    def wake_names(self) -> Sequence[str]:
+        return ["openai", "calm"]
+
     def begin_highs(self) -> None:
         self.begun = True
 

@@ -328,6 +328,9 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         model(f"long-{name}", f"{name} rate=20,tokens=400,tag=long")
     provider("rests", f"{demo}/v1")
     model("rests", "rests error=429,retry_after=2h,tag=rests")
+    for error in ("429", "401"):
+        provider(f"woken-{error}", f"{demo}/v1")
+        model(f"woken-{error}", f"woken-{error} error={error},retry_after=2h,tag=woken")
     for seconds in (40, 50, 55):
         provider(f"rests-{seconds}", f"{demo}/v1")
     model("rest-both", *(f"rests-{seconds} error=429,retry_after={seconds}s,tag=both" for seconds in (50, 40)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -263,6 +264,27 @@ def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
     assert b"it is not asked for another " in answer.body
     assert b" for another 2 h" in answer.body or b" for another 1 h 59 min" in answer.body
     assert stand.counts(stand.called("rests"))["requests"] == asked + 1
+
+
+@pytest.mark.parametrize("name", ["provider/{}", "{}", "upstream/{}", "{}/{}", "target/{}/{}"])
+def test_a_rest_is_ended_by_an_operator(stand: Stand, name: str) -> None:
+    """By any name of what rests: the next request is sent to the provider, in whichever worker it comes."""
+    for model in ("woken-429", "woken-401"):
+        called = stand.called(model)
+        asked = stand.counts(called)["requests"]
+        stand.ask(ask_for(model))
+        stand.ask(ask_for(model))
+        assert stand.counts(called)["requests"] <= asked + 1, "it rests"
+        asked = stand.counts(called)["requests"]
+        target = quote(name.format(model, called))
+        status, told = stand.admin("POST", f"/v1/wake?name={target}")
+        assert (status, told["ok"]) == (200, True), told
+        stand.ask(ask_for(model))
+        assert stand.counts(called)["requests"] == asked + 1
+    status, told = stand.admin("POST", "/v1/wake?name=nobody")
+    assert status == 404
+    status, told = stand.admin("POST", "/v1/wake?name=provider/ge")
+    assert (status, told["error"]) == (422, "nothing rests at provider/ge: show upstreams")
 
 
 def test_a_hedge_answers(stand: Stand) -> None:

@@ -1,0 +1,67 @@
+"""Rests of providers' keys: where each stands in the table of arrivals, and how somebody ends one before its time.
+
+A gate reads there until when it lets nobody in, as all workers do; so a rest that is ended is over for all of them, and
+who waits is let in with their next tick. A rest is that of a secret: another one of the same key has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgeq.board.gcra_table import GcraTable
+from edgeq.board.layout import key_hash
+from edgeq.config.credentials_io import read_header
+from edgeq.config.providers import provider_keys, upstream_name
+from edgeq.config.schema import Config
+from edgeq.config.schema_llm import ProviderKey
+from edgeq.llm.meter import KINDS, TARGET
+
+
+def of_key(key: str, secret: bytes) -> int:
+    """Of a key of a provider, by the name of its upstream: no model is asked with it."""
+    return key_hash(b"llm key pause", key.encode(), secret)
+
+
+def of_target(target: str, secret: bytes) -> int:
+    """Of one model at it, KEY/MODEL."""
+    return key_hash(b"llm pause", target.encode(), secret)
+
+
+def secret_of(key: ProviderKey) -> bytes:
+    """What a provider is sent. Raises: ValueError for a secret that cannot be read."""
+    return read_header(key.key).encode("latin-1") if key.key else b""
+
+
+def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> list[str] | None:
+    """End what keeps something from being asked: provider/NAME, a key (`openai`, `upstream/openai`) with its models, or
+    one model at it (`openai/gpt-4o`, `target/openai/gpt-4o`) with the key. Returns: the resources whose rests have
+    ended; None if nothing has that name."""
+    found = {resource: place for names, resource, place in _places(config) if text in names}
+    resting = {resource: place for resource, place in found.items() if arrivals.get(place) > now_ns}
+    for place in resting.values():
+        arrivals.hasten(place, now_ns)
+    return list(resting) if found else None
+
+
+def names(config: Config) -> list[str]:
+    """What can be named."""
+    return list(dict.fromkeys(one for known, _, _ in _places(config) for one in known))
+
+
+def _places(config: Config) -> Iterator[tuple[tuple[str, ...], str, int]]:
+    """By which names it is meant, the resource, and its place, of each key and each model at it."""
+    for name, provider in config.provider.items():
+        models = [
+            target.model or model
+            for model, one in config.model.items()
+            for target in one.targets
+            if target.provider == name
+        ]
+        for key in provider_keys(provider):
+            full, secret = upstream_name(name, provider, key), secret_of(key)
+            targets = [f"{full}/{model}" for model in dict.fromkeys(models)]
+            of_models = [text for one in targets for text in (one, f"{KINDS[TARGET]}/{one}")]
+            whole = (full, f"upstream/{full}", f"provider/{name}")
+            yield (*whole, *of_models), f"upstream/{full}", of_key(full, secret)
+            for one in targets:
+                yield (*whole, one, f"{KINDS[TARGET]}/{one}"), f"{KINDS[TARGET]}/{one}", of_target(one, secret)
