@@ -34,7 +34,7 @@ class Reason(NamedTuple):
     `status` 0 means that edgeq makes no answer for it (only log and counters show it). `retry_after` is the kind of
     Retry-After: none; exact (the moment is known: a rate's, a breaker's); adaptive (estimated by who refuses, from the
     measured drain of its queue); soon (another process takes over at once). `problem` is the type of the problem
-    document, `hint` is what an operator is told.
+    document, `hint` is what an operator is told, `says` what the client is, where it is not the same.
     """
 
     token: str
@@ -45,6 +45,11 @@ class Reason(NamedTuple):
     problem: str
     title: str
     hint: str
+    says: str = ""
+
+    def told(self) -> str:
+        """To a client of whom nothing more is known."""
+        return self.says or self.hint
 
 
 _ROWS: Final = (
@@ -56,21 +61,21 @@ _ROWS: Final = (
     Reason("header_bytes_exceeded", "C", 431, "none", "http_request_error", BLANK, "Header section too large", "limits.header_bytes"),
     Reason("header_count_exceeded", "C", 431, "none", "http_request_error", BLANK, "Too many header fields", "limits.header_count"),
     Reason("trailer_bytes_exceeded", "C", 431, "none", "http_request_error", BLANK, "Trailer section too large", "limits.trailer_bytes"),
-    Reason("body_too_large", "C", 413, "none", "http_request_error", BLANK, "Content too large", "limits.body_bytes or the route's body_bytes"),
+    Reason("body_too_large", "C", 413, "none", "http_request_error", BLANK, "Content too large", "limits.body_bytes or the route's body_bytes", "the body of the request is larger than is taken here"),
     Reason("method_refused", "C", 405, "none", "http_request_denied", BLANK, "Method not allowed", "CONNECT is not served"),
     Reason("expectation_unknown", "C", 417, "none", "http_request_error", BLANK, "Expectation failed", "only 100-continue is known"),
     Reason("transfer_coding_unknown", "C", 501, "none", "http_request_error", BLANK, "Transfer coding not implemented", "only chunked is known"),
     Reason("version_unsupported", "C", 505, "none", "http_request_error", BLANK, "HTTP version not supported", "only HTTP/1 is served"),
-    Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head, or limits.min_head_rate"),
-    Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body, or limits.min_body_rate"),
+    Reason("head_timeout", "C", 408, "none", "http_request_error", BLANK, "Request head took too long", "timeouts.head, or limits.min_head_rate", "the head of the request did not come in time, or too slowly"),
+    Reason("body_timeout", "C", 408, "none", "http_request_error", BLANK, "Request body took too long", "timeouts.body, or limits.min_body_rate", "the body of the request did not come in time, or too slowly"),
     Reason("client_gone", "C", 0, "none", "", BLANK, "Client left", "left before its answer was complete (499 in the log)"),
     Reason("client_stalled", "C", 0, "none", "", BLANK, "Client reads too slowly", "timeouts.write, or limits.min_answer_rate"),
     Reason("handshake_failed", "C", 0, "none", "", BLANK, "TLS handshake failed", "protocol version, name or certificate"),
     Reason("proxy_header_invalid", "C", 0, "none", "", BLANK, "PROXY header missing or invalid", "proxy_protocol_from lists a peer that sends none"),
     # the client's quota
-    Reason("rate_limited", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many requests", "the resource names the [[rate]], or whose limit of requests it is; that key asks for more than that allows"),
-    Reason("concurrency_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many requests at once", "tenant.limit, or the limit that the resource names: as many requests are in flight as this tenant or key may have"),
-    Reason("fair_share_exceeded", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Fair share exceeded", "this tenant fills its part of the queue; others still get through"),
+    Reason("rate_limited", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many requests", "the resource names the [[rate]], or whose limit of requests it is; that key asks for more than that allows", "you ask more often than you may: ask again when Retry-After says"),
+    Reason("concurrency_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many requests at once", "tenant.limit, or the limit that the resource names: as many requests are in flight as this tenant or key may have", "you have as many requests in flight as you may: ask again when one has ended"),
+    Reason("fair_share_exceeded", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Fair share exceeded", "this tenant fills its part of the queue; others still get through", "as many of your requests wait as you may have there: ask again when Retry-After says"),
     Reason("token_limit", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many tokens", "the resource names whose limit: that of the tenant, the key or the prompt; requests for models are counted by what they will use, and corrected by what they used"),
     Reason("request_over_limit", "C", 429, "none", "proxy_internal_response", QUOTA, "Request larger than the limit", "its input alone has more tokens than the limit of a whole minute: waiting does not help"),
     Reason("budget_exhausted", "C", 429, "none", "proxy_internal_response", QUOTA, "Budget exhausted", "money_per_day or money_per_month of the tenant, key or prompt is spent, or reserved for requests that run"),
@@ -79,16 +84,16 @@ _ROWS: Final = (
     Reason("budget_exhausted_shared", "S", 503, "none", "proxy_internal_response", CAPACITY, "Budget of all exhausted", "money_per_day or money_per_month of a model, or of a provider's key, is spent"),
     # listener and worker
     Reason("accept_backlog_overflow", "K", 0, "none", "", BLANK, "Accept queue overflow", "the kernel dropped connections: add workers if loop lag is high, else raise the listener's backlog"),
-    Reason("conn_limit_listener", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Too many connections", "raise max_connections or shorten keepalive"),
-    Reason("conn_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many connections from this address", "max_connections_per_client"),
-    Reason("fd_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "Out of file descriptors", "raise LimitNOFILE"),
-    Reason("loop_lag", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway overloaded", "this worker has no processor time left: add workers"),
-    Reason("memory_pressure", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway short of memory", "look which routes hold bytes in buffers, or raise the memory limit; of bodies for models, protect.model_bodies"),
-    Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress"),
+    Reason("conn_limit_listener", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Too many connections", "raise max_connections or shorten keepalive", "too many connections are open: come again in a moment"),
+    Reason("conn_limit_client", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Too many connections from this address", "max_connections_per_client", "as many connections are open from your address as it may have"),
+    Reason("fd_exhausted", "S", 503, "adaptive", "proxy_internal_error", CAPACITY, "Out of file descriptors", "raise LimitNOFILE", "the gateway has no room left for the moment: come again when Retry-After says"),
+    Reason("loop_lag", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway overloaded", "this worker has no processor time left: add workers", "the gateway is overloaded for the moment: come again when Retry-After says"),
+    Reason("memory_pressure", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Gateway short of memory", "look which routes hold bytes in buffers, or raise the memory limit; of bodies for models, protect.model_bodies", "the gateway has no room left for the moment: come again when Retry-After says"),
+    Reason("draining", "S", 503, "soon", "proxy_internal_response", BLANK, "Stopping", "a reload or stop is in progress", "the gateway stops, or starts anew: come again in a moment"),
     # route and configuration
-    Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path"),
-    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "a file that the configuration names could not be read by a worker that was started again: see upstream_unusable in the event log"),
-    Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log"),
+    Reason("no_route", "S", 404, "none", "destination_not_found", BLANK, "No route", "no [[route]] matches host and path", "nothing is served under this host and path"),
+    Reason("config_error", "S", 500, "none", "proxy_configuration_error", BLANK, "Configuration error", "a file that the configuration names could not be read by a worker that was started again: see upstream_unusable in the event log", "the gateway cannot do that for now: who runs it finds why in its log"),
+    Reason("internal_error", "S", 500, "none", "proxy_internal_error", BLANK, "Internal error", "a defect of this gateway: see the event log", "the gateway has failed: who runs it finds why in its log, by the id of the request"),
     Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "the request names a model that its route, or its key, does not serve; GET /v1/models lists them"),
     Reason("not_cached", "C", 504, "none", "http_request_denied", BLANK, "Not in the cache", "the client takes only what the cache of the route or prompt has (Cache-Control: only-if-cached, RFC 9111 5.2.1.7)"),
     # waiting
@@ -101,7 +106,7 @@ _ROWS: Final = (
     Reason("deadline_infeasible", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Deadline cannot be met", "predicted wait and service take longer than the request has left"),
     Reason("deadline_expired", "S", 504, "none", "http_response_timeout", BLANK, "Deadline expired", "the route's timeout for the whole request, or the deadline that came with it"),
     # upstream
-    Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often; see what tripped the breaker, and when"),
+    Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often; see what tripped the breaker, and when", "who would answer has failed too often lately, and is left alone for a moment"),
     Reason("upstream_saturated", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Upstream saturated", "every living endpoint is at its limit: none of them is dead"),
     Reason("upstream_none_healthy", "U", 503, "adaptive", "destination_unavailable", BLANK, "No endpoint available", "no address of the upstream is known or alive"),
     Reason("upstream_connect_refused", "U", 502, "none", "connection_refused", BLANK, "Upstream refused the connection", "nothing listens there"),
@@ -118,11 +123,11 @@ _ROWS: Final = (
     Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
     # models
     Reason("model_request_invalid", "C", 400, "none", "http_request_error", BLANK, "Request for a model is not valid", "the parameter that is named: it makes no sense, or the target cannot be told (llm.mode = \"lenient\" drops what can be dropped)"),
-    Reason("key_missing", "C", 401, "none", "http_request_denied", BLANK, "No key", "[accounts] is configured: `edgeq keys create` makes a key"),
-    Reason("key_unknown", "C", 401, "none", "http_request_denied", BLANK, "Unknown key", "the key was mistyped, or belongs to another gateway: `edgeq keys list`"),
-    Reason("key_revoked", "C", 401, "none", "http_request_denied", BLANK, "Key revoked", "`edgeq keys list`"),
-    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time"),
-    Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`"),
+    Reason("key_missing", "C", 401, "none", "http_request_denied", BLANK, "No key", "[accounts] is configured: `edgeq keys create` makes a key", "no key came with the request: send yours as \"authorization: Bearer KEY\", or as x-api-key"),
+    Reason("key_unknown", "C", 401, "none", "http_request_denied", BLANK, "Unknown key", "the key was mistyped, or belongs to another gateway: `edgeq keys list`", "there is no such key here: it was mistyped, or is one of somebody else"),
+    Reason("key_revoked", "C", 401, "none", "http_request_denied", BLANK, "Key revoked", "`edgeq keys list`", "this key was revoked: who gave it to you can give you another one"),
+    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time", "this key has expired: who gave it to you can give you another one"),
+    Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`", "this key may not use the model"),
     Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
     Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429, or told that no request is left: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
     Reason("upstream_quota", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's quota exhausted", "the account at the provider has no credit left: all models at this key are paused for a while"),

@@ -49,6 +49,7 @@ from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal, amount_of
 from edgeq.llm.promise import MOST_S, come_again_s
+from edgeq.llm.provider import NOT_LET_IN, QUOTA_GONE
 from edgeq.llm.provider_limits import NO, YES, Heard
 from edgeq.llm.rests import of_key, of_target
 from edgeq.policy.tenant import key_of
@@ -59,8 +60,8 @@ DISABLED_S: Final = 60.0
 about it; a request a minute finds out that he has."""
 _PAUSED_SINCE: Final = {
     "upstream_rate_limit": "the provider's rate limit is reached",
-    "upstream_auth": "the provider does not let the gateway in",
-    "upstream_quota": "the gateway's quota at the provider is used up",
+    "upstream_auth": NOT_LET_IN,
+    "upstream_quota": QUOTA_GONE,
 }
 _LONGEST_PAUSE_S: Final = 86_400.0
 """Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""

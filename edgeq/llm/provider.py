@@ -15,6 +15,8 @@ from typing import Final
 from edgeq.llm import message
 from edgeq.llm.message import Failed
 
+NOT_LET_IN: Final = "the provider does not let the gateway in"
+QUOTA_GONE: Final = "the gateway's quota at the provider is used up"
 _LONGEST: Final = 150
 """Characters of its message."""
 
@@ -42,12 +44,14 @@ def judge(failed: Failed) -> Verdict:
     status = failed.status
     said = told(failed, failed.message)
     if failed.kind == message.BILLING or status == 402:
-        return Verdict("upstream_quota", said)
+        # "You exceeded your quota" is about our account, and would be taken for his by whoever reads it.
+        return Verdict("upstream_quota", f"{QUOTA_GONE}: {told(failed, '')}")
     if status == 429 or failed.kind == message.RATE:
         return Verdict("upstream_rate_limit", said)
     if status in (401, 403):
-        # What the provider says of our key is no business of the client's.
-        return Verdict("upstream_auth", told(failed, ""))
+        # What the provider says of our key is no business of the client's, who may think of his own.
+        said = told(failed, "")
+        return Verdict("upstream_auth", f"{NOT_LET_IN}: {said}, of its key there, which is not yours")
     if status in (503, 529) or failed.kind == message.OVERLOADED:
         return Verdict("upstream_overloaded", said)
     if status in (400, 413, 422):

@@ -6,7 +6,7 @@ from typing import Final
 
 from edgeq.llm.dialects.errors import kind_of
 from edgeq.llm.message import BILLING, Failed
-from edgeq.reasons import REASONS
+from edgeq.reasons import BLANK, REASONS
 from edgeq.response.rescue import status_line
 from edgeq.wire.date import date_line
 
@@ -16,10 +16,12 @@ _STREAM: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-contr
 
 
 def failed_of(reason: str, detail: str, param: str) -> Failed:
-    """A refusal of edgeq's own, in no dialect."""
+    """A refusal of edgeq's own, in no dialect. Of one for load the detail is numbers: what of comes first."""
     row = REASONS[reason]
+    if detail and row.fault != "U" and row.problem != BLANK:
+        detail = f"{row.title}: {detail}"
     kind = BILLING if reason in _BILLING else kind_of(row.status)
-    return Failed(row.status, kind, detail or row.hint, reason, param)
+    return Failed(row.status, kind, detail or row.says or f"{row.title}: {row.hint}", reason, param)
 
 
 def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor: int, request_id: bytes) -> bytes:

@@ -796,7 +796,7 @@ class Exchange(Attempt):
         if retry is not None and self._tries().after_timeout(self, retry, up):
             return
         key = "retry.per_try_timeout" if retry is not None and retry.per_try_s else "timeouts.first_byte"
-        self.fail("upstream_timeout", up.pool.resource, f"{key} passed")
+        self.fail("upstream_timeout", up.pool.resource, f"no answer came in time: {key} passed")
 
     def answer_stalled(self) -> None:
         up = self.up
@@ -958,14 +958,14 @@ class Exchange(Attempt):
                 return
             first = grace.first_reason
             if first and REASONS[first].status:  # the fallback has failed as well: the first reason tells more
-                detail = f"{REASONS[first].hint}; its fallback failed, too: {reason}"
+                detail = f"{REASONS[first].told()}; its fallback failed, too: {reason}"
                 reason = first
                 resource = grace.first_resource
                 row = REASONS[reason]
         self.status = row.status
         second = "" if self.tries is None else self.tries.second_reason
         if second:
-            detail = f"{detail or row.hint}; {REASONS[second].title.lower()}: {second}"
+            detail = f"{detail or row.told()}; {REASONS[second].title.lower()}: {second}"
         # What breaks the rules of HTTP may be followed by more that does; who asks too often just has to wait.
         is_orderly = row.fault != "C" or row.status == 429
         self.keep_alive = down.may_keep(self) and is_orderly and self.reason != "internal_error"

@@ -77,7 +77,7 @@ def refusal(
     row = REASONS[reason]
     status = row.status
     kind = row.retry_after
-    detail = detail or row.hint
+    detail = detail or row.told()
     identity = request_id.decode("latin-1")
     text = (
         f'{{"type":"{row.problem}","title":{encode_basestring_ascii(row.title)},"status":{status},'
@@ -162,7 +162,7 @@ def _head(
     return (
         f"{status_line(status)}{date_line().decode()}content-type: {content_type}\r\ncontent-length: {size}\r\n"
         f"cache-control: no-store\r\n"
-        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.hint)}; edgeq-reason={reason}; "
+        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.told())}; edgeq-reason={reason}; "
         f"edgeq-resource={_details(resource)}{told}\r\n"
     )
 
