@@ -111,7 +111,7 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         }
         rest = gates["target/k-b/n"].rest
         assert rest is not None
-        assert 9 < rest.left_s <= 10
+        assert 0 < rest.left_s <= 10
         assert (rest.reason, rest.is_whole_key) == ("upstream_auth", True)
     finally:
         bench.board.close()

@@ -93,7 +93,12 @@ class Clients:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     admin = tmp_path_factory.mktemp("admin") / "admin.sock"
-    extra: dict[str, Value] = {"server": {"admin": str(admin)}, "route": [{"name": "all", "upstream": "u"}]}
+    queue: Value = {"timeout": "60s", "discipline": "fifo"}
+    extra: dict[str, Value] = {
+        "server": {"admin": str(admin)},
+        "upstream": {"u": {"queue": queue}},
+        "route": [{"name": "all", "upstream": "u"}],
+    }
     with bench(Settings(head_s=60, limit=1, extra=extra)) as made:
         made.play(script)
         yield Clients(made, admin)

@@ -160,7 +160,9 @@ def test_what_hangs_at_the_start_keeps_nobody_out() -> None:
 
 def test_who_waited_for_a_worker_to_be_replaced_may_still_wait_for_the_limit() -> None:
     """Longer than a queue allows, since nobody was there: the successor serves all of them, one after the other."""
-    with bench(Settings(limit=1, extra={"upstream": {"u": {"queue": {"timeout": "2s"}}}})) as running:
+    with bench(
+        Settings(limit=1, extra={"upstream": {"u": {"queue": {"timeout": "2s", "discipline": "fifo"}}}})
+    ) as running:
         running.handle()
         pid = running.gateway.wait_event("worker ready")["worker_pid"]
         os.kill(pid, signal.SIGSTOP)

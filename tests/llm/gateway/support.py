@@ -348,7 +348,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("scripted-an", "scripted-an x")
     model("shared-oa", "oa latency=700ms,tokens=20,tag=shared")
     # Places where a request waits.
-    provider("one", f"{demo}/v1", limit=1, queue={"max": 64, "timeout": "30s"})
+    provider("one", f"{demo}/v1", limit=1, queue={"max": 64, "timeout": "60s", "discipline": "fifo"})
     model("one", "one latency=25s,tag=one")
     provider("single", f"{demo}/v1", pool={"max_connections": 2, "queue_timeout": "30s"})
     model("single", "single latency=25s,tag=single")
