@@ -669,7 +669,11 @@ class ModelRequest(Exchange):
                 claim.settle(usage, choice.tariff.of_usage(usage), now)
             else:
                 claim.give_back(now, self.sent_at > 0.0)
-        cost = bill.settle(plan.name, self.choice, usage, answers(peek), sent, status, seconds, first_s, now)
+        # What a provider has failed is a failure there, whether or not it has had the request.
+        is_refused = not sent and status >= 400 and (self.reason == "" or REASONS[self.reason].fault != "U")
+        cost = bill.settle(
+            plan.name, self.choice, usage, answers(peek), sent, status, seconds, first_s, is_refused, now
+        )
         self.cost_micro = cost
         self.down.shard.measures.record(
             plan.name,

@@ -15,8 +15,8 @@ _DAY_S: Final = 86400
 KEY: Final = ("day", "tenant", "team", "key", "model", "target")
 VALUES: Final = ("requests", "errors", "input", "output", "cached", "cache_write", "reasoning", "cost_micro")
 TOLD: Final = ("requests", "errors", "refused", *VALUES[2:])
-"""What is told of them: requests that a target has had, or that were answered; those of them that have failed; and
-apart, who was refused, or left, before a target was asked."""
+"""What is told of them: requests that a target has had or failed, or that were answered; those of them that failed;
+and apart, who was refused, or left, before a target was asked."""
 Key: TypeAlias = tuple[str, str, str, str, str, str]
 
 

@@ -175,12 +175,13 @@ class Bill:
         status: int,
         seconds: float,
         first_s: float,
+        is_refused: bool,
         now: float,
     ) -> int:
         """The request has ended: give back what it did not use, and write down what it did.
 
-        Args: sent: a provider has had it; first_s: to the first event, -1.0 if there was none. Returns: what it cost,
-        in millionths.
+        Args: sent: a provider has had it; first_s: to the first event, -1.0 if there was none; is_refused: it is no
+        target's, neither its answer nor its failure. Returns: what it cost, in millionths.
         """
         reservation = self.reservation
         used = sent and (usage.input >= 0 or usage.output >= 0)
@@ -198,8 +199,7 @@ class Bill:
             self.till.estimator.learn(estimate, usage, answers, seconds)
         accounts = self.till.accounts
         if accounts.current.is_on and self.account is not None:
-            # Whom nobody was asked for is no target's; an answer of the cache has cost none of it.
-            name = choice.name if choice is not None and (sent or status < 400) else ""
+            name = choice.name if choice is not None and not is_refused else ""
             accounts.usage.record(
                 self.tenant.decode("latin-1"), self.key_id, model, name, usage, cost_micro, status, seconds, first_s
             )

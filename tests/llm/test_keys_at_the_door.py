@@ -15,7 +15,7 @@ import pytest
 
 from edgeq.cli import admin_client_io
 from tests.support import demo_llm, gateway
-from tests.support.gateway import Gateway, Settings
+from tests.support.gateway import Gateway, Settings, free_port
 from tests.support.supervised import wait_for
 
 BODY = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]})
@@ -41,8 +41,11 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, st
         extra: dict[str, Any] = {
             "server": {"admin": admin},
             "accounts": {"store": str(folder / "accounts.sqlite")},
-            "provider": {"p": {"url": f"{provider.url}/v1", "keys": ["sk-p"]}},
-            "model": models,
+            "provider": {
+                "p": {"url": f"{provider.url}/v1", "keys": ["sk-p"]},
+                "dead": {"url": f"http://127.0.0.1:{free_port()}/v1"},
+            },
+            "model": models | {"dead": {"targets": [{"provider": "dead"}]}},
             "route": [{"name": "models", "llm": {}}],
         }
         with gateway.running(provider.port, Settings(extra=extra)) as edge:
@@ -148,16 +151,19 @@ def test_what_was_refused_is_no_use_of_anybodys(door: tuple[Gateway, str]) -> No
     edge, admin = door
     made = edgeq("create", "--tenant", "acme", "--rpm", "2", "--admin", admin)
     broken = BODY.replace('"m"', '"broken"')
-    assert [ask(edge, made["key"], body)[0] for body in (BODY, broken, BODY, BODY)] == [200, 502, 429, 429]
+    dead = BODY.replace('"m"', '"dead"')
+    bodies = (dead, BODY, broken, BODY, BODY)
+    assert [ask(edge, made["key"], body)[0] for body in bodies] == [502, 200, 502, 429, 429]
 
     def told() -> list[dict[str, Any]]:
         _, _, text = admin_client_io.get(admin, "/v1/usage?by=key,target", 10.0)
         return [one for one in json.loads(text) if one["key"] == made["id"]]
 
-    wait_for("all of it is stored", lambda: sum(one["requests"] + one["refused"] for one in told()) == 4)
+    wait_for("all of it is stored", lambda: sum(one["requests"] + one["refused"] for one in told()) == 5)
     assert {one["target"]: (one["requests"], one["errors"], one["refused"]) for one in told()} == {
         "p/mock/tokens=3": (1, 0, 0),
         "p/mock/error=500": (1, 1, 0),
+        "dead/dead": (1, 1, 0),
         "": (0, 0, 2),
     }
 
