@@ -1,4 +1,5 @@
-"""Inputs of Anthropic's tools, which are objects, with every digit of their numbers: to all others they are text.
+"""Inputs of Anthropic's tools, and arguments of Ollama's, which are objects, with every digit of their numbers: to all
+others they are text.
 
 orjson reads a whole number of more than 64 bits, and one with a point or an exponent, as a double, which has 15 digits
 for sure. So where an input has one that may have lost some, the body is read once more, by a parser that can leave
@@ -27,17 +28,44 @@ def keep_digits(body: bytes, content: Any, messages: Any = None) -> None:
     read as an object with this `content`, or with these `messages`, each with its own."""
     if not (_has_rounded(content) or (messages is not None and any(_has_rounded(_at(one)) for one in messages))):
         return
-    try:
-        written = json.loads(body, parse_float=_fragment, parse_int=_whole)
-    except (ValueError, RecursionError):  # the other parser's bounds: it has been read, so it goes as it is
-        return
+    written = _written(body)
     _replace(content, written.get("content"))
     for one, other in zip(messages or (), written.get("messages") or (), strict=False):
         _replace(_at(one), _at(other))
 
 
+def keep_digits_of_calls(body: bytes, choices: list[Any], name: str) -> None:
+    """The same of a chat completion's `choices`, each with a message or a delta (`name`): their `tool_calls`."""
+    functions = _functions(choices, name)
+    if any(_is_rounded(one.get("arguments"), 0) for one in functions):
+        for one, other in zip(functions, _functions(_written(body).get("choices"), name), strict=False):
+            one["arguments"] = other.get("arguments")
+
+
+def _written(body: bytes) -> dict[str, Any]:
+    """What was read as an object, its numbers as they are written."""
+    try:
+        written: dict[str, Any] = json.loads(body, parse_float=_fragment, parse_int=_whole)
+    except (ValueError, RecursionError):  # the other parser's bounds: it has been read, so it goes as it is
+        return {}
+    return written
+
+
 def _at(message: Any) -> Any:
     return message.get("content") if isinstance(message, dict) else None
+
+
+def _functions(choices: Any, name: str) -> list[dict[str, Any]]:
+    """What is called, call by call."""
+    found: list[dict[str, Any]] = []
+    for choice in choices if isinstance(choices, list) else ():
+        said = choice.get(name) if isinstance(choice, dict) else None
+        calls = said.get("tool_calls") if isinstance(said, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if isinstance(function, dict):
+                found.append(function)
+    return found
 
 
 def _inputs(content: Any) -> list[dict[str, Any]]:

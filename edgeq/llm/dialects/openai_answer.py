@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import answer_id, known_object, tokens
+from edgeq.llm.dialects.inputs import keep_digits_of_calls
 from edgeq.llm.message import (
     IMAGE,
     REFUSAL,
@@ -117,7 +118,9 @@ def decode_answer(body: bytes) -> Answer:
     if said is None:
         raise ValueError("the provider's answer is no JSON object")
     choices = said.get("choices")
-    choice = known_object(choices[0]) if isinstance(choices, list) and choices else None
+    if not isinstance(choices, list):
+        choices = []
+    choice = known_object(choices[0]) if choices else None
     message = known_object(choice.get("message")) if choice is not None else None
     if choice is None or message is None:
         raise ValueError("the provider's answer has no message")
@@ -125,6 +128,7 @@ def decode_answer(body: bytes) -> Answer:
     if reason in FAILED:
         raise ValueError(f"the provider's answer has failed: its finish_reason is {reason}")
     answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
+    keep_digits_of_calls(body, choices, "message")
     has_refused = _decode_message(message, answer.parts)
     for number, part in enumerate(answer.parts):
         if part.kind == TOOL_USE and not part.id:

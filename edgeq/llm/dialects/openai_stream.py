@@ -11,6 +11,7 @@ import orjson
 
 from edgeq.llm.dialects.base import OPENAI, StreamEncoder, answer_id, known_object
 from edgeq.llm.dialects.errors import decode_error_object, encode_failure
+from edgeq.llm.dialects.inputs import keep_digits_of_calls
 from edgeq.llm.dialects.json_stream import JsonStreamDecoder
 from edgeq.llm.dialects.openai_answer import (
     FAILED,
@@ -106,6 +107,8 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
             return
         delta = known_object(choice.get("delta"))
         if delta is not None:
+            if delta.get("tool_calls"):
+                keep_digits_of_calls(event.data, choices, "delta")
             self._take_delta(delta, events)
         reason = str(choice.get("finish_reason") or "")
         if reason in FAILED:

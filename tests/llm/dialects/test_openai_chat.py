@@ -31,6 +31,8 @@ from edgeq.llm.message import (
     Usage,
 )
 
+NUMBERS = ('{"a":18446744073709551616,"b":[9223372036854775807]}', '{"a":[{"b":-0.12345678901234567890123}],"c":0.5}')
+
 
 def asked(request: Request, losses: Losses | None = None) -> dict[str, Any]:
     """The body of a request."""
@@ -212,6 +214,18 @@ def test_arguments_as_an_object() -> None:
     chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
     events = openai_chat.StreamDecoder().feed(b"data: " + orjson.dumps(chunk) + b"\n\n")
     assert [event.text for event in events if event.kind == DELTA] == ['{"a":1}']
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_numbers_of_such_arguments_stay(numbers: str) -> None:
+    """Every digit, whatever is beside it."""
+    other = b'{"function":{"name":"g","arguments":"1.0"}}'
+    calls = b'"tool_calls":[%b,{"index":1,"function":{"name":"f","arguments":%b}}]' % (other, numbers.encode())
+    whole = b'{"created":1.5,"choices":[{"message":{%b},"finish_reason":"tool_calls"}]}' % calls
+    assert [part.arguments for part in openai_chat.decode_answer(whole).parts] == ["1.0", numbers]
+    chunk = b'data: {"choices":[{"index":0,"delta":{%b},"finish_reason":"tool_calls"}]}\n\n' % calls
+    events = openai_chat.StreamDecoder().feed(chunk)
+    assert [event.text for event in events if event.kind == DELTA] == ["1.0", numbers]
 
 
 @pytest.mark.parametrize("wants", [True, False])
