@@ -321,6 +321,6 @@ def _written(dialect: str, body: bytes) -> int:
     """About how many tokens a whole answer has that passes, and tells no usage. What edgeq cannot read the client may:
     it is not counted."""
     try:
-        return speech.heard(dialect, body, "").written()
+        return speech.written(dialect, body)
     except ValueError:
         return 0

@@ -63,12 +63,14 @@ _MOST_ATTACHED: Final = 2000
 class Estimate:
     """What one request is reckoned with. Tokens, and money in millionths."""
 
-    __slots__ = ("cost_micro", "input", "model", "output", "raw_input", "tenant")
+    __slots__ = ("answers", "cost_micro", "input", "model", "output", "raw_input", "tenant")
 
     def __init__(self, input_tokens: int, output_tokens: int, cost_micro: int = 0) -> None:
         self.input: int = input_tokens
         self.output: int = output_tokens
         self.cost_micro: int = cost_micro
+        self.answers: int = 1
+        """Of which `output` is the sum; they are written at the same time."""
         # For `Estimator.learn`.
         self.raw_input: int = input_tokens
         """Before this model's correction."""
@@ -202,7 +204,8 @@ class Estimator:
                 first = 0 if known is None else known.lengths.first()
                 if 0 < first < most:
                     most = first
-            found.output = most * max(1, answers)
+            found.answers = max(1, answers)
+            found.output = most * found.answers
         return found
 
     def takes_s(self, model: str) -> float:

@@ -340,11 +340,14 @@ class PassThrough:
 
     def _see_delta(self, event: bytes, at: int, is_plain: bool) -> None:
         """An OpenAI chunk with a choice; `at` is where its delta begins. Args: is_plain: it has no usage."""
-        for key in _TEXTS:
-            start = event.find(key, at)
-            if start >= 0 and self._count(event, start + len(key), is_plain):
-                # A chunk has one text, by all that is known; two would only be an estimate too low.
-                break
+        if self._answers > 1:
+            self._count_all(event, at)
+        else:
+            for key in _TEXTS:
+                start = event.find(key, at)
+                if start >= 0 and self._count(event, start + len(key), is_plain):
+                    # An answer has one text in a chunk, by all that is known; two would only be an estimate too low.
+                    break
         if not self.begun and (event.find(b"{", at + 10) >= 0 or event.find(b"[", at + 10) >= 0):
             self.begun = _says_something(event)  # within the delta, whose own brace is before that
         if not self.finished:
@@ -377,6 +380,15 @@ class PassThrough:
                     self._ended.add(choice.index)
                     ends = True
         return ends
+
+    def _count_all(self, event: bytes, at: int) -> None:
+        """The texts of a chunk that may tell of several answers."""
+        for key in _TEXTS:
+            start = event.find(key, at)
+            while start >= 0:
+                start += len(key)
+                self._count(event, start, False)
+                start = event.find(key, start)
 
     def _count(self, event: bytes, start: int, is_plain: bool) -> bool:
         """A value stands there, a text of the model or null. Returns: whether it is a text, and not empty."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import time
 from typing import TYPE_CHECKING, Final
 
-from edgeq.llm.dialects import embeddings, gemini
+from edgeq.llm.dialects import embeddings, gemini, openai_answer
 from edgeq.llm.dialects.names import in_own_words, own_names
 from edgeq.llm.dialects.table import DIALECTS
 from edgeq.llm.message import Answer, Losses, Request, Unmappable, Usage
@@ -95,6 +95,13 @@ def heard(dialect: str, body: bytes, model: str) -> Answer:
     found.model = model
     found.created = found.created or int(time())
     return found
+
+
+def written(dialect: str, body: bytes) -> int:
+    """About how many tokens a target's whole answer has, all its choices together. Raises: ValueError."""
+    if dialect == OPENAI:  # others have one
+        return openai_answer.written(body)
+    return DIALECTS[dialect].decode_answer(body).written()
 
 
 def said(dialect: str, answer: Answer, what: Asked, input_tokens: int) -> bytes:

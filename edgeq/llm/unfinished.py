@@ -42,6 +42,6 @@ def used_until(estimate: Estimate, incoming: Incoming | None, streams: bool, sec
     if usage.input < 0:
         usage.input = estimate.input
     if usage.output < 0:
-        usage.output = written if streams else min(estimate.output, int(seconds * WRITTEN_A_SECOND))
+        usage.output = written if streams else min(estimate.output, int(seconds * WRITTEN_A_SECOND) * estimate.answers)
     usage.bound()
     return usage

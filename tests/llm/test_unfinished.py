@@ -32,6 +32,13 @@ def test_a_whole_answer(seconds: float, output: int) -> None:
     assert used_until(EXPECTED, answer(200, body=b'{"id"'), False, seconds) == Usage(input=100, output=output)
 
 
+def test_several_at_once() -> None:
+    """Each of three is written at that speed."""
+    expected = Estimate(100, 900)
+    expected.answers = 3
+    assert used_until(expected, None, False, 1.5) == Usage(input=100, output=450)
+
+
 def test_a_stream() -> None:
     """What has come of it, and what it has told."""
     assert used_until(EXPECTED, None, True, 600.0) == Usage(input=100, output=0)

@@ -147,6 +147,18 @@ def decode_answer(body: bytes) -> Answer:
     return answer
 
 
+def written(body: bytes) -> int:
+    """About how many tokens all choices have together. Raises: ValueError."""
+    said = known_object(orjson.loads(body)) or {}
+    choices = said.get("choices")
+    parts: list[Part] = []
+    for choice in choices if isinstance(choices, list) else ():
+        message = known_object(choice.get("message")) if isinstance(choice, dict) else None
+        if message is not None:
+            _decode_message(message, parts)
+    return Answer("", "", parts).written()
+
+
 def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
     """Its parts: thoughts, text, refusal, calls. Returns: whether it refuses."""
     thought = message.get("reasoning_content") or message.get("reasoning")

@@ -58,6 +58,25 @@ def test_what_has_come_is_booked(stand: Stand, path: str, stream: bool) -> None:
     assert line["gen_ai.usage.input_tokens"] > 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_all_choices_are_booked(stand: Stand, stream: bool, together: bool) -> None:
+    """Who asks for three answers has three written, whether or not a chunk has a word of each."""
+    count = 3
+    key = "delta" if stream else "message"
+    choices = [{"index": at, key: {"content": f"{at} {TEXT}"}, "finish_reason": "stop"} for at in range(count)]
+    if stream:
+        chunks = [{"choices": choices}] if together else [{"choices": [one]} for one in choices]
+        stand.play(reply(STREAM_HEAD + framed(sse(*chunks, "[DONE]")) + b"0\r\n\r\n"))
+    else:
+        stand.play(reply(whole({"choices": choices})))
+    before = len(stand.gateway.log_lines())
+    answer = stand.ask(ask_for("scripted", stream, n=count))
+    assert answer.status == 200, answer
+    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "scripted", before)
+    assert line["gen_ai.usage.output_tokens"] == count * (len(TEXT) + 2) // 4
+
+
 def test_clients_of_messages_are_told_the_same(stand: Stand) -> None:
     """The dialect has numbers only: none of them is a nought that nobody means."""
     answer, line = ask(stand, MESSAGES, False)
