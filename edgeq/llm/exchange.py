@@ -437,7 +437,12 @@ class ModelExchange(ModelAnswer):
         assert operation is not None
         failed.message = failed.message or verdict.detail
         if self._head_sent:
-            self._end_cut("", failed, now)
+            if self._begun:  # whatever it is called: it was good enough to begin with
+                self._end_cut("upstream_error", failed, now)
+            else:
+                self.reason = "model_request_invalid"
+                self.resource = self.own_resource()
+                self._end_cut("", failed, now)
             return
         body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         self.status = errors.status_of(operation.dialect, failed)

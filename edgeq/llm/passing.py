@@ -16,7 +16,7 @@ import orjson
 
 from edgeq.llm.dialects.base import ANTHROPIC, OPENAI
 from edgeq.llm.dialects.errors import decode_error_object, failed_within
-from edgeq.llm.dialects.openai_answer import FAILED
+from edgeq.llm.dialects.openai_answer import FAILED, error_of_choices
 from edgeq.llm.message import INTERNAL, UNKNOWN, Failed, Usage
 from edgeq.llm.requested import requested as requested
 from edgeq.llm.requested import with_model as with_model
@@ -37,7 +37,8 @@ _END: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _ANSWERS: Final = ("choices", "content", "candidates", "data")
 """Where a whole answer has its words or vectors: it is none of the errors that come with a status of 200."""
 
-_NAMED_ERROR: Final = (b"event: error", b"event:error")
+_NAMED_ERROR: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
+"""A line's end within JSON is escaped."""
 
 _TEXTS: Final = (b'"content":', b'"arguments":', b'"reasoning_content":', b'"reasoning":', b'"refusal":')
 _ANTHROPIC_TEXTS: Final = (b'"text":', b'"partial_json":', b'"thinking":')
@@ -56,7 +57,6 @@ _CR: Final = 13
 _SPACE: Final = 32
 _QUOTE: Final = 34
 _BACKSLASH: Final = 92
-_E: Final = 101
 _N: Final = 110
 _BLANKS: Final = b" \t"
 
@@ -325,8 +325,7 @@ class PassThrough:
             return False
         if self._is_anthropic:
             return self._see_anthropic(event)
-        named = event[0] == _E and event.startswith(_NAMED_ERROR)
-        if (named or event.find(b'"error"') >= 0) and self._is_error(event, named):
+        if event.find(b"error") >= 0 and self._is_error(event):
             return False
         at = event.find(b'"usage":')
         if at >= 0 and not _is_null(event, at + 8):
@@ -425,17 +424,22 @@ class PassThrough:
                 return bytes(chunk.choices).translate(None, _BLANKS) != b"[]"
         return True
 
-    def _is_error(self, event: bytes, is_named: bool) -> bool:
-        """It may be one: an object with a truthy `error`, as the SDK sees it; or what is called so, whatever it is."""
+    def _is_error(self, event: bytes) -> bool:
+        """It may be one: an object with a truthy `error`, as the SDK sees it, or with a choice that has one; or what is
+        called so, whatever it is."""
+        is_named = _NAMED_ERROR.search(event) is not None
+        if not is_named and event.find(b'"error"') < 0:
+            return False
         for data in _data_of(event):
             try:
                 said = orjson.loads(data)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(said, dict) and (
-                is_named or said.get("error") or said.get("type") == "error" or said.get("object") == "error"
-            ):
-                self.failed = decode_error_object(self.dialect, 0, said.get("error") or said)
+            if not isinstance(said, dict):
+                continue
+            error = said.get("error") or error_of_choices(said.get("choices"))
+            if is_named or error or said.get("type") == "error" or said.get("object") == "error":
+                self.failed = decode_error_object(self.dialect, 0, error or said)
                 break
         if is_named and self.failed is None:
             self.failed = Failed(500, INTERNAL, "", is_within=True)
@@ -472,8 +476,8 @@ class PassThrough:
                         _learn(ANTHROPIC, self.usage, told)
                 elif name == b"message_stop":
                     self.done = True
-                elif name == b"error":
-                    return not self._is_error(event, True)
+                elif name == b"error" or (not name and one.data.find(b'"error"') >= 0):
+                    return not self._is_error(event)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # What edgeq cannot read the client may: it is passed on as it is.
                 continue

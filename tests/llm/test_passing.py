@@ -226,6 +226,50 @@ def test_an_error_that_is_only_called_so_does_not_pass(named: bytes, said: bytes
         assert (passing.failed.kind, passing.failed.message) == (INTERNAL, "")
 
 
+NO = b'{"message":"no"}'
+
+
+@pytest.mark.parametrize(
+    ("dialect", "told"),
+    [
+        ("openai", b"id: 7\nevent: error\ndata: " + NO),
+        ("openai", b": hm\r\nevent:error\r\ndata: " + NO),
+        ("openai", b"data: " + NO + b"\nevent: error"),
+        ("openai", b'data: {"error":\ndata: {"message":"no"}}'),
+        ("openai", b'data: {"choices":[{"index":0,"delta":{"content":"b"}}],"error":{"message":"no"}}'),
+        ("openai", b'data: {"choices":[{"index":0,"delta":{"content":"b"},"error":{"message":"no"}}]}'),
+        ("openai", b'data: {"choices":[{"index":0,"delta":{}},{"index":1,"delta":{},"error":{"message":"no"}}]}'),
+        ("openai", b'data: {"choices":[],"usage":{"prompt_tokens":1},"error":{"message":"no"}}'),
+        ("anthropic", b"id: 7\nevent: error\ndata: " + NO),
+        ("anthropic", b'data: {"type":"error","error":{"message":"no"}}'),
+        ("anthropic", b'data: {"type": "error", "error":{"message":"no"}}\nevent: error'),
+    ],
+)
+@pytest.mark.parametrize("answers", [1, 2])
+def test_errors_wherever_they_are_told(dialect: str, told: bytes, answers: int) -> None:
+    """Named where an event does not begin, or within a chunk or a choice: none passes. (It may repeat our key.)"""
+    passing = PassThrough(dialect, False, answers)
+    begin = chunk({"content": "a"}) if dialect == "openai" else ANTHROPIC[3]
+    assert passing.feed(begin) == begin
+    assert passing.feed(told + b"\n\n") == b""
+    assert passing.failed is not None
+    assert passing.failed.message == "no"
+
+
+def test_words_that_look_like_errors() -> None:
+    """Texts and fields that only speak of one are none."""
+    passing = PassThrough("openai", False)
+    for said in (
+        chunk({"content": 'event: error\n"error"'}),
+        chunk({"content": "an error"}, error=None),
+        chunk({"tool_calls": [{"function": {"name": "error"}}]}),
+        b": event: error\ndata: {}\n\n",
+        b"id: error\ndata: {}\n\n",
+    ):
+        assert passing.feed(said) == said
+    assert passing.failed is None
+
+
 @pytest.mark.parametrize("reason", ["error", "abort"])
 def test_an_answer_that_ends_by_an_error(reason: str) -> None:
     """Of compatible servers: it has failed, and may be asked for elsewhere if nothing of it has come."""

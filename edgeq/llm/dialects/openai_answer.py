@@ -76,6 +76,15 @@ def stop_of(finish_reason: str, has_calls: bool, has_refused: bool) -> str:
     return stop
 
 
+def error_of_choices(choices: Any) -> Any:
+    """What OpenRouter tells beside a finish_reason of error: of the first choice that has one; None: none has."""
+    for choice in choices if isinstance(choices, list) else ():
+        error = choice.get("error") if isinstance(choice, dict) else None
+        if error:
+            return error
+    return None
+
+
 def decode_usage(said: dict[str, Any] | None) -> Usage:
     """A `usage`, or what stands in its place."""
     if said is None:

@@ -19,6 +19,7 @@ from edgeq.llm.dialects.openai_answer import (
     content_parts,
     decode_usage,
     encode_usage,
+    error_of_choices,
     image_of,
     images_in,
     made_up_id,
@@ -79,7 +80,8 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         chunk = self._object(event, events)
         if chunk is None:
             return
-        error = chunk.get("error")
+        choices = chunk.get("choices")
+        error = chunk.get("error") or error_of_choices(choices)
         if error:
             failed = decode_error_object(OPENAI, 0, error)
             self._fail(failed.kind, failed.message, events)
@@ -91,7 +93,6 @@ class OpenAiStreamDecoder(JsonStreamDecoder):
         usage = known_object(chunk.get("usage"))
         if usage is not None:
             self._usage = decode_usage(usage)
-        choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices:
             return
         if not self._has_started:

@@ -253,6 +253,12 @@ class Stand:
         wait_for(look, lambda: f"no such lines: {self.gateway.log_lines()[since:]}")
         return found
 
+    def line_of(self, answer: Answer) -> dict[str, Any]:
+        """What the access log says of an answer."""
+        request_id = (answer.get(b"x-request-id") or b"").decode()
+        (line,) = self.wait_log(lambda one: one.get("edgeq.request_id") == request_id)
+        return line
+
 
 def sse(*events: object) -> bytes:
     """Events as OpenAI writes them."""

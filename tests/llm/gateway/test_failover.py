@@ -500,6 +500,31 @@ def test_an_error_that_is_the_callers_own_within_a_stream(stand: Stand) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("begins", [True, False])
+def test_an_error_that_is_the_callers_own_after_the_head(stand: Stand, begins: bool) -> None:
+    """It keeps its type, but is no success of the log: an answer that had begun has failed, by the provider."""
+    told = {"error": {"message": "bad thing", "type": "invalid_request_error", "param": None, "code": None}}
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(STREAM_HEAD + (framed(sse(said("hi"))) if begins else b""))
+        connection.wait(stand.opened)
+        connection.send(framed(sse(told)) + b"0\r\n\r\n")
+
+    stand.play(answer)
+    for path in (CHAT, MESSAGES):
+        stand.opened.clear()
+        with stand.client() as client:
+            client.send(request(ask_for("scripted", True), "/beat" + path[3:]))
+            while (b'"hi"' if begins else b": waiting") not in client.received:
+                assert client.read_some(), bytes(client.received)
+            stand.opened.set()
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert events(got.body)[-1][1]["error"]["type"] == "invalid_request_error"
+        line = stand.line_of(got)
+        assert line["error.type"] == ("upstream_error" if begins else "model_request_invalid")
+    stand.wait_idle()
+
+
 def test_a_status_that_says_all(stand: Stand) -> None:
     """A page, or a redirection: its status is told once. JSON in place of a stream is none."""
     for head in (b"302 Found", b"500 Internal Server Error"):

@@ -109,15 +109,22 @@ def test_a_key_that_is_repeated_in_a_stream_is_masked(stand: Stand, path: str, e
     """Also where all else of it is passed on as it came. Nothing follows the error that would make it complete."""
     for model in ("scripted", "scripted-an"):
         error: dict[str, Any] = {"message": f"a word about sk-{model}, please", "type": "server_error"}
-        kinds: list[dict[str, Any]] = [{"error": error}, {"object": "error", **error}]
+        choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
+        kinds: list[dict[str, Any]] = [
+            {"error": error},
+            {"object": "error", **error},
+            {"choices": [choice], "error": error},
+            {"choices": [{**choice, "error": error}]},
+        ]
         begin, last = sse(said("hi")), b"data: [DONE]\n\n"
         if model == "scripted-an":
             kinds = [{"type": "error", "error": error}]
             begin, last = BEGIN_ANTHROPIC, b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
         for told in kinds:
-            name = b"event: error\n" if "error" not in told or "type" in told else b""
+            name = b"id: 1\nevent: error\n" if "object" in told or "type" in told else b""
             data = name + b"data: " + json.dumps(told).encode() + end
             answer = ask_in_two(stand, request(ask_for(model, True), path), begin, data + last if end else data)
+            assert stand.line_of(answer)["error.type"] == "upstream_error"
             assert f"sk-{model}".encode() not in answer.body, answer.body
             found = events(answer.body)
             assert found[-1][1]["error"]["message"] == "the provider's answer was an error: a word about [key], please"

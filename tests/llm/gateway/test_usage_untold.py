@@ -38,14 +38,12 @@ def ask(stand: Stand, path: str, stream: bool, **more: object) -> tuple[Answer, 
         stand.play(reply(STREAM_HEAD + framed(sse(*chunks, "[DONE]")) + b"0\r\n\r\n"))
     else:
         stand.play(reply(whole({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})))
-    before = len(stand.gateway.log_lines())
     said = {**ask_for("scripted", stream), **more}
     if path == RESPONSES:
         said = {"model": "scripted", "stream": stream, "input": "hi"}
     answer = stand.ask(said, path)
     assert answer.status == 200, answer
-    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "scripted", before)
-    return answer, line
+    return answer, stand.line_of(answer)
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
@@ -70,10 +68,9 @@ def test_all_choices_are_booked(stand: Stand, stream: bool, together: bool) -> N
         stand.play(reply(STREAM_HEAD + framed(sse(*chunks, "[DONE]")) + b"0\r\n\r\n"))
     else:
         stand.play(reply(whole({"choices": choices})))
-    before = len(stand.gateway.log_lines())
     answer = stand.ask(ask_for("scripted", stream, n=count))
     assert answer.status == 200, answer
-    (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "scripted", before)
+    line = stand.line_of(answer)
     assert line["gen_ai.usage.output_tokens"] == count * (len(TEXT) + 2) // 4
 
 
@@ -144,7 +141,6 @@ def test_of_a_stream_that_is_cut_what_has_come_is_booked(stand: Stand, path: str
     stand.play(reply(STREAM_HEAD + framed(body) + b"0\r\n\r\n"))
     answer = stand.ask(ask_for(model, True), path)
     assert b"error" in answer.body
-    request_id = (answer.get(b"x-request-id") or b"").decode()
-    (line,) = stand.wait_log(lambda one: one.get("edgeq.request_id") == request_id)
+    line = stand.line_of(answer)
     assert line["error.type"] == "upstream_truncated"
     assert len(TEXT) // 4 <= line["gen_ai.usage.output_tokens"] <= len(TEXT) // 4 + 3
