@@ -117,11 +117,22 @@ class ModelHedge(Attempt):
             return
         if incoming is None or incoming.failed is not None:
             self._lose()
-        elif incoming.begun or (
-            incoming.is_done and not incoming.is_stream() and exchange.is_answer(self.choice, incoming)
-        ):
+        elif incoming.begun:
             exchange.second_won(self, incoming, out, now)
         elif incoming.is_done:
+            self._all_came(exchange, incoming, now)
+
+    def _all_came(self, exchange: ModelExchange, incoming: Incoming, now: float) -> None:
+        """The last byte of its answer is here, and no word of it was seen before: of a stream only the empty line may
+        be missing after its only event."""
+        if incoming.is_stream():
+            incoming.ended()
+            is_answer = incoming.begun and incoming.stopped and incoming.failed is None
+        else:
+            is_answer = exchange.is_answer(self.choice, incoming)
+        if is_answer:
+            exchange.second_won(self, incoming, b"", now)
+        else:
             self._lose()
 
     def _heard(
@@ -143,7 +154,15 @@ class ModelHedge(Attempt):
         self._lose()
 
     def upstream_ended(self, clean: bool) -> None:
-        self._lose()
+        up = self.up
+        exchange = self.exchange
+        incoming = self._incoming
+        if not clean or up is None or exchange is None or incoming is None or not incoming.ends_with_connection():
+            self._lose()
+            return
+        up.reusable = False
+        incoming.is_done = True
+        self._all_came(exchange, incoming, monotonic())
 
     def half_close_client(self) -> bool:
         return False

@@ -421,6 +421,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("hedge-lost", "oa latency=400ms,cut=0,tag=lost", fails, "ge tokens=5,tag=lost", hedge="100ms")
     model("hedge-scripted", "oa latency=600ms,tokens=5,tag=hedge", "scripted plain", hedge="100ms")
     model("hedge-scripted-an", "oa latency=600ms,tokens=5,tag=hedge", "scripted-an plain", hedge="100ms")
+    model("hedge-ends", "oa latency=25s,tag=ends", "scripted plain", hedge="100ms")
     model("hedge-dropped", "oa latency=500ms,tokens=5,tag=hedge", "an latency=25s,tag=hedge", hedge="100ms")
     provider("leaves", f"{demo}/v1")
     model("leaves", "leaves rate=40,tokens=60,tag=leaves")

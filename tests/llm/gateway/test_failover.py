@@ -28,7 +28,7 @@ from tests.llm.gateway.support import (
 )
 from tests.support import kernel
 from tests.support.raw_client import Asked
-from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, reply, reply_then
 
 RESTS = ("429", "401", "403", "402", "quota")
 """After these the provider's key is left alone for a while."""
@@ -351,6 +351,31 @@ def test_a_hedge_at_a_key_that_is_refused(stand: Stand) -> None:
         answer = client.ask(request(ask_for("hedge-key")), b"POST")
         assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"oa/mock/latency=600ms,tokens=5,tag=hedge")
     assert stand.counts(name)["requests"] == 1
+    stand.wait_idle()
+
+
+ONLY = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}'
+UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: "
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        STREAM_HEAD + framed(ONLY) + b"0\r\n\r\n",
+        STREAM_HEAD + framed(ONLY + b"\n") + b"0\r\n\r\n",
+        UNTIL_CLOSE + b"text/event-stream\r\n\r\n" + ONLY,
+        UNTIL_CLOSE + b'application/json\r\n\r\n{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}',
+    ],
+)
+def test_a_hedge_whose_end_is_that_of_its_bytes(stand: Stand, sent: bytes) -> None:
+    """Its only event has no empty line after it, or nothing but the connection's end ends it: it is an answer."""
+    stand.play(reply_then(sent, "close" if sent.startswith(UNTIL_CLOSE) else "keep"))
+    for path in (CHAT, MESSAGES):
+        answer = stand.ask(ask_for("hedge-ends", b"event-stream" in sent), path)
+        assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"scripted/mock/plain")
+        assert b'"hi"' in answer.body
+        assert answer.complete
+        assert "error.type" not in stand.line_of(answer)
     stand.wait_idle()
 
 
