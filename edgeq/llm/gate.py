@@ -696,15 +696,18 @@ class TokenGate(Lobby):
             self._pause_s = _FIRST_PAUSE_S
 
     def _hear_requests(self, heard: Heard) -> None:
-        """A limit of requests is kept to as one of tokens, if it is one of a minute. What looked so once, by chance,
-        and then does not, is not looked at again."""
+        """A limit of requests is kept to as one of tokens, if it is one of a minute; another one that is told then, by
+        a refusal above all, is one, too, if nothing says that it is not. What looked so once, by chance, and then does
+        not, is not looked at again."""
         said = heard.counts_minutes()
         meter = self.meter
+        known = meter.allowance(REQUESTS)
+        count = heard.limits[REQUESTS]
         if said == NO:
             self._counts_minutes = False
             meter.forget_limit(REQUESTS)
-        elif said == YES and self._counts_minutes:
-            meter.hear_limit(REQUESTS, heard.limits[REQUESTS])
+        elif (said == YES and self._counts_minutes) or (count > 0 and known is not None and known.heard):
+            meter.hear_limit(REQUESTS, count)
 
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody in for so long, in no worker; a longer pause stays."""

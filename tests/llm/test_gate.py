@@ -7,7 +7,7 @@ import pytest
 from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
-from edgeq.llm.provider_limits import REQUESTS, TOKENS, Heard
+from edgeq.llm.provider_limits import REQUESTS, TOKENS, Heard, hear
 from tests.llm.gates import Machine, claim_of
 
 MINUTE = TokenLimits(tokens_per_minute=6000)
@@ -497,6 +497,29 @@ def test_requests_a_minute_are_learned() -> None:
     assert len(machine.granted) == 55
     machine.loop.run(0.7)
     assert len(machine.granted) == 56
+
+
+@pytest.mark.parametrize("said", [b"x-ratelimit-reset-requests: 59.5s\r\n", b""])
+def test_a_refusal_that_tells_lower_limits(said: bytes) -> None:
+    """They hold from then on, of requests also where nothing says how they are counted: it is known of this provider."""
+    machine = Machine(1, TokenLimits(), max_wait_s=100.0)
+    gate = machine.gates[0]
+    requests = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+    tokens = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"
+    first = requests % (60, 59) + b"x-ratelimit-reset-requests: 1s\r\n" + tokens % (6000, 5900)
+    gate.heard(hear(first, 0.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 60, "tokens": 6000}
+    refusal = requests % (30, 0) + tokens % (3000, 2000) + b"retry-after: 2\r\n" + said
+    gate.heard(hear(refusal, 0.0), 429, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 30, "tokens": 3000}
+    for number in range(20):
+        machine.ask(number, 10, 10)
+    machine.loop.run(2.5)
+    before = len(machine.granted)
+    machine.loop.run(20.0)
+    assert len(machine.granted) == before + 10
+    gate.heard(hear(requests % (40, 40), 0.0), 200, machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["limits"] == {"requests": 40, "tokens": 3000}
 
 
 @pytest.mark.parametrize(
