@@ -5,18 +5,31 @@ supervisor, open for appending (it may run as a user who could not open it), and
 have the same mark and numbers as if they had been told, so one that the dead supervisor had stored is not added twice;
 nor is one that is read again, because a supervisor was killed between storing and emptying.
 
+Prompts and answers are redacted before, a text at a time between the loop's other work: a batch has half a million
+characters of them, which take a fifth of a second, and others' streams are still to be finished.
+
 Each message stands behind its length, 4 bytes. A lock keeps appending and emptying apart. What a full disk or a crash
 has cut off is given up, and said.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import struct
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
+from edgeq.llm.account import Conversation
+from edgeq.llm.redact import redacted
+from edgeq.observe import log_io
+from edgeq.supervisor.messages import UsageTold, encode_message
+
+_log = log_io.get_logger()
 _LENGTH: Final = struct.Struct("!I")
 _MODE: Final = 0o600
 
@@ -71,6 +84,61 @@ def take(fd: int, use: Callable[[bytes], None]) -> int:
         return len(data) - start
     finally:
         fcntl.lockf(fd, fcntl.LOCK_UN)
+
+
+class Leftover:
+    """Where one worker leaves its batches."""
+
+    __slots__ = ("_fd", "_loop", "_masked", "_masks_answer", "_taken", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, taken: Callable[[int], None]) -> None:
+        """`taken` is called with a batch's number when it is in the file."""
+        self._loop = loop
+        self._fd = fd
+        self._taken = taken
+        self._waiting: deque[UsageTold] = deque()
+        self._masked: list[Conversation] = []
+        """Of the first that waits, those that are done, but for the last one's answer if `_masks_answer`."""
+        self._masks_answer = False
+
+    def put(self, told: UsageTold) -> None:
+        """Leave it, soon: once, however often it is told."""
+        if any(one.number == told.number for one in self._waiting):
+            return
+        self._waiting.append(told)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._step)
+
+    def finish(self) -> None:
+        """The loop has ended: leave what waits."""
+        while self._waiting:
+            self._go_on()
+
+    def _step(self) -> None:
+        if self._waiting:
+            self._go_on()
+        if self._waiting:
+            self._loop.call_soon(self._step)
+
+    def _go_on(self) -> None:
+        """Redact one text, or write one batch."""
+        told = self._waiting[0]
+        masked = self._masked
+        if self._masks_answer:
+            masked[-1] = replace(masked[-1], answer=redacted(masked[-1].answer))
+            self._masks_answer = False
+        elif len(masked) < len(told.conversations):
+            one = told.conversations[len(masked)]
+            masked.append(replace(one, prompt=redacted(one.prompt)))
+            self._masks_answer = True
+        else:
+            self._waiting.popleft()
+            self._masked = []
+            try:
+                append(self._fd, encode_message(replace(told, conversations=tuple(masked))))
+            except OSError as error:
+                _log.error("usage is lost", requests=len(told.entries), problem=error.strerror)
+            self._taken(told.number)
 
 
 def _lock(fd: int) -> None:

@@ -19,14 +19,11 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
-from msgspec.structs import replace
-
 from edgeq.board.layout import STATE_DRAINING, STATE_SERVING, Board, Row
 from edgeq.config.schema import Config
 from edgeq.errors import EdgeqError
 from edgeq.listener.tls_io import TlsError
-from edgeq.llm import leftover_io
-from edgeq.llm.redact import masked
+from edgeq.llm.leftover_io import Leftover
 from edgeq.observe import log_io
 from edgeq.supervisor.bpf_io import refuse_new
 from edgeq.supervisor.channel_io import Channel
@@ -159,7 +156,7 @@ class Control:
         "_drain_timeout_s",
         "_emptying",
         "_kept",
-        "_leftover_fd",
+        "_leftover",
         "_loop",
         "_row",
         "_sockets",
@@ -183,8 +180,10 @@ class Control:
         self._app = app
         self._bells = bells
         """The board's; grows by what a new configuration brings."""
-        self._leftover_fd = leftover_fd
+        self._leftover: Leftover | None = None
         """For what was used while there is no supervisor."""
+        if leftover_fd >= 0:
+            self._leftover = Leftover(loop, leftover_fd, lambda number: app.hear(UsageTaken(number)))
         self._row = row
         self._config = config
         self._sockets = dict(sockets)
@@ -205,14 +204,12 @@ class Control:
     def finish(self) -> None:
         """The loop has ended: have the supervisor get what was said last."""
         self._channel.send_rest(_LAST_WORDS_S)
+        if self._leftover is not None:
+            self._leftover.finish()
 
     def _send(self, message: Message) -> None:
-        if self._channel.closed and isinstance(message, UsageTold) and self._leftover_fd >= 0:
-            told = replace(message, conversations=masked(message.conversations))
-            try:
-                leftover_io.append(self._leftover_fd, encode_message(told))
-            except OSError as error:
-                _log.error("usage is lost", requests=len(message.entries), problem=error.strerror)
+        if self._channel.closed and isinstance(message, UsageTold) and self._leftover is not None:
+            self._leftover.put(message)
         else:
             self._channel.send(encode_message(message))
 

@@ -501,7 +501,7 @@ def test_requests_a_minute_are_learned() -> None:
 
 @pytest.mark.parametrize("said", [b"x-ratelimit-reset-requests: 59.5s\r\n", b""])
 def test_a_refusal_that_tells_lower_limits(said: bytes) -> None:
-    """They hold from then on, of requests also where nothing says how they are counted: it is known of this provider."""
+    """They hold from then on, of requests also where nothing says how they are counted: it is known of him."""
     machine = Machine(1, TokenLimits(), max_wait_s=100.0)
     gate = machine.gates[0]
     requests = b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
