@@ -348,3 +348,5 @@ class Failed:
     """RATE: of what there is no more, "requests" or "tokens"; empty: not told."""
     is_within: bool = False
     """It came within an answer of 200: nobody has sent `status`, it is what the kind of error would have."""
+    details: str = ""
+    """Anthropic's, an object as JSON: its SDK acts on it. Empty: there are none."""

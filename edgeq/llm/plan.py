@@ -106,6 +106,7 @@ class Choice:
             failed.message = failed.message.replace(secret, KEY)
             failed.param = failed.param.replace(secret, KEY)
             failed.code = failed.code.replace(secret, KEY)
+            failed.details = failed.details.replace(secret, KEY)
         return failed
 
     def is_open(self, now: float) -> bool:

@@ -1,6 +1,7 @@
 """What a provider's refusal or failure means: for the client, for the next target, for the key.
 
-    the caller's own fault (400, 413, 422)     -> passed on, nobody else is asked
+    the caller's own fault (400, 413, 422)     -> passed on, nobody else is asked; what Anthropic says of a conversation
+                                                  that it holds (404, too), by which its SDK sends all of it, is one
     this key's limit, quota or right           -> another key or target; the key rests
     the provider's own trouble                 -> another key or target; breaker and limit learn of it
     no answer at all, though it says it is one -> the same
@@ -17,6 +18,7 @@ from edgeq.llm.message import Failed
 
 NOT_LET_IN: Final = "the provider does not let the gateway in"
 QUOTA_GONE: Final = "the gateway's quota at the provider is used up"
+_THREAD: Final = '"error_code":"thread_'
 _LONGEST: Final = 150
 """Characters of its message."""
 
@@ -54,6 +56,6 @@ def judge(failed: Failed) -> Verdict:
         return Verdict("upstream_auth", f"{NOT_LET_IN}: {said}, of its key there, which is not yours")
     if status in (503, 529) or failed.kind == message.OVERLOADED:
         return Verdict("upstream_overloaded", said)
-    if status in (400, 413, 422):
+    if status in (400, 413, 422) or _THREAD in failed.details:
         return Verdict("", said)
     return Verdict("upstream_error", said)

@@ -12,6 +12,8 @@ from edgeq.wire.date import date_line
 
 _BILLING: Final = frozenset(("budget_exhausted",))
 """429 by their row: OpenAI's clients know an exhausted budget so; Anthropic's know 402."""
+_UNTHREADED: Final = '{"error_code":"thread_unsupported_request","unsupported":["thread"]}'
+"""By which Anthropic's SDK sends all of a conversation, where it may."""
 _STREAM: Final = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
 
 
@@ -21,7 +23,10 @@ def failed_of(reason: str, detail: str, param: str) -> Failed:
     if detail and row.fault != "U" and row.problem != BLANK:
         detail = f"{row.title}: {detail}"
     kind = BILLING if reason in _BILLING else kind_of(row.status)
-    return Failed(row.status, kind, detail or row.says or f"{row.title}: {row.hint}", reason, param)
+    failed = Failed(row.status, kind, detail or row.says or f"{row.title}: {row.hint}", reason, param)
+    if param == "thread" and reason == "model_request_invalid":
+        failed.details = _UNTHREADED
+    return failed
 
 
 def answer_start(status: int, length: int, extra: bytes, keep_alive: bool, minor: int, request_id: bytes) -> bytes:

@@ -163,6 +163,18 @@ _CONTENT: Final = (
         {"messages": [_HI, {"role": "assistant", "content": "a"}, _HI]},
         "dropped: a thought is for the provider that has signed it; DeepSeek and Kimi, who do not, get theirs back",
     ),
+    said(
+        "content: compaction",
+        _turns({"type": "compaction", "content": "so far", "signature": "s"}, _TEXT),
+        {
+            "messages": [
+                _HI,
+                {"role": "assistant", "content": [{"type": "text", "text": "so far"}, _TEXT]},
+                _HI,
+            ]
+        },
+        "it stands in place of all before it",
+    ),
     lost(
         "content: server_tool_use and results of such",
         _turns(_TEXT, {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}),
@@ -278,7 +290,14 @@ _REST: Final = (
     lost("speed", {"speed": "fast"}),
     lost("user_profile_id", {"user_profile_id": "p"}),
     lost("workspace_id", {"workspace_id": "w"}),
-    lost("anything else", {"context_management": {}}, "context_management"),
+    lost("context_management", {"context_management": {"edits": []}}),
+    lost("mcp_servers", {"mcp_servers": [{"type": "url", "name": "s", "url": "https://x.example"}]}),
+    lost("fallbacks", {"fallbacks": "default"}),
+    lost("fallback_credit_token", {"fallback_credit_token": "t"}),
+    lost("billing_policy", {"billing_policy": {"type": "billing_policy"}}),
+    refused("thread", {"thread": {"type": "create"}}, "thread", "as `thread_unsupported_request`: SDKs send all of it"),
+    refused("compaction", {"compaction": {"type": "compaction"}}, "compaction"),
+    lost("anything else", {"other": {}}, "other"),
 )
 
 MESSAGES_TO_CHAT: Final = Table(

@@ -7,6 +7,7 @@ from typing import Any, Final
 from edgeq.llm.demo.chat import NAME
 from edgeq.llm.demo.checks import (
     Json,
+    Refusal,
     a_count,
     a_flag,
     a_list,
@@ -20,6 +21,7 @@ from edgeq.llm.demo.checks import (
     names,
 )
 from edgeq.llm.demo.content import Ask, Tool
+from edgeq.llm.message import INVALID, Failed
 
 _COUNTED: Final = names(
     "model messages system tools tool_choice thinking cache_control output_config output_format "
@@ -28,6 +30,7 @@ _COUNTED: Final = names(
 _FIELDS: Final = _COUNTED | names(
     "max_tokens metadata stop_sequences stream temperature top_p top_k service_tier container inference_geo speed"
 )
+_NO_THREADS: Final = '{"error_code":"thread_unsupported_request"}'
 _UNKNOWN: Final = "{}: Extra inputs are not permitted"
 _ROLES: Final = names("user assistant")
 _USER_BLOCKS: Final = names("text image document tool_result search_result")
@@ -44,6 +47,8 @@ _MIN_BUDGET: Final = 1024
 
 def read(body: Json) -> Ask:
     """What a request asks. Raises: Refusal."""
+    if body.get("thread"):
+        raise Refusal(Failed(400, INVALID, "thread: none is held here", details=_NO_THREADS))
     known(body, _FIELDS, _UNKNOWN)
     ask = _read_counted(body)
     ask.stream = a_flag(body, "stream")

@@ -127,7 +127,9 @@ def events(ask: Ask, content: Content, behaviour: Behaviour) -> list[Frame]:
 
 def error_object(failed: Failed, request_id: str = "") -> Json:
     """{"type": "error", ...}: body of a refusal, and event of a stream."""
-    error = {"type": _ERRORS[failed.kind], "message": failed.message}
+    error: Json = {"type": _ERRORS[failed.kind], "message": failed.message}
+    if failed.details:
+        error["details"] = orjson.loads(failed.details)
     return {"type": "error", "error": error, **({"request_id": request_id} if request_id else {})}
 
 

@@ -85,6 +85,8 @@ def _decode_block(block: dict[str, Any], where: str, at: str, names: dict[str, s
         return thought
     if kind == "redacted_thinking":
         return Part(THINKING, data=text_at(block, "data", f"{where}.data"), detail="redacted")
+    if kind == "compaction":  # what stands in place of all before it
+        return Part(TEXT, text_at(block, "content", f"{where}.content"))
     if kind in ("image", "document"):
         return _decode_source(block, kind, where, at, request)
     if not kind:

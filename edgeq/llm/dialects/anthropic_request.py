@@ -55,6 +55,13 @@ _READ: Final = frozenset(
 )
 """What has an attribute of its own. The newest models have no temperature, top_p and top_k; the others do."""
 
+_REFUSED: Final = {
+    "thread": "no conversations are held here: send the whole of it in messages",
+    "compaction": "conversations are not summarised here",
+}
+"""What asks for another kind of answer. The first is a beta of Anthropic's: its SDK's runner of tools asks for it, and
+goes on without it if it is told `thread_unsupported_request`."""
+
 _EFFORTS: Final = frozenset(("low", "medium", "high", "xhigh", "max"))
 
 
@@ -65,6 +72,9 @@ def decode_request(body: bytes) -> Request:
     """
     asked = as_object(body)
     request = Request(text_at(asked, "model", "model"), dialect=ANTHROPIC, wants_usage=True)
+    for name, why in _REFUSED.items():
+        if asked.get(name) is not None:
+            raise Unmappable(name, why)
     if not isinstance(asked.get("messages"), list):
         raise Unmappable("messages", "messages must be a list")
     keep_digits(body, None, asked["messages"])

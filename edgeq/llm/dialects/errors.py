@@ -166,13 +166,10 @@ def status_of(dialect: str, failed: Failed) -> int:
 def encode_error(dialect: str, failed: Failed, request_id: str) -> bytes:
     """The body of an answer. Args: request_id may be empty."""
     if dialect == ANTHROPIC:
-        return orjson.dumps(
-            {
-                "type": "error",
-                "error": {"type": _ANTHROPIC_TYPES[failed.kind], "message": failed.message},
-                "request_id": request_id or None,
-            }
-        )
+        error: dict[str, Any] = {"type": _ANTHROPIC_TYPES[failed.kind], "message": failed.message}
+        if failed.details:
+            error["details"] = orjson.Fragment(failed.details)
+        return orjson.dumps({"type": "error", "error": error, "request_id": request_id or None})
     if dialect == GEMINI:
         status = _GEMINI_STATUSES[failed.kind]
         return orjson.dumps(
@@ -259,6 +256,8 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
     if kind == INVALID and _NO_CREDIT in message:
         kind = BILLING
     failed = Failed(status or _STATUSES[kind], kind, message, named, _text(error.get("param")), is_within=is_within)
+    if dialect == ANTHROPIC:
+        failed.details = _details(error.get("details"))
     if dialect == GEMINI and kind == INVALID and _WRONG_KEY in _text(error.get("details")):
         failed.kind = AUTHENTICATION
         failed.status = 401
@@ -267,6 +266,15 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
     if kind == INVALID and not failed.code and any(words in message for words in _TOO_LONG):
         failed.code = "context_length_exceeded"
     return failed
+
+
+def _details(said: object) -> str:
+    """As JSON; empty if there are none, or if they are none any more without their keys."""
+    text = _text(said) if isinstance(said, dict) else ""
+    try:
+        return text if isinstance(orjson.loads(text), dict) else ""
+    except orjson.JSONDecodeError:
+        return ""
 
 
 def _text(said: object) -> str:

@@ -148,6 +148,26 @@ def test_anthropic_has_no_code_for_a_full_window() -> None:
     assert decode_error("anthropic", 400, orjson.dumps(body)).code == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(("status", "code"), [(404, "thread_not_found"), (400, "thread_continue_in_flight")])
+def test_details_that_an_sdk_acts_on(status: int, code: str) -> None:
+    """Anthropic's says by them that the whole conversation is to be sent: no other target is asked for what it has not.
+    A key in them is masked."""
+    details = {"error_code": code, "hint": "sk-ant-0123456789abcdef"}
+
+    def told_with(details: Any) -> Failed:
+        error = {"type": "x", "message": "m", "details": details}
+        return decode_error(ANTHROPIC, status, orjson.dumps({"type": "error", "error": error}))
+
+    failed = told_with(details)
+    assert judge(failed).reason == ""
+    told = orjson.loads(encode_error(ANTHROPIC, failed, ""))["error"]
+    assert told["details"] == {"error_code": code, "hint": "[key]"}
+    assert status_of(ANTHROPIC, failed) == status
+    assert "details" not in orjson.loads(encode_error(OPENAI, failed, ""))["error"]
+    nothings: tuple[Any, ...] = (None, [], "x")
+    assert [told_with(nothing).details for nothing in nothings] == [""] * 3
+
+
 def test_an_error_in_a_stream() -> None:
     """One event, in the client's shape, with the id of the request where there is room for it."""
     failed = Failed(503, OVERLOADED, "busy", "queue_full")

@@ -93,6 +93,23 @@ def test_tools(claude: anthropic.Anthropic, service: Service, streamed: bool) ->
     assert text_of(second)
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_sdks_own_runner_of_tools(claude: anthropic.Anthropic, service: Service, streamed: bool) -> None:
+    """It asks the server to hold the conversation, hears that nobody does, and sends all of it, as it must."""
+
+    @anthropic.beta_tool
+    def weather(city: str, days: int = 1) -> str:
+        """The weather."""
+        return f"{city}: sunny for {days} days"
+
+    runner: Any = claude.beta.messages.tool_runner(
+        model=service.model("two-tools"), max_tokens=MAX, messages=HELLO, tools=[weather], stream=streamed
+    )
+    last = runner.until_done()
+    assert last.stop_reason == "end_turn"
+    assert [block.type for block in last.content] == ["text"]
+
+
 def test_a_tool_that_must_be_called(claude: anthropic.Anthropic, service: Service) -> None:
     """By name, and any of them."""
     choice: Any
