@@ -11,6 +11,7 @@ from edgeq.llm.conformance.streams import DONE
 _HI: Final = {"role": "user", "content": "hi"}
 _HO: Final = {"role": "assistant", "content": "ho"}
 _CALL: Final = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+_OUTPUT: Final = {"type": "function_call_output", "call_id": "c1", "output": "seen"}
 _CALL_THERE: Final = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
 _SCHEMA: Final = {"type": "object", "properties": {"at": {"type": "integer"}}}
 _TOOL: Final = {"type": "function", "name": "look", "description": "d", "parameters": _SCHEMA, "strict": True}
@@ -65,7 +66,7 @@ _INPUT: Final = (
     ),
     said(
         "function_call, function_call_output",
-        {"input": [_HI, _CALL, {"type": "function_call_output", "call_id": "c1", "output": "seen"}]},
+        {"input": [_HI, _CALL, _OUTPUT]},
         {
             "messages": [
                 _HI,
@@ -76,7 +77,7 @@ _INPUT: Final = (
     ),
     refused(
         "function_call_output of no call",
-        {"input": [{"type": "function_call_output", "call_id": "c1", "output": "seen"}]},
+        {"input": [_OUTPUT]},
         "input.call_id",
     ),
     said(
@@ -148,6 +149,16 @@ _INPUT: Final = (
         "what was said can only be read by OpenAI",
     ),
     refused("item_reference", {"input": [{"type": "item_reference", "id": "m"}]}, "input", "nothing is stored here"),
+    lost(
+        "item_reference, to a thought",
+        {"input": [_HI, {"type": "item_reference", "id": "rs_1"}, _CALL, _OUTPUT]},
+        "input.item_reference",
+        messages=[
+            _HI,
+            {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]},
+            {"role": "tool", "tool_call_id": "c1", "content": "seen"},
+        ],
+    ),
 )
 
 RESPONSES_TO_CHAT: Final = Table(

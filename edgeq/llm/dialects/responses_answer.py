@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import REDACTED, answer_id
+from edgeq.llm.dialects.responses_input import REASONING
 from edgeq.llm.message import (
     IMAGE,
     REFUSAL,
@@ -123,7 +124,7 @@ def item(name: str, index: int, part: Part) -> dict[str, Any]:
         }
     if part.kind == THINKING:
         reasoning: dict[str, Any] = {
-            "id": f"rs_{name}_{index}",
+            "id": f"{REASONING}{name}_{index}",
             "type": "reasoning",
             "summary": [{"type": "summary_text", "text": part.text}] if part.text else [],
         }

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 _ROLES: Final[dict[str, str]] = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
 
+REASONING: Final = "rs_"
+"""Before the ids of thoughts, OpenAI's and ours. The AI SDK refers to them in place of repeating them: another provider
+would not be shown them anyway."""
+
 _RESULTS: Final = "results"
 """Instead of a role: results of tools are turns of the user's, but apart from what he says."""
 
@@ -81,8 +85,9 @@ def _decode_item(item: dict[str, Any], at: str, names: dict[str, str], request: 
         return said_by, _decode_content(item, "content", "input.content", at, request)
     if kind == "function_call_output":
         return _RESULTS, [_decode_result(item, at, names, request)]
-    if kind == "item_reference":
-        raise Unmappable("input", "input refers to a stored item, and none are stored here: send the item itself")
+    if kind == "item_reference" and not text_at(item, "id", "input.id").startswith(REASONING):
+        told = "and none are stored here: send the item itself (the AI SDK does with store: false)"
+        raise Unmappable("input", f"input refers to a stored item, {told}")
     if kind.startswith("compaction"):
         raise Unmappable("input", "input has a conversation that only OpenAI can read: send what was said in it")
     if kind.endswith("_output"):
