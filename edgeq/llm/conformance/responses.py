@@ -59,6 +59,12 @@ _INPUT: Final = (
         _user_there({"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA", "filename": "a.pdf"}}),
     ),
     refused(
+        "input_file: file_url",
+        _user({"type": "input_file", "file_url": "https://x.example/a.pdf"}),
+        "input.content.document",
+        "Anthropic and Gemini fetch it",
+    ),
+    refused(
         "input_file: file_id",
         _user({"type": "input_file", "file_id": "f"}),
         "input.content.input_file",
@@ -122,6 +128,12 @@ _INPUT: Final = (
         "function_call: namespace",
         {"input": [_HI, {**_CALL, "namespace": "n"}, _HI]},
         "input.namespace",
+        messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]}, _HI],
+    ),
+    lost(
+        "function_call: async",
+        {"input": [_HI, {**_CALL, "async": True}, _HI]},
+        "input.async",
         messages=[_HI, {"role": "assistant", "content": None, "tool_calls": [_CALL_THERE]}, _HI],
     ),
     lost(
@@ -201,6 +213,7 @@ RESPONSES_TO_CHAT: Final = Table(
             "tools.output_schema",
             tools=[_TOOL_THERE],
         ),
+        lost("tools: async", {"tools": [{**_TOOL, "async": True}]}, "tools.async", tools=[_TOOL_THERE]),
         lost("tools: web_search", {"tools": [{"type": "web_search"}]}, "tools.web_search"),
         said(
             "parallel_tool_calls",
@@ -226,6 +239,7 @@ RESPONSES_TO_CHAT: Final = Table(
         said("text.verbosity", {"text": {"verbosity": "low"}}, {"verbosity": "low"}),
         said("reasoning.effort", {"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}),
         silent("reasoning.summary", {"reasoning": {"summary": "auto"}}, "what is told of thoughts is passed on"),
+        silent("reasoning.generate_summary", {"reasoning": {"generate_summary": "auto"}}, "its old name"),
         lost("reasoning.context", {"reasoning": {"context": "all_turns"}}),
         said("service_tier", {"service_tier": "flex"}, {"service_tier": "flex"}),
         lost("metadata", {"metadata": {"a": "b"}}, note="of a chat completion it is refused unless that is stored"),

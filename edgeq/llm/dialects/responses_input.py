@@ -73,7 +73,7 @@ def decode_input(asked: dict[str, Any], request: Request) -> list[Message]:
 def _decode_item(item: dict[str, Any], at: str, names: dict[str, str], request: Request) -> tuple[str, list[Part]]:
     """Whose it is (a role, or _RESULTS), and what it says."""
     kind = text_at(item, "type", "input.type")
-    for name in ("namespace", "phase"):
+    for name in ("async", "namespace", "phase"):
         if item.get(name):
             request.extra[f"{at}.{name}"] = item[name]
     if is_of_program(item):

@@ -110,7 +110,7 @@ def _says_nothing(name: str, value: Any) -> bool:
 def _decode_tools(asked: dict[str, Any], request: Request) -> None:
     """What it may call, and whether it must."""
     request.tools = tools_of(asked, _decode_tool)
-    note_unsaid(asked, request, ("allowed_callers", "defer_loading", "output_schema"))
+    note_unsaid(asked, request, ("allowed_callers", "async", "defer_loading", "output_schema"))
     request.parallel_tools = flag_at(asked, "parallel_tool_calls", "parallel_tool_calls")
     choice = asked.get("tool_choice")
     if choice is None:
