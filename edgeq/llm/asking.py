@@ -152,7 +152,7 @@ class ModelRequest(Exchange):
         self._pulse: Pulse | None = None
         self.first_event_at: float = 0.0
         self.usage: Usage = Usage()
-        self.bill: Bill = Bill(models.till, b"")
+        self.bill: Bill = Bill(models.till, b"", id(self.down))
         self._param = ""
         """Of the request: what an error is about."""
         self._failed_by: list[str] = []
@@ -286,8 +286,11 @@ class ModelRequest(Exchange):
             self._count_tokens(plan, now)
             return
         self.plan = plan
-        if self.priority == DEFAULT and field_value(head, b"x-stainless-retry-count") not in (b"", b"0"):
-            self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
+        tries = field_value(head, b"x-stainless-retry-count")
+        if tries:
+            self.bill.tries = 0 if tries == b"0" else 1
+            if tries != b"0" and self.priority == DEFAULT:
+                self.priority = SHEDDABLE  # an SDK comes again by itself: behind those who come for the first time
         keepalive_s = self.models.keepalive_s
         if self._streams and keepalive_s:
             self._pulse = Pulse(self)
@@ -506,7 +509,12 @@ class ModelRequest(Exchange):
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
         refusal = bill.reserve(
-            plan, self.models.route.name, self.models.limits, None if prompt is None else prompt.settings, now
+            plan,
+            self.models.route.name,
+            self.models.limits,
+            None if prompt is None else prompt.settings,
+            now,
+            self.body,
         )
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)

@@ -27,6 +27,7 @@ from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import INPUT, MINUTE_NS, REQUESTS, TOKENS, Allowance, Books, Meter, Refusal, amount_of
+from edgeq.llm.promise import kept_for_others
 
 IDLE_S: Final = 60.0
 MANY: Final = 4096
@@ -94,20 +95,23 @@ class Reservation:
                 one.correct(self._charged_ns[at], amount_of(kind, estimate), amount, now_ns)
 
 
-def reserve(meters: list[Meter], estimate: Estimate, now: float) -> Reservation | Refusal:
+def reserve(meters: list[Meter], estimate: Estimate, now: float, comes_again: bool = False) -> Reservation | Refusal:
     """Reserve what the request is expected to use of all meters (each once, all of one ledger), or of none.
 
-    now in monotonic seconds. A refusal is that of the meter for which it would have to wait longest.
+    comes_again: as he was told to; who comes new leaves what was promised to others. now in monotonic seconds. A
+    refusal is that of the meter for which it would have to wait longest; whoever passes it on counts it there.
     """
     refusal: Refusal | None = None
     for meter in meters:
         found = meter.ask(estimate, now)
         if found is not None and (refusal is None or found.wait_s > refusal.wait_s):
             refusal = found
-    if refusal is not None:
-        refusal.meter.refuse(now)
-        return refusal
-    return Reservation(meters, estimate, now)
+    if refusal is None and not comes_again:
+        for meter in meters:
+            refusal = kept_for_others(meter, estimate, now)
+            if refusal is not None:
+                break
+    return Reservation(meters, estimate, now) if refusal is None else refusal
 
 
 class Ledger:

@@ -54,6 +54,8 @@ MINUTE_NS: Final = DEBT_FROM_NS
 _MINUTE_NS: Final = 6e10
 """The same to multiply with: compiled, integers above 2^31 are multiplied by calls, and floating-point numbers are not
 (they are exact to a nanosecond)."""
+PROMISED_NS: Final = 62_000_000_000
+"""Nobody comes later who was told to (promise.py)."""
 _HEADROOM_NS: Final = 15_000_000_000
 """Of a provider's limit: ours holds less than its bucket by so much of a minute. It costs nothing of the rate, only of
 the burst after a pause. It is there for what arrives unevenly, and for what is paid back late: an answer of which much
@@ -130,7 +132,23 @@ class Refusal:
 class Allowance:
     """So many requests or tokens a minute."""
 
-    __slots__ = ("_arrival", "_burst_ns", "_has_changed", "configured", "cost_ns", "count", "heard", "key", "kind")
+    __slots__ = (
+        "_arrival",
+        "_burst_ns",
+        "_has_changed",
+        "_largest_before_ns",
+        "_largest_ns",
+        "_largest_until_ns",
+        "configured",
+        "cost_ns",
+        "count",
+        "heard",
+        "is_lined",
+        "key",
+        "kind",
+        "line",
+        "spare_ns",
+    )
 
     def __init__(self, kind: int, key: int, count: int, headroom_ns: int, arrival: Arrival) -> None:
         self.kind: int = kind
@@ -148,6 +166,16 @@ class Allowance:
         """What the provider says it is; 0: it does not."""
         self.cost_ns: int = 0
         """Of the last `ask`; nothing comes between it and its `charge`."""
+        self.spare_ns: int = 0
+        """What would be left after that; below 0: so much is missing."""
+        self.line: Allowance | None = None
+        """What promise.py has beside it, once it was looked at."""
+        self.is_lined: bool = False
+        """That is charged, too; of the last `ask` as well."""
+        self._largest_ns: int = 0
+        """The most that this worker has promised somebody in the time until a moment, and in the same time before."""
+        self._largest_before_ns: int = 0
+        self._largest_until_ns: int = 0
 
     def limit(self, configured: int, heard: int) -> None:
         """Set the limit; one of the two is not 0."""
@@ -157,10 +185,15 @@ class Allowance:
         if count != self.count:
             self.count = count
             self._has_changed = True
+            self.line = None
 
-    def like(self, key: int, arrival: Arrival) -> Allowance:
-        """Another one of the same size."""
-        return Allowance(self.kind, key, self.count, MINUTE_NS - self._burst_ns, arrival)
+    def with_line(self, key: int, arrivals: ArrivalTable) -> Allowance:
+        """Its line, another one of the same size, which stands at this key."""
+        line = self.line
+        if line is None:
+            line = Allowance(self.kind, key, self.count, MINUTE_NS - self._burst_ns, arrivals.arrival())
+            self.line = line
+        return line
 
     def ask(self, amount: int, now_ns: int) -> int:
         """Would so much be admitted now? Charges nothing. Returns: nanoseconds until it would, 0 for now."""
@@ -171,14 +204,39 @@ class Allowance:
         burst_ns = self._burst_ns
         if cost_ns > burst_ns:
             cost_ns = burst_ns  # let in alone
-        wait_ns = self.ahead_ns(now_ns) + cost_ns - burst_ns
-        return wait_ns if wait_ns > 0 else 0  # noqa: FURB136 - a call when compiled
+        spare_ns = burst_ns - cost_ns - self.ahead_ns(now_ns)
+        self.spare_ns = spare_ns
+        self.is_lined = False
+        return -spare_ns if spare_ns < 0 else 0
+
+    def spare_at_most_ns(self) -> int:
+        """What would be left of all of it after what was asked for last."""
+        return max(0, self._burst_ns - self.cost_ns)
 
     def charge(self, now_ns: int) -> int:
         """What was asked for last. Returns what that is."""
         cost_ns = self.cost_ns
         self._arrival.charge(cost_ns, now_ns, self.count)
+        line = self.line
+        if self.is_lined and line is not None:
+            line.charge(now_ns)
         return cost_ns
+
+    def promised(self, cost_ns: int, now_ns: int) -> None:
+        """Somebody was told to come for so much, within `PROMISED_NS`."""
+        if now_ns >= self._largest_until_ns:
+            self._largest_before_ns = self.most_promised_ns(now_ns)
+            self._largest_ns = 0
+            self._largest_until_ns = now_ns + PROMISED_NS
+        if cost_ns > self._largest_ns:
+            self._largest_ns = cost_ns
+
+    def most_promised_ns(self, now_ns: int) -> int:
+        """The most that any of those were told to come for who may still do so."""
+        since_ns = now_ns - self._largest_until_ns
+        if since_ns >= PROMISED_NS:
+            return 0
+        return self._largest_ns if since_ns >= 0 else max(self._largest_ns, self._largest_before_ns)
 
     def correct(self, charged_ns: int, reserved: int, amount: int, now_ns: int) -> None:
         """It was so much, instead of what was reserved and charged."""
@@ -193,8 +251,19 @@ class Allowance:
             else:
                 charged_ns = debt_ns + charged_ns * (now_worth_ns - debt_ns) // now_worth_ns
         more_ns = self._time_of(amount) - charged_ns
+        line = self.line
+        if line is not None:
+            behind_ns = ahead_ns - line.ahead_ns(now_ns)
+            if behind_ns <= 0:
+                line.move(more_ns, now_ns)
+            elif more_ns + behind_ns < 0:
+                line.move(more_ns + behind_ns, now_ns)
+        self.move(more_ns, now_ns)
+
+    def move(self, more_ns: int, now_ns: int) -> None:
+        """So much more was used than was charged; below 0: less. Nothing comes between this and an `ahead_ns`."""
         if more_ns > 0:
-            room_ns = _DEBT_NS - ahead_ns
+            room_ns = _DEBT_NS - self.ahead_ns(now_ns)
             if more_ns > room_ns:
                 more_ns = room_ns
             self._arrival.charge(more_ns, now_ns, self.count)
@@ -390,7 +459,7 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, _too_many(longest, estimate, now_ns))
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, too_many(longest, estimate, now_ns))
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
         detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
@@ -496,7 +565,7 @@ class Meter:
         }
 
 
-def _too_many(one: Allowance, estimate: Estimate, now_ns: int) -> str:
+def too_many(one: Allowance, estimate: Estimate, now_ns: int) -> str:
     """Why it has to wait, in words."""
     if one.kind == REQUESTS:
         return f"more than {one.count} a minute"

@@ -20,7 +20,7 @@ from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, CONCURRENT, KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
-from edgeq.llm.promise import MOST_S, come_again_s, place_s
+from edgeq.llm.promise import MOST_S, Told, come_again_s, kept_for_others, place_s
 from edgeq.llm.sums import day_of
 from edgeq.llm.transcript import MAX_LOGGED
 from edgeq.policy.tenant import credential_of
@@ -62,14 +62,29 @@ class Till:
 class Bill:
     """Of one request."""
 
-    __slots__ = ("account", "detail", "estimate", "key_id", "meters", "reservation", "tenant", "till")
+    __slots__ = (
+        "account",
+        "connection",
+        "detail",
+        "estimate",
+        "key_id",
+        "meters",
+        "reservation",
+        "tenant",
+        "till",
+        "tries",
+    )
 
-    def __init__(self, till: Till, tenant: bytes) -> None:
-        """`tenant`: as [tenant] has found it."""
+    def __init__(self, till: Till, tenant: bytes, connection: int = 0) -> None:
+        """`tenant`: as [tenant] has found it; `connection`: on which it came, a number of its own."""
         self.till: Till = till
         self.tenant: bytes = tenant
         self.account: Account | None = None
         self.key_id = ""
+        self.tries: int = -1
+        """How often he was turned away before, as SDKs say it, which wait for as long as they are told; below 0: he
+        does not say."""
+        self.connection: int = connection
         self.detail = ""
         """Of the last refusal."""
         self.meters: list[Meter] = []
@@ -123,14 +138,24 @@ class Bill:
         estimate = self.estimate
         if estimate is None or plan.limits == NO_LIMITS:
             return True
-        return self.till.ledger.meter(MODEL, plan.name, plan.limits).ask(estimate, now) is None
+        meter = self.till.ledger.meter(MODEL, plan.name, plan.limits)
+        if meter.ask(estimate, now) is not None:
+            return False
+        return self.tries > 0 or kept_for_others(meter, estimate, now) is None
 
     def reserve(
-        self, plan: ModelPlan, route: str, of_tenant: TokenLimits, prompt: Prompt | None, now: float
+        self,
+        plan: ModelPlan,
+        route: str,
+        of_tenant: TokenLimits,
+        prompt: Prompt | None,
+        now: float,
+        body: bytes = b"",
     ) -> Refusal | None:
         """Reserve what is expected of all limits of the caller's and the model's own, or say why not.
 
-        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is.
+        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is; body:
+        of the request, by which one is known again who does not say that he comes again.
         """
         till = self.till
         ledger = till.ledger
@@ -150,15 +175,28 @@ class Bill:
             meters.append(ledger.meter(MODEL, plan.name, plan.limits))
         if not meters:
             return None
-        found = reserve(meters, estimate, now)
-        if isinstance(found, Refusal):
-            if found.what == CONCURRENT:
-                found.wait_s = place_s(found.meter, found.limit, till.estimator.takes_s(plan.name), now)
-            elif found.what != BUDGET and found.wait_s <= MOST_S:
-                found.wait_s = max(found.wait_s, come_again_s(meters, estimate, now))
-            return found
-        self.reservation = found
-        return None
+        told: Told | None = None
+        found = reserve(meters, estimate, now, self.tries > 0)
+        if isinstance(found, Refusal) and self.tries < 0 and found.what < CONCURRENT:
+            told = Told(ledger.books.arrivals, (self.key_id, self.tenant), self.connection, body, now)
+            if told.is_due():
+                found = reserve(meters, estimate, now, True)
+        if isinstance(found, Reservation):
+            if told is not None:
+                told.redeem()
+            self.reservation = found
+            return None
+        found.meter.refuse(now)
+        if found.what == CONCURRENT:
+            found.wait_s = place_s(found.meter, found.limit, till.estimator.takes_s(plan.name), now)
+        elif found.what != BUDGET and found.wait_s <= MOST_S:
+            again_s = 0.0 if told is None else told.left_s()
+            if not again_s:
+                again_s = come_again_s(meters, estimate, now)
+                if told is not None:
+                    told.tell(again_s, meters, now)
+            found.wait_s = max(found.wait_s, again_s)
+        return found
 
     def header_lines(self, dialect: str, now: float) -> bytes:
         """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""

@@ -286,7 +286,7 @@ def test_who_is_only_refused_is_not_forgotten_at_once() -> None:
     """What was refused is counted until nobody has asked for a while, also of one that was never let in."""
     ledger = alone()
     meter = tenant(ledger, tokens_per_minute=10)
-    refused([meter], Estimate(100, 1))
+    refused([meter], Estimate(100, 1)).meter.refuse(NOW)
     ledger.tick(NOW + 1, WALL)
     assert ledger.meter(TENANT, "acme", meter.limits).refused == 1
     ledger.tick(NOW + IDLE_S + 1, WALL)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from edgeq.board.gcra_table import ArrivalTable, GcraTable
+from edgeq.board.layout import Board
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.account import NO_LIMITS
 from edgeq.llm.accounts import AccountsHolder
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import KEY, TENANT, Meter
+from edgeq.llm.meter import KEY, TENANT, Meter, Refusal
 from edgeq.llm.plan import ORDERED, ModelPlan
 from edgeq.llm.promise import MOST_S, come_again_s, place_s
 from edgeq.llm.till import Bill, Till
@@ -25,7 +31,7 @@ NOW = 1000.0
 WALL = 1_800_000_000.0
 
 
-def ledger_at(arrivals: LocalArrivals, now: float = NOW) -> Ledger:
+def ledger_at(arrivals: ArrivalTable, now: float = NOW) -> Ledger:
     ledger = Ledger(arrivals)
     ledger.tick(now, WALL + now)
     return ledger
@@ -51,22 +57,26 @@ def asked(tokens: int) -> Estimate:
 
 class Clients:
     """They come at a tenant's own limit, all at once, wait for as long as they are told, and give up after two more
-    tries, as SDKs."""
+    tries, as SDKs, which say each time how many they have made, or silently. The silent ones all ask the same, each
+    time on a new connection."""
 
-    def __init__(self, workers: int, limits: TokenLimits, took_s: float = 1.0) -> None:
+    def __init__(self, workers: int, limits: TokenLimits, took_s: float = 1.0, are_silent: bool = False) -> None:
         self.loop = FakeLoop()
         arrivals = LocalArrivals()
         self.tills = [Till(AccountsHolder(), ledger_at(arrivals, self.loop.now)) for _ in range(workers)]
         self.plan = ModelPlan("small", ORDERED, [], "", None, NO_LIMITS)
         self.limits = limits
         self.took_s = took_s
+        self.are_silent = are_silent
         self.tries: Counter[int] = Counter()
         self.served: list[int] = []
         self.told: list[float] = []
 
     def ask(self, number: int, estimate: Estimate) -> None:
         self.tries[number] += 1
-        bill = Bill(self.tills[(number + self.tries[number]) % len(self.tills)], b"acme")
+        bill = Bill(self.tills[(number + self.tries[number]) % len(self.tills)], b"acme", self.tries.total())
+        if not self.are_silent:
+            bill.tries = self.tries[number] - 1
         bill.estimate = estimate
         now = self.loop.now
         refusal = bill.reserve(self.plan, "models", self.limits, None, now)
@@ -80,9 +90,10 @@ class Clients:
             self.loop.call_later(refusal.wait_s + 0.001, partial(self.ask, number, estimate))
 
     def settle(self, bill: Bill, usage: Usage) -> None:
-        bill.settle("small", None, usage, 1, True, 200, self.took_s, 0.0, self.loop.now)
+        bill.settle("small", None, usage, 1, True, 200, self.took_s, 0.0, False, self.loop.now)
 
 
+@pytest.mark.parametrize("are_silent", [False, True])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
     ("limits", "sizes"),
@@ -94,9 +105,11 @@ class Clients:
         (TokenLimits(requests_per_minute=30, tokens_per_minute=6000), [1250] * 10),
     ],
 )
-def test_who_comes_when_he_was_told_gets_in(workers: int, limits: TokenLimits, sizes: list[int]) -> None:
+def test_who_comes_when_he_was_told_gets_in(
+    are_silent: bool, workers: int, limits: TokenLimits, sizes: list[int]
+) -> None:
     """All of them, at a limit of requests, of tokens, of output, or of both; large ones and small ones."""
-    clients = Clients(workers, limits)
+    clients = Clients(workers, limits, are_silent=are_silent)
     for number, size in enumerate(sizes):
         clients.ask(number, asked(size))
     clients.loop.run(180.0)
@@ -151,14 +164,212 @@ def test_nobody_is_told_more_than_a_minute() -> None:
     assert turned_away(meter, Estimate(2500, 0), NOW + 20.0) == pytest.approx(75.0)
 
 
+def test_who_comes_new_leaves_what_was_promised() -> None:
+    """He is told his own time, and told why; who comes again has it, and in between there may be room for both."""
+    meter = alone(tokens_per_minute=6000)
+    reserve([meter], Estimate(6000, 0), NOW)
+    assert [turned_away(meter, Estimate(1000, 0)) for _ in range(2)] == pytest.approx([10.0, 20.0])
+    refusal = reserve([meter], Estimate(500, 0), NOW + 10.0)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason() == "token_limit"
+    assert refusal.detail == ("500 tokens, of 6000 a minute; what is left is for those who were told to come again")
+    assert come_again_s([meter], Estimate(500, 0), NOW + 10.0) == pytest.approx(15.0)
+    assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 10.1, True), Reservation)
+    assert isinstance(reserve([meter], Estimate(500, 0), NOW + 25.0, True), Reservation)
+    assert isinstance(reserve([meter], Estimate(1500, 0), NOW + 40.0), Reservation)  # of 2500
+    assert isinstance(reserve([meter], Estimate(100, 0), NOW + 40.0), Refusal)
+    assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 40.0, True), Reservation)
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0, 120.0), st.integers(1, 3000), st.floats(0.001, 1.0), st.booleans()),
+        min_size=2,
+        max_size=40,
+    ),
+    st.integers(3000, 6000),
+)
+def test_who_was_told_a_time_gets_in_whoever_comes_meanwhile(
+    comers: list[tuple[float, int, float, bool]], used: int
+) -> None:
+    """A second later at most, for up to half of the limit, and whether others come as they were told or never."""
+    meter = alone(tokens_per_minute=6000)
+    reserve([meter], Estimate(used, 0), NOW)
+    loop = FakeLoop()
+
+    def come(size: int, late_s: float, comes_again: bool, told: bool) -> None:
+        found = reserve([meter], Estimate(size, 0), loop.now, told)
+        assert isinstance(found, Reservation) or not told
+        if isinstance(found, Refusal):
+            wait_s = come_again_s([meter], Estimate(size, 0), loop.now)
+            if wait_s < MOST_S and comes_again:
+                loop.call_later(wait_s + late_s, lambda: come(size, late_s, comes_again, True))
+
+    for at_s, size, late_s, comes_again in comers:
+        loop.call_later(at_s, partial(come, size, late_s, comes_again, False))
+    loop.run(200.0)
+
+
+def test_what_is_paid_back_shortens_the_line() -> None:
+    """Who is turned away later is told an earlier time, and nothing is kept that nobody was promised."""
+    meter = alone(tokens_per_minute=6000)
+    held = [reserve([meter], Estimate(2000, 0), NOW) for _ in range(3)]
+    assert turned_away(meter, Estimate(2000, 0)) == pytest.approx(20.0)
+    for one in held:
+        assert isinstance(one, Reservation)
+        one.settle(Usage(1000, 0), 0, NOW)
+    assert isinstance(reserve([meter], Estimate(1000, 0), NOW), Reservation)  # 2000 of 3000 are promised
+    assert turned_away(meter, Estimate(2000, 0)) == pytest.approx(20.0)
+    assert isinstance(reserve([meter], Estimate(2000, 0), NOW, True), Reservation)
+
+
+def test_who_is_alone_has_all_of_the_limit() -> None:
+    """Whatever more he reserves each time than he uses: nobody else was promised anything."""
+    loop = FakeLoop()
+    till = Till(AccountsHolder(), ledger_at(LocalArrivals(), loop.now))
+    plan = ModelPlan("small", ORDERED, [], "", None, NO_LIMITS)
+    limits = TokenLimits(tokens_per_minute=6000)
+    used = 0
+
+    def ask(tries: int) -> None:
+        bill = Bill(till, b"acme")
+        bill.tries = tries
+        bill.estimate = Estimate(1500, 1200)
+        bill.estimate.model = "small"
+        refusal = bill.reserve(plan, "models", limits, None, loop.now)
+        if refusal is None:
+            loop.call_later(1.0, lambda: end(bill))
+        else:
+            loop.call_later(refusal.wait_s + 0.001, lambda: ask(tries + 1))
+
+    def end(bill: Bill) -> None:
+        nonlocal used
+        used += 1600
+        bill.settle("small", None, Usage(1500, 100), 1, True, 200, 1.0, 0.0, False, loop.now)
+        ask(0)
+
+    ask(0)
+    loop.run(60.0)
+    used = 0
+    loop.run(600.0)
+    assert used >= 0.97 * 60_000
+
+
+def test_who_polls_is_told_the_same_again() -> None:
+    """He stands in the line once, so the times of others are no later for it, and he gets in when his has come."""
+    clients = Clients(1, TokenLimits(tokens_per_minute=6000))
+    clients.ask(0, asked(6000))
+    poller = asked(1000)
+    told: list[float] = []
+    for second in range(10):
+        bill = Bill(clients.tills[0], b"acme", connection=7)
+        bill.estimate = poller
+        refusal = bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now)
+        assert refusal is not None
+        told.append(refusal.wait_s + second)
+        clients.loop.run(1.0)
+    assert told == pytest.approx([10.0] * 10)
+    bill = Bill(clients.tills[0], b"acme", connection=8)
+    bill.tries = 0
+    bill.estimate = asked(500)
+    refusal = bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now)
+    assert refusal is not None
+    assert refusal.wait_s == pytest.approx(5.0)
+    bill = Bill(clients.tills[0], b"acme", connection=7)
+    bill.estimate = poller
+    assert bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now) is None
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board.create(2)
+    for slot in range(2):
+        made.use(slot)
+    yield made
+    made.close()
+
+
+class Loops(Clients):
+    """Of two workers. Each asks again as soon as it was served, or has given up; of what it reserves it uses a part."""
+
+    def __init__(self, board: Board, kinds: dict[str, int]) -> None:
+        super().__init__(0, TokenLimits(tokens_per_minute=6000))
+        for slot in range(2):
+            self.tills.append(Till(AccountsHolder(), ledger_at(GcraTable(board, slot), self.loop.now)))
+        self.draw = random.Random(5)
+        self.had: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.used = 0
+        for kind, count in kinds.items():
+            for _ in range(count):
+                self.loop.call_later(self.draw.random(), partial(self.begin, kind))
+
+    def begin(self, kind: str) -> None:
+        self.come(kind, Estimate(self.draw.randint(50, 120), self.draw.randint(50, 120)), self.draw.random(), 0)
+
+    def come(self, kind: str, estimate: Estimate, name: float, tries: int) -> None:
+        estimate.model = "small"
+        loop = self.loop
+        bill = Bill(self.draw.choice(self.tills), b"acme", hash(name) if kind == "polls" else self.draw.getrandbits(40))
+        bill.estimate = estimate
+        if kind == "sdk":
+            bill.tries = tries
+        refusal = bill.reserve(self.plan, "models", self.limits, None, loop.now, str(name).encode())
+        if refusal is None:
+            self.had[kind] += 1
+            usage = Usage(estimate.input, estimate.output // 2)
+            self.used += usage.input + usage.output
+            loop.call_later(self.draw.uniform(0.5, 2.0), partial(self.end, bill, usage, kind))
+        elif kind == "leaves" or (kind == "sdk" and tries == 2):
+            self.failed[kind] += 1
+            loop.call_later(20.0 if kind == "leaves" else 0.01, partial(self.begin, kind))
+        else:
+            wait_s = 0.2 if kind == "polls" else refusal.wait_s + 0.002
+            loop.call_later(wait_s, lambda: self.come(kind, estimate, name, tries + 1))
+
+    def end(self, bill: Bill, usage: Usage, kind: str) -> None:
+        self.settle(bill, usage)
+        self.begin(kind)
+
+    def run(self) -> float:
+        """Returns: the part of the limit that was used, after the first minute."""
+        self.loop.run(60.0)
+        self.used = 0
+        self.had.clear()
+        self.loop.run(600.0)
+        return self.used / 60_000
+
+
+@pytest.mark.parametrize(
+    "kinds", [{"sdk": 10}, {"sdk": 8, "polls": 2}, {"sdk": 5, "waits": 5}, {"sdk": 5, "leaves": 20}, {"waits": 10}]
+)
+def test_clients_in_a_loop_at_a_limit(board: Board, kinds: dict[str, int]) -> None:
+    """No SDK gives up after its three tries, whoever else is there: those who say nothing but wait for as long as they
+    are told, those who poll, those who never come back. All of the limit is used."""
+    loops = Loops(board, kinds)
+    share = loops.run()
+    assert loops.failed["sdk"] == 0
+    assert 0.97 <= share <= 1.03
+
+
+def test_who_waits_as_told_has_as_much_as_an_sdk(board: Board) -> None:
+    """And who polls has not much more."""
+    loops = Loops(board, {"sdk": 5, "waits": 5, "polls": 2})
+    loops.run()
+    each = loops.had["sdk"] / 5
+    assert loops.had["waits"] / 5 == pytest.approx(each, rel=0.1)
+    assert loops.had["polls"] / 2 == pytest.approx(each, rel=0.3)
+
+
 def test_who_never_comes_back_keeps_nobody_out() -> None:
-    """What there is may be had by who comes, whatever was promised; and the promise passes."""
+    """Two seconds after his time what he has not fetched is anybody's; and the promise passes."""
     meter = alone(requests_per_minute=6)
     for _ in range(6):
         reserve([meter], Estimate(1, 1), NOW)
     assert [turned_away(meter, Estimate(1, 1)) for _ in range(3)] == pytest.approx([10.0, 20.0, 30.0])
-    assert isinstance(reserve([meter], Estimate(1, 1), NOW + 10.0), Reservation)
-    assert turned_away(meter, Estimate(1, 1), NOW + 10.0) == pytest.approx(40.0)
+    assert isinstance(reserve([meter], Estimate(1, 1), NOW + 21.9), Refusal)
+    assert isinstance(reserve([meter], Estimate(1, 1), NOW + 22.1), Reservation)
+    assert turned_away(meter, Estimate(1, 1), NOW + 22.1) == pytest.approx(40.0)
     late = NOW + 100.0
     for _ in range(6):
         assert isinstance(reserve([meter], Estimate(1, 1), late), Reservation)
