@@ -11,6 +11,7 @@ from edgeq.config.change import LIVE
 from edgeq.explain import say
 from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, whole_of
 from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
+from edgeq.llm.meter import WHATS
 from edgeq.reasons import REASONS
 from edgeq.worker.wheel import NEVER
 
@@ -317,7 +318,7 @@ def noisy(facts: Facts) -> Iterator[Finding]:
             (*say.tenants(load), *say.traffic(load), *say.places(load), *say.service(load), *say.refusals(refused)),
             f"edgeq set tenant limit {max(1, (load.limit or load.in_flight) // 2)} --ttl 10m",
         )
-    own = [one for one in facts.refused if one.reason in _TENANTS and one.resource.startswith("tenant")]
+    own = [one for one in facts.refused if one.reason in _TENANTS and _is_of_tenant(one.resource)]
     if own:
         yield Finding(
             "noisy_tenant",
@@ -328,6 +329,12 @@ def noisy(facts: Facts) -> Iterator[Finding]:
             say.refusals(own),
             "edgeq show tenants",
         )
+
+
+def _is_of_tenant(resource: str) -> bool:
+    """Is it `tenant.limit`, and no limit of models, which has other words?"""
+    kind, _, what = resource.partition(":")
+    return kind == "tenant" and what not in WHATS
 
 
 def more_traffic(facts: Facts) -> Iterator[Finding]:

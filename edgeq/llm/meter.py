@@ -48,7 +48,9 @@ INPUT: Final = 2
 OUTPUT: Final = 3
 CONCURRENT: Final = 4
 BUDGET: Final = 5
-WHATS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "concurrent", "budget")
+RESERVED: Final = 6
+"""Of a budget: enough of it is left, but for what requests that run may give back."""
+WHATS: Final = ("requests", "tokens", "input_tokens", "output_tokens", "concurrent", "budget", "budget")
 
 MINUTE_NS: Final = DEBT_FROM_NS
 _MINUTE_NS: Final = 6e10
@@ -103,7 +105,7 @@ class Refusal:
     def __init__(self, meter: Meter, what: int, limit: int, wait_s: float, detail: str) -> None:
         self.meter: Meter = meter
         self.what: int = what
-        """REQUESTS .. BUDGET."""
+        """REQUESTS .. RESERVED."""
         self.limit: int = limit
         """In requests or tokens a minute, requests, or millionths of money."""
         self.wait_s: float = wait_s
@@ -116,7 +118,7 @@ class Refusal:
         what = self.what
         if what == BUDGET:
             return "budget_exhausted" if is_own else "budget_exhausted_shared"
-        if what == CONCURRENT:
+        if what in (CONCURRENT, RESERVED):
             return "concurrency_limit_client" if is_own else "queue_full"
         if self.wait_s >= NEVER:
             return "request_over_limit"
@@ -472,21 +474,36 @@ class Meter:
         if estimate.cost_micro and (self.day_micro or self.month_micro):
             books = self.books
             reserved = self.reserved_micro + entry.others_total(_E_RESERVED)
-            left = self.day_micro - reserved - books.spent.spent(self._day_key, books.day_until_s)
-            if self.day_micro and estimate.cost_micro > left:
-                return self._too_dear(self.day_micro, left, estimate, books.day_until_s, now, "day")
-            left = self.month_micro - reserved - books.spent.spent(self._month_key, books.month_until_s)
-            if self.month_micro and estimate.cost_micro > left:
-                return self._too_dear(self.month_micro, left, estimate, books.month_until_s, now, "month")
+            refusal: Refusal | None = None
+            cost = estimate.cost_micro
+            if self.month_micro:
+                left = self.month_micro - books.spent.spent(self._month_key, books.month_until_s)
+                if cost > left - reserved:
+                    refusal = self._too_dear(self.month_micro, left, reserved, cost, books.month_until_s, now, "month")
+            if self.day_micro and (refusal is None or refusal.what == RESERVED):
+                left = self.day_micro - books.spent.spent(self._day_key, books.day_until_s)
+                if cost > left - reserved:
+                    refusal = self._too_dear(self.day_micro, left, reserved, cost, books.day_until_s, now, "day")
+            return refusal
         return None
 
-    def _too_dear(self, limit: int, left: int, estimate: Estimate, until_s: int, now: float, period: str) -> Refusal:
-        wait_s = NEVER if estimate.cost_micro > limit else until_s - (now + self.books.wall_ahead_s)
+    def _too_dear(
+        self, limit: int, left: int, reserved: int, cost: int, until_s: int, now: float, period: str
+    ) -> Refusal:
+        """left: of the limit after what was spent, of which so much is reserved."""
+        what = BUDGET
+        if cost > limit:
+            wait_s = NEVER
+        elif cost > left:
+            wait_s = until_s - (now + self.books.wall_ahead_s)
+        else:
+            what = RESERVED
+            wait_s = _CONCURRENT_WAIT_S
         detail = f"the budget of a {period} is {money(limit)}"
-        if left < limit:
-            detail += f", {money(limit - left)} of it spent or reserved"
-        detail += f", and this request may cost {money(estimate.cost_micro)}"
-        return Refusal(self, BUDGET, limit, wait_s, detail)
+        if left - reserved < limit:
+            detail += f", {money(limit - left + reserved)} of it spent or reserved"
+        detail += f", and this request may cost {money(cost)}"
+        return Refusal(self, what, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:
         """A request is in flight. Its allowances are charged by who reserves."""

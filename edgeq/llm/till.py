@@ -19,7 +19,7 @@ from edgeq.llm.affinity import Affinity
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import BUDGET, CONCURRENT, KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, Meter, Refusal
+from edgeq.llm.meter import BUDGET, CONCURRENT, KEY, MODEL, PROMPT, RESERVED, TARGET, TEAM, TENANT, Meter, Refusal
 from edgeq.llm.promise import MOST_S, Told, come_again_s, kept_for_others, place_s
 from edgeq.llm.sums import day_of
 from edgeq.llm.transcript import MAX_LOGGED
@@ -187,8 +187,9 @@ class Bill:
             self.reservation = found
             return None
         found.meter.refuse(now)
-        if found.what == CONCURRENT:
-            found.wait_s = place_s(found.meter, found.limit, till.estimator.takes_s(plan.name), now)
+        if found.what in (CONCURRENT, RESERVED):
+            places = found.limit if found.what == CONCURRENT else max(1, found.meter.machine_in_flight())
+            found.wait_s = place_s(found.meter, places, till.estimator.takes_s(plan.name), now)
         elif found.what != BUDGET and found.wait_s <= MOST_S:
             again_s = 0.0 if told is None else told.left_s()
             if not again_s:

@@ -672,6 +672,10 @@ def test_whose_limit_it_is_stands_elsewhere() -> None:
         told = explain(load(CALM, refused("token_limit", resource, 20.0), refused("token_limit", "tenant:queue", 9.0)))
         assert told["next"].startswith(f"edgeq show meters {resource.partition(':')[0].partition('/')[0]} ")
     assert explain(load(CALM, refused("no_route", "route/x:tokens", 20.0)))["next"] == ""
+    for resource in ("tenant:concurrent", "tenant:budget"):  # which is not `tenant.limit`
+        told = explain(load(CALM, refused("concurrency_limit_client", resource, 20.0)))
+        assert told["cause"] is None
+        assert told["next"].startswith("edgeq show meters tenant ")
 
 
 def test_numbers_are_written_as_people_do() -> None:

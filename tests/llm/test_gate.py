@@ -603,9 +603,24 @@ def test_retries_of_clients_wait_behind_first_tries() -> None:
 def test_a_budget_that_is_spent_is_not_waited_for() -> None:
     """Nobody waits until midnight."""
     machine = Machine(1, TokenLimits(money_per_day=1.0))
-    machine.ask(1, 1, 1, cost=900_000)
+    claim_of(machine.ask(1, 1, 1, cost=900_000)).settle(Usage(1, 1), 900_000, machine.loop.now)
     machine.ask(2, 1, 1, cost=200_000)
     assert machine.refused == [(2, "budget_exhausted_shared", 60)]
+
+
+def test_a_budget_that_is_reserved_is_waited_for() -> None:
+    """Who runs may give it back: at once, then, or nobody knows when."""
+    machine = Machine(1, TokenLimits(money_per_day=1.0), max_wait_s=10.0)
+    machine.tick()
+    first = machine.ask(1, 1, 1, cost=900_000)
+    machine.ask(2, 1, 1, cost=200_000)
+    machine.loop.run(3.0)
+    assert machine.granted == [1]
+    claim_of(first).settle(Usage(1, 1), 300_000, machine.loop.now)
+    assert machine.granted == [1, 2]
+    machine.ask(3, 1, 1, cost=600_000)
+    machine.loop.run(11.0)
+    assert [one[:2] for one in machine.refused] == [(3, "queue_timeout")]
 
 
 def test_a_limit_that_grows_lets_in() -> None:

@@ -191,22 +191,25 @@ def test_all_limits_are_shown() -> None:
 
 
 def test_money_of_a_day() -> None:
-    """What runs is reserved, what is spent stays until midnight UTC; the rest of a day is told as the wait."""
+    """What runs is reserved, and may come back any moment; what is spent stays until midnight UTC, which is told."""
     ledger = alone()
     meter = tenant(ledger, money_per_day=1.0)
     running = granted([meter], Estimate(1, 1, cost_micro=600_000))
     refusal = refused([meter], Estimate(1, 1, cost_micro=500_000))
-    assert refusal.reason() == "budget_exhausted"
+    assert refusal.reason() == "concurrency_limit_client"
+    assert refusal.resource() == "tenant:budget"
+    assert refusal.wait_s == 1.0
     assert refusal.detail == "the budget of a day is 1, 0.6 of it spent or reserved, and this request may cost 0.5"
     large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
     dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
     assert (
         refused([large], dear).detail == "the budget of a day is 12345678.5, and this request may cost 12345678.500021"
     )
-    assert refusal.wait_s == pytest.approx(43_200.0)
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
-    assert refused([meter], Estimate(1, 1, cost_micro=1)).reason() == "budget_exhausted"
+    refusal = refused([meter], Estimate(1, 1, cost_micro=1))
+    assert refusal.reason() == "budget_exhausted"
+    assert refusal.wait_s == pytest.approx(43_200.0)
     assert meter.spent_micro() == (1_000_000, 1_000_000)
     ledger.tick(NOW + 43_201, WALL + 43_201)
     granted([tenant(ledger, money_per_day=1.0)], Estimate(1, 1, cost_micro=500_000), NOW + 43_201)
@@ -312,7 +315,7 @@ def test_one_limit_for_the_machine(board: Board) -> None:
     granted([one], Estimate(500, 500, 100_000)).settle(Usage(input=500, output=500), 100_000, NOW)
     granted([one], Estimate(500, 500, 400_000))
     assert (left(other), other.machine_in_flight()) == (4000, 1)
-    assert refused([other], Estimate(500, 500, 600_000)).reason() == "budget_exhausted"
+    assert refused([other], Estimate(500, 500, 600_000)).reason() == "concurrency_limit_client"
     granted([other], Estimate(500, 500, 400_000)).cancel(NOW)
     board.bury(0)
     assert (left(other), other.machine_in_flight()) == (4000, 0)

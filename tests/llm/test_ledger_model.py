@@ -13,7 +13,7 @@ from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import IDLE_S, Ledger, Reservation, reserve
 from edgeq.llm.message import UNKNOWN, Usage
-from edgeq.llm.meter import CONCURRENT, MINUTE_NS, MODEL, TARGET, TENANT, TOKENS, Meter
+from edgeq.llm.meter import CONCURRENT, MINUTE_NS, MODEL, RESERVED, TARGET, TENANT, TOKENS, Meter
 
 SUBJECTS = ((TENANT, "acme"), (TENANT, "other"), (MODEL, "big"), (TARGET, "openai:big"))
 MOST_WORKERS = 3
@@ -112,7 +112,7 @@ class LedgerModel(RuleBasedStateMachine):
                 now["refused"] = was["refused"]
                 assert now == was
             assert found.wait_s > 0
-            if found.what != CONCURRENT and found.wait_s < 3600:
+            if found.what not in (CONCURRENT, RESERVED) and found.wait_s < 3600:
                 again = found.meter.ask(estimate, self.now + found.wait_s + 1e-6)
                 assert again is None or again.what != found.what
             return
