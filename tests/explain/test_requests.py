@@ -109,10 +109,10 @@ def test_what_was_seen_after_a_refusal_is_not_of_it() -> None:
     """Whoever had the only place has left a moment later: the sample before it is the one that tells."""
     moments = [
         Moment(8.0, 0, 1, 1, 0.0, 0.0, 0.0, 0.0, 0.0),
-        Moment(9.9, 0, 1, 1, 10.0, 0.0, 4.0, 0.0, 20.0),
+        Moment(9.875, 0, 1, 1, 10.0, 0.0, 4.0, 0.0, 20.0),
         Moment(10.01, 0, 1, 0, 10.0, 10.0, 10.0, 0.0, 0.0),
     ]
-    assert before(moments, 10.0) == Before(pytest.approx(0.1), 1, 1, 0, 10.0, 4.0, 20.0)
+    assert before(moments, 10.0) == Before(0.125, 1, 1, 0, 10.0, 4.0, 20.0)
     assert before(moments[2:], 10.0) is None
 
 
