@@ -100,6 +100,7 @@ HOT = [
     "edgeq/upstream/pool.py",
     "edgeq/upstream/upstream.py",
     "edgeq/response/access_log.py",
+    "edgeq/response/at_once.py",
     "edgeq/response/grace.py",
     "edgeq/response/relay.py",
     "edgeq/response/hedge.py",

@@ -26,6 +26,7 @@ from edgeq.llm.plan import Choice
 from edgeq.llm.prompts import NotJson
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.requested import answers, wants_usage
+from edgeq.response.at_once import write_at_once
 from edgeq.response.relay import FULL_READ
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import LAST_CHUNK, chunk
@@ -124,7 +125,8 @@ class ModelAnswer(ModelRequest):
             self._fail_by(failed, now)
             return
         if out:
-            if not self._begun:
+            is_first = not self._begun
+            if is_first:
                 self._begin_stream(now)
             self._last_at = now
             self.answer_bytes += len(out)
@@ -132,7 +134,13 @@ class ModelAnswer(ModelRequest):
                 self._share.add(out, now)
             if self._transcript is not None:
                 self._transcript.add(out)
-            self.down.transport.write(chunk(out) if self.head.minor else out)
+            down = self.down
+            if self.head.minor:
+                out = chunk(out)
+            if is_first:
+                write_at_once(down.transport, self._stream_start() + out, down.peer.tls)
+            else:
+                down.transport.write(out)
         if failed is not None:
             self._fail_by(failed, now)
             return
@@ -167,14 +175,13 @@ class ModelAnswer(ModelRequest):
     # -- a stream -----------------------------------------------------------------------------------------------------
 
     def _begin_stream(self, now: float) -> None:
-        """The first event is here: from now on it is this target's answer."""
+        """The first event is here: from now on it is this target's answer. It is yet to be written."""
         self._first_event(now)
         held = self.held
         if held is not None and held.watcher is not None:
             held.hear(self)
         if self._share is not None:
             self._share.begin(True, self._about(), self._target())
-        self._open_stream()
 
     # -- the end of an answer -----------------------------------------------------------------------------------------
 

@@ -555,14 +555,19 @@ class ModelRequest(Exchange):
 
     def _open_stream(self) -> None:
         """Write the head of a stream, once."""
+        start = self._stream_start()
+        if start:
+            self.down.transport.write(start)
+
+    def _stream_start(self) -> bytes:
+        """The head of a stream, to be written before all else; empty if it is."""
         if self._head_sent:
-            return
+            return b""
         self._head_sent = True
         self.answer_started = True
         self.status = 200
-        down = self.down
-        self.keep_alive = down.may_keep(self) and self.head.minor == 1
-        down.transport.write(answer_start(200, -1, self._lines(), self.keep_alive, self.head.minor, self.request_id))
+        self.keep_alive = self.down.may_keep(self) and self.head.minor == 1
+        return answer_start(200, -1, self._lines(), self.keep_alive, self.head.minor, self.request_id)
 
     def beat(self, now: float) -> None:
         """Nothing may have gone to the client for a while: say that we are still there."""

@@ -40,6 +40,7 @@ from edgeq.llm.provider_limits import Heard, hear, retry_in_body
 from edgeq.llm.requested import TOO_DEEP, with_model, without_stream_options
 from edgeq.llm.saying import failed_of
 from edgeq.reasons import REASONS
+from edgeq.response.at_once import write_at_once
 from edgeq.response.rescue import UNKNOWN
 from edgeq.wire.framing import LAST_CHUNK, chunk
 from edgeq.worker.wheel import NEVER
@@ -241,26 +242,23 @@ class ModelExchange(ModelAnswer):
         path = speech.path_of(choice.dialect, operation, choice.model, self._streams)
         if choice.query:
             path += (b"&" if b"?" in path else b"?") + choice.query
-        up.transport.write(
-            b"".join(
-                (
-                    b"POST ",
-                    choice.path,
-                    path,
-                    b" HTTP/1.1\r\nHost: ",
-                    up.pool.host or choice.upstream.host,
-                    b"\r\n",
-                    choice.head,
-                    self._passed_on(choice),
-                    b"content-length: %d\r\nx-request-id: " % len(body),
-                    self.request_id,
-                    b"\r\n",
-                    self.trace_lines(up, now),
-                    b"\r\n",
-                    body,
-                )
-            )
+        request = (
+            b"POST ",
+            choice.path,
+            path,
+            b" HTTP/1.1\r\nHost: ",
+            up.pool.host or choice.upstream.host,
+            b"\r\n",
+            choice.head,
+            self._passed_on(choice),
+            b"content-length: %d\r\nx-request-id: " % len(body),
+            self.request_id,
+            b"\r\n",
+            self.trace_lines(up, now),
+            b"\r\n",
+            body,
         )
+        write_at_once(up.transport, b"".join(request), up.pool.tls)
 
     # -- a second target ----------------------------------------------------------------------------------------------
 

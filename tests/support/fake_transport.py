@@ -180,6 +180,9 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return len(self._buffer)
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass  # it sends at once in any case
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.socket if name == "socket" else default
 
