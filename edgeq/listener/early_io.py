@@ -94,6 +94,9 @@ class EarlyTransport:
         """Bytes that the socket has not taken."""
         return sum([len(data) for data in self._pending])
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """They stay: what is written is sent at once in any case."""
+
     def pause_reading(self) -> None:
         """Nothing is read anyway; who takes over looks at `paused_reading`."""
 

@@ -28,6 +28,9 @@ class Nobody:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is kept."""
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
