@@ -74,6 +74,10 @@ class Arrival:
         """Move the time on to `at_ns`, unless it is later already."""
         raise NotImplementedError
 
+    def hasten(self, at_ns: int) -> None:
+        """Move the time back to `at_ns`; as in a `delay`, what was charged stays."""
+        raise NotImplementedError
+
 
 class ArrivalTable:
     """Theoretical arrival times by key, in monotonic nanoseconds; of the whole machine if it stands on the board.
@@ -117,6 +121,11 @@ class ArrivalTable:
         self._any.read(key, _ANY_NS)
         self._any.delay(at_ns)
 
+    def hasten(self, key: int, at_ns: int) -> None:
+        """Move the time of a key back to `at_ns`, if it is later."""
+        if self._any.read(key, _ANY_NS) > at_ns:
+            self._any.hasten(at_ns)
+
 
 class GcraTable(ArrivalTable):
     """The one table of a board, as the worker in one slot sees it."""
@@ -133,12 +142,6 @@ class GcraTable(ArrivalTable):
     def arrival(self) -> Arrival:
         """See `ArrivalTable`."""
         return GcraArrival(self)
-
-    def hasten(self, key: int, at_ns: int) -> None:
-        """Move the time of a key back to `at_ns`, if it is later: as in a `delay`, what was charged stays."""
-        arrival = GcraArrival(self)
-        if arrival.read(key, _ANY_NS) > at_ns:
-            arrival.hasten(at_ns)
 
     def look(self) -> None:
         """See `ArrivalTable`."""
@@ -239,7 +242,7 @@ class GcraArrival(Arrival):
             self._cells[RATE_CELLS * self._place + 1] = self._base_ns
 
     def hasten(self, at_ns: int) -> None:
-        """Bring the time of the key that was read last to `at_ns`."""
+        """See `Arrival`."""
         self._base_ns = at_ns - self._charged_ns
         self._cells[RATE_CELLS * self._place + 1] = self._base_ns
 
