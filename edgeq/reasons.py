@@ -106,7 +106,7 @@ _ROWS: Final = (
     Reason("deadline_infeasible", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Deadline cannot be met", "predicted wait and service take longer than the request has left"),
     Reason("deadline_expired", "S", 504, "none", "http_response_timeout", BLANK, "Deadline expired", "the route's timeout for the whole request, or the deadline that came with it"),
     # upstream
-    Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often; see what tripped the breaker, and when", "who would answer has failed too often lately, and is left alone for a moment"),
+    Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often, or one model at a provider's key; see what tripped the breaker, and when", "who would answer has failed too often lately, and is left alone for a moment"),
     Reason("upstream_saturated", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Upstream saturated", "every living endpoint is at its limit: none of them is dead"),
     Reason("upstream_none_healthy", "U", 503, "adaptive", "destination_unavailable", BLANK, "No endpoint available", "no address of the upstream is known or alive"),
     Reason("upstream_connect_refused", "U", 502, "none", "connection_refused", BLANK, "Upstream refused the connection", "nothing listens there"),

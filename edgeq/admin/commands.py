@@ -516,7 +516,7 @@ COMMANDS: Final = (
         "/v1/targets",
         "viewer",
         "models at providers' keys: requests that run, those that wait for tokens, what is left of each limit, and "
-        "pauses that the provider asked for",
+        "pauses that the provider asked for, or that follow its failures (circuit_open)",
         _subject("targets", ("target", "paused_for")),
         _match("name, or why it is paused"),
         (

@@ -63,6 +63,8 @@ def _provider(name: str, provider: Provider, config: Config, findings: Findings)
             parse_endpoint(one)
         except ValueError as error:
             findings.add((*path, "endpoints", number), str(error))
+    if provider.rest_after < 0:
+        findings.add((*path, "rest_after"), "must not be negative")
     seen: set[str] = set()
     for number, key in enumerate(provider_keys(provider)):
         where: Path = (*path, "keys", number)

@@ -363,6 +363,11 @@ class Provider(Table, frozen=True):
     timeouts: UpstreamTimeouts = UpstreamTimeouts(first_byte=Duration(600), body=Duration(600))
     pool: UpstreamPool = UpstreamPool(max_connections=4096, queue=4096, queue_timeout=Duration(30))
     breaker: Breaker | None = Breaker()
+    """Of a key: it learns of connections that cannot be had, or are reset, and not of what one model answers."""
+    rest_after: int = 3
+    """After so many failures in a row (an answer of 500 or more, none in time, no connection) a model at a key is not
+    asked for 5 s, then one request finds out how it is: if that fails, it rests for twice as long, 60 s at most. One
+    that has answered within the last second rests after ten. 0: never."""
     retry_budget: UpstreamRetryBudget = UpstreamRetryBudget()
     tls: UpstreamTls = UpstreamTls()
 

@@ -149,8 +149,9 @@ CAUSES: Final = (
         "key_rests",
         "A provider's key rests",
         "the provider has refused the key, or its account has no credit (no model is asked with it), or has answered"
-        " 429, or told that no request is left (this model at this key is not asked); until when",
-        "look at the key, or keep below the provider's limits (`limits` of [provider.NAME])",
+        " 429, or told that no request is left, or the last requests for one model have failed (this model at this key"
+        " is not asked); until when",
+        "look at the key, or keep below the provider's limits (`limits` of [provider.NAME]), or look by what it fails",
         gates.rests,
     ),
     Cause(

@@ -15,11 +15,13 @@ from edgeq.llm.meter import BUDGET, CONCURRENT, WHATS
 from edgeq.reasons import REASONS
 
 _AUTH: Final = "upstream_auth"
-_RESTS: Final = (_AUTH, "upstream_quota", "upstream_rate_limit")
+_FAILS: Final = "circuit_open"
+_RESTS: Final = (_AUTH, "upstream_quota", "upstream_rate_limit", _FAILS)
 _WHY: Final = {
     _AUTH: "the provider refuses the key",
     "upstream_quota": "the account of the key has no credit left",
     "upstream_rate_limit": "the provider's rate limit is reached",
+    _FAILS: "the last requests for it have failed",
 }
 _WORDS: Final = {WHATS[CONCURRENT]: "requests at once"}
 _ENDS: Final = {
@@ -48,9 +50,19 @@ def rests(facts: Facts) -> Iterator[Finding]:
                 LOST if refused else WAITS if _waits(gate) else SIGN,
                 gate.short_s or say.longest(refused),
                 f"{_WHY[rest.reason]}, and this model at this key is not asked {_until(rest)}",
-                (*say.refusals(refused), *(_waiting(gate) if gate.queued else ())),
-                say.granted(gate.resource, gate.settings),
+                (*say.refusals(refused), *_beside(rest, refused), *(_waiting(gate) if gate.queued else ())),
+                _after_failures(gate) if rest.reason == _FAILS else say.granted(gate.resource, gate.settings),
             )
+
+
+def _beside(rest: Rest, refused: list[Refused]) -> list[str]:
+    is_served = rest.reason == _FAILS and not refused
+    return ["nobody is refused for it: the next target of a model answers in its place"] if is_served else []
+
+
+def _after_failures(gate: Gate) -> str:
+    name = gate.resource.removeprefix("target/")
+    return f"edgeq show events provider_model_rests    # by what it fails; if it is well now: edgeq wake {name}"
 
 
 def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:

@@ -14,6 +14,7 @@ from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Gate, Rest
 from edgeq.explain.watch import Watch
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, KINDS, MODEL, OUTPUT, REQUESTS, TARGET, TOKENS, WHATS
+from edgeq.llm.rests import OF_TARGET
 from edgeq.observe.overview import Overview
 
 _WHAT_OF: Final = {
@@ -27,8 +28,6 @@ _WHAT_OF: Final = {
 }
 """Keys of a table of limits, as a meter tells them."""
 _MONEY: Final = ("per_day", "per_month")
-_RATE_LIMIT: Final = "upstream_rate_limit"
-"""Why one model at a key rests; else all of them do."""
 
 
 class _Table(NamedTuple):
@@ -82,7 +81,7 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
 def _rest(seen: Mapping[str, Any]) -> Rest | None:
     if not seen["paused_s"]:
         return None
-    return Rest(seen["paused_for"], seen["paused_s"], seen["paused_until"], seen["paused_for"] != _RATE_LIMIT)
+    return Rest(seen["paused_for"], seen["paused_s"], seen["paused_until"], seen["paused_for"] not in OF_TARGET)
 
 
 def _table_of(config: Config, model: str, target: Target, at: int) -> _Table:

@@ -109,6 +109,8 @@ class ModelBuilder:
             _, path, query = split_url(provider.url)
             for key in provider_keys(provider):
                 full = upstream_name(target.provider, provider, key)
+                upstream = upstream_of(full)
+                upstream.is_shared = True
                 called = target.model or name
                 limits = target.limits or key.limits or provider.limits
                 choices.append(
@@ -122,7 +124,7 @@ class ModelBuilder:
                         query.encode(),
                         _head(provider, key),
                         _secrets(provider, key),
-                        upstream_of(full),
+                        upstream,
                         self._gate(full, called, limits, provider, key, workers),
                         key.weight * target.weight,
                         Tariff(target.price),
@@ -145,7 +147,7 @@ class ModelBuilder:
             gate = self.gates[name] = TokenGate(meter, name_of_key, self._wheel, shared, log=self._log)
         gate.use_key(secret_of(key))
         queue = provider.queue
-        gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers)
+        gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers, provider.rest_after)
         return gate
 
     def _keep_caches(self, config: Config) -> None:

@@ -51,12 +51,23 @@ if TYPE_CHECKING:
     from edgeq.policy.retry import RetryBudget
     from edgeq.route.table import Route
     from edgeq.upstream.connection import UpstreamConnection
+    from edgeq.upstream.pool import Pool
     from edgeq.wire.head import RequestHead
 
 _OWN_END: Final = frozenset(("client_gone", "client_stalled", "draining", "internal_error", "deadline_expired"))
 """Ends that say nothing about what others would get."""
 _RESTS: Final = frozenset(("upstream_rate_limit", "circuit_open"))
 """Ends of a target's that say when it can be asked again."""
+_TARGET_FAILS: Final = frozenset(
+    (
+        "upstream_timeout",
+        "upstream_reset",
+        "upstream_tls_failed",
+        "upstream_truncated",
+        "upstream_protocol_error",
+    )
+)
+"""Before the first event: a target that does so again and again rests; as does one that answers so, see `_fail_by`."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
@@ -145,6 +156,28 @@ class ModelExchange(ModelAnswer):
         self.resource = ""
         self._estimate_tokens()
         return True
+
+    # -- how targets do -----------------------------------------------------------------------------------------------
+
+    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
+        choice = self.choice
+        if choice is not None and resource == choice.gate.resource:  # the circuit of one model at a key, if of any
+            self.fail(reason, resource, detail, retry_after_s)
+        else:
+            super().refused(reason, resource, detail, retry_after_s)
+
+    def connect_failed(self, reason: str, pool: Pool) -> None:
+        choice = self.choice
+        if choice is not None and REASONS[reason].fault == "U":
+            now = monotonic()
+            choice.gate.failed(reason, now, now)
+        super().connect_failed(reason, pool)
+
+    def blame(self, pool: Pool, reason: str) -> None:
+        choice = self.choice
+        if choice is not None and not self._begun and reason in _TARGET_FAILS:
+            choice.gate.failed(reason, self.sent_at, monotonic())
+        super().blame(pool, reason)
 
     # -- a target -----------------------------------------------------------------------------------------------------
 
@@ -399,6 +432,8 @@ class ModelExchange(ModelAnswer):
         """From now on it is this target's answer."""
         self._begun = True
         self.first_event_at = now
+        if self.choice is not None:
+            self.choice.gate.answered(now)
         up = self.up
         if self._beginnings and self.choice is not None and up is not None:
             served = f"{self.choice.name}\n{up.pool.name}"
@@ -426,9 +461,13 @@ class ModelExchange(ModelAnswer):
             return
         verdict = judge(choice.without_secrets(failed))
         if verdict.reason:
-            wait_s = self._tell_gate(choice, verdict.reason, body, now)
+            reason = verdict.reason
+            wait_s = self._tell_gate(choice, reason, body, now)
             self._whole_connection(now)
-            self.fail(verdict.reason, up.pool.resource, verdict.detail, wait_s)
+            fails = reason == "upstream_overloaded" or (reason == "upstream_error" and failed.status >= 500)
+            if not self._begun and (fails or (reason in _TARGET_FAILS and self.up is None)):
+                choice.gate.failed(reason, self.sent_at, now)  # or `blame` does
+            self.fail(reason, up.pool.resource, verdict.detail, wait_s)
             return
         # The client's own doing: he is told in his own words, whoever has found out.
         operation = self.operation

@@ -29,6 +29,11 @@ another target may do. After a pause of a target without a limit nobody knows ho
 twice as many each `_DOUBLING_S`, of all workers (they are counted in the same table), so that another 429 keeps the
 rest here; with a limit they are paced by it.
 
+Failures. A model at a key that fails so often in a row as is configured rests, too, and for itself: others at the key
+may be well. The moment in the table tells by its last bits how often it has done so, so all workers know, and after it
+whoever is let in first moves it on, and is the only one until he is answered: that ends the rest, or doubles it. Nobody
+waits for that: another target may do, and who has none is told when to come again.
+
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
@@ -51,7 +56,7 @@ from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refu
 from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.provider import NOT_LET_IN, QUOTA_GONE
 from edgeq.llm.provider_limits import NO, YES, Heard
-from edgeq.llm.rests import of_key, of_target
+from edgeq.llm.rests import TIMES, of_key, of_target
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
@@ -62,7 +67,17 @@ _PAUSED_SINCE: Final = {
     "upstream_rate_limit": "the provider's rate limit is reached",
     "upstream_auth": NOT_LET_IN,
     "upstream_quota": QUOTA_GONE,
+    "circuit_open": "the last requests for this model with this key have failed",
 }
+_FIRST_REST_NS: Final = 5_000_000_000
+_MOST_REST_NS: Final = 60_000_000_000
+"""Of one that fails. Both have none of the bits of `TIMES`."""
+_MOST_TIMES: Final = 5
+"""Then it is the longest."""
+_MANY_FAILURES: Final = 10
+_ANSWERS_S: Final = 1.0
+"""Who has answered so lately rests after many failures in a row only: some fail now and then, and a few in a row are
+chance where there are many."""
 _LONGEST_PAUSE_S: Final = 86_400.0
 """Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
 _FIRST_PAUSE_S: Final = 1.0
@@ -143,7 +158,7 @@ class Claim:
                 table.charge(self._tag_key, more, 0)
             else:
                 table.refund(self._tag_key, -more, 0)
-        gate.ended(now)
+        gate.ended(self, now)
 
 
 def cost_of(estimate: Estimate) -> int:
@@ -156,6 +171,11 @@ def _given_back(claim: Claim | None, kind: int) -> int:
     if claim is None or kind == REQUESTS or claim.reservation is None or not claim.reservation.is_open:
         return 0
     return amount_of(kind, claim.estimate)
+
+
+def _rest_ns(times: int) -> int:
+    """How long one that fails rests, if it does so many times in a row."""
+    return min(_MOST_REST_NS, _FIRST_REST_NS << (times - 1))
 
 
 def _whole_s(seconds: float) -> int:
@@ -182,13 +202,19 @@ class TokenGate(Lobby):
     __slots__ = (
         "_again",
         "_alarm",
+        "_answered_at",
         "_counts_minutes",
+        "_failures",
         "_key",
         "_key_pause",
         "_listen_at",
         "_log",
         "_pause",
         "_pause_s",
+        "_probe",
+        "_probe_until_ns",
+        "_rest_after",
+        "_rested",
         "_resumed",
         "_resuming_ns",
         "_retry_after",
@@ -238,6 +264,15 @@ class TokenGate(Lobby):
         """Of how many have been let in since the last pause: one for each nanosecond after its end."""
         self._resuming_ns: int = 0
         """Whoever is let in counts there, since it ended at this moment; 0: nobody does."""
+        self._rest_after: int = 0
+        self._failures: int = 0
+        """In a row, in this worker."""
+        self._answered_at: float = -NEVER
+        self._rested: int = 0
+        """How often in a row it has rested as it failed, when that was looked at last."""
+        self._probe: Claim | None = None
+        """Of who finds out how it is, and until when nobody else does."""
+        self._probe_until_ns: int = 0
         self._counts_minutes: bool = True
         """The provider's limit of requests may be one of a minute."""
         self._listen_at: float = 0.0
@@ -260,9 +295,12 @@ class TokenGate(Lobby):
         self.refusals: dict[str, int] = {}
         self.last_refusal = ""
 
-    def configure(self, max_queued: int, max_bytes: int, max_wait_s: float, workers: int = 1) -> None:
+    def configure(
+        self, max_queued: int, max_bytes: int, max_wait_s: float, workers: int = 1, rest_after: int = 3
+    ) -> None:
         """Set the queue's bounds, those of the machine. Tokens are bounded by what the limit grants in max_wait_s: more
-        could not be served in time."""
+        could not be served in time. rest_after: failures in a row; 0: it never rests for any."""
+        self._rest_after = rest_after
         queue = self.queue
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
@@ -318,7 +356,8 @@ class TokenGate(Lobby):
         if refusal is not None and self._is_hopeless(refusal, ticket, now):
             self._refuse(ticket, refusal.reason(), now, refusal)
             return
-        if self.pause_s(now) > self._left_s(ticket, now):
+        pause_s = self.pause_s(now)
+        if pause_s > self._left_s(ticket, now) or (pause_s > 0.0 and self._rested):
             self._refuse(ticket, self._pause_reason(now), now)
             return
         queue.sweep(now)
@@ -363,12 +402,20 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
+        if self._rested:  # it finds out how it is
+            self._probe = claim
+            self._probe_until_ns = self._rest_again(self._rested, now)
         if self._resuming_ns:
             self.meter.books.arrivals.charge(self._resumed, 1, self._resuming_ns)
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
-    def ended(self, now: float) -> None:
+    def ended(self, claim: Claim, now: float) -> None:
         """A claim has been settled or given back."""
+        if claim is self._probe:
+            self._probe = None
+            arrivals = self.meter.books.arrivals
+            if arrivals.get(self._pause) == self._probe_until_ns:  # it tells nothing: its client has left, say
+                arrivals.hasten(self._pause, int(now * _NS) & ~TIMES | self._probe_until_ns & TIMES)
         shared = self.shared
         shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
         if self.queue.queued or shared.others_wait():
@@ -607,7 +654,9 @@ class TokenGate(Lobby):
         """When the pause ends that is now, or was last."""
         latest_ns = now_ns + int(_LONGEST_PAUSE_S * _NS)
         table = self.meter.books.arrivals
-        return max(table.get(self._pause, latest_ns), table.get(self._key_pause, latest_ns))
+        until_ns = table.get(self._pause, latest_ns)
+        self._rested = until_ns & TIMES
+        return max(until_ns, table.get(self._key_pause, latest_ns))
 
     def _hold_s(self, now: float) -> float:
         """How long nobody is let in, whatever the limits: in a pause, and soon after one for those who went first."""
@@ -627,7 +676,7 @@ class TokenGate(Lobby):
         """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""
         until_ns = self.meter.books.arrivals.get(self._key_pause, 2**62)
         if until_ns <= int(now * _NS):
-            return "upstream_rate_limit"
+            return "circuit_open" if self._rested else "upstream_rate_limit"
         return "upstream_auth" if until_ns & 1 else "upstream_quota"
 
     def listens(self, now: float) -> bool:
@@ -712,9 +761,53 @@ class TokenGate(Lobby):
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody in for so long, in no worker; a longer pause stays."""
         self.paused += 1
-        self.meter.books.arrivals.delay(self._pause, int((now + min(seconds, _LONGEST_PAUSE_S)) * _NS))
+        self.meter.books.arrivals.delay(self._pause, int((now + min(seconds, _LONGEST_PAUSE_S)) * _NS) & ~TIMES)
         self._end_hopeless(now)
         self.dispatch(now)
+
+    def answered(self, now: float) -> None:
+        """A good answer has begun: it is well."""
+        self._failures = 0
+        self._answered_at = now
+        if self._rested:
+            self._rested = 0
+            arrivals = self.meter.books.arrivals
+            until_ns = arrivals.get(self._pause)
+            if until_ns & TIMES:
+                arrivals.hasten(self._pause, min(int(now * _NS), until_ns) & ~TIMES)
+
+    def failed(self, reason: str, sent_at: float, now: float) -> None:
+        """A request that was sent then has failed at this target, by a reason of `edgeq.reasons`. What was sent before
+        it rested says nothing new."""
+        if not self._rest_after:
+            return
+        until_ns = self.meter.books.arrivals.get(self._pause)
+        times = until_ns & TIMES
+        if times:
+            if int(sent_at * _NS) < until_ns - times - _rest_ns(times):
+                return
+        else:
+            self._failures += 1
+            least = self._rest_after
+            if now - self._answered_at < _ANSWERS_S:
+                least = max(least, _MANY_FAILURES)
+            if self._failures < least:
+                return
+        self.paused += 1
+        self._failures = 0
+        self._rested = times = min(times + 1, _MOST_TIMES)
+        self._rest_again(times, now)
+        if self._log is not None:
+            detail = f"it fails ({reason}), and is not asked for {_in_words(_rest_ns(times) / _NS)}"
+            self._log.warning("provider_model_rests", resource=self.resource, reason="circuit_open", detail=detail)
+        self._end_hopeless(now)
+        self.dispatch(now)
+
+    def _rest_again(self, times: int, now: float) -> int:
+        """As it fails, from now on, for as long as the times have come to. Returns: the moment in the table."""
+        until_ns = (int(now * _NS) & ~TIMES) + _rest_ns(times) | times
+        self.meter.books.arrivals.delay(self._pause, until_ns)
+        return until_ns
 
     def disable_key(self, is_refused: bool, now: float, seconds: float = DISABLED_S) -> None:
         """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
@@ -734,6 +827,9 @@ class TokenGate(Lobby):
         pause_s = self.pause_s(now)
         if pause_s > 0:
             queue = self.queue
+            if self._rested:
+                queue.turn_all_away(self._pause_reason(now), now)
+                return
             queue.turn_away_until(now + pause_s - queue.max_wait_s, self._pause_reason(now), now)
 
     # -- now and then -------------------------------------------------------------------------------------------------

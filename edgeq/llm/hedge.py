@@ -144,6 +144,8 @@ class ModelHedge(Attempt):
             self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim if status == 429 else None)
         elif status == 401 or status == 402 or status == 403:  # it is about our key
             self.choice.gate.disable_key(status != 402, now)
+        elif status >= 500:
+            self.choice.gate.failed("upstream_error", self.sent_at, now)
         if status != 200:
             return None
         up.reusable = answer.keep_alive

@@ -7,6 +7,7 @@ who waits is let in with their next tick. A rest is that of a secret: another on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import key_hash
@@ -15,6 +16,12 @@ from edgeq.config.providers import provider_keys, upstream_name
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import ProviderKey
 from edgeq.llm.meter import KINDS, TARGET
+
+TIMES: Final = 7
+"""The last bits of the moment until which one model at a key rests: how often in a row it does as it has failed; 0: the
+provider's limit is reached."""
+OF_TARGET: Final = ("upstream_rate_limit", "circuit_open")
+"""Why one model at a key rests; else all of them do."""
 
 
 def of_key(key: str, secret: bytes) -> int:
@@ -39,7 +46,7 @@ def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> li
     found = {resource: place for names, resource, place in _places(config) if text in names}
     resting = {resource: place for resource, place in found.items() if arrivals.get(place) > now_ns}
     for place in resting.values():
-        arrivals.hasten(place, now_ns)
+        arrivals.hasten(place, now_ns & ~TIMES)
     return list(resting) if found else None
 
 

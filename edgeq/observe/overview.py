@@ -26,6 +26,7 @@ from edgeq.config.lines import show_path
 from edgeq.config.providers import caches_of, otel_names, settings_of
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
+from edgeq.llm.rests import OF_TARGET
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
 from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
@@ -295,7 +296,7 @@ class Overview:
         for one in self.targets():
             if one["paused_s"]:
                 upstream, _, model = one["target"].partition("/")
-                what = model if one["paused_for"] == "upstream_rate_limit" else one["paused_for"]
+                what = model if one["paused_for"] in OF_TARGET else one["paused_for"]
                 found.setdefault(upstream, {})[what] = ceil(one["paused_s"])
         return found
 

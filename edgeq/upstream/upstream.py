@@ -48,6 +48,9 @@ _KEY_PATH: Final = 2
 _KEY_HEADER: Final = 3
 _KEY_COOKIE: Final = 4
 
+_OF_CONNECTION: Final = frozenset(("upstream_reset", "upstream_tls_failed"))
+"""What ends a request that has been sent, and is not the doing of one model."""
+
 
 class Upstream(Watcher):
     """Its limit is the machine's, those of pools are this worker's share; time-outs are seconds, 0 for none."""
@@ -80,6 +83,7 @@ class Upstream(Watcher):
         "host",
         "hosts_differ",
         "idle_s",
+        "is_shared",
         "limited",
         "make_cells",
         "max_connecting",
@@ -120,6 +124,9 @@ class Upstream(Watcher):
         self._seed: int = seed
         self.balancer: Balancer = Balancer(seed)
         self.breaker: Breaker | None = None
+        self.is_shared: bool = False
+        """By models that fail each for itself, and are left alone each for itself (llm/gate.py): what one of them
+        answers, or does not in time, says nothing of the others. The breaker learns of connections."""
         self.cells: SharedCells | None = None
         self._ejector: Ejector | None = None
         self._tokens: dict[bytes, Member] = {}
@@ -560,11 +567,17 @@ class Upstream(Watcher):
                     member.busy(after_s, now)
                     return
             if status != 501 and status != 505:  # those are about the request
-                self._failure(member, sent_at, now)
+                self._failure(member, sent_at, now, self.is_shared)
+                if self.is_shared:
+                    self._is_reached(sent_at, now)
                 return
         if sent_whole:
             member.took(now - sent_at, now)
         member.succeeded()
+        self._is_reached(sent_at, now)
+
+    def _is_reached(self, sent_at: float, now: float) -> None:
+        """It has answered, and the breaker learns of it."""
         breaker = self.breaker
         if breaker is not None and breaker.succeeded(sent_at, now):
             self._tell_circuit()
@@ -574,7 +587,7 @@ class Upstream(Watcher):
         if not answered:
             member.took_longer(now - sent_at, now)
         if REASONS[reason].fault == "U":
-            self._failure(member, sent_at, now)
+            self._failure(member, sent_at, now, self.is_shared and reason not in _OF_CONNECTION)
 
     def dial_failed(self, member: Member, reason: str) -> None:
         """A connection could not be opened."""
@@ -582,9 +595,10 @@ class Upstream(Watcher):
         if reason == "upstream_backlog_full":
             member.busy(-1.0, now)
         elif REASONS[reason].fault == "U":
-            self._failure(member, now, now)
+            self._failure(member, now, now, False)
 
-    def _failure(self, member: Member, sent_at: float, now: float) -> None:
+    def _failure(self, member: Member, sent_at: float, now: float, is_models: bool) -> None:
+        """`is_models`: it is the endpoint's, but of one model there, and no matter of the breaker's."""
         peers_s = 0.0
         for other in self.members:
             if other is not member and other.seen:
@@ -595,7 +609,7 @@ class Upstream(Watcher):
             self._tell_ejected(member, f"{member.consecutive} failures in a row", now)
             self.review(now)
         breaker = self.breaker
-        if breaker is not None and breaker.failed(sent_at, now):
+        if not is_models and breaker is not None and breaker.failed(sent_at, now):
             self._tell_circuit()
 
     # -- now and then -------------------------------------------------------------------------------------------------

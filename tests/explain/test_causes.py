@@ -286,6 +286,20 @@ def test_a_key_that_rests_is_named_with_until_when() -> None:
     assert told["next"].startswith("edgeq show targets p/big ")
 
 
+def test_a_model_that_rests_as_it_fails_is_told() -> None:
+    """Also if clients see nothing of it, since the next target answers; first, if somebody is refused for it."""
+    gate = dataclasses.replace(GATE, queued=0, rest=Rest("circuit_open", 20.0, UNTIL, False))
+    (beside,) = explain(behind(gate), "upstream/p")["also"]
+    assert (beside["resource"], beside["cause"]) == ("target/p/big", "key_rests")
+    assert beside["says"] == (
+        "the last requests for it have failed, and this model at this key is not asked"
+        f" until {UNTIL} (for another 20 s)"
+    )
+    told = explain(behind(gate, refused=(refused("circuit_open", "target/p/big"),)), "provider/p")
+    assert (told["resource"], told["cause"]) == ("target/p/big", "key_rests")
+    assert told["next"].endswith("edgeq wake p/big")
+
+
 def test_what_has_just_begun_is_told_of_one_resource() -> None:
     """Its rate is not that of all."""
     new = [Refused("upstream_tls_failed", f"upstream/{name}#a:1", rate, 0.5) for name, rate in (("b", 5.0), ("c", 3.0))]

@@ -373,6 +373,105 @@ def test_a_key_without_credit_stops_all_its_models() -> None:
     assert machine.granted == [3]
 
 
+def test_one_that_fails_rests_for_itself() -> None:
+    """After three in a row, in all workers; then one request finds out, and each failure doubles the rest."""
+    machine = Machine(2, MINUTE)
+    gate, other = machine.gates
+    for number in range(3):
+        machine.ask(number, 10, 10)
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert machine.granted == [0, 1, 2]
+    machine.ask(3, 10, 10)
+    machine.ask(4, 10, 10, worker=1)
+    assert machine.refused == [(3, "circuit_open", 6), (4, "circuit_open", 6)]
+    assert machine.refused_by == ["target/acme:big"] * 2
+    assert other.snapshot(machine.loop.now)["paused_for"] == "circuit_open"
+    fields = {"resource": "target/acme:big", "reason": "circuit_open"}
+    detail = "it fails (upstream_error), and is not asked for 5 s"
+    assert machine.events == [("provider_model_rests", {**fields, "detail": detail})]
+    for rests_s in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
+        assert gate.pause_s(machine.loop.now) == pytest.approx(rests_s)
+        machine.loop.run(rests_s + 0.001)
+        machine.ask(5, 10, 10, worker=1)
+        assert machine.granted.pop() == 5
+        machine.ask(6, 10, 10)
+        assert machine.refused.pop()[:2] == (6, "circuit_open"), "one at a time"
+        machine.loop.run(0.5)
+        other.failed("upstream_timeout", machine.loop.now - 0.5, machine.loop.now)
+
+
+def test_a_good_answer_ends_the_rest_of_one_that_failed() -> None:
+    """In all workers; and the next rest is a short one again."""
+    machine = Machine(2, MINUTE)
+    gate, other = machine.gates
+    for _ in range(3):
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    machine.loop.run(5.001)
+    machine.ask(1, 10, 10)
+    machine.loop.run(1.0)
+    gate.failed("upstream_error", machine.loop.now - 1.0, machine.loop.now)
+    machine.loop.run(10.001)
+    machine.ask(2, 10, 10)
+    assert other.pause_s(machine.loop.now) > 9.0
+    gate.answered(machine.loop.now)
+    assert (gate.pause_s(machine.loop.now), other.pause_s(machine.loop.now)) == (0.0, 0.0)
+    machine.ask(3, 10, 10, worker=1)
+    assert machine.granted == [1, 2, 3]
+    machine.loop.run(2.0)
+    for _ in range(3):
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(5.0)
+
+
+def test_a_probe_that_tells_nothing_is_followed_by_another() -> None:
+    """Its client has left, say: at once; and at last if it never ends. What was sent before a rest doubles none."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    sent_at = machine.loop.now
+    for _ in range(7):
+        gate.failed("upstream_error", sent_at, machine.loop.now + 0.1)
+    assert gate.pause_s(machine.loop.now + 0.1) == pytest.approx(5.0), "a volley"
+    machine.loop.run(5.2)
+    probe = machine.ask(1, 10, 10)
+    machine.loop.run(1.0)
+    machine.ask(2, 10, 10)
+    claim_of(probe).give_back(machine.loop.now, True)
+    machine.loop.run(0.3)
+    machine.ask(3, 10, 10)
+    machine.loop.run(5.1)
+    machine.ask(4, 10, 10)
+    assert machine.granted == [1, 3, 4]
+    assert [one[:2] for one in machine.refused] == [(2, "circuit_open")]
+
+
+def test_some_that_fail_between_good_answers_are_no_reason_to_rest() -> None:
+    """A few in a row are chance where there are many, until they are many in a row."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    for _ in range(5):
+        gate.answered(machine.loop.now)
+        machine.loop.run(0.5)
+        for _ in range(9):
+            gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == 0.0
+    gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == pytest.approx(5.0)
+
+
+def test_it_never_rests_if_that_is_configured() -> None:
+    """And a rest that a provider has asked for is no sign of a failure."""
+    machine = Machine(1, MINUTE)
+    gate = machine.gates[0]
+    gate.configure(10, 1 << 20, 30.0, rest_after=0)
+    for _ in range(99):
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert gate.pause_s(machine.loop.now) == 0.0
+    gate.pause(20.0, machine.loop.now)
+    gate.answered(machine.loop.now)
+    assert gate.snapshot(machine.loop.now)["paused_for"] == "upstream_rate_limit"
+    assert gate.pause_s(machine.loop.now) == pytest.approx(20.0)
+
+
 def test_another_secret_is_another_key() -> None:
     """What a provider has said of one does not hold for the one that a reload brings; nor is it forgotten."""
     machine = Machine(1, MINUTE)

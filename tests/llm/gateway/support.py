@@ -308,7 +308,7 @@ def wait_for(fact: Callable[[], bool], tell: Callable[[], str]) -> None:
 
 def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]:
     """Providers, models and routes. What ends with a dialect's short name (`plain-oa`) is at the demo provider."""
-    patient = {"breaker": {"min_requests": 1_000_000}, "limit": 1000}
+    patient = {"breaker": {"min_requests": 1_000_000}, "rest_after": 0, "limit": 1000}
     providers: dict[str, Any] = {}
     models: dict[str, Any] = {}
 

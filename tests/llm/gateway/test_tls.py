@@ -96,7 +96,7 @@ def secure() -> Iterator[Secure]:
 
 def tables_of(ports: dict[str, int], tls: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A provider of each dialect that is well, one for each that is not, and one more without TLS."""
-    patient = {"breaker": {"min_requests": 1_000_000}, "keys": ["sk-tls"]}
+    patient = {"breaker": {"min_requests": 1_000_000}, "rest_after": 0, "keys": ["sk-tls"]}
     providers: dict[str, Any] = {
         f"well-{short}": {
             "url": f"https://127.0.0.1:{ports['well']}{path}",

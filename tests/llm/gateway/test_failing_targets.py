@@ -1,0 +1,117 @@
+"""A model that fails takes neither the others at its provider's key with it, nor the time of those who have another
+target; and the operator hears of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, wait_for
+from tests.support import demo_llm, gateway
+from tests.support.gateway import free_port
+from tests.support.scripted_upstream import ScriptedUpstream
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[Stand]:
+    """A provider with models that are well and others that are not, whose breaker opens soon; and one that is dead."""
+    with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
+        admin = str(Path(name) / "admin.sock")
+        breaker = {"min_requests": 2, "open": "60s", "probes": 1}
+        models = {
+            "well": ["one tokens=5,tag=well"],
+            "bad": ["one error=500,tag=bad"],
+            "full": ["one error=529,tag=full"],
+            "within": ["one fail=0,tag=within"],
+            "safe": ["one error=500,tag=safe", "one tokens=5,tag=next"],
+            "late": ["one latency=25s,tag=late", "one tokens=5,tag=next"],
+            "lost": ["dead x", "one tokens=5,tag=next"],
+            "strange": ["one error=404,tag=strange"],
+        }
+        config: dict[str, Any] = {
+            "provider": {
+                "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
+                "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
+            },
+            "model": {
+                model: {
+                    "targets": [
+                        {"provider": who, "model": f"mock/{what}"}
+                        for who, _, what in (one.partition(" ") for one in of)
+                    ]
+                }
+                for model, of in models.items()
+            },
+            "route": [
+                {"name": "quick", "match": {"path": "/quick/*"}, "llm": {"keepalive": "0s", "first_token": "200ms"}},
+                {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}},
+            ],
+        }
+        settings = gateway.Settings(workers=1, extra={"server": {"admin": admin}, **config})
+        with gateway.running(demo.port, settings) as found:
+            yield Stand(found, demo, scripted, config, admin)
+
+
+def told_of(stand: Stand, target: str) -> dict[str, Any]:
+    """What `show targets` has of it; nothing before a worker has told."""
+    return next((one for one in stand.show("targets") if one["target"] == target), {})
+
+
+@pytest.mark.parametrize(("model", "stream"), [("bad", False), ("full", True), ("within", True)])
+def test_a_bad_model_does_not_take_its_key_with_it(failing: Stand, model: str, stream: bool) -> None:
+    """It rests by itself, which is told by its name; who asks for another one at the same key notices nothing."""
+    called = failing.called(model)
+    codes = []
+    for _ in range(25):
+        answer = failing.ask(ask_for(model, stream))
+        codes.append(json.loads(answer.body)["error"]["code"])
+        if codes[-1] == "circuit_open":
+            assert answer.status == 503
+            assert 0 < int(answer.get(b"retry-after") or b"0") <= 6
+            assert b"target/one/" in (answer.get(b"proxy-status") or b"") or b"one/" in answer.body, answer
+    assert "circuit_open" not in codes[:3]
+    assert set(codes[3:]) == {"circuit_open"}
+    assert failing.counts(called)["requests"] == 3
+    for path in (CHAT, MESSAGES):
+        assert failing.ask(ask_for("well"), path).status == 200
+    name = f"one/{called}"
+    wait_for(
+        lambda: told_of(failing, name).get("paused_for") == "circuit_open", lambda: json.dumps(told_of(failing, name))
+    )
+    (upstream,) = [one for one in failing.show("upstreams") if one["upstream"] == "one"]
+    assert upstream["breaker"] == "closed"
+    status, woken = failing.admin("POST", f"/v1/wake?name=target/{name}")
+    assert (status, woken["ok"]) == (200, True), woken
+    failing.ask(ask_for(model, stream))
+    assert failing.counts(called)["requests"] == 4, "it is asked again"
+
+
+def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -> None:
+    """Or one client could keep all from a model by asking for what is not there."""
+    codes = [json.loads(failing.ask(ask_for("strange")).body)["error"]["code"] for _ in range(12)]
+    assert "circuit_open" not in codes
+
+
+@pytest.mark.parametrize("model", ["safe", "late", "lost"])
+def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
+    """Whether the first one fails, hangs or is dead; also where there are few requests, one after the other."""
+    since = len(failing.gateway.log_lines())
+    for _ in range(8):
+        answer = failing.ask(ask_for(model, True), "/quick/chat/completions")
+        assert answer.status == 200, answer
+        assert answer.get(b"x-edgeq-target") == b"one/mock/tokens=5,tag=next"
+    lines = failing.wait_log(lambda one: one.get("gen_ai.request.model") == model, since, 8)
+    assert ["edgeq.before" in line for line in lines] == [True] * 3 + [False] * 5
+    target = f"{'dead' if model == 'lost' else 'one'}/{failing.called(model)}"
+
+    def is_told() -> bool:
+        found: Any = failing.show(f"explain?what=model/{model}")
+        beside = [one for one in found["also"] if one["resource"] == f"target/{target}"]
+        return bool(beside) and beside[0]["cause"] == "key_rests" and "have failed" in beside[0]["says"]
+
+    wait_for(is_told, lambda: json.dumps(failing.show(f"explain?what=model/{model}")))
