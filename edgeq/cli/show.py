@@ -25,6 +25,12 @@ EXIT_CODES: Final = {400: EXIT_USAGE, 403: EXIT_DENIED}
 _SUBJECTS: Final[dict[str, Command]] = {
     one.words.removeprefix("show "): one for one in COMMANDS if one.words.startswith("show ")
 }
+_OPTIONS: Final[dict[str, list[str]]] = {
+    option.name: [name for name, other in _SUBJECTS.items() if any(each.name == option.name for each in other.options)]
+    for command in _SUBJECTS.values()
+    for option in command.options
+}
+"""Each option of any subject, with the subjects that have it."""
 _GOES_ON: Final = r"[:;](?![^(]*\))"
 """What follows there is for who asks for one subject."""
 EXAMPLES: Final = """\
@@ -53,7 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     way = add_asking(parser)
     way.add_argument("--file", metavar="FILE", help="history that edgeq has written (server.dumps), not a running one")
-    parser.add_argument("--diff", action="store_true", help="limits: only what is set live, beside what the file says")
+    for name, subjects in _OPTIONS.items():
+        one = next(each for each in _SUBJECTS[subjects[0]].options if each.name == name)
+        told = f"{', '.join(subjects)}: {one.help}".replace("%", "%%")
+        if one.is_flag:
+            parser.add_argument(f"--{name}", dest=name, action="store_const", const="true", help=told)
+        else:
+            parser.add_argument(f"--{name}", dest=name, metavar=name.upper(), help=told)
     parser.add_argument("--plot", action="store_true", help="history of one resource or worker as charts")
 
 
@@ -70,10 +82,13 @@ def run(args: argparse.Namespace) -> int:
     """Ask, or read a file, and print the answer."""
     command = _SUBJECTS[args.subject]
     values = values_of(command, args.arguments)
-    if args.diff:
-        if not any(one.name == "diff" for one in command.options):
-            raise UsageError("--diff is for limits; everything that is set live is in: edgeq show changes")
-        values["diff"] = "true"
+    for name, subjects in _OPTIONS.items():
+        if (value := getattr(args, name)) is None:
+            continue
+        if args.subject not in subjects:
+            more = "; everything that is set live is in: edgeq show changes" if name == "diff" else ""
+            raise UsageError(f"--{name} is for {', '.join(subjects)}{more}")
+        values[name] = value
     if (args.file or args.plot) and args.subject != "history":
         raise UsageError(f"--file and --plot are for history, not for {args.subject}")
     if args.plot and values.get("resource", ALL) == ALL:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import edgeq
+from edgeq.admin.command import Command
 from edgeq.admin.commands import COMMANDS as ADMIN
-from edgeq.cli import COMMANDS, machine_io, main, serve
+from edgeq.cli import COMMANDS, machine_io, main, make_parser, serve
 from edgeq.cli.arguments import NoAnswer, default_admin
 from edgeq.cli.machine import Machine
 from edgeq.cli.plot import plot
@@ -49,6 +50,20 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
         main([command, "--help"])
     assert ended.value.code == 0
     assert f"examples:\n  edgeq {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ADMIN, ids=[one.words for one in ADMIN])
+def test_each_option_can_be_typed(command: Command) -> None:
+    """What the admin socket knows of a command, the command line takes."""
+    values = [one.name for one in command.arguments if one.required]
+    given = [text for one in command.options for text in (f"--{one.name}", *([] if one.is_flag else ["1"]))]
+    words = (command.also or command.words).split()
+    if words[0] not in COMMANDS or not given:
+        return
+    known = vars(make_parser().parse_args([*words, *values, *given]))
+    assert {one.name: known[one.name] for one in command.options} == {
+        one.name: "true" if one.is_flag else "1" for one in command.options
+    }
 
 
 def test_lines_of_the_help_of_show_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
