@@ -108,7 +108,7 @@ _ROWS: Final = (
     # upstream
     Reason("circuit_open", "U", 503, "exact", "destination_unavailable", CAPACITY, "Circuit open", "the upstream has failed too often, or one model at a provider's key; see what tripped the breaker, and when", "who would answer has failed too often lately, and is left alone for a moment"),
     Reason("upstream_saturated", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Upstream saturated", "every living endpoint is at its limit: none of them is dead"),
-    Reason("upstream_none_healthy", "U", 503, "adaptive", "destination_unavailable", BLANK, "No endpoint available", "no address of the upstream is known or alive"),
+    Reason("upstream_none_healthy", "U", 503, "adaptive", "destination_unavailable", BLANK, "No endpoint available", "no address of the upstream is known or alive; of a model, all its targets are disabled"),
     Reason("upstream_connect_refused", "U", 502, "none", "connection_refused", BLANK, "Upstream refused the connection", "nothing listens there"),
     Reason("upstream_connect_timeout", "U", 504, "none", "connection_timeout", BLANK, "Upstream did not accept in time", "network, firewall or a full backlog"),
     Reason("upstream_connect_failed", "U", 502, "none", "destination_ip_unroutable", BLANK, "Upstream cannot be reached", "routing or address"),

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -29,6 +29,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _MODELS: Final = re.compile(r"[!-+\--~]{1,128}(?:,[!-+\--~]{1,128})*", re.ASCII)
 _GROUPS: Final = (*KEY[:1], "month", *KEY[1:])
 _MAX_LIMIT: Final = 10**15
+_MAX_NAMES: Final = 8
+"""So many targets are named."""
 _LIMITS: Final = {
     "rpm": ("requests_per_minute", "requests in a minute"),
     "tpm": ("tokens_per_minute", "tokens in a minute, input and output"),
@@ -45,8 +47,8 @@ class AccountsControl(Protocol):
 
     registry: Registry
     spending: Spending
-    models: Sequence[str]
-    """Names of those that there are; none: nobody knows."""
+    models: Mapping[str, Sequence[str]]
+    """Names of those that there are, each with its targets that have no price; none: nobody knows."""
 
     async def change(self, make: Make) -> tuple[Made, Sequence[int]]:
         """Write a change, and tell the workers. Returns it, and the slots of workers that do not know of it yet.
@@ -131,7 +133,7 @@ async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
         changes.pop("team", None)
         return registry.create(now, arguments["tenant"], arguments.get("team", ""), changes)
 
-    return await _changed(accounts, make, note=_all_models(arguments), warning=_unknown_models(accounts, arguments))
+    return await _changed(accounts, make, note=_all_models(arguments), warning=_of_no_use(accounts, arguments, ()))
 
 
 async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -142,7 +144,8 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
     def make(registry: Registry, now: float) -> Made:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
-    return await _changed(accounts, make, note=_all_models(arguments), warning=_unknown_models(accounts, arguments))
+    warning = _of_no_use(accounts, arguments, accounts.registry.account(arguments["id"]).models)
+    return await _changed(accounts, make, note=_all_models(arguments), warning=warning)
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -177,12 +180,35 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
         accounts,
         lambda registry, _now: registry.change_tenant(tenant, team, weight, limits),
         note=_new_one(accounts.registry, tenant, team),
+        warning=_uncounted(accounts, arguments, ()),
     )
 
 
 def _all_models(arguments: Arguments) -> str:
     """What is to be told of names that there are none of: perhaps a variable is empty."""
     return "no models are named: the key may use all of them" if arguments.get("models") == "" else ""
+
+
+def _of_no_use(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
+    """What is to be told of what a key is given; `models` are those that it has already."""
+    told = (_unknown_models(accounts, arguments), _uncounted(accounts, arguments, models))
+    return "; ".join(one for one in told if one)
+
+
+def _uncounted(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
+    """What is to be told of a budget: where it does not hold. `models`: names that are meant; none: all."""
+    if not any(value for field, value in _limits(arguments).items() if field.startswith("money")):
+        return ""
+    if "models" in arguments:
+        models = [one for one in arguments["models"].split(",") if one]
+    targets: dict[str, None] = {}
+    for model, without in accounts.models.items():
+        if not models or any(means(one, model) for one in models):
+            targets.update(dict.fromkeys(without))
+    if not targets:
+        return ""
+    named = ", ".join((*list(targets)[:_MAX_NAMES], *(["..."] if len(targets) > _MAX_NAMES else [])))
+    return f"without a price nothing is spent, and no budget holds, at {named}: edgeq check"
 
 
 def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:

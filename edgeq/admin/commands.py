@@ -146,8 +146,12 @@ async def _change(control: Control, wish: Wish, arguments: Arguments, client: Cl
 
 
 async def _set(control: Control, arguments: Arguments, client: Client) -> Answer:
-    wish = Wish(arguments["resource"], arguments["key"], arguments["value"])
-    return await _change(control, wish, arguments, client)
+    resource, key, value = (arguments[one] for one in ("resource", "key", "value"))
+    answer = await _change(control, Wish(resource, key, value), arguments, client)
+    if key == "limit" and value == "0" and answer.status == 200 and isinstance(answer.body, dict):
+        more = f"; to send nobody there: disable {resource}" if resource.startswith("provider/") else ""
+        answer.body.setdefault("note", f"0 is no limit{more}")
+    return answer
 
 
 async def _unset(control: Control, arguments: Arguments, client: Client) -> Answer:
@@ -172,11 +176,37 @@ def _endpoint(key: str, value: str, undoes: str | None = None, state: str = "") 
     return run
 
 
+def _switch(is_on: bool) -> Run:
+    """The handler of `enable` and `disable`: an endpoint; or a provider, one of its keys, or a model there."""
+    of_endpoint = _endpoint("enabled", "true", "false", "disabled") if is_on else _endpoint("enabled", "false")
+
+    async def run(control: Control, arguments: Arguments, client: Client) -> Answer:
+        text = arguments["endpoint"]
+        parts = control.parts()
+        is_part = text.startswith(("provider/", "target/"))
+        if text not in parts or (not is_part and control.endpoints(text)):
+            if is_part:
+                error = f"there is no {text[:200]}{did_you_mean(text, list(parts))}: show targets"
+                return Answer(422, {"ok": False, "error": error})
+            return await of_endpoint(control, arguments, client)
+        provider, part = parts[text]
+        key, on, off = (f"disabled.{part}", "false", "true") if part else ("enabled", "true", "false")
+        wish = Wish(f"provider/{provider}", key, off)
+        if is_on:
+            wish = replace(wish, value=on, undoes=off, in_vain=f"{text} is not disabled")
+        return await _change(control, wish, arguments, client)
+
+    return run
+
+
 def _no_endpoint(text: str, names: Sequence[str]) -> str:
     said = f"there is no endpoint {text[:200]}"
     if near := difflib.get_close_matches(text, names):
         return f"{said}; did you mean {' or '.join(near)}?"
-    of_provider = "of several endpoints of a provider one is left out by set provider/NAME endpoints"
+    of_provider = (
+        "disable provider/NAME takes a provider out;"
+        " of several endpoints of one, set provider/NAME endpoints leaves one out"
+    )
     if not names:
         return f"{said}; all upstreams are made of providers' keys, whose endpoints cannot be drained ({of_provider})"
     some = ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
@@ -308,6 +338,13 @@ _RESOURCE: Final = (
 )
 _OF_ENDPOINT: Final = (
     Argument("endpoint", "URL, or host and port; UPSTREAM#URL where several have it", required=True),
+)
+_OF_PART: Final = (
+    replace(
+        _OF_ENDPOINT[0],
+        help=f"{_OF_ENDPOINT[0].help}; or provider/NAME, a key of one as in `show upstreams`, a model as in"
+        " `show targets`",
+    ),
 )
 _OF_ROUTE: Final = (Argument("route", "its name", required=True),)
 _N: Final = "count"
@@ -809,11 +846,11 @@ COMMANDS: Final = (
         "POST",
         "/v1/disable",
         "admin",
-        "treat an endpoint as if it were not there; what runs is finished",
-        _endpoint("enabled", "false"),
-        _OF_ENDPOINT,
+        "treat an endpoint, a provider, one of its keys or a model there as if there were none; what runs is finished",
+        _switch(False),
+        _OF_PART,
         (),
-        "disable http://10.0.0.7:9000",
+        "disable provider/anthropic --ttl 1h",
         _CHANGE,
     ),
     Command(
@@ -821,11 +858,11 @@ COMMANDS: Final = (
         "POST",
         "/v1/enable",
         "admin",
-        "use a disabled endpoint again",
-        _endpoint("enabled", "true", "false", "disabled"),
-        _OF_ENDPOINT,
+        "use again what was disabled",
+        _switch(True),
+        _OF_PART,
         (),
-        "enable http://10.0.0.7:9000",
+        "enable provider/anthropic",
         _TAKE_BACK,
     ),
     Command(

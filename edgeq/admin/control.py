@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -144,6 +144,9 @@ class Control(Protocol):
 
     def endpoint_names(self) -> Sequence[str]:
         """What endpoints may be called."""
+
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        """What of providers can be disabled (`config.providers.parts_of`)."""
 
     @property
     def accounts(self) -> AccountsControl | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from edgeq.admin.accounts import Make
@@ -18,7 +18,7 @@ from edgeq.llm.sums import day_of
 class StoreControl:
     """The `AccountsControl` of an open store."""
 
-    models = ()
+    models: Mapping[str, Sequence[str]] = {}
     """Nobody says for which configuration it is."""
 
     def __init__(self, store: Store) -> None:

@@ -42,6 +42,7 @@ TABLES: Final = tuple(name for name in Config.__struct_fields__ if name not in N
 """Those that there are once."""
 _ENDPOINTS: Final = "endpoints"
 _TARGETS: Final = "targets"
+_DISABLED: Final = "disabled"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
 _MAX_NAMES: Final = 8
 """So many are named to who has named none of them."""
@@ -146,6 +147,8 @@ def toml(value: Any) -> str:
 def _keys(key: str) -> tuple[str, ...]:
     """A URL has dots of its own: endpoints.URL.weight."""
     table, _, rest = key.partition(".")
+    if table == _DISABLED and rest:  # names of models have dots, too
+        return (table, rest)
     if table == _ENDPOINTS and rest:
         url, _, last = rest.rpartition(".")
         return (table, url, last) if last in _ENDPOINT_KEYS else (table, rest)

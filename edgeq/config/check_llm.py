@@ -109,7 +109,8 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
             findings.add((*where, "weight"), "must be 1 at least")
         if target.max_tokens < 1:
             findings.add((*where, "max_tokens"), "must be 1 at least")
-        _price(target.price, (*where, "price"), findings)
+        if target.price is not None:
+            _price(target.price, (*where, "price"), findings)
         if target.limits is not None:
             check_limits(target.limits, (*where, "limits"), findings)
     check_limits(model.limits, (*path, "limits"), findings)

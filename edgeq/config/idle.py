@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from edgeq.config.findings import Findings
+from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.providers import provider_keys, provider_of, split_url, upstream_name
+from edgeq.config.providers import is_budget, parts_of, provider_keys, provider_of, split_url, upstream_name
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
 from edgeq.config.schema_llm import Model
 from edgeq.upstream.endpoint import parse_endpoint
@@ -35,10 +35,17 @@ def idle(config: Config, findings: Findings) -> None:
         if name not in used:
             findings.add(path, "no route leads here, and no fallback")
         _upstream(upstream, path, findings)
+    _prices(config, findings)
     asked = {target.provider for model in config.model.values() for target in model.targets}
     for name, provider in config.provider.items():
         if name not in asked:
             findings.add(("provider", name), "no model has a target there")
+        for part in provider.disabled:
+            if parts_of(config).get(part, ("", ""))[0] != name:
+                message = (
+                    f"neither a key of it nor a model there is called so{did_you_mean(part, list(parts_of(config)))}"
+                )
+                findings.add(("provider", name, "disabled", part), message)
         urls = (split_url(provider.url)[0], *provider.endpoints)
         _tls(provider, urls, ("provider", name), findings)
     for name, model in config.model.items():
@@ -123,6 +130,23 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
     smaller = model.degrade
     if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
         findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
+
+
+def _prices(config: Config, findings: Findings) -> None:
+    """Who counts money, and what is not counted."""
+    limits = [one.limits for one in config.model.values()]
+    limits += [one.limits for one in config.provider.values()]
+    limits += [one.limits for one in config.prompt]
+    limits += [key.limits for one in config.provider.values() for key in provider_keys(one) if key.limits]
+    limits += [target.limits for one in config.model.values() for target in one.targets if target.limits]
+    limits += [one.llm.limits for one in config.route if one.llm is not None]
+    if config.accounts is None and not any(map(is_budget, limits)):
+        return
+    for name, model in config.model.items():
+        for number, target in enumerate(model.targets):
+            if target.price is None:
+                message = "is missing: what this target answers costs nothing, and no budget holds there (free: {})"
+                findings.add(("model", name, "targets", number, "price"), message)
 
 
 def _route(route: Route, path: Path, config: Config, findings: Findings) -> None:

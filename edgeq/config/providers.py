@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from msgspec.structs import replace
 
 from edgeq.config.schema import Config, Eject, Provider, Upstream
-from edgeq.config.schema_llm import PromptCache, ProviderKey
+from edgeq.config.schema_llm import PromptCache, ProviderKey, TokenLimits
 
 NO_KEY = ProviderKey(key="")
 _OTEL_NAMES = {"openai": "openai", "anthropic": "anthropic", "gemini": "gcp.gemini"}
@@ -98,6 +98,45 @@ def target_names(config: Config) -> list[str]:
             for key in provider_keys(provider):
                 names[f"{upstream_name(target.provider, provider, key)}/{target.model or name}"] = None
     return list(names)
+
+
+def is_enabled(name: str, provider: Provider, key: ProviderKey, model: str) -> bool:
+    """May somebody new be sent to `model`, as the provider called `name` calls it, at this key?"""
+    full, off = upstream_name(name, provider, key), provider.disabled
+    return provider.enabled and not any(off.get(one) for one in (full, f"{full}/{model}", f"{name}/{model}"))
+
+
+def parts_of(config: Config) -> dict[str, tuple[str, str]]:
+    """What of providers can be disabled, by each name that it has: the provider, and the part as `Provider.disabled`
+    calls it; empty: all of it."""
+    found = {}
+    for name, provider in config.provider.items():
+        for key in provider_keys(provider):
+            full = upstream_name(name, provider, key)
+            found[full] = found[f"upstream/{full}"] = (name, "" if full == name else full)
+        found[name] = found[f"provider/{name}"] = (name, "")
+    for own, model in config.model.items():
+        for target in model.targets:
+            provider = config.provider[target.provider]
+            for key in (NO_KEY, *provider_keys(provider)):
+                full = upstream_name(target.provider, provider, key) if key.name else target.provider
+                part = f"{full}/{target.model or own}"
+                found[part] = found[f"target/{part}"] = (target.provider, part)
+    return found
+
+
+def is_budget(limits: TokenLimits) -> bool:
+    """Is money one of them?"""
+    return limits.money_per_day > 0.0 or limits.money_per_month > 0.0
+
+
+def unpriced(config: Config) -> dict[str, list[str]]:
+    """All names by which clients can ask for a model, each with its targets that have no price: PROVIDER/MODEL."""
+    found: dict[str, list[str]] = {}
+    for own, model in config.model.items():
+        targets = [f"{one.provider}/{one.model or own}" for one in model.targets if one.price is None]
+        found |= dict.fromkeys((own, *model.aliases), targets)
+    return found
 
 
 def caches_of(config: Config) -> dict[str, PromptCache]:

@@ -351,6 +351,11 @@ class Provider(Table, frozen=True):
     """Of each model at each key, as the provider grants them: they are kept to before it says 429."""
     wait: Duration = Duration(30)
     """The longest wait of a request for tokens of its model and key, in their queue."""
+    enabled: bool = True
+    """false: nobody new is sent there; what waits or runs there goes on."""
+    disabled: dict[str, bool] = {}
+    """The same of one of its keys, as `edgeq show upstreams` calls it ("openai-2"), or of a model there, as `edgeq show
+    targets` does ("openai/gpt-4o"): which of them are out."""
     engine: Literal["", "vllm"] = ""
     """vllm: balance url and `endpoints` by what each says of its queue in /metrics."""
     endpoints: tuple[str, ...] = ()

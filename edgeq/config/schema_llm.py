@@ -60,7 +60,8 @@ class Target(Table, frozen=True):
     """As the provider calls it; empty: as here."""
     weight: int = 1
     """For balance = "weighted"."""
-    price: Price = Price()
+    price: Price | None = None
+    """Absent: nobody knows; it counts as nothing, in usage and for budgets, and `edgeq check` says so. {}: free."""
     limits: TokenLimits | None = None
     """Of this model at each key of the provider; absent: those of the key."""
     max_tokens: int = 4096

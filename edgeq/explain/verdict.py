@@ -30,7 +30,7 @@ def explain(facts: Facts, resource: str = "") -> Record:
     if not short:
         return _healthy(facts, resource, found)
     first = short[0]
-    since = f" for {_seconds(first.since_s)}" if first.since_s >= 1 else ""
+    since = f" since {_ago(first.since_s)}" if first.since_s >= 1 else ""
     return {
         "verdict": f"{first.resource} {_HARM[first.harm]}{since}: {first.says}",
         "cause": first.cause,

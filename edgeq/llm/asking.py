@@ -501,6 +501,9 @@ class ModelRequest(Exchange):
             ):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
+        if not plan.choices:
+            self.fail("upstream_none_healthy", self.own_resource(), f'all who answer for "{plan.name}" are disabled')
+            return
         self._order = plan.order(now)
         if self.models.affinity:
             self._prefer(plan, now)
@@ -523,6 +526,8 @@ class ModelRequest(Exchange):
 
     def _is_saturated(self, plan: ModelPlan, now: float) -> bool:
         """Would it have to wait, whichever target of the model's is asked, or be refused for the model's own limits?"""
+        if not plan.choices:
+            return True
         estimate = self._expect(plan, plan.choices[0])
         return plan.is_saturated(estimate, now) or not self.bill.may_be_asked(plan, now)
 

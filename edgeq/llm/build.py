@@ -8,9 +8,17 @@ from typing import Any, Final
 
 from edgeq.board.resources import Resources
 from edgeq.config.credentials_io import read_header
-from edgeq.config.providers import caches_of, provider_keys, split_url, target_names, upstream_name
+from edgeq.config.providers import (
+    caches_of,
+    is_budget,
+    is_enabled,
+    provider_keys,
+    split_url,
+    target_names,
+    upstream_name,
+)
 from edgeq.config.schema import Config, Provider
-from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
+from edgeq.config.schema_llm import Model, Price, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.config.units import parse_duration
 from edgeq.llm.account import model_subject, target_subject
 from edgeq.llm.gate import TokenGate
@@ -74,8 +82,8 @@ class ModelBuilder:
             gate = self.gates.pop(name)
             gate.close()
             self._resources.forget(gate.shared)
-        budgets = [model_subject(plan.name) for plan in plans if _is_budget(plan.limits)]
-        budgets += [target_subject(name) for name, gate in self.gates.items() if _is_budget(gate.meter.limits)]
+        budgets = [model_subject(plan.name) for plan in plans if is_budget(plan.limits)]
+        budgets += [target_subject(name) for name, gate in self.gates.items() if is_budget(gate.meter.limits)]
         self._till.accounts.has_budgets(budgets)
         return Models(plans, aliases)
 
@@ -113,6 +121,9 @@ class ModelBuilder:
                 upstream.is_shared = True
                 called = target.model or name
                 limits = target.limits or key.limits or provider.limits
+                gate = self._gate(full, called, limits, provider, key, workers)
+                if not is_enabled(target.provider, provider, key, called):
+                    continue
                 choices.append(
                     Choice(
                         f"{full}/{called}",
@@ -125,9 +136,9 @@ class ModelBuilder:
                         _head(provider, key),
                         _secrets(provider, key),
                         upstream,
-                        self._gate(full, called, limits, provider, key, workers),
+                        gate,
                         key.weight * target.weight,
-                        Tariff(target.price),
+                        Tariff(target.price or Price()),
                         target.max_tokens,
                         budget_of(full),
                         _MISTRAL in provider.url,
@@ -191,11 +202,6 @@ class ModelBuilder:
         if known is None or known[0] != text:
             known = self._hedges[name] = (text, HedgePolicy(0.0 if text == "p95" else float(parse_duration(text))))
         return known[1]
-
-
-def _is_budget(limits: TokenLimits) -> bool:
-    """Is money one of them?"""
-    return limits.money_per_day > 0.0 or limits.money_per_month > 0.0
 
 
 def first_upstream(config: Config) -> str:

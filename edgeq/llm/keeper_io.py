@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
@@ -67,7 +67,7 @@ class Keeper:
     """Keeps the store. It is the `AccountsControl` of the admin socket."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers, models: Sequence[str]
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers, models: Mapping[str, Sequence[str]]
     ) -> None:
         """Open the store; `models` as `configure` takes them. Raises StartError."""
         self._loop = loop
@@ -98,8 +98,8 @@ class Keeper:
         self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
 
-    def configure(self, settings: Settings, models: Sequence[str]) -> None:
-        """Other settings of the same store; `models` are the names, aliases too, that keys may be for."""
+    def configure(self, settings: Settings, models: Mapping[str, Sequence[str]]) -> None:
+        """Other settings of the same store; `models` as `AccountsControl` has them."""
         self._settings = settings
         self.models = models
 

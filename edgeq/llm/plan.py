@@ -131,7 +131,7 @@ class Choice:
 
 
 class ModelPlan:
-    """One model. `choices` in the order of the file: target by target, key by key."""
+    """One model. `choices` in the order of the file: target by target, key by key; none: all are disabled."""
 
     __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "mark", "name")
 

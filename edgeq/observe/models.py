@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from edgeq.config.providers import provider_keys, upstream_name
+from edgeq.config.providers import is_enabled, provider_keys, upstream_name
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
 from edgeq.config.units import plain
@@ -13,6 +13,7 @@ from edgeq.llm.meter import KINDS, MODEL
 from edgeq.observe.reports import Records
 
 SHORT: Final = "short"
+DISABLED: Final = "disabled"
 _LITTLE: Final = 0.05
 """Of a limit: what is left of one that is not used up is far more, for it fills all the time."""
 
@@ -32,6 +33,7 @@ def model_records(
                 upstream = upstream_name(target.provider, provider, key)
                 called = f"{upstream}/{target.model or name}"
                 seen = told.get(called, {})
+                is_on = is_enabled(target.provider, provider, key, target.model or name)
                 limits, left = _both(seen, own.get(name, {}))
                 yield {
                     "model": name,
@@ -41,7 +43,7 @@ def model_records(
                     "target": called,
                     "upstream": upstream,
                     "dialect": provider.dialect,
-                    "state": _state(seen, breakers.get(upstream), limits, left),
+                    "state": _state(seen, breakers.get(upstream), limits, left) if is_on else DISABLED,
                     "paused_s": seen.get("paused_s"),
                     "paused_until": seen.get("paused_until"),
                     "in_flight": seen.get("in_flight"),
@@ -71,6 +73,6 @@ def _state(seen: Mapping[str, Any], breaker: str | None, limits: Mapping[str, fl
     return SHORT if seen.get("queued") or is_little else "ready"
 
 
-def _price(price: Price) -> str:
+def _price(price: Price | None) -> str:
     """Of a million tokens of input and output; empty: none is configured."""
-    return f"{plain(price.input, 6)}/{plain(price.output, 6)}" if price.input or price.output else ""
+    return "" if price is None else f"{plain(price.input, 6)}/{plain(price.output, 6)}"

@@ -21,7 +21,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -36,7 +36,7 @@ from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.diff import diff, needs_restart
 from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
-from edgeq.config.providers import target_names
+from edgeq.config.providers import parts_of, target_names, unpriced
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret
@@ -237,7 +237,7 @@ class Supervisor:
             return
         from edgeq.llm.keeper_io import Keeper  # and with it SQLite
 
-        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, _models_of(self._config))
+        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, unpriced(self._config))
         self._fleet.accounts = self._keeper.told
         self._fleet.leftover_fd = self._keeper.leftover_fd
         self._fleet.on_usage = self._keeper.take
@@ -395,6 +395,10 @@ class Supervisor:
         """The same."""
         return endpoint_names(self._config)
 
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        """Those that run."""
+        return parts_of(self._config)
+
     @property
     def accounts(self) -> Keeper | None:
         """Their keeper; None without [accounts]."""
@@ -531,7 +535,7 @@ class Supervisor:
         self._configure_history(config)
         self._configure_admin(config)
         if self._keeper is not None and config.accounts is not None:
-            self._keeper.configure(config.accounts, _models_of(config))
+            self._keeper.configure(config.accounts, unpriced(config))
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
@@ -698,11 +702,6 @@ class Supervisor:
             return ""
         oldest_ns, queued, name = min(waiting)
         return queue_words(name, queued, age_ms(oldest_ns) / 1000)
-
-
-def _models_of(config: Config) -> list[str]:
-    """All names by which clients can ask for a model."""
-    return [name for own, model in config.model.items() for name in (own, *model.aliases)]
 
 
 def _moves_accounts(old: Accounts | None, new: Accounts | None) -> bool:

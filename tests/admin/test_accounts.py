@@ -11,7 +11,7 @@ import pytest
 
 from edgeq.admin.command import Answer, Found
 from edgeq.admin.commands import find_text
-from edgeq.cli.store_control import answer
+from edgeq.cli.store_control import StoreControl, answer
 from edgeq.llm.account import Entry
 from edgeq.llm.store_io import Store
 from edgeq.llm.sums import day_of
@@ -70,6 +70,21 @@ def test_the_life_of_a_key(store: str) -> None:
         ("acme", "core", 0),
         ("other", "", 1),
     ]
+
+
+def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the models that a key may use, or of all: what has no price."""
+    models = {"small": ["openai/mini"], "large": [], "free": []}
+    monkeypatch.setattr(StoreControl, "models", models)
+    told = "without a price nothing is spent, and no budget holds, at openai/mini: edgeq check"
+    made = ask(store, "keys create --tenant acme --per-day 0.00001")
+    assert made["warning"] == told
+    assert ask(store, "keys create --tenant acme --per-month 5 --models sm*,large")["warning"] == told
+    assert "warning" not in ask(store, "keys create --tenant acme --per-day 5 --models large")
+    assert "warning" not in ask(store, "keys create --tenant acme --rpm 5 --per-day 0")
+    assert "warning" not in ask(store, f"keys set {made['id']} --rpm 5 --models large,free")
+    assert "warning" not in ask(store, f"keys set {made['id']} --per-day 2")
+    assert ask(store, "tenants set acme --per-day 2")["warning"] == told
 
 
 def test_a_key_that_could_never_be_used_is_not_made(store: str) -> None:

@@ -280,6 +280,18 @@ def test_pages_are_the_table() -> None:
         ("drain h:1 --ttl 1s", Wish("upstream/a", "endpoints.http://h:1.weight", "0", ttl_s=1.0)),
         ("undrain h:1", Wish("upstream/a", "endpoints.http://h:1.weight", "1", "0", "http://h:1 of a is not drained")),
         ("disable h:1", Wish("upstream/a", "endpoints.http://h:1.enabled", "false")),
+        ("disable provider/openai", Wish("provider/openai", "enabled", "false")),
+        ("disable target/openai/gpt-4.1", Wish("provider/openai", "disabled.openai/gpt-4.1", "true")),
+        (
+            "enable target/openai/gpt-4.1",
+            Wish(
+                "provider/openai",
+                "disabled.openai/gpt-4.1",
+                "false",
+                "true",
+                "target/openai/gpt-4.1 is not disabled",
+            ),
+        ),
         (
             "enable h:1",
             Wish("upstream/a", "endpoints.http://h:1.enabled", "true", "false", "http://h:1 of a is not disabled"),
@@ -300,7 +312,8 @@ def test_wishes(words: str, wish: Wish) -> None:
     [
         ("set a/b c d --if-match old", 412, "changed meanwhile"),
         ("drain nowhere", 422, "there is no endpoint nowhere; there are h:1, http://h:1 (what a name"),
-        ("drain nowhere", 422, "of several endpoints of a provider one is left out by set provider/NAME endpoints)"),
+        ("drain nowhere", 422, "disable provider/NAME takes a provider out; of several endpoints of one, set "),
+        ("disable provider/opnai", 422, "there is no provider/opnai (did you mean provider/openai?): show targets"),
         ("disable htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
         ("drain --ttl 5m", 400, "an option without an endpoint"),
@@ -323,8 +336,9 @@ def test_where_no_endpoint_can_be_drained_it_says_why() -> None:
     answer = run("drain nowhere", control)
     assert isinstance(answer.body, dict)
     assert answer.body["error"] == (
-        "there is no endpoint nowhere; all upstreams are made of providers' keys, whose endpoints cannot be drained (of"
-        " several endpoints of a provider one is left out by set provider/NAME endpoints)"
+        "there is no endpoint nowhere; all upstreams are made of providers' keys, whose endpoints cannot be drained ("
+        "disable provider/NAME takes a provider out; of several endpoints of one, set provider/NAME endpoints leaves"
+        " one out)"
     )
 
 

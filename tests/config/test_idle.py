@@ -50,6 +50,16 @@ name = "m"
 llm.models = [{models}]
 match.path = "/v1/*"
 """
+_PRICED: Final = """\
+[provider.p]
+url = "http://127.0.0.1:1/v1"
+[model.m]
+targets = [{ provider = "p", model = "a", price = { input = 1 } }, { provider = "p" }, { provider = "p", price = {} }]
+[[route]]
+name = "m"
+llm = {}
+match.path = "/v1/*"
+"""
 
 
 def idle(**places: str) -> list[str]:
@@ -137,6 +147,12 @@ CASES: Final[list[tuple[str, str, str]]] = [
         _MODELS.format(keys='"k"', model='degrade = "s"', models='"m"'),
         "f:16: model.m.degrade: no route serves both m and s",
     ),
+    (
+        "rest",
+        _PRICED + "[accounts]",
+        "f:14: model.m.targets[1].price: is missing: what this target answers costs nothing, and no budget holds there",
+    ),
+    ("rest", _PRICED + "[model.m.limits]\nmoney_per_day = 1", "f:14: model.m.targets[1].price: is missing"),
 ]
 
 
@@ -150,6 +166,7 @@ def test_each_is_told(place: str, lines: str, told: str) -> None:
 def test_what_has_an_effect_is_not_told() -> None:
     """The same settings where they belong."""
     assert idle() == []
+    assert idle(rest=_PRICED) == []  # nobody counts money
     assert idle(rest='[tenant]\nkey = "key"') == []  # whose key it is, the upstream knows
     assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []
     assert idle(upstream='balance = "sticky"\nsticky_cookie = "c"\nlimit = 3\nqueue.max = 3') == []

@@ -209,7 +209,9 @@ def test_a_limit_of_tokens_is_told_with_what_it_is() -> None:
     told = explain(facts)
     for resource in ("target/p/big", "upstream/p", "provider/p", "model/big", "route/models"):
         assert explain(facts, resource) == told, resource
-    assert told["verdict"] == ("target/p/big refuses for 31 s: its limit of 6000 tokens a minute, set live, is used up")
+    assert told["verdict"] == (
+        "target/p/big refuses since 31 s ago: its limit of 6000 tokens a minute, set live, is used up"
+    )
     assert told["evidence"] == [
         "provider/p limits.tokens_per_minute is 6000, set by user 0 since 12:00; the file has 60000",
         "2 wait, the oldest for 879 ms; who would for longer than provider/p wait, 2 s, is refused at once",
@@ -473,7 +475,7 @@ def test_who_has_taken_out_the_endpoints() -> None:
     facts, _ = CASES["endpoints_taken_out"]
     told = explain(facts)
     assert told["verdict"] == (
-        "upstream/api refuses for 12 s: all of its endpoints were disabled or drained by an operator:"
+        "upstream/api refuses since 12 s ago: all of its endpoints were disabled or drained by an operator:"
         " 10.0.0.7:9000, 10.0.0.8:9000"
     )
     assert told["evidence"][:2] == [
@@ -618,7 +620,7 @@ def test_who_waits_elsewhere() -> None:
     """For a connection, a place at a listener, or one of its tenant: nobody may hear that nobody waits."""
     for resource in ("upstream/api#10.0.0.7:9000:pool", "listener/:80:places", "tenant/acme"):
         long = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 2100.0),)))
-        assert long["verdict"] == f"{resource} is in trouble for 2 s: 3 wait there"
+        assert long["verdict"] == f"{resource} is in trouble since 2 s ago: 3 wait there"
         assert long["next"] == f"edgeq show queues {resource}"
         # The cause may not be known yet.
         short = explain(dataclasses.replace(HEALTHY, waiting=(Waiting(resource, 3, 800.0),)))
@@ -640,7 +642,7 @@ def test_a_queue_that_is_never_empty() -> None:
     """Nobody waits for long there, but all do: of a tenant's, which has its limit, that is told."""
     waits = Waiting("tenant/acme", 8, 150.0, 2.5)
     told = explain(dataclasses.replace(HEALTHY, waiting=(waits,)))
-    assert told["verdict"] == "tenant/acme is in trouble for 2 s: 8 wait there"
+    assert told["verdict"] == "tenant/acme is in trouble since 2 s ago: 8 wait there"
     known = dataclasses.replace(waits, why="tenant.limit is 2")
     assert explain(dataclasses.replace(HEALTHY, waiting=(known,)))["verdict"].endswith(" there: tenant.limit is 2")
     assert explain(dataclasses.replace(HEALTHY, waiting=(dataclasses.replace(waits, since_s=1.5),)))["cause"] is None
@@ -713,7 +715,7 @@ def test_what_has_just_begun_is_no_rule() -> None:
 def test_what_workers_refuse_for_their_own_sake() -> None:
     """It is counted for all of them, so it concerns each; and it is told once."""
     short = load(CALM, refused("memory_pressure", "worker:memory_pressure"))
-    assert explain(short, "worker/0")["verdict"].startswith("worker:memory_pressure refuses for 12 s")
+    assert explain(short, "worker/0")["verdict"].startswith("worker:memory_pressure refuses since 12 s ago")
     assert explain(short, "upstream/api")["cause"] is None
     lags = load(CALM, refused("loop_lag", "worker:loop_lag"))
     assert explain(lags, "worker/1")["cause"] == "worker_busy"

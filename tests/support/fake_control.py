@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
@@ -70,6 +70,9 @@ class FakeControl:
 
     def endpoint_names(self) -> Sequence[str]:
         return ["h:1", "http://h:1"]
+
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        return {"provider/openai": ("openai", ""), "target/openai/gpt-4.1": ("openai", "openai/gpt-4.1")}
 
     accounts = None
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, events, request
-from tests.support.raw_client import Asked
+from tests.support.raw_client import Answer, Asked
 
 Reload = Callable[[Callable[[dict[str, Any]], None]], None]
 
@@ -188,3 +188,30 @@ def test_secrets_are_not_set(stand: Stand, key: str) -> None:
     assert "sk-very-secret" not in json.dumps(told)
     assert "sk-very-secret" not in json.dumps(stand.show("changes"))
     assert "sk-oa" not in json.dumps(stand.show("config"))
+
+
+def test_a_provider_is_taken_out(stand: Stand) -> None:
+    """Whoever has another target turns to it at once, whoever has none is told why; and back again."""
+
+    def taken_out(what: str) -> Answer:
+        status, told = stand.admin("POST", f"/v1/disable?endpoint={quote(what, '')}&ttl=1h&comment=why")
+        assert status == 200, told
+        (change,) = stand.show("changes")
+        assert (change["resource"], change["comment"]) == ("provider/oa", "why")
+        (row,) = [one for one in stand.show("models") if one["model"] == "plain-oa"]
+        assert row["state"] == "disabled"
+        answers = [stand.ask(ask_for("plain-oa")) for _ in range(4)]
+        assert {(one.status, json.loads(one.body)["error"]["code"]) for one in answers} == {
+            (503, "upstream_none_healthy")
+        }
+        assert stand.admin("POST", f"/v1/enable?endpoint={quote(what, '')}")[0] == 200
+        assert stand.ask(ask_for("plain-oa")).status == 200
+        status, told = stand.admin("POST", f"/v1/enable?endpoint={quote(what, '')}")
+        assert (status, told["error"]) == (422, f"{what} is not disabled")
+        return answers[0]
+
+    stand.admin("POST", "/v1/disable?endpoint=provider/oa")
+    assert stand.ask(ask_for("late")).get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
+    told = taken_out("provider/oa")
+    assert b'all who answer for \\"plain-oa\\" are disabled' in told.body
+    taken_out(f"target/oa/{stand.called('plain-oa')}")
