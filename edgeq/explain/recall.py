@@ -77,7 +77,12 @@ def _ended_s(record: dict[str, Any]) -> float:
 def _resource_of(record: dict[str, Any]) -> str:
     """What refused it, or else its upstream."""
     resource = str(record.get("edgeq.resource", ""))
-    return whole_of(resource) if resource else f"upstream/{record.get('edgeq.upstream', '')}"
+    return whole_of(resource) if resource else _asked_of(record)
+
+
+def _asked_of(record: dict[str, Any]) -> str:
+    """Its upstream, or the route of a request for a model for which nobody was asked."""
+    return f"upstream/{record['edgeq.upstream']}" if "edgeq.upstream" in record else f"route/{record.get('http.route')}"
 
 
 class Before(NamedTuple):
@@ -140,7 +145,7 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     else:
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
-        following = _what_next(whole_of(waited_in) if is_queue else f"upstream/{record.get('edgeq.upstream', '')}")
+        following = _what_next(whole_of(waited_in) if is_queue else _asked_of(record))
     evidence = [_asked(record)]
     if "edgeq.detail" in record:
         evidence.append(f"it was told: {record['edgeq.detail']}")
@@ -160,7 +165,7 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         "verdict": f"{request_id}: {verdict}",
         "cause": reason or "slow",
         "what": row.title if row is not None else "Slow",
-        "resource": record.get("edgeq.resource") or f"upstream/{record.get('edgeq.upstream', '')}",
+        "resource": record.get("edgeq.resource") or _asked_of(record),
         "since_s": round(time.time() - _ended_s(record), 1),
         "evidence": evidence,
         "next": following,

@@ -83,7 +83,7 @@ class Choice:
         self.query = query
         """After it, without its "?"; empty: none."""
         self.line = b"x-edgeq-target: " + name.encode("ascii", "replace") + b"\r\n"
-        self.log_text = f'"edgeq.target":{quoted(name)},'.encode("ascii")
+        self.log_text = f'"edgeq.upstream":{quoted(upstream.name)},"edgeq.target":{quoted(name)},'.encode("ascii")
         """Its part of an access-log line."""
         self.head = head
         """Field lines of every request, each with its CRLF; the key is one of them."""

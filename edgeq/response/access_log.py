@@ -351,7 +351,8 @@ def _render_grace(grace: Grace) -> bytes:
 
 def _render_route(route: Route) -> bytes:
     text = f'"http.route":{encode_basestring_ascii(route.name)},'
-    text += f'"edgeq.upstream":{encode_basestring_ascii(route.upstream.name)},'
+    if route.llm is None:  # else whoever is asked is told by own_fields
+        text += f'"edgeq.upstream":{encode_basestring_ascii(route.upstream.name)},'
     return f'{text}"edgeq.generation":{route.generation},'.encode("ascii")
 
 

@@ -470,3 +470,12 @@ def test_a_prompt_names_a_wrong_variable_once(stand: Stand) -> None:
     assert answer.status == 400
     error = is_error(answer, "/p/sum")
     assert (error["param"], error["message"]) == ("text", "text is missing")
+
+
+def test_who_was_not_asked_is_not_told(stand: Stand) -> None:
+    """The log names the upstream of the target that was asked, and none where nobody was."""
+    assert stand.line_of(stand.ask(ask_for("plain-an")))["edgeq.upstream"] == "an"
+    for answer in (stand.ask({}, "/v1/nothing"), stand.ask(ask_for("nobody"))):
+        line = stand.line_of(answer)
+        assert (answer.status, line["http.route"]) == (404, line["edgeq.resource"].partition("/")[2])
+        assert "edgeq.upstream" not in line
