@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from edgeq.config.change import LIVE
 from edgeq.llm.meter import WHATS
@@ -353,6 +353,8 @@ class Facts:
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of each provider, and of each of its keys, the targets; of each route of models these."""
     gates: tuple[Gate, ...] = ()
+    meters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of tenants, teams and keys with limits of tokens or money, by `team/acme/core` and the like: as `show meters`."""
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""
     replaced_s: float = 0.0

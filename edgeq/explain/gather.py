@@ -170,6 +170,7 @@ class Gatherer:
             named=self._named(),
             parts=self._parts(),
             gates=tuple(gates(self._config(), self._overview, self.watch)),
+            meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,
             replaced_s=float(stuck.restart) if stuck.after > 0 else 0.0,

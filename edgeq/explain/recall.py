@@ -19,6 +19,7 @@ from edgeq.board.layout import Board
 from edgeq.explain import say
 from edgeq.explain.causes import look_at
 from edgeq.explain.facts import History, whole_of
+from edgeq.llm.meter import KINDS, WHATS
 from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
@@ -141,7 +142,7 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     if row is not None:
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
         resource = _resource_of(record)
-        following = _what_next(resource, reason, row.status < 500)
+        following = _what_next(resource, reason, row.status < 500, str(record.get("edgeq.key", "")))
     else:
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
@@ -173,9 +174,13 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     }
 
 
-def _what_next(resource: str, reason: str = "", is_by_rule: bool = False) -> str:
-    """The command that shows more of a resource."""
+def _what_next(resource: str, reason: str = "", is_by_rule: bool = False, key: str = "") -> str:
+    """The command that shows more of a resource; `key`: of whom the request was."""
     kind = resource.partition("/")[0].partition(":")[0]
+    if kind in KINDS and resource.partition(":")[2] in WHATS and kind not in ("model", "target"):
+        if kind == "key" and key:
+            return f"edgeq explain key/{key}    # what is left of its limits; edgeq keys show {key}"
+        return f"edgeq show meters {kind}    # whose it is, and what is left of it"
     if kind == "target":
         return look_at(resource)
     if kind in ("rate", "tenant"):
@@ -188,7 +193,12 @@ def _asked(record: dict[str, Any]) -> str:
     method, path = record.get("http.request.method", "?"), record.get("url.path", "?")
     status = record.get("http.response.status_code", "no answer")
     text = f"{record['timestamp']} {method} {path} -> {status}"
-    for key, name in (("http.route", "route"), ("edgeq.tenant", "tenant"), ("edgeq.listener", "listener")):
+    for key, name in (
+        ("http.route", "route"),
+        ("edgeq.tenant", "tenant"),
+        ("edgeq.key", "key"),
+        ("edgeq.listener", "listener"),
+    ):
         if key in record:
             text += f", {name} {record[key]}"
     return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
+from edgeq.config.units import plain
 from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
@@ -16,6 +17,8 @@ from edgeq.reasons import REASONS
 _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", OUT: "refuses who comes next", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
+_CALLERS: Final = ("tenant/", "team/", "key/")
+"""Whose names refusals do not tell."""
 _WAIT_MS: Final = 250.0
 """So long the oldest has waited at least to be told: workers report twice a second, and less is a matter of moments."""
 
@@ -55,7 +58,7 @@ def is_known(facts: Facts, resource: str) -> bool:
         "tenant",
         "worker",
     ]
-    return resource.startswith("tenant/") or any(is_at(resource, name) or is_at(name, resource) for name in names)
+    return resource.startswith(_CALLERS) or any(is_at(resource, name) or is_at(name, resource) for name in names)
 
 
 def render(answer: Mapping[str, Any]) -> str:
@@ -70,12 +73,17 @@ def render(answer: Mapping[str, Any]) -> str:
 
 def _beginning(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record | None:
     """What has just begun, and shows its cause only in a moment; None if nothing has."""
+    names = (resource, *facts.parts.get(resource, ()), *facts.named.get(resource, ()))
     loads = {
         one.resource: one
         for one in facts.loads
         if one.pressed_s and (not resource or is_at(resource, one.resource) or is_at(one.resource, resource))
     }
-    refused = [one for one in facts.refused if _is_new(one, facts) and (not resource or is_at(one.resource, resource))]
+    refused = [
+        one
+        for one in facts.refused
+        if _is_new(one, facts) and (not resource or any(is_at(one.resource, name) for name in names))
+    ]
     worst = say.worst(refused).resource if refused else max(loads, key=lambda name: loads[name].pressed_s, default="")
     if not worst:
         return None
@@ -135,6 +143,9 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but {say.rate(just)} were refused until a moment ago"
     elif over:
         verdict += f", but requests were refused until {_ago(min(one.quiet_s for one in over))}"
+    meter = facts.meters.get(resource)
+    if meter is not None and meter["refused"]:
+        verdict += f", but its own limits have refused {meter['refused']} lately"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
     if not refused and not just and not over and not resource and not waiting:
@@ -146,13 +157,30 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "resource": resource or None,
         "since_s": None,
         "evidence": [
+            *(_left(meter) if meter is not None else ()),
             *say.refusals(sorted([*just, *refused], key=lambda one: -one.per_s)),
             *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),
         ],
-        "next": _whose(refused),
+        "next": _caller(resource) or _whose(refused),
         "also": _also(signs),
     }
+
+
+def _left(meter: Mapping[str, Any]) -> list[str]:
+    """What there is of each limit of a tenant, a team or a key."""
+    limits, left = meter["limits"], meter["remaining"]
+    told = [f"{what}: {left[what]} of {limits[what]} left" for what in limits if what in left]
+    budgets = [(one, limits[f"per_{one}"]) for one in ("day", "month") if f"per_{one}" in limits]
+    return [*told, *(f"{plain(meter[f'spent_{one}'])} of {plain(most)} a {one} spent" for one, most in budgets)]
+
+
+def _caller(resource: str) -> str:
+    """The command that shows the limits of a tenant, a team or a key, also of one for which nothing is counted now."""
+    kind, _, name = resource.partition("/")
+    if kind == "key" and name:
+        return f"edgeq keys show {name}"
+    return f"edgeq tenants list {name.partition('/')[0]}" if kind == "team" and name else ""
 
 
 def _whose(refused: Sequence[Refused]) -> str:

@@ -1017,3 +1017,33 @@ def test_what_to_do_next_can_be_typed(cause: str) -> None:
                 live.plan(Change(typed.resource, typed.key, None), typed.value)
             elif words[0] in ("drain", "undrain", "enable"):
                 assert len(endpoints_named(live.config, typed.endpoint)) == 1
+
+
+def test_who_has_limits_of_his_own() -> None:
+    """A key, a team or a tenant is known by its name: what is left, and where its limits stand."""
+    meter = {
+        "limits": {"requests": 60, "per_day": 0.00001},
+        "remaining": {"requests": 12},
+        "spent_day": 0.000009,
+        "spent_month": 0.5,
+        "refused": 3,
+    }
+    facts = dataclasses.replace(HEALTHY, meters={"key/abc": meter})
+    assert is_known(facts, "key/abc")
+    told = explain(facts, "key/abc")
+    assert told["verdict"] == "key/abc is not saturated, but its own limits have refused 3 lately"
+    assert told["evidence"] == ["requests: 12 of 60 left", "0.000009 of 0.00001 a day spent"]
+    assert told["next"] == "edgeq keys show abc"
+    assert is_known(facts, "team/acme/core")
+    assert explain(facts, "team/acme/core")["next"] == "edgeq tenants list acme"
+
+
+def test_what_begins_is_told_of_a_part_too() -> None:
+    """Of a model by another name of it, and of what it is asked of."""
+    begins = dataclasses.replace(
+        HEALTHY,
+        refused=(Refused("token_limit_shared", "model/small:tokens", 5.0, 0.5),),
+        named={"model/tiny": ["model/small"], "model/small": ["target/p/m"]},
+    )
+    for name in ("", "model/small", "model/tiny"):
+        assert "refuses since a moment ago" in explain(begins, name)["verdict"], name

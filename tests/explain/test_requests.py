@@ -128,6 +128,21 @@ def test_what_a_model_was_short_of() -> None:
     assert answer["next"] == "edgeq show targets ollama/llama3:8b"
 
 
+def test_whose_budget_it_was() -> None:
+    """The key, what it was told, and a command that shows its limits."""
+    line = {
+        "timestamp": "2026-11-27T13:06:55.690501Z",
+        "edgeq.reason": "budget_exhausted",
+        "edgeq.resource": "key:budget",
+        "edgeq.key": "abc",
+        "edgeq.detail": "the budget of a day is 5",
+    }
+    answer = told(line, "id", None)
+    assert answer["evidence"][0].endswith(", key abc")
+    assert "it was told: the budget of a day is 5" in answer["evidence"]
+    assert answer["next"].startswith("edgeq explain key/abc ")
+
+
 def test_which_model_has_answered() -> None:
     """By the target, and why it was not the one that was asked for, or asked first."""
     record = {
@@ -160,6 +175,7 @@ def test_what_follows_can_be_asked() -> None:
     for reason, resource, following in (
         ("rate_limited", "rate/plan", "edgeq show rates"),
         ("concurrency_limit_client", "tenant:queue", "edgeq show tenants"),
+        ("token_limit", "tenant:tokens", "edgeq show meters tenant    # whose it is, and what is left of it"),
         ("no_route", "listener/:80", "edgeq show reasons no_route"),
         ("queue_full", "upstream/api:queue", "edgeq explain upstream/api"),
     ):
