@@ -23,6 +23,8 @@ from edgeq.llm.sums import KEY, TOLD, Spending, day_of
 Make: TypeAlias = Callable[[Registry, float], Made]
 """From what there is and the time (seconds since 1970) to what shall become of it. Raises NoSuch, ValueError."""
 
+ACCOUNTS: Final = "accounts"
+"""What `explain` calls the store."""
 _NONE: Final = "there are no accounts: the configuration has no table [accounts]"
 _KEY: Final = meter.KINDS[meter.KEY]
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -55,6 +57,9 @@ class AccountsControl(Protocol):
 
         Raises what `make` raises; StoreError: nothing was changed.
         """
+
+    def trouble(self) -> str:
+        """What is wrong with the store, so that usage waits; empty: nothing is."""
 
     async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
         """`Store.usage`. Raises StoreError."""

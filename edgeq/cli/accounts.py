@@ -7,6 +7,7 @@ while its edgeq does not run, the same commands work on the store itself; the st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from edgeq.admin.accounts import COMMANDS
+from edgeq.admin.accounts import ACCOUNTS, COMMANDS
 from edgeq.admin.command import Command
 from edgeq.admin.commands import problem
 from edgeq.admin.render import render_text
@@ -108,7 +109,21 @@ def _ask(args: argparse.Namespace, command: Command, values: dict[str, str]) -> 
         raise NoAnswer(path, error) from error
     except (OSError, ValueError) as error:
         raise NoAnswer(path, error) from error
-    return _print(args, command, Answer(status, body, text if body == () else b""))
+    code = _print(args, command, Answer(status, body, text if body == () else b""))
+    if command.words == "usage" and code == EXIT_OK:
+        _tell_trouble(path, args.timeout)
+    return code
+
+
+def _tell_trouble(path: str, timeout_s: float) -> None:
+    """What was printed is not all, while the store cannot be written: say so, also where a script keeps it."""
+    from edgeq.cli import admin_client_io
+
+    with contextlib.suppress(OSError, ValueError):
+        _, told = admin_client_io.ask(path, "GET", "/v1/explain", timeout_s)
+        for one in told.get("also") or ():
+            if one["resource"] == ACCOUNTS:
+                print(f"edgeq usage: {one['says']}", file=sys.stderr)
 
 
 def _admin_of(file: str | None) -> str:

@@ -38,6 +38,10 @@ class StoreControl:
         self.registry.take(made.change)
         return made, ()
 
+    def trouble(self) -> str:
+        """Nobody waits for it."""
+        return ""
+
     async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
         """As `Store.usage`."""
         return self._store.usage(by, since, until)

@@ -94,6 +94,9 @@ class Keeper:
         """One of each worker at most."""
         self._writing: asyncio.Task[None] | None = None
         self._failing = False
+        self._problem = ""
+        """Why the store cannot be written, since `_failing_at` (monotonic); empty: it can."""
+        self._failing_at = 0.0
         self._closing = False
         self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
@@ -150,6 +153,14 @@ class Keeper:
         """From the store."""
         return await self._in_thread(self._store.usage, by, since, until)
 
+    def trouble(self) -> str:
+        """What is wrong with the store, in words; empty: nothing is."""
+        if not self._problem:
+            return ""
+        since_s = time.monotonic() - self._failing_at
+        entries = sum(len(told.entries) for told, _reply in self._waiting)
+        return f"usage waits since {since_s:.0f} s ago, {entries} entries here and more in workers: {self._problem}"
+
     # What workers have used.
 
     def take(self, told: UsageTold, reply: Callable[[Message], None]) -> None:
@@ -167,7 +178,7 @@ class Keeper:
                 sums = await self._in_thread(self._add, told)
             except StoreError as error:
                 if not self._failing:
-                    self._failing = True
+                    self._failing, self._failing_at, self._problem = True, time.monotonic(), str(error)
                     _log.error("accounts store cannot be written: usage waits", problem=str(error))
                 if self._closing:
                     return
@@ -177,7 +188,7 @@ class Keeper:
                 _log.exception("usage is lost", requests=len(told.entries))
                 sums = {}
             if self._failing:
-                self._failing = False
+                self._failing, self._problem = False, ""
                 _log.info("accounts store is written again")
             self._waiting.popleft()
             self._turn()

@@ -28,11 +28,19 @@ _BREAKER: Final = ("closed", "open", "half-open")
 
 
 class Metrics:
-    """One scrape. `generation` of the configuration; `reloaded`: the last reload went well; `build`: of build_info."""
+    """One scrape. `generation` of the configuration; `reloaded`: the last reload went well; `build`: of build_info;
+    `store_fails`: that of accounts cannot be written, None: there is none."""
 
     def __init__(
-        self, board: Board, overview: Overview, generation: int, reloaded: bool, build: dict[str, str]
+        self,
+        board: Board,
+        overview: Overview,
+        generation: int,
+        reloaded: bool,
+        build: dict[str, str],
+        store_fails: bool | None = None,
     ) -> None:
+        self._store_fails = store_fails
         self._board = board
         self._overview = overview
         self._generation = generation
@@ -62,6 +70,9 @@ class Metrics:
         yield _counter("edgeq_requests", "Requests of all workers.", (), [((), self._board.requests_total())])
         accepted = self._board.connections_total()
         yield _counter("edgeq_connections_accepted", "Connections of all workers.", (), [((), accepted)])
+        if self._store_fails is not None:
+            help_text = "1 while usage waits because accounts.store cannot be written."
+            yield _gauge("edgeq_accounts_store_failing", help_text, (), [((), self._store_fails)])
         yield from self._workers()
         yield from self._queues()
         yield from self._upstreams()

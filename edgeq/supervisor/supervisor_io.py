@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edgeq import __version__
+from edgeq.admin.accounts import ACCOUNTS
 from edgeq.admin.control import Changed, Reloaded, Wish
 from edgeq.admin.render import Record
 from edgeq.admin.server_io import AdminServer, MetricsServer
@@ -348,7 +349,10 @@ class Supervisor:
         """From the board as well. A name of a resource goes before an id, which clients may choose."""
         facts = self._gatherer.facts()
         if not what or verdict.is_known(facts, what):
-            return verdict.explain(facts, what)
+            found = verdict.explain(facts, what)
+            trouble = self._keeper.trouble() if self._keeper is not None and not what else ""
+            also = [{"resource": ACCOUNTS, "cause": "store_unwritten", "says": trouble}] if trouble else []
+            return {**found, "also": [*also, *found["also"]]}
         return self._recall.explain(what)
 
     async def connections(self, count: int) -> Sequence[Record]:
@@ -358,7 +362,8 @@ class Supervisor:
     def metrics(self, accept: str) -> tuple[str, bytes]:
         """For Prometheus."""
         build = {"version": __version__, "python": platform.python_version()}
-        return Metrics(self._board, self._overview, self._generation, self._reloaded, build).expose(accept)
+        fails = None if self._keeper is None else bool(self._keeper.trouble())
+        return Metrics(self._board, self._overview, self._generation, self._reloaded, build, fails).expose(accept)
 
     def version(self) -> Record:
         """Of edgeq and of what runs it."""

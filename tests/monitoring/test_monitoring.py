@@ -44,7 +44,7 @@ def exposed() -> Iterator[set[str]]:
     board = Board.create(1)
     board.assign_resources(["upstream/u"])
     overview = Overview(board, Nobody(), Nobody(), lambda: CONFIG)
-    _media, text = Metrics(board, overview, 1, True, {}).expose("")
+    _media, text = Metrics(board, overview, 1, True, {}, store_fails=False).expose("")
     yield set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
     board.close()
 
@@ -105,7 +105,7 @@ def test_names_follow_the_conventions() -> None:
     pytest.importorskip("prometheus_client")
     board = Board.create(1)
     board.assign_resources(["upstream/u"])
-    _media, text = Metrics(board, Overview(board, Nobody(), Nobody(), lambda: CONFIG), 1, True, {}).expose("")
+    _media, text = Metrics(board, Overview(board, Nobody(), Nobody(), lambda: CONFIG), 1, True, {}, True).expose("")
     board.close()
     done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")

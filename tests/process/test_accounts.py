@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from edgeq.cli import admin_client_io
+from edgeq.cli import admin_client_io, main
 from edgeq.llm.store_io import Store
 from tests.support import gateway, kernel
 from tests.support.gateway import Settings, Value, free_port
@@ -209,7 +209,7 @@ def test_a_worker_that_outlives_its_supervisor(tmp_path: Path) -> None:
             assert new.running.events("usage of the last run's workers is stored")[-1]["requests"] == 3
 
 
-def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Keys are known, commands that change are refused with the reason, usage waits and is counted once."""
     with accounted(tmp_path) as one:
         secret = one.command("POST", "/v1/keys", tenant="acme")["key"]
@@ -218,6 +218,11 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
             one.use(50)
             wait_for("the log", lambda: one.running.events("accounts store cannot be written: usage waits"))
             assert one.verdicts(secret) == {"active"}
+            also = one.running.admin("GET", "/v1/explain")[1]["also"]
+            (told,) = [each for each in also if each["cause"] == "store_unwritten"]
+            assert told["says"].startswith("usage waits since ")
+            assert main(["usage", "--admin", str(one.running.settings["admin"])]) == 0
+            assert capsys.readouterr().err.startswith("edgeq usage: usage waits since ")
             other.execute("ALTER TABLE keys RENAME TO gone")
             status, body = one.running.admin("POST", "/v1/keys?tenant=acme")
             assert status == 503
@@ -226,6 +231,7 @@ def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
             other.execute("ALTER TABLE elsewhere RENAME TO batches")
         one.wait_stored(50)
         wait_for("the log again", lambda: one.running.events("accounts store is written again"))
+        assert one.running.admin("GET", "/v1/explain")[1]["also"] == []
 
 
 def test_what_waits_at_the_end_waits_for_the_next_one(tmp_path: Path) -> None:
