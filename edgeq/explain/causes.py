@@ -53,7 +53,9 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 one.since_s,
                 f"{row.title.lower()}: {row.hint}",
                 say.refusals([one]),
-                f"edgeq show reasons {one.reason}",
+                "edgeq show changes    # who has disabled them"
+                if one.resource.startswith("model/") and one.reason == "upstream_none_healthy"
+                else f"edgeq show reasons {one.reason}",
             )
     for queue in facts.waiting:
         since_s = max(queue.oldest_ms / 1000, queue.since_s)

@@ -1047,3 +1047,11 @@ def test_what_begins_is_told_of_a_part_too() -> None:
     )
     for name in ("", "model/small", "model/tiny"):
         assert "refuses since a moment ago" in explain(begins, name)["verdict"], name
+
+
+def test_a_model_of_which_all_targets_are_disabled() -> None:
+    """It is told of the model, and who has done so."""
+    facts = dataclasses.replace(HEALTHY, refused=(refused("upstream_none_healthy", "model/small"),))
+    told = explain(facts, "model/small")
+    assert told["verdict"].startswith("model/small refuses since 12 s ago: no endpoint available: ")
+    assert told["next"].startswith("edgeq show changes ")
