@@ -58,13 +58,13 @@ def let_workers_go_first() -> None:
     A favour: it wakes up twenty times a second for each worker, and a worker that is interrupted answers a millisecond
     later. Where it is forbidden, as by the filter of system calls in edgeq.service (example.conf has the line that
     allows it), or unknown to the kernel, it works as it is; and all of it as an operator has chosen who wants another
-    policy (chrt, CPUSchedulingPolicy=) or another nice value (Nice=).
+    policy (chrt, CPUSchedulingPolicy=). Of another nice value (Nice=) it is nicer by as much.
     """
     as_started(os.getpid)
     with contextlib.suppress(OSError):
-        if os.sched_getscheduler(0) == os.SCHED_OTHER and os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+            os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0) + _NICE, 19))
 
 
 def as_started(function: Callable[[], T]) -> T:

@@ -23,19 +23,27 @@ process_io.as_started(lambda: (process_io.go_first(), told()))
 """
 
 
-@pytest.mark.parametrize(
-    ("chosen", "told"),
-    [
-        ("sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))", f"{os.SCHED_IDLE} 0"),
-        ("sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))", f"{os.SCHED_BATCH} 0"),
-        ("nice(7)", f"{os.SCHED_OTHER} 7"),
-    ],
-)
-def test_what_the_operator_has_chosen_stays(chosen: str, told: str) -> None:
-    """Of `chrt`, `nice`, CPUSchedulingPolicy= or Nice=: of the supervisor and of workers."""
+@pytest.mark.parametrize("policy", [os.SCHED_IDLE, os.SCHED_BATCH])
+def test_a_policy_that_the_operator_has_chosen_stays(policy: int) -> None:
+    """Of `chrt` or CPUSchedulingPolicy=: of the supervisor and of workers."""
+    told = f"{policy} {os.getpriority(os.PRIO_PROCESS, 0)}"
+    assert scheduled(f"sched_setscheduler(0, {policy}, os.sched_param(0))") == [told] * 2
+
+
+@pytest.mark.parametrize(("chosen", "nicer"), [(3, 5), (17, 2)])
+def test_workers_are_as_nice_as_the_operator_has_chosen(chosen: int, nicer: int) -> None:
+    """Of `nice` or Nice=; the supervisor is nicer, as far as that goes."""
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    wanted = max(chosen, now)
+    told = scheduled(f"setpriority(os.PRIO_PROCESS, 0, {wanted})")
+    assert told == [f"{os.SCHED_BATCH} {min(wanted + nicer, 19)}", f"{os.SCHED_OTHER} {wanted}"]
+
+
+def scheduled(chosen: str) -> list[str]:
+    """Policy and nice value of the supervisor and of workers, where an operator has chosen this."""
     code = _SCHEDULED.format(chosen=chosen)
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert printed.splitlines() == [told] * 2
+    return printed.splitlines()
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS])

@@ -26,7 +26,9 @@ def told() -> Iterator[Stand]:
     with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
         admin = str(Path(name) / "admin.sock")
         llm = {"limits": {"tokens_per_minute": LIMIT, "requests_per_minute": 10}}
-        providers = {"demo": {"url": f"{demo.url}/v1", "keys": ["sk-demo"]}}
+        providers = {
+            "demo": {"url": f"{demo.url}/v1", "keys": ["sk-demo"], "rest_after": 0}
+        }  # whatever it does, it is asked
         targets = {"same": f"mock/tokens={TOKENS}", "failing": "mock/error=500", "strange": "mock/error=400"}
         targets["held"] = f"mock/hang=3,tokens={TOKENS}"
         config: dict[str, Any] = {
