@@ -122,11 +122,13 @@ def test_a_wait_ends() -> None:
     """Who waits for too long is told so."""
     with bench(settings("upstream", timeout="300ms")) as running:
         held = Held(running)
-        asked = held.fill(LIMIT + 1)
-        assert held.reason_of(asked[LIMIT]) == "queue_timeout"
-        held.go.set()
-        for client in asked:
-            client.close()
+        held.fill(LIMIT)
+        try:
+            assert held.reason_of(held.ask("/late")) == "queue_timeout"
+        finally:
+            held.go.set()
+            for client in held.clients:
+                client.close()
 
 
 def test_a_learned_limit_refuses_nothing_that_can_be_served() -> None:
