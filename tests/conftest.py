@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 import edgeq
+from edgeq.board.layout import Board
 from edgeq.cli.version import hot_path
 
 _HOME = Path(edgeq.__file__).resolve().parent.parent
@@ -49,3 +51,13 @@ def pytest_collection_finish() -> None:
 
 def _asked(variable: str) -> bool:
     return os.environ.get(variable, "0") not in ("", "0")
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    """Of two workers."""
+    made = Board.create(2)
+    for slot in range(2):
+        made.use(slot)
+    yield made
+    made.close()

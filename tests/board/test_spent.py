@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.board.layout import SPENT, Board
 from edgeq.board.spent import PROBE, SpentTable
-
-
-@pytest.fixture
-def board() -> Iterator[Board]:
-    made = Board.create(2)
-    for slot in range(2):
-        made.use(slot)
-    yield made
-    made.close()
 
 
 def test_one_table_for_all_workers(board: Board) -> None:

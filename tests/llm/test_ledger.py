@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -294,15 +293,6 @@ def test_who_is_only_refused_is_not_forgotten_at_once() -> None:
     assert ledger.meter(TENANT, "acme", meter.limits).refused == 1
     ledger.tick(NOW + IDLE_S + 1, WALL)
     assert len(ledger) == 0
-
-
-@pytest.fixture
-def board() -> Iterator[Board]:
-    made = Board.create(2)
-    for slot in range(2):
-        made.use(slot)
-    yield made
-    made.close()
 
 
 def test_one_limit_for_the_machine(board: Board) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -278,15 +277,6 @@ def test_who_polls_is_told_the_same_again() -> None:
     bill = Bill(clients.tills[0], b"acme", connection=7)
     bill.estimate = poller
     assert bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now) is None
-
-
-@pytest.fixture
-def board() -> Iterator[Board]:
-    made = Board.create(2)
-    for slot in range(2):
-        made.use(slot)
-    yield made
-    made.close()
 
 
 class Loops(Clients):
