@@ -19,5 +19,6 @@ What it will use is reserved before it is sent, and corrected after it:
     ledger.py    reserve by several meters, all or nothing; settle; limit_headers.py  what clients are told of it
     promise.py   when to come again: a time of his own for each who was turned away
     unfinished.py  what it has used if nobody waits for its answer any more
-    gate.py      the queue before one model at one provider's key; provider_limits.py  what the provider says of them
+    gate.py      the queue before one model at one provider's key; pauses.py  when it is not asked at all
+    provider_limits.py, hearing.py   what the provider says of its limits, and what that changes
 """

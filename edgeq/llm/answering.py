@@ -71,7 +71,7 @@ class ModelAnswer(ModelRequest):
         if status == 101 or status == 204 or status == 304:
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
-        if status < 400 and choice.gate.listens(now):
+        if status < 400 and choice.gate.hearing.is_due(now):
             choice.gate.heard(hear(answer.raw, time()), status, now)
         up.reusable = answer.keep_alive
         self._answer_kind = answer.body_kind

@@ -433,7 +433,7 @@ class ModelExchange(ModelAnswer):
         self._begun = True
         self.first_event_at = now
         if self.choice is not None:
-            self.choice.gate.answered(now)
+            self.choice.gate.pauses.answered(now)
         up = self.up
         if self._beginnings and self.choice is not None and up is not None:
             served = f"{self.choice.name}\n{up.pool.name}"

@@ -22,24 +22,15 @@ the meter: a large request gets together what it needs, however small those behi
 bells of board/handover.py. A table that is full forgets tags first, as times that have passed: then a tenant begins
 anew at the virtual time.
 
-Pauses. A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so
-does an answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are
-moments in the same table, so all workers know. One that is longer than a request may wait refuses it at once, for
-another target may do. After a pause of a target without a limit nobody knows how many it takes: one goes first, and
-twice as many each `_DOUBLING_S`, of all workers (they are counted in the same table), so that another 429 keeps the
-rest here; with a limit they are paced by it.
-
-Failures. A model at a key that fails so often in a row as is configured rests, too, and for itself: others at the key
-may be well. The moment in the table tells by its last bits how often it has done so, so all workers know, and after it
-whoever is let in first moves it on, and is the only one until he is answered: that ends the rest, or doubles it. Nobody
-waits for that: another target may do, and who has none is told when to come again.
+Pauses (`pauses`), by what the provider says (`hearing`) or as it fails: one that is longer than a request may wait
+refuses it at once, for another target may do. While a model rests as it fails nobody waits at all: who has no other
+target is told when to come again.
 
 Source: reference llm.md 4.4, 5.1; SFQ: Goyal, Vin, Cheng, "Start-time Fair Queueing" (1996).
 """
 
 from __future__ import annotations
 
-from math import ceil, log2
 from typing import Any, Final
 
 from edgeq.admission.queue import FIFO, FairQueue
@@ -50,52 +41,16 @@ from edgeq.admission.waits import Waits
 from edgeq.board.layout import key_hash
 from edgeq.board.resources import LAST, MachineWide, turn_of
 from edgeq.llm.estimate import Estimate
+from edgeq.llm.hearing import Hearing
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import BUDGET, INPUT, OUTPUT, REQUESTS, TOKENS, Meter, Refusal, amount_of
+from edgeq.llm.meter import BUDGET, REQUESTS, TOKENS, Meter, Refusal
+from edgeq.llm.pauses import DISABLED_S, PAUSED_SINCE, Pauses, in_words
 from edgeq.llm.promise import MOST_S, come_again_s
-from edgeq.llm.provider import NOT_LET_IN, QUOTA_GONE
-from edgeq.llm.provider_limits import NO, YES, Heard
-from edgeq.llm.rests import TIMES, of_key, of_target
+from edgeq.llm.provider_limits import Heard
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
-DISABLED_S: Final = 60.0
-"""How long a key is left alone whose account has no credit, or that the provider refuses. Somebody has to do something
-about it; a request a minute finds out that he has."""
-_PAUSED_SINCE: Final = {
-    "upstream_rate_limit": "the provider's rate limit is reached",
-    "upstream_auth": NOT_LET_IN,
-    "upstream_quota": QUOTA_GONE,
-    "circuit_open": "the last requests for this model with this key have failed",
-}
-_FIRST_REST_NS: Final = 5_000_000_000
-_MOST_REST_NS: Final = 60_000_000_000
-"""Of one that fails. Both have none of the bits of `TIMES`."""
-_MOST_TIMES: Final = 5
-"""Then it is the longest."""
-_MANY_FAILURES: Final = 10
-_ANSWERS_S: Final = 1.0
-"""Who has answered so lately rests after many failures in a row only: some fail now and then, and a few in a row are
-chance where there are many."""
-_LONGEST_PAUSE_S: Final = 86_400.0
-"""Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
-_FIRST_PAUSE_S: Final = 1.0
-_MOST_PAUSE_S: Final = 30.0
-"""Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
-_FORGET_PAUSE_S: Final = 60.0
-"""Or there has been none for so long."""
-_FORGET_LIMITS_S: Final = 300.0
-"""So long after a provider has told its limits an answer that tells none says that there are none."""
-_DOUBLING_S: Final = 0.25
-"""A refusal is there sooner, and sooner than most answers."""
-_RESUME_S: Final = 4.0
-"""After so long nobody is held back any more."""
-_MOST_RESUMED: Final = 1 << 17
-"""2^16 may have gone by then."""
-_LISTEN_EVERY_S: Final = 0.05
-_FEW_REQUESTS: Final = 32
-"""That a provider has left: the answer that says 0 must not be missed."""
 _TAG_UNIT_BITS: Final = 4
 _ARRIVAL_BITS: Final = 20
 """Of a turn: 17 minutes in milliseconds, far more than anybody waits."""
@@ -103,7 +58,6 @@ _ARRIVAL_MASK: Final = (1 << _ARRIVAL_BITS) - 1
 _MOST_TAG: Final = (1 << 40) - 1
 """In units of 16 tokens: years of ten million a minute. Beyond it turns go by arrival."""
 _LATEST_TAG: Final = 2**60
-_NS: Final = 1e9
 
 
 class Claim:
@@ -166,34 +120,9 @@ def cost_of(estimate: Estimate) -> int:
     return max(1, estimate.input + estimate.output)
 
 
-def _given_back(claim: Claim | None, kind: int) -> int:
-    """How much of a limit a refused request gives back; it has been sent, and counts as a request."""
-    if claim is None or kind == REQUESTS or claim.reservation is None or not claim.reservation.is_open:
-        return 0
-    return amount_of(kind, claim.estimate)
-
-
-def _rest_ns(times: int) -> int:
-    """How long one that fails rests, if it does so many times in a row."""
-    return min(_MOST_REST_NS, _FIRST_REST_NS << (times - 1))
-
-
 def _whole_s(seconds: float) -> int:
     """When to come again: no wait is told to be longer than a minute."""
     return int(MOST_S if seconds >= MOST_S else seconds + 1)
-
-
-def _in_words(seconds: float) -> str:
-    """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
-    whole = ceil(seconds)
-    if whole <= 60:
-        return f"{whole} s"
-    minutes = (whole + 59) // 60
-    hours = minutes // 60
-    minutes -= hours * 60
-    if not hours:
-        return f"{minutes} min"
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 class TokenGate(Lobby):
@@ -202,32 +131,17 @@ class TokenGate(Lobby):
     __slots__ = (
         "_again",
         "_alarm",
-        "_answered_at",
-        "_counts_minutes",
-        "_failures",
-        "_key",
-        "_key_pause",
-        "_listen_at",
-        "_log",
-        "_pause",
-        "_pause_s",
         "_probe",
-        "_probe_until_ns",
-        "_rest_after",
-        "_rested",
-        "_resumed",
-        "_resuming_ns",
         "_retry_after",
         "_serving",
-        "_silent_until",
         "_tags",
-        "_told_at",
         "_virtual",
         "_wheel",
         "admitted",
+        "hearing",
         "last_refusal",
         "meter",
-        "paused",
+        "pauses",
         "queue",
         "refusals",
         "shared",
@@ -252,35 +166,12 @@ class TokenGate(Lobby):
         self.queue: FairQueue = FairQueue(Service(), 1)
         self.queue.discipline = FIFO
         name = meter.name.encode()
-        self._key: str = key
-        self._pause: int = 0
-        self._key_pause: int = 0
-        self.use_key(b"")
+        self.pauses: Pauses = Pauses(meter, key, log)
+        self.hearing: Hearing = Hearing(meter, self.pauses)
         self._tags: int = key_hash(b"llm tags", name)
         self._virtual: int = key_hash(b"llm virtual", name)
-        self._pause_s: float = _FIRST_PAUSE_S
-        """Of the next 429 that does not say how long."""
-        self._resumed: int = key_hash(b"llm resumed", name)
-        """Of how many have been let in since the last pause: one for each nanosecond after its end."""
-        self._resuming_ns: int = 0
-        """Whoever is let in counts there, since it ended at this moment; 0: nobody does."""
-        self._rest_after: int = 0
-        self._failures: int = 0
-        """In a row, in this worker."""
-        self._answered_at: float = -NEVER
-        self._rested: int = 0
-        """How often in a row it has rested as it failed, when that was looked at last."""
         self._probe: Claim | None = None
-        """Of who finds out how it is, and until when nobody else does."""
-        self._probe_until_ns: int = 0
-        self._counts_minutes: bool = True
-        """The provider's limit of requests may be one of a minute."""
-        self._listen_at: float = 0.0
-        self._told_at: float = 0.0
-        """When the provider has told its limits last; 0.0: it does not."""
-        self._silent_until: float = 0.0
-        """When the pause of the last one of these ends."""
-        self._log: Any = log
+        """Of who finds out how it is."""
         self._wheel: FineWheel = wheel
         self._alarm: Alarm = Alarm(self.dispatch)
         self._retry_after: RetryAfter = RetryAfter(seed)
@@ -290,8 +181,6 @@ class TokenGate(Lobby):
         self.waits: Waits = Waits()
         """Of those who had to wait."""
         self.admitted: int = 0
-        self.paused: int = 0
-        """How often it has been, by what this worker heard."""
         self.refusals: dict[str, int] = {}
         self.last_refusal = ""
 
@@ -300,7 +189,7 @@ class TokenGate(Lobby):
     ) -> None:
         """Set the queue's bounds, those of the machine. Tokens are bounded by what the limit grants in max_wait_s: more
         could not be served in time. rest_after: failures in a row; 0: it never rests for any."""
-        self._rest_after = rest_after
+        self.pauses.rest_after = rest_after
         queue = self.queue
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
@@ -326,7 +215,7 @@ class TokenGate(Lobby):
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Let the ticket in if there are tokens for it and nobody waits."""
-        if self.queue.queued or self._serving or self.shared.others_wait() or self._hold_s(now) > 0:
+        if self.queue.queued or self._serving or self.shared.others_wait() or self.pauses.hold_s(now) > 0:
             return False
         claim = ticket.claim
         assert claim is not None
@@ -338,7 +227,7 @@ class TokenGate(Lobby):
 
     def would_admit(self, now: float) -> bool:
         """Is it neither paused nor waited for? Whether there are tokens depends on how many."""
-        return not (self.queue.queued or self.shared.others_wait() or self._hold_s(now) > 0)
+        return not (self.queue.queued or self.shared.others_wait() or self.pauses.hold_s(now) > 0)
 
     def wait_s(self, estimate: Estimate, now: float) -> float:
         """How long it would have to wait here, at least: for choosing a target. NEVER: it does not help to wait."""
@@ -357,8 +246,8 @@ class TokenGate(Lobby):
             self._refuse(ticket, refusal.reason(), now, refusal)
             return
         pause_s = self.pause_s(now)
-        if pause_s > self._left_s(ticket, now) or (pause_s > 0.0 and self._rested):
-            self._refuse(ticket, self._pause_reason(now), now)
+        if pause_s > self._left_s(ticket, now) or (pause_s > 0.0 and self.pauses.rested):
+            self._refuse(ticket, self.pauses.reason(now), now)
             return
         queue.sweep(now)
         shared = self.shared
@@ -402,20 +291,15 @@ class TokenGate(Lobby):
         claim.let_in(self, now)
         ticket.arrived_at = now
         self.admitted += 1
-        if self._rested:  # it finds out how it is
+        if self.pauses.let_in(now):
             self._probe = claim
-            self._probe_until_ns = self._rest_again(self._rested, now)
-        if self._resuming_ns:
-            self.meter.books.arrivals.charge(self._resumed, 1, self._resuming_ns)
         self.shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
 
     def ended(self, claim: Claim, now: float) -> None:
         """A claim has been settled or given back."""
         if claim is self._probe:
             self._probe = None
-            arrivals = self.meter.books.arrivals
-            if arrivals.get(self._pause) == self._probe_until_ns:  # it tells nothing: its client has left, say
-                arrivals.hasten(self._pause, int(now * _NS) & ~TIMES | self._probe_until_ns & TIMES)
+            self.pauses.probed(now)
         shared = self.shared
         shared.set_in_flight(self.meter.in_flight, self.meter.in_flight)
         if self.queue.queued or shared.others_wait():
@@ -481,7 +365,7 @@ class TokenGate(Lobby):
                     break
             if ticket is None:
                 break
-            wait_s = self._hold_s(now)
+            wait_s = self.pauses.hold_s(now)
             if wait_s <= 0:
                 claim = ticket.claim
                 assert claim is not None
@@ -556,13 +440,13 @@ class TokenGate(Lobby):
         least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
-        since = _PAUSED_SINCE.get(reason, "")
+        since = PAUSED_SINCE.get(reason, "")
         short = None if since else refusal or self._short(ticket, now)
         resource = self._named(short, now)
         wait_s = -1.0
         if since:
             wait_s = self.pause_s(now)
-            detail = f"{since}; it is not asked for another {_in_words(wait_s)}"
+            detail = f"{since}; it is not asked for another {in_words(wait_s)}"
         elif refusal is not None:
             wait_s = refusal.wait_s
             detail = refusal.detail
@@ -642,183 +526,39 @@ class TokenGate(Lobby):
         self._wheel.remove(self._alarm)
         self.meter.pinned = False
 
-    # -- what the provider says ---------------------------------------------------------------------------------------
+    # -- what the provider says, and what comes of requests ------------------------------------------------------------
 
     def pause_s(self, now: float) -> float:
-        """How long nobody is let in, by what the provider has said; 0.0: it is not paused."""
-        now_ns = int(now * _NS)
-        until_ns = self._until_ns(now_ns)
-        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
-
-    def _until_ns(self, now_ns: int) -> int:
-        """When the pause ends that is now, or was last."""
-        latest_ns = now_ns + int(_LONGEST_PAUSE_S * _NS)
-        table = self.meter.books.arrivals
-        until_ns = table.get(self._pause, latest_ns)
-        self._rested = until_ns & TIMES
-        return max(until_ns, table.get(self._key_pause, latest_ns))
-
-    def _hold_s(self, now: float) -> float:
-        """How long nobody is let in, whatever the limits: in a pause, and soon after one for those who went first."""
-        now_ns = int(now * _NS)
-        until_ns = self._until_ns(now_ns)
-        since_s = (now_ns - until_ns) / _NS
-        if since_s < 0.0:
-            return -since_s
-        if since_s >= _RESUME_S or self.meter.allowances:
-            self._resuming_ns = 0
-            return 0.0
-        self._resuming_ns = until_ns
-        resumed = self.meter.books.arrivals.get(self._resumed, until_ns + _MOST_RESUMED) - until_ns
-        return max(0.0, log2(resumed + 1) * _DOUBLING_S - since_s) if resumed > 0 else 0.0
-
-    def _pause_reason(self, now: float) -> str:
-        """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""
-        until_ns = self.meter.books.arrivals.get(self._key_pause, 2**62)
-        if until_ns <= int(now * _NS):
-            return "circuit_open" if self._rested else "upstream_rate_limit"
-        return "upstream_auth" if until_ns & 1 else "upstream_quota"
-
-    def listens(self, now: float) -> bool:
-        """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest here, and
-        says little new within `_LISTEN_EVERY_S`. Refusals always are."""
-        return now >= self._listen_at
-
-    def use_key(self, secret: bytes) -> None:
-        """The secret of the key from now on: what a provider has said of another one does not hold for it."""
-        self._pause = of_target(self.meter.name, secret)
-        self._key_pause = of_key(self._key, secret)
+        """How long nobody is let in, by what the provider has said or as it fails; 0.0: it is not paused."""
+        return self.pauses.left_s(now)
 
     def heard(self, heard: Heard | None, status: int, now: float, claim: Claim | None = None) -> None:
-        """An answer has come, with these limits in its head (None: with none). 429 pauses this model at this key, and
-        so does the last request of a limit that is not one of a minute. What is left of the provider's limits, if it is
-        less than is left of ours, is what is left of ours, too. `claim`: what a request that was refused has reserved,
-        and is about to give back: the provider has never counted it, so no more is left for that."""
-        now_ns = int(now * _NS)
-        if heard is not None and max(heard.limits) > 0:
-            self._told_at = now
-        elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
-            self._told_at = 0.0
-            for kind in (REQUESTS, TOKENS, INPUT, OUTPUT):
-                self.meter.forget_limit(kind)
-            self._bound()
-        if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
-            self._listen_at = now + _LISTEN_EVERY_S
-        if heard is not None:
-            meter = self.meter
-            changed = False
-            self._hear_requests(heard)
-            for kind in (TOKENS, INPUT, OUTPUT):
-                count = heard.limits[kind]
-                known = meter.allowance(kind)
-                if count > 0 and (known is None or known.heard != count):
-                    meter.hear_limit(kind, count)
-                    changed = True
-            if changed:
-                self._bound()
-            for one in meter.allowances:
-                remaining = heard.remaining[one.kind]
-                is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
-                held = _given_back(claim, one.kind)
-                if is_last or 0 <= remaining < one.remaining(now_ns) + held:
-                    one.at_most(remaining - held, now_ns)
-            requests = meter.allowance(REQUESTS)
-            wait_s = heard.requests_wait_s()
-            if status != 429 and wait_s > 0 and (requests is None or not requests.heard):
-                self.pause(wait_s, now)
-        if status == 429:
-            for one in self.meter.allowances:
-                if heard is None or heard.remaining[one.kind] < 0:
-                    # Or all would rush in when the pause ends.
-                    one.at_most(-_given_back(claim, one.kind), now_ns)
-            pause_s = -1.0 if heard is None else heard.pause_s()
-            if pause_s < 0:
-                if now < self._silent_until:
-                    return  # one of a volley
-                if now > self._silent_until + _FORGET_PAUSE_S:
-                    self._pause_s = _FIRST_PAUSE_S
-                pause_s = self._pause_s
-                self._pause_s = min(_MOST_PAUSE_S, 2 * pause_s)
-                self._silent_until = now + pause_s
+        """An answer has come, with these limits in its head (None: with none). `claim`: of a request that was refused,
+        and is about to give back what it has reserved."""
+        refused: Estimate | None = None
+        if claim is not None and claim.reservation is not None and claim.reservation.is_open:
+            refused = claim.estimate
+        pause_s = self.hearing.take(heard, status, now, refused)
+        self._bound()
+        if pause_s >= 0:
             self.pause(pause_s, now)
-        elif status < 400:
-            self._pause_s = _FIRST_PAUSE_S
-
-    def _hear_requests(self, heard: Heard) -> None:
-        """A limit of requests is kept to as one of tokens, if it is one of a minute; another one that is told then, by
-        a refusal above all, is one, too, if nothing says that it is not. What looked so once, by chance, and then does
-        not, is not looked at again."""
-        said = heard.counts_minutes()
-        meter = self.meter
-        known = meter.allowance(REQUESTS)
-        count = heard.limits[REQUESTS]
-        if said == NO:
-            self._counts_minutes = False
-            meter.forget_limit(REQUESTS)
-        elif (said == YES and self._counts_minutes) or (count > 0 and known is not None and known.heard):
-            meter.hear_limit(REQUESTS, count)
 
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody in for so long, in no worker; a longer pause stays."""
-        self.paused += 1
-        self.meter.books.arrivals.delay(self._pause, int((now + min(seconds, _LONGEST_PAUSE_S)) * _NS) & ~TIMES)
-        self._end_hopeless(now)
-        self.dispatch(now)
-
-    def answered(self, now: float) -> None:
-        """A good answer has begun: it is well."""
-        self._failures = 0
-        self._answered_at = now
-        if self._rested:
-            self._rested = 0
-            arrivals = self.meter.books.arrivals
-            until_ns = arrivals.get(self._pause)
-            if until_ns & TIMES:
-                arrivals.hasten(self._pause, min(int(now * _NS), until_ns) & ~TIMES)
+        self.pauses.pause(seconds, now)
+        self._is_paused(now)
 
     def failed(self, reason: str, sent_at: float, now: float) -> None:
-        """A request that was sent then has failed at this target, by a reason of `edgeq.reasons`. What was sent before
-        it rested says nothing new."""
-        if not self._rest_after:
-            return
-        until_ns = self.meter.books.arrivals.get(self._pause)
-        times = until_ns & TIMES
-        if times:
-            if int(sent_at * _NS) < until_ns - times - _rest_ns(times):
-                return
-        else:
-            self._failures += 1
-            least = self._rest_after
-            if now - self._answered_at < _ANSWERS_S:
-                least = max(least, _MANY_FAILURES)
-            if self._failures < least:
-                return
-        self.paused += 1
-        self._failures = 0
-        self._rested = times = min(times + 1, _MOST_TIMES)
-        self._rest_again(times, now)
-        if self._log is not None:
-            detail = f"it fails ({reason}), and is not asked for {_in_words(_rest_ns(times) / _NS)}"
-            self._log.warning("provider_model_rests", resource=self.resource, reason="circuit_open", detail=detail)
-        self._end_hopeless(now)
-        self.dispatch(now)
-
-    def _rest_again(self, times: int, now: float) -> int:
-        """As it fails, from now on, for as long as the times have come to. Returns: the moment in the table."""
-        until_ns = (int(now * _NS) & ~TIMES) + _rest_ns(times) | times
-        self.meter.books.arrivals.delay(self._pause, until_ns)
-        return until_ns
+        """A request that was sent then has failed at this target, by a reason of `edgeq.reasons`."""
+        if self.pauses.failed(reason, sent_at, now):
+            self._is_paused(now)
 
     def disable_key(self, is_refused: bool, now: float, seconds: float = DISABLED_S) -> None:
         """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
-        self.paused += 1
-        arrivals = self.meter.books.arrivals
-        until_ns = int((now + seconds) * _NS) & ~1
-        if self._log is not None and arrivals.get(self._key_pause, until_ns) <= int(now * _NS):
-            reason = "upstream_auth" if is_refused else "upstream_quota"
-            detail = f"{_PAUSED_SINCE[reason]}; no model is asked with this key for {_in_words(seconds)}"
-            self._log.warning("provider_key_rests", resource=f"provider/{self._key}", reason=reason, detail=detail)
-        arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
+        self.pauses.disable_key(is_refused, now, seconds)
+        self._is_paused(now)
+
+    def _is_paused(self, now: float) -> None:
         self._end_hopeless(now)
         self.dispatch(now)
 
@@ -827,10 +567,10 @@ class TokenGate(Lobby):
         pause_s = self.pause_s(now)
         if pause_s > 0:
             queue = self.queue
-            if self._rested:
-                queue.turn_all_away(self._pause_reason(now), now)
+            if self.pauses.rested:
+                queue.turn_all_away(self.pauses.reason(now), now)
                 return
-            queue.turn_away_until(now + pause_s - queue.max_wait_s, self._pause_reason(now), now)
+            queue.turn_away_until(now + pause_s - queue.max_wait_s, self.pauses.reason(now), now)
 
     # -- now and then -------------------------------------------------------------------------------------------------
 
@@ -860,8 +600,8 @@ class TokenGate(Lobby):
                 "oldest_wait_s": 0.0 if oldest is None else now - oldest.arrived_at,
                 "drain_s": self.drain_s(),
                 "paused_s": pause_s,
-                "paused_for": self._pause_reason(now) if pause_s else "",
-                "paused": self.paused,
+                "paused_for": self.pauses.reason(now) if pause_s else "",
+                "paused": self.pauses.count,
                 "admitted": self.admitted,
                 "wait_ms": self.waits.quantiles_ms(now),
                 "refused": dict(self.refusals),

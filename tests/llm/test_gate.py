@@ -413,7 +413,7 @@ def test_a_good_answer_ends_the_rest_of_one_that_failed() -> None:
     machine.loop.run(10.001)
     machine.ask(2, 10, 10)
     assert other.pause_s(machine.loop.now) > 9.0
-    gate.answered(machine.loop.now)
+    gate.pauses.answered(machine.loop.now)
     assert (gate.pause_s(machine.loop.now), other.pause_s(machine.loop.now)) == (0.0, 0.0)
     machine.ask(3, 10, 10, worker=1)
     assert machine.granted == [1, 2, 3]
@@ -449,7 +449,7 @@ def test_some_that_fail_between_good_answers_are_no_reason_to_rest() -> None:
     machine = Machine(1, MINUTE)
     gate = machine.gates[0]
     for _ in range(5):
-        gate.answered(machine.loop.now)
+        gate.pauses.answered(machine.loop.now)
         machine.loop.run(0.5)
         for _ in range(9):
             gate.failed("upstream_error", machine.loop.now, machine.loop.now)
@@ -467,7 +467,7 @@ def test_it_never_rests_if_that_is_configured() -> None:
         gate.failed("upstream_error", machine.loop.now, machine.loop.now)
     assert gate.pause_s(machine.loop.now) == 0.0
     gate.pause(20.0, machine.loop.now)
-    gate.answered(machine.loop.now)
+    gate.pauses.answered(machine.loop.now)
     assert gate.snapshot(machine.loop.now)["paused_for"] == "upstream_rate_limit"
     assert gate.pause_s(machine.loop.now) == pytest.approx(20.0)
 
@@ -476,14 +476,14 @@ def test_another_secret_is_another_key() -> None:
     """What a provider has said of one does not hold for the one that a reload brings; nor is it forgotten."""
     machine = Machine(1, MINUTE)
     gate = machine.gates[0]
-    gate.use_key(b"old")
+    gate.pauses.use_key(b"old")
     gate.disable_key(True, machine.loop.now)
     gate.pause(20.0, machine.loop.now)
-    gate.use_key(b"new")
+    gate.pauses.use_key(b"new")
     assert gate.pause_s(machine.loop.now) == 0.0
     machine.ask(1, 10, 10)
     assert machine.granted == [1]
-    gate.use_key(b"old")
+    gate.pauses.use_key(b"old")
     assert gate.pause_s(machine.loop.now) > 50.0
 
 
@@ -669,9 +669,9 @@ def test_no_last_request_is_missed() -> None:
     machine = Machine(1, TokenLimits())
     gate = machine.gates[0]
     gate.heard(told_requests(10_000, 31, 8.64), 200, machine.loop.now)
-    assert gate.listens(machine.loop.now)
+    assert gate.hearing.is_due(machine.loop.now)
     gate.heard(told_requests(10_000, 32, 8.64), 200, machine.loop.now)
-    assert not gate.listens(machine.loop.now)
+    assert not gate.hearing.is_due(machine.loop.now)
 
 
 def test_not_every_answer_is_read() -> None:
@@ -679,11 +679,11 @@ def test_not_every_answer_is_read() -> None:
     machine = Machine(1, MINUTE)
     gate = machine.gates[0]
     for heard in (None, Heard()):
-        assert gate.listens(machine.loop.now)
+        assert gate.hearing.is_due(machine.loop.now)
         gate.heard(heard, 200, machine.loop.now)
-        assert not gate.listens(machine.loop.now)
+        assert not gate.hearing.is_due(machine.loop.now)
         machine.loop.run(0.051)
-    assert gate.listens(machine.loop.now)
+    assert gate.hearing.is_due(machine.loop.now)
 
 
 def test_retries_of_clients_wait_behind_first_tries() -> None:

@@ -1,0 +1,110 @@
+"""What answers of a provider say of its limits, and what that changes at the meter of one model at one key.
+
+What is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too. Its limits are
+kept to as if they were configured; those that its answers tell no more are forgotten.
+
+Source: reference llm.md 4.4; `provider_limits.hear` reads the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeq.llm.estimate import Estimate
+from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Meter, amount_of
+from edgeq.llm.pauses import Pauses
+from edgeq.llm.provider_limits import NO, YES, Heard
+
+NO_PAUSE: Final = -1.0
+_FORGET_LIMITS_S: Final = 300.0
+"""So long after a provider has told its limits an answer that tells none says that there are none."""
+_LISTEN_EVERY_S: Final = 0.05
+_FEW_REQUESTS: Final = 32
+"""That a provider has left: the answer that says 0 must not be missed."""
+_NS: Final = 1e9
+
+
+class Hearing:
+    """Of one model at one key, in one worker."""
+
+    __slots__ = ("_counts_minutes", "_listen_at", "_meter", "_pauses", "_told_at")
+
+    def __init__(self, meter: Meter, pauses: Pauses) -> None:
+        self._meter: Meter = meter
+        self._pauses: Pauses = pauses
+        self._counts_minutes: bool = True
+        """The provider's limit of requests may be one of a minute."""
+        self._listen_at: float = 0.0
+        self._told_at: float = 0.0
+        """When the provider has told its limits last; 0.0: it does not."""
+
+    def is_due(self, now: float) -> bool:
+        """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest of the
+        gate, and says little new within `_LISTEN_EVERY_S`. Refusals always are."""
+        return now >= self._listen_at
+
+    def take(self, heard: Heard | None, status: int, now: float, refused: Estimate | None) -> float:
+        """An answer has come, with these limits in its head (None: with none). `refused`: what a request has reserved
+        that was sent, refused, and is about to give back: the provider has never counted it, so no more is left for
+        that. Returns: how long to pause this model at this key; negative: not at all."""
+        now_ns = int(now * _NS)
+        meter = self._meter
+        if heard is not None and max(heard.limits) > 0:
+            self._told_at = now
+        elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
+            self._told_at = 0.0
+            for kind in (REQUESTS, TOKENS, INPUT, OUTPUT):
+                meter.forget_limit(kind)
+        if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
+            self._listen_at = now + _LISTEN_EVERY_S
+        pause_s = NO_PAUSE
+        if heard is not None:
+            self._take_limits(heard, now_ns, refused)
+            requests = meter.allowance(REQUESTS)
+            wait_s = heard.requests_wait_s()
+            if wait_s > 0 and (requests is None or not requests.heard):
+                pause_s = wait_s
+        if status == 429:
+            for one in meter.allowances:
+                if heard is None or heard.remaining[one.kind] < 0:
+                    # Or all would rush in when the pause ends.
+                    one.at_most(-_given_back(refused, one.kind), now_ns)
+            pause_s = NO_PAUSE if heard is None else heard.pause_s()
+            return pause_s if pause_s >= 0 else self._pauses.silent_s(now)
+        if status < 400:
+            self._pauses.not_limited()
+        return pause_s
+
+    def _take_limits(self, heard: Heard, now_ns: int, refused: Estimate | None) -> None:
+        meter = self._meter
+        self._take_requests(heard)
+        for kind in (TOKENS, INPUT, OUTPUT):
+            count = heard.limits[kind]
+            known = meter.allowance(kind)
+            if count > 0 and (known is None or known.heard != count):
+                meter.hear_limit(kind, count)
+        for one in meter.allowances:
+            remaining = heard.remaining[one.kind]
+            is_last = remaining == 0 and one.kind == REQUESTS  # we may think of a part of one
+            held = _given_back(refused, one.kind)
+            if is_last or 0 <= remaining < one.remaining(now_ns) + held:
+                one.at_most(remaining - held, now_ns)
+
+    def _take_requests(self, heard: Heard) -> None:
+        """A limit of requests is kept to as one of tokens, if it is one of a minute; another one that is told then, by
+        a refusal above all, is one, too, if nothing says that it is not. What looked so once, by chance, and then does
+        not, is not looked at again."""
+        said = heard.counts_minutes()
+        meter = self._meter
+        known = meter.allowance(REQUESTS)
+        count = heard.limits[REQUESTS]
+        if said == NO:
+            self._counts_minutes = False
+            meter.forget_limit(REQUESTS)
+        elif (said == YES and self._counts_minutes) or (count > 0 and known is not None and known.heard):
+            meter.hear_limit(REQUESTS, count)
+
+
+def _given_back(refused: Estimate | None, kind: int) -> int:
+    """How much of a limit a refused request gives back; it has been sent, and counts as a request."""
+    return 0 if refused is None or kind == REQUESTS else amount_of(kind, refused)

@@ -1,0 +1,271 @@
+"""When one model at one key of a provider is not asked: by what the provider says, and as it fails.
+
+A 429 stops this model at this key until the provider's limit resets, but for `_LONGEST_PAUSE_S` at most, and so does an
+answer that tells that no request is left. 402 and 401 stop all models at the key for `DISABLED_S`. Pauses are moments
+in the table of arrival times, so all workers know. After a pause of a target without a limit nobody knows how many it
+takes: one goes first, and twice as many each `_DOUBLING_S`, of all workers (they are counted in the same table), so
+that another 429 keeps the rest here; with a limit they are paced by it.
+
+Failures. A model at a key that fails so often in a row as is configured rests, too, and for itself: others at the key
+may be well. The moment in the table tells by its last bits (`rests.TIMES`) how often it has done so, so all workers
+know, and after it whoever is let in first moves it on, and is the only one until he is answered: that ends the rest, or
+doubles it. Failures in a row are each worker's own.
+
+Invariants
+- A moment only moves on, but for: an answer that ends a rest, a probe that told nothing, `edgeq wake`.
+- What was sent before a rest began says nothing of it: a volley counts once.
+
+Source: reference llm.md 4.4, 5.1.
+"""
+
+from __future__ import annotations
+
+from math import ceil, log2
+from typing import Any, Final
+
+from edgeq.board.layout import key_hash
+from edgeq.llm.meter import Meter
+from edgeq.llm.provider import NOT_LET_IN, QUOTA_GONE
+from edgeq.llm.rests import TIMES, of_key, of_target
+from edgeq.worker.wheel import NEVER
+
+DISABLED_S: Final = 60.0
+"""How long a key is left alone whose account has no credit, or that the provider refuses. Somebody has to do something
+about it; a request a minute finds out that he has."""
+PAUSED_SINCE: Final = {
+    "upstream_rate_limit": "the provider's rate limit is reached",
+    "upstream_auth": NOT_LET_IN,
+    "upstream_quota": QUOTA_GONE,
+    "circuit_open": "the last requests for this model with this key have failed",
+}
+"""By the reason of the refusals meanwhile, in words."""
+_FIRST_REST_NS: Final = 5_000_000_000
+_MOST_REST_NS: Final = 60_000_000_000
+"""Of one that fails. Both have none of the bits of `TIMES`."""
+_MOST_TIMES: Final = 5
+"""Then it is the longest."""
+_MANY_FAILURES: Final = 10
+_ANSWERS_S: Final = 1.0
+"""Who has answered so lately rests after many failures in a row only: some fail now and then, and a few in a row are
+chance where there are many."""
+_LONGEST_PAUSE_S: Final = 86_400.0
+"""Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
+_FIRST_PAUSE_S: Final = 1.0
+_MOST_PAUSE_S: Final = 30.0
+"""Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
+_FORGET_PAUSE_S: Final = 60.0
+"""Or there has been none for so long."""
+_DOUBLING_S: Final = 0.25
+"""A refusal is there sooner, and sooner than most answers."""
+_RESUME_S: Final = 4.0
+"""After so long nobody is held back any more."""
+_MOST_RESUMED: Final = 1 << 17
+"""2^16 may have gone by then."""
+_NS: Final = 1e9
+
+
+def in_words(seconds: float) -> str:
+    """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
+    whole = ceil(seconds)
+    if whole <= 60:
+        return f"{whole} s"
+    minutes = (whole + 59) // 60
+    hours = minutes // 60
+    minutes -= hours * 60
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def _rest_ns(times: int) -> int:
+    """How long one that fails rests, if it does so many times in a row."""
+    return min(_MOST_REST_NS, _FIRST_REST_NS << (times - 1))
+
+
+class Pauses:
+    """Of one model at one key, in one worker: it reads and moves the moments, and counts what this worker has seen."""
+
+    __slots__ = (
+        "_answered_at",
+        "_failures",
+        "_key",
+        "_key_pause",
+        "_log",
+        "_meter",
+        "_pause",
+        "_pause_s",
+        "_probe_until_ns",
+        "_resumed",
+        "_resuming_ns",
+        "_silent_until",
+        "count",
+        "rest_after",
+        "rested",
+    )
+
+    def __init__(self, meter: Meter, key: str, log: Any) -> None:
+        """Args: meter is that of the target; key is the name of the provider's key; log for events, if they are to be
+        told."""
+        self._meter: Meter = meter
+        self._key: str = key
+        self._log: Any = log
+        self._pause: int = 0
+        self._key_pause: int = 0
+        self.use_key(b"")
+        self._pause_s: float = _FIRST_PAUSE_S
+        """Of the next 429 that does not say how long."""
+        self._silent_until: float = 0.0
+        """When the pause of the last one of these ends."""
+        self._resumed: int = key_hash(b"llm resumed", meter.name.encode())
+        """Of how many have been let in since the last pause: one for each nanosecond after its end."""
+        self._resuming_ns: int = 0
+        """Whoever is let in counts there, since it ended at this moment; 0: nobody does."""
+        self.rest_after: int = 0
+        """Failures in a row; 0: it never rests for any."""
+        self._failures: int = 0
+        """In a row, in this worker."""
+        self._answered_at: float = -NEVER
+        self.rested: int = 0
+        """How often in a row it has rested as it failed, when that was looked at last."""
+        self._probe_until_ns: int = 0
+        """Until when nobody else finds out how it is."""
+        self.count: int = 0
+        """How often it has been paused, by what this worker heard."""
+
+    def use_key(self, secret: bytes) -> None:
+        """The secret of the key from now on: what a provider has said of another one does not hold for it."""
+        self._pause = of_target(self._meter.name, secret)
+        self._key_pause = of_key(self._key, secret)
+
+    # -- now ----------------------------------------------------------------------------------------------------------
+
+    def left_s(self, now: float) -> float:
+        """How long nobody is let in; 0.0: it is not paused."""
+        now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        return (until_ns - now_ns) / _NS if until_ns > now_ns else 0.0
+
+    def _until_ns(self, now_ns: int) -> int:
+        """When the pause ends that is now, or was last."""
+        latest_ns = now_ns + int(_LONGEST_PAUSE_S * _NS)
+        table = self._meter.books.arrivals
+        until_ns = table.get(self._pause, latest_ns)
+        self.rested = until_ns & TIMES
+        return max(until_ns, table.get(self._key_pause, latest_ns))
+
+    def hold_s(self, now: float) -> float:
+        """How long nobody is let in, whatever the limits: in a pause, and soon after one for those who went first."""
+        now_ns = int(now * _NS)
+        until_ns = self._until_ns(now_ns)
+        since_s = (now_ns - until_ns) / _NS
+        if since_s < 0.0:
+            return -since_s
+        if since_s >= _RESUME_S or self._meter.allowances:
+            self._resuming_ns = 0
+            return 0.0
+        self._resuming_ns = until_ns
+        resumed = self._meter.books.arrivals.get(self._resumed, until_ns + _MOST_RESUMED) - until_ns
+        return max(0.0, log2(resumed + 1) * _DOUBLING_S - since_s) if resumed > 0 else 0.0
+
+    def reason(self, now: float) -> str:
+        """Why it is paused: of a key that is disabled, the last bit of the moment says whether it was refused."""
+        until_ns = self._meter.books.arrivals.get(self._key_pause, 2**62)
+        if until_ns <= int(now * _NS):
+            return "circuit_open" if self.rested else "upstream_rate_limit"
+        return "upstream_auth" if until_ns & 1 else "upstream_quota"
+
+    # -- who is let in after one --------------------------------------------------------------------------------------
+
+    def let_in(self, now: float) -> bool:
+        """Somebody is, as `hold_s` was 0.0. Returns: does he find out how it is, alone? Then `probed` is to be called
+        when he has ended."""
+        if self._resuming_ns:
+            self._meter.books.arrivals.charge(self._resumed, 1, self._resuming_ns)
+        if not self.rested:
+            return False
+        self._probe_until_ns = self._rest_again(self.rested, now)
+        return True
+
+    def probed(self, now: float) -> None:
+        """Who was to find out has ended. If nothing has come of it (its client has left, say), another one may try."""
+        arrivals = self._meter.books.arrivals
+        if arrivals.get(self._pause) == self._probe_until_ns:
+            arrivals.hasten(self._pause, int(now * _NS) & ~TIMES | self._probe_until_ns & TIMES)
+
+    # -- what has come of a request -----------------------------------------------------------------------------------
+
+    def pause(self, seconds: float, now: float) -> None:
+        """By the provider's word. A longer pause stays."""
+        self.count += 1
+        self._meter.books.arrivals.delay(self._pause, int((now + min(seconds, _LONGEST_PAUSE_S)) * _NS) & ~TIMES)
+
+    def silent_s(self, now: float) -> float:
+        """A 429 has come that says nothing of when to come back. Returns: how long to pause; negative: it is one of a
+        volley, which has paused it."""
+        if now < self._silent_until:
+            return -1.0
+        if now > self._silent_until + _FORGET_PAUSE_S:
+            self._pause_s = _FIRST_PAUSE_S
+        pause_s = self._pause_s
+        self._pause_s = min(_MOST_PAUSE_S, 2 * pause_s)
+        self._silent_until = now + pause_s
+        return pause_s
+
+    def not_limited(self) -> None:
+        """An answer has come that is no 429."""
+        self._pause_s = _FIRST_PAUSE_S
+
+    def disable_key(self, is_refused: bool, now: float, seconds: float) -> None:
+        """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
+        self.count += 1
+        arrivals = self._meter.books.arrivals
+        until_ns = int((now + seconds) * _NS) & ~1
+        if self._log is not None and arrivals.get(self._key_pause, until_ns) <= int(now * _NS):
+            reason = "upstream_auth" if is_refused else "upstream_quota"
+            detail = f"{PAUSED_SINCE[reason]}; no model is asked with this key for {in_words(seconds)}"
+            self._log.warning("provider_key_rests", resource=f"provider/{self._key}", reason=reason, detail=detail)
+        arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
+
+    def answered(self, now: float) -> None:
+        """A good answer has begun: it is well."""
+        self._failures = 0
+        self._answered_at = now
+        if self.rested:
+            self.rested = 0
+            arrivals = self._meter.books.arrivals
+            until_ns = arrivals.get(self._pause)
+            if until_ns & TIMES:
+                arrivals.hasten(self._pause, min(int(now * _NS), until_ns) & ~TIMES)
+
+    def failed(self, reason: str, sent_at: float, now: float) -> bool:
+        """A request that was sent then has failed at this target, by a reason of `edgeq.reasons`. What was sent before
+        it rested says nothing new. Returns: does it rest for that?"""
+        if not self.rest_after:
+            return False
+        until_ns = self._meter.books.arrivals.get(self._pause)
+        times = until_ns & TIMES
+        if times:
+            if int(sent_at * _NS) < until_ns - times - _rest_ns(times):
+                return False
+        else:
+            self._failures += 1
+            least = self.rest_after
+            if now - self._answered_at < _ANSWERS_S:
+                least = max(least, _MANY_FAILURES)
+            if self._failures < least:
+                return False
+        self.count += 1
+        self._failures = 0
+        self.rested = times = min(times + 1, _MOST_TIMES)
+        self._rest_again(times, now)
+        if self._log is not None:
+            resource = self._meter.resource
+            detail = f"it fails ({reason}), and is not asked for {in_words(_rest_ns(times) / _NS)}"
+            self._log.warning("provider_model_rests", resource=resource, reason="circuit_open", detail=detail)
+        return True
+
+    def _rest_again(self, times: int, now: float) -> int:
+        """As it fails, from now on, for as long as the times have come to. Returns: the moment in the table."""
+        until_ns = (int(now * _NS) & ~TIMES) + _rest_ns(times) | times
+        self._meter.books.arrivals.delay(self._pause, until_ns)
+        return until_ns
