@@ -107,6 +107,7 @@ HOT = [
     "edgeq/response/relay.py",
     "edgeq/response/hedge.py",
     "edgeq/response/rescue.py",
+    "edgeq/response/sending.py",
     "edgeq/response/tries.py",
     "edgeq/trace/encode.py",
     "edgeq/trace/spans.py",

@@ -31,8 +31,9 @@ from edgeq.listener.reset_io import reset
 from edgeq.listener.tcp_info_io import taken_bytes
 from edgeq.policy.headers import ForwardPolicy, client_lines, forward_prefix, trusted_client_lines
 from edgeq.response.grace import Grace
-from edgeq.response.relay import FULL_READ, MAX_PENDING, Exchange
+from edgeq.response.relay import FULL_READ, Exchange
 from edgeq.response.rescue import options_answer
+from edgeq.response.sending import MAX_PENDING
 from edgeq.wire.chars import TOKEN
 from edgeq.wire.errors import Refused
 from edgeq.wire.fields import seen_before

@@ -6,7 +6,8 @@
 Invariants
 - The upstream connection belongs to the exchange from `begin` until exactly one of: given back to its pool after the
   last byte of the answer, closed. The exchange ends once, in `_end`, which writes its one access record.
-- Bytes of a body are passed on as they come. When one side's buffer is full the other side is not read.
+- Bytes of a body are passed on as they come (those of the request: `sending`). When one side's buffer is full the other
+  side is not read.
 - Before the first byte of the answer has gone to the client a failure becomes a refusal (`rescue`); after it, the
   connection is cut so that the client can see it: never a clean end of an unclean answer.
 - A request is sent again at most once, and only if no byte of an answer came (or 408 and a close, which are none), its
@@ -19,13 +20,11 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from edgeq.admission.bulkhead import Bulkhead
-from edgeq.admission.ticket import DROPPED, IGNORED, OK, Lobby
-from edgeq.policy.headers import TRACE_BEGIN, TRACE_OFF, TRACE_SPANS, forward_prefix, trace_lines
-from edgeq.reasons import OVERLOAD, REASONS
+from edgeq.admission.ticket import IGNORED, OK
+from edgeq.reasons import REASONS
 from edgeq.response.rescue import UNKNOWN, refusal
+from edgeq.response.sending import Sending
 from edgeq.response.tries import Tries
-from edgeq.upstream.attempt import Attempt
 from edgeq.wire.date import date_line
 from edgeq.wire.errors import Refused
 from edgeq.wire.framing import CHUNKED, LAST_CHUNK, LENGTH, NO_BODY, UNTIL_CLOSE, ChunkedFramer, chunk
@@ -37,14 +36,10 @@ if TYPE_CHECKING:
     from edgeq.policy.retry import RetryPolicy
     from edgeq.response.grace import Grace
     from edgeq.route.table import Route
-    from edgeq.trace.spans import Trace
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
-    from edgeq.upstream.upstream import Upstream
     from edgeq.wire.head import RequestHead, ResponseHead
 
-MAX_PENDING: Final = 64 * 1024
-"""Request bytes held while there is no upstream connection, and pipelined bytes held while an answer is on its way."""
 FULL_READ: Final = 128 * 1024
 """A read of a body that is longer has filled the event loop's buffer (250 KiB), and the loop would read on, 32 times in
 one turn: a million chunks of one byte."""
@@ -55,9 +50,8 @@ _MAX_INTERIM: Final = 100
 _BIG: Final = 16 * 1024
 
 
-class Exchange(Attempt):
-    """One request and its answer. Times are monotonic seconds, 0.0 where the moment has not come. What most requests
-    do not need is not set at first (see `Ticket`)."""
+class Exchange(Sending):
+    """One request and its answer."""
 
     __slots__ = (
         "_answer_chunks",
@@ -65,39 +59,15 @@ class Exchange(Attempt):
         "_answer_kind",
         "_answer_remaining",
         "_interim",
-        "_passed",
-        "_request_framer",
-        "_request_remaining",
-        "_sent_all",
         "_upstream_half_closed",
         "answer_bytes",
         "answer_lines",
-        "begun_at",
         "detail",
         "ended",
         "ended_at",
-        "endpoint",
-        "first_byte_at",
-        "grace",
         "keep_alive",
-        "pending",
-        "prefix",
-        "queued_at",
-        "reason",
-        "request_bytes",
-        "request_id",
-        "resource",
-        "reused",
-        "route",
-        "status",
-        "trace",
-        "trace_id",
-        "waited_in",
     )
 
-    # Of a request that has a body.
-    _request_remaining: int
-    _request_framer: ChunkedFramer | None
     # Of an answer that has a body, by its kind (`_answer_kind`).
     _answer_remaining: int
     _answer_framer: ChunkedFramer | None
@@ -108,305 +78,16 @@ class Exchange(Attempt):
     """Set once it has ended."""
 
     def __init__(self, down: Downstream, head: RequestHead, route: Route | None, now: float) -> None:
-        Attempt.__init__(self, down, head, now)
-        self.route: Route | None = route
-        # Taken now: the head may be shared, and meanwhile be settled for another client or configuration.
-        self.prefix: bytes = head.prefix
-        self.request_id: bytes = head.fields.request_id or down.shard.ids.make()
-        self.trace_id = b""
-        self.trace: Trace | None = None
-        """None unless it is sampled."""
-        self.begun_at: float = now
-        self._passed: int = 0
-        """Past the limit of its tenant: 1; past that of the route as well: 2."""
-        if route is not None and route.timeout_s:
-            self.deadline_at = now + route.timeout_s
-        self.queued_at: float = 0.0
-        self.waited_in = ""
-        """Where it was let in last, if it had to wait."""
+        Sending.__init__(self, down, head, route, now)
         self.detail = ""
         """What its client was told of its refusal, beside the reason."""
-        self.first_byte_at: float = 0.0
-        self.reused: bool = False
-        self.endpoint = ""
-        self.pending = b""
-        """Request body bytes that no upstream connection has got yet, or all of them if they may have to go again."""
-        self.request_bytes: int = 0
-        self._sent_all: bool = False
-        """`pending` has all body bytes so far, and they are sent."""
         self.answer_lines = b""
         """Header lines for the answer that are not the upstream's, each with its CRLF."""
         self.answer_bytes: int = 0
         self._answer_kind: int = -1
         self._interim: int = 0
-        self.grace: Grace | None = None
-        """None unless its route has a cache or a fallback."""
         self.keep_alive: bool = False
-        self.status: int = 0
-        self.reason = ""
-        self.resource = ""
         self.ended: bool = False
-        kind = head.fields.body_kind
-        if kind != NO_BODY:
-            self.request_done = False
-            if kind == LENGTH:
-                self._request_remaining = head.fields.content_length
-                self._request_framer = None
-            else:
-                self._request_framer = ChunkedFramer(False, True, down.settings.trailer_bytes)
-
-    # -- through the limits -------------------------------------------------------------------------------------------
-
-    def enter(self, now: float) -> None:
-        """Past the limits of its tenant and of the route, if they have one, then that of its upstream; it may have to
-        wait before each."""
-        route = self.route
-        if route is None:
-            return
-        upstream = route.upstream
-        if upstream.breaker is not None and upstream.is_down(self, now):
-            return
-        full: Bulkhead | None = None
-        if route.tenants is not None or route.bulkhead is not None:
-            full = self._pass(route, now)
-        if full is None:
-            if not upstream.limited:
-                self.granted_at = now
-                self._submit(upstream)
-                return
-            full = upstream.bulkhead
-            if full.try_acquire(self, now):
-                self._submit(upstream)
-                return
-        self.size_bytes = len(self.head.raw) + len(self.pending)
-        tracer = self.down.shard.tracer
-        if tracer is not None:
-            tracer.waits(self, full.resource, now)
-        full.offer(self, now)
-
-    def _pass(self, route: Route, now: float) -> Bulkhead | None:
-        """Take the permits of tenant and route. Returns: the limit before which it has to wait, if there is one."""
-        if self._passed == 0:
-            self._passed = 1
-            tenants = route.tenants
-            if tenants is not None:
-                bulkhead = tenants.bulkhead_of(self.tenant, now)
-                if not bulkhead.try_acquire(self, now):
-                    return bulkhead
-        if self._passed == 1:
-            self._passed = 2
-            own = route.bulkhead
-            if own is not None and not own.try_acquire(self, now):
-                return own
-        return None
-
-    def granted(self, lobby: Lobby, now: float) -> None:
-        """The wait is over."""
-        if self.trace is not None:
-            self.trace.end_wait(now)
-        self.waited_in = lobby.place
-        route = self.route
-        try:
-            if route is not None and lobby is route.upstream.bulkhead:
-                self._submit(route.upstream)
-            else:
-                self.enter(now)
-        except Exception as error:  # of our own; whoever made room for this one has no part in it
-            self.end_by_defect(error)
-
-    def _submit(self, upstream: Upstream) -> None:
-        tries = self.tries
-        if tries is None:
-            upstream.submit(self)
-        else:
-            upstream.submit_again(self, tries.failed)
-
-    def refused(self, reason: str, resource: str, detail: str, retry_after_s: int) -> None:
-        """Turned away by a limit or its queue."""
-        route = self.route
-        if reason == "circuit_open" and route is not None:
-            route.upstream.refuse_circuit(self, monotonic())
-        else:
-            self.fail(reason, resource, detail, retry_after_s)
-
-    # -- the request's side -------------------------------------------------------------------------------------------
-
-    def body_limit(self) -> int:
-        """Bytes that this request's body may have; 0: any number."""
-        route = self.route
-        if route is not None and route.body_bytes >= 0:
-            return route.body_bytes
-        return self.down.settings.body_bytes
-
-    def request_data(self, data: bytes) -> bytes:
-        """Take bytes of the request's body; gives back what follows the message (a pipelined request).
-
-        Raises: Refused for a malformed or too large body.
-        """
-        framer = self._request_framer
-        rest = b""
-        if framer is None:
-            size = len(data)
-            remaining = self._request_remaining
-            if size > remaining:
-                rest = data[remaining:]
-                data = data[:remaining]
-                size = remaining
-            self._request_remaining = remaining - size
-            self.request_bytes += size
-            if size == remaining:
-                self.request_done = True
-        else:
-            data = framer.feed(data)
-            self.request_bytes = framer.payload_bytes
-            limit = self.body_limit()
-            if limit and framer.payload_bytes + framer.remaining > limit:  # as soon as it is announced
-                raise Refused("body_too_large", f"the request body is larger than {limit} bytes")
-            if framer.done:
-                self.request_done = True
-                rest = framer.excess
-        if data or self.request_done:
-            self.take_body(data)
-        return rest
-
-    def body_left(self) -> int:
-        """Bytes of the request's body that are still to come and may go to the upstream unseen; 0: none may."""
-        if self.request_done or self.pending or self._sent_all or self._request_framer is not None:
-            return 0
-        return self._request_remaining
-
-    def body_passed(self, size: int) -> None:
-        """So many of them have gone."""
-        self._request_remaining -= size
-        self.request_bytes += size
-        if self._request_remaining == 0:
-            self.request_done = True
-
-    def take_body(self, data: bytes) -> None:
-        """More of the request's body has come, and perhaps its end."""
-        up = self.up
-        if not data:
-            return
-        if up is not None:
-            retry = self._policy()
-            if retry is not None and self._sent_all and len(self.pending) + len(data) <= retry.body_bytes:
-                self.pending += data
-            else:
-                self._sent_all = False
-                self.pending = b""
-            up.transport.write(data)
-            up.expire_in(self.first_byte_s(up))
-        else:
-            self.pending = self.pending + data if self.pending else data
-            if len(self.pending) > MAX_PENDING:
-                self.down.pause_reading()
-
-    def begin(self, up: UpstreamConnection, now: float) -> None:
-        """Send the request on `up`, which belongs to this exchange from here on."""
-        down = self.down
-        self.up = up
-        self.waiting_in = None
-        self.attempts += 1
-        self.sent_at = now
-        self.reused = up.requests > 1
-        pool = up.pool
-        self.endpoint = pool.name
-        self.send(up, now)
-        self._sent_all = self.request_done
-        route = self.route
-        if route is None or route.retry is None:
-            up.expire_after(now, pool.upstream.first_byte_s)
-        else:
-            self._begin_by(route.retry, now)
-            up.expire_after(now, self.first_byte_s(up))
-        if not self.request_done:
-            if not self._sent_all:
-                self.pending = b""
-            down.resume_reading()
-        if down.write_blocked:  # by the end of the last answer
-            self.pause_answer()
-
-    def _begin_by(self, retry: RetryPolicy, now: float) -> None:
-        """It may have to be sent once more."""
-        is_small = len(self.pending) <= retry.body_bytes
-        self._sent_all = self.request_done or is_small
-        if self.attempts == 1:
-            retry.budget.request(now)
-            is_whole = self.request_done and is_small and not self.head.fields.upgrade
-            if retry.hedge is not None and is_whole and self.is_replayable():
-                self._tries().plan_hedge(self, retry.hedge, now)
-
-    def send(self, up: UpstreamConnection, now: float) -> None:
-        """Write the head, and what there is of the body."""
-        shard = self.down.shard
-        forward = shard.forward
-        request_id = self.request_id
-        fields = self.head.fields
-        prefix = self.prefix
-        if not prefix:  # it depends on the endpoint
-            prefix = self._prefix_for(up.pool.host)
-        grace = self.grace
-        if grace is not None:
-            prefix = grace.prefix(prefix)
-        lines = self.down.client_lines
-        kind = forward.trace
-        if forward.deadline is not None and self.deadline_at < NEVER:
-            lines += forward.deadline.line(self.deadline_at - now)
-        if kind == TRACE_BEGIN and not fields.traceparent and not fields.request_id:
-            # An id that was made here is the trace id as well: one id to search for.
-            self.trace_id = request_id
-            out = (
-                prefix,
-                lines,
-                b"x-request-id: ",
-                request_id,
-                b"\r\ntraceparent: 00-",
-                request_id,
-                b"-",
-                request_id[16:],
-                b"-01\r\n\r\n",
-                self.pending,
-            )
-            up.transport.write(b"".join(out))
-        else:
-            trace = b"" if kind == TRACE_OFF else self.trace_lines(up, now)
-            up.transport.write(
-                b"".join((prefix, lines, b"x-request-id: ", request_id, b"\r\n", trace, b"\r\n", self.pending))
-            )
-
-    def trace_lines(self, up: UpstreamConnection, now: float) -> bytes:
-        """The field lines by which the upstream's spans join the trace of this request."""
-        shard = self.down.shard
-        forward = shard.forward
-        kind = forward.trace
-        tracer = shard.tracer
-        if tracer is not None and kind == TRACE_SPANS:
-            return tracer.lines(self, up, now)
-        if kind == TRACE_OFF:
-            return b""
-        lines = trace_lines(self.head, forward, shard.ids.make())
-        self.trace_id = lines[16:48]
-        return lines
-
-    def first_byte_s(self, up: UpstreamConnection) -> float:
-        """How long the answer to this try may take to begin; 0: any time."""
-        retry = self._policy()
-        if retry is not None and retry.per_try_s:
-            return retry.per_try_s
-        return up.pool.upstream.first_byte_s
-
-    def _policy(self) -> RetryPolicy | None:
-        """When this request is tried again; None: its route says nothing of that."""
-        route = self.route
-        return None if route is None else route.retry
-
-    def _prefix_for(self, host: bytes) -> bytes:
-        """The first part of the forwarded head for an endpoint with a Host of its own."""
-        route = self.route
-        if route is None:
-            return b""
-        down = self.down
-        return forward_prefix(self.head, route, down.shard.forward, host, down.trusted)
 
     # -- the answer's side --------------------------------------------------------------------------------------------
 
@@ -809,6 +490,16 @@ class Exchange(Attempt):
             tries = self.tries = Tries(self)
         return tries
 
+    def _begin_by(self, retry: RetryPolicy, now: float) -> None:
+        """It may have to be sent once more."""
+        is_small = len(self.pending) <= retry.body_bytes
+        self._sent_all = self.request_done or is_small
+        if self.attempts == 1:
+            retry.budget.request(now)
+            is_whole = self.request_done and is_small and not self.head.fields.upgrade
+            if retry.hedge is not None and is_whole and self.is_replayable():
+                self._tries().plan_hedge(self, retry.hedge, now)
+
     def is_replayable(self) -> bool:
         """Could the request be sent once more: is all of it here, may it arrive twice, and has its answer not begun?"""
         return (
@@ -819,12 +510,14 @@ class Exchange(Attempt):
             and not self.down.closing
         )
 
-    def let_go(self, up: UpstreamConnection) -> None:
-        """A try is over; its connection belongs to nobody."""
-        if self.trace is not None:
-            self.trace.end_try(self, monotonic())
-        self.up = None
-        up.exchange = None
+    def again(self) -> None:
+        """Ask the same upstream once more: its answer was to another question than the client's."""
+        self._tries()
+        self.first_byte_at = 0.0
+        self.queued_at = monotonic()
+        route = self.route
+        if route is not None:
+            route.upstream.submit(self)
 
     def put_back(self, up: UpstreamConnection, answer: ResponseHead, size: int, now: float) -> None:
         """An answer is not passed on; `size` bytes of its body are here. Its connection is kept if those are all."""
@@ -839,97 +532,6 @@ class Exchange(Attempt):
             up.pool.release(up, now)
         else:
             up.discard()
-
-    def again(self) -> None:
-        """Ask the same upstream once more: its answer was to another question than the client's."""
-        self._tries()
-        self.first_byte_at = 0.0
-        self.queued_at = monotonic()
-        route = self.route
-        if route is not None:
-            route.upstream.submit(self)
-
-    def turn(self, route: Route, now: float) -> None:
-        """Go on to another upstream, by limits of its own. Nothing of an answer may have been passed on; the caller has
-        seen to it that the request may go there."""
-        self.leave_route(route, now)
-        down = self.down
-        upstream = route.upstream
-        if not upstream.hosts_differ:
-            self.prefix = forward_prefix(self.head, route, down.shard.forward, upstream.host, down.trusted)
-        down.expect_answer()
-        self.enter(now)
-
-    def leave_route(self, route: Route, now: float) -> None:
-        """Nothing is left of what was tried: `route` is next."""
-        if self.trace is not None:
-            self.trace.end_try(self, now)
-        self.give_up(now)
-        self.tries = None
-        self.route = route
-        self.reason = ""
-        self.resource = ""
-        self._passed = 0
-        self.arrived_at = now
-        self.queued_at = now
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
-        self.connect_s = 0.0
-        self.prefix = b""
-
-    def give_up(self, now: float) -> None:
-        """Nothing more is expected of this upstream: no other try is of use, and its places are free."""
-        if self.tries is not None:
-            self.tries.end(self, now)
-        if self.held is not None:
-            self.release(now, self.outcome(self.reason) if self.reason else OK)
-
-    def end_try(self, outcome: int, now: float) -> None:
-        """Another try is to follow. Its place at the upstream is free for who waits, and what it took is a service time
-        of its own: a limit that is learned must not take the sum for one."""
-        if self.trace is not None:
-            self.trace.end_try(self, now)
-        route = self.route
-        if route is not None and self.held is route.upstream.bulkhead:
-            self.held.release(self, now, outcome)
-        self.sent_at = 0.0
-        self.first_byte_at = 0.0
-        self.connect_s = 0.0
-
-    def go_on_with(self, other: Attempt) -> None:
-        """Another try of this request has become the only one: take over its connection and its place."""
-        up = other.up
-        if up is None:
-            return
-        other.up = None
-        self.take_over(other)
-        if self.trace is not None:
-            self.trace.adopt_hedge()
-        self.up = up
-        up.exchange = self
-        self.sent_at = other.sent_at
-        self.connect_s = other.connect_s
-        self.reused = up.requests > 1
-        self.endpoint = up.pool.name
-        if self.down.write_blocked:
-            self.pause_answer()
-
-    def outcome(self, reason: str) -> int:
-        """What a limit learns from a try."""
-        if not reason or reason == "upstream_failed":
-            return OK
-        route = self.route
-        if reason == "upstream_shed" and route is not None:
-            route.upstream.bulkhead.refused_beyond()
-        return DROPPED if self.sent_at and reason in OVERLOAD else IGNORED
-
-    def blame(self, pool: Pool, reason: str) -> None:
-        """Tell the balancer how a request has ended at an endpoint, if not by its answer."""
-        if self.trace is not None:
-            self.trace.failed(self, reason, monotonic())
-        member = pool.member
-        if member is not None:
-            pool.upstream.failed(member, reason, self.sent_at, self.answer_started, monotonic())
 
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = UNKNOWN, policy: str = "") -> None:
         """Refuse the request, or cut its answer if it has begun. Arguments are those of `rescue.refusal`."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeq.policy.hedge import HedgePolicy
     from edgeq.policy.retry import RetryBudget, RetryPolicy
     from edgeq.response.relay import Exchange
+    from edgeq.response.sending import Sending
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
     from edgeq.wire.head import ResponseHead
@@ -294,13 +295,13 @@ class Tries(Timed):
             self._hedges.answered(now - self._first_sent_at, now)
         self._cancel(exchange, now)
 
-    def end(self, exchange: Exchange, now: float) -> None:
+    def end(self, exchange: Sending, now: float) -> None:
         """The request has ended."""
         self._cancel(exchange, now)
         self._count_no_more()
         self.exchange = None
 
-    def _cancel(self, exchange: Exchange, now: float) -> None:
+    def _cancel(self, exchange: Sending, now: float) -> None:
         hedge = self.hedge
         if hedge is not None:
             self.hedge = None

@@ -28,6 +28,7 @@ from edgeq.wire.h1_request import valid_traceparent
 
 if TYPE_CHECKING:
     from edgeq.response.relay import Exchange
+    from edgeq.response.sending import Sending
     from edgeq.upstream.attempt import Attempt
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -157,7 +158,7 @@ class Trace:
             self._wait = None
             wait.ended_at = now
 
-    def begin_try(self, exchange: Exchange, up: UpstreamConnection, now: float) -> Try:
+    def begin_try(self, exchange: Sending, up: UpstreamConnection, now: float) -> Try:
         """It is about to be sent on `up`."""
         own = exchange.up is up
         tries = exchange.tries
@@ -187,7 +188,7 @@ class Trace:
         self.tries.append(made)
         return made
 
-    def failed(self, exchange: Exchange, reason: str, now: float) -> None:
+    def failed(self, exchange: Sending, reason: str, now: float) -> None:
         """The exchange's own try has come to this."""
         own = self._own
         if own is not None:
@@ -200,7 +201,7 @@ class Trace:
         if own is not None:
             own.status = status
 
-    def end_try(self, exchange: Exchange, now: float) -> None:
+    def end_try(self, exchange: Sending, now: float) -> None:
         """The exchange's own try is over. Calling it again does nothing."""
         own = self._own
         if own is not None:
@@ -255,7 +256,7 @@ class Tracer:
         self._ids: Ids = Ids()
         self._ring: list[Exchange] = []
 
-    def of(self, exchange: Exchange) -> Trace | None:
+    def of(self, exchange: Sending) -> Trace | None:
         """The trace of a request, if it is sampled; the first call decides that."""
         if exchange.trace_id:
             return exchange.trace
@@ -281,7 +282,7 @@ class Tracer:
         exchange.trace = trace
         return trace
 
-    def lines(self, exchange: Exchange, up: UpstreamConnection, now: float) -> bytes:
+    def lines(self, exchange: Sending, up: UpstreamConnection, now: float) -> bytes:
         """A try is about to be sent: what the upstream is told of its span."""
         trace = self.of(exchange)
         trace_id = exchange.trace_id
@@ -299,7 +300,7 @@ class Tracer:
             return text + b"tracestate: " + fields.tracestate + b"\r\n" if fields.tracestate else text
         return b"".join((b"traceparent: 00-", trace_id, b"-", trace_id[16:], b"-00\r\n"))
 
-    def waits(self, exchange: Exchange, resource: str, now: float) -> None:
+    def waits(self, exchange: Sending, resource: str, now: float) -> None:
         """A request stands before a limit."""
         trace = self.of(exchange)
         if trace is not None:

@@ -1,7 +1,7 @@
 """One try of a request, as upstreams, pools and connections see it: it waits for a connection, begins on it, and hears
 what comes of it.
 
-    Exchange (response.relay)   the request itself, one try after the other
+    Exchange (response.relay)   the request itself, one try after the other; Sending (response.sending) is its base
     Hedge (response.hedge)      a second try beside the first
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeq.response.relay import MAX_PENDING
+from edgeq.response.sending import MAX_PENDING
 from tests.support.fake_transport import World
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

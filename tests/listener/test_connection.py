@@ -9,7 +9,7 @@ import pytest
 from edgeq.listener.connection import LINGER_BYTES, Downstream
 from edgeq.listener.peer import Peer
 from edgeq.policy.headers import OFF, TRACE_OFF, ForwardPolicy
-from edgeq.response.relay import MAX_PENDING
+from edgeq.response.sending import MAX_PENDING
 from edgeq.route.table import Route, RouteTable
 from tests.support.fake_transport import HIGH_WATER, World, frozen_time
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edgeq.listener.hangup_io import LOOK_S, MAX_AT_ONCE, HangupWatch
-from edgeq.response.relay import MAX_PENDING
+from edgeq.response.sending import MAX_PENDING
 from tests.support.fake_transport import HIGH_WATER, FakeTransport, World, frozen_time
 
 HALF_CLOSE_S = 3.0

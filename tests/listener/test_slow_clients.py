@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from edgeq.config.base import Size
 from edgeq.config.schema import ListenerLimits
 from edgeq.listener.tcp_info_io import taken_bytes
-from edgeq.response.relay import MAX_PENDING
+from edgeq.response.sending import MAX_PENDING
 from tests.support.fake_transport import HIGH_WATER, FakeTransport, World, frozen_time
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n"

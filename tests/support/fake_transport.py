@@ -17,6 +17,7 @@ from typing import Any, Final
 import edgeq.listener.connection
 import edgeq.response.grace
 import edgeq.response.relay
+import edgeq.response.sending
 import edgeq.response.tries
 import edgeq.upstream.connection
 import edgeq.upstream.pool
@@ -58,6 +59,7 @@ _MODULES: Final[tuple[Any, ...]] = (
     edgeq.listener.connection,
     edgeq.response.grace,
     edgeq.response.relay,
+    edgeq.response.sending,
     edgeq.response.tries,
     edgeq.upstream.connection,
     edgeq.upstream.pool,
