@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol, TypeAlias
 
+from edgeq.admin.arguments import is_flag
 from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column, Record
@@ -338,10 +339,6 @@ def _is_weight(text: str) -> str:
     return "" if text.isascii() and text.isdigit() and 0 < int(text) <= 1000 else "a number from 1 to 1000"
 
 
-def _is_flag(text: str) -> str:
-    return "" if text in ("true", "false") else "true or false"
-
-
 def _is_by(text: str) -> str:
     groups = [one for one in text.split(",") if one]
     known = len(set(groups)) == len(groups) and all(one in _GROUPS for one in groups)
@@ -495,7 +492,7 @@ COMMANDS: Final = (
             Argument("by", f"some of {', '.join(_GROUPS)} (tenant,model)", _is_by),
             Argument("since", 'the first day: "2026-11-26", "today", or so long ago ("7d")', _is_day),
             Argument("until", "the last day", _is_day),
-            Argument("csv", "as comma-separated values", _is_flag, is_flag=True),
+            Argument("csv", "as comma-separated values", is_flag, is_flag=True),
         ),
     ),
 )

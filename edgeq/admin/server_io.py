@@ -24,8 +24,8 @@ import h11
 import orjson
 
 from edgeq.admin.command import STREAM, Answer, Command, Found
-from edgeq.admin.commands import find_http, find_text
 from edgeq.admin.control import Client, Control
+from edgeq.admin.find import find_http, find_text
 from edgeq.admin.render import Body, Record
 from edgeq.admin.rights import Rights, peer_of
 from edgeq.config.address import parse_listen

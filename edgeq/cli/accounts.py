@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from edgeq.admin.accounts import ACCOUNTS, COMMANDS
 from edgeq.admin.command import Command
-from edgeq.admin.commands import problem
+from edgeq.admin.find import problem
 from edgeq.admin.render import render_text
 from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
 from edgeq.cli.change import add_arguments_of

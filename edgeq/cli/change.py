@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgeq.admin.command import Argument, Command
-from edgeq.admin.commands import COMMANDS, problem
+from edgeq.admin.commands import COMMANDS
+from edgeq.admin.find import problem
 from edgeq.admin.render import render_text
 from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
 from edgeq.cli.show import EXIT_CODES

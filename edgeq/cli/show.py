@@ -12,7 +12,9 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgeq.admin.command import Command
-from edgeq.admin.commands import COMMANDS, history_of, problem
+from edgeq.admin.commands import COMMANDS
+from edgeq.admin.find import problem
+from edgeq.admin.reading import history_of
 from edgeq.admin.render import Body
 from edgeq.cli import plot
 from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeq.admin.command import Answer, Found
-from edgeq.admin.commands import find_text
+from edgeq.admin.find import find_text
 from edgeq.cli.store_control import StoreControl, answer
 from edgeq.llm.account import Entry
 from edgeq.llm.store_io import Store

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from edgeq.admin import reference
 from edgeq.admin.command import Answer, Found
-from edgeq.admin.commands import COMMANDS, find_http, find_text
+from edgeq.admin.commands import COMMANDS
 from edgeq.admin.control import Client, Wish
+from edgeq.admin.find import find_http, find_text
 from edgeq.admin.render import Column, Record, render_text
 from tests.support.fake_control import WORKERS, FakeControl
 
