@@ -38,6 +38,8 @@ BUSY_MAX_S: Final = 300.0
 """Retry-After is believed so far (Linkerd)."""
 UNSEEN_S: Final = 1e6
 """Load of each pending request at a member that has not answered yet: one request finds out, the others wait."""
+FAILING_S: Final = 1e7
+"""Of one that has never given a good answer and has failed lately: who comes waits with whoever finds out."""
 LEAST_RAMP: Final = 0.1
 """The share of its weight with which a member starts slowly (Envoy)."""
 _FRESH_S: Final = 0.1
@@ -143,7 +145,10 @@ class Member:
         else:
             cost = UNSEEN_S if pending or (self.engine_load > 0.0 and now < self.engine_until) else 0.0
         if self.penalty_s:
-            cost += self.penalty(now)
+            penalty = self.penalty(now)
+            cost += penalty
+            if not self.answered and penalty >= PENALTY_MIN_S / 2:
+                cost += FAILING_S
         if now < self.engine_until:
             return cost * (pending + 1 + self.engine_load) / self.share
         return cost * (pending + 1) / self.share

@@ -120,6 +120,19 @@ def test_an_unknown_member_gets_one_request_at_a_time() -> None:
     assert Counter(chosen(upstream, 20, busy=True)) == {"e0": 19, "e1": 1}
 
 
+def test_one_that_only_fails_does_not_draw_who_would_wait_to_find_out() -> None:
+    """The first answer of one takes long, the other one fails at once: the few who come meanwhile go where
+    nobody knows yet, not where it is known. After some seconds it is tried again."""
+    upstream, (slow, failing) = made(2)
+    slow.pool.opened += 1
+    failing.punish(0.0, 1.0)
+    assert Counter(chosen(upstream, 5, busy=True)) == {"e0": 5}
+    assert upstream.balancer.choose(b"", 1.0 + DECAY_S) is failing
+    failing.succeeded()  # what has been good is no such case: it has failed now and then
+    failing.punish(0.0, 1.0)
+    assert upstream.balancer.choose(b"", 1.0) is failing
+
+
 def test_weights_divide_the_load() -> None:
     """Members of the same speed have requests in proportion to their weights, also when there are many."""
     upstream, members = made([1.0, 1.0, 1.0, 9.0, 1.0, 1.0])
