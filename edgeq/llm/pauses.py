@@ -9,7 +9,8 @@ that another 429 keeps the rest here; with a limit they are paced by it.
 Failures. A model at a key that fails so often in a row as is configured rests, too, and for itself: others at the key
 may be well. The moment in the table tells by its last bits (`rests.TIMES`) how often it has done so, so all workers
 know, and after it whoever is let in first moves it on, and is the only one until he is answered: that ends the rest, or
-doubles it. Failures in a row are each worker's own.
+doubles it. Failures in a row are counted in that table as well, from the last good answer that any worker has had on;
+while there are good answers each worker counts its own, exactly.
 
 Invariants
 - A moment only moves on, but for: an answer that ends a rest, a probe that told nothing, `edgeq wake`.
@@ -45,9 +46,13 @@ _MOST_REST_NS: Final = 60_000_000_000
 _MOST_TIMES: Final = 5
 """Then it is the longest."""
 _MANY_FAILURES: Final = 10
-_ANSWERS_S: Final = 1.0
+_ANSWERS_NS: Final = 1_000_000_000
 """Who has answered so lately rests after many failures in a row only: some fail now and then, and a few in a row are
 chance where there are many."""
+_TELL_EVERY_S: Final = 0.1
+"""Good answers are told to the other workers."""
+_MOST_COUNTED: Final = 1 << 20
+"""Of failures in a row: more are those since an answer that has been forgotten."""
 _LONGEST_PAUSE_S: Final = 86_400.0
 """Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
 _FIRST_PAUSE_S: Final = 1.0
@@ -86,7 +91,8 @@ class Pauses:
     """Of one model at one key, in one worker: it reads and moves the moments, and counts what this worker has seen."""
 
     __slots__ = (
-        "_answered_at",
+        "_answered",
+        "_failed",
         "_failures",
         "_key",
         "_key_pause",
@@ -98,6 +104,7 @@ class Pauses:
         "_resumed",
         "_resuming_ns",
         "_silent_until",
+        "_told_at",
         "count",
         "rest_after",
         "rested",
@@ -111,6 +118,10 @@ class Pauses:
         self._log: Any = log
         self._pause: int = 0
         self._key_pause: int = 0
+        self._answered: int = 0
+        """Of when there was a good answer last."""
+        self._failed: int = 0
+        """Of how many have failed since: one for each nanosecond after that."""
         self.use_key(b"")
         self._pause_s: float = _FIRST_PAUSE_S
         """Of the next 429 that does not say how long."""
@@ -124,7 +135,8 @@ class Pauses:
         """Failures in a row; 0: it never rests for any."""
         self._failures: int = 0
         """In a row, in this worker."""
-        self._answered_at: float = -NEVER
+        self._told_at: float = -NEVER
+        """When this worker has told of a good answer last."""
         self.rested: int = 0
         """How often in a row it has rested as it failed, when that was looked at last."""
         self._probe_until_ns: int = 0
@@ -136,6 +148,9 @@ class Pauses:
         """The secret of the key from now on: what a provider has said of another one does not hold for it."""
         self._pause = of_target(self._meter.name, secret)
         self._key_pause = of_key(self._key, secret)
+        name = self._meter.name.encode()
+        self._answered = key_hash(b"llm answered", name, secret)
+        self._failed = key_hash(b"llm failed", name, secret)
 
     # -- now ----------------------------------------------------------------------------------------------------------
 
@@ -228,11 +243,13 @@ class Pauses:
 
     def answered(self, now: float) -> None:
         """A good answer has begun: it is well."""
-        self._failures = 0
-        self._answered_at = now
+        arrivals = self._meter.books.arrivals
+        if self._failures or now - self._told_at >= _TELL_EVERY_S:
+            self._failures = 0
+            self._told_at = now
+            arrivals.delay(self._answered, int(now * _NS))
         if self.rested:
             self.rested = 0
-            arrivals = self._meter.books.arrivals
             until_ns = arrivals.get(self._pause)
             if until_ns & TIMES:
                 arrivals.hasten(self._pause, min(int(now * _NS), until_ns) & ~TIMES)
@@ -242,18 +259,23 @@ class Pauses:
         it rested says nothing new. Returns: does it rest for that?"""
         if not self.rest_after:
             return False
-        until_ns = self._meter.books.arrivals.get(self._pause)
+        arrivals = self._meter.books.arrivals
+        until_ns = arrivals.get(self._pause)
         times = until_ns & TIMES
         if times:
             if int(sent_at * _NS) < until_ns - times - _rest_ns(times):
                 return False
         else:
+            now_ns = int(now * _NS)
+            answered_ns = arrivals.get(self._answered, now_ns)
             self._failures += 1
-            least = self.rest_after
-            if now - self._answered_at < _ANSWERS_S:
-                least = max(least, _MANY_FAILURES)
-            if self._failures < least:
+            in_a_row = arrivals.charge(self._failed, 1, answered_ns) - answered_ns
+            if now_ns - answered_ns < _ANSWERS_NS:
+                if self._failures < max(self.rest_after, _MANY_FAILURES):
+                    return False
+            elif self._failures < self.rest_after and not self.rest_after <= in_a_row < _MOST_COUNTED:
                 return False
+            arrivals.hasten(self._failed, answered_ns)
         self.count += 1
         self._failures = 0
         self.rested = times = min(times + 1, _MOST_TIMES)

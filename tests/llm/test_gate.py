@@ -458,6 +458,24 @@ def test_some_that_fail_between_good_answers_are_no_reason_to_rest() -> None:
     assert gate.pause_s(machine.loop.now) == pytest.approx(5.0)
 
 
+def test_failures_in_a_row_are_those_of_all_workers() -> None:
+    """Where few requests come, three workers would else let six fail before one target rests. A good answer that any of
+    them has had ends the row."""
+    machine = Machine(3, MINUTE)
+    first, second, third = machine.gates
+    for gate in (first, second):
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+        machine.loop.run(2.0)
+    third.pauses.answered(machine.loop.now)
+    machine.loop.run(2.0)
+    for gate in (first, second):
+        gate.failed("upstream_error", machine.loop.now, machine.loop.now)
+        machine.loop.run(2.0)
+    assert first.pause_s(machine.loop.now) == 0.0
+    third.failed("upstream_error", machine.loop.now, machine.loop.now)
+    assert first.pause_s(machine.loop.now) == pytest.approx(5.0)
+
+
 def test_it_never_rests_if_that_is_configured() -> None:
     """And a rest that a provider has asked for is no sign of a failure."""
     machine = Machine(1, MINUTE)
