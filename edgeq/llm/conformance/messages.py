@@ -56,6 +56,17 @@ _CONTENT: Final = (
         {"messages": [_HI, {"role": "system", "content": "now"}]},
         {"messages": [_HI, {"role": "system", "content": "now"}]},
     ),
+    lost(
+        "messages: system, clear_at",
+        {"messages": [_HI, {"role": "system", "content": "now", "clear_at": "next_user_message"}]},
+        "messages.clear_at",
+        messages=[_HI, {"role": "system", "content": "now"}],
+    ),
+    lost(
+        "messages: system, output_config",
+        {"messages": [_HI, {"role": "system", "output_config": {"effort": "low"}}]},
+        "messages.output_config",
+    ),
     said("content: text", _user(_TEXT, _TEXT), _user(_TEXT, _TEXT)),
     silent(
         "content: cache_control",
@@ -269,7 +280,14 @@ _REST: Final = (
     silent("thinking: adaptive", {"thinking": {"type": "adaptive"}}, "the default"),
     lost("thinking: between_tools", {"thinking": {"type": "between_tools"}}, "thinking"),
     lost("thinking.display", {"thinking": {"type": "adaptive", "display": "omitted"}}),
+    lost("thinking.block_binding", {"thinking": {"type": "adaptive", "block_binding": {"x": 1}}}),
     said("output_config.effort", {"output_config": {"effort": "high"}}, {"reasoning_effort": "high"}),
+    silent(
+        "output_config.effort, thinking: disabled",
+        {"output_config": {"effort": "high"}, "thinking": {"type": "disabled"}},
+        "it shall not think",
+    ),
+    lost("output_config.task_budget", {"output_config": {"task_budget": {"type": "tokens", "total": 9}}}),
     said(
         "output_config.format",
         {"output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}}},

@@ -89,6 +89,9 @@ def decode_request(body: bytes) -> Request:
                 raise Unmappable("messages.role", "messages.role must be user, assistant or system")
             at = f"messages[{number}]"
             parts = decode_blocks(said, "content", "messages.content", f"{at}.content", names, request)
+            for name in ("clear_at", "output_config"):  # of one turn of the system's
+                if said.get(name) and said[name] != "never":
+                    request.extra[f"{at}.{name}"] = said[name]
         except Unmappable as error:
             raise about_element(error, "messages", number) from None
         request.messages.append(Message(role, parts, place=at))
@@ -157,8 +160,9 @@ def _decode_thinking(asked: dict[str, Any], request: Request) -> None:
             request.thinking_tokens = -1
         else:
             request.extra["thinking"] = thinking
-        if thinking.get("display") and kind in ("enabled", "adaptive"):
-            request.extra["thinking.display"] = thinking["display"]
+        for name in ("display", "block_binding"):
+            if thinking.get(name) and kind in ("enabled", "adaptive"):
+                request.extra[f"thinking.{name}"] = thinking[name]
     config = object_at(asked, "output_config", "output_config")
     if config is None:
         return
@@ -166,6 +170,8 @@ def _decode_thinking(asked: dict[str, Any], request: Request) -> None:
     if effort and effort not in _EFFORTS:
         raise Unmappable("output_config.effort", "output_config.effort must be low, medium, high, xhigh or max")
     request.effort = effort
+    if config.get("task_budget"):
+        request.extra["output_config.task_budget"] = config["task_budget"]
     form = object_at(config, "format", "output_config.format")
     if form is not None:
         request.response_format = "schema"

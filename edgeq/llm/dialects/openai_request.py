@@ -243,7 +243,7 @@ def _encode_sampling(request: Request, losses: Losses, asked: dict[str, Any], is
         asked["top_logprobs"] = request.top_logprobs
     if request.logit_bias is not None:
         asked["logit_bias"] = request.logit_bias
-    effort = request.effort or _effort_of(request.thinking_tokens)
+    effort = _effort(request)
     if effort:
         if request.model.startswith(_NEVER_THINK):
             if effort != "none":
@@ -267,14 +267,17 @@ def _takes_sampling(request: Request) -> bool:
     thinks = _THINK.match(request.model)
     if thinks is None:
         return True
-    return thinks[1] is not None and request.effort in ("", "none") and (request.thinking_tokens or 0) <= 0
+    return thinks[1] is not None and _effort(request) in ("", "none")
 
 
-def _effort_of(thinking_tokens: int | None) -> str:
-    """Google's table of its own OpenAI dialect, read backwards. Nothing is said of a model that shall not think: the
-    most do not, and refuse the parameter."""
-    if thinking_tokens is None or thinking_tokens <= 0:
+def _effort(request: Request) -> str:
+    """As the client says it, or by Google's table of its own OpenAI dialect, read backwards. Nothing is said of a model
+    that shall not think: the most do not, and refuse the parameter."""
+    thinking_tokens = request.thinking_tokens
+    if thinking_tokens == 0:
         return ""
+    if request.effort or thinking_tokens is None or thinking_tokens < 0:
+        return request.effort
     if thinking_tokens <= 1024:
         return "low"
     return "medium" if thinking_tokens <= 8192 else "high"
