@@ -14,6 +14,9 @@ _CALL_2: Final = {"id": "c2", "type": "function", "function": {"name": "look", "
 _USE: Final = {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": 1}}
 _USE_2: Final = {"type": "tool_use", "id": "c2", "name": "look", "input": {}}
 _SCHEMA: Final = {"type": "object", "properties": {"at": {"type": "integer"}}}
+_CLOSED: Final = {"type": "object", "additionalProperties": False}
+_BOUND: Final = {"minProperties": 1}
+_BOUND_THERE: Final = {"description": '{"minProperties":1}'}
 _TOOL: Final = {"type": "function", "function": {"name": "look", "parameters": _SCHEMA}}
 _CALLED: Final[dict[str, Any]] = {
     "tools": [{"name": "look", "input_schema": {"type": "object"}}],
@@ -254,7 +257,18 @@ _TOOLS: Final = (
     said(
         "tools: function, description, strict, no parameters",
         {"tools": [{"type": "function", "function": {"name": "f", "description": "d", "strict": True}}]},
-        {"tools": [{"name": "f", "input_schema": {"type": "object"}, "description": "d", "strict": True}]},
+        {"tools": [{"name": "f", "input_schema": _CLOSED, "description": "d", "strict": True}]},
+    ),
+    lost(
+        "tools: function, strict, bounds",
+        {
+            "tools": [
+                {"type": "function", "function": {"name": "f", "parameters": {**_CLOSED, **_BOUND}, "strict": True}}
+            ]
+        },
+        "tools.parameters.minProperties",
+        "as of response_format",
+        tools=[{"name": "f", "input_schema": {**_CLOSED, **_BOUND_THERE}, "strict": True}],
     ),
     lost("tools: custom", {"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.custom"),
     _choose("auto", {"type": "auto"}, "tool_choice: auto"),
@@ -314,7 +328,27 @@ _REST: Final = (
     said(
         "response_format: json_schema",
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": _SCHEMA}}},
-        {"output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {**_SCHEMA, "additionalProperties": False}}}},
+        "objects are closed, which is a must there",
+    ),
+    lost(
+        "response_format: json_schema, bounds",
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {**_CLOSED, **_BOUND}}}},
+        "response_format.json_schema.schema.minProperties",
+        "told to the model in the description: minimum, maxLength, pattern, minItems beyond 1, and whatever else is "
+        "not known there",
+        output_config={"format": {"type": "json_schema", "schema": {**_CLOSED, **_BOUND_THERE}}},
+    ),
+    lost(
+        "response_format: json_schema, properties of any name",
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "object", "additionalProperties": {"type": "string"}}},
+            }
+        },
+        "response_format.json_schema.schema.additionalProperties",
+        output_config={"format": {"type": "json_schema", "schema": _CLOSED}},
     ),
     lost("response_format: json_object", {"response_format": {"type": "json_object"}}, "response_format"),
     silent("response_format: text", {"response_format": {"type": "text"}}, "the default"),

@@ -13,6 +13,7 @@ _CACHE: Final = {"type": "ephemeral"}
 _USE: Final = {"type": "tool_use", "id": "c1", "name": "look", "input": {"at": 1}}
 _CALL: Final = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":1}'}}
 _SCHEMA: Final = {"type": "object", "properties": {"at": {"type": "integer"}}}
+_STRICT: Final = {**_SCHEMA, "required": ["at"], "additionalProperties": False}
 _TOOL: Final = {"name": "look", "input_schema": _SCHEMA}
 _TOOL_THERE: Final = {"type": "function", "function": {"name": "look", "parameters": _SCHEMA}}
 _PNG: Final = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
@@ -229,12 +230,23 @@ _REST: Final = (
     said("tools", {"tools": [_TOOL]}, {"tools": [_TOOL_THERE]}),
     said(
         "tools: description, strict, cache_control",
-        {"tools": [{**_TOOL, "type": "custom", "description": "d", "strict": True, "cache_control": _CACHE}]},
+        {
+            "tools": [
+                {
+                    "name": "look",
+                    "input_schema": _STRICT,
+                    "type": "custom",
+                    "description": "d",
+                    "strict": True,
+                    "cache_control": _CACHE,
+                }
+            ]
+        },
         {
             "tools": [
                 {
                     "type": "function",
-                    "function": {"name": "look", "parameters": _SCHEMA, "description": "d", "strict": True},
+                    "function": {"name": "look", "parameters": _STRICT, "description": "d", "strict": True},
                 }
             ]
         },
@@ -290,13 +302,27 @@ _REST: Final = (
     lost("output_config.task_budget", {"output_config": {"task_budget": {"type": "tokens", "total": 9}}}),
     said(
         "output_config.format",
-        {"output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}}},
+        {"output_config": {"format": {"type": "json_schema", "schema": _STRICT}}},
         {
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": _SCHEMA, "strict": True},
+                "json_schema": {"name": "answer", "schema": _STRICT, "strict": True},
             }
         },
+    ),
+    lost(
+        "output_config.format, properties that may be left out",
+        {"output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}}},
+        "output_config.format.strict",
+        "asked for, but no longer enforced by OpenAI, which takes no such schema as strict",
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": _SCHEMA}},
+    ),
+    lost(
+        "tools: strict, properties that may be left out",
+        {"tools": [{**_TOOL, "strict": True}]},
+        "tools.strict",
+        "the same",
+        tools=[_TOOL_THERE],
     ),
     said("metadata.user_id", {"metadata": {"user_id": "u"}}, {"user": "u"}),
     said("service_tier: auto", {"service_tier": "auto"}, {"service_tier": "auto"}),

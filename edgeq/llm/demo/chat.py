@@ -11,6 +11,7 @@ from edgeq.llm.demo.checks import (
     a_flag,
     a_list,
     a_number,
+    a_strict_schema,
     a_text,
     a_word,
     an_object,
@@ -191,6 +192,8 @@ def _read_tools(body: Json, ask: Ask) -> None:
                 names("name description parameters strict"),
                 "Unknown parameter: '" + where + ".function.{}'.",
             )
+            if a_flag(function, "strict"):
+                a_strict_schema(function.get("parameters"), f"{where}.function.parameters")
             ask.tools.append(Tool(read_name(function, f"{where}.function"), function.get("parameters") or {}))
     choice = body.get("tool_choice")
     if choice is not None:
@@ -237,3 +240,5 @@ def _read_format(body: Json) -> None:
     if kind == "json_schema":
         schema = an_object(wanted.get("json_schema"), "response_format.json_schema")
         a_text(schema.get("name"), "response_format.json_schema.name", empty=False)
+        if a_flag(schema, "strict"):
+            a_strict_schema(schema.get("schema"), "response_format")

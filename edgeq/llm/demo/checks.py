@@ -3,9 +3,12 @@ away."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from edgeq.llm.message import INVALID, Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Json = dict[str, Any]
 
@@ -132,3 +135,44 @@ def _weigh(value: object) -> tuple[int, int]:
             characters += more
             images += shown
     return characters, images
+
+
+_UNBOUND: Final = names(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength maxItems uniqueItems"
+)
+
+
+def a_closed_schema(schema: object, where: str) -> None:
+    """Anthropic's rules for what it holds a model to."""
+    for one in _schemas(schema):
+        kind = one.get("type")
+        if kind == "object" and one.get("additionalProperties") is not False:
+            invalid(f"{where}: For 'object' type, 'additionalProperties' must be explicitly set to false", where)
+        for name in one:
+            if name in _UNBOUND:
+                invalid(f"{where}: For '{kind}' type, property '{name}' is not supported", where)
+
+
+def a_strict_schema(schema: object, where: str) -> None:
+    """OpenAI's rules for the same."""
+    for one in _schemas(schema):
+        if one.get("type") != "object":
+            continue
+        if one.get("additionalProperties") is not False:
+            invalid(
+                f"Invalid schema: 'additionalProperties' is required to be supplied and to be false. ({where})", where
+            )
+        if set(one.get("properties") or {}) - set(one.get("required") or []):
+            invalid(f"Invalid schema: 'required' must include every key in properties ({where})", where)
+
+
+def _schemas(schema: object) -> Iterator[Json]:
+    """A schema, and all in it."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    inner = [schema.get("items"), *(schema.get("anyOf") or ()), *(schema.get("allOf") or ())]
+    for named in ("properties", "$defs"):
+        inner += (schema.get(named) or {}).values()
+    for one in inner:
+        yield from _schemas(one)

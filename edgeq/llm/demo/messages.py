@@ -8,6 +8,7 @@ from edgeq.llm.demo.chat import NAME
 from edgeq.llm.demo.checks import (
     Json,
     Refusal,
+    a_closed_schema,
     a_count,
     a_flag,
     a_list,
@@ -250,6 +251,8 @@ def _read_tools(body: Json, ask: Ask) -> None:
                 invalid(f"{where}.custom.input_schema: Field required", where)
             if schema.get("type") != "object":
                 invalid(f"{where}.custom.input_schema.type: Input should be 'object'", where)
+            if a_flag(tool, "strict"):
+                a_closed_schema(schema, f"{where}.custom.input_schema")
             ask.tools.append(Tool(name, schema))
     choice = body.get("tool_choice")
     if choice is None:
@@ -299,3 +302,6 @@ def _read_thinking(body: Json, max_tokens: int) -> None:
             "output_config.{}: Extra inputs are not permitted",
         )
         a_word(config, "effort", _EFFORTS)
+        form = config.get("format")
+        if form is not None:
+            a_closed_schema(an_object(form, "output_config.format").get("schema"), "output_config.format.schema")

@@ -15,6 +15,7 @@ from edgeq.llm.dialects.anthropic_thinking import encode_thinking
 from edgeq.llm.dialects.base import (
     ANTHROPIC,
     GEMINI_SIGNATURE,
+    RESPONSES,
     about_element,
     as_object,
     count_at,
@@ -26,6 +27,7 @@ from edgeq.llm.dialects.base import (
     text_at,
 )
 from edgeq.llm.dialects.inputs import keep_digits
+from edgeq.llm.dialects.schemas import for_anthropic
 from edgeq.llm.dialects.tools import note_unsaid, tools_of
 from edgeq.llm.dialects.turns import some_of, split_system
 from edgeq.llm.message import TOOL_USE, Message, Request, Tool, Unmappable
@@ -205,7 +207,11 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
         _define_called(turns, asked)
     encode_thinking(request, losses, asked, turns)
     if request.response_format == "schema":
-        form = {"type": "json_schema", "schema": request.schema or {}}
+        schema = request.schema or {}
+        if not own:
+            at = "text.format.schema" if request.dialect == RESPONSES else "response_format.json_schema.schema"
+            schema = for_anthropic(schema, at, losses)
+        form = {"type": "json_schema", "schema": schema}
         asked.setdefault("output_config", {})["format"] = form
     elif request.response_format == "json":
         losses.lose("response_format", "response_format json_object has no match: use json_schema")
@@ -284,7 +290,10 @@ def _encode_tools(request: Request, losses: Losses, asked: dict[str, Any], own: 
             else:
                 losses.lose(f"{tool.place or 'tools'}.{tool.raw.get('type', '')}")
             continue
-        said: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters or {"type": "object"}}
+        schema = tool.parameters or {"type": "object"}
+        if tool.strict and not own:
+            schema = for_anthropic(schema, f"{tool.place or 'tools'}.parameters", losses)
+        said: dict[str, Any] = {"name": tool.name, "input_schema": schema}
         if tool.description:
             said["description"] = tool.description
         if tool.strict:

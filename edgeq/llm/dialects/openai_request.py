@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from edgeq.llm.dialects.base import (
+    ANTHROPIC,
     OPENAI,
     RESPONSES,
     TEXT_OR_LIST,
@@ -26,7 +27,8 @@ from edgeq.llm.dialects.base import (
     text_at,
 )
 from edgeq.llm.dialects.openai_content import decode_messages, encode_messages
-from edgeq.llm.dialects.openai_tools import decode_tools, encode_tools
+from edgeq.llm.dialects.openai_tools import NOT_STRICT, decode_tools, encode_tools
+from edgeq.llm.dialects.schemas import is_strict
 from edgeq.llm.message import Request, Unmappable
 
 if TYPE_CHECKING:
@@ -190,7 +192,10 @@ def encode_request(request: Request, losses: Losses, max_tokens: int) -> bytes:
     elif request.response_format == "schema":
         schema: dict[str, Any] = {"name": request.schema_name or "answer", "schema": request.schema or {}}
         if request.schema_strict:
-            schema["strict"] = True
+            if request.dialect == ANTHROPIC and not is_strict(schema["schema"]):
+                losses.lose("output_config.format.strict", NOT_STRICT)
+            else:
+                schema["strict"] = True
         asked["response_format"] = {"type": "json_schema", "json_schema": schema}
     if request.user:
         asked["user"] = request.user

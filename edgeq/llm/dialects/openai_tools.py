@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.dialects.base import OPENAI, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.base import ANTHROPIC, OPENAI, flag_at, object_at, objects_at, text_at
+from edgeq.llm.dialects.schemas import is_strict
 from edgeq.llm.dialects.tools import tools_of
 from edgeq.llm.message import Request, Tool, Unmappable
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 EMPTY_SCHEMA: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 """Parameters of a tool that takes none."""
+
+NOT_STRICT: Final = "of a strict schema the model's provider wants all properties required, and no others allowed"
 
 
 def decode_tools(asked: dict[str, Any], request: Request) -> None:
@@ -82,7 +85,10 @@ def encode_tools(request: Request, losses: Losses, asked: dict[str, Any]) -> Non
         if tool.description:
             function["description"] = tool.description
         if tool.strict:
-            function["strict"] = True
+            if request.dialect == ANTHROPIC and not is_strict(function["parameters"]):
+                losses.lose(f"{tool.place or 'tools'}.strict", NOT_STRICT)
+            else:
+                function["strict"] = True
         tools.append({"type": "function", "function": function})
     if tools:
         asked["tools"] = tools

@@ -37,9 +37,11 @@ from edgeq.llm.message import (
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).map(lambda text: text + ".")
 NAMES = st.sampled_from(["look", "find", "say_it"])
+CLOSED = {"type": "object", "additionalProperties": False}
 SCHEMAS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
-    [{"type": "object", "properties": {"a": {"type": "integer"}}}, {"type": "object"}]
+    [{**CLOSED, "properties": {"a": {"type": "integer"}}, "required": ["a"]}, CLOSED]
 )
+"""As each provider takes them, even if it is strict."""
 ARGUMENTS = st.dictionaries(st.sampled_from(["a", "b"]), st.integers() | TEXTS | st.none(), max_size=2).map(
     lambda value: orjson.dumps({name: str(one) for name, one in value.items()}).decode()
 )

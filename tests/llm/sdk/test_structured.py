@@ -5,7 +5,7 @@ from __future__ import annotations
 import anthropic
 import openai
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tests.llm.sdk.support import HELLO
 from tests.support.llm_service import Service
@@ -16,6 +16,14 @@ ARRIVED = {"openai": "json_schema", "anthropic": "json_schema", "gemini": "respo
 
 class Shown(BaseModel):
     """Any object: the behaviour "show" answers with the request that has arrived."""
+
+
+class Bound(BaseModel):
+    """What one provider takes of a schema, and another one not."""
+
+    age: int = Field(7, ge=1, le=120, description="Of years.")
+    tags: dict[str, str] = {}
+    name: str | None = Field(None, max_length=9)
 
 
 def arrived(service: Service, text: str | None) -> bool:
@@ -61,3 +69,20 @@ def test_messages(claude: anthropic.Anthropic, service: Service, streamed: bool)
         message = claude.messages.parse(model=model, max_tokens=MAX, messages=HELLO, output_format=Shown)
     assert message.parsed_output == Shown()
     assert arrived(service, "".join(block.text for block in message.content if block.type == "text"))
+
+
+def test_bounds_and_properties_that_may_be_left_out(client: openai.OpenAI, service: Service) -> None:
+    """The schema that is asked for need not be what each provider takes, as LangChain's and LiteLLM's users send it."""
+    form = {"type": "json_schema", "json_schema": {"name": "Bound", "schema": Bound.model_json_schema()}}
+    answer = client.chat.completions.create(model=service.model("show"), messages=HELLO, response_format=form)
+    shown = answer.choices[0].message.content or ""
+    assert '"Bound"' in shown
+    assert "Of years." in shown
+    assert "120" in shown
+
+
+def test_a_message_with_properties_that_may_be_left_out(claude: anthropic.Anthropic, service: Service) -> None:
+    """Anthropic's SDK has prepared the schema for Anthropic, which takes optional ones; OpenAI takes none as strict."""
+    message = claude.messages.parse(model=service.model("show"), max_tokens=MAX, messages=HELLO, output_format=Bound)
+    assert message.parsed_output == Bound()
+    assert "Of years." in "".join(block.text for block in message.content if block.type == "text")
