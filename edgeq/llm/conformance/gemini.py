@@ -144,6 +144,14 @@ CHAT_TO_GEMINI: Final = Table(
             responseMimeType="application/json",
             responseJsonSchema=_SCHEMA,
         ),
+        lost(
+            "response_format and tools",
+            {"response_format": {"type": "json_object"}, "tools": [_TOOL]},
+            "response_format",
+            "before Gemini 3",
+            tools=_TOOLS_THERE,
+            toolConfig={"functionCallingConfig": {"mode": "AUTO"}},
+        ),
         _configured(
             "reasoning_effort",
             {"reasoning_effort": "medium"},

@@ -49,6 +49,8 @@ def read(body: Json, model: str) -> Ask:
             a_text(an_object(part, "system_instruction.parts").get("text"), "system_instruction.parts.text")
     _read_config(body.get("generationConfig"), ask)
     _read_tools(body, ask)
+    if ask.tools and "gemini-3" not in model and (body.get("generationConfig") or {}).get("responseMimeType"):
+        invalid("Function calling with a response mime type: 'application/json' is unsupported")
     ask.input_tokens = count_tokens([contents, system, body.get("tools")])
     return ask
 

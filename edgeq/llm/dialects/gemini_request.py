@@ -121,10 +121,13 @@ def _body(request: Request, losses: Losses) -> dict[str, Any]:
             unsayable(part, "system", losses)
     if system:
         body["systemInstruction"] = {"parts": system}
+    declarations = _declarations(request, losses)
     config = _config(request, new)
+    if declarations and not new and config.pop("responseMimeType", None):
+        config.pop("responseJsonSchema", None)
+        losses.lose("response_format", "before Gemini 3 a model that may call tools takes no response_format")
     if config:
         body["generationConfig"] = config
-    declarations = _declarations(request, losses)
     if declarations:
         body["tools"] = [{"functionDeclarations": declarations}]
         body["toolConfig"] = {"functionCallingConfig": _calling(request)}

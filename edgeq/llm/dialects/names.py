@@ -15,6 +15,7 @@ _NAMES: Final[dict[str, dict[str, str]]] = {
     ANTHROPIC: {
         "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
         "reasoning_effort": "thinking",
+        "response_format": "output_config.format",
         "stop": "stop_sequences",
         "tool_call_id": "tool_use_id",
         "user": "metadata.user_id",

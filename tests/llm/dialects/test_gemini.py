@@ -90,9 +90,22 @@ def test_a_request_says_all_that_was_said(request_: Request) -> None:
     """What Gemini reads is what the client has written, but for what it has no word for."""
     tools = [replace(tool, strict=False) for tool in request_.tools]
     said = replace(request_, tools=tools, user="", service_tier="", effort="", parallel_tools=None)
+    if tools:
+        said = replace(said, response_format="", schema=None, schema_strict=False)
     read = read_request(encode_request(said, Losses(strict=True), 4096))
     read.model, read.stream = said.model, said.stream
     assert plain(read) == plain(said)
+
+
+def test_tools_and_a_format() -> None:
+    """From Gemini 3 on it takes both; before it, calls matter more."""
+    for model, form in (("gemini-2.5-pro", None), ("gemini-3-pro", "application/json")):
+        losses = Losses(strict=False)
+        request = Request(model, [Message("user", [Part(TEXT, "hi")])], tools=[Tool("look")], response_format="json")
+        body = orjson.loads(encode_request(request, losses, 9))
+        assert body["tools"]
+        assert body.get("generationConfig", {}).get("responseMimeType") == form
+        assert losses.dropped == ([] if form else ["response_format"])
 
 
 def test_a_request_that_nothing_was_asked_of_has_no_configuration() -> None:
