@@ -11,6 +11,7 @@ import orjson
 
 from edgeq.llm.dialects.base import answer_id, known_object, tokens
 from edgeq.llm.dialects.inputs import keep_digits
+from edgeq.llm.dialects.turns import NO_ARGUMENTS
 from edgeq.llm.message import (
     REFUSAL,
     STOP_CONTEXT,
@@ -165,7 +166,7 @@ def encode_answer(answer: Answer, request: Request | None) -> bytes:
 def _input(arguments: str) -> orjson.Fragment | dict[str, Any]:
     """The object that the model has written, character by character; or what it has written, if it is none (a model
     that was cut short): an SDK would fail at anything but an object."""
-    if not arguments.strip():
+    if arguments.strip() in NO_ARGUMENTS:
         return {}
     try:
         value = orjson.loads(arguments)

@@ -13,6 +13,8 @@ from edgeq.llm.message import DOCUMENT, IMAGE, OTHER, THINKING, TOOL_RESULT, Mes
 if TYPE_CHECKING:
     from edgeq.llm.message import Losses, Part, Request
 
+NO_ARGUMENTS: Final = ("", "null")
+"""What models write where there are none, and not {}."""
 _WORDS: Final = {IMAGE: "image", DOCUMENT: "document"}
 
 
@@ -69,7 +71,7 @@ def arguments_of(part: Part) -> orjson.Fragment | dict[str, Any]:
     """Those of a call, for dialects in which they are an object: character by character, as large numbers shall stay
     what they are. Raises: Unmappable for what is none."""
     arguments = part.arguments
-    if not arguments.strip():
+    if arguments.strip() in NO_ARGUMENTS:
         return {}
     try:
         value = orjson.loads(arguments)

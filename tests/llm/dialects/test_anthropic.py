@@ -17,6 +17,7 @@ from edgeq.llm.message import (
     THINKING,
     TOOL_RESULT,
     TOOL_USE,
+    Answer,
     Event,
     Losses,
     Message,
@@ -178,6 +179,15 @@ def test_numbers_of_an_input_stay(numbers: str) -> None:
     request = anthropic.decode_request(body % (turn % other, turn % given, result))
     assert request.messages[2].parts[0].arguments == numbers
     assert request.temperature == 0.7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "there"), [("", {}), ("null", {}), ('{"a":1}', {"a": 1}), ('{"a"', {"arguments": '{"a"'})]
+)
+def test_an_input_is_an_object(arguments: str, there: dict[str, Any]) -> None:
+    """Whatever the model has written: null for none, or a part of an object."""
+    answer = Answer("a", "m", [Part(TOOL_USE, id="c", name="f", arguments=arguments)])
+    assert orjson.loads(anthropic.encode_answer(answer, None))["content"][0]["input"] == there
 
 
 def test_arguments_cannot_escape() -> None:
