@@ -196,7 +196,8 @@ class ModelAnswer(ModelRequest):
         elif not incoming.begun:
             up = self.up
             resource = "" if up is None else up.pool.resource
-            self.fail("upstream_protocol_error", resource, "the stream ended before its answer began")
+            what = _compressed(incoming) or "the stream ended before its answer began"
+            self.fail("upstream_protocol_error", resource, what)
         elif incoming.stopped:
             if not self._begun:
                 self._begin_stream(now)
@@ -237,7 +238,7 @@ class ModelAnswer(ModelRequest):
             out, usage, failed = self._read(choice, incoming)
         except (ValueError, NotJson) as error:
             resource = "" if up is None else up.pool.resource
-            self.fail("upstream_protocol_error", resource, f"its answer is none: {error}")
+            self.fail("upstream_protocol_error", resource, _compressed(incoming) or f"its answer is none: {error}")
             return
         if failed is not None:
             self._fail_by(failed, now, body)
@@ -331,3 +332,11 @@ def _written(dialect: str, body: bytes) -> int:
         return speech.written(dialect, body)
     except ValueError:
         return 0
+
+
+def _compressed(incoming: Incoming) -> str:
+    """Why an answer could not be read, if that is it; else empty."""
+    coding = answer_field(incoming.head, b"content-encoding")
+    if coding in (b"", b"identity"):
+        return ""
+    return f"its answer is compressed ({coding.decode('latin-1')[:50]}), which was not asked for"

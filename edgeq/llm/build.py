@@ -222,6 +222,8 @@ def _head(provider: Provider, key: ProviderKey) -> bytes:
     """Field lines of each request to one key."""
     lines = b"content-type: application/json\r\nuser-agent: edgeq\r\n"
     own = {name.lower() for name in provider.headers}
+    if "accept-encoding" not in own:  # who is not told may compress (RFC 9110 12.5.3)
+        lines += b"accept-encoding: identity\r\n"
     if key.key:
         secret = read_header(key.key).encode("latin-1")
         if provider.dialect == ANTHROPIC:

@@ -3,6 +3,7 @@ it; and nobody learns of a key of ours by a status that would be about his own."
 
 from __future__ import annotations
 
+import gzip
 import json
 from itertools import product
 from typing import Any
@@ -563,6 +564,21 @@ def test_a_status_that_says_all(stand: Stand) -> None:
         assert answer.status == 502
         told = json.loads(answer.body)["error"]["message"]
         assert told == "its answer is none: a stream was asked for, and none came"
+    stand.wait_idle()
+
+
+def test_a_compressed_answer(stand: Stand) -> None:
+    """Nobody is asked for one, and who sends it all the same is told of by that, and not by its bytes."""
+    body = gzip.compress(b"{}")
+    for kind, stream in ((b"application/json", False), (b"text/event-stream", True)):
+        head = b"content-type: %b\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % (kind, len(body))
+        stand.play(reply(b"HTTP/1.1 200 OK\r\n" + head + body))
+        for path in (CHAT, MESSAGES):
+            answer = stand.ask(ask_for("scripted", stream), path)
+            assert answer.status == 502
+            told = json.loads(answer.body)["error"]["message"]
+            assert told == "its answer is compressed (gzip), which was not asked for"
+            assert stand.scripted.requests[-1].get(b"accept-encoding") == b"identity"
     stand.wait_idle()
 
 
