@@ -25,6 +25,7 @@ from edgeq.llm import speech
 from edgeq.llm.answering import ModelAnswer
 from edgeq.llm.asking import COLLECT, SENT
 from edgeq.llm.dialects import errors
+from edgeq.llm.dialects.anthropic_thinking import without_foreign_thoughts
 from edgeq.llm.gate import Claim
 from edgeq.llm.hedge import HedgeClock, ModelHedge
 from edgeq.llm.incoming import Incoming
@@ -236,6 +237,9 @@ class ModelExchange(ModelAnswer):
         assert peek is not None
         if operation.dialect == choice.dialect and self.prompt is None:
             self.dropped = []  # of a target before
+            if operation.dialect == ANTHROPIC:
+                body = without_foreign_thoughts(self.body, choice.model, self.dropped)
+                return with_model(body, peek, choice.model, False)
             if not choice.no_stream_options:
                 return with_model(self.body, peek, choice.model, operation.dialect == OPENAI)
             body = self.body if peek.stream_options is None else without_stream_options(self.body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from edgeq.llm.demo.chat import NAME
@@ -44,6 +45,7 @@ _TOOL: Final = names(
 _TIERS: Final = names("auto standard_only")
 _EFFORTS: Final = names("low medium high xhigh max")
 _MIN_BUDGET: Final = 1024
+_SIGNATURE: Final = re.compile(r"[A-Za-z0-9+/=_-]+")
 
 
 def read(body: Json) -> Ask:
@@ -222,7 +224,7 @@ def _read_assistant(blocks: list[Any], where: str, last: bool) -> set[str]:
                 invalid("messages: final assistant content cannot end with trailing whitespace", at)
         elif kind == "thinking":
             a_text(block.get("thinking"), f"{at}.thinking")
-            if not a_text(block.get("signature"), f"{at}.signature"):
+            if not _SIGNATURE.fullmatch(a_text(block.get("signature"), f"{at}.signature")):
                 invalid(f"{at}: Invalid `signature` in `thinking` block", at)
         elif kind == "tool_use":
             call = a_text(block.get("id"), f"{at}.id", empty=False)
@@ -292,6 +294,7 @@ def _read_thinking(body: Json, max_tokens: int) -> None:
                 invalid("`temperature` may only be set to 1 when thinking is enabled.", "temperature")
             if (body.get("tool_choice") or {}).get("type") in ("any", "tool"):
                 invalid("Thinking may not be enabled when tool_choice forces tool use.", "tool_choice")
+            _check_last(body["messages"])
         elif kind not in ("disabled", "adaptive"):
             invalid(f"thinking: Input tag '{kind}' found using 'type' does not match any of the expected tags")
     config = body.get("output_config")
@@ -305,3 +308,18 @@ def _read_thinking(body: Json, max_tokens: int) -> None:
         form = config.get("format")
         if form is not None:
             a_closed_schema(an_object(form, "output_config.format").get("schema"), "output_config.format.schema")
+
+
+def _check_last(messages: list[Json]) -> None:
+    """Who thinks by a budget wants to see why it has called tools."""
+    for number in range(len(messages) - 1, -1, -1):
+        if messages[number]["role"] == "assistant":
+            content = messages[number]["content"]
+            kinds = [block["type"] for block in content] if isinstance(content, list) else []
+            if "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking"):
+                invalid(
+                    f"messages.{number}.content.0.type: Expected `thinking` or `redacted_thinking`, but found "
+                    f"`{kinds[0]}`. When `thinking` is enabled, a final `assistant` message must start with a thinking "
+                    "block."
+                )
+            return

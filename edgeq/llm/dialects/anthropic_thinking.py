@@ -13,7 +13,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.dialects.base import ANTHROPIC
+import orjson
+
+from edgeq.llm.dialects.base import ANTHROPIC, GEMINI_SIGNATURE, as_object, known_object
+from edgeq.llm.dialects.inputs import keep_digits
 from edgeq.llm.message import THINKING, TOOL_USE
 
 if TYPE_CHECKING:
@@ -38,6 +41,62 @@ _DEFAULTS: Final = {"temperature": 1.0, "top_p": 1.0}
 _THINKS_FROM: Final = 0.95
 """The least top_p of a model that thinks."""
 _VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+_FOREIGN: Final = re.compile(rb'"signature"\s*:\s*"(?:%b|")' % GEMINI_SIGNATURE.encode())
+_THOUGHTS: Final = frozenset(("thinking", "redacted_thinking"))
+
+
+def without_foreign_thoughts(body: bytes, model: str, dropped: list[str]) -> bytes:
+    """A request that passes as it is, but for thoughts of other providers that have answered earlier turns: what nobody
+    has signed is refused by Anthropic's own models, and what Gemini has signed is for nobody else. (Those that speak
+    Anthropic's dialect and are not its own sign nothing, and may want their thoughts back.)
+
+    Args: dropped: "thinking", if the model may then not think in this turn, see `encode_thinking`.
+    """
+    if body.find(b'"signature"') < 0 or _FOREIGN.search(body) is None:
+        return body
+    asked = as_object(body)
+    messages = asked.get("messages")
+    if not isinstance(messages, list):
+        return body
+    keep_digits(body, None, messages)
+    is_named = _is_named(model)
+    said: list[Any] = []
+    removed = 0
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kept = [block for block in content if not _is_foreign(block, is_named)]
+            if len(kept) < len(content):
+                removed += len(content) - len(kept)
+                if not kept:
+                    continue
+                message["content"] = kept
+        said.append(message)
+    if not removed:
+        return body
+    asked["messages"] = said
+    thinking = known_object(asked.get("thinking"))
+    if thinking is not None and thinking.get("type") == "enabled" and _calls_thoughtless(said):
+        del asked["thinking"]
+        dropped.append("thinking")
+    return orjson.dumps(asked)
+
+
+def _is_foreign(block: Any, is_named: bool) -> bool:
+    if not isinstance(block, dict) or block.get("type") != "thinking":
+        return False
+    signature = block.get("signature")
+    return (is_named and not signature) or (isinstance(signature, str) and signature.startswith(GEMINI_SIGNATURE))
+
+
+def _calls_thoughtless(messages: list[Any]) -> bool:
+    """As `_has_thoughtless_call`, of messages as the client has them."""
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "assistant":
+            content = message.get("content")
+            kinds = [block.get("type") for block in content] if isinstance(content, list) else []
+            return "tool_use" in kinds and kinds[0] not in _THOUGHTS
+    return False
 
 
 def encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:

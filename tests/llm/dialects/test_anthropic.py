@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
 import pytest
 
 from edgeq.llm.dialects import anthropic
-from edgeq.llm.dialects.anthropic_thinking import version_of
+from edgeq.llm.dialects.anthropic_thinking import version_of, without_foreign_thoughts
 from edgeq.llm.message import (
     DELTA,
     FINISH,
@@ -179,6 +180,46 @@ def test_numbers_of_an_input_stay(numbers: str) -> None:
     request = anthropic.decode_request(body % (turn % other, turn % given, result))
     assert request.messages[2].parts[0].arguments == numbers
     assert request.temperature == 0.7
+
+
+HI: dict[str, Any] = {"role": "user", "content": "hi"}
+OWN: dict[str, Any] = {"type": "thinking", "thinking": "a", "signature": "EqQB"}
+UNSIGNED: dict[str, Any] = {"type": "thinking", "thinking": "b", "signature": ""}
+GEMINIS: dict[str, Any] = {"type": "thinking", "thinking": "c", "signature": "gemini#xyz"}
+USE: dict[str, Any] = {"type": "tool_use", "id": "t", "name": "f", "input": {"id": 123456789012345678901234567890}}
+RESULT: dict[str, Any] = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}
+BUDGET: dict[str, Any] = {"type": "enabled", "budget_tokens": 1024}
+
+
+@pytest.mark.parametrize(
+    ("model", "content", "kept", "thinks"),
+    [
+        ("claude-opus-4-6", [OWN, USE], [OWN, USE], True),
+        ("claude-opus-4-6", [UNSIGNED, USE], [USE], False),
+        ("claude-opus-4-6", [OWN, GEMINIS, USE, GEMINIS], [OWN, USE], True),
+        ("claude-opus-4-6", [UNSIGNED], [], True),
+        (
+            "anthropic.claude-sonnet-4-5-v1:0",
+            [GEMINIS, {"type": "text", "text": "x"}],
+            [{"type": "text", "text": "x"}],
+            True,
+        ),
+        ("kimi-k3", [UNSIGNED, USE], [UNSIGNED, USE], True),
+        ("kimi-k3", [UNSIGNED, GEMINIS, USE], [UNSIGNED, USE], True),
+    ],
+)
+def test_thoughts_of_others(model: str, content: list[Any], kept: list[Any], thinks: bool) -> None:
+    """A conversation in which another provider has had its turn goes on here without the thoughts of that one."""
+    results = [RESULT] if USE in content else []
+    asked = {"messages": [HI, {"role": "assistant", "content": content}, *results, HI], "thinking": BUDGET}
+    body = json.dumps(asked).encode()
+    dropped: list[str] = []
+    made = without_foreign_thoughts(body, model, dropped)
+    if kept == content:
+        assert made is body
+    own = [{"role": "assistant", "content": kept}] if kept else []
+    assert json.loads(made) == {"messages": [HI, *own, *results, HI]} | ({"thinking": BUDGET} if thinks else {})
+    assert dropped == ([] if thinks else ["thinking"])
 
 
 @pytest.mark.parametrize(

@@ -332,6 +332,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         model(f"slow-{name}", f"{name} latency=25s,tokens=5,tag=slow")
         model(f"early-{name}", f"{name} early,latency=25s,tokens=5,tag=early")
         model(f"long-{name}", f"{name} rate=20,tokens=400,tag=long")
+        model(f"calls-{name}", f"{name} think=3,tools=1,tag=calls")
+    models["claude"] = {"targets": [{"provider": "an", "model": "claude-sonnet-4-5/say=show"}]}
     provider("rests", f"{demo}/v1")
     model("rests", "rests error=429,retry_after=2h,tag=rests")
     for error in ("429", "401"):

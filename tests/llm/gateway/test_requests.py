@@ -479,3 +479,23 @@ def test_who_was_not_asked_is_not_told(stand: Stand) -> None:
         line = stand.line_of(answer)
         assert (answer.status, line["http.route"]) == (404, line["edgeq.resource"].partition("/")[2])
         assert "edgeq.upstream" not in line
+
+
+@pytest.mark.parametrize("who", ["oa", "ge", "an"])
+def test_a_conversation_goes_on_at_another_provider(stand: Stand, who: str) -> None:
+    """What another one has thought is of no use to Anthropic, which would refuse all of it, and for ever."""
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    messages: list[Any] = [{"role": "user", "content": "hi"}]
+    asked = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 1024}, "tools": [tool]}
+    answer = stand.ask({"model": f"calls-{who}", "messages": messages, **asked}, MESSAGES)
+    content = json.loads(answer.body)["content"]
+    assert [block["type"] for block in content] == ["thinking", "tool_use"]
+    result = {"type": "tool_result", "tool_use_id": content[1]["id"], "content": "x"}
+    messages += [{"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    answer = stand.ask({"model": "claude", "messages": messages, **asked}, MESSAGES)
+    assert answer.status == 200, answer.body
+    shown = json.loads(json.loads(answer.body)["content"][0]["text"])
+    is_own = who == "an"
+    assert shown["messages"][1]["content"] == (content if is_own else content[1:])
+    assert ("thinking" in shown) == is_own
+    assert answer.get(b"x-edgeq-dropped") == (None if is_own else b"thinking")
