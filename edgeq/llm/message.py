@@ -234,19 +234,28 @@ class Usage:
             self.reasoning,
         )
 
-    def bound(self) -> None:
-        """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits."""
-        # Not by min(), which is a call when compiled.
+    def bound(self) -> Usage:
+        """Take no number beyond reason: providers' are not ours, and all sums of them have to fit 64 bits. Returns
+        itself."""
+        # Not by min() and max(), which are calls when compiled.
         if self.input > MAX_TOKENS:
             self.input = MAX_TOKENS
+        elif self.input < 0:
+            self.input = UNKNOWN
         if self.output > MAX_TOKENS:
             self.output = MAX_TOKENS
-        if self.cached > MAX_TOKENS:
-            self.cached = MAX_TOKENS
-        if self.cache_write > MAX_TOKENS:
-            self.cache_write = MAX_TOKENS
-        if self.reasoning > MAX_TOKENS:
-            self.reasoning = MAX_TOKENS
+        elif self.output < 0:
+            self.output = UNKNOWN
+        self.cached = _part(self.cached)
+        self.cache_write = _part(self.cache_write)
+        self.reasoning = _part(self.reasoning)
+        return self
+
+
+def _part(told: int) -> int:
+    if told < 0:
+        return 0
+    return told if told < MAX_TOKENS else MAX_TOKENS  # noqa: FURB136 - a call when compiled
 
 
 @dataclass

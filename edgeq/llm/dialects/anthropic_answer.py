@@ -57,7 +57,7 @@ def decode_usage(said: dict[str, Any]) -> Usage:
         cached,
         cache_write,
         tokens(known_object(said.get("output_tokens_details")), "thinking_tokens"),
-    )
+    ).bound()
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import orjson
 from edgeq.llm.dialects.base import as_object, count_at, text_at
 from edgeq.llm.dialects.gemini_request import model_name
 from edgeq.llm.dialects.gemini_shapes import Embedded
-from edgeq.llm.message import UNKNOWN, Losses, Unmappable
+from edgeq.llm.message import UNKNOWN, Losses, Unmappable, Usage
 
 
 @dataclass
@@ -105,7 +105,7 @@ def decode_gemini(body: bytes, request: EmbeddingRequest) -> EmbeddingAnswer:
         raise ValueError(f"Gemini has answered {len(request.texts)} inputs with {len(told.embeddings)} embeddings")
     answer = EmbeddingAnswer(request.model, [embedding.values for embedding in told.embeddings])
     if told.usage_metadata is not None and told.usage_metadata.prompt_token_count is not None:
-        answer.input_tokens = told.usage_metadata.prompt_token_count
+        answer.input_tokens = Usage(told.usage_metadata.prompt_token_count).bound().input
     return answer
 
 

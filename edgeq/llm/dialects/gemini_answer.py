@@ -268,4 +268,4 @@ def _usage(told: UsageMetadata) -> Usage:
     elif usage.reasoning:
         usage.output = usage.reasoning
     usage.cached = told.cached_content_token_count or 0
-    return usage
+    return usage.bound()

@@ -97,7 +97,7 @@ def decode_usage(said: dict[str, Any] | None) -> Usage:
         tokens(read, "cached_tokens"),
         tokens(read, "cache_write_tokens"),
         tokens(written, "reasoning_tokens"),
-    )
+    ).bound()
 
 
 def encode_usage(usage: Usage) -> dict[str, Any]:
