@@ -231,9 +231,16 @@ class TokenGate(Lobby):
 
     def wait_s(self, estimate: Estimate, now: float) -> float:
         """How long it would have to wait here, at least: for choosing a target. NEVER: it does not help to wait."""
-        refusal = self.meter.ask(estimate, now)
+        refusal = self._ask(estimate, now)
         wait_s = 0.0 if refusal is None else refusal.wait_s
         return max(wait_s, self.pause_s(now), self.drain_s() if self.queue.queued else 0.0)
+
+    def _ask(self, estimate: Estimate, now: float) -> Refusal | None:
+        """What the meter says. One who would never be let in, by what the provider said long ago, finds out."""
+        refusal = self.meter.ask(estimate, now)
+        if refusal is not None and refusal.wait_s >= NEVER and self.hearing.doubts(refusal.what, now):
+            return self.meter.ask(estimate, now)
+        return refusal
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Wait for tokens. Calls `granted` or `refused` of the ticket, now or later, unless it is cancelled."""
@@ -241,7 +248,7 @@ class TokenGate(Lobby):
         queue = self.queue
         claim = ticket.claim
         assert claim is not None
-        refusal = self.meter.ask(claim.estimate, now)
+        refusal = self._ask(claim.estimate, now)
         if refusal is not None and self._is_hopeless(refusal, ticket, now):
             self._refuse(ticket, refusal.reason(), now, refusal)
             return

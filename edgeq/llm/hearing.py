@@ -17,7 +17,9 @@ from edgeq.llm.provider_limits import NO, YES, Heard
 
 NO_PAUSE: Final = -1.0
 _FORGET_LIMITS_S: Final = 300.0
-"""So long after a provider has told its limits an answer that tells none says that there are none."""
+"""So long after a provider has told its limits an answer that tells none says that there are none, and a request that
+never fits one of them is asked all the same: nobody else may come from whose answer it would be heard that it is
+another one now."""
 _LISTEN_EVERY_S: Final = 0.05
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
@@ -74,6 +76,15 @@ class Hearing:
         if status < 400:
             self._pauses.not_limited()
         return pause_s
+
+    def doubts(self, kind: int, now: float) -> bool:
+        """A request can never be let in by its limit of this kind. Returns: is that forgotten now, as it is what the
+        provider said long ago?"""
+        known = self._meter.allowance(kind)
+        if known is None or not known.heard or now - self._told_at < _FORGET_LIMITS_S:
+            return False
+        self._meter.forget_limit(kind)
+        return True
 
     def _take_limits(self, heard: Heard, now_ns: int, refused: Estimate | None) -> None:
         meter = self._meter

@@ -8,6 +8,7 @@ from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
 from edgeq.llm.provider_limits import REQUESTS, TOKENS, Heard, hear
+from edgeq.worker.wheel import NEVER
 from tests.llm.gates import Machine, claim_of
 
 MINUTE = TokenLimits(tokens_per_minute=6000)
@@ -521,6 +522,29 @@ def test_a_limit_that_is_told_no_more_is_none() -> None:
     assert gate.meter.allowance(TOKENS) is not None
     gate.heard(None, 200, machine.loop.now)
     assert gate.meter.allowance(TOKENS) is None
+
+
+@pytest.mark.parametrize("configured", [0, 5000])
+def test_a_request_that_never_fits_finds_out_whether_that_is_still_so(configured: int) -> None:
+    """If all are larger than what was told once, no answer would ever tell that it is more now."""
+    machine = Machine(1, TokenLimits(tokens_per_minute=configured))
+    gate = machine.gates[0]
+    heard = Heard()
+    heard.limits[TOKENS] = heard.remaining[TOKENS] = 1000
+    gate.heard(heard, 200, machine.loop.now)
+    machine.ask(1, 3000, 10)
+    machine.loop.run(299.0)
+    machine.ask(2, 3000, 10)
+    assert [number for number, _, _ in machine.refused] == [1, 2]
+    machine.loop.run(2.0)
+    machine.ask(3, 3000, 10)
+    assert machine.granted == [3]
+    gate.heard(heard, 429, machine.loop.now)
+    machine.loop.run(60.0)
+    machine.ask(4, 3000, 10)
+    assert [number for number, _, _ in machine.refused] == [1, 2, 4]
+    machine.loop.run(300.0)
+    assert gate.wait_s(claim_of(machine.ask(5, 6000, 10)).estimate, machine.loop.now) == (NEVER if configured else 0.0)
 
 
 def test_a_key_that_is_refused_is_an_event() -> None:
