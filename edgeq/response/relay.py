@@ -604,7 +604,14 @@ class Exchange(Sending):
 
     def end_by_defect(self, error: Exception) -> None:
         is_over = self.ended
-        super().end_by_defect(error)
+        try:
+            super().end_by_defect(error)
+        except Exception as another:  # it cannot even be told, and nobody is to wait for it
+            self.down.shard.tell_defect(another, self.down.settings.resource)
+            is_over = True
+            if not self.ended:
+                self._drop_upstream()
+                self._end(monotonic())
         if is_over:
             self.down.abort()  # what is left undone is not known
 

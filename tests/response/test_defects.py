@@ -74,12 +74,16 @@ def test_in_a_pipelined_head() -> None:
     world.check_settled()
 
 
-def fail_once(transport: Any) -> None:
-    """The next write to this transport raises."""
+def fail_once(transport: Any, times: int = 1) -> None:
+    """The next write to this transport raises, or the next ones."""
     write = transport.write
+    left = times
 
     def raising(data: bytes) -> None:
-        transport.write = write
+        nonlocal left
+        left -= 1
+        if not left:
+            transport.write = write
         raise RuntimeError("nobody has foreseen this")
 
     transport.write = raising
@@ -97,6 +101,22 @@ def test_in_an_answer() -> None:
     assert client.closing or client.fin_sent
     assert [one.reason for one in world.log] == ["internal_error"]
     assert server.aborted
+    world.check_settled()
+
+
+def test_in_telling_of_a_defect() -> None:
+    """There is nothing more to be said: the client's connection ends, and nothing stays behind."""
+    world = World()
+    world.events.defects = []
+    client, server = world.request(GET)
+    fail_once(client, 2)
+    server.data(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    world.loop.run()
+    assert len(world.events.defects) == 2
+    assert client.take() == b""
+    assert client.aborted
+    assert server.aborted
+    assert [one.reason for one in world.log] == ["internal_error"]
     world.check_settled()
 
 
