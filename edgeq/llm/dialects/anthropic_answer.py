@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.dialects.base import answer_id, known_object, tokens
+from edgeq.llm.dialects.base import answer_id, count_told, known_object, tokens
 from edgeq.llm.dialects.inputs import keep_digits
 from edgeq.llm.dialects.turns import NO_ARGUMENTS
 from edgeq.llm.message import (
@@ -49,11 +49,10 @@ def decode_usage(said: dict[str, Any]) -> Usage:
     """A `usage` of a whole answer, or what several of a stream together have told."""
     cached = tokens(said, "cache_read_input_tokens")
     cache_write = tokens(said, "cache_creation_input_tokens")
-    read = said.get("input_tokens")
-    written = said.get("output_tokens")
+    read = count_told(said.get("input_tokens"))
     return Usage(
-        max(read, 0) + cached + cache_write if isinstance(read, int) else UNKNOWN,
-        max(written, 0) if isinstance(written, int) else UNKNOWN,
+        UNKNOWN if read == UNKNOWN else read + cached + cache_write,
+        count_told(said.get("output_tokens")),
         cached,
         cache_write,
         tokens(known_object(said.get("output_tokens_details")), "thinking_tokens"),

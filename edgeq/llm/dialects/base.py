@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, Unmappable, Usage
+from edgeq.llm.message import DELTA, FAILURE, FINISH, PART_END, PART_START, START, UNKNOWN, Unmappable, Usage
 
 if TYPE_CHECKING:
     from edgeq.llm.message import Event, Failed, Part, Request
@@ -262,10 +262,14 @@ def object_at(of: dict[str, Any], key: str, param: str) -> dict[str, Any] | None
 
 def tokens(of: dict[str, Any] | None, key: str) -> int:
     """A number of tokens in what a provider tells; 0 where it does not tell it as a whole number."""
-    if of is None:
-        return 0
-    value = of.get(key)
-    return value if isinstance(value, int) and value > 0 else 0
+    return 0 if of is None else max(0, count_told(of.get(key)))
+
+
+def count_told(value: Any) -> int:
+    """What a provider tells, if it is a whole number (to Python `true` is one); at least 0, or UNKNOWN."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return UNKNOWN
+    return value if value > 0 else 0  # noqa: FURB136 - a call when compiled
 
 
 def known_object(value: Any) -> dict[str, Any] | None:

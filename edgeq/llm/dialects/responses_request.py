@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
+
 from edgeq.llm.dialects.base import (
     RESPONSES,
     as_object,
@@ -68,6 +70,18 @@ _ENCRYPTED: Final = "reasoning.encrypted_content"
 _EFFORTS: Final = frozenset(("", "none", "minimal", "low", "medium", "high", "xhigh", "max"))
 
 
+def _metadata(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What is told again with the answer."""
+    said = object_at(asked, "metadata", "metadata")
+    if not said:
+        return None
+    try:
+        orjson.dumps(said)
+    except TypeError:  # orjson reads four times as deep as it writes
+        raise Unmappable("metadata", "metadata is nested too deeply") from None
+    return said
+
+
 def decode_request(body: bytes) -> Request:
     """Raises: Unmappable for what is no request for a response, or needs a stored one, with the parameter."""
     asked = as_object(body)
@@ -94,7 +108,7 @@ def decode_request(body: bytes) -> Request:
         if included != _ENCRYPTED:
             request.extra[f"include.{included}"] = True
     request.service_tier = text_at(asked, "service_tier", "service_tier")
-    request.metadata = object_at(asked, "metadata", "metadata") or None
+    request.metadata = _metadata(asked)
     decode_user(asked, request)
     for name, value in asked.items():
         if name not in _READ and value is not None and not _says_nothing(name, value):

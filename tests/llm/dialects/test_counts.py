@@ -61,6 +61,16 @@ def test_counts_of_embeddings_can_be_told(count: int) -> None:
     embeddings.encode_answer(found, asked)
 
 
+@pytest.mark.parametrize("told", [True, False, 1.5, "7", None, [1], {"a": 1}])
+@pytest.mark.parametrize("decode", [by_openai, by_anthropic])
+def test_what_is_no_number_counts_nothing(decode: object, told: object) -> None:
+    """Least of all `true`, which is a whole number to Python: the supervisor kills a worker that tells it of one."""
+    usage = decode((told,) * 5)  # type: ignore[operator]
+    for one in (usage.input, usage.output, usage.cached, usage.cache_write, usage.reasoning):
+        assert type(one) is int
+        assert one <= 0
+
+
 def test_what_is_plain_stays() -> None:
     """Counts as they are: nothing of them is lost."""
     assert by_openai((7, 5, 3, 2, 1)) == Usage(7, 5, 3, 2, 1)

@@ -196,6 +196,18 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
         decode_request(body)
 
 
+@pytest.mark.parametrize(("depth", "is_told"), [(100, True), (300, False), (900, False)])
+def test_what_is_to_be_told_again_can_be(depth: int, is_told: bool) -> None:
+    """orjson reads deeper than it writes: it is refused, and not found out once the answer is there."""
+    body = b'{"model":"m","input":"hi","metadata":{"a":%b}}' % (b"[" * depth + b"]" * depth)
+    if is_told:
+        encode_answer(Answer("1", "m", [Part(TEXT, "hi")]), decode_request(body))
+        return
+    with pytest.raises(Unmappable) as caught:
+        decode_request(body)
+    assert caught.value.param == "metadata"
+
+
 def test_a_turn_is_put_together_from_its_items() -> None:
     """Thought, text and calls are one message, results another, and what the user says then a third."""
     messages = items(
