@@ -94,6 +94,12 @@ def _error(status: int, text: str) -> Answer:
     return Answer(status, {"ok": False, "error": text})
 
 
+def lacks_key(resource: str, accounts: AccountsControl | None) -> bool:
+    """Is it that of a virtual key, key/ID, and there is none with this id?"""
+    kind, _, key_id = resource.partition("/")
+    return kind == _KEY and key_id != "" and (accounts is None or key_id not in accounts.registry.accounts)
+
+
 def with_owners(records: Sequence[Record], accounts: AccountsControl | None) -> Sequence[Record]:
     """Meters, those of keys with whose they are: an id says nothing to people. Others as they are."""
     if accounts is None or not any(one.get("meter") == _KEY for one in records):

@@ -84,7 +84,7 @@ async def metrics(control: Control, _arguments: Arguments, client: Client) -> An
 
 async def explain(control: Control, arguments: Arguments, _client: Client) -> Answer:
     what = arguments.get("what", "")
-    found = control.explain(what)
+    found = None if accounts.lacks_key(what, control.accounts) else control.explain(what)
     if found is None:
         return Answer(404, {"ok": False, "error": f"no resource and no remembered request is called {what[:200]!r}"})
     return Answer(200, found)

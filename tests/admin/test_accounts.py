@@ -188,3 +188,16 @@ def test_refusals(store: str) -> None:
     assert none.status == 404
     assert isinstance(none.body, dict)
     assert "no accounts" in none.body["error"]
+
+
+def test_nothing_is_explained_of_a_key_that_is_not_there(store: str) -> None:
+    """An id with a slip in it is not called well."""
+    made = ask(store, "keys create --tenant acme")
+    control = FakeControl()
+    assert run(f"explain key/{made['id']}", control).status == 404, "nobody has keys here"
+    control.accounts = StoreControl(Store(store))  # type: ignore[assignment]
+    assert run(f"explain key/{made['id']}", control).status == 200
+    missing = run("explain key/nosuch", control)
+    assert missing.status == 404
+    assert "'key/nosuch'" in missing.body["error"]  # type: ignore[call-overload]
+    assert run("explain key", control).status == 200, "all of them"
