@@ -155,9 +155,13 @@ class ModelLengths:
             self.takes_s = takes_s + (seconds - takes_s) / (_RISES_BY if seconds > takes_s else _FALLS_BY)
 
     def learn_input(self, estimated: int, real: int) -> None:
-        """One more request. By sums and not by ratios, or short requests would count as much as long ones."""
+        """One more request. By sums and not by ratios, or short requests would count as much as long ones. What a
+        provider says beyond reason is forgotten as soon as anything else."""
         if estimated <= 0:
             return
+        most = _RATIO_OVER + _MOST_RATIO * estimated
+        if real > most:
+            real = int(most)
         keep = _RATIO_OVER / (_RATIO_OVER + estimated)
         self.real = self.real * keep + real
         self.estimated = self.estimated * keep + estimated

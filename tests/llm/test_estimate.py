@@ -154,3 +154,15 @@ def test_it_forgets() -> None:
     for _ in range(2000):
         known.add(10)
     assert known.most() < 20
+
+
+def test_a_count_beyond_reason_is_forgotten_soon() -> None:
+    """A provider's mistake of a moment is not what thousands of requests are reserved by."""
+    estimator = Estimator()
+    taught(estimator, b"t", 5, 400)
+    right = estimator.estimate("m", b"t", b"x" * 400, 0, 4096).input
+    told = estimator.estimate("m", b"t", b"x" * 400, 0, 4096)
+    estimator.learn(told, Usage(input=10**9, output=5))
+    assert estimator.estimate("m", b"t", b"x" * 400, 0, 4096).input <= 3 * right
+    taught(estimator, b"t", 5, 400)
+    assert estimator.estimate("m", b"t", b"x" * 400, 0, 4096).input <= 1.2 * right
