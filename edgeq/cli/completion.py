@@ -2,7 +2,8 @@
 
 Scripts are made by shtab from the parser of the whole command line, so they know each command, option and subject and
 need no Python at the Tab key; only names of resources are asked for then, from the running edgeq. An argument is known
-by its METAVAR: FILE and PATH are files, those of `_RESOURCES` take a resource.
+by its METAVAR: FILE and PATH are files, those of `_RESOURCES` take a resource, and so does NAME by its place (as an
+option it is something new).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from edgeq.cli.arguments import UsageError, default_admin
@@ -28,7 +29,9 @@ examples:
 SHELLS: Final = ("bash", "zsh", "fish")
 _FILES: Final = ("FILE", "PATH")
 _RESOURCES: Final = ("RESOURCE", "ENDPOINT", "ROUTE", "QUEUE", "WHAT", "MATCH", "ARGUMENT")
-_OF_ENDPOINTS: Final = ("drain", "undrain", "disable", "enable")
+_NAME: Final = "NAME"
+_OF_ENDPOINTS: Final = ("drain", "undrain")
+_OF_PARTS: Final = ("wake", "disable", "enable")
 _OF_ROUTES: Final = ("pause", "resume")
 _OF_SETTINGS: Final = ("set", "unset")
 _TIMEOUT_S: Final = 1.0
@@ -91,7 +94,7 @@ def _mark(parser: argparse.ArgumentParser, files: object) -> None:
                 _mark(one, files)
         elif action.metavar in _FILES:
             action.complete = files  # type: ignore[attr-defined]
-        elif action.metavar in _RESOURCES:
+        elif action.metavar in _RESOURCES or (action.metavar == _NAME and not action.option_strings):
             action.complete = _COMPLETE  # type: ignore[attr-defined]
 
 
@@ -100,28 +103,40 @@ def _print_resources(words: Sequence[str]) -> int:
 
     path = _socket(words)
     try:
-        queues = json.loads(admin_client_io.get(path, "/v1/queues", _TIMEOUT_S)[2])
-        routes = json.loads(admin_client_io.get(path, "/v1/routes", _TIMEOUT_S)[2])
+        queues, routes, models = (
+            json.loads(admin_client_io.get(path, f"/v1/{one}", _TIMEOUT_S)[2]) for one in ("queues", "routes", "models")
+        )
     except (OSError, ValueError):
         return EXIT_UNAVAILABLE  # no word of it: somebody is typing
-    if not isinstance(queues, list) or not isinstance(routes, list):
+    if not all(isinstance(one, list) for one in (queues, routes, models)):
         return EXIT_UNAVAILABLE
     # Tenants are not among them: their names come from clients.
     named = {one["queue"].rpartition(":")[0] for one in queues if one["kind"] != "tenant"} - {""}
-    for name in sorted(names_for(words, named, {str(one["route"]) for one in routes})):
+    for name in sorted(names_for(words, named, {str(one["route"]) for one in routes}, models)):
         print(name)
     return EXIT_OK
 
 
-def names_for(words: Sequence[str], named: set[str], routes: set[str]) -> set[str]:
-    """Those that the command takes which is typed: endpoints, routes, what has settings, or any."""
+def names_for(
+    words: Sequence[str], named: set[str], routes: set[str], models: Sequence[Mapping[str, str]] = ()
+) -> set[str]:
+    """Those that the command takes which is typed: endpoints, parts of providers, routes, what has settings, or any.
+    `models`: the records of that subject."""
+    keys = {f"upstream/{one['upstream']}" for one in models}
+    providers = {f"provider/{one['provider']}" for one in models}
+    targets = {f"target/{one['target']}" for one in models}
+    # Those of a provider's keys are no endpoints to anybody: its parts can be disabled.
+    endpoints = {name for name in named if "#" in name and name.partition("#")[0] not in keys}
     if any(word in _OF_ENDPOINTS for word in words):
-        return {name for name in named if "#" in name}
+        return endpoints
+    if any(word in _OF_PARTS for word in words):
+        return keys | providers | targets | (set() if "wake" in words else endpoints)
     if any(word in _OF_ROUTES for word in words):
         return routes
-    all_names = named | {f"route/{name}" for name in routes}
+    own = {f"model/{one['model']}" for one in models}
+    all_names = {*named, *(f"route/{name}" for name in routes), *providers, *own}
     if any(word in _OF_SETTINGS for word in words):
-        return {name for name in all_names if "#" not in name}
+        return {name for name in all_names - keys - targets if "#" not in name}
     return all_names
 
 

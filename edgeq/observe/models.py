@@ -42,6 +42,7 @@ def model_records(
                     "weight": target.weight * key.weight if model.balance == "weighted" else None,
                     "target": called,
                     "upstream": upstream,
+                    "provider": target.provider,
                     "dialect": provider.dialect,
                     "state": _state(seen, breakers.get(upstream), limits, left) if is_on else DISABLED,
                     "paused_s": seen.get("paused_s"),

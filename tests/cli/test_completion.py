@@ -14,7 +14,7 @@ import pytest
 from edgeq.admin.commands import COMMANDS as ADMIN
 from edgeq.cli import COMMANDS, main
 from edgeq.cli.completion import SHELLS, names_for, script
-from tests.support.gateway import Settings, running
+from tests.support.gateway import Settings, Value, running
 from tests.support.supervised import wait_for
 
 BASH = """
@@ -118,3 +118,37 @@ def test_names_that_a_command_takes() -> None:
         ("explain", named | {"route/r"}),
     ):
         assert names_for(["edgeq", word, ""], named, {"r"}) == expected
+
+
+def test_names_of_providers() -> None:
+    """Who can be woken or disabled, and what has settings: a provider and a model, not what is made of them."""
+    named = {"upstream/a", "upstream/a#1.1.1.1:80", "upstream/p-k", "upstream/p-k#2.2.2.2:80", "target/p-k/big"}
+    model = {"model": "smart", "target": "p-k/big", "upstream": "p-k", "provider": "p"}
+    parts = {"provider/p", "upstream/p-k", "target/p-k/big"}
+    for word, expected in (
+        ("wake", parts),
+        ("disable", parts | {"upstream/a#1.1.1.1:80"}),
+        ("enable", parts | {"upstream/a#1.1.1.1:80"}),
+        ("drain", {"upstream/a#1.1.1.1:80"}),
+        ("set", {"upstream/a", "provider/p", "model/smart", "route/r"}),
+        ("explain", named | {"route/r", "provider/p", "model/smart"}),
+    ):
+        assert names_for(["edgeq", word, ""], named, {"r"}, [model]) == expected
+
+
+def test_bash_asks_for_parts_of_providers(scripts: Path, tmp_path: Path) -> None:
+    """Of the gateway, where an argument has its place; not where `--name` is an option that means something new."""
+    path = tmp_path / "admin.sock"
+    extra: dict[str, Value] = {
+        "server": {"admin": str(path)},
+        "provider": {"openai": {"url": "http://127.0.0.1:9/v1"}},
+        "model": {"smart": {"targets": [{"provider": "openai", "model": "gpt-4o"}]}},
+        "route": [{"name": "models", "match": {"path": "/v1/*"}, "llm": {}}],
+    }
+    with running(1, Settings(extra=extra)) as gateway:
+        gateway.wait_event("serving")
+        admin = ("--admin", str(path))
+        for verb in ("wake", "disable", "enable"):
+            assert bash(scripts, verb, *admin, "p") == ["provider/openai"]
+            assert bash(scripts, verb, *admin, "t") == ["target/openai/gpt-4o"]
+        assert bash(scripts, "keys", "create", *admin, "--name", "") == []
