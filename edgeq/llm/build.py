@@ -28,7 +28,7 @@ from edgeq.llm.plan import ORDERED, WEIGHTED, Choice, ModelPlan, Models
 from edgeq.llm.price import Tariff
 from edgeq.llm.prompt_cache import PromptCache
 from edgeq.llm.prompts import Prompts
-from edgeq.llm.rests import secret_of
+from edgeq.llm.rests import way_of
 from edgeq.llm.route import ModelRoute
 from edgeq.llm.till import Till
 from edgeq.policy.hedge import HedgePolicy
@@ -156,7 +156,7 @@ class ModelBuilder:
         if gate is None:
             shared = self._resources.bind(f"target/{name}")
             gate = self.gates[name] = TokenGate(meter, name_of_key, self._wheel, shared, log=self._log)
-        gate.pauses.use_key(secret_of(key))
+        gate.pauses.use_key(way_of(provider, key))
         queue = provider.queue
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers, provider.rest_after)
         return gate

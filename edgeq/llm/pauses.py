@@ -144,13 +144,13 @@ class Pauses:
         self.count: int = 0
         """How often it has been paused, by what this worker heard."""
 
-    def use_key(self, secret: bytes) -> None:
-        """The secret of the key from now on: what a provider has said of another one does not hold for it."""
-        self._pause = of_target(self._meter.name, secret)
-        self._key_pause = of_key(self._key, secret)
+    def use_key(self, way: bytes) -> None:
+        """How it is asked from now on (`rests.way_of`): what was said, or failed, in another way does not hold."""
+        self._pause = of_target(self._meter.name, way)
+        self._key_pause = of_key(self._key, way)
         name = self._meter.name.encode()
-        self._answered = key_hash(b"llm answered", name, secret)
-        self._failed = key_hash(b"llm failed", name, secret)
+        self._answered = key_hash(b"llm answered", name, way)
+        self._failed = key_hash(b"llm failed", name, way)
 
     # -- now ----------------------------------------------------------------------------------------------------------
 

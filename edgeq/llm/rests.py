@@ -1,7 +1,7 @@
 """Rests of providers' keys: where each stands in the table of arrivals, and how somebody ends one before its time.
 
 A gate reads there until when it lets nobody in, as all workers do; so a rest that is ended is over for all of them, and
-who waits is let in with their next tick. A rest is that of a secret: another one of the same key has none.
+who waits is let in with their next tick. A rest is of who was asked, and how: with another secret or URL there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import key_hash
 from edgeq.config.credentials_io import read_header
 from edgeq.config.providers import provider_keys, upstream_name
-from edgeq.config.schema import Config
+from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import ProviderKey
 from edgeq.llm.meter import KINDS, TARGET
 
@@ -24,19 +24,23 @@ OF_TARGET: Final = ("upstream_rate_limit", "circuit_open")
 """Why one model at a key rests; else all of them do."""
 
 
-def of_key(key: str, secret: bytes) -> int:
-    """Of a key of a provider, by the name of its upstream: no model is asked with it."""
-    return key_hash(b"llm key pause", key.encode(), secret)
+def of_key(key: str, way: bytes) -> int:
+    """Of a key of a provider, by the name of its upstream: no model is asked with it. `way`: see `way_of`."""
+    return key_hash(b"llm key pause", key.encode(), way)
 
 
-def of_target(target: str, secret: bytes) -> int:
+def of_target(target: str, way: bytes) -> int:
     """Of one model at it, KEY/MODEL."""
-    return key_hash(b"llm pause", target.encode(), secret)
+    return key_hash(b"llm pause", target.encode(), way)
 
 
-def secret_of(key: ProviderKey) -> bytes:
-    """What a provider is sent. Raises: ValueError for a secret that cannot be read."""
-    return read_header(key.key).encode("latin-1") if key.key else b""
+def way_of(provider: Provider, key: ProviderKey) -> bytes:
+    """Who is asked, and how: what was said, or failed, with another URL or secret says nothing of this one.
+    Raises: ValueError for a secret that cannot be read."""
+    headers = [f"{name}: {read_header(text)}" for name, text in provider.headers.items()]
+    secret = read_header(key.key) if key.key else ""
+    told = (provider.dialect, provider.url, *provider.endpoints, repr(provider.tls), *headers, secret)
+    return "\n".join(told).encode()
 
 
 def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> list[str] | None:
@@ -65,10 +69,10 @@ def _places(config: Config) -> Iterator[tuple[tuple[str, ...], str, int]]:
             if target.provider == name
         ]
         for key in provider_keys(provider):
-            full, secret = upstream_name(name, provider, key), secret_of(key)
+            full, way = upstream_name(name, provider, key), way_of(provider, key)
             targets = [f"{full}/{model}" for model in dict.fromkeys(models)]
             of_models = [text for one in targets for text in (one, f"{KINDS[TARGET]}/{one}")]
             whole = (full, f"upstream/{full}", f"provider/{name}")
-            yield (*whole, *of_models), f"upstream/{full}", of_key(full, secret)
+            yield (*whole, *of_models), f"upstream/{full}", of_key(full, way)
             for one in targets:
-                yield (*whole, one, f"{KINDS[TARGET]}/{one}"), f"{KINDS[TARGET]}/{one}", of_target(one, secret)
+                yield (*whole, one, f"{KINDS[TARGET]}/{one}"), f"{KINDS[TARGET]}/{one}", of_target(one, way)

@@ -7,6 +7,7 @@
     HALF_OPEN --`probes` good answers--> CLOSED
         |
         +--a failure--> OPEN, twice as long as before (at most `MAX_LONGER` times as long as at first)
+    any --all endpoints are others, by a reload--> CLOSED
 
 Decides whether a request may go to the upstream at all. Invariants: in HALF_OPEN a worker lets through at most `probes`
 requests in each `open` time, whatever becomes of them (a probe whose client leaves, or that is refused further on,
@@ -86,6 +87,13 @@ class Breaker:
         self._bucket_s: float = float(config.window) / _BUCKETS
         self._open_s: float = float(config.open)
         self._probes: int = config.probes
+
+    def begin(self, now: float) -> bool:
+        """Others are asked from now on: what was learned is not of these. Returns: whether the state has changed."""
+        if self.state == CLOSED:
+            return False
+        self._become(CLOSED, now)
+        return True
 
     def admit(self, now: float) -> bool:
         """May a request begin?"""

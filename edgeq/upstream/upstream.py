@@ -311,6 +311,8 @@ class Upstream(Watcher):
             self.breaker = Breaker(config.breaker, self.cells, now)
         else:
             self.breaker.configure(config.breaker)
+            if old is not None and _urls(old).isdisjoint(_urls(config)) and self.breaker.begin(now):
+                self._tell_circuit()
         if self.pools:
             self.set_pools(self.pools, {member.pool: member.weight for member in self.members}, now)
 
@@ -704,6 +706,10 @@ class Upstream(Watcher):
             "breaker": breaker.snapshot(now) if breaker is not None else None,
             "learned_limit": self._learner.limit.value if self._learner is not None else None,
         }
+
+
+def _urls(config: UpstreamConfig) -> set[str]:
+    return {one if isinstance(one, str) else one.url for one in config.endpoints}
 
 
 def _priority(member: Member) -> int:

@@ -32,11 +32,15 @@ def failing() -> Iterator[Stand]:
             "late": ["one latency=25s,tag=late", "one tokens=5,tag=next"],
             "lost": ["dead x", "one tokens=5,tag=next"],
             "strange": ["one error=404,tag=strange"],
+            "elsewhere": ["moved tokens=5,tag=elsewhere"],
+            "shut": ["mended tokens=5,tag=shut"],
         }
         config: dict[str, Any] = {
             "provider": {
                 "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
                 "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
+                "moved": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
+                "mended": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"], "breaker": breaker},
             },
             "model": {
                 model: {
@@ -115,3 +119,14 @@ def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
         return bool(beside) and beside[0]["cause"] == "key_rests" and "have failed" in beside[0]["says"]
 
     wait_for(is_told, lambda: json.dumps(failing.show(f"explain?what=model/{model}")))
+
+
+@pytest.mark.parametrize(("model", "provider"), [("elsewhere", "moved"), ("shut", "mended")])
+def test_a_reload_that_mends_a_url_ends_the_rest(failing: Stand, model: str, provider: str) -> None:
+    """Nobody waits for what has failed elsewhere: neither the target's rest nor its key's breaker is of this one."""
+    codes = [json.loads(failing.ask(ask_for(model)).body)["error"]["code"] for _ in range(5)]
+    assert codes[-1] == "circuit_open"
+    failing.gateway.reload({"provider": {provider: {"url": f"{failing.demo.url}/v1"}}})
+    answer = failing.ask(ask_for(model))
+    assert answer.status == 200, answer
+    failing.gateway.reload({})
