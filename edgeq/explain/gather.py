@@ -37,6 +37,7 @@ from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.llm.measures import asked_of
 from edgeq.observe.fresh import Fresh
+from edgeq.observe.models import DISABLED
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
 from edgeq.observe.reports import Fleet, Records, add
@@ -231,7 +232,9 @@ class Gatherer:
         for one in self._overview.models():
             target = f"target/{one['target']}"
             model = f"model/{one['model']}"
-            found.setdefault(model, []).append(target)
+            targets = found.setdefault(model, [])
+            if one["state"] != DISABLED:
+                targets.append(target)
             found.update({f"model/{alias}": [model] for alias in one["aliases"]})
             found[target] = [f"upstream/{one['upstream']}"]
         for upstream, provider in provider_of(self._config()).items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from edgeq.admin.render import Record, printable
@@ -17,6 +18,8 @@ from edgeq.reasons import REASONS
 _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", OUT: "refuses who comes next", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
+_MODEL: Final = "model/"
+_RESTS: Final = "key_rests"
 _CALLERS: Final = ("tenant/", "team/", "key/")
 """Whose names refusals do not tell."""
 _WAIT_MS: Final = 250.0
@@ -27,7 +30,9 @@ def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
     asked = (resource, *facts.parts.get(resource, ()))
     found = [one for one in findings(facts) if not resource or any(_concerns(one, each, facts) for each in asked)]
-    short = [one for one in found if one.harm > SIGN]
+    if elsewhere := _answered_elsewhere(facts, resource, found):
+        facts = replace(facts, refused=_others(facts.refused, elsewhere), over=_others(facts.over, elsewhere))
+    short = [one for one in found if one.harm > SIGN and one not in elsewhere]
     if (not short or short[0].harm == OUT) and (begins := _beginning(facts, resource, found)):
         return begins
     if not short:
@@ -201,6 +206,31 @@ def _concerns(found: Finding, resource: str, facts: Facts) -> bool:
     if resource.startswith("worker/") and is_at(found.resource, "worker"):
         return True  # what workers refuse for their own sake is counted for all of them together
     return is_at(found.resource, resource) or is_at(resource, found.resource)
+
+
+def _answered_elsewhere(facts: Facts, resource: str, found: Sequence[Finding]) -> list[Finding]:
+    """What keeps a model from some of its targets while another one is well: nobody who asks for the model meets it.
+    But what is refused may have been refused to these, unless it rests: then the next one is asked at once."""
+    if not resource.startswith(_MODEL):
+        return []
+    targets = facts.named.get(resource, ())
+    if len(targets) == 1 and targets[0].startswith(_MODEL):  # an alias
+        targets = facts.named.get(targets[0], ())
+
+    def is_met(one: Finding, target: str) -> bool:
+        return (one.harm > SIGN or one.cause == _RESTS) and _concerns(one, target, facts)
+
+    if not any(all(not is_met(one, target) for one in found) for target in targets):
+        return []
+    return [
+        one
+        for one in found
+        if (one.harm < LOST or one.cause == _RESTS) and any(_concerns(one, target, facts) for target in targets)
+    ]
+
+
+def _others(refused: Sequence[Refused], elsewhere: Sequence[Finding]) -> tuple[Refused, ...]:
+    return tuple(one for one in refused if not any(is_at(one.resource, each.resource) for each in elsewhere))
 
 
 def _also(others: Sequence[Finding]) -> list[dict[str, str]]:

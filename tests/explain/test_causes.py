@@ -302,6 +302,32 @@ def test_a_model_that_rests_as_it_fails_is_told() -> None:
     assert told["next"].endswith("edgeq wake p/big")
 
 
+def test_a_target_that_rests_while_another_answers_is_told_beside() -> None:
+    """Whoever asks for the model, by any of its names, meets neither the rest nor those who were refused by it; unless
+    no other target is well."""
+    key = dataclasses.replace(GATE, queued=0, rest=Rest("upstream_auth", 55.2, UNTIL, True))
+    names = {
+        "target/p/big": ["upstream/p"],
+        "target/q/big": ["upstream/q"],
+        "model/big": ["target/p/big", "target/q/big"],
+        "model/alias": ["model/big"],
+        "model/only": ["target/p/big"],
+    }
+    refusals = (refused("upstream_auth", "upstream/p#10.0.0.9:443"),)
+    for lately in ({"refused": refusals}, {"over": refusals}, {}):
+        for name in ("model/big", "model/alias"):
+            told = explain(behind(key, named=names, **lately), name)
+            assert told["verdict"] == f"{name} is not saturated"
+            assert [one["resource"] for one in told["also"]] == ["upstream/p"]
+        for name in ("upstream/p", "model/only"):
+            assert explain(behind(key, named=names, **lately), name)["resource"] == "upstream/p"
+    other = dataclasses.replace(key, resource="target/q/big", upstream="upstream/q")
+    assert explain(behind(key, other, named=names, refused=refusals), "model/big")["resource"] == "upstream/p"
+    tokens = (refused("token_limit_shared", "target/p/big:tokens"),)
+    told = explain(behind(GATE, named=names, refused=tokens), "model/big")
+    assert told["resource"] == "target/p/big", "it may be these who are refused"
+
+
 def test_what_has_just_begun_is_told_of_one_resource() -> None:
     """Its rate is not that of all."""
     new = [Refused("upstream_tls_failed", f"upstream/{name}#a:1", rate, 0.5) for name, rate in (("b", 5.0), ("c", 3.0))]
