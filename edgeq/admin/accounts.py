@@ -359,6 +359,8 @@ _LIMIT_OPTIONS: Final = tuple(
     Argument(option, f"{text}; 0: no limit", _is_money if field.startswith("money") else _is_count)
     for option, (field, text) in _LIMITS.items()
 )
+_IN_SHORT: Final = tuple((field, option) for option, (field, _help) in _LIMITS.items())
+_SPENT: Final = (Column("spent_day", "day", "money"), Column("spent_month", "month", "money"))
 _OF_KEY: Final = (
     Argument("name", "for people", _is_title),
     Argument("models", 'names of models that it may use, "gpt-*" for several; empty: all', _is_models),
@@ -381,14 +383,13 @@ COMMANDS: Final = (
         (
             Column("id"),
             Column("tenant", gives_way=True),
-            Column("team", gives_way=True),
-            Column("name", gives_way=True),
+            Column("team", gives_way=True, is_rare=True),
+            Column("name", gives_way=True, is_rare=True),
             Column("state"),
-            Column("expires", gives_way=True),
-            Column("models", gives_way=True),
-            Column("limits", gives_way=True),
-            Column("spent_day", "day", _N),
-            Column("spent_month", "month", _N),
+            Column("expires", "", "day", is_rare=True, can_go=True),
+            Column("models", gives_way=True, is_rare=True, can_go=True),
+            Column("limits", gives_way=True, is_rare=True, can_go=True, short=_IN_SHORT),
+            *_SPENT,
         ),
         "keys list acme",
     ),
@@ -460,12 +461,11 @@ COMMANDS: Final = (
         (Argument("match", "only those that have this text in their name"),),
         (
             Column("tenant", gives_way=True),
-            Column("team", gives_way=True),
+            Column("team", gives_way=True, is_rare=True),
             Column("keys", "", _N),
             Column("weight", "", _N),
-            Column("limits", gives_way=True),
-            Column("spent_day", "day", _N),
-            Column("spent_month", "month", _N),
+            Column("limits", gives_way=True, is_rare=True, short=_IN_SHORT),
+            *_SPENT,
         ),
         "tenants list acme",
         also="tenants",
@@ -492,7 +492,12 @@ COMMANDS: Final = (
         " failed, refused (no part of them) those that no target was asked for: by a limit, or for want of room",
         _run(_usage),
         (),
-        (),
+        (
+            *(Column(one, gives_way=True) for one in _GROUPS),
+            *(Column(one, "", _N) for one in ("requests", "errors", "refused", "input", "output")),
+            *(Column(one, "", _N, is_rare=True, can_go=True) for one in ("cached", "cache_write", "reasoning")),
+            Column("cost", "", "money"),
+        ),
         "usage --by tenant,model --since 7d",
         (
             Argument("by", f"some of {', '.join(_GROUPS)} (tenant,model)", _is_by),
@@ -500,5 +505,6 @@ COMMANDS: Final = (
             Argument("until", "the last day", _is_day),
             Argument("csv", "as comma-separated values", is_flag, is_flag=True),
         ),
+        as_asked=True,
     ),
 )

@@ -61,6 +61,8 @@ class Command:
     options: tuple[Argument, ...] = ()
     also: str = ""
     """Fewer words that mean the same."""
+    as_asked: bool = False
+    """Records have some of the columns only, in the order that was asked for."""
     render: Callable[[Record], str] | None = None
     """A record for people, if not as a row of a table."""
 
@@ -68,7 +70,11 @@ class Command:
         """An answer for people; `width` 0: as wide as it gets."""
         if self.render is not None and body:
             return "".join(map(self.render, [body] if isinstance(body, Mapping) else body))
-        return render_text(body, self.columns, width)
+        columns = self.columns
+        if self.as_asked and body and not isinstance(body, Mapping):
+            known = {one.key: one for one in columns}
+            columns = tuple(known[key] for key in body[0])
+        return render_text(body, columns, width)
 
     @property
     def usage(self) -> str:

@@ -281,7 +281,7 @@ COMMANDS: Final = (
             Column("meter"),
             Column("name", gives_way=True),
             Column("tenant", gives_way=True, is_rare=True),
-            Column("key_name", "key", gives_way=True, is_rare=True),
+            Column("key_name", "key", gives_way=True, is_rare=True, can_go=True),
             Column("in_flight", "busy", _N),
             Column("limits", gives_way=True),
             Column("remaining", "left", gives_way=True),

@@ -1,7 +1,8 @@
 """Answers for people: records as a table of 80 columns, one record as lines of "key: value".
 
-A table has the columns that its command names, or all keys; the one column that has no fixed width gives way, and what
-is cut there is cut in the middle, because names of queues differ at both ends. Numbers are rounded to what a person
+A table has the columns that its command names, or all keys; columns that have no fixed width give way, and what is cut
+there is cut in the middle, because names of queues differ at both ends; where that is not enough, those that can be
+missed go. Numbers are rounded to what a person
 compares; JSON has all of it.
 """
 
@@ -12,11 +13,12 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from edgeq.config.units import plain
 
-Form = Literal["text", "count", "s", "ms", "us", "rate", "share", "bytes", "clock"]
+Form = Literal["text", "count", "s", "ms", "us", "rate", "share", "bytes", "clock", "day", "money"]
 Record: TypeAlias = Mapping[str, Any]
 Body: TypeAlias = Record | Sequence[Record]
 
 WIDTH: Final = 80
+_TO_THE_LEFT: Final = ("text", "day")
 _LEAST: Final = 11
 """A column that gives way keeps so much."""
 
@@ -32,6 +34,10 @@ class Column(NamedTuple):
     """Characters that it has at least: a screen that is written again and again keeps its columns."""
     is_rare: bool = False
     """It is left out where no record has anything there."""
+    can_go: bool = False
+    """It is left out where there is no room, those that stand last first."""
+    short: tuple[tuple[str, str], ...] = ()
+    """Of a value that is a mapping: keys of it, and the shorter words for them."""
 
 
 def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) -> str:
@@ -43,22 +49,28 @@ def render_text(body: Body, columns: Sequence[Column] = (), width: int = WIDTH) 
     told = [one for one in columns if not one.is_rare or any(_value(record, one.key) for record in body)]
     shown = told or [Column(key) for key in body[0]]
     rows = [[column.head or column.key for column in shown]]
-    rows.extend([_cell(_value(record, column.key), column.form) for column in shown] for record in body)
+    rows.extend([_cell(_short(record, column), column.form) for column in shown] for record in body)
     widths = [max(column.least, *map(len, cells)) for column, cells in zip(shown, zip(*rows, strict=True), strict=True)]
-    if width:
-        _squeeze(widths, shown, width)
+    while width and not _squeeze(widths, shown, width):
+        last = next((at for at in reversed(range(len(shown))) if shown[at].can_go), -1)
+        if last < 0:
+            break
+        for cells in (shown, widths, *rows):
+            del cells[last]  # type: ignore[attr-defined]
     return "".join(_line(row, widths, shown) for row in rows)
 
 
-def _squeeze(widths: list[int], columns: Sequence[Column], width: int) -> None:
-    """Take from the columns that give way, the widest first, until the table fits or they have no more to give."""
+def _squeeze(widths: list[int], columns: Sequence[Column], width: int) -> bool:
+    """Take from the columns that give way, the widest first, until the table fits or they have no more to give.
+    Returns: whether it fits."""
     flexible = [at for at, column in enumerate(columns) if column.gives_way]
     gaps = sum(len(_gap(column)) for column in columns[1:])
     while sum(widths) + gaps > width:
         widest = max(flexible, key=lambda at: widths[at], default=-1)
         if widest < 0 or widths[widest] <= _LEAST:
-            return
+            return False
         widths[widest] -= 1
+    return True
 
 
 def _line(row: list[str], widths: list[int], columns: Sequence[Column]) -> str:
@@ -66,13 +78,13 @@ def _line(row: list[str], widths: list[int], columns: Sequence[Column]) -> str:
     for cell, width, column in zip(row, widths, columns, strict=True):
         if text:
             text += _gap(column)
-        text += _cut(cell, width).ljust(width) if column.form == "text" else cell.rjust(width)
+        text += _cut(cell, width).ljust(width) if column.form in _TO_THE_LEFT else cell.rjust(width)
     return text.rstrip() + "\n"
 
 
 def _gap(column: Column) -> str:
     """Before a column: numbers stand to the right of theirs."""
-    return "  " if column.form == "text" else " "
+    return "  " if column.form in _TO_THE_LEFT else " "
 
 
 def _cut(text: str, width: int) -> str:
@@ -86,6 +98,14 @@ def _value(record: Record, key: str) -> Any:
     value: Any = record
     for step in key.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _short(record: Record, column: Column) -> Any:
+    value = _value(record, column.key)
+    if column.short and isinstance(value, Mapping):
+        words = dict(column.short)
+        return {words.get(key, key): one for key, one in value.items()}
     return value
 
 
@@ -106,6 +126,10 @@ def _cell(value: Any, form: Form) -> str:
             return f"{value:.0%}"
         case "clock":
             return str(value)[11:21]
+        case "day":
+            return str(value)[:10]
+        case "money":
+            return plain(value, 15, 2) if value >= 0.01 else plain(value, 2)
         case "bytes":
             return _size(value)
         case _:

@@ -21,7 +21,7 @@ from edgeq.admin.find import problem
 from edgeq.admin.render import render_text
 from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
 from edgeq.cli.change import add_arguments_of
-from edgeq.cli.show import EXIT_CODES
+from edgeq.cli.show import EXIT_CODES, width_of_terminal
 from edgeq.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _print(args: argparse.Namespace, command: Command, answer: Answer) -> int:
         print(json.dumps(body))
     else:
         shown = {key: value for key, value in body.items() if key != "warning"} if isinstance(body, dict) else body
-        sys.stdout.write(render_text(shown) if isinstance(shown, dict) else command.text(shown, 0))
+        sys.stdout.write(render_text(shown) if isinstance(shown, dict) else command.text(shown, width_of_terminal()))
     if warning:  # also where a script keeps what is printed
         print(f"edgeq {command.words}: {warning}", file=sys.stderr)
     return EXIT_OK

@@ -153,9 +153,13 @@ def refused(args: argparse.Namespace, status: int, text: bytes) -> int:
     return EXIT_CODES.get(status, EXIT_FAILED)
 
 
+def width_of_terminal() -> int:
+    """Of a table; 0: what a program reads is not cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
 def _print(args: argparse.Namespace, command: Command, body: Body) -> None:
-    # As wide as the terminal; what a program reads is not cut.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = width_of_terminal()
     if args.json:
         print(json.dumps(body))
     elif getattr(args, "plot", False):

@@ -123,6 +123,41 @@ def test_a_new_tenant_is_told(store: str) -> None:
     assert ask(store, "tenants set acme --team cor --rpm 4")["note"] == "team cor of acme is new (did you mean core?)"
 
 
+def test_tables_fit_80_columns(store: str) -> None:
+    """However much there is in them: limits are called as they are typed, what nobody has is no column, and what can be
+    missed goes where there is no room. The id of a key is whole."""
+
+    def table(words: str, width: int = 80) -> list[str]:
+        found = find_text(words)
+        assert isinstance(found, Found)
+        return found.command.text(ask(store, words), width).splitlines()
+
+    made = ask(store, "keys create --tenant acme --rpm 5 --tpm 20000 --per-day 1.5")
+    assert [one.split() for one in table("keys list", 0)] == [
+        ["id", "tenant", "state", "limits", "day", "month"],
+        [made["id"], "acme", "active", "rpm=5", "tpm=20000", "per-day=1.5", "0", "0"],
+    ]
+    long = "a-very-long-name-of-somebody"
+    more = "--expires 2030-01-31 --models gpt-4o,gpt-4o-mini,o3 --rpm 60 --tpm 20000 --per-day 5"
+    other = ask(store, f"keys create --tenant {long} --team {long} --name '{long} of all' {more}")
+    opened = Store(store)
+    at, many = 1_795_700_000.0, 10**9
+    entry = Entry(at, long, other["id"], long, "o/m", many, many, many, many, many, 12_345_678, 200, 1.0, 0.1)
+    opened.add("w", 1, [entry], {other["id"]: long}, at, 0.0)
+    opened.close()
+    for words in ("keys list", "tenants", "usage", "usage --by model,tenant"):
+        lines = table(words)
+        assert max(map(len, lines)) <= 80, lines
+    head, *rows = table("keys list")
+    assert head.split() == ["id", "tenant", "team", "name", "state", "expires", "day", "month"]
+    assert {row.split()[0] for row in rows} == {made["id"], other["id"]}
+    assert any("  2030-01-31 " in row for row in rows)
+    assert table("keys list", 120)[0].split()[-4:] == ["models", "limits", "day", "month"]
+    head, row = table("usage --by model,tenant")
+    assert head.split()[:3] == ["model", "tenant", "requests"]
+    assert row.split()[-1] == "12.35"
+
+
 def test_usage(store: str) -> None:
     """Grouped, from a day to another, as records and as CSV."""
     opened = Store(store)
