@@ -196,6 +196,24 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
     )
 
 
+async def _delete_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer:
+    tenant, team = arguments["tenant"], arguments.get("team", "")
+    with_keys = arguments.get("with-keys", "false") == "true"
+    gone: list[str] = []
+
+    def make(registry: Registry, now: float) -> Made:
+        made = registry.delete_tenant(now, tenant, team, with_keys)
+        gone.extend(made.change.gone)
+        return made
+
+    answer = await _changed(accounts, make)
+    if isinstance(answer.body, dict):
+        kinds = {kind: sum(one.startswith(f"{kind}/") for one in gone) for kind in ("key", "team", "tenant")}
+        told = ", ".join(f"{kind}s: {count}" for kind, count in kinds.items() if count)
+        answer.body["note"] = f"deleted {told}; what was used stays in edgeq usage, and counts for whoever has the name"
+    return answer
+
+
 def _all_models(arguments: Arguments) -> str:
     """What is to be told of names that there are none of: perhaps a variable is empty."""
     return "no models are named: the key may use all of them" if arguments.get("models") == "" else ""
@@ -482,6 +500,19 @@ COMMANDS: Final = (
         (),
         "tenants set acme --per-month 2000 --weight 3",
         (_TEAM, Argument("weight", "share of a queue; others have 1", _is_weight), *_LIMIT_OPTIONS),
+    ),
+    Command(
+        "tenants delete",
+        "DELETE",
+        "/v1/accounts/tenants",
+        "admin",
+        "delete a tenant with its teams, or one of these, and with the keys that they had, which nobody knows any "
+        "more; refused while one of these can be used. What was used stays in `edgeq usage`",
+        _run(_delete_tenant),
+        (Argument("tenant", "its name", _is_name, required=True),),
+        (),
+        "tenants delete acme --team research",
+        (_TEAM, Argument("with-keys", "also keys that can be used", is_flag, is_flag=True)),
     ),
     Command(
         "usage",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SUMMARIES: Final = {
     "keys": "make, list, change, rotate and revoke virtual keys",
-    "tenants": "list tenants of virtual keys, and give them limits",
+    "tenants": "list tenants of virtual keys, give them limits, delete them",
     "usage": "what was used by whom: requests, tokens, cost",
 }
 _NOTES: Final = """

@@ -142,6 +142,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True):
     tenants: tuple[Tenant, ...] = ()
     teams: tuple[Team, ...] = ()
     is_whole: bool = True
+    gone: tuple[str, ...] = ()
+    """Subjects of keys, tenants and teams that there are no more."""
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True):

@@ -92,6 +92,14 @@ class Accounts:
             tenants[tenant.name] = tenant
         for team in snapshot.teams:
             teams[team_subject(team.tenant, team.name)] = team
+        for subject in snapshot.gone:
+            kind, _, name = subject.partition("/")
+            if kind == "key":
+                by_id.pop(name, None)
+            elif kind == "tenant":
+                tenants.pop(name, None)
+            else:
+                teams.pop(subject, None)
         return Accounts(by_id, tenants, teams)
 
     def find(self, secret: bytes) -> Account | None:
@@ -180,6 +188,7 @@ class AccountsHolder:
             subjects += [key_subject(one.id) for one in snapshot.accounts]
             subjects += [tenant_subject(one.name) for one in snapshot.tenants]
             subjects += [team_subject(one.tenant, one.name) for one in snapshot.teams]
+            subjects += snapshot.gone
             if self.on_limits is not None and was_on:
                 for subject in subjects:
                     self.on_limits(subject, self.current.limits_of(subject))

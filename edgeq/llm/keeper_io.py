@@ -146,6 +146,7 @@ class Keeper:
             "accounts changed",
             key=made.account.id if made.account is not None else "",
             tenants=sorted({one.tenant for one in made.change.accounts} | {one.name for one in made.change.tenants}),
+            **({"gone": made.change.gone} if made.change.gone else {}),
         )
         return made, await self._workers.accounts_taken(number, _KNOWN_S)
 

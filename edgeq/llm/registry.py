@@ -13,7 +13,17 @@ from typing import Any, Final
 import msgspec
 
 from edgeq.config.schema_llm import TokenLimits
-from edgeq.llm.account import Account, Snapshot, Team, Tenant, digest_of, key_subject, team_subject, tenant_subject
+from edgeq.llm.account import (
+    ACTIVE,
+    Account,
+    Snapshot,
+    Team,
+    Tenant,
+    digest_of,
+    key_subject,
+    team_subject,
+    tenant_subject,
+)
 from edgeq.llm.sums import Spending
 
 PREFIX: Final = "eq"
@@ -23,6 +33,8 @@ _ID_LENGTH: Final = 8
 _SECRET_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SECRET_LENGTH: Final = 43
 """256 bits."""
+_MAX_NAMES: Final = 8
+"""So many keys are named."""
 
 
 class NoSuch(LookupError):
@@ -54,6 +66,11 @@ class Registry:
         self.accounts.update((one.id, one) for one in change.accounts)
         self.tenants.update((one.name, one) for one in change.tenants)
         self.teams.update(((one.tenant, one.name), one) for one in change.teams)
+        gone = set(change.gone)
+        self.accounts = {name: one for name, one in self.accounts.items() if key_subject(name) not in gone}
+        self.tenants = {name: one for name, one in self.tenants.items() if tenant_subject(name) not in gone}
+        self.teams = {name: one for name, one in self.teams.items() if team_subject(*name) not in gone}
+        # Of keys that are gone, too: what they have used may still come.
         # A new one: a thread may be reading the old one.
         self.team_of_key = self.team_of_key | {one.id: one.team for one in change.accounts}
 
@@ -115,6 +132,24 @@ class Registry:
             old, weight=old.weight if weight is None else weight, limits=_limited(old.limits, limits)
         )
         return Made(Snapshot((), (new,), (), is_whole=False))
+
+    def delete_tenant(self, now: float, tenant: str, team: str, with_keys: bool) -> Made:
+        """A tenant with its teams, or one of these, is no more, and neither are their keys. Raises NoSuch; ValueError
+        if a key may still be used, unless `with_keys`."""
+        if (tenant, team) not in self.teams if team else tenant not in self.tenants:
+            raise NoSuch(
+                f"there is no {f'team {team!r} of {tenant!r}' if team else f'tenant {tenant!r}'}: tenants list"
+            )
+        keys = [one for one in self.accounts.values() if one.tenant == tenant and team in ("", one.team)]
+        live = [one.id for one in keys if one.state(now) == ACTIVE]
+        if live and not with_keys:
+            some = ", ".join((*live[:_MAX_NAMES], *(["..."] if len(live) > _MAX_NAMES else [])))
+            raise ValueError(f"{len(live)} of its keys can be used ({some}): revoke them first, or say --with-keys")
+        gone = [key_subject(one.id) for one in keys]
+        gone += [team_subject(*one) for one in self.teams if one[0] == tenant and team in ("", one[1])]
+        if not team:
+            gone.append(tenant_subject(tenant))
+        return Made(Snapshot(is_whole=False, gone=tuple(gone)))
 
     def _new(self, tenant: str, team: str) -> tuple[tuple[Tenant, ...], tuple[Team, ...]]:
         """What of these is not there yet."""

@@ -74,6 +74,12 @@ _SUMS: Final = {
     "refused": _REFUSED,
 }
 """Of those in TOLD that are no column."""
+_DELETE: Final = {
+    "key": "DELETE FROM keys WHERE id = ?",
+    "tenant": "DELETE FROM tenants WHERE name = ?",
+    "team": "DELETE FROM teams WHERE tenant = ? AND name = ?",
+}
+"""By the kind of a subject."""
 _ADD_DAY: Final = (
     f"INSERT INTO days VALUES ({', '.join('?' * (len(KEY) + len(VALUES)))}) ON CONFLICT DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in VALUES)
@@ -144,7 +150,10 @@ class Store:
         return Snapshot(accounts, tenants, teams)
 
     def put(self, change: Snapshot) -> None:
-        """Write what is new, and what is different. Raises StoreError, and then nothing has changed."""
+        """Write what is new, and what is different, and delete what is gone, but not what it has used.
+
+        Raises StoreError, and then nothing has changed.
+        """
         with self._transaction() as db:
             db.executemany(
                 "INSERT OR REPLACE INTO tenants VALUES (?, ?, ?)",
@@ -157,6 +166,9 @@ class Store:
             db.executemany(
                 f"INSERT OR REPLACE INTO keys VALUES ({', '.join('?' * 12)})", [_row(one) for one in change.accounts]
             )
+            for subject in change.gone:
+                kind, *names = subject.split("/")
+                db.execute(_DELETE[kind], names)
 
     # -- usage --------------------------------------------------------------------------------------------------------
 

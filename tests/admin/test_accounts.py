@@ -113,6 +113,31 @@ def test_tenants_and_teams(store: str) -> None:
     assert ask(store, "tenants list other") == ask(store, "tenants other") == []
 
 
+def test_a_tenant_is_deleted(store: str) -> None:
+    """With its teams and keys, of which none can be used, unless that is said; in the store, too. Its usage stays."""
+    ids = [ask(store, f"keys create --tenant acme {more}")["id"] for more in ("--team a", "--team b", "")]
+    ask(store, "keys create --tenant other --team a")
+    opened = Store(store)
+    entry = Entry(1_795_700_000.0, "acme", ids[0], "m", "t", 10, 5, 0, 0, 0, 21, 200, 1.0, 0.1)
+    opened.add("w", 1, [entry], {ids[0]: "a"}, 1_795_700_000.0, 0.0)
+    opened.close()
+    refused = said(store, "tenants delete acme --team a")
+    assert (refused.status, refused.body) == (
+        422,
+        {"ok": False, "error": f"1 of its keys can be used ({ids[0]}): revoke them first, or say --with-keys"},
+    )
+    ask(store, f"keys revoke {ids[0]}")
+    assert ask(store, "tenants delete acme --team a")["note"].startswith("deleted keys: 1, teams: 1; ")
+    assert said(store, "tenants delete acme").status == 422
+    assert ask(store, "tenants delete acme --with-keys")["note"].startswith("deleted keys: 2, teams: 1, tenants: 1; ")
+    assert [(one["tenant"], one["team"]) for one in ask(store, "tenants")] == [("other", ""), ("other", "a")]
+    assert [one["tenant"] for one in ask(store, "keys list")] == ["other"]
+    assert [one["tenant"] for one in ask(store, "usage")] == ["acme"]
+    assert said(store, f"keys show {ids[0]}").status == 404
+    for words in ("acme", "other --team b"):
+        assert said(store, f"tenants delete {words}").status == 404
+
+
 def test_a_new_tenant_is_told(store: str) -> None:
     """It is made, as its limits may be there before its first key; whoever has mistyped a name sees it."""
     assert ask(store, "tenants set acme --rpm 3") == {"ok": True, "note": "tenant acme is new"}

@@ -120,6 +120,30 @@ def test_a_change_is_a_picture_of_its_own() -> None:
     assert after.changed(Snapshot((), (Tenant("x"),), (Team("x", "y"),))).find(secret.encode()) is None, "whole"
 
 
+def test_a_tenant_that_is_gone() -> None:
+    """A worker knows neither it nor its keys any more, and forgets their limits; others stay."""
+    registry = Registry(Snapshot())
+    key_id, secret = made(registry)
+    other = registry.create(0.0, "other", "core", {})
+    registry.take(other.change)
+    registry.take(registry.change_tenant("acme", "core", None, {"requests_per_minute": 3}).change)
+    holder = AccountsHolder()
+    limited: dict[str, TokenLimits] = {}
+    holder.on_limits = limited.__setitem__
+    holder.hear(AccountsTold(0, registry.snapshot()))
+    one = registry.delete_tenant(0.0, "acme", "", True)
+    registry.take(one.change)
+    told = decode_to_worker(encode_message(AccountsTold(1, one.change)))
+    assert isinstance(told, AccountsTold)
+    holder.hear(told)
+    assert holder.current.find(secret.encode()) is None
+    assert holder.current.find(other.secret.encode()) is not None
+    assert limited == dict.fromkeys((f"key/{key_id}", "team/acme/core", "tenant/acme"), TokenLimits())
+    assert Accounts.of(registry.snapshot()).tenants.keys() == holder.current.tenants.keys() == {"other"}
+    assert holder.current.teams.keys() == {"team/other/core"}
+    assert registry.team_of_key[key_id] == "core", "what it has used may still come"
+
+
 def test_a_worker_hears_and_tells() -> None:
     """Through the messages' own encoding."""
     registry = Registry(Snapshot())
