@@ -127,6 +127,9 @@ class RouteLlm(Table, frozen=True):
     affinity: Size = Size(4096)
     """Requests that begin with the same so many bytes of messages go where the last of them went, for the caches of
     providers, unless it is saturated there. 0: they do not."""
+    tell_cost: bool = False
+    """A whole answer says in x-edgeq-cost what it has cost, by the `price` of its target. Of a stream that is not known
+    yet when its head goes; the access log and `edgeq usage` have it."""
 
 
 class Variable(Table, frozen=True):

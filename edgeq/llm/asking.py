@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgeq.admission.ticket import DEFAULT, SHEDDABLE
 from edgeq.cache.fields import fields_of
+from edgeq.config.units import money
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import body_key, request_key
 from edgeq.llm.dialects import errors
@@ -78,6 +79,8 @@ _asked_fields: Final[dict[tuple[str, str], bytes]] = {}
 _key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
+_GIVEN: Final = ("hit", "joined")
+"""Answers that another request has paid for."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
 _REFUSED: Final = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
 """A weight of nothing, in what follows a media type."""
@@ -602,7 +605,10 @@ class ModelRequest(Exchange):
     def _lines(self) -> bytes:
         """Field lines of the answer that say what edgeq has done with the request. What is left of the caller's limits
         is looked up only now: of a whole answer what it has used is known, and settled."""
-        return self.answer_lines + self.bill.header_lines(self._dialect(), monotonic()) + self._about()
+        lines = self.answer_lines + self.bill.header_lines(self._dialect(), monotonic()) + self._about()
+        if self.models.tells_cost and (self._settled or self.cached in _GIVEN):
+            lines += f"x-edgeq-cost: {money(self.cost_micro)}\r\n".encode()
+        return lines
 
     def _about(self) -> bytes:
         """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""

@@ -191,6 +191,7 @@ class ModelBuilder:
             self._prompts,
             self.caches.get(name),
             int(config.affinity),
+            config.tell_cost,
         )
 
     def _hedge(self, name: str, text: str) -> HedgePolicy | None:

@@ -39,6 +39,7 @@ class ModelRoute:
         "prompts",
         "route",
         "strict",
+        "tells_cost",
         "till",
     )
 
@@ -59,6 +60,7 @@ class ModelRoute:
         prompts: Prompts,
         cache: PromptCache | None,
         affinity: int,
+        tells_cost: bool,
     ) -> None:
         """Args: route is the one that requests match; names are the models that it serves, none for all; drain_s 0.0:
         who has left is not read to the end."""
@@ -80,6 +82,7 @@ class ModelRoute:
         self.cache: PromptCache | None = cache
         self.affinity: int = affinity
         """How many bytes must be alike for requests to go where the last of them went; 0: they do not."""
+        self.tells_cost: bool = tells_cost
         self._beside: dict[str, Route] = {}
 
     def smaller(self, plan: ModelPlan) -> ModelPlan | None:

@@ -110,6 +110,28 @@ def test_the_cache_of_a_route_is_told(tmp_path: Path) -> None:
         assert f'edgeq_llm_requests_total{{cache="hit",{of}}} 3.0' in metrics
 
 
+def test_what_an_answer_has_cost_is_told_where_that_is_wanted(tmp_path: Path) -> None:
+    """Of a whole one, by the usage that it tells; nothing of what the cache gives; of a stream nobody knows it yet. The
+    route says so, and while it runs, too."""
+    price = {"input": 3.0, "output": 15.0}
+    target: Value = {"provider": "demo", "model": "mock/input=100,tokens=10", "price": price}
+    route: Value = [{"name": "llm", "llm": {"cache": {}, "tell_cost": True}}]
+    with (
+        cached(tmp_path, model={"echo": {"targets": [target]}}, route=route) as edge,
+        RawClient(edge.address) as client,
+    ):
+        bodies = [chat("once"), chat("once"), {**chat("once"), "stream": True}, {**chat("once"), "stream": True}]
+        answers = [ask(client, body) for body in bodies]
+        usage = json.loads(answers[0].body)["usage"]
+        cost = (3 * usage["prompt_tokens"] + 15 * usage["completion_tokens"]) / 1e6
+        assert [was(one) for one in answers] == [b"miss", b"hit", b"miss", b"hit"]
+        told_of = [one.get(b"x-edgeq-cost") for one in answers]
+        assert told_of[1:] == [b"0", None, b"0"]
+        assert float(told_of[0] or 0) == cost > 0.0
+        edge.reload({"route": [{"name": "llm", "llm": {"cache": {}}}]})
+        assert ask(client, chat("other")).get(b"x-edgeq-cost") is None
+
+
 def test_who_waits_for_another_is_told(tmp_path: Path) -> None:
     """Not as one who is answered."""
     model: Value = {"echo": {"targets": [{"provider": "demo", "model": "mock/hang=0"}]}}
