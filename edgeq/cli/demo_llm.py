@@ -33,6 +33,7 @@ directives (--behave, after a slash in a model's name, or in the header x-mock),
   tools=2                       calls of tools, if the request has some
   input=N cached=N cache_write=N usage=on|off|last    what is told of tokens
   stop=length|refusal|pause|sequence                  why it ends
+  window=8000                   a request of more tokens is too long
   error=429 retry_after=2s      a refusal with this status; error=quota: the money is gone
   fail=3 cut=3 reset=3 hang=3   after three events: an error event, a close, a reset, silence; hang=0: not even a head
   times=2 chance=0.1            only the first two requests for this model fail; only a tenth of them

@@ -82,6 +82,9 @@ class Model(Table, frozen=True):
     """Name of another model, usually a smaller one, that answers what no target of this one has room for, in places or
     in tokens, or its limits refuse; the answer says so in x-edgeq-model. Not where the route does not serve it, or the
     key may not use it. Empty: none."""
+    too_long: Literal["refuse", "next"] = "refuse"
+    """Of a request for which the window of a target is too small: the client is told so, in the words of the provider;
+    or the next target is asked, whose window should be larger."""
     hedge: str = "off"
     """When a second target is asked as well because the first event is late: "2s", or "p95" of this model."""
 

@@ -145,7 +145,16 @@ class ModelBuilder:
                     )
                 )
         balance = WEIGHTED if model.balance == "weighted" else ORDERED
-        return ModelPlan(name, balance, choices, model.degrade, self._hedge(name, model.hedge), model.limits, mark)
+        return ModelPlan(
+            name,
+            balance,
+            choices,
+            model.degrade,
+            self._hedge(name, model.hedge),
+            model.limits,
+            mark,
+            model.too_long == "next",
+        )
 
     def _gate(
         self, name_of_key: str, model: str, limits: TokenLimits, provider: Provider, key: ProviderKey, workers: int

@@ -474,6 +474,8 @@ class ModelExchange(ModelAnswer):
             self.fail(reason, up.pool.resource, verdict.detail, wait_s)
             return
         # The client's own doing: he is told in his own words, whoever has found out.
+        if failed.code == errors.TOO_LONG and self._goes_longer(choice, up.pool.resource, now):
+            return
         operation = self.operation
         assert operation is not None
         failed.message = failed.message or verdict.detail
@@ -532,7 +534,7 @@ class ModelExchange(ModelAnswer):
             and reason not in _STAYS
             and (
                 self._leave_to_second(reason, resource, detail, retry_after_s)
-                or self._go_on(reason, resource, detail)
+                or self._go_on(reason, resource)
                 or self._counts_itself(reason, resource)
             )
         ):
@@ -547,18 +549,32 @@ class ModelExchange(ModelAnswer):
             retry_after_s = self._soonest_s(retry_after_s)
         super().fail(reason, resource, detail, retry_after_s, policy)
 
-    def _go_on(self, reason: str, resource: str, detail: str) -> bool:
-        """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
+    def _goes_longer(self, choice: Choice, resource: str, now: float) -> bool:
+        """The window of this target's model is too small for the request: ask the next one, if the model has it so.
+        Returns: False if that is not so, or nobody is left."""
+        plan = self.plan
+        if plan is None or not plan.goes_longer or self._begun or self._second is not None:
+            return False
+        turns = self._turns
         order = self._order
-        now = monotonic()
+        self._whole_connection(now)
+        # Another key is no help.
+        self._order = [*order[:turns], *[one for one in order[turns:] if one.target != choice.target]]
+        return self._ask_next("model_request_invalid", resource, False, now)
+
+    def _go_on(self, reason: str, resource: str) -> bool:
+        """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
+        return REASONS[reason].fault != "C" and self._ask_next(reason, resource, self.attempts > 0, monotonic())
+
+    def _ask_next(self, reason: str, resource: str, takes_budget: bool, now: float) -> bool:
+        """`takes_budget`: it is a failure of what was sent, of which so many may be sent once more."""
+        order = self._order
         most = self._most_turns()
         turns = self._next_open(self._turns, now)
         if turns >= most or not self._turns or self.down.closing or self._is_for_nobody():
             return False
-        if REASONS[reason].fault == "C":
-            return False
         first = self.choice
-        if self.attempts and self.sent_at and first is not None and not self._takes_budget(first, now):
+        if takes_budget and self.sent_at and first is not None and not self._takes_budget(first, now):
             self._tries().second_reason = "retry_budget_exhausted"
             return False
         body = self._words_or_none(order[turns])

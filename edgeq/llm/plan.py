@@ -133,7 +133,7 @@ class Choice:
 class ModelPlan:
     """One model. `choices` in the order of the file: target by target, key by key; none: all are disabled."""
 
-    __slots__ = ("balance", "choices", "degrade", "hedge", "limits", "mark", "name")
+    __slots__ = ("balance", "choices", "degrade", "goes_longer", "hedge", "limits", "mark", "name")
 
     def __init__(
         self,
@@ -144,6 +144,7 @@ class ModelPlan:
         hedge: HedgePolicy | None,
         limits: TokenLimits,
         mark: str = "",
+        goes_longer: bool = False,
     ) -> None:
         self.name = name
         self.mark = mark or name
@@ -155,6 +156,8 @@ class ModelPlan:
         self.hedge: HedgePolicy | None = hedge
         self.limits: TokenLimits = limits
         """Of all its requests together."""
+        self.goes_longer: bool = goes_longer
+        """What is too long for one target is for the next one."""
 
     def order(self, now: float) -> list[Choice]:
         """In which order to ask. Keys of a target are drawn by their weight, and so are targets that are balanced; who

@@ -130,6 +130,13 @@ class _Known:
     """By whether it fails."""
 
 
+_TOO_LONG: Final = {
+    OPENAI: "This model's maximum context length is {window} tokens. However, your messages have {tokens} tokens.",
+    ANTHROPIC: "prompt is too long: {tokens} tokens > {window} maximum",
+    GEMINI: "The input token count ({tokens}) exceeds the maximum number of tokens allowed ({window}).",
+}
+
+
 class App:
     """The whole provider."""
 
@@ -207,6 +214,11 @@ class App:
     def _perform(self, known: _Known, request: Request, now: float, unix_s: float) -> Reply:
         behaviour, family = known.behaviour, known.operation.family
         account = self.accounts.get(request.key, known.ask.model, now)
+        tokens = 0 if known.content is None else known.content.input_tokens
+        if 0 < behaviour.window < tokens:
+            account.requests += 1
+            said = _TOO_LONG[family].format(tokens=tokens, window=behaviour.window)
+            raise Refusal(Failed(400, INVALID, said, "context_length_exceeded"))
         fails = self._fails(behaviour, account)
         if fails and behaviour.error:
             account.requests += 1

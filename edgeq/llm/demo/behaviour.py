@@ -57,6 +57,8 @@ class Behaviour:
     """off: never told; last: in streams of chat, in the chunk with the finish_reason as well."""
     stop: str = ""
     """Why it ends, if not by itself: length, refusal, pause, sequence."""
+    window: int = 0
+    """Requests of more tokens are refused as too long; 0: none is."""
     error: int = 0
     """Status of a refusal; "quota" for money that is gone."""
     retry_after: Duration = _A_SECOND

@@ -103,6 +103,8 @@ _GEMINI_STATUSES: Final[dict[str, str]] = {
     BROKEN: "INTERNAL",
 }
 
+TOO_LONG: Final = "context_length_exceeded"
+"""OpenAI's code of a request for which the window of the model is too small, here of all providers."""
 _KINDS_BY_WORD: Final[dict[str, str]] = {
     # Types and codes of OpenAI and who follows it.
     "invalid_api_key": AUTHENTICATION,
@@ -114,7 +116,7 @@ _KINDS_BY_WORD: Final[dict[str, str]] = {
     "tokens": RATE,
     "overloaded": OVERLOADED,
     "engine_overloaded": OVERLOADED,
-    "context_length_exceeded": INVALID,
+    TOO_LONG: INVALID,
     # Anthropic's types, some of them OpenAI's, too.
     "invalid_request_error": INVALID,
     "authentication_error": AUTHENTICATION,
@@ -140,13 +142,15 @@ _KINDS_BY_WORD: Final[dict[str, str]] = {
     "INTERNAL": INTERNAL,
 }
 
-_TOO_LONG: Final = (
+_SAY_TOO_LONG: Final = (
     "prompt is too long",
     "exceed context limit",
     "maximum context length",
     "exceeds the maximum number of",
+    "exceeds the available context size",
+    "longer than the model's context length",
 )
-"""How providers without a code for it say that the window of the model is too small."""
+"""How providers without a code for it say the same: Anthropic, vLLM, Gemini, llama.cpp, SGLang."""
 
 _NO_CREDIT: Final = "credit balance is too low"
 """Anthropic says it with a status of 400, though it is about our account and not about the request."""
@@ -263,8 +267,8 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
         failed.status = 401
     if kind == RATE and word in ("requests", "tokens"):
         failed.unit = word
-    if kind == INVALID and not failed.code and any(words in message for words in _TOO_LONG):
-        failed.code = "context_length_exceeded"
+    if kind == INVALID and not failed.code and any(words in message for words in _SAY_TOO_LONG):
+        failed.code = TOO_LONG
     return failed
 
 

@@ -398,6 +398,12 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("counts-not", "counts-not error=401", "oa tokens=5,tag=counts")
     model("fails-dropped", "bad-an error=500,tag=dropped", "oa tokens=5,tag=dropped")
     model("hedge-dropped-wins", "an latency=25s,tag=dropped", "oa tokens=5,tag=dropped", hedge="100ms")
+    provider("narrow", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
+    provider("narrow-keys", f"{demo}/v1", keys=["sk-a", "sk-b", "sk-c"])
+    for who in ("oa", "an", "ge", "narrow", "narrow-keys"):
+        targets = (f"{who} window=50,tag=longer", "an window=500,tokens=5,tag=longer")
+        model(f"longer-{who}", *targets, too_long="next")
+        model(f"not-longer-{who}", *targets)
     provider("stingy", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
     model("stingy", "stingy error=500,tag=stingy", "an tokens=5,tag=stingy")
     model("four", *(f"bad-oa error=500,tag=four{number}" for number in range(4)))

@@ -75,6 +75,22 @@ def test_the_shortest_rest_is_told(stand: Stand) -> None:
     assert stand.counts(stand.called("rest-after", 1))["requests"] == 1, "it was asked"
 
 
+@pytest.mark.parametrize("who", ["oa", "an", "ge", "narrow", "narrow-keys"])
+def test_a_larger_window_is_the_next_targets(stand: Stand, who: str) -> None:
+    """Where the model has it so: whatever the dialects, with another key of the same target left out, and without the
+    budget for failures, as it is none. What is too long for all is told in the words of the last one."""
+    for path, stream in product((CHAT, MESSAGES), (False, True)):
+        for model, words, target in ((f"longer-{who}", 80, b"an/"), (f"longer-{who}", 8, who.encode())):
+            answer = stand.ask(ask_for(model, stream, "word " * words), path)
+            assert (answer.status, (answer.get(b"x-edgeq-target") or b"")[: len(target)]) == (200, target), answer
+        for model, words, largest in ((f"longer-{who}", 800, "500"), (f"not-longer-{who}", 80, "50")):
+            answer = stand.ask(ask_for(model, stream, "word " * words), path)
+            assert answer.status == 400, answer
+            assert largest in json.loads(answer.body)["error"]["message"]
+            if path == CHAT:
+                assert json.loads(answer.body)["error"]["code"] == "context_length_exceeded"
+
+
 @pytest.mark.parametrize("status", ["400", "413", "422"])
 def test_the_callers_own_fault_is_told(stand: Stand, status: str) -> None:
     """Nobody else is asked, and the client is told in his dialect."""
