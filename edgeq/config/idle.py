@@ -10,6 +10,7 @@ Looks at a configuration that has passed every check. A setting that says what h
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -19,6 +20,8 @@ from edgeq.config.providers import is_budget, parts_of, provider_keys, provider_
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
 from edgeq.config.schema_llm import Model
 from edgeq.upstream.endpoint import parse_endpoint
+
+_ONCE: Final = "llm.attempts of every route is 1"
 
 
 def idle(config: Config, findings: Findings) -> None:
@@ -123,10 +126,13 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for number, target in enumerate(model.targets):
             _unused(target, ("model", name, "targets", number), message, findings, "weight")
     routes = [route.llm for route in config.route if route.llm is not None]
-    if model.hedge != "off" and len(asked) < 2:
-        findings.add(("model", name, "hedge"), "there is no second to ask: all targets are at one key of one provider")
-    elif model.hedge != "off" and routes and all(one.attempts < 2 for one in routes):
-        findings.add(("model", name, "hedge"), "there is no second to ask: llm.attempts of every route is 1")
+    once = bool(routes) and all(one.attempts < 2 for one in routes)
+    if model.hedge != "off" and (once or len(asked) < 2):
+        why = "all targets are at one key of one provider" if len(asked) < 2 else _ONCE
+        findings.add(("model", name, "hedge"), f"there is no second to ask: {why}")
+    if model.too_long == "next" and (once or len(model.targets) < 2):
+        why = "the model has one target" if len(model.targets) < 2 else _ONCE
+        findings.add(("model", name, "too_long"), f"there is no next one to ask: {why}")
     smaller = model.degrade
     if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
         findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
@@ -140,7 +146,8 @@ def _prices(config: Config, findings: Findings) -> None:
     limits += [key.limits for one in config.provider.values() for key in provider_keys(one) if key.limits]
     limits += [target.limits for one in config.model.values() for target in one.targets if target.limits]
     limits += [one.llm.limits for one in config.route if one.llm is not None]
-    if config.accounts is None and not any(map(is_budget, limits)):
+    tells = any(one.llm is not None and one.llm.tell_cost for one in config.route)
+    if config.accounts is None and not tells and not any(map(is_budget, limits)):
         return
     for name, model in config.model.items():
         for number, target in enumerate(model.targets):

@@ -139,6 +139,19 @@ CASES: Final[list[tuple[str, str, str]]] = [
     ),
     (
         "rest",
+        _MODELS.format(keys='"k"', model="", models="")
+        + '[model.o]\ntoo_long = "next"\ntargets = [{ provider = "p" }]',
+        "f:25: model.o.too_long: there is no next one to ask: the model has one target",
+    ),
+    (
+        "rest",
+        _MODELS.format(keys='"k"', model='too_long = "next"', models="").replace(
+            "match.path", "llm.attempts = 1\nmatch.path"
+        ),
+        "f:16: model.m.too_long: there is no next one to ask: llm.attempts of every route is 1",
+    ),
+    (
+        "rest",
         _MODELS.format(keys='"k"', model="", models="").replace('model = "', 'weight = 3, model = "', 1),
         "f:15: model.m.targets[0].weight: is for balance = weighted, which is ordered",
     ),
