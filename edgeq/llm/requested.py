@@ -35,6 +35,9 @@ _TYPES: Final = {
 }
 """What it wants there, in the words that the dialects have for it (dialects/base.py)."""
 
+_EACH_USAGE: Final = "continuous_usage_stats"
+"""vLLM's option: each chunk tells the usage so far. Who has not asked for include_usage does not get it there either."""
+
 _MODEL: Final = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
 
 
@@ -145,5 +148,7 @@ def _anew(body: bytes, model: str, adds_usage: bool) -> bytes:
     asked = _read(body)
     asked["model"] = model
     if adds_usage:
-        asked["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}
+        options = {**(asked.get("stream_options") or {}), "include_usage": True}
+        options.pop(_EACH_USAGE, None)
+        asked["stream_options"] = options
     return orjson.dumps(asked)

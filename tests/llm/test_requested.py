@@ -62,6 +62,12 @@ def test_nobody_is_deceived(body: bytes) -> None:
         ({}, {"include_usage": True}),
         ({"stream_options": None}, {"include_usage": True}),
         ({"stream_options": {"include_usage": False}}, {"include_usage": True}),
+        # vLLM's, which means nothing there without include_usage: else each chunk would tell a usage nobody asked for.
+        ({"stream_options": {"continuous_usage_stats": True}}, {"include_usage": True}),
+        (
+            {"stream_options": {"continuous_usage_stats": True, "include_usage": True}},
+            {"continuous_usage_stats": True, "include_usage": True},
+        ),
         (
             {"stream_options": {"include_obfuscation": False}},
             {"include_obfuscation": False, "include_usage": True},
