@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from edgeq.config.change import LIVE
 from edgeq.llm.meter import WHATS
 from edgeq.observe.history import Moment
+from edgeq.upstream.engine import EngineQueue
 
 CONFIGURED: Final = ("file", LIVE)
 """Sources of a limit that somebody has chosen."""
@@ -89,6 +90,8 @@ class Endpoint:
     """For so long it has been out of use, or avoided for its failures."""
     is_configured: bool = True
     """By this address. Of the addresses that a name has none can be drained alone."""
+    engine: EngineQueue | None = None
+    """What an engine of models tells of its own queue."""
 
 
 @dataclass(frozen=True, slots=True)

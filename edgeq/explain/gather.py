@@ -43,6 +43,7 @@ from edgeq.observe.queues import Sockets
 from edgeq.observe.reports import Fleet, Records, add
 from edgeq.supervisor.sockets_io import SHARED, kernel_backlog_limit
 from edgeq.upstream.endpoint import endpoint_label, parse_endpoint, parse_nameserver
+from edgeq.upstream.engine import EngineQueue
 from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
@@ -370,8 +371,17 @@ class Gatherer:
             state = "draining" if one["weight"] == 0 else one["state"]
             is_configured = bool(endpoints_named(config, name))
             trouble_s = self.watch.holds_for_s(f"trouble/{name}")
+            told = (one["engine_running"], one["engine_waiting"], one["engine_cache"])
             endpoint = Endpoint(
-                one["endpoint"], state, one["cost_ms"], good, bad, one["penalty_ms"], trouble_s, is_configured
+                one["endpoint"],
+                state,
+                one["cost_ms"],
+                good,
+                bad,
+                one["penalty_ms"],
+                trouble_s,
+                is_configured,
+                EngineQueue(*told) if None not in told else None,
             )
             found.setdefault(one["upstream"], []).append(endpoint)
         return found

@@ -8,6 +8,7 @@ from typing import Any, Final
 from edgeq.config.units import plain
 from edgeq.explain.facts import Door, Facts, Load, Refused, Unresolved, Waiting, Worker
 from edgeq.reasons import REASONS
+from edgeq.upstream.engine import CACHE_FULL
 
 _MORE: Final = 0.05
 """Of what comes or goes: by so much the two may differ, or it is said where it is."""
@@ -45,7 +46,21 @@ def places(load: Load) -> list[str]:
     limit = f"{load.in_flight} of {load.limit} in flight" if load.limit else f"{load.in_flight} in flight, {none}"
     by = {"learned": " (learned)", "observe": " (observed only)"}.get(load.limit_source, "")
     oldest = f", the oldest for {ms(load.oldest_ms)}" if load.queued else ""
-    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}", *deadline(load)]
+    return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}", *engines(load), *deadline(load)]
+
+
+def engines(load: Load) -> list[str]:
+    """Queues that are not here, but in the engines of models: the fullest first."""
+    full = [
+        (one.name, one.engine)
+        for one in load.endpoints
+        if one.engine is not None and (one.engine.waiting or one.engine.cache_used > CACHE_FULL)
+    ]
+    return [
+        f"the engine at {name} runs {plain(engine.running)}, {plain(engine.waiting)} wait in it,"
+        f" its cache is {engine.cache_used:.0%} full"
+        for name, engine in sorted(full, key=lambda one: (-one[1].waiting, -one[1].cache_used))[:4]
+    ]
 
 
 def deadline(load: Load) -> list[str]:

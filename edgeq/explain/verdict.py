@@ -136,9 +136,14 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     refused = [one for one in facts.refused if _is_by_rule(one) and is_asked(one)]
     waits = [one for one in facts.waiting if not resource or any(_is_of(one, name) for name in names)]
     waiting = [one for one in waits if one.oldest_ms >= _WAIT_MS]
+    behind = _behind(names, facts)
+    crowded = [one for one in facts.loads if (one in loads or one.resource in behind) and say.engines(one)]
+    engines = list(dict.fromkeys(words for one in crowded for words in say.engines(one)))
     verdict = f"{resource} is not saturated" if resource else "nothing is saturated"
     if waiting:
         verdict += f", but {say.waiting(max(waiting, key=lambda one: one.oldest_ms))}"
+    elif engines:
+        verdict += f", but {engines[0]}"
     elif not resource:
         verdict += ": nobody waits"
     over = [one for one in facts.over if _is_by_rule(one) and is_asked(one)]
@@ -153,7 +158,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         verdict += f", but its own limits have refused {meter['refused']} lately"
     if refused:
         verdict += f", and {say.rate(refused)} are refused by a rule, or for what clients do"
-    if not refused and not just and not over and not resource and not waiting:
+    if not refused and not just and not over and not resource and not waiting and not engines:
         verdict += " or is refused"
     return {
         "verdict": verdict,
@@ -166,8 +171,9 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
             *say.refusals(sorted([*just, *refused], key=lambda one: -one.per_s)),
             *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),
+            *engines[:4],
         ],
-        "next": _caller(resource) or _whose(refused),
+        "next": _caller(resource) or _whose(refused) or _sooner(crowded),
         "also": _also(signs),
     }
 
@@ -178,6 +184,27 @@ def _left(meter: Mapping[str, Any]) -> list[str]:
     told = [f"{what}: {left[what]} of {limits[what]} left" for what in limits if what in left]
     budgets = [(one, limits[f"per_{one}"]) for one in ("day", "month") if f"per_{one}" in limits]
     return [*told, *(f"{plain(meter[f'spent_{one}'])} of {plain(most)} a {one} spent" for one, most in budgets)]
+
+
+def _behind(names: Sequence[str], facts: Facts) -> set[str]:
+    """What these names lead to: a model to its targets, those to their upstreams."""
+    found: set[str] = set()
+    ahead = list(names)
+    while ahead:
+        new = set(facts.named.get(ahead.pop(), ())) - found
+        found |= new
+        ahead += new
+    return found
+
+
+def _sooner(crowded: Sequence[Load]) -> str:
+    """What lets requests wait here, in fair turns, and not in an engine, which has none."""
+    for load in sorted(crowded, key=lambda one: -one.in_flight):
+        told = [one.engine for one in load.endpoints if one.engine is not None]
+        running = round(sum(one.running for one in told))
+        if running and load.in_flight and any(one.waiting for one in told):
+            return f"edgeq set {load.settings} limit {running} --ttl 10m    # who waits here has his fair turn"
+    return ""
 
 
 def _caller(resource: str) -> str:

@@ -36,7 +36,7 @@ _TYPES: Final = {
 """What it wants there, in the words that the dialects have for it (dialects/base.py)."""
 
 _EACH_USAGE: Final = "continuous_usage_stats"
-"""vLLM's option: each chunk tells the usage so far. Who has not asked for include_usage does not get it there either."""
+"""vLLM's option: each chunk tells the usage so far. There it means nothing without include_usage."""
 
 _MODEL: Final = re.compile(rb'("model"\s*:\s*)("(?:[^"\\]|\\.)*")')
 

@@ -29,6 +29,8 @@ MAX_METERS: Final = 64
 _KEPT: Final = ("llm", "rates", "retries", "caches")
 """Of dead workers, beside their refusals."""
 
+_ENGINE: Final = ("engine_load", "engine_running", "engine_waiting", "engine_cache")
+"""Of an endpoint, if an engine of models is there and tells."""
 _OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent")
 """What all workers tell alike of a target."""
 
@@ -144,8 +146,9 @@ class Reports:
                 one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))
                 if "cost_s" in seen:
                     one["cost_ms"] = max(one["cost_ms"] or 0.0, seen["cost_s"] * 1000)
-                if "engine_load" in seen:
-                    one["engine_load"] = max(one["engine_load"] or 0.0, seen["engine_load"])
+                for told in _ENGINE:
+                    if told in seen:  # by each worker, of the same engine
+                        one[told] = max(one[told] or 0.0, seen[told])
                 one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
@@ -249,7 +252,7 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         **dict.fromkeys(("waited", "gave_up", "dials", "waiting_limit", "connecting_limit"), 0),
         "wait_ms": (),
         "ejected_s": 0.0,
-        "engine_load": None,
+        **dict.fromkeys(_ENGINE),
         "health": "unknown",
     }
 

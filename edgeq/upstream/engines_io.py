@@ -127,6 +127,7 @@ class EngineReadings:
             load, at = words.get(member, (0.0, -LAST_WORD_S))
             age_s = now - at
             if age_s >= STALE_S:
+                member.engine = None
                 member.engine_load = max(usual, load) if age_s < LAST_WORD_S else usual
                 member.engine_until = now + INTERVAL_S
 
@@ -150,6 +151,7 @@ class EngineReadings:
             except ValueError as error:
                 detail = str(error)
             else:
+                member.engine = queue
                 member.engine_load = queue.load(member.pending())
                 member.engine_until = now + STALE_S
                 self._words[member] = (member.engine_load, now)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from edgeq.upstream.shared import BAD, UNKNOWN
 
 if TYPE_CHECKING:
+    from edgeq.upstream.engine import EngineQueue
     from edgeq.upstream.pool import Pool
     from edgeq.upstream.shared import SharedCells
 
@@ -60,6 +61,7 @@ class Member:
         "credit",
         "ejected_times",
         "ejected_until",
+        "engine",
         "engine_load",
         "engine_until",
         "failed",
@@ -109,6 +111,8 @@ class Member:
         self.adopted_health: int = 0
         """The newest changes of any worker that this one has taken over."""
         self.health: int = UNKNOWN
+        self.engine: EngineQueue | None = None
+        """What its engine has told last; None: nothing, or it does not tell any more."""
         self.engine_load: float = 0.0
         """Requests that its engine says to have beside ours (engine.py), believed until `engine_until`; 0: it has never
         said anything."""
@@ -246,4 +250,8 @@ class Member:
         }
         if now < self.engine_until:
             seen["engine_load"] = self.engine_load
+            if self.engine is not None:
+                seen["engine_running"] = self.engine.running
+                seen["engine_waiting"] = self.engine.waiting
+                seen["engine_cache"] = self.engine.cache_used
         return seen

@@ -39,6 +39,7 @@ from edgeq.explain.facts import (
 from edgeq.explain.finding import LOST, OUT, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
+from edgeq.upstream.engine import EngineQueue
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/explain.md"
 _BEFORE: Final = Pace(100, 100, 0, 20.0, 8)
@@ -445,6 +446,29 @@ def test_what_has_opened_the_circuit() -> None:
     closed = dataclasses.replace(CALM, breaker="closed")
     over = load(closed, refused("circuit_open", "upstream/api:breaker", 2.0))
     assert explain(over)["verdict"] == "nothing is saturated: nobody waits, but 2.0/s were refused until a moment ago"
+
+
+def test_a_queue_within_an_engine_is_told() -> None:
+    """Of what a provider may have at once less is taken by its engine: nobody waits here, but they do wait there."""
+    full = dataclasses.replace(GOOD, engine=EngineQueue(2.0, 4.0, 0.568))
+    idle = dataclasses.replace(OTHER, engine=EngineQueue(1.0, 0.0, 0.25))
+    crowded = load(dataclasses.replace(CALM, endpoints=(idle, full)))
+    words = "the engine at 10.0.0.7:9000 runs 2, 4 wait in it, its cache is 57% full"
+    named = {"target/api/big": ["upstream/api"], "model/big": ["target/api/big"]}
+    facts = dataclasses.replace(crowded, named=named, parts={"route/models": ["model/big"]})
+    for resource in ("upstream/api", "model/big", "route/models", ""):
+        told = explain(facts, resource)
+        assert told["verdict"] == f"{resource or 'nothing'} is{' not' * bool(resource)} saturated, but {words}"
+        assert [one for one in told["evidence"] if "engine" in one] == [words]
+        assert told["next"] == "edgeq set upstream/api limit 3 --ttl 10m    # who waits here has his fair turn"
+    other = dataclasses.replace(crowded.loads[0], resource="upstream/by", settings="upstream/by", in_flight=0)
+    told = explain(dataclasses.replace(crowded, loads=(other, *crowded.loads)), "")  # they are not its requests
+    assert told["next"].startswith("edgeq set upstream/api limit 3 ")
+    assert not explain(load(other), "upstream/by")["next"]
+    found = explain(load(pressed(endpoints=(idle, full)), FULL), "upstream/api")
+    assert words in found["evidence"]
+    calm = explain(load(dataclasses.replace(CALM, endpoints=(idle, GOOD))), "upstream/api")
+    assert "engine" not in render(calm)
 
 
 def test_nothing_comes_back_from_the_start() -> None:

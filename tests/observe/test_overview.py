@@ -226,15 +226,15 @@ def test_upstreams_fit_into_80_columns(bench: Bench) -> None:
 
 def test_workers_are_summed(bench: Bench) -> None:
     """Connections of an endpoint, of all workers; whoever has ejected it, it is ejected; the open breaker is told."""
+    engine = {"engine_load": 5.0, "engine_running": 2.0, "engine_waiting": 1.0, "engine_cache": 0.5}
     bench.tell(0, upstreams=[upstream(endpoint("a:1", active=1, waiting=2, oldest_ns=1), endpoint("b:1", idle=1))])
     bench.tell(
         1,
-        upstreams=[
-            upstream(endpoint("a:1", active=3, ejected_s=4.5, failed=7, engine_load=5.0), breaker={"state": "open"})
-        ],
+        upstreams=[upstream(endpoint("a:1", active=3, ejected_s=4.5, failed=7, **engine), breaker={"state": "open"})],
     )
     one, other = bench.overview.endpoints()
-    assert (one["engine_load"], other["engine_load"]) == (5.0, None)
+    assert {key: one[key] for key in engine} == engine
+    assert {other[key] for key in engine} == {None}
     assert (one["active"], one["waiting"], one["failed"], one["state"], one["ejected_s"]) == (4, 2, 7, "ejected", 4.5)
     assert one["oldest_ms"] > 0
     assert (other["endpoint"], other["idle"], other["state"]) == ("b:1", 1, "in use")

@@ -41,9 +41,12 @@ def test_what_engines_say_reaches_the_balancer() -> None:
             first, second, third = service.upstream.members
             await ticking(service, lambda: bool(first.engine_until and second.engine_until and broken.asked))
             assert (first.engine_load, second.engine_load) == (1 + 5 * WAITING_WEIGHT, 0.0)
+            seen = first.snapshot(monotonic())
+            assert (seen["engine_running"], seen["engine_waiting"], seen["engine_cache"]) == (1.0, 5.0, 0.0)
             assert first.engine_until > monotonic()
             await ticking(service, lambda: third.engine_until > 0.0 and bool(log.told))
             assert third.engine_load == (1 + 5 * WAITING_WEIGHT) / 2
+            assert "engine_running" not in third.snapshot(monotonic())  # which nobody has told
             endpoint = urls[2].removeprefix("http://")
             why = "vllm:num_requests_running is not in the answer"
             told = {"upstream": "u", "endpoint": endpoint, "detail": why, "failures": 1}
