@@ -91,10 +91,11 @@ def _is_foreign(block: Any, is_named: bool) -> bool:
 
 def _calls_thoughtless(messages: list[Any]) -> bool:
     """As `_has_thoughtless_call`, of messages as the client has them."""
-    for message in reversed(messages):
+    for message in messages[::-1]:
         if isinstance(message, dict) and message.get("role") == "assistant":
             content = message.get("content")
-            kinds = [block.get("type") for block in content] if isinstance(content, list) else []
+            blocks: list[Any] = content if isinstance(content, list) else []
+            kinds = [block.get("type") if isinstance(block, dict) else None for block in blocks]
             return "tool_use" in kinds and kinds[0] not in _THOUGHTS
     return False
 

@@ -204,6 +204,7 @@ BUDGET: dict[str, Any] = {"type": "enabled", "budget_tokens": 1024}
             [{"type": "text", "text": "x"}],
             True,
         ),
+        ("claude-sonnet-4-5", [UNSIGNED, "odd"], ["odd"], True),
         ("kimi-k3", [UNSIGNED, USE], [UNSIGNED, USE], True),
         ("kimi-k3", [UNSIGNED, GEMINIS, USE], [UNSIGNED, USE], True),
     ],
