@@ -525,6 +525,8 @@ class ModelRequest(Exchange):
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
+        if self._order is not order and not bill.affords(self._order[0], now):
+            self._order = order  # reserved was for the first of these
         self._turn_to(self._order[0], now)
 
     def _is_saturated(self, plan: ModelPlan, now: float) -> bool:

@@ -200,6 +200,7 @@ class ModelExchange(ModelAnswer):
         """Wait for a place at a target, in whose words `body` is."""
         self.choice = choice
         self._turns += 1
+        self.bill.turn_to(choice)
         self.route = self.models.by(choice.upstream)
         self.sent_body = body
         self.queued_at = now
@@ -311,7 +312,8 @@ class ModelExchange(ModelAnswer):
         turns = self._turns
         dropped = self.dropped
         for choice in order[turns:]:
-            if choice.is_open(now) and choice.has_room(now) and choice.upstream is not first.upstream:
+            is_other = choice.upstream is not first.upstream
+            if is_other and choice.is_open(now) and choice.has_room(now) and self.bill.affords(choice, now):
                 body = self._words_or_none(choice)
                 if body:
                     break
@@ -324,6 +326,7 @@ class ModelExchange(ModelAnswer):
         self.dropped = dropped
         self._second = second
         if second.start(self.bill.estimate, now):
+            self.bill.turn_to(choice)
             # It has had its turn: if the first one fails, it is not asked once more.
             self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
             self._turns = turns + 1
@@ -599,9 +602,9 @@ class ModelExchange(ModelAnswer):
         return min(len(self._order), self.models.attempts)
 
     def _next_open(self, turns: int, now: float) -> int:
-        """Whose turn it is from this one on: who is not left alone."""
+        """Whose turn it is from this one on: who is not left alone, and not too dear for what is left of a budget."""
         order = self._order
-        while turns < len(order) and not order[turns].is_open(now):
+        while turns < len(order) and not (order[turns].is_open(now) and self.bill.affords(order[turns], now)):
             turns += 1
         return turns
 

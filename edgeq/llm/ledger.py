@@ -3,6 +3,7 @@
     reserve(meters, estimate, now) -> Refusal: nothing was charged, by nobody
                                    -> Reservation --settle(usage, cost, now)--> the rest is paid back, a debt charged
                                                   --cancel(now)---------------> all is paid back
+                                                  (a dearer target: `affords`, then `reserve_up_to`)
 
 Invariants
 - All or nothing: all meters are asked before any is charged.
@@ -38,13 +39,14 @@ _DAY_S: Final = 86_400
 class Reservation:
     """What one request has reserved, by all of its meters."""
 
-    __slots__ = ("_allowances", "_charged_ns", "_meters", "estimate", "is_open")
+    __slots__ = ("_allowances", "_charged_ns", "_meters", "_reserved_micro", "estimate", "is_open")
 
     def __init__(self, meters: list[Meter], estimate: Estimate, now: float) -> None:
         """Charges what has been asked last of each meter; for `reserve` only."""
         self.estimate: Estimate = estimate
         self.is_open: bool = True
         self._meters: list[Meter] = meters
+        self._reserved_micro: int = estimate.cost_micro
         self._allowances: list[Allowance] = []
         self._charged_ns: list[int] = []
         now_ns = int(now * 1e9)
@@ -61,6 +63,21 @@ class Reservation:
             if one is allowance:
                 return max(0, self._charged_ns[at] - MINUTE_NS)
         return 0
+
+    def affords(self, cost_micro: int, now: float) -> bool:
+        """May it come to so much (in millionths), although perhaps less is reserved?"""
+        more = cost_micro - self._reserved_micro
+        if more <= 0 or not self.is_open:
+            return True
+        return all(meter.affords(more, now) for meter in self._meters)
+
+    def reserve_up_to(self, cost_micro: int) -> None:
+        """It may come to so much, which `affords` has just found to be there."""
+        more = cost_micro - self._reserved_micro
+        if more > 0 and self.is_open:
+            self._reserved_micro = cost_micro
+            for meter in self._meters:
+                meter.reserve_more(more)
 
     def settle(self, usage: Usage, cost_micro: int, now: float) -> None:
         """The request has ended, and this is what it used and cost; where nobody has told (UNKNOWN) it is what was
@@ -82,7 +99,7 @@ class Reservation:
         self.is_open = False
         now_ns = int(now * 1e9)
         estimate = self.estimate
-        reserved_micro = estimate.cost_micro
+        reserved_micro = self._reserved_micro
         for meter in self._meters:
             meter.end(reserved_micro, cost_micro, now)
         for at, one in enumerate(self._allowances):

@@ -471,11 +471,13 @@ class Meter:
         limit = self.concurrent
         if limit and self.in_flight + entry.others_total(_E_IN_FLIGHT) >= limit:
             return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
-        if estimate.cost_micro and (self.day_micro or self.month_micro):
+        return self._ask_money(entry, estimate.cost_micro, now)
+
+    def _ask_money(self, entry: Entry, cost: int, now: float) -> Refusal | None:
+        if cost and (self.day_micro or self.month_micro):
             books = self.books
             reserved = self.reserved_micro + entry.others_total(_E_RESERVED)
             refusal: Refusal | None = None
-            cost = estimate.cost_micro
             if self.month_micro:
                 left = self.month_micro - books.spent.spent(self._month_key, books.month_until_s)
                 if cost > left - reserved:
@@ -510,6 +512,18 @@ class Meter:
         self.in_flight += 1
         self.reserved_micro += cost_micro
         self.used_at = now
+        entry = self._entry
+        if entry is not None:
+            self._show(entry)
+
+    def affords(self, more_micro: int, now: float) -> bool:
+        """May one that is in flight cost so much more?"""
+        entry = self._entry
+        return entry is None or self._ask_money(entry, more_micro, now) is None
+
+    def reserve_more(self, more_micro: int) -> None:
+        """For one that is in flight; `end` is told of all."""
+        self.reserved_micro += more_micro
         entry = self._entry
         if entry is not None:
             self._show(entry)

@@ -199,6 +199,21 @@ class Bill:
             found.wait_s = max(found.wait_s, again_s)
         return found
 
+    def affords(self, choice: Choice, now: float) -> bool:
+        """Is there money for it to be asked, too? It may be dearer than the one for which it is reserved."""
+        reservation = self.reservation
+        return reservation is None or reservation.affords(self._cost_of(choice), now)
+
+    def turn_to(self, choice: Choice) -> None:
+        """It is asked now: reserve what it costs, if that is more."""
+        reservation = self.reservation
+        if reservation is not None:
+            reservation.reserve_up_to(self._cost_of(choice))
+
+    def _cost_of(self, choice: Choice) -> int:
+        estimate = self.estimate
+        return 0 if estimate is None else choice.tariff.expected(estimate.input, estimate.output)
+
     def header_lines(self, dialect: str, now: float) -> bytes:
         """What is left of the caller's own limits, in the fields of his dialect, each with its CRLF."""
         own = [meter for meter in self.meters if meter.kind != MODEL]

@@ -214,6 +214,28 @@ def test_money_of_a_day() -> None:
     granted([tenant(ledger, money_per_day=1.0)], Estimate(1, 1, cost_micro=500_000), NOW + 43_201)
 
 
+def test_another_target_may_be_dearer() -> None:
+    """What it costs more is reserved as well, if it is there; at the end all of it is let go."""
+    ledger = alone()
+    meter = tenant(ledger, money_per_day=1.0)
+    running = granted([meter], Estimate(1, 1, cost_micro=300_000))
+    assert running.affords(100_000, NOW)
+    assert running.affords(1_000_000, NOW)
+    assert not running.affords(1_000_001, NOW)
+    running.reserve_up_to(700_000)
+    running.reserve_up_to(500_000)
+    other = granted([meter], Estimate(1, 1, cost_micro=300_000))
+    assert not running.affords(700_001, NOW)
+    assert not other.affords(300_001, NOW)
+    running.settle(Usage(input=1, output=1), 600_000, NOW)
+    assert meter.reserved_micro == 300_000
+    assert other.affords(400_000, NOW)
+    other.reserve_up_to(400_000)
+    other.cancel(NOW)
+    assert meter.reserved_micro == 0
+    assert other.affords(9_000_000, NOW)
+
+
 def test_what_was_spent_is_told_of_whoever_has_a_budget() -> None:
     """In the day as well, if only the month has a limit; of others it is not counted, and nothing is told."""
     ledger = alone()

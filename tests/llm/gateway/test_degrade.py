@@ -27,6 +27,12 @@ MODELS: Final[dict[str, Any]] = {
         "targets": [{"provider": "demo", "model": "mock/tokens=50,tag=spent", "price": {"input": 1e6, "output": 1e6}}],
         "limits": {"money_per_day": 260.0},
     },
+    "dearer": {
+        "targets": [
+            {"provider": "demo", "model": "mock/error=503,tag=cheap", "price": {"input": 1, "output": 1}},
+            {"provider": "demo", "model": "mock/tokens=5,tag=dear", "price": {"input": 1e6, "output": 1e6}},
+        ]
+    },
 }
 
 
@@ -88,6 +94,15 @@ def test_whatever_is_short(degrading: Stand, model: str) -> None:
         assert (refused.status, refused.get(b"x-edgeq-model")) == (503, None), (path, refused)
     allowed = ask(degrading, key(degrading, f"{model},small"), model)
     assert (allowed.status, allowed.get(b"x-edgeq-model")) == (200, b"small")
+    degrading.wait_idle()
+
+
+def test_a_budget_holds_for_the_next_target_as_well(degrading: Stand) -> None:
+    """One that is dearer than who was asked first is asked if there is money for it, and else passed over."""
+    for per_day, status in (("100", 503), ("1000", 200)):
+        _, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&per-day={per_day}")
+        answer = ask(degrading, str(made["key"]), "dearer")
+        assert answer.status == status, (per_day, answer)
     degrading.wait_idle()
 
 
