@@ -126,7 +126,7 @@ _ROWS: Final = (
     Reason("key_missing", "C", 401, "none", "http_request_denied", BLANK, "No key", "[accounts] is configured: `edgeq keys create` makes a key", "no key came with the request: send yours as \"authorization: Bearer KEY\", or as x-api-key"),
     Reason("key_unknown", "C", 401, "none", "http_request_denied", BLANK, "Unknown key", "the key was mistyped, or belongs to another gateway: `edgeq keys list`", "there is no such key here: it was mistyped, or is one of somebody else"),
     Reason("key_revoked", "C", 401, "none", "http_request_denied", BLANK, "Key revoked", "`edgeq keys list`", "this key was revoked: who gave it to you can give you another one"),
-    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`; `edgeq keys rotate` makes another one in time", "this key has expired: who gave it to you can give you another one"),
+    Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`: its time is over (`edgeq keys set ID --expires` gives it more), or it was rotated", "this key has expired: who gave it to you can give you another one"),
     Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`", "this key may not use the model"),
     Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
     Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429, or told that no request is left: this model at this key is paused until its limit resets; set provider.limits to keep below it"),

@@ -320,7 +320,10 @@ def _day(text: str, now: float) -> str:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).strftime("%Y-%m-%d")
     except ValueError:
-        return (datetime.fromtimestamp(now, UTC) - timedelta(seconds=_seconds(text))).strftime("%Y-%m-%d")
+        ago_s = _seconds(text)
+        if ago_s % 86400:
+            raise ValueError("usage is kept by days") from None
+        return (datetime.fromtimestamp(now, UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%d")
 
 
 def _checked(parse: Callable[[str], Any], wanted: str) -> Callable[[str], str]:
@@ -371,7 +374,7 @@ def _is_by(text: str) -> str:
 
 _is_instant: Final = _checked(lambda text: _instant(text, 0.0), 'a duration ("30d"), a day ("2027-01-31"), or "never"')
 _is_grace: Final = _checked(_seconds, 'a duration such as "1h"')
-_is_day: Final = _checked(lambda text: _day(text, 1e9), 'a day ("2026-11-26", "today") or so long ago ("7d")')
+_is_day: Final = _checked(lambda text: _day(text, 1e9), 'a day ("2026-11-26", "today") or as many whole days ago ("7d")')
 
 _LIMIT_OPTIONS: Final = tuple(
     Argument(option, f"{text}; 0: no limit", _is_money if field.startswith("money") else _is_count)

@@ -37,7 +37,7 @@ MESSAGES: Final = {
     UNKNOWN: "no such key: it was mistyped, or belongs to another gateway",
     REVOKED: "this key was revoked",
     EXPIRED: "this key has expired",
-    REPLACED: "this key was replaced by a new one, and its time of grace is over",
+    REPLACED: "this key was replaced by a new one, and works no more",
 }
 """What the client is told, by what `Accounts.verdict` says."""
 

@@ -137,6 +137,7 @@ class Keeper:
         """One after another, each seeing what the one before has written."""
         async with self._changing:
             made = make(self.registry, time.time())
+            changed = self.registry.differences(made.change)
             await self._in_thread(self._store.put, made.change)
             self.registry.take(made.change)
             self._number += 1
@@ -146,6 +147,7 @@ class Keeper:
             "accounts changed",
             key=made.account.id if made.account is not None else "",
             tenants=sorted({one.tenant for one in made.change.accounts} | {one.name for one in made.change.tenants}),
+            changed=changed,
             **({"gone": made.change.gone} if made.change.gone else {}),
         )
         return made, await self._workers.accounts_taken(number, _KNOWN_S)

@@ -15,6 +15,7 @@ import msgspec
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.account import (
     ACTIVE,
+    EXPIRED,
     Account,
     Snapshot,
     Team,
@@ -33,6 +34,7 @@ _ID_LENGTH: Final = 8
 _SECRET_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SECRET_LENGTH: Final = 43
 """256 bits."""
+_NOT_TOLD: Final = frozenset(("digest", "old_digest", "old_until", "is_old", "created"))
 _MAX_NAMES: Final = 8
 """So many keys are named."""
 
@@ -74,6 +76,25 @@ class Registry:
         # A new one: a thread may be reading the old one.
         self.team_of_key = self.team_of_key | {one.id: one.team for one in change.accounts}
 
+    def differences(self, change: Snapshot) -> list[str]:
+        """What a change that is not yet taken does to keys, tenants and teams, in words, without what is secret."""
+        found: list[str] = []
+        for account in change.accounts:
+            old = self.accounts.get(account.id)
+            if old is None:
+                found.append(f"{key_subject(account.id)} is new")
+            elif old.digest != account.digest:
+                found.append(f"{key_subject(account.id)} has a new secret")
+            found += _differences(key_subject(account.id), old or Account(account.id, b"", account.tenant), account)
+        for tenant in change.tenants:
+            found += _differences(
+                tenant_subject(tenant.name), self.tenants.get(tenant.name, Tenant(tenant.name)), tenant
+            )
+        for team in change.teams:
+            old_team = self.teams.get((team.tenant, team.name), Team(team.tenant, team.name))
+            found += _differences(team_subject(team.tenant, team.name), old_team, team)
+        return found
+
     def snapshot(self) -> Snapshot:
         """All of it."""
         return Snapshot(tuple(self.accounts.values()), tuple(self.tenants.values()), tuple(self.teams.values()))
@@ -94,16 +115,25 @@ class Registry:
         return Made(Snapshot((account,), *self._new(tenant, team), is_whole=False), account, secret)
 
     def change(self, key_id: str, changes: Mapping[str, Any], limits: Mapping[str, Any]) -> Made:
-        """Other attributes, other `limits`. Raises NoSuch."""
-        account = self.account(key_id)
+        """Other attributes, other `limits`. Raises NoSuch; ValueError if revoked."""
+        account = self._not_revoked(key_id)
         account = msgspec.structs.replace(account, limits=_limited(account.limits, limits), **changes)
         return Made(Snapshot((account,), *self._new(account.tenant, account.team), is_whole=False), account)
 
-    def rotate(self, now: float, key_id: str, grace_s: float) -> Made:
-        """A new secret for a key; the one before works for `grace_s` more. Raises NoSuch; ValueError if revoked."""
+    def _not_revoked(self, key_id: str) -> Account:
         account = self.account(key_id)
         if account.revoked:
             raise ValueError(f"key {account.id} was revoked: make a new one")
+        return account
+
+    def rotate(self, now: float, key_id: str, grace_s: float) -> Made:
+        """A new secret for a key; the one before works for `grace_s` more. Raises NoSuch; ValueError if it could not be
+        used either."""
+        account = self._not_revoked(key_id)
+        if account.state(now) == EXPIRED:
+            raise ValueError(
+                f"key {account.id} has expired, and so would its new secret: keys set {account.id} --expires"
+            )
         secret = _secret(account.id)
         account = msgspec.structs.replace(
             account,
@@ -234,6 +264,20 @@ def _told(
         "spent_day": spent[0] / 1e6,
         "spent_month": spent[1] / 1e6,
     }
+
+
+def _differences(subject: str, old: msgspec.Struct, new: msgspec.Struct) -> list[str]:
+    """Of two of one kind, field by field: "key/ID name: 'a' -> 'b'"."""
+    found: list[str] = []
+    for field in old.__struct_fields__:
+        before, after = getattr(old, field), getattr(new, field)
+        if before == after or field in _NOT_TOLD:
+            continue
+        if isinstance(before, msgspec.Struct):
+            found += _differences(subject, before, after)
+        else:
+            found.append(f"{subject} {field}: {before!r} -> {after!r}")
+    return found
 
 
 def _limited(old: TokenLimits, changes: Mapping[str, Any]) -> TokenLimits:

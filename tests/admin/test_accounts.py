@@ -227,6 +227,8 @@ def test_usage(store: str) -> None:
         ("usage --by planet", "by: expected some of day, month"),
         ("usage --by day,day", "by: expected some of day, month"),
         ("usage --since tomorrow", "since: expected a day"),
+        ("usage --since 1h", "since: expected a day"),
+        ("usage --since 36h", "since: expected a day"),
         ("tenants set a --weight 0", "weight: expected a number from 1"),
     ],
 )

@@ -72,6 +72,41 @@ def test_rotation() -> None:
     assert {verdict(registry, one, 51.0) for one in (second, again.secret)} == {"revoked"}
     with pytest.raises(ValueError, match="was revoked"):
         registry.rotate(60.0, key_id, 0.0)
+    with pytest.raises(ValueError, match="was revoked"):
+        registry.change(key_id, {"name": "other"}, {})
+
+
+def test_one_that_has_expired_is_not_rotated() -> None:
+    """Its new secret would have expired, too."""
+    registry = Registry(Snapshot())
+    key_id, _secret = made(registry, expires=100.0)
+    with pytest.raises(ValueError, match=f"keys set {key_id} --expires"):
+        registry.rotate(100.0, key_id, 0.0)
+    registry.take(registry.change(key_id, {"expires": 200.0}, {}).change)
+    assert registry.rotate(100.0, key_id, 0.0).secret
+
+
+def test_what_a_change_does_is_told() -> None:
+    """Each field with its old and new value; of a secret only that there is another one."""
+    registry = Registry(Snapshot())
+    first = registry.create(5.0, "acme", "core", {"name": "bot", "limits": TokenLimits(concurrent=2)})
+    assert first.account is not None
+    key = f"key/{first.account.id}"
+    assert registry.differences(first.change) == [
+        f"{key} is new",
+        f"{key} team: '' -> 'core'",
+        f"{key} name: '' -> 'bot'",
+        f"{key} concurrent: 0 -> 2",
+    ]
+    registry.take(first.change)
+    changed = registry.change(first.account.id, {"models": ("gpt-*",)}, {"money_per_day": 6.0}).change
+    assert registry.differences(changed) == [f"{key} models: () -> ('gpt-*',)", f"{key} money_per_day: 0.0 -> 6.0"]
+    rotated = registry.rotate(6.0, first.account.id, 60.0)
+    assert registry.differences(rotated.change) == [f"{key} has a new secret"]
+    tenant = registry.change_tenant("acme", "", 3, {"concurrent": 9}).change
+    assert registry.differences(tenant) == ["tenant/acme weight: 1 -> 3", "tenant/acme concurrent: 0 -> 9"]
+    team = registry.change_tenant("acme", "core", None, {"concurrent": 1}).change
+    assert registry.differences(team) == ["team/acme/core concurrent: 0 -> 1"]
 
 
 def test_models() -> None:
