@@ -374,7 +374,7 @@ def _is_by(text: str) -> str:
 
 _is_instant: Final = _checked(lambda text: _instant(text, 0.0), 'a duration ("30d"), a day ("2027-01-31"), or "never"')
 _is_grace: Final = _checked(_seconds, 'a duration such as "1h"')
-_is_day: Final = _checked(lambda text: _day(text, 1e9), 'a day ("2026-11-26", "today") or as many whole days ago ("7d")')
+_is_day: Final = _checked(lambda text: _day(text, 1e9), 'a day ("2026-11-26", "today") or whole days ago ("7d")')
 
 _LIMIT_OPTIONS: Final = tuple(
     Argument(option, f"{text}; 0: no limit", _is_money if field.startswith("money") else _is_count)

@@ -33,6 +33,7 @@ from edgeq.cli import (
     top,
     version,
 )
+from edgeq.config.findings import did_you_mean
 from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
@@ -62,7 +63,8 @@ _UNWRITTEN: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Parser(argparse.ArgumentParser):
     """That of the command line and, by argparse's rule, of every command. `-1s` and `-5%` are values as -1 is, so that
     who checks them says what is allowed. Python 3.14 has it so by itself. Options of a command may stand anywhere, also
-    before a word that need not be there."""
+    before a word that need not be there. What nobody knows is told with the usage of the command, and what may be
+    meant."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -76,9 +78,22 @@ class Parser(argparse.ArgumentParser):
             return super().parse_known_args(args, namespace)
         self._intermixing = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._intermixing = False
+        if unknown:  # told here, with this command's usage: argparse would leave that to the parser of all
+            known = list(self._option_string_actions)
+            self.error("unknown: " + ", ".join(f"{one}{did_you_mean(one.split('=')[0], known)}" for one in unknown))
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse, but with the word that was meant, if one is near."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError:
+            if near := did_you_mean(str(value), [str(one) for one in action.choices or ()]):
+                raise argparse.ArgumentError(action, f"there is no {value!r}{near}") from None
+            raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ EXAMPLES: Final = """\
 examples:
   edgeq help
   edgeq help set                    # the same as: edgeq set --help
+  edgeq help keys create
 
 What the admin socket can do is in edgeq-admin(7), and in: echo help | socat - UNIX-CONNECT:/run/edgeq/admin.sock
 """
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from edgeq.cli import COMMANDS
 
     parser.add_argument("about", metavar="COMMAND", nargs="?", choices=list(COMMANDS), help="all there is otherwise")
+    parser.add_argument("verb", metavar="VERB", nargs="*", help="of that command, as in: keys create")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -32,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     if args.about is None:
         parser.print_help()
     else:
-        parser.parse_args([args.about, "--help"])  # ends with 0 by itself
+        parser.parse_args([args.about, *args.verb, "--help"])  # ends with 0 by itself
     return EXIT_OK

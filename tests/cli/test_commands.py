@@ -108,6 +108,28 @@ def test_what_the_admin_socket_can_do_is_a_command(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("help keys create", "usage: edgeq keys create"),
+        ("keys set k3v8n2pq --rmp 4", "usage: edgeq keys set"),
+        ("keys set k3v8n2pq --rmp 4", "--rmp (did you mean --rpm?)"),
+        ("keys set k3v8n2pq --rmp=4", "--rmp=4 (did you mean --rpm?)"),
+        ("explain --jsn", "usage: edgeq explain"),
+        ("key list", "there is no 'key' (did you mean keys?)"),
+        ("keys lst", "there is no 'lst' (did you mean list?)"),
+        ("show quues", "there is no 'quues' (did you mean queues?)"),
+        ("show zzz", "choose from"),
+    ],
+)
+def test_who_mistypes_is_told_what_was_meant(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the usage of the command that was typed, not that of all; and help knows commands of two words."""
+    with pytest.raises(SystemExit):
+        main(words.split())
+    out, err = capsys.readouterr()
+    assert told in out + err
+
+
+@pytest.mark.parametrize(
     ("argv", "says"),
     [
         (["show", "connections", "none"], "edgeq show: count: expected a number from 1 to 1000"),
