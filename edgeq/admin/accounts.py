@@ -62,7 +62,7 @@ class AccountsControl(Protocol):
     def trouble(self) -> str:
         """What is wrong with the store, so that usage waits; empty: nothing is."""
 
-    async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
+    async def usage(self, by: Sequence[str], since: str, until: str, tenant: str) -> list[dict[str, Any]]:
         """`Store.usage`. Raises StoreError."""
 
 
@@ -167,7 +167,8 @@ async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
 
 
 async def _revoke(accounts: AccountsControl, arguments: Arguments) -> Answer:
-    return await _changed(accounts, lambda registry, now: registry.revoke(now, arguments["id"]))
+    note = "it was revoked before" if accounts.registry.account(arguments["id"]).revoked else ""
+    return await _changed(accounts, lambda registry, now: registry.revoke(now, arguments["id"]), note=note)
 
 
 async def _list(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -261,12 +262,24 @@ def _new_one(registry: Registry, tenant: str, team: str) -> str:
 async def _usage(accounts: AccountsControl, arguments: Arguments) -> Answer:
     by = [one for one in arguments.get("by", "tenant,model").split(",") if one]
     now = time.time()
-    rows = await accounts.usage(by, _day(arguments.get("since", ""), now), _day(arguments.get("until", ""), now))
+    since, until = _day(arguments.get("since", ""), now), _day(arguments.get("until", ""), now)
+    rows = await accounts.usage(by, since, until, arguments.get("tenant", ""))
+    if "key" in by:  # an id says nothing to people
+        place = by.index("key") + 1
+        by.insert(place, "key_name")
+        rows = [_named(row, place, accounts.registry) for row in rows]
     is_csv = arguments.get("csv", "false") == "true"
     for row in rows:
         micro = row.pop("cost_micro")
         row["cost"] = money(micro) if is_csv else micro / 1e6
     return Answer(200, (), _csv(rows, by), "text/csv") if is_csv else Answer(200, rows)
+
+
+def _named(row: dict[str, Any], place: int, registry: Registry) -> dict[str, Any]:
+    """With the key's name, at a place; empty if it has none, or is deleted."""
+    key = registry.accounts.get(row["key"])
+    told = list(row.items())
+    return dict([*told[:place], ("key_name", key.name if key is not None else ""), *told[place:]])
 
 
 def _csv(rows: Sequence[dict[str, Any]], by: Sequence[str]) -> bytes:
@@ -527,16 +540,19 @@ COMMANDS: Final = (
         _run(_usage),
         (),
         (
-            *(Column(one, gives_way=True) for one in _GROUPS),
+            *(Column(one, gives_way=True) for one in _GROUPS[: _GROUPS.index("key") + 1]),
+            Column("key_name", gives_way=True, is_rare=True),
+            *(Column(one, gives_way=True) for one in _GROUPS[_GROUPS.index("key") + 1 :]),
             *(Column(one, "", _N) for one in ("requests", "errors", "refused", "input", "output")),
             *(Column(one, "", _N, is_rare=True, can_go=True) for one in ("cached", "cache_write", "reasoning")),
             Column("cost", "", "money"),
         ),
         "usage --by tenant,model --since 7d",
         (
-            Argument("by", f"some of {', '.join(_GROUPS)} (tenant,model)", _is_by),
+            Argument("by", f"some of {', '.join(_GROUPS)} (tenant,model); empty: all in one", _is_by),
             Argument("since", 'the first day: "2026-11-26", "today", or so long ago ("7d")', _is_day),
             Argument("until", "the last day", _is_day),
+            Argument("tenant", "of this one only", _is_name),
             Argument("csv", "as comma-separated values", is_flag, is_flag=True),
         ),
         as_asked=True,

@@ -42,9 +42,9 @@ class StoreControl:
         """Nobody waits for it."""
         return ""
 
-    async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
+    async def usage(self, by: Sequence[str], since: str, until: str, tenant: str) -> list[dict[str, Any]]:
         """As `Store.usage`."""
-        return self._store.usage(by, since, until)
+        return self._store.usage(by, since, until, tenant)
 
 
 def answer(path: str, command: Command, values: dict[str, str]) -> Answer:

@@ -152,9 +152,9 @@ class Keeper:
         )
         return made, await self._workers.accounts_taken(number, _KNOWN_S)
 
-    async def usage(self, by: Sequence[str], since: str, until: str) -> list[dict[str, Any]]:
+    async def usage(self, by: Sequence[str], since: str, until: str, tenant: str) -> list[dict[str, Any]]:
         """From the store."""
-        return await self._in_thread(self._store.usage, by, since, until)
+        return await self._in_thread(self._store.usage, by, since, until, tenant)
 
     def trouble(self) -> str:
         """What is wrong with the store, in words; empty: nothing is."""

@@ -219,8 +219,9 @@ class Store:
             ),
         )
 
-    def usage(self, by: Sequence[str], since: str = "", until: str = "") -> list[dict[str, Any]]:
-        """Sums, TOLD, by some of GROUPS, from one day to another, both included; days first, then what costs most.
+    def usage(self, by: Sequence[str], since: str = "", until: str = "", tenant: str = "") -> list[dict[str, Any]]:
+        """Sums, TOLD, by some of GROUPS, from one day to another, both included, of one tenant or all; days first, then
+        what costs most.
 
         Raises: StoreError; ValueError for another group.
         """
@@ -230,10 +231,10 @@ class Store:
         sums = [f"{_SUMS.get(name, f'SUM({name})')} AS {name}" for name in TOLD]
         order = [one for one in by if one in ("day", "month")] + ["cost_micro DESC", "input + output DESC", *by]
         rows = self._rows(
-            f"SELECT {', '.join([*columns, *sums])} FROM days WHERE day >= ? AND day <= ?"
+            f"SELECT {', '.join([*columns, *sums])} FROM days WHERE day >= ? AND day <= ? AND ? IN ('', tenant)"
             + (f" GROUP BY {', '.join(by)}" if by else "")
             + f" ORDER BY {', '.join(order)}",
-            (since, until or "9999"),
+            (since, until or "9999", tenant),
         )
         names = [*by, *TOLD]
         return [dict(zip(names, row, strict=True)) for row in rows if row[len(by)] is not None]

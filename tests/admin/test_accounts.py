@@ -64,6 +64,7 @@ def test_the_life_of_a_key(store: str) -> None:
     ask(store, f"keys revoke {made['id']}")
     assert ask(store, f"keys show {made['id']}")["state"] == "revoked"
     assert said(store, f"keys rotate {made['id']}").status == 422
+    assert ask(store, f"keys revoke {made['id']}")["note"] == "it was revoked before"
     tenants = ask(store, "tenants")
     assert [(one["tenant"], one["team"], one["keys"]) for one in tenants] == [
         ("acme", "", 0),
@@ -183,6 +184,18 @@ def test_tables_fit_80_columns(store: str) -> None:
     assert row.split()[-1] == "12.35"
 
 
+def test_usage_of_keys_has_their_names(store: str) -> None:
+    """Beside the id, which says nothing to people; one that is deleted has none."""
+    made = ask(store, "keys create --tenant acme --name batch")
+    opened = Store(store)
+    day = 1_795_700_000.0
+    entries = [Entry(day, "acme", key, "m", "t", 10, 5, 0, 0, 0, 1, 200, 1.0, 0.1) for key in (made["id"], "gone")]
+    opened.add("w", 1, entries, {}, day, 0.0)
+    opened.close()
+    assert {one["key"]: one["key_name"] for one in ask(store, "usage --by key")} == {made["id"]: "batch", "gone": ""}
+    assert said(store, "usage --by key,model --csv").text.startswith(b"key,key_name,model,requests")
+
+
 def test_usage(store: str) -> None:
     """Grouped, from a day to another, as records and as CSV."""
     opened = Store(store)
@@ -201,6 +214,8 @@ def test_usage(store: str) -> None:
     ]
     assert [one["month"] for one in ask(store, "usage --by month,team")] == ["2026-10", "2026-11"]
     assert ask(store, "usage --until 2026-11-01")[0]["requests"] == 1
+    assert [one["requests"] for one in ask(store, "usage --by '' --tenant a")] == [3]
+    assert ask(store, "usage --tenant nobody") == []
     assert ask(store, "usage --since 2026-12-01") == []
     assert said(store, "usage --by tenant --csv").text.splitlines() == [
         b"tenant,requests,errors,refused,input,output,cached,cache_write,reasoning,cost",
