@@ -37,7 +37,7 @@ PAUSED_SINCE: Final = {
     "upstream_rate_limit": "the provider's rate limit is reached",
     "upstream_auth": NOT_LET_IN,
     "upstream_quota": QUOTA_GONE,
-    "circuit_open": "the last requests for this model with this key have failed",
+    "circuit_open": "the last requests for this model with the provider's key have failed",
 }
 """By the reason of the refusals meanwhile, in words."""
 _FIRST_REST_NS: Final = 5_000_000_000
@@ -237,7 +237,7 @@ class Pauses:
         until_ns = int((now + seconds) * _NS) & ~1
         if self._log is not None and arrivals.get(self._key_pause, until_ns) <= int(now * _NS):
             reason = "upstream_auth" if is_refused else "upstream_quota"
-            detail = f"{PAUSED_SINCE[reason]}; no model is asked with this key for {in_words(seconds)}"
+            detail = f"{PAUSED_SINCE[reason]}; no model is asked with this key of the provider for {in_words(seconds)}"
             self._log.warning("provider_key_rests", resource=f"provider/{self._key}", reason=reason, detail=detail)
         arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
 

@@ -552,7 +552,7 @@ def test_a_key_that_is_refused_is_an_event() -> None:
     machine = Machine(2, MINUTE)
     for gate in machine.gates:
         gate.disable_key(True, machine.loop.now)
-    detail = "the provider does not let the gateway in; no model is asked with this key for 60 s"
+    detail = "the provider does not let the gateway in; no model is asked with this key of the provider for 60 s"
     fields = {"resource": "provider/acme", "reason": "upstream_auth", "detail": detail}
     assert machine.events == [("provider_key_rests", fields)]
     machine.loop.run(61.0)
