@@ -16,7 +16,7 @@ import msgspec
 
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.providers import is_budget, parts_of, provider_keys, provider_of, split_url, upstream_name
+from edgeq.config.providers import is_budget, is_enabled, parts_of, provider_keys, provider_of, split_url, upstream_name
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
 from edgeq.config.schema_llm import Model
 from edgeq.upstream.endpoint import parse_endpoint
@@ -121,6 +121,12 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for provider in (config.provider[target.provider],)
         for key in provider_keys(provider)
     }
+    if not any(
+        is_enabled(target.provider, config.provider[target.provider], key, target.model or name)
+        for target in model.targets
+        for key in provider_keys(config.provider[target.provider])
+    ):
+        findings.add(("model", name, "targets"), "nobody answers for the model: all its targets are disabled")
     if model.balance == "ordered":
         message = "is for balance = weighted, which is ordered: the targets are asked in turn"
         for number, target in enumerate(model.targets):

@@ -102,8 +102,38 @@ def target_names(config: Config) -> list[str]:
 
 def is_enabled(name: str, provider: Provider, key: ProviderKey, model: str) -> bool:
     """May somebody new be sent to `model`, as the provider called `name` calls it, at this key?"""
-    full, off = upstream_name(name, provider, key), provider.disabled
-    return provider.enabled and not any(off.get(one) for one in (full, f"{full}/{model}", f"{name}/{model}"))
+    return _switch_of(name, provider, key, model) is None
+
+
+def _switch_of(name: str, provider: Provider, key: ProviderKey, model: str) -> str | None:
+    """Which part of the provider, as `parts_of` has it, is disabled, so that nobody new is sent there; None: none is.
+    model: empty: any."""
+    if not provider.enabled:
+        return ""
+    full = upstream_name(name, provider, key)
+    parts = (full, f"{full}/{model}", f"{name}/{model}") if model else (full,)
+    return next((one for one in parts if provider.disabled.get(one)), None)
+
+
+def switched_off(config: Config) -> dict[str, tuple[str, str]]:
+    """Providers' keys and targets at them, as resources, to which nobody new is sent, as an operator or the file wants
+    it: the provider, and which part of it is disabled, as `parts_of` has it."""
+    found = {}
+    for name, provider in config.provider.items():
+        for key in provider_keys(provider):
+            off = _switch_of(name, provider, key, "")
+            if off is not None:
+                found[f"upstream/{upstream_name(name, provider, key)}"] = (name, off)
+    for own, model in config.model.items():
+        for target in model.targets:
+            provider = config.provider[target.provider]
+            for key in provider_keys(provider):
+                called = target.model or own
+                off = _switch_of(target.provider, provider, key, called)
+                if off is not None:
+                    full = upstream_name(target.provider, provider, key)
+                    found[f"target/{full}/{called}"] = (target.provider, off)
+    return found
 
 
 def parts_of(config: Config) -> dict[str, tuple[str, str]]:

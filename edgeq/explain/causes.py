@@ -43,7 +43,9 @@ def _other(facts: Facts) -> Iterator[Finding]:
         row = REASONS.get(one.reason)
         if one.since_s < STANDS_S or one.reason in machine.TOLD or one.reason == services.PLACES:
             continue
-        if one.resource in told or one.reason == "circuit_open":  # that is told as what has opened it
+        if (
+            one.resource in told or one.resource in facts.disabled or one.reason == "circuit_open"
+        ):  # that is told as what has opened it
             continue
         if row is not None and row.fault != "C" and (row.status >= 500 or row.status == 0):
             yield Finding(
@@ -142,8 +144,8 @@ CAUSES: Final = (
     Cause(
         "endpoints_taken_out",
         "No endpoint is left in use",
-        "all endpoints of an upstream are drained or disabled, by an operator or the file; if by an operator it is told"
-        " before anybody comes, too",
+        "all endpoints of an upstream are drained or disabled, or a provider, its key, a target, or all targets of a"
+        " model, by an operator or the file; if by an operator it is told before anybody comes, too",
         "enable or undrain one",
         services.taken_out,
     ),

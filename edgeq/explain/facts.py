@@ -109,7 +109,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class TakenOut:
-    """An endpoint that gets nobody new, because somebody wants it so."""
+    """An endpoint that gets nobody new, because somebody wants it so; or a provider, a key of it, or a target there."""
 
     name: str
     """As `edgeq enable` takes it."""
@@ -121,6 +121,10 @@ class TakenOut:
     def how(self) -> str:
         """In a word."""
         return "disabled" if self.is_disabled else "drained"
+
+    def label(self) -> str:
+        """Of an endpoint its address, else the name."""
+        return self.name.partition("#")[2] or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +360,8 @@ class Facts:
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Of each provider, and of each of its keys, the targets; of each route of models these."""
     gates: tuple[Gate, ...] = ()
+    disabled: Mapping[str, tuple[TakenOut, ...]] = field(default_factory=dict)
+    """Targets that are, each by itself, and models of which all targets are, as resources: by what."""
     meters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of tenants, teams and keys with limits of tokens or money, by `team/acme/core` and the like: as `show meters`."""
     over: tuple[Refused, ...] = ()

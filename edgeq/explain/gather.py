@@ -9,7 +9,7 @@ from typing import Any, Final
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.live import endpoints_named
-from edgeq.config.providers import provider_of, settings_of
+from edgeq.config.providers import parts_of, provider_of, settings_of, switched_off
 from edgeq.config.schema import Config
 from edgeq.config.schema import Endpoint as Configured
 from edgeq.explain import proc_io, say
@@ -36,7 +36,6 @@ from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.llm.measures import asked_of
-from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import DISABLED
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
@@ -73,7 +72,7 @@ class Gatherer:
         self._overview = overview
         self._reports = overview.reports
         self._config = config
-        self._fresh = Fresh()
+        self._fresh = overview.fresh
         self.watch: Final = Watch()
 
     def look(self) -> None:
@@ -170,6 +169,7 @@ class Gatherer:
             ),
             waiting=tuple(self._waiting()),
             named=self._named(),
+            disabled=self._disabled(),
             parts=self._parts(),
             gates=tuple(gates(self._config(), self._overview, self.watch)),
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
@@ -328,7 +328,11 @@ class Gatherer:
         return config is not None and not any(config.weights().values())
 
     def _taken_out(self, upstream: str) -> Iterator[TakenOut]:
-        """All endpoints, if none of them gets anybody new."""
+        """All endpoints, if none of them gets anybody new; of a provider's key what has taken it out."""
+        off = switched_off(self._config()).get(f"upstream/{upstream}")
+        if off is not None:
+            yield self._off(*off)
+            return
         if not self._is_out(upstream):
             return
         config = self._config().upstream[upstream]
@@ -338,6 +342,36 @@ class Gatherer:
             key = f"upstream/{upstream} endpoints.{url}.{'enabled' if is_disabled else 'weight'}"
             label = endpoint_label(url) if parse_endpoint(url).literal() else url
             yield TakenOut(f"upstream/{upstream}#{label}", is_disabled, say.by(changes[key]) if key in changes else "")
+
+    def _off(self, provider: str, part: str) -> TakenOut:
+        """Of a provider what is disabled (`config.providers.switched_off`)."""
+        key = f"disabled.{part}" if part else "enabled"
+        told = (
+            say.by(one)
+            for one in self._overview.changes()
+            if (one["resource"], one["key"]) == (f"provider/{provider}", key)
+        )
+        if not part:
+            name = f"provider/{provider}"
+        else:
+            name = next(
+                f"{kind}/{part}" for kind in ("target", "upstream") if f"{kind}/{part}" in parts_of(self._config())
+            )
+        return TakenOut(name, True, next(told, ""))
+
+    def _disabled(self) -> dict[str, tuple[TakenOut, ...]]:
+        """Targets that are, each by itself, and models of which all targets are."""
+        off = switched_off(self._config())
+        found: dict[str, tuple[TakenOut, ...]] = {}
+        targets: dict[str, list[str]] = {}
+        for one in self._overview.models():
+            targets.setdefault(f"model/{one['model']}", []).append(f"target/{one['target']}")
+            if f"target/{one['target']}" in off and f"upstream/{one['upstream']}" not in off:
+                found[f"target/{one['target']}"] = (self._off(*off[f"target/{one['target']}"]),)
+        for model, names in targets.items():
+            if all(one in off for one in names):
+                found[model] = tuple(self._off(*one) for one in dict.fromkeys(off[name] for name in names))
+        return found
 
     def _unresolved(self, upstream: str) -> Iterator[Unresolved]:
         """Each name once, although all workers tell of it."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.config.units import plain
-from edgeq.explain.facts import Door, Facts, Load, Refused, Unresolved, Waiting, Worker
+from edgeq.explain.facts import Door, Facts, Load, Refused, TakenOut, Unresolved, Waiting, Worker
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import CACHE_FULL
 
@@ -133,11 +133,9 @@ def tenants(load: Load) -> list[str]:
     return [f"who asks: {', '.join(named[:4])}"] if named else []
 
 
-def taken_out(load: Load) -> list[str]:
-    """Endpoints that get nobody new, by whose doing."""
-    return [
-        f"{one.name.partition('#')[2]} is {one.how()}, {one.by or 'as the file says'}" for one in load.taken_out[:4]
-    ]
+def taken_out(found: Sequence[TakenOut]) -> list[str]:
+    """What gets nobody new, by whose doing."""
+    return [f"{one.label()} is {one.how()}, {one.by or 'as the file says'}" for one in found[:4]]
 
 
 def by(change: Mapping[str, Any]) -> str:

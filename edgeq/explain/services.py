@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Final
 
 from edgeq.config.change import LIVE
 from edgeq.explain import say
-from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, whole_of
+from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, TakenOut, whole_of
 from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
 from edgeq.llm.meter import WHATS
 from edgeq.reasons import REASONS
@@ -89,19 +89,45 @@ def taken_out(facts: Facts) -> Iterator[Finding]:
         if not load.taken_out:
             continue
         refused = facts.refused_at(load.resource)
-        names = ", ".join(one.name.partition("#")[2] for one in load.taken_out[:3])
-        how = " or ".join(sorted({one.how() for one in load.taken_out}))
-        one = next((one for one in load.taken_out if one.by), load.taken_out[0])
+        one = _doer(load.taken_out)
+        what = "its endpoint was" if len(load.taken_out) == 1 else "all of its endpoints were"
         yield Finding(
             "endpoints_taken_out",
             load.resource,
             LOST if refused else WAITS if load.queued else OUT if one.by else SIGN,
             load.pressed_s or say.longest(refused),
-            f"{'its endpoint was' if len(load.taken_out) == 1 else 'all of its endpoints were'} {how}"
-            f" by {'an operator' if one.by else 'the file'}: {names}",
-            (*say.taken_out(load), *say.refusals(refused), *say.places(load)),
-            f"edgeq {'enable' if one.is_disabled else 'undrain'} {one.name}    # who has done it: edgeq show changes",
+            _out_words(load.taken_out, what if "#" in one.name else "its provider, or this key of it, was"),
+            (*say.taken_out(load.taken_out), *say.refusals(refused), *say.places(load)),
+            _back(one),
         )
+    for resource, found in facts.disabled.items():
+        refused = facts.refused_at(resource)
+        one = _doer(found)
+        yield Finding(
+            "endpoints_taken_out",
+            resource,
+            LOST if refused else OUT if one.by else SIGN,
+            say.longest(refused),
+            _out_words(found, "all its targets were" if resource.startswith("model/") else "it was"),
+            (*say.taken_out(found), *say.refusals(refused)),
+            _back(one),
+        )
+
+
+def _doer(found: Sequence[TakenOut]) -> TakenOut:
+    """What is to be told first: what an operator has done."""
+    return next((one for one in found if one.by), found[0])
+
+
+def _out_words(found: Sequence[TakenOut], what: str) -> str:
+    names = ", ".join(one.label() for one in found[:3])
+    how = " or ".join(sorted({one.how() for one in found}))
+    return f"{what} {how} by {'an operator' if _doer(found).by else 'the file'}: {names}"
+
+
+def _back(one: TakenOut) -> str:
+    """The command that takes it back."""
+    return f"edgeq {'enable' if one.is_disabled else 'undrain'} {one.name}    # who has done it: edgeq show changes"
 
 
 def sick(facts: Facts) -> Iterator[Finding]:

@@ -505,7 +505,8 @@ class ModelRequest(Exchange):
                 plan = self.plan = smaller
                 self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         if not plan.choices:
-            self.fail("upstream_none_healthy", f"model/{plan.name}", f'all who answer for "{plan.name}" are disabled')
+            detail = f'all who answer for "{plan.name}" are disabled'
+            self.fail("upstream_none_healthy", f"model/{plan.name}", detail, NEVER)  # for how long nobody here knows
             return
         self._order = plan.order(now)
         if self.models.affinity:

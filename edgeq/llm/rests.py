@@ -54,6 +54,23 @@ def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> li
     return list(resting) if found else None
 
 
+def rests_until_ns(config: Config, arrivals: GcraTable) -> dict[str, int]:
+    """Until when each model at a key, KEY/MODEL, is not asked, for itself or with its key; empty: a secret cannot be
+    read now."""
+    found: dict[str, int] = {}
+    of_whole = 0
+    try:
+        for _, resource, place in _places(config):
+            kind, _, name = resource.partition("/")
+            if kind == KINDS[TARGET]:
+                found[name] = max(of_whole, arrivals.get(place))
+            else:  # a key comes before its models
+                of_whole = arrivals.get(place)
+    except ValueError:
+        return {}
+    return found
+
+
 def names(config: Config) -> list[str]:
     """What can be named."""
     return list(dict.fromkeys(one for known, _, _ in _places(config) for one in known))

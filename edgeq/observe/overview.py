@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgeq.board import resources
+from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, age_ms, read
 from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
-from edgeq.config.providers import caches_of, otel_names, settings_of
+from edgeq.config.providers import caches_of, otel_names, settings_of, switched_off
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves
-from edgeq.llm.rests import OF_TARGET
+from edgeq.llm.rests import OF_TARGET, rests_until_ns
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
 from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
@@ -69,8 +70,9 @@ class Overview:
         self._changes = changes
         self._waiting = waiting
         self._sampler = Sampler(board)
-        self._fresh = Fresh()
-        self.reports: Final = Reports(board, fleet, self._fresh)
+        self.fresh: Final = Fresh()
+        """Of all that is told; explain keeps its facts there, too."""
+        self.reports: Final = Reports(board, fleet, self.fresh)
         self._queues = Queues(sockets, self.reports, self._sampler, config, self.readings)
         self.bury = self.reports.bury
         """To be called before the row of a dead worker is cleared."""
@@ -115,37 +117,37 @@ class Overview:
         """From now on the high-water of a queue is the most since now."""
         self._board.begin_highs()
         self._sampler.begin_highs()
-        self._fresh.forget()
+        self.fresh.forget()
 
     # Subjects.
 
     def queues(self) -> Records:
         """Every place where something can wait, in the order of a request's way."""
-        return self._fresh.get("queues", self._queues.all)
+        return self.fresh.get("queues", self._queues.all)
 
     def upstreams(self) -> Records:
         """Each upstream with its limit, its breaker, and what its answers take."""
-        return self._fresh.get("upstreams", self._upstreams)
+        return self.fresh.get("upstreams", self._upstreams)
 
     def endpoints(self) -> Records:
         """Each endpoint with its connections, of all workers, and why it is left out."""
-        return self._fresh.get("endpoints", self._endpoints)
+        return self.fresh.get("endpoints", self._endpoints)
 
     def routes(self) -> Records:
         """Each route with its limit."""
-        return self._fresh.get("routes", self._routes)
+        return self.fresh.get("routes", self._routes)
 
     def tenants(self) -> Records:
         """The tenants that have the most requests in flight or waiting; only where tenants have a limit."""
-        return self._fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
+        return self.fresh.get("tenants", lambda: self.reports.tenants(self._config().tenant.limit))
 
     def rates(self) -> Records:
         """Each rate with what it has refused, or would have refused if it were enforced."""
-        return self._fresh.get("rates", self._rates)
+        return self.fresh.get("rates", self._rates)
 
     def retries(self) -> Records:
         """Each upstream with what was sent to it again, and its retry budget."""
-        return self._fresh.get("retries", self._retries)
+        return self.fresh.get("retries", self._retries)
 
     def providers(self) -> dict[str, str]:
         """Of each target of models, as OpenTelemetry calls it."""
@@ -153,23 +155,23 @@ class Overview:
 
     def caches(self) -> Records:
         """Each route's cache, of all workers: how often it had an answer, what it holds, and who waits there."""
-        return self._fresh.get("caches", self._caches)
+        return self.fresh.get("caches", self._caches)
 
     def models(self) -> Records:
         """Who answers for each model, in the order in which they are asked."""
-        return self._fresh.get("models", self._models)
+        return self.fresh.get("models", self._models)
 
     def targets(self) -> Records:
         """Each model at each key of its providers: tokens, pauses, who waits for them."""
-        return self._fresh.get("targets", self.reports.targets)
+        return self.fresh.get("targets", self._targets)
 
     def meters(self) -> Records:
         """Who has limits of tokens or money, those with the most requests first."""
-        return self._fresh.get("meters", self.reports.meters)
+        return self.fresh.get("meters", self.reports.meters)
 
     def limits(self) -> Records:
         """Everything that is a number in the configuration, and where its value comes from."""
-        return self._fresh.get("limits", self._limits)
+        return self.fresh.get("limits", self._limits)
 
     def workers(self) -> Records:
         """Each worker process, as it is at this moment: who asks may have just changed that."""
@@ -177,11 +179,11 @@ class Overview:
 
     def forget(self) -> None:
         """Something has changed: the next reader gets new numbers."""
-        self._fresh.forget()
+        self.fresh.forget()
 
     def reasons(self) -> Records:
         """Refusals and failures by reason and resource, of all workers, the dead ones included."""
-        return self._fresh.get("reasons", self._reasons)
+        return self.fresh.get("reasons", self._reasons)
 
     def config(self) -> Records:
         """What runs now, with secrets masked; and what only a restart will bring."""
@@ -213,7 +215,7 @@ class Overview:
 
     def readings(self) -> dict[str, Reading]:
         """The numbers of all resources with histograms since the start, for the metrics."""
-        return self._fresh.get("readings", lambda: {name: self._reading(name) for name in self._resources()})
+        return self.fresh.get("readings", lambda: {name: self._reading(name) for name in self._resources()})
 
     # How it is done.
 
@@ -237,7 +239,12 @@ class Overview:
             (seen["upstream"], one["url"]) for seen in self.reports.upstreams() for one in seen.get("unresolved", ())
         }
         lost = [no_connections(name, endpoint_label(url), "unresolved", 1.0) for name, url in sorted(unresolved)]
-        found = [*self.reports.pools(), *lost, *disabled]
+        off = switched_off(self._config())
+        pools = [
+            {**one, "state": "disabled"} if f"upstream/{one['upstream']}" in off else one
+            for one in self.reports.pools()
+        ]
+        found = [*pools, *lost, *disabled]
         return [{key: value for key, value in one.items() if key not in left_out} for one in found]
 
     def _upstreams(self) -> Records:
@@ -252,6 +259,7 @@ class Overview:
         settings = settings_of(self._config())
         budgets = self.reports.budgets()
         rests = self._rests()
+        off = switched_off(self._config())
         found: Records = []
         for name, config in self._config().upstream.items():
             reading = readings[f"upstream/{name}"]
@@ -270,8 +278,8 @@ class Overview:
                     "queued": reading.queued,
                     "queue_limit": config.queue.max,
                     "oldest_ms": age_ms(reading.oldest_ns),
-                    "endpoints": state.get("known", 0),
-                    "in_use": state.get("in_use", 0),
+                    "endpoints": 0 if f"upstream/{name}" in off else state.get("known", 0),
+                    "in_use": 0 if f"upstream/{name}" in off else state.get("in_use", 0),
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
                     "rests": rests.get(name, {}),
@@ -288,6 +296,17 @@ class Overview:
 
     def _models(self) -> Records:
         return list(model_records(self._config(), self.targets(), self.upstreams(), self.meters()))
+
+    def _targets(self) -> Records:
+        """As the workers have told, but for rests that have been ended since, by an operator or another secret."""
+        found = self.reports.targets()
+        if any(one["paused_s"] for one in found):
+            until_ns = rests_until_ns(self._config(), GcraTable(self._board, 0))
+            now_ns = time.monotonic_ns()
+            for one in found:
+                if until_ns.get(one["target"], now_ns + 1) <= now_ns:
+                    one.update(paused_s=0.0, paused_for="", paused_until=None)
+        return found
 
     def _rests(self) -> dict[str, dict[str, int]]:
         """Of each provider's key what is not asked for a while, and for how many seconds: all, by the reason, or some

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from edgeq.board.gcra_table import GcraTable
 from edgeq.config.schema import Provider, Route
 from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.explain.facts import HEARD
 from edgeq.explain.gather import Gatherer
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
+from edgeq.llm.rests import of_key, way_of
 from tests.observe.test_overview import CONFIG, Bench
 
 
@@ -85,6 +87,8 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
             target("k-b/n", paused_until_ns=now_ns + 10**10, paused_for="upstream_auth"),
             target("k-b/m"),
         ]
+        rest = of_key("k-b", way_of(providers["k"], providers["k"].keys[1]))
+        GcraTable(bench.board, 0).delay(rest, now_ns + 10**10)
         bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}})
         bench.overview.forget()
         gatherer.look()

@@ -200,17 +200,29 @@ def test_a_provider_is_taken_out(stand: Stand) -> None:
         assert (change["resource"], change["comment"]) == ("provider/oa", "why")
         (row,) = [one for one in stand.show("models") if one["model"] == "plain-oa"]
         assert row["state"] == "disabled"
+        asks = "why is nobody asked"
+        for name in ("", "model/plain-oa", f"target/oa/{stand.called('plain-oa')}"):
+            told = stand.admin("GET", f"/v1/explain?what={quote(name, '')}")[1]
+            assert told["cause"] == "endpoints_taken_out", (asks, name, told)
+            assert "disabled by an operator" in told["verdict"]
+            assert told["next"].startswith(f"edgeq enable {what} ")
         answers = [stand.ask(ask_for("plain-oa")) for _ in range(4)]
         assert {(one.status, json.loads(one.body)["error"]["code"]) for one in answers} == {
             (503, "upstream_none_healthy")
         }
+        # Until somebody enables it: that is no matter of a second.
+        assert {(one.get(b"retry-after"), one.get(b"x-should-retry")) for one in answers} == {(None, b"false")}
         assert stand.admin("POST", f"/v1/enable?endpoint={quote(what, '')}")[0] == 200
         assert stand.ask(ask_for("plain-oa")).status == 200
         status, told = stand.admin("POST", f"/v1/enable?endpoint={quote(what, '')}")
         assert (status, told["error"]) == (422, f"{what} is not disabled")
         return answers[0]
 
-    stand.admin("POST", "/v1/disable?endpoint=provider/oa")
+    _status, told_all = stand.admin("POST", "/v1/disable?endpoint=provider/oa")
+    assert "model.plain-oa.targets: nobody answers for the model: all its targets are disabled" in told_all["warning"]
+    (shown,) = [one for one in stand.show("upstreams") if one["upstream"] == "oa"]
+    assert shown["in_use"] == 0
+    assert {one["state"] for one in stand.show("endpoints") if one["upstream"] == "oa"} == {"disabled"}
     assert stand.ask(ask_for("late")).get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
     told = taken_out("provider/oa")
     assert b'all who answer for \\"plain-oa\\" are disabled' in told.body

@@ -91,6 +91,8 @@ def test_a_bad_model_does_not_take_its_key_with_it(failing: Stand, model: str, s
     assert upstream["breaker"] == "closed"
     status, woken = failing.admin("POST", f"/v1/wake?name=target/{name}")
     assert (status, woken["ok"]) == (200, True), woken
+    assert told_of(failing, name)["paused_for"] == "", "what is shown right after, before any worker has told"
+    assert [one["rests"] for one in failing.show("upstreams") if one["upstream"] == "one"] == [{}]
     failing.ask(ask_for(model, stream))
     assert failing.counts(called)["requests"] == 4, "it is asked again"
 
