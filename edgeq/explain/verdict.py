@@ -30,6 +30,8 @@ def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
     asked = (resource, *facts.parts.get(resource, ()))
     found = [one for one in findings(facts) if not resource or any(_concerns(one, each, facts) for each in asked)]
+    if not resource:  # that a model has nobody left is told of the model
+        found = [replace(one, harm=SIGN) if one.harm == OUT and _is_of_models(one, facts) else one for one in found]
     if elsewhere := _answered_elsewhere(facts, resource, found):
         facts = replace(facts, refused=_others(facts.refused, elsewhere), over=_others(facts.over, elsewhere))
     short = [one for one in found if one.harm > SIGN and one not in elsewhere]
@@ -49,6 +51,11 @@ def explain(facts: Facts, resource: str = "") -> Record:
         "next": first.next,
         "also": _also([one for one in found if one is not first]),
     }
+
+
+def _is_of_models(found: Finding, facts: Facts) -> bool:
+    """Is it of a provider's key, or a target?"""
+    return found.resource in facts.parts or found.resource.startswith("target/")
 
 
 def is_known(facts: Facts, resource: str) -> bool:

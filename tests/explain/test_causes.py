@@ -541,6 +541,19 @@ def test_who_has_taken_out_the_endpoints() -> None:
     assert (sign.cause, sign.harm) == ("endpoints_taken_out", SIGN)
 
 
+def test_a_provider_that_is_taken_out_refuses_nobody_while_others_answer() -> None:
+    """It is told beside, and of itself if it is asked for; of a model with nobody left it is told first."""
+    out = (TakenOut("provider/openai", True, "by user 0 since 2026-11-28T06:00:00Z"),)
+    one = dataclasses.replace(CALM, resource="upstream/openai", taken_out=out)
+    facts = dataclasses.replace(load(one), parts={"upstream/openai": ["target/openai/gpt"]})
+    told = explain(facts)
+    assert (told["cause"], told["verdict"].startswith("nothing is saturated")) == (None, True)
+    assert [one["resource"] for one in told["also"]] == ["upstream/openai"]
+    assert "refuses who comes next" in explain(facts, "upstream/openai")["verdict"]
+    alone = dataclasses.replace(facts, disabled={"model/smart": out})
+    assert explain(alone)["verdict"].startswith("model/smart refuses who comes next: all its targets were disabled")
+
+
 def test_who_asks_next_is_refused() -> None:
     """Where an operator has taken out all endpoints that is said first, unless something is lost elsewhere, or begins
     to be."""

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgeq.board.gcra_table import GcraTable
+from edgeq.config.providers import provider_keys
 from edgeq.config.schema import Provider, Route
 from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.explain.facts import HEARD
@@ -87,8 +88,8 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
             target("k-b/n", paused_until_ns=now_ns + 10**10, paused_for="upstream_auth"),
             target("k-b/m"),
         ]
-        rest = of_key("k-b", way_of(providers["k"], providers["k"].keys[1]))
-        GcraTable(bench.board, 0).delay(rest, now_ns + 10**10)
+        resting = of_key("k-b", way_of(providers["k"], provider_keys(providers["k"])[1]))
+        GcraTable(bench.board, 0).delay(resting, now_ns + 10**10)
         bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}})
         bench.overview.forget()
         gatherer.look()
