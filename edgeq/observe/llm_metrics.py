@@ -14,11 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS, asked_of
-from edgeq.observe.reports import merged
+from edgeq.llm.meter import KINDS, MODEL
+from edgeq.observe.models import DISABLED, READY, SHORT
+from edgeq.observe.reports import Records, merged
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+RESTS: Final = "rests"
+STATES: Final = (READY, SHORT, RESTS, DISABLED)
+"""Of a target; why it rests `edgeq show models` says."""
 _LABELS: Final = ("gen_ai_request_model", "target")
 _OTEL: Final = ("gen_ai_operation_name", "gen_ai_provider_name", *_LABELS)
 _DURATION: Final = "gen_ai_server_request_duration_seconds"
@@ -26,6 +31,8 @@ _TIMES: Final = (
     ("gen_ai_server_time_to_first_token_seconds", "Of streams that went well.", "first", FIRST_TOKEN_S),
     ("gen_ai_server_time_per_output_token_seconds", "After the first one.", "per_token", PER_TOKEN_S),
 )
+_SPENT: Final = {"per_day": "spent_day", "per_month": "spent_month"}
+"""Of each budget what is used."""
 _PARTS: Final = ("cached", "cache_write", "reasoning")
 
 
@@ -67,6 +74,32 @@ def llm_metrics(told: Mapping[str, Any], providers: Mapping[str, str]) -> Iterat
         for tenant, use in tenants.items():
             family.add_metric((tenant,), use[key] * scale)
         yield family
+
+
+def state_metrics(models: Records, meters: Records) -> Iterator[Metric]:
+    """Who would answer now, and what is left, also before anybody asks; of `Overview.models` and `meters`. Limits of
+    callers are left out: the number of series does not depend on clients."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    if not models:
+        return
+    text = "1 for the state that a target at a key of its provider is in."
+    states = GaugeMetricFamily("edgeq_llm_target_state", text, labels=(*_LABELS, "state"))
+    for (model, target), state in {(one["model"], one["target"]): one["state"] for one in models}.items():
+        for name in STATES:
+            states.add_metric((model, target, name), float(name == (state if state in STATES else RESTS)))
+    yield states
+    text = "Of a limit of a model, or its budget."
+    left = GaugeMetricFamily("edgeq_llm_limit_left_ratio", text, labels=("gen_ai_request_model", "limit"))
+    for one in meters:
+        if one["meter"] == KINDS[MODEL]:
+            for what, count in one["limits"].items():
+                rest = one["remaining"].get(what)
+                if what in _SPENT:
+                    rest = count - (one[_SPENT[what]] or 0.0)
+                if count and rest is not None:
+                    left.add_metric((one["name"], what), max(0.0, rest / count))
+    yield left
 
 
 def _own(series: Iterable[tuple[tuple[str, str, str, str], Mapping[str, Any]]]) -> Iterator[Metric]:

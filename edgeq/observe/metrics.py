@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgeq.board import resources
 from edgeq.board.histogram import Histogram, bucket_floor
 from edgeq.board.layout import Board
-from edgeq.observe.llm_metrics import llm_metrics
+from edgeq.observe.llm_metrics import llm_metrics, state_metrics
 from edgeq.observe.overview import Overview
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Metrics:
         yield from self._times()
         yield self._refusals()
         yield from llm_metrics(self._overview.reports.llm(), self._overview.providers())
+        yield from state_metrics(self._overview.models(), self._overview.meters())
         yield from PROCESS_COLLECTOR.collect()
 
     def _workers(self) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ from edgeq.config.units import plain
 from edgeq.llm.meter import KINDS, MODEL
 from edgeq.observe.reports import Records
 
+READY: Final = "ready"
 SHORT: Final = "short"
 DISABLED: Final = "disabled"
 _LITTLE: Final = 0.05
@@ -71,7 +72,7 @@ def _state(seen: Mapping[str, Any], breaker: str | None, limits: Mapping[str, fl
     if seen.get("paused_for"):
         return str(seen["paused_for"])
     is_little = any(count < 1 or count < _LITTLE * limits.get(what, 0) for what, count in left.items())
-    return SHORT if seen.get("queued") or is_little else "ready"
+    return SHORT if seen.get("queued") or is_little else READY
 
 
 def _price(price: Price | None) -> str:

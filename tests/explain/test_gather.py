@@ -17,7 +17,7 @@ from edgeq.explain.gather import Gatherer
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
 from edgeq.llm.rests import of_key, way_of
-from tests.observe.test_overview import CONFIG, Bench
+from tests.observe.test_overview import CONFIG, Bench, target
 
 
 def test_a_worker_that_gives_no_sign_of_life_lags() -> None:
@@ -54,13 +54,6 @@ def test_what_models_have_answered_is_known(monkeypatch: pytest.MonkeyPatch) -> 
         assert noted[-1]["upstream/p"] == {"big": (2, 3.0)}
     finally:
         bench.board.close()
-
-
-def target(name: str, **values: Any) -> dict[str, Any]:
-    """As a worker reports one."""
-    nothing = {"limits": {}, "remaining": {}, "heard": {}, "concurrent": 0, "refused": {}, "wait_ms": []}
-    zeros = dict.fromkeys(("in_flight", "queued", "queued_tokens", "oldest_ns", "admitted", "paused_until_ns"), 0)
-    return {"name": name, **nothing, **zeros, "paused_for": "", "last_refusal": "", **values}
 
 
 def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from edgeq.board.layout import Board
-from edgeq.config.schema import Breaker, Config, Listener, Upstream
+from edgeq.config.schema import Breaker, Config, Listener, Provider, Upstream
+from edgeq.config.schema_llm import Model, Target
+from edgeq.llm.measures import Measures
+from edgeq.llm.message import Usage
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.supervisor.sockets_io import Queue
@@ -23,6 +26,8 @@ PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
 CONFIG = Config(
     listener=(Listener(address="127.0.0.1:1"),),
     upstream={"u": Upstream(endpoints=("http://127.0.0.1:9",), breaker=Breaker())},
+    provider={"p": Provider(url="http://127.0.0.1:9/v1")},
+    model={"m": Model(targets=(Target(provider="p"),))},
 )
 _PARTS = ("_bucket", "_count", "_sum", "_total")
 
@@ -38,12 +43,15 @@ class Nobody:
 
 
 @pytest.fixture
-def exposed() -> Iterator[set[str]]:
-    """The names of all families, of an edgeq without workers."""
+def exposed(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """The names of all families, of an edgeq without workers that has answered for a model."""
     pytest.importorskip("prometheus_client")
     board = Board.create(1)
-    board.assign_resources(["upstream/u"])
+    board.assign_resources(["upstream/u", "upstream/p"])
     overview = Overview(board, Nobody(), Nobody(), lambda: CONFIG)
+    asked = Measures()
+    asked.record("m", "p/m", "acme", Usage(100, 11), 500_000, 0.05, 1.05, "ok", "", "chat")
+    monkeypatch.setattr(overview.reports, "llm", lambda: asked.told(0.0))
     _media, text = Metrics(board, overview, 1, True, {}, store_fails=False).expose("")
     yield set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
     board.close()
@@ -53,7 +61,7 @@ def exposed() -> Iterator[set[str]]:
 def test_only_numbers_that_exist(name: str, exposed: set[str]) -> None:
     """A renamed metric must not leave an empty panel or an alert that never comes."""
     text = (MONITORING / name).read_text()
-    used = set(re.findall(r"\b(?:edgeq|process)_[a-z_]+\b", text))
+    used = set(re.findall(r"\b(?:edgeq|process|gen_ai_server|gen_ai_client)_[a-z_]+\b", text))
     assert used
     for one in used:
         names = {one, *(one.removesuffix(part) for part in _PARTS)}
@@ -104,7 +112,7 @@ def test_names_follow_the_conventions() -> None:
     assert PROMTOOL is not None
     pytest.importorskip("prometheus_client")
     board = Board.create(1)
-    board.assign_resources(["upstream/u"])
+    board.assign_resources(["upstream/u", "upstream/p"])
     _media, text = Metrics(board, Overview(board, Nobody(), Nobody(), lambda: CONFIG), 1, True, {}, True).expose("")
     board.close()
     done = subprocess.run([PROMTOOL, "check", "metrics"], input=text, capture_output=True, timeout=120, check=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,10 +14,11 @@ from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import Model, ProviderKey, Target
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
+from edgeq.observe.llm_metrics import STATES
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
 from edgeq.observe.reports import merged
-from tests.observe.test_overview import CONFIG, Bench
+from tests.observe.test_overview import CONFIG, Bench, target
 
 pytest.importorskip("prometheus_client")
 
@@ -99,6 +101,38 @@ def test_who_is_asked_for_what(bench: Bench) -> None:
     assert value(text, "edgeq_llm_cost_total") == pytest.approx(1.1)
     assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="") == 2
     assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="miss") == 1
+
+
+def test_who_would_answer_now(bench: Bench) -> None:
+    """Of each target at each key, also before anybody asks: it is in one state, and the others are told as 0."""
+    keys = (ProviderKey(key="x", name="a"), ProviderKey(key="y", name="b"))
+    providers = {"p": Provider(url="http://g/v1"), "k": Provider(url="http://g/v1", keys=keys, disabled={"k-b": True})}
+    targets = (Target(provider="p"), Target(provider="k", model="big"), Target(provider="p"))
+    config = replace(CONFIG, provider=providers, model={"m": Model(targets=targets)})
+    now_ns = time.monotonic_ns()
+    paused = target("k-a/big", paused_until_ns=now_ns + 10**11, paused_for="upstream_rate_limit")
+    bench.tell(0, targets=[target("p/m"), paused])
+    text = exposed(bench, config=config)
+    found = {
+        name: [one for one in STATES if value(text, "edgeq_llm_target_state", target=name, state=one)]
+        for name in ("p/m", "k-a/big", "k-b/big")
+    }
+    assert found == {"p/m": ["ready"], "k-a/big": ["rests"], "k-b/big": ["disabled"]}
+    assert text.count("\nedgeq_llm_target_state{") == 3 * len(STATES)
+
+
+def test_what_is_left_of_the_limits_of_a_model(bench: Bench) -> None:
+    """As a part of each; of callers' limits nothing, as clients would make series."""
+    limits = {"tokens": 1000, "requests": 0, "per_day": 10.0}
+    meter = {"limits": limits, "remaining": {"tokens": 250}, "spent_day": 9.0, "spent_month": 9.0}
+    for kind, name in (("model", "m"), ("key", "somebody")):
+        told = {"meter": kind, "name": name, "in_flight": 0, "refused": 0, **meter}
+        bench.tell(0 if kind == "model" else 1, meters=[told])
+    text = exposed(bench, config=MODELS)
+    series = r'^edgeq_llm_limit_left_ratio{gen_ai_request_model="m",limit="(\w+)"} (\S+)$'
+    left = dict(re.findall(series, text, re.MULTILINE))
+    assert {name: float(one) for name, one in left.items()} == {"tokens": 0.25, "per_day": pytest.approx(0.1)}
+    assert "somebody" not in text
 
 
 def test_providers_have_the_names_of_opentelemetry() -> None:

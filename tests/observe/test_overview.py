@@ -87,6 +87,13 @@ def endpoint(name: str, **values: Any) -> dict[str, Any]:
     return {"endpoint": name, **zeros, **values}
 
 
+def target(name: str, **values: Any) -> dict[str, Any]:
+    """As a worker reports one."""
+    nothing = {"limits": {}, "remaining": {}, "heard": {}, "concurrent": 0, "refused": {}, "wait_ms": []}
+    zeros = dict.fromkeys(("in_flight", "queued", "queued_tokens", "oldest_ns", "admitted", "paused_until_ns"), 0)
+    return {"name": name, **nothing, **zeros, "paused_for": "", "last_refusal": "", **values}
+
+
 def upstream(*endpoints: dict[str, Any], breaker: dict[str, Any] | None = None) -> dict[str, Any]:
     most = {"max_connections": 10, "max_connecting": 2, "max_waiting": 5}
     return {
