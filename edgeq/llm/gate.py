@@ -548,6 +548,8 @@ class TokenGate(Lobby):
         pause_s = self.hearing.take(heard, status, now, refused)
         self._bound()
         if pause_s >= 0:
+            if status == 429:
+                self.pauses.tell_limited(pause_s, now)
             self.pause(pause_s, now)
 
     def pause(self, seconds: float, now: float) -> None:

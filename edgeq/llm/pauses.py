@@ -55,6 +55,8 @@ _MOST_COUNTED: Final = 1 << 20
 """Of failures in a row: more are those since an answer that has been forgotten."""
 _LONGEST_PAUSE_S: Final = 86_400.0
 """Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
+_TOLD_PAUSE_S: Final = 1.0
+"""A shorter one is no event: so there is one a second of a target at most."""
 _FIRST_PAUSE_S: Final = 1.0
 _MOST_PAUSE_S: Final = 30.0
 """Of a 429 that says nothing of when to come back: twice as long each time, until something is answered."""
@@ -213,6 +215,15 @@ class Pauses:
         """By the provider's word. A longer pause stays."""
         self.count += 1
         self._meter.books.arrivals.delay(self._pause, int((now + min(seconds, _LONGEST_PAUSE_S)) * _NS) & ~TIMES)
+
+    def tell_limited(self, seconds: float, now: float) -> None:
+        """A 429 is about to pause it for so long. Told is that it begins, of what is not over at once."""
+        if self._log is None or seconds < _TOLD_PAUSE_S or self.left_s(now) > 0.0:
+            return
+        reason = "upstream_rate_limit"
+        pause_s = min(seconds, _LONGEST_PAUSE_S)
+        detail = f"{PAUSED_SINCE[reason]} (429), and it is not asked for {in_words(pause_s)}"
+        self._log.warning("provider_model_rests", resource=self._meter.resource, reason=reason, detail=detail)
 
     def silent_s(self, now: float) -> float:
         """A 429 has come that says nothing of when to come back. Returns: how long to pause; negative: it is one of a

@@ -560,6 +560,24 @@ def test_a_key_that_is_refused_is_an_event() -> None:
     assert [fields["reason"] for _, fields in machine.events] == ["upstream_auth", "upstream_quota"]
 
 
+def test_a_pause_after_a_429_is_an_event() -> None:
+    """Once for each pause, whichever worker hears of it; not one that is over at once, nor for each refusal in it."""
+    machine = Machine(2, MINUTE)
+    for _ in range(2):
+        for gate in machine.gates:
+            heard = Heard()
+            heard.retry_after_s = 20.0
+            gate.heard(heard, 429, machine.loop.now)
+        machine.loop.run(21.0)
+    detail = "the provider's rate limit is reached (429), and it is not asked for 20 s"
+    fields = {"resource": machine.gates[0].meter.resource, "reason": "upstream_rate_limit", "detail": detail}
+    assert machine.events == [("provider_model_rests", fields)] * 2
+    heard = Heard()
+    heard.retry_after_s = 0.5
+    machine.gates[0].heard(heard, 429, machine.loop.now)
+    assert len(machine.events) == 2
+
+
 def test_429s_that_say_nothing_pause_for_longer_each_time() -> None:
     """Until something is answered."""
     machine = Machine(1, MINUTE)

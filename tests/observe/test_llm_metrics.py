@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import pytest
 from msgspec.structs import replace
 
+from edgeq.board.gcra_table import GcraTable
 from edgeq.config.providers import otel_names
 from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import Model, ProviderKey, Target
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
+from edgeq.llm.rests import of_target, way_of
 from edgeq.observe.llm_metrics import STATES
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
@@ -111,6 +113,7 @@ def test_who_would_answer_now(bench: Bench) -> None:
     config = replace(CONFIG, provider=providers, model={"m": Model(targets=targets)})
     now_ns = time.monotonic_ns()
     paused = target("k-a/big", paused_until_ns=now_ns + 10**11, paused_for="upstream_rate_limit")
+    GcraTable(bench.board, 0).delay(of_target("k-a/big", way_of(providers["k"], keys[0])), now_ns + 10**11)
     bench.tell(0, targets=[target("p/m"), paused])
     text = exposed(bench, config=config)
     found = {
