@@ -78,10 +78,10 @@ _ROWS: Final = (
     Reason("fair_share_exceeded", "C", 429, "adaptive", "proxy_internal_response", QUOTA, "Fair share exceeded", "this tenant fills its part of the queue; others still get through", "as many of your requests wait as you may have there: ask again when Retry-After says"),
     Reason("token_limit", "C", 429, "exact", "proxy_internal_response", QUOTA, "Too many tokens", "the resource names whose limit: that of the tenant, the key or the prompt; requests for models are counted by what they will use, and corrected by what they used"),
     Reason("request_over_limit", "C", 429, "none", "proxy_internal_response", QUOTA, "Request larger than the limit", "its input alone has more tokens than the limit of a whole minute: waiting does not help"),
-    Reason("budget_exhausted", "C", 429, "none", "proxy_internal_response", QUOTA, "Budget exhausted", "money_per_day or money_per_month of the tenant, key or prompt is spent, or less of it is left than this request may cost"),
+    Reason("budget_exhausted", "C", 429, "none", "proxy_internal_response", QUOTA, "Over budget", "money_per_day or money_per_month of the tenant, key or prompt is spent, or less of it is left than this request may cost"),
     Reason("rate_limited_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many requests of all", "the resource names the [[rate]], or the model or provider's key that has a limit; all clients together ask for more than that allows"),
     Reason("token_limit_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many tokens of all", "the limits of a model, or of a provider's key, are used up by all clients together"),
-    Reason("budget_exhausted_shared", "S", 503, "none", "proxy_internal_response", CAPACITY, "Budget of all exhausted", "money_per_day or money_per_month of a model, or of a provider's key, is spent"),
+    Reason("budget_exhausted_shared", "S", 503, "none", "proxy_internal_response", CAPACITY, "Over the budget of all", "money_per_day or money_per_month of a model, or of a provider's key, is spent"),
     # listener and worker
     Reason("accept_backlog_overflow", "K", 0, "none", "", BLANK, "Accept queue overflow", "the kernel dropped connections: add workers if loop lag is high, else raise the listener's backlog"),
     Reason("conn_limit_listener", "S", 503, "adaptive", "proxy_internal_response", CAPACITY, "Too many connections", "raise max_connections or shorten keepalive", "too many connections are open: come again in a moment"),

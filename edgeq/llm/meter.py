@@ -333,6 +333,7 @@ class Meter:
         "reserved_micro",
         "resource",
         "used_at",
+        "whose",
     )
 
     def __init__(self, kind: int, name: str, limits: TokenLimits, books: Books) -> None:
@@ -342,6 +343,8 @@ class Meter:
         self.name = name
         told = name.partition(":")[0] if kind == PROMPT else name
         self.resource = f"{KINDS[kind]}/{told}" if kind in (MODEL, TARGET, PROMPT) else KINDS[kind]
+        self.whose: str = _whose(kind, name)
+        """For the one who is refused: himself by no name that [tenant] may have from a credential."""
         self.books: Books = books
         self.key: int = key_hash(b"llm", KINDS[kind].encode(), name.encode())
         self._day_key: int = key_hash(b"llm day", KINDS[kind].encode(), name.encode())
@@ -461,19 +464,23 @@ class Meter:
                 return refusal
         if longest is None:
             return None
-        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, too_many(longest, estimate, now_ns))
+        detail = f"{self.whose}: {too_many(longest, estimate, now_ns)}"
+        return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, detail)
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
-        detail = f"its input has some {estimate.input} tokens, more than {one.count}, the limit of a whole minute"
+        detail = f"{self.whose}: its input has some {estimate.input} tokens, more than {one.count}"
+        detail += ", the limit of a whole minute"
         return Refusal(self, one.kind, one.count, NEVER, detail)
 
     def _ask_entry(self, entry: Entry, estimate: Estimate, now: float) -> Refusal | None:
         limit = self.concurrent
         if limit and self.in_flight + entry.others_total(_E_IN_FLIGHT) >= limit:
-            return Refusal(self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{limit} in flight, as many as may be")
-        return self._ask_money(entry, estimate.cost_micro, now)
+            return Refusal(
+                self, CONCURRENT, limit, _CONCURRENT_WAIT_S, f"{self.whose}: {limit} in flight, as many as may be"
+            )
+        return self._ask_money(entry, estimate.cost_micro, estimate.output, now)
 
-    def _ask_money(self, entry: Entry, cost: int, now: float) -> Refusal | None:
+    def _ask_money(self, entry: Entry, cost: int, output: int, now: float) -> Refusal | None:
         if cost and (self.day_micro or self.month_micro):
             books = self.books
             reserved = self.reserved_micro + entry.others_total(_E_RESERVED)
@@ -481,16 +488,20 @@ class Meter:
             if self.month_micro:
                 left = self.month_micro - books.spent.spent(self._month_key, books.month_until_s)
                 if cost > left - reserved:
-                    refusal = self._too_dear(self.month_micro, left, reserved, cost, books.month_until_s, now, "month")
+                    refusal = self._too_dear(
+                        self.month_micro, left, reserved, cost, output, books.month_until_s, now, "month"
+                    )
             if self.day_micro and (refusal is None or refusal.what == RESERVED):
                 left = self.day_micro - books.spent.spent(self._day_key, books.day_until_s)
                 if cost > left - reserved:
-                    refusal = self._too_dear(self.day_micro, left, reserved, cost, books.day_until_s, now, "day")
+                    refusal = self._too_dear(
+                        self.day_micro, left, reserved, cost, output, books.day_until_s, now, "day"
+                    )
             return refusal
         return None
 
     def _too_dear(
-        self, limit: int, left: int, reserved: int, cost: int, until_s: int, now: float, period: str
+        self, limit: int, left: int, reserved: int, cost: int, output: int, until_s: int, now: float, period: str
     ) -> Refusal:
         """left: of the limit after what was spent, of which so much is reserved."""
         what = BUDGET
@@ -501,10 +512,12 @@ class Meter:
         else:
             what = RESERVED
             wait_s = _CONCURRENT_WAIT_S
-        detail = f"the budget of a {period} is {money(limit)}"
+        detail = f"{self.whose}: the budget of a {period} is {money(limit)}"
         if left - reserved < limit:
             detail += f", {money(limit - left + reserved)} of it spent or reserved"
         detail += f", and this request may cost {money(cost)}"
+        if output and left > 0:
+            detail += f" with {output} tokens of output; a smaller max_tokens reserves less"
         return Refusal(self, what, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, now: float) -> None:
@@ -519,7 +532,7 @@ class Meter:
     def affords(self, more_micro: int, now: float) -> bool:
         """May one that is in flight cost so much more?"""
         entry = self._entry
-        return entry is None or self._ask_money(entry, more_micro, now) is None
+        return entry is None or self._ask_money(entry, more_micro, 0, now) is None
 
     def reserve_more(self, more_micro: int) -> None:
         """For one that is in flight; `end` is told of all."""
@@ -594,6 +607,17 @@ class Meter:
             "spent_month": month / 1e6 if is_counted else None,
             "refused": self.refused,
         }
+
+
+def _whose(kind: int, name: str) -> str:
+    if kind == KEY:
+        return "this key"
+    route, separator, _ = name.partition(":")
+    if kind == TENANT and separator:
+        return f"each tenant of route {route}"
+    if kind == PROMPT:
+        return f"each tenant of prompt {route}"
+    return f"{KINDS[kind]} {name}"
 
 
 def too_many(one: Allowance, estimate: Estimate, now_ns: int) -> str:

@@ -121,7 +121,8 @@ def kept_for_others(meter: Meter, estimate: Estimate, now: float) -> Refusal | N
         if line.ask(amount_of(one.kind, estimate), now_ns) == 0:
             one.is_lined = line.spare_ns < spare_ns  # there is room for him and all others
         elif line.spare_ns < spare_ns:
-            detail = f"{too_many(one, estimate, now_ns)}; what is left is for those who were told to come again"
+            detail = f"{meter.whose}: {too_many(one, estimate, now_ns)}"
+            detail += "; what is left is for those who were told to come again"
             return Refusal(meter, one.kind, one.count, 0.0, detail)
     return None
 

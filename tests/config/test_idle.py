@@ -60,6 +60,11 @@ name = "m"
 llm = {}
 match.path = "/v1/*"
 """
+_DEAR: Final = (
+    _PRICED.replace('provider = "p"', 'provider = "p", price = { output = 25 }', 3)
+    .replace('model = "a", price = { input = 1 }', 'model = "a"')
+    .replace("price = { output = 25 }, price = {}", "price = { output = 25 }")
+)
 
 
 def idle(**places: str) -> list[str]:
@@ -166,6 +171,11 @@ CASES: Final[list[tuple[str, str, str]]] = [
         "f:14: model.m.targets[1].price: is missing: what this target answers costs nothing, and no budget holds there",
     ),
     ("rest", _PRICED + "[model.m.limits]\nmoney_per_day = 1", "f:14: model.m.targets[1].price: is missing"),
+    (
+        "rest",
+        _DEAR + "[model.m.limits]\nmoney_per_day = 0.1",
+        "f:20: model.m.limits.money_per_day: is less than one request may reserve that names no max_tokens",
+    ),
 ]
 
 
@@ -179,6 +189,7 @@ def test_each_is_told(place: str, lines: str, told: str) -> None:
 def test_what_has_an_effect_is_not_told() -> None:
     """The same settings where they belong."""
     assert idle() == []
+    assert idle(rest=_DEAR + "[model.m.limits]\nmoney_per_day = 0.11") == []
     assert idle(rest=_PRICED) == []  # nobody counts money
     assert idle(rest='[tenant]\nkey = "key"') == []  # whose key it is, the upstream knows
     assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []

@@ -15,7 +15,7 @@ from edgeq.config.schema_llm import Price, TokenLimits
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.ledger import IDLE_S, Ledger, Reservation, month_end_s, reserve
 from edgeq.llm.message import UNKNOWN, Usage
-from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TENANT, TOKENS, Meter, Refusal
+from edgeq.llm.meter import KEY, MODEL, PROMPT, TARGET, TEAM, TENANT, TOKENS, Meter, Refusal
 from edgeq.llm.price import Tariff
 from edgeq.policy.rate import LocalArrivals
 from edgeq.worker.wheel import NEVER
@@ -92,13 +92,13 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     meter = tenant(alone(), tokens_per_minute=300)
     granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
     owed = "; 120 that earlier requests have taken or reserved beyond it come first"
-    assert refused([meter], Estimate(10, 30)).detail == "40 tokens, of 300 a minute" + owed
-    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "100 tokens, of 300 a minute"
+    assert refused([meter], Estimate(10, 30)).detail == "tenant acme: 40 tokens, of 300 a minute" + owed
+    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "tenant acme: 100 tokens, of 300 a minute"
     target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
     allowance = target.allowance(TOKENS)
     assert allowance is not None
     allowance.at_most(0, int(NOW * 1e9))
-    assert refused([target], Estimate(10, 30)).detail == "40 tokens, of 300 a minute"
+    assert refused([target], Estimate(10, 30)).detail == "target p/m: 40 tokens, of 300 a minute"
 
 
 def test_a_second_end_does_nothing() -> None:
@@ -189,6 +189,31 @@ def test_all_limits_are_shown() -> None:
     assert shown["remaining"] == {"tokens": 5900, "concurrent": 1}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "whose"),
+    [
+        (KEY, "k1", "this key"),
+        (TEAM, "acme/search", "team acme/search"),
+        (TENANT, "acme", "tenant acme"),
+        (TENANT, "chat:sk-secret", "each tenant of route chat"),
+        (PROMPT, "sum:sk-secret", "each tenant of prompt sum"),
+        (MODEL, "gpt-5", "model gpt-5"),
+    ],
+)
+def test_a_refusal_says_whose_limit_it_is(kind: int, name: str, whose: str) -> None:
+    """And no name that may be a credential."""
+    meter = alone().meter(kind, name, TokenLimits(requests_per_minute=1))
+    granted([meter], Estimate(1, 1))
+    assert refused([meter], Estimate(1, 1)).detail == f"{whose}: more than 1 a minute"
+
+
+def test_of_money_that_is_all_spent_no_smaller_answer_helps() -> None:
+    """Else one is told so."""
+    meter = tenant(alone(), money_per_day=1.0)
+    granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(input=1, output=1), 1_000_000, NOW)
+    assert "max_tokens" not in refused([meter], Estimate(1, 1, cost_micro=1)).detail
+
+
 def test_money_of_a_day() -> None:
     """What runs is reserved, and may come back any moment; what is spent stays until midnight UTC, which is told."""
     ledger = alone()
@@ -198,11 +223,16 @@ def test_money_of_a_day() -> None:
     assert refusal.reason() == "concurrency_limit_client"
     assert refusal.resource() == "tenant:budget"
     assert refusal.wait_s == 1.0
-    assert refusal.detail == "the budget of a day is 1, 0.6 of it spent or reserved, and this request may cost 0.5"
+    assert refusal.detail == (
+        "tenant acme: the budget of a day is 1, 0.6 of it spent or reserved, and this request may cost 0.5"
+        " with 1 tokens of output; a smaller max_tokens reserves less"
+    )
     large = ledger.meter(TENANT, "large", TokenLimits(money_per_day=12_345_678.5))
     dear = Estimate(1, 1, cost_micro=12_345_678_500_021)
     assert (
-        refused([large], dear).detail == "the budget of a day is 12345678.5, and this request may cost 12345678.500021"
+        refused([large], dear).detail
+        == "tenant large: the budget of a day is 12345678.5, and this request may cost 12345678.500021"
+        " with 1 tokens of output; a smaller max_tokens reserves less"
     )
     running.settle(Usage(input=1, output=1), 300_000, NOW)
     granted([meter], Estimate(1, 1, cost_micro=500_000)).settle(Usage(), 700_000, NOW)
@@ -347,7 +377,8 @@ def test_a_debt_stays_as_many_tokens_when_the_limit_changes(board: Board) -> Non
     one.resize(TokenLimits(tokens_per_minute=30_000))
     refusal = refused([one], Estimate(50, 50))
     assert refusal.detail == (
-        "100 tokens, of 30000 a minute; 870 that earlier requests have taken or reserved beyond it come first"
+        "tenant acme: 100 tokens, of 30000 a minute"
+        "; 870 that earlier requests have taken or reserved beyond it come first"
     )
     assert refusal.wait_s == pytest.approx(970 / 500)
     # A worker that has not heard of it yet sees what it would have seen, and spoils nothing.

@@ -171,7 +171,9 @@ def test_who_comes_new_leaves_what_was_promised() -> None:
     refusal = reserve([meter], Estimate(500, 0), NOW + 10.0)
     assert isinstance(refusal, Refusal)
     assert refusal.reason() == "token_limit"
-    assert refusal.detail == ("500 tokens, of 6000 a minute; what is left is for those who were told to come again")
+    assert refusal.detail == (
+        "this key: 500 tokens, of 6000 a minute; what is left is for those who were told to come again"
+    )
     assert come_again_s([meter], Estimate(500, 0), NOW + 10.0) == pytest.approx(15.0)
     assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 10.1, True), Reservation)
     assert isinstance(reserve([meter], Estimate(500, 0), NOW + 25.0, True), Reservation)
