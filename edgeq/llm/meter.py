@@ -612,6 +612,8 @@ class Meter:
 def _whose(kind: int, name: str) -> str:
     if kind == KEY:
         return "this key"
+    if kind == TARGET:
+        return "the provider"
     route, separator, _ = name.partition(":")
     if kind == TENANT and separator:
         return f"each tenant of route {route}"

@@ -109,7 +109,7 @@ def test_a_request_a_minute_is_not_waited_for_in_vain() -> None:
         machine.ask(number, 10, 10)
     assert machine.granted == [0, 1, 2]
     assert machine.refused == [(3, "rate_limited_shared", 16), (4, "rate_limited_shared", 31)]
-    assert machine.gates[0].last_refusal == "rate_limited_shared: more than 4 a minute"
+    assert machine.gates[0].last_refusal == "rate_limited_shared: the provider: more than 4 a minute"
     machine.loop.run(2.0)
     machine.ask(5, 10, 10)
     machine.ask(6, 10, 10)
@@ -132,7 +132,7 @@ def test_tokens_that_nobody_can_pay_back_in_time_are_not_waited_for() -> None:
     assert machine.refused == [(2, "token_limit_shared", 20)]
     machine.ask(3, 1500, 1000)
     assert machine.refused[1:] == [(3, "token_limit_shared", 44)]  # after the one who was told 20
-    assert machine.gates[0].last_refusal == "token_limit_shared: 2500 tokens, of 6000 a minute"
+    assert machine.gates[0].last_refusal == "token_limit_shared: the provider: 2500 tokens, of 6000 a minute"
     fourth = machine.ask(4, 500, 400, worker=1)
     machine.loop.run(5.0)
     assert machine.granted == [1, 4]
@@ -152,7 +152,7 @@ def test_who_has_waited_too_long_is_told_for_what() -> None:
     assert machine.refused[0][2] == 26
     told = machine.gates[0].last_refusal
     assert told.startswith(
-        "queue_timeout: 3000 tokens, of 6000 a minute; 0 of at most 10000 wait, with 0 of 500 tokens;"
+        "queue_timeout: the provider: 3000 tokens, of 6000 a minute; 0 of at most 10000 wait, with 0 of 500 tokens;"
     )
 
 
@@ -177,7 +177,9 @@ def test_a_queue_for_places_speaks_of_no_tokens() -> None:
     machine.ask(2, 10, 10)
     machine.loop.run(5.2)
     told = machine.gates[0].last_refusal
-    assert told.startswith("queue_timeout: 1 in flight, as many as may be; 0 of at most 10000 wait; waited 5")
+    assert told.startswith(
+        "queue_timeout: the provider: 1 in flight, as many as may be; 0 of at most 10000 wait; waited 5"
+    )
 
 
 SHORT = {

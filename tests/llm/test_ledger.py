@@ -98,7 +98,7 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     allowance = target.allowance(TOKENS)
     assert allowance is not None
     allowance.at_most(0, int(NOW * 1e9))
-    assert refused([target], Estimate(10, 30)).detail == "target p/m: 40 tokens, of 300 a minute"
+    assert refused([target], Estimate(10, 30)).detail == "the provider: 40 tokens, of 300 a minute"
 
 
 def test_a_second_end_does_nothing() -> None:
