@@ -42,7 +42,7 @@ async def _change(control: Control, wish: Wish, arguments: Arguments, client: Cl
         slots = ", ".join(map(str, done.behind))
         said["note"] = f"not confirmed by worker {slots}: it holds there once that goes on"
     if done.idle:
-        said["warning"] = f"without effect as it is: {'; '.join(done.idle)}"
+        said["warning"] = "; ".join(done.idle)
     return Answer(done.status, said, etag=done.etag)
 
 

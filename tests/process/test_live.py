@@ -494,9 +494,7 @@ def test_what_a_change_leaves_without_effect_is_told(place: Place) -> None:
     """What is set where it has none is set all the same, and whoever does it hears so; once, while that is so."""
     operator = place.operator
     said = operator.set(UPSTREAM, "sticky_cookie", "c")
-    assert said["warning"] == (
-        "without effect as it is: upstream.u.sticky_cookie: is for balance = sticky, which is p2c-ewma"
-    )
+    assert said["warning"] == ("upstream.u.sticky_cookie: is for balance = sticky, which is p2c-ewma")
     assert "warning" not in operator.set(UPSTREAM, "limit", 5)
     assert "warning" not in operator.set(UPSTREAM, "balance", "sticky")
     for key in ("limit", "balance", "sticky_cookie"):
