@@ -107,12 +107,13 @@ class Level:
         least: Flow | None = None
         for card in deal(hash(tenant) & 0xFFFFFFFFFFFF):
             flow = deck[card]
-            if flow.size == 0:
-                if empty is None:
-                    empty = flow
-            elif flow.tenant == tenant and not flow.mixed:
-                own = flow
-                break
+            if flow.tenant == tenant and not flow.mixed:
+                if flow.size:
+                    own = flow
+                    break
+                empty = flow
+            elif flow.size == 0 and (empty is None or (empty.tenant != tenant and empty.congestion.congested)):
+                empty = flow  # rather none that another tenant has just left congested, and may come back to
             if least is None or flow.size < least.size:
                 least = flow
         chosen = own or empty or least
@@ -356,6 +357,8 @@ class FairQueue:
         ticket.flow = None  # until it has a place
         level = self._levels[ticket.priority]
         flow = level.flow_for(ticket.tenant)
+        if flow.size == 0 and flow.tenant != ticket.tenant:
+            flow.congestion = Congestion()  # what it has is another tenant's
         hold_s = self._service.hold_s(now, self.filled_at if self.queued else now)
         place_s = hold_s / (busy if busy > 0 else 1.0)
         has_deadline = ticket.deadline_at < NEVER
