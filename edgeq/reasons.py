@@ -80,7 +80,7 @@ _ROWS: Final = (
     Reason("request_over_limit", "C", 429, "none", "proxy_internal_response", QUOTA, "Request larger than the limit", "its input alone has more tokens than the limit of a whole minute: waiting does not help"),
     Reason("budget_exhausted", "C", 429, "none", "proxy_internal_response", QUOTA, "Over budget", "money_per_day or money_per_month of the tenant, key or prompt is spent, or less of it is left than this request may cost"),
     Reason("rate_limited_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many requests of all", "the resource names the [[rate]], or the model or provider's key that has a limit; all clients together ask for more than that allows"),
-    Reason("token_limit_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many tokens of all", "the limits of a model, or of a provider's key, are used up by all clients together"),
+    Reason("token_limit_shared", "S", 503, "exact", "proxy_internal_response", CAPACITY, "Too many tokens of all", "the limits of a model, or of a provider's key, are used up by all clients together, or those who wait for them have taken what comes free within provider.wait"),
     Reason("budget_exhausted_shared", "S", 503, "none", "proxy_internal_response", CAPACITY, "Over the budget of all", "money_per_day or money_per_month of a model, or of a provider's key, is spent"),
     # listener and worker
     Reason("accept_backlog_overflow", "K", 0, "none", "", BLANK, "Accept queue overflow", "the kernel dropped connections: add workers if loop lag is high, else raise the listener's backlog"),
@@ -97,7 +97,7 @@ _ROWS: Final = (
     Reason("model_not_found", "C", 404, "none", "http_request_denied", BLANK, "No such model", "the request names a model that its route, or its key, does not serve; GET /v1/models lists them"),
     Reason("not_cached", "C", 504, "none", "http_request_denied", BLANK, "Not in the cache", "the client takes only what the cache of the route or prompt has (Cache-Control: only-if-cached, RFC 9111 5.2.1.7)"),
     # waiting
-    Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold, or before a limit of tokens than can be served within provider.wait"),
+    Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),
     Reason("queue_timeout", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Waited too long in a queue", "nothing became free in time"),
     Reason("queue_codel_drop", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue stands", "the queue has not been short for an interval: its wait is kept near the target"),
     Reason("queue_displaced", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Displaced from a full queue", "a newer request, or one of a tenant that has fewer, took its place"),

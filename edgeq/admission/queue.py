@@ -44,6 +44,8 @@ DISCIPLINES: Final = {"fifo": FIFO, "lifo": LIFO, "adaptive": ADAPTIVE}
 LEVELS: Final = 3
 DECK: Final = 64
 HAND: Final = 4
+OUT_OF_TOKENS: Final = "token_limit_shared"
+"""The reason of a queue that is full by `max_cost` alone: costs are tokens."""
 _TOO_MUCH: Final = 1.5
 """Times the mean of the flows: of two, three quarters of the queue. About that much each is nobody's fault."""
 _USUAL_S: Final = 0.01
@@ -270,7 +272,7 @@ class FairQueue:
         self.max_queued: int = 256
         self.max_bytes: int = 16 * 1024 * 1024
         self.max_cost: float = 0.0
-        """Sum of the costs of those who wait; 0.0: no bound."""
+        """Sum of the costs of those who wait, in tokens; 0.0: no bound."""
         self.max_wait_s: float = 1.0
         self.rest_s: float = 0.0
         """How long a place is held when no more are let in than are needed (`Rest`); 0.0: as long as it is held."""
@@ -394,7 +396,9 @@ class FairQueue:
             if victim is None:
                 if level.size == 0:
                     return "priority_shed"
-                return "fair_share_exceeded" if ticket.tenant and level.exceeds(flow) else "queue_full"
+                if ticket.tenant and level.exceeds(flow):
+                    return "fair_share_exceeded"
+                return "queue_full" if self._is_full(size) else OUT_OF_TOKENS
             reason = "priority_shed" if victim.priority > ticket.priority else "queue_displaced"
             crowded = victim.flow
             if victim.priority == ticket.priority and victim.tenant and crowded is not None and level.exceeds(crowded):

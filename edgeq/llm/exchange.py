@@ -189,6 +189,8 @@ class ModelExchange(ModelAnswer):
         except Unmappable as error:
             self.choice = choice
             self._turns += 1
+            while self._turns < len(self._order) and not self.bill.affords(self._order[self._turns], now):
+                self._turns += 1
             if self._turns < len(self._order):  # another one may know the word
                 self._turn_to(self._order[self._turns], now)
             else:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgeq.admission.queue import FIFO, FairQueue
+from edgeq.admission.queue import FIFO, OUT_OF_TOKENS, FairQueue
 from edgeq.admission.retry_after import RetryAfter
 from edgeq.admission.service import Service
 from edgeq.admission.ticket import Lobby, Ticket
@@ -500,10 +500,10 @@ class TokenGate(Lobby):
         queue = self.queue
         others = self.shared.others_queued()
         crowd = f"{queue.queued + others} of at most {queue.max_queued} wait"
-        if queue.max_cost and not others:  # how many tokens those want, only their workers know
-            crowd += f", with {int(queue.queued_cost)} of {int(queue.max_cost)} tokens"
-        if queue.max_cost and reason == "queue_full" and queue.queued + others < queue.max_queued:
-            crowd += f", and no more would get theirs within {queue.max_wait_s:g} s"
+        if queue.queued_cost and not others:  # how many tokens those want, only their workers know
+            crowd += f", for {int(queue.queued_cost)} tokens"
+        if reason == OUT_OF_TOKENS:
+            crowd += f", and no more than {int(queue.max_cost)} come free within {queue.max_wait_s:g} s"
         crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
         return crowd if short is None else f"{short.detail}; {crowd}"
 

@@ -346,7 +346,7 @@ def test_nobody_is_displaced_in_vain_beside_one_that_costs_more_than_the_bound()
     assert [reason for _, reason in book.refused] == ["queue_displaced"]
     assert bulkhead.queue.queued == 9
     book.enter(bulkhead, costing(book, 11, b"d", 300.0), 0.0)
-    assert book.refused[1:] == [(11, "queue_full")]
+    assert book.refused[1:] == [(11, "token_limit_shared")]
 
 
 def test_a_class_whose_own_cost_too_much_displaces_no_lower_one() -> None:
@@ -357,7 +357,7 @@ def test_a_class_whose_own_cost_too_much_displaces_no_lower_one() -> None:
         book.enter(bulkhead, costing(book, number, b"low", 100.0, SHEDDABLE), 0.0)
     for number in (11, 12, 13, 14):
         book.enter(bulkhead, costing(book, number, b"high", 500.0), 0.0)
-    assert book.refused == [(9, "priority_shed"), (13, "queue_full"), (14, "queue_full")]
+    assert book.refused == [(9, "priority_shed"), (13, "token_limit_shared"), (14, "token_limit_shared")]
     book.enter(bulkhead, costing(book, 15, b"other", 500.0), 0.0)
     assert book.refused[3:] == [(8, "priority_shed")]
 

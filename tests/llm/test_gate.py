@@ -89,7 +89,7 @@ def test_waits_are_bounded() -> None:
     machine.ask(3, 300, 300, b"a")
     machine.ask(4, 6001, 0, b"a")
     machine.ask(5, 1, 1, b"a")
-    assert [one[:2] for one in machine.refused] == [(4, "request_over_limit"), (5, "queue_full")]
+    assert [one[:2] for one in machine.refused] == [(4, "request_over_limit"), (5, "token_limit_shared")]
     machine.gates[0].configure(2, 1 << 30, 20.0)
     machine.ask(7, 1, 1, b"a")
     assert machine.refused[2][:2] == (7, "queue_full")
@@ -151,9 +151,7 @@ def test_who_has_waited_too_long_is_told_for_what() -> None:
     assert [one[:2] for one in machine.refused] == [(2, "queue_timeout")]
     assert machine.refused[0][2] == 26
     told = machine.gates[0].last_refusal
-    assert told.startswith(
-        "queue_timeout: the provider: 3000 tokens, of 6000 a minute; 0 of at most 10000 wait, with 0 of 500 tokens;"
-    )
+    assert told.startswith("queue_timeout: the provider: 3000 tokens, of 6000 a minute; 0 of at most 10000 wait;")
 
 
 def test_a_queue_is_not_called_full_of_requests_for_want_of_tokens() -> None:
@@ -164,9 +162,9 @@ def test_a_queue_is_not_called_full_of_requests_for_want_of_tokens() -> None:
     machine.ask(2, 100, 100)
     machine.ask(3, 150, 150)
     machine.ask(4, 200, 200)
-    assert [one[:2] for one in machine.refused] == [(4, "queue_full")]
+    assert [one[:2] for one in machine.refused] == [(4, "token_limit_shared")]
     told = machine.gates[0].last_refusal
-    assert "2 of at most 10000 wait, with 500 of 500 tokens, and no more would get theirs within 5 s;" in told
+    assert "2 of at most 10000 wait, for 500 tokens, and no more than 500 come free within 5 s;" in told
 
 
 def test_a_queue_for_places_speaks_of_no_tokens() -> None:

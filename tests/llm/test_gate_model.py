@@ -140,6 +140,7 @@ class GateModel(RuleBasedStateMachine):
         if not self.ticks:
             assert {reason for _, reason, _ in machine.refused} <= {
                 "queue_full",
+                "token_limit_shared",
                 "fair_share_exceeded",
                 "queue_displaced",
             }

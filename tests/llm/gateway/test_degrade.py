@@ -33,6 +33,12 @@ MODELS: Final[dict[str, Any]] = {
             {"provider": "demo", "model": "mock/tokens=5,tag=dear", "price": {"input": 1e6, "output": 1e6}},
         ]
     },
+    "wordless": {
+        "targets": [
+            {"provider": "claude", "model": "mock/tokens=5,tag=cheap", "price": {"input": 1, "output": 1}},
+            {"provider": "demo", "model": "mock/tokens=5,tag=dear", "price": {"input": 1e6, "output": 1e6}},
+        ]
+    },
 }
 
 
@@ -46,11 +52,13 @@ def degrading() -> Iterator[Stand]:
             "accounts": {"store": str(Path(name) / "accounts.sqlite"), "flush": 0.05},
             "provider": {
                 "demo": {"url": url, "keys": ["sk-demo"]},
+                "claude": {"url": demo.url, "dialect": "anthropic", "keys": ["sk-claude"]},
                 "tight": {"url": url, "keys": ["sk-tight"], "limits": ONE, "wait": "1s"},
             },
             "model": {one: {**MODELS[one], **({"degrade": "small"} if one in FULL else {})} for one in MODELS},
             "route": [
                 {"name": "all", "match": {"path": "/v1/*"}, "llm": {}},
+                {"name": "strict", "match": {"path": "/strict/*"}, "llm": {"mode": "strict"}},
                 {"name": "large", "match": {"path": "/large/*"}, "llm": {"models": [*FULL, "free"]}},
             ],
         }
@@ -102,6 +110,16 @@ def test_a_budget_holds_for_the_next_target_as_well(degrading: Stand) -> None:
     for per_day, status in (("100", 503), ("1000", 200)):
         _, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&per-day={per_day}")
         answer = ask(degrading, str(made["key"]), "dearer")
+        assert answer.status == status, (per_day, answer)
+    degrading.wait_idle()
+
+
+def test_a_budget_holds_where_the_first_target_does_not_know_a_word(degrading: Stand) -> None:
+    """The next one that does is asked if there is money for it."""
+    for per_day, status in (("100", 400), ("1000", 200)):
+        _, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&per-day={per_day}")
+        fields = {"authorization": f"Bearer {made['key']}"}
+        answer = degrading.ask({**ask_for("wordless"), "seed": 7}, "/strict/chat/completions", fields=fields)
         assert answer.status == status, (per_day, answer)
     degrading.wait_idle()
 
