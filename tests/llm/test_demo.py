@@ -322,6 +322,13 @@ RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "x"}
 SAID = {"type": "text", "text": "and?"}
 
 
+@pytest.mark.parametrize("content", ["more agents", [{"type": "text", "text": "more agents"}]])
+def test_the_system_may_speak_between_turns(provider: Provider, content: object) -> None:
+    """As Claude Code has it, after the user's turn: it is not taken for one."""
+    said = [*HELLO, USE, {"role": "user", "content": [RESULT]}, {"role": "system", "content": content}]
+    assert messages(provider, messages=said).status == 200
+
+
 @pytest.mark.parametrize(
     ("change", "words_of_it"),
     [

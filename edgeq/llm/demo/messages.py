@@ -114,11 +114,18 @@ def _read_text(block: Json, where: str) -> str:
 def _read_messages(messages: list[Any], ask: Ask) -> None:
     asked: set[str] = set()
     """Of the turn before: calls that this one must answer."""
+    end = len(messages) - 1
+    while end > 0 and _is_of_system(messages[end]):
+        end -= 1
     for index, each in enumerate(messages):
         where = f"messages.{index}"
         message = an_object(each, where)
         known(message, names("role content"), where + ".{}: Extra inputs are not permitted")
         role = message.get("role")
+        if index and _is_of_system(message):
+            if not isinstance(message.get("content"), str):
+                _read_system(a_list(message.get("content"), f"{where}.content", 1))
+            continue
         if role not in _ROLES:
             invalid(f'{where}: Unexpected role "{role}". Allowed roles are "user" or "assistant".', f"{where}.role")
         if index == 0 and role != "user":
@@ -127,7 +134,7 @@ def _read_messages(messages: list[Any], ask: Ask) -> None:
         blocks = (
             [{"type": "text", "text": content}] if isinstance(content, str) else a_list(content, f"{where}.content")
         )
-        last = index == len(messages) - 1
+        last = index == end
         if not blocks and not (last and role == "assistant"):
             invalid(
                 f"{where}: all messages must have non-empty content except for the optional final assistant message"
@@ -139,7 +146,13 @@ def _read_messages(messages: list[Any], ask: Ask) -> None:
         else:
             asked = _read_assistant(blocks, where, last)
     if asked:
-        invalid(_unanswered(f"messages.{len(messages) - 1}", asked), "messages")
+        invalid(_unanswered(f"messages.{end}", asked), "messages")
+
+
+def _is_of_system(message: object) -> bool:
+    """What the system says in the midst, as Claude Code does with a beta (mid-conversation-system-2026-04-07), which is
+    not looked for."""
+    return isinstance(message, dict) and message.get("role") == "system"
 
 
 def _unanswered(where: str, calls: set[str]) -> str:
