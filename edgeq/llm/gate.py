@@ -215,6 +215,8 @@ class TokenGate(Lobby):
 
     def try_acquire(self, ticket: Ticket, now: float) -> bool:
         """Let the ticket in if there are tokens for it and nobody waits."""
+        if now >= self.hearing.ask_others_at:
+            self.hearing.ask_others(now)
         if self.queue.queued or self._serving or self.shared.others_wait() or self.pauses.hold_s(now) > 0:
             return False
         claim = ticket.claim
@@ -531,6 +533,7 @@ class TokenGate(Lobby):
     def close(self) -> None:
         """Nobody waits here any more, and nobody will."""
         self._wheel.remove(self._alarm)
+        self.hearing.close()
         self.meter.pinned = False
 
     # -- what the provider says, and what comes of requests ------------------------------------------------------------

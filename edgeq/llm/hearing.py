@@ -1,7 +1,9 @@
 """What answers of a provider say of its limits, and what that changes at the meter of one model at one key.
 
 What is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too. Its limits are
-kept to as if they were configured; those that its answers tell no more are forgotten.
+kept to as if they were configured; those that its answers tell no more are forgotten. What one worker has heard the
+others keep to from their next request on: it stands in its row of the board, beside what meters have there, and is read
+by who has heard nothing yet.
 
 Source: reference llm.md 4.4; `provider_limits.hear` reads the fields.
 """
@@ -10,10 +12,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from edgeq.board.keyed import Entry
+from edgeq.board.layout import METER_CELLS, key_hash
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Meter, amount_of
 from edgeq.llm.pauses import Pauses
 from edgeq.llm.provider_limits import NO, YES, Heard
+from edgeq.worker.wheel import NEVER
 
 NO_PAUSE: Final = -1.0
 _FORGET_LIMITS_S: Final = 300.0
@@ -21,6 +26,9 @@ _FORGET_LIMITS_S: Final = 300.0
 never fits one of them is asked all the same: nobody else may come from whose answer it would be heard that it is
 another one now."""
 _LISTEN_EVERY_S: Final = 0.05
+_ASK_EVERY_S: Final = 0.05
+_KINDS: Final = ((REQUESTS, TOKENS), (INPUT, OUTPUT))
+"""Of limits, as they stand in the two entries."""
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
 _NS: Final = 1e9
@@ -29,7 +37,7 @@ _NS: Final = 1e9
 class Hearing:
     """Of one model at one key, in one worker."""
 
-    __slots__ = ("_counts_minutes", "_listen_at", "_meter", "_pauses", "_told_at")
+    __slots__ = ("_counts_minutes", "_keys", "_listen_at", "_meter", "_pauses", "_shown", "_told_at", "ask_others_at")
 
     def __init__(self, meter: Meter, pauses: Pauses) -> None:
         self._meter: Meter = meter
@@ -39,6 +47,44 @@ class Hearing:
         self._listen_at: float = 0.0
         self._told_at: float = 0.0
         """When the provider has told its limits last; 0.0: it does not."""
+        name = meter.name.encode()
+        self._keys: list[int] = [key_hash(b"llm heard", name, b"%d" % number) for number in range(len(_KINDS))]
+        self._shown: list[Entry] = []
+        """What the other workers see: none while nothing was heard."""
+        self.ask_others_at: float = 0.0
+        """When `ask_others` is due; NEVER: something was heard here."""
+
+    def ask_others(self, now: float) -> None:
+        """Keep to what other workers have heard, as long as this one has heard nothing."""
+        self.ask_others_at = now + _ASK_EVERY_S
+        for key, kinds in zip(self._keys, _KINDS, strict=True):
+            for number, kind in enumerate(kinds):
+                count = 0
+                for table in self._meter.books.others:
+                    count = max(count, table.value(key, number))
+                if count:
+                    self._meter.hear_limit(kind, count)
+                    self._told_at = now
+                    self.ask_others_at = NEVER
+
+    def _show(self) -> None:
+        """Tell the other workers what is kept to here."""
+        meter = self._meter
+        if not self._shown:
+            if not any([one.heard for one in meter.allowances]):
+                return
+            books = meter.books
+            self._shown = [Entry(books.own, books.others, key, METER_CELLS - 2) for key in self._keys]
+        for entry, kinds in zip(self._shown, _KINDS, strict=True):
+            for number, kind in enumerate(kinds):
+                known = meter.allowance(kind)
+                entry.put(number, 0 if known is None else known.heard)
+
+    def close(self) -> None:
+        """Nothing is asked here any more."""
+        for entry in self._shown:
+            entry.close()
+        self._shown = []
 
     def is_due(self, now: float) -> bool:
         """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest of the
@@ -53,15 +99,18 @@ class Hearing:
         meter = self._meter
         if heard is not None and max(heard.limits) > 0:
             self._told_at = now
+            self.ask_others_at = NEVER
         elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
             self._told_at = 0.0
             for kind in (REQUESTS, TOKENS, INPUT, OUTPUT):
                 meter.forget_limit(kind)
+            self._show()
         if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
             self._listen_at = now + _LISTEN_EVERY_S
         pause_s = NO_PAUSE
         if heard is not None:
             self._take_limits(heard, now_ns, refused)
+            self._show()
             requests = meter.allowance(REQUESTS)
             wait_s = heard.requests_wait_s()
             if wait_s > 0 and (requests is None or not requests.heard):
@@ -84,6 +133,7 @@ class Hearing:
         if known is None or not known.heard or now - self._told_at < _FORGET_LIMITS_S:
             return False
         self._meter.forget_limit(kind)
+        self._show()
         return True
 
     def _take_limits(self, heard: Heard, now_ns: int, refused: Estimate | None) -> None:

@@ -60,6 +60,9 @@ class Machine:
             gate.configure(max_queued, 1 << 30, max_wait_s, workers)
             self.gates.append(gate)
             self.ledgers.append(ledger)
+        tables = [ledger.books.own for ledger in self.ledgers]
+        for ledger in self.ledgers:
+            ledger.books.others[:] = [table for table in tables if table is not ledger.books.own]
         self.granted: list[int] = []
         self.refused: list[tuple[int, str, int]] = []
         self.refused_by: list[str] = []

@@ -7,7 +7,7 @@ import pytest
 from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
-from edgeq.llm.provider_limits import REQUESTS, TOKENS, Heard, hear
+from edgeq.llm.provider_limits import INPUT, REQUESTS, TOKENS, Heard, hear
 from edgeq.worker.wheel import NEVER
 from tests.llm.gates import Machine, claim_of
 
@@ -522,6 +522,38 @@ def test_a_limit_that_is_told_no_more_is_none() -> None:
     assert gate.meter.allowance(TOKENS) is not None
     gate.heard(None, 200, machine.loop.now)
     assert gate.meter.allowance(TOKENS) is None
+
+
+def test_what_one_worker_has_heard_all_keep_to() -> None:
+    """Also one that has had no answer yet: it would send more than the provider takes. Until the provider tells it no
+    more, and each has heard that."""
+    machine = Machine(3, TokenLimits())
+    machine.ask(1, 100, 100, worker=1)
+    heard = Heard()
+    heard.limits[TOKENS] = 6000
+    heard.remaining[TOKENS] = 0
+    heard.limits[INPUT] = 5000
+    heard.limits[REQUESTS] = 50
+    machine.gates[0].heard(heard, 200, machine.loop.now)
+    machine.loop.run(0.1)
+    for worker in (1, 2):
+        machine.ask(1 + worker, 300, 300, worker=worker)
+        machine.loop.run(0.1)
+        kept = machine.gates[worker].meter
+        assert [one.heard for kind in (TOKENS, INPUT) if (one := kept.allowance(kind)) is not None] == [6000, 5000]
+        assert kept.allowance(REQUESTS) is None  # of which nothing says that it is one of a minute
+    assert machine.granted == [1]
+    machine.loop.run(20.0)
+    assert machine.granted == [1, 2, 3]
+
+    for gate in machine.gates[:2]:
+        machine.loop.run(301.0)
+        gate.heard(None, 200, machine.loop.now)
+        assert gate.meter.allowance(TOKENS) is None
+    machine.ask(4, 3000, 3000, worker=1)
+    assert machine.granted == [1, 2, 3, 4]
+    machine.gates[2].close()
+    machine.gates[2].close()
 
 
 @pytest.mark.parametrize("configured", [0, 5000])
