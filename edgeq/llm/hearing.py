@@ -71,7 +71,7 @@ class Hearing:
         """Tell the other workers what is kept to here."""
         meter = self._meter
         if not self._shown:
-            if not any([one.heard for one in meter.allowances]):
+            if not any(one.heard for one in meter.allowances):
                 return
             books = meter.books
             self._shown = [Entry(books.own, books.others, key, METER_CELLS - 2) for key in self._keys]
