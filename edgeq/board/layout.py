@@ -38,7 +38,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 9
+VERSION: Final = 10
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -50,7 +50,7 @@ TENANT_CELLS: Final = 5
 METERS: Final = 4096
 """Those who use models and have a limit of concurrency or money (llm/ledger.py)."""
 ENDPOINT_CELLS: Final = 8
-METER_CELLS: Final = 4
+METER_CELLS: Final = 6
 """Of an entry, its key and its references included."""
 RATES: Final = 65536
 RATE_CELLS: Final = 3

@@ -49,6 +49,8 @@ _MOST_RATIO: Final = 8.0
 
 _TAKES_S: Final = 2.0
 """A request for a model of which nothing is known."""
+_LEAST_S: Final = 1e-4
+"""None is taken for shorter: so many end in a second."""
 _RISES_BY: Final = 4
 _FALLS_BY: Final = 8
 
@@ -63,7 +65,7 @@ _MOST_ATTACHED: Final = 2000
 class Estimate:
     """What one request is reckoned with. Tokens, and money in millionths."""
 
-    __slots__ = ("answers", "cost_micro", "input", "model", "output", "raw_input", "tenant")
+    __slots__ = ("answers", "cost_micro", "input", "model", "output", "raw_input", "takes_s", "tenant")
 
     def __init__(self, input_tokens: int, output_tokens: int, cost_micro: int = 0) -> None:
         self.input: int = input_tokens
@@ -71,6 +73,8 @@ class Estimate:
         self.cost_micro: int = cost_micro
         self.answers: int = 1
         """Of which `output` is the sum; they are written at the same time."""
+        self.takes_s: float = _TAKES_S
+        """From the request's arrival to its end, as most of its model are done by then."""
         # For `Estimator.learn`.
         self.raw_input: int = input_tokens
         """Before this model's correction."""
@@ -148,6 +152,8 @@ class ModelLengths:
 
     def learn_time(self, seconds: float) -> None:
         """One more request has taken so long. It rises faster than it falls: to what two of three do not exceed."""
+        if seconds < _LEAST_S:
+            seconds = _LEAST_S
         takes_s = self.takes_s
         if takes_s <= 0.0:
             self.takes_s = seconds
@@ -192,6 +198,8 @@ class Estimator:
         found.raw_input = raw
         found.model = model
         found.tenant = tenant
+        if known is not None and known.takes_s > 0.0:
+            found.takes_s = known.takes_s
         if usual_max:
             most = 0
             pair = self._pairs.get((model, tenant))
@@ -211,11 +219,6 @@ class Estimator:
             found.answers = max(1, answers)
             found.output = most * found.answers
         return found
-
-    def takes_s(self, model: str) -> float:
-        """How long a request for a model takes, from its arrival to its end."""
-        known = self._models.get(model)
-        return known.takes_s if known is not None and known.takes_s > 0.0 else _TAKES_S
 
     def learn(self, estimate: Estimate, usage: Usage, answers: int = 1, seconds: float = 0.0) -> None:
         """What it was in the end; UNKNOWN teaches nothing, nor does 0.0 s."""

@@ -51,7 +51,7 @@ class Reservation:
         self._charged_ns: list[int] = []
         now_ns = int(now * 1e9)
         for meter in meters:
-            meter.begin(estimate.cost_micro, now)
+            meter.begin(estimate.cost_micro, estimate.takes_s, now)
             for one in meter.allowances:
                 self._allowances.append(one)
                 self._charged_ns.append(one.charge(now_ns))
@@ -101,7 +101,7 @@ class Reservation:
         estimate = self.estimate
         reserved_micro = self._reserved_micro
         for meter in self._meters:
-            meter.end(reserved_micro, cost_micro, now)
+            meter.end(reserved_micro, cost_micro, estimate.takes_s, now)
         for at, one in enumerate(self._allowances):
             kind = one.kind
             if kind == REQUESTS:

@@ -14,9 +14,9 @@ A request that needs more than the whole bucket: if by its input alone, it never
 OpenAI says it ("Request too large"). If only together with its output, which is a guess, it is let in alone, once the
 bucket is full, and what it needs beyond that is a debt (Guava's limiter lets such a one in, too, and the next pays).
 
-Requests in flight and reserved money are this worker's numbers in its row of the board, so they vanish with it; two
-workers may admit at the same moment, so `concurrent` is passed by workers - 1 at most. Money that is spent stands in
-board/spent.py and outlives workers.
+Requests in flight, how long they are expected to take, and reserved money are this worker's numbers in its row of the
+board, so they vanish with it; two workers may admit at the same moment, so `concurrent` is passed by workers - 1 at
+most. Money that is spent stands in board/spent.py and outlives workers.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ _CONCURRENT_WAIT_S: Final = 1.0
 
 _E_IN_FLIGHT: Final = 0
 _E_RESERVED: Final = 1
+_E_ENDING: Final = 2
+"""How many of those in flight would end in a billion seconds."""
+_E_CHANGED_NS: Final = 3
+"""When one of them began, or ended, for the last time."""
 
 
 class Books:
@@ -315,7 +319,9 @@ class Meter:
     """One subject in one worker."""
 
     __slots__ = (
+        "_changed_at",
         "_day_key",
+        "_ending",
         "_entry",
         "_month_key",
         "allowances",
@@ -356,8 +362,12 @@ class Meter:
         self.day_micro: int = 0
         self.month_micro: int = 0
         self.in_flight: int = 0
-        """Of this worker, as is the next."""
+        """Of this worker, as are those that follow."""
         self.reserved_micro: int = 0
+        self._ending: float = 0.0
+        """How many of these would end in a second, if each went on at the pace that is expected of it."""
+        self._changed_at: float = 0.0
+        """When one of them began, or ended, for the last time."""
         self.refused: int = 0
         self.pinned: bool = False
         """Somebody keeps it: the ledger must not let it go."""
@@ -440,6 +450,9 @@ class Meter:
         entry.put(_E_IN_FLIGHT, self.in_flight)
         if self.day_micro or self.month_micro:  # else nobody asks
             entry.put(_E_RESERVED, self.reserved_micro)
+        if self.kind != TARGET:  # its gate has a queue, and knows how fast that gets shorter
+            entry.put(_E_ENDING, int(self._ending * 1e9))
+            entry.put(_E_CHANGED_NS, int(self._changed_at * 1e9))
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -520,10 +533,12 @@ class Meter:
             detail += f" with {output} tokens of output; a smaller max_tokens reserves less"
         return Refusal(self, what, limit, wait_s, detail)
 
-    def begin(self, cost_micro: int, now: float) -> None:
-        """A request is in flight. Its allowances are charged by who reserves."""
+    def begin(self, cost_micro: int, takes_s: float, now: float) -> None:
+        """A request is in flight, as it seems for so long. Its allowances are charged by who reserves."""
         self.in_flight += 1
         self.reserved_micro += cost_micro
+        self._ending += 1.0 / takes_s
+        self._changed_at = now
         self.used_at = now
         entry = self._entry
         if entry is not None:
@@ -541,10 +556,13 @@ class Meter:
         if entry is not None:
             self._show(entry)
 
-    def end(self, reserved_micro: int, spent_micro: int, now: float) -> None:
-        """It is not any more, and has cost this."""
+    def end(self, reserved_micro: int, spent_micro: int, takes_s: float, now: float) -> None:
+        """It is not any more, and has cost this. takes_s: as `begin` was told."""
         self.in_flight -= 1
         self.reserved_micro -= reserved_micro
+        ending = self._ending - 1.0 / takes_s
+        self._ending = ending if ending > 0.0 and self.in_flight else 0.0  # sums of such numbers are not exact
+        self._changed_at = now
         self.used_at = now
         entry = self._entry
         if entry is not None:
@@ -559,6 +577,28 @@ class Meter:
         """Somebody was turned away by it."""
         self.refused += 1
         self.used_at = now
+
+    def next_end_s(self, takes_s: float, now: float) -> float:
+        """In how long one of those in flight will have ended, whose ever they are and in whatever worker, as far as
+        anybody can tell. takes_s: for how long they are in flight, if nobody knows.
+
+        What they take is the harmonic mean of what is expected of each, as one that is slow keeps nobody from the
+        places of those that are fast. Of that has passed what has since any of them began or ended: the age of the one,
+        at a limit of one. The rest is taken for no less than the half: that is left on average of what always takes the
+        same, and more of what varies (E[S^2] / 2E[S] of times S). Who takes longer than he should is expected to do so
+        for as long again, so that nobody who comes again in vain is told ever shorter times.
+        """
+        entry = self._entry
+        if entry is None:
+            return takes_s
+        in_flight = entry.total(_E_IN_FLIGHT)
+        ending = entry.total(_E_ENDING)
+        if in_flight == 0 or ending == 0:
+            return takes_s
+        expected_s = in_flight * 1e9 / ending
+        since_s = now - entry.newest(_E_CHANGED_NS) / 1e9
+        half_s = expected_s / 2.0
+        return max(expected_s - since_s, half_s, since_s - half_s)
 
     # -- for people ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
     come_again_s --of limits of a minute--> when there will be tokens for all who were told before, and for him
     kept_for_others --> is one who comes new to leave what is left to these?
-    place_s ------of requests at once-----> when so many will have ended, as long as requests take
+    place_s ------of requests at once-----> when so many will have ended, by how long those in flight should take
 
 If all were told when there is room for the next one, all would come then, and all but one in vain; SDKs give up after
 their third try. So beside each limit, in the table of arrival times, stands its *line*: the limit as it would be if all
@@ -157,18 +157,19 @@ def _line_of(one: Allowance, meter: Meter) -> Allowance:
     return one.with_line((one.key ^ _LINE) or 1, meter.books.arrivals)
 
 
-def place_s(meter: Meter, limit: int, took_s: float, now: float) -> float:
+def place_s(meter: Meter, limit: int, takes_s: float, now: float) -> float:
     """In how many seconds one is to come again who has found as many requests in flight as may be: once one of these
     has ended, as far as is known, and a place is free that nobody was told of before. At most `MOST_S`.
 
-    took_s: how long requests take.
+    takes_s: how long his own request takes, for which those wait, too, who are told after him.
     """
     table = meter.books.arrivals
     key = (meter.key ^ _LINE) or 1
     now_ns = int(now * 1e9)
-    took_ns = int(took_s * 1e9)
+    first_s = meter.next_end_s(takes_s, now)
     latest_ns = now_ns + _MOST_NS
-    if took_ns >= _MOST_NS or table.get(key, latest_ns) >= latest_ns:
+    if first_s >= MOST_S or table.get(key, latest_ns) >= latest_ns:
         return MOST_S
-    each_ns = took_ns * 21 // (20 * limit)  # a little more, or each would come at the very moment at which one ends
-    return (table.charge(key, each_ns, now_ns + took_ns) - each_ns - now_ns) / 1e9
+    # A little more, or each would come at the very moment at which one ends.
+    each_ns = int(min(takes_s, MOST_S) * 1.05e9 / limit)
+    return (table.charge(key, each_ns, now_ns + int(first_s * 1e9)) - each_ns - now_ns) / 1e9

@@ -189,7 +189,7 @@ class Bill:
         found.meter.refuse(now)
         if found.what in (CONCURRENT, RESERVED):
             places = found.limit if found.what == CONCURRENT else max(1, found.meter.machine_in_flight())
-            found.wait_s = place_s(found.meter, places, till.estimator.takes_s(plan.name), now)
+            found.wait_s = place_s(found.meter, places, estimate.takes_s, now)
         elif found.what != BUDGET and found.wait_s <= MOST_S:
             again_s = 0.0 if told is None else told.left_s()
             if not again_s:

@@ -245,6 +245,7 @@ class LedgerModel(RuleBasedStateMachine):
         for subject in SUBJECTS:
             meter = self.meter(0, subject)
             assert (meter.in_flight, meter.reserved_micro) == (0, 0)
+            assert meter.next_end_s(7.0, self.now) == 7.0
         self.now += 3600 * 2
         self.counted_as_they_run()
         assert all(book.minutes == 0 for book in self.books.values())

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.board.gcra_table import ArrivalTable, GcraTable
+from edgeq.board.handover import Neighbours
 from edgeq.board.layout import Board
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.account import NO_LIMITS
@@ -54,6 +55,11 @@ def asked(tokens: int) -> Estimate:
     return found
 
 
+def expected_s(estimator: Estimator, model: str) -> float:
+    """How long a request for a model is expected to take."""
+    return estimator.estimate(model, b"acme", b"{}", 10, 10).takes_s
+
+
 class Clients:
     """They come at a tenant's own limit, all at once, wait for as long as they are told, and give up after two more
     tries, as SDKs, which say each time how many they have made, or silently. The silent ones all ask the same, each
@@ -76,6 +82,7 @@ class Clients:
         bill = Bill(self.tills[(number + self.tries[number]) % len(self.tills)], b"acme", self.tries.total())
         if not self.are_silent:
             bill.tries = self.tries[number] - 1
+        estimate.takes_s = expected_s(bill.till.estimator, "small")
         bill.estimate = estimate
         now = self.loop.now
         refusal = bill.reserve(self.plan, "models", self.limits, None, now)
@@ -132,10 +139,10 @@ def test_how_long_requests_take_is_learned() -> None:
     """Of nine in ten that take a second, and one that takes four, one says too little, and four too much; of a model
     that nobody has asked nothing is known."""
     estimator = Estimator()
-    assert estimator.takes_s("small") == 2.0
+    assert expected_s(estimator, "small") == 2.0
     for number in range(200):
         estimator.learn(asked(10), Usage(5, 5), seconds=4.0 if number % 10 == 5 else 1.0)
-    assert 1.0 < estimator.takes_s("small") < 3.0
+    assert 1.0 < expected_s(estimator, "small") < 3.0
 
 
 def test_nobody_is_told_more_than_a_minute_for_a_place() -> None:
@@ -145,6 +152,160 @@ def test_nobody_is_told_more_than_a_minute_for_a_place() -> None:
     told = [place_s(meter, 1, 20.0, NOW) for _ in range(4)]
     assert told == pytest.approx([20.0, 41.0, 60.0, 60.0], abs=2.1)
     assert max(told) <= MOST_S
+
+
+SLOW_S = 10.0
+FAST_S = 0.007
+
+
+class Places:
+    """A key's limit of requests at once, in workers that know how long requests for "slow" and "small" take."""
+
+    def __init__(self, board: Board | None = None, **limits: Any) -> None:
+        ledgers = [Ledger(LocalArrivals())]
+        if board is not None:
+            ledgers = [Ledger(GcraTable(board, at), board, Neighbours(board, at, lambda _: None)) for at in (0, 1)]
+        self.limits = TokenLimits(**limits)
+        self.tills = [Till(AccountsHolder(), ledger) for ledger in ledgers]
+        for till in self.tills:
+            till.ledger.tick(NOW, WALL + NOW)
+            for model, takes_s in (("slow", SLOW_S), ("small", FAST_S)):
+                estimate = till.estimator.estimate(model, b"acme", b"{}", 10, 10)
+                till.estimator.learn(estimate, Usage(5, 5), seconds=takes_s)
+
+    def ask(self, model: str, at_s: float = 0.0, worker: int = 0, tries: int = -1) -> tuple[Bill, float]:
+        """Returns: for how long he is told to wait; 0.0: he is let in."""
+        bill = Bill(self.tills[worker], b"acme")
+        bill.tries = tries
+        bill.estimate = bill.till.estimator.estimate(model, b"acme", b"{}", 10, 10)
+        bill.estimate.cost_micro = 100_000
+        plan = ModelPlan(model, ORDERED, [], "", None, NO_LIMITS)
+        refusal = bill.reserve(plan, "models", self.limits, None, NOW + at_s)
+        assert refusal is None or refusal.wait_s > 0.0
+        return bill, 0.0 if refusal is None else refusal.wait_s
+
+    def hold(self, model: str, at_s: float = 0.0, worker: int = 0) -> Bill:
+        """He has a place from now on."""
+        bill, wait_s = self.ask(model, at_s, worker)
+        assert not wait_s
+        return bill
+
+    def told(self, model: str, at_s: float = 0.0, worker: int = 0) -> float:
+        """For how long one is told to wait who finds no place."""
+        _, wait_s = self.ask(model, at_s, worker)
+        assert wait_s
+        return wait_s
+
+
+def ended(bill: Bill, at_s: float) -> None:
+    """Its request has ended, which teaches nothing."""
+    bill.settle("any", None, Usage(5, 5), 1, True, 200, 0.0, 0.0, False, NOW + at_s)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "wait_s"), [(0.0, 10.0), (4.0, 6.0), (9.0, 5.0), (10.5, 5.5), (40.0, 35.0), (90.0, 60.0)]
+)
+def test_who_finds_no_place_waits_for_those_who_have_them(at_s: float, wait_s: float) -> None:
+    """Not for as long as his own model takes: for what is left of what theirs does. As they vary, that is no less than
+    the half of it; and who takes longer than it should may do so for as long again."""
+    places = Places(concurrent=1)
+    places.hold("slow")
+    assert places.told("small", at_s) == pytest.approx(wait_s)
+
+
+def test_who_is_slow_waits_no_longer_for_one_that_is_fast() -> None:
+    """Only those who come after him wait for him, too."""
+    places = Places(concurrent=1)
+    places.hold("small")
+    assert places.told("slow") == pytest.approx(FAST_S)
+    assert places.told("small") == pytest.approx(FAST_S + 1.05 * SLOW_S)
+    assert places.told("small") == pytest.approx(2.05 * FAST_S + 1.05 * SLOW_S)
+
+
+def test_one_that_takes_longer_than_ever_is_waited_for_ever_longer() -> None:
+    """Of one that took 7 ms until today, and hangs: each is told about as long as it does so already."""
+    places = Places(concurrent=1)
+    places.hold("small")
+    assert [places.told("small", at_s) for at_s in (1.0, 2.0, 4.0)] == pytest.approx([1.0, 2.0, 4.0], abs=0.01)
+
+
+def test_one_that_hangs_keeps_nobody_from_the_other_places() -> None:
+    """They come free as before."""
+    places = Places(concurrent=4)
+    places.hold("slow")
+    held = [places.hold("small", 99.0) for _ in range(3)]
+    assert places.told("small", 99.0) < 2 * FAST_S
+    ended(held.pop(), 99.2)
+    places.hold("slow", 99.2)
+    for one in held:
+        ended(one, 99.3)
+        places.hold("slow", 99.3)
+    assert places.told("small", 99.3) == pytest.approx(SLOW_S)
+
+
+def test_who_has_the_places_is_known_in_all_workers(board: Board) -> None:
+    """Also where nobody has asked for that model yet, and until the worker that serves him has died."""
+    places = Places(board, concurrent=1)
+    places.tills[1].estimator = Estimator()
+    held = places.hold("slow")
+    assert places.told("small", 4.0, 1) == pytest.approx(6.0)
+    ended(held, 5.0)
+    places.hold("small", 20.0, 1)
+    assert places.told("small", 20.0) == pytest.approx(2.0)  # so much is expected by whom nothing is known
+    board.bury(1)
+    places.hold("small", 20.0)
+
+
+def test_a_fast_model_beside_a_slow_one_spends_no_tries() -> None:
+    """One request in twenty is for the slow one, and most of the time that the key's only place is taken is its: of
+    those for the fast one hardly any is refused three times, as often as SDKs try."""
+    places = Places(concurrent=1)
+    loop = FakeLoop()
+    draw = random.Random(3)
+    asked_for: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+
+    def come(model: str, tries: int) -> None:
+        bill, wait_s = places.ask(model, loop.now - NOW, tries=tries)
+        takes_s = (SLOW_S if model == "slow" else FAST_S) * draw.uniform(0.95, 1.05)
+        if not wait_s:
+            loop.call_later(takes_s, lambda: ended(bill, loop.now - NOW))
+        elif tries == 2:
+            failed[model] += 1
+        else:
+            loop.call_later(wait_s + 0.001, lambda: come(model, tries + 1))
+
+    def arrive() -> None:
+        model = "slow" if draw.random() < 0.05 else "small"
+        asked_for[model] += 1
+        come(model, 0)
+        loop.call_later(draw.expovariate(0.6), arrive)
+
+    arrive()
+    loop.run(3000.0)
+    assert min(asked_for.values()) > 60
+    assert failed["small"] < 0.03 * asked_for["small"]
+    assert failed["slow"] < 0.03 * asked_for["slow"]
+
+
+def test_who_finds_all_money_reserved_waits_for_those_who_have_it() -> None:
+    """What they do not use comes back when they end."""
+    places = Places(money_per_day=0.25)
+    held = [places.hold("slow"), places.hold("slow")]
+    assert places.told("small", 1.0) == pytest.approx(SLOW_S - 1.0)
+    for one in held:
+        one.settle("slow", None, Usage(), 1, False, 499, 1.0, -1.0, False, NOW + 2.0)
+    places.hold("small", 2.0)
+
+
+def test_a_limit_that_comes_later_knows_who_runs() -> None:
+    """It is set while requests are in flight that nothing limited in number."""
+    places = Places(tokens_per_minute=100_000)
+    held = [places.hold("slow"), places.hold("slow", 1.0)]
+    places.limits = TokenLimits(tokens_per_minute=100_000, concurrent=2)
+    assert places.told("small", 2.0) == pytest.approx(SLOW_S - 1.0)
+    ended(held.pop(), 3.0)
+    places.hold("small", 3.0)
 
 
 def test_each_is_told_his_own_time() -> None:
