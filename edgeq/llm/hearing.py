@@ -27,8 +27,7 @@ never fits one of them is asked all the same: nobody else may come from whose an
 another one now."""
 _LISTEN_EVERY_S: Final = 0.05
 _ASK_EVERY_S: Final = 0.05
-_KINDS: Final = ((REQUESTS, TOKENS), (INPUT, OUTPUT))
-"""Of limits, as they stand in the two entries."""
+_KINDS: Final = (REQUESTS, TOKENS, INPUT, OUTPUT)
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
 _NS: Final = 1e9
@@ -37,7 +36,7 @@ _NS: Final = 1e9
 class Hearing:
     """Of one model at one key, in one worker."""
 
-    __slots__ = ("_counts_minutes", "_keys", "_listen_at", "_meter", "_pauses", "_shown", "_told_at", "ask_others_at")
+    __slots__ = ("_counts_minutes", "_key", "_listen_at", "_meter", "_pauses", "_shown", "_told_at", "ask_others_at")
 
     def __init__(self, meter: Meter, pauses: Pauses) -> None:
         self._meter: Meter = meter
@@ -47,44 +46,42 @@ class Hearing:
         self._listen_at: float = 0.0
         self._told_at: float = 0.0
         """When the provider has told its limits last; 0.0: it does not."""
-        name = meter.name.encode()
-        self._keys: list[int] = [key_hash(b"llm heard", name, b"%d" % number) for number in range(len(_KINDS))]
-        self._shown: list[Entry] = []
-        """What the other workers see: none while nothing was heard."""
+        self._key: int = key_hash(b"llm heard", meter.name.encode())
+        self._shown: Entry | None = None
+        """What the other workers see, by kind; None while nothing was heard."""
         self.ask_others_at: float = 0.0
         """When `ask_others` is due; NEVER: something was heard here."""
 
     def ask_others(self, now: float) -> None:
         """Keep to what other workers have heard, as long as this one has heard nothing."""
         self.ask_others_at = now + _ASK_EVERY_S
-        for key, kinds in zip(self._keys, _KINDS, strict=True):
-            for number, kind in enumerate(kinds):
-                count = 0
-                for table in self._meter.books.others:
-                    count = max(count, table.value(key, number))
-                if count:
-                    self._meter.hear_limit(kind, count)
-                    self._told_at = now
-                    self.ask_others_at = NEVER
+        for kind in _KINDS:
+            count = 0
+            for table in self._meter.books.others:
+                count = max(count, table.value(self._key, kind))
+            if count:
+                self._meter.hear_limit(kind, count)
+                self._told_at = now
+                self.ask_others_at = NEVER
 
     def _show(self) -> None:
         """Tell the other workers what is kept to here."""
         meter = self._meter
-        if not self._shown:
+        shown = self._shown
+        if shown is None:
             if not any(one.heard for one in meter.allowances):
                 return
             books = meter.books
-            self._shown = [Entry(books.own, books.others, key, METER_CELLS - 2) for key in self._keys]
-        for entry, kinds in zip(self._shown, _KINDS, strict=True):
-            for number, kind in enumerate(kinds):
-                known = meter.allowance(kind)
-                entry.put(number, 0 if known is None else known.heard)
+            shown = self._shown = Entry(books.own, books.others, self._key, METER_CELLS - 2)
+        for kind in _KINDS:
+            known = meter.allowance(kind)
+            shown.put(kind, 0 if known is None else known.heard)
 
     def close(self) -> None:
         """Nothing is asked here any more."""
-        for entry in self._shown:
-            entry.close()
-        self._shown = []
+        if self._shown is not None:
+            self._shown.close()
+            self._shown = None
 
     def is_due(self, now: float) -> bool:
         """Is what the head of a good answer says of limits worth reading? It takes longer than all the rest of the
@@ -102,7 +99,7 @@ class Hearing:
             self.ask_others_at = NEVER
         elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
             self._told_at = 0.0
-            for kind in (REQUESTS, TOKENS, INPUT, OUTPUT):
+            for kind in _KINDS:
                 meter.forget_limit(kind)
             self._show()
         if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
