@@ -29,7 +29,7 @@ directives (--behave, after a slash in a model's name, or in the header x-mock),
   which passes on no x-mock of its clients, in a target's model, or as x-mock in `headers` of [provider.NAME]:
   latency=200ms jitter=50ms     until the first token
   rate=30 tokens=64 think=20    tokens per second (0: at once), words of the answer, of reasoning before it
-  say=words|echo|show           made up; the user's last text; the body of the request
+  say=words|echo|show           made up (JSON where a schema is given); the user's last text; the body of the request
   tools=2                       calls of tools, if the request has some
   input=N cached=N cache_write=N usage=on|off|last    what is told of tokens
   stop=length|refusal|pause|sequence                  why it ends

@@ -20,7 +20,7 @@ from edgeq.llm.demo.checks import (
     known,
     names,
 )
-from edgeq.llm.demo.content import Ask, Tool
+from edgeq.llm.demo.content import ANY_JSON, Ask, Tool
 
 _FIELDS: Final = names(
     "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages "
@@ -58,7 +58,7 @@ def read(body: Json) -> Ask:
     ask.stream = a_flag(body, "stream")
     _read_limits(body, ask)
     _read_tools(body, ask)
-    _read_format(body)
+    _read_format(body, ask)
     ask.input_tokens = count_tokens([messages, body.get("tools")])
     return ask
 
@@ -228,7 +228,7 @@ def read_name(function: Json, where: str) -> str:
     return name
 
 
-def _read_format(body: Json) -> None:
+def _read_format(body: Json, ask: Ask) -> None:
     wanted = body.get("response_format")
     if wanted is None:
         return
@@ -237,8 +237,11 @@ def _read_format(body: Json) -> None:
         invalid(
             f"Invalid value: '{kind}'. Supported values are: {', '.join(sorted(_FORMATS))}.", "response_format.type"
         )
+    if kind == "json_object":
+        ask.form = ANY_JSON
     if kind == "json_schema":
         schema = an_object(wanted.get("json_schema"), "response_format.json_schema")
+        ask.form = schema.get("schema") or ANY_JSON
         a_text(schema.get("name"), "response_format.json_schema.name", empty=False)
         if a_flag(schema, "strict"):
             a_strict_schema(schema.get("schema"), "response_format")

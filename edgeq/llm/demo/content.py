@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import orjson
+
 from edgeq.llm.demo.behaviour import NEVER, Behaviour
 from edgeq.llm.message import STOP_END, STOP_LENGTH, STOP_PAUSE, STOP_REFUSAL, STOP_SEQUENCE, STOP_TOOL
 
@@ -20,6 +22,11 @@ _STOPS: Final = {
     "sequence": STOP_SEQUENCE,
 }
 REFUSED: Final = "I cannot help with that."
+_DEEPEST: Final = 16
+_DEEP: Final = 8
+"""Of a made up value: the steps that are left. What may be nothing, or empty, is so from the second on."""
+ANY_JSON: Final = {"type": "object", "properties": {"answer": {"type": "string"}}}
+"""Where any object will do."""
 CREATED: Final = 1_790_000_000
 """Unix seconds; the same request gets the same answer."""
 _SAMPLES: Final[dict[str, object]] = {
@@ -58,6 +65,8 @@ class Ask:
     include_usage: bool = False
     stop_sequences: list[str] = field(default_factory=list)
     choices: int = 1
+    form: Any = None
+    """The JSON Schema that the answer is to fit; None: it is free text."""
 
 
 @dataclass
@@ -132,6 +141,8 @@ def _said(ask: Ask, behaviour: Behaviour, body: bytes) -> list[str]:
         return _pieces(ask.said)
     if behaviour.say == "show":
         return _pieces(body.decode("utf-8", "replace"))
+    if ask.form is not None:
+        return _pieces(orjson.dumps(sample(ask.form)).decode())
     return words(behaviour.tokens)
 
 
@@ -158,18 +169,41 @@ def _calls(ask: Ask, behaviour: Behaviour, key: str) -> list[Call]:
 
 
 def sample(schema: Any) -> Any:
-    """A value that fits a JSON Schema of the plain kind; types may be written in capitals, as Gemini does."""
-    if not isinstance(schema, dict):
+    """A value that fits a JSON Schema of the usual kinds; types may be written in capitals, as Gemini does."""
+    return _sample(schema, schema, _DEEPEST)
+
+
+def _sample(schema: Any, whole: Any, depth: int) -> Any:
+    """`whole` has the definitions that are referred to. What refers to itself ends at some depth."""
+    if not isinstance(schema, dict) or not depth:
         return {}
+    if "const" in schema:
+        return schema["const"]
     if schema.get("enum"):
         return schema["enum"][0]
+    found = _named(schema["$ref"], whole) if "$ref" in schema else None
+    for name in ("allOf", "anyOf", "oneOf"):
+        if isinstance(schema.get(name), list) and schema[name]:
+            found = schema[name][0]
+            if depth <= _DEEP and {"type": "null"} in schema[name]:
+                return None
+    if found is not None:
+        return _sample(found, whole, depth - 1)
     kind = schema.get("type", "object")
     if isinstance(kind, list):
         kind = kind[0]
     kind = str(kind).lower()
     if kind == "object":
         properties = schema.get("properties") or {}
-        return {name: sample(each) for name, each in properties.items()}
+        return {name: _sample(each, whole, depth - 1) for name, each in properties.items()}
     if kind == "array":
-        return [sample(schema.get("items", {"type": "string"}))]
+        return [] if depth <= _DEEP else [_sample(schema.get("items", {"type": "string"}), whole, depth - 1)]
     return _SAMPLES.get(kind)
+
+
+def _named(reference: Any, whole: Any) -> Any:
+    """What "#/$defs/City" refers to; None: nothing."""
+    found = whole
+    for name in str(reference).removeprefix("#").strip("/").split("/"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found

@@ -10,7 +10,7 @@ import re
 from typing import Any, Final
 
 from edgeq.llm.demo.checks import Json, a_count, a_list, a_number, a_text, an_object, count_tokens, invalid, names
-from edgeq.llm.demo.content import Ask, Tool
+from edgeq.llm.demo.content import ANY_JSON, Ask, Tool
 
 _FIELDS: Final = names(
     "contents systemInstruction tools toolConfig generationConfig safetySettings cachedContent labels model "
@@ -160,6 +160,8 @@ def _read_config(value: object, ask: Ask) -> None:
             names("thinkingBudget includeThoughts thinkingLevel"),
             "generation_config.thinking_config",
         )
+    if config.get("responseMimeType") == "application/json":
+        ask.form = config.get("responseJsonSchema") or config.get("responseSchema") or ANY_JSON
     if config.get("responseSchema") is not None:
         if config.get("responseMimeType") != "application/json":
             invalid("responseSchema is only supported with response mime type application/json", "response_schema")

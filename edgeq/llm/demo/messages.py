@@ -71,6 +71,7 @@ def read(body: Json) -> Ask:
     if metadata is not None:
         known(an_object(metadata, "metadata"), names("user_id"), "metadata.{}: Extra inputs are not permitted")
     _read_thinking(body, ask.max_tokens)
+    _read_config(body, ask)
     return ask
 
 
@@ -310,6 +311,12 @@ def _read_thinking(body: Json, max_tokens: int) -> None:
             _check_last(body["messages"])
         elif kind not in ("disabled", "adaptive"):
             invalid(f"thinking: Input tag '{kind}' found using 'type' does not match any of the expected tags")
+
+
+def _read_config(body: Json, ask: Ask) -> None:
+    form = body.get("output_format")
+    if form is not None:
+        ask.form = an_object(form, "output_format").get("schema")
     config = body.get("output_config")
     if config is not None:
         known(
@@ -320,7 +327,8 @@ def _read_thinking(body: Json, max_tokens: int) -> None:
         a_word(config, "effort", _EFFORTS)
         form = config.get("format")
         if form is not None:
-            a_closed_schema(an_object(form, "output_config.format").get("schema"), "output_config.format.schema")
+            ask.form = an_object(form, "output_config.format").get("schema")
+            a_closed_schema(ask.form, "output_config.format.schema")
 
 
 def _check_last(messages: list[Json]) -> None:

@@ -22,7 +22,7 @@ from edgeq.llm.demo.checks import (
     known,
     names,
 )
-from edgeq.llm.demo.content import CREATED, Ask, Content, Tool
+from edgeq.llm.demo.content import ANY_JSON, CREATED, Ask, Content, Tool
 from edgeq.llm.demo.frames import Frame, halves, named
 from edgeq.llm.message import STOP_LENGTH, STOP_REFUSAL
 
@@ -62,6 +62,7 @@ def read(body: Json) -> Ask:
     else:
         _read_items(a_list(given, "input", 1), ask)
     _read_tools(body, ask)
+    _read_format(body, ask)
     ask.input_tokens = count_tokens([given, body.get("instructions"), body.get("tools")])
     return ask
 
@@ -115,6 +116,12 @@ def _read_message(item: Json, where: str) -> str:
         elif kind == "input_image" and part.get("file_id") is None:
             a_text(part.get("image_url"), f"{at}.image_url", empty=False)
     return " ".join(texts)
+
+
+def _read_format(body: Json, ask: Ask) -> None:
+    form = an_object(body.get("text") or {}, "text").get("format")
+    if form is not None and an_object(form, "text.format").get("type") != "text":
+        ask.form = form.get("schema") or ANY_JSON
 
 
 def _read_tools(body: Json, ask: Ask) -> None:

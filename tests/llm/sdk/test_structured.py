@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Literal
 
 import anthropic
 import openai
@@ -27,6 +28,22 @@ class Bound(BaseModel):
     age: int = Field(default=7, ge=1, le=120, description="Of years.")
     tags: dict[str, str] = {}
     name: str | None = Field(default=None, max_length=9)
+
+
+class City(BaseModel):
+    """That others refer to."""
+
+    name: str
+    people: int
+    twin: City | None = None
+
+
+class Journey(BaseModel):
+    """Lists, references, one of several, and words of which one is meant."""
+
+    cities: list[City]
+    by: Literal["train", "ship"]
+    price: float | None
 
 
 def arrived(service: Service, text: str | None) -> bool:
@@ -72,6 +89,20 @@ def test_messages(claude: anthropic.Anthropic, service: Service, streamed: bool)
         message = claude.messages.parse(model=model, max_tokens=MAX, messages=HELLO, output_format=Shown)
     assert message.parsed_output == Shown()
     assert arrived(service, "".join(block.text for block in message.content if block.type == "text"))
+
+
+def test_the_mock_answers_in_the_shape(client: openai.OpenAI, claude: anthropic.Anthropic, service: Service) -> None:
+    """Whoever is asked, by whatever dialect: so typed answers can be tried without an account."""
+    model = service.model("plain")
+    chat = client.chat.completions.parse(model=model, messages=HELLO, response_format=Journey)
+    answer = client.responses.parse(model=model, input="hello", text_format=Journey)
+    message = claude.messages.parse(model=model, max_tokens=MAX, messages=HELLO, output_format=Journey)
+    for found in (chat.choices[0].message.parsed, answer.output_parsed, message.parsed_output):
+        assert found is not None
+        assert (found.by, found.cities[0].name, found.cities[0].people) == ("train", "sample", 7)
+    free = client.chat.completions.create(model=model, messages=HELLO, response_format={"type": "json_object"})
+    if service.upstream != "anthropic":  # it has no word for that
+        assert json.loads(free.choices[0].message.content or "") == {"answer": "sample"}
 
 
 def test_bounds_and_properties_that_may_be_left_out(client: openai.OpenAI, service: Service) -> None:
