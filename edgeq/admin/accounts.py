@@ -17,7 +17,7 @@ from edgeq.admin.render import Column, Record
 from edgeq.config.findings import did_you_mean
 from edgeq.config.units import money, parse_duration
 from edgeq.llm import meter
-from edgeq.llm.account import means
+from edgeq.llm.account import key_subject, means, team_subject, tenant_subject
 from edgeq.llm.registry import Made, NoSuch, Registry, key_told
 from edgeq.llm.sums import KEY, TOLD, Spending, day_of
 
@@ -94,10 +94,21 @@ def _error(status: int, text: str) -> Answer:
     return Answer(status, {"ok": False, "error": text})
 
 
-def lacks_key(resource: str, accounts: AccountsControl | None) -> bool:
-    """Is it that of a virtual key, key/ID, and there is none with this id?"""
-    kind, _, key_id = resource.partition("/")
-    return kind == _KEY and key_id != "" and (accounts is None or key_id not in accounts.registry.accounts)
+def callers(accounts: AccountsControl | None) -> dict[str, list[str]]:
+    """Tenants, teams and keys, as resources, by all names that are printed of them: a key's own one, too."""
+    if accounts is None:
+        return {}
+    registry = accounts.registry
+    subjects = [
+        *map(tenant_subject, registry.tenants),
+        *(team_subject(*one) for one in registry.teams),
+        *map(key_subject, registry.accounts),
+    ]
+    found = {one: [one] for one in subjects}
+    for key in registry.accounts.values():
+        if key.name and key.name not in registry.accounts:
+            found.setdefault(f"{_KEY}/{key.name}", []).append(key_subject(key.id))
+    return found
 
 
 def with_owners(records: Sequence[Record], accounts: AccountsControl | None) -> Sequence[Record]:

@@ -486,7 +486,13 @@ COMMANDS: Final = (
         "viewer",
         "the one thing that is short now: why, since when, the evidence, and what to do next (docs/explain.md)",
         reading.explain,
-        (Argument("what", "a resource (upstream/api, route/checkout, listener/:8080, worker/0) or a request's id"),),
+        (
+            Argument(
+                "what",
+                "a resource (upstream/api, route/checkout, listener/:8080, worker/0), or a name that is enough (gpt-4o);"
+                " or a request's id",
+            ),
+        ),
         (),
         "explain upstream/api",
         render=verdict.render,

@@ -130,6 +130,13 @@ class Control(Protocol):
     def explain(self, what: str) -> Record | None:
         """Why something is short, or a request was refused or slow; None if there is no such resource or request."""
 
+    def resources(self) -> Sequence[str]:
+        """What there is to explain, by full names, but for callers of whom nothing is known."""
+
+    @property
+    def tenants_are_listed(self) -> bool:
+        """Virtual keys say who they are: there are no others."""
+
     def is_ready(self) -> bool:
         """New connections are served."""
 

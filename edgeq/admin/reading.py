@@ -11,6 +11,7 @@ from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED
 from edgeq.config.lines import show_path
+from edgeq.explain import names
 from edgeq.observe.history import ALL
 
 _EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
@@ -84,10 +85,23 @@ async def metrics(control: Control, _arguments: Arguments, client: Client) -> An
 
 async def explain(control: Control, arguments: Arguments, _client: Client) -> Answer:
     what = arguments.get("what", "")
-    found = None if accounts.lacks_key(what, control.accounts) else control.explain(what)
-    if found is None:
-        return Answer(404, {"ok": False, "error": f"no resource and no remembered request is called {what[:200]!r}"})
-    return Answer(200, found)
+    found = None if _is_no_caller(what, control) else control.explain(what)
+    if found is not None:
+        return Answer(200, found)
+    known = {**{one: [one] for one in control.resources()}, **accounts.callers(control.accounts)}
+    may_be = names.meant(what, known)
+    found = control.explain(may_be[0]) if len(may_be) == 1 else None
+    if found is not None:
+        return Answer(200, found)
+    return Answer(404, {"ok": False, "error": names.unknown(what, known, may_be)})
+
+
+def _is_no_caller(what: str, control: Control) -> bool:
+    """Is it the name of a tenant, team or key that there is not?"""
+    listed = ("key/", "team/", "tenant/") if control.tenants_are_listed else ("key/", "team/")
+    if not what.startswith(listed):
+        return False
+    return what not in control.resources() and accounts.callers(control.accounts).get(what) != [what]
 
 
 async def version(control: Control, _arguments: Arguments, _client: Client) -> Answer:

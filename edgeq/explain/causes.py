@@ -260,7 +260,8 @@ _ABOUT: Final = f"""\
 Made by `python -m edgeq.explain.causes > docs/explain.md`.
 
 `edgeq explain` names the one resource that is short now, why, since when, the evidence, and the next command.
-`edgeq explain RESOURCE` (`upstream/api`, `route/checkout`, `listener/:8080`, `worker/0`) does so for one resource,
+`edgeq explain RESOURCE` (`upstream/api`, `route/checkout`, `listener/:8080`, `worker/0`) does so for one resource, also
+by a name that is less than a whole one (`gpt-4o`, a key's name) or as `x-edgeq-target` has it;
 `edgeq explain REQUEST-ID` tells why a request was refused or slow (the last ones of each worker are remembered;
 `explain.slow` says what slow is). It is answered without the workers, so it works while all of them hang.
 

@@ -356,9 +356,10 @@ class Facts:
     leads: Mapping[str, str] = field(default_factory=dict)
     """Of each route the upstream, as resources; empty: to models."""
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of each model its targets, of each target and provider its upstreams, as resources."""
+    """Of each model its targets, of each target and provider its upstreams, of each prompt its model, as resources."""
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Of each provider, and of each of its keys, the targets; of each route of models these."""
+    """Of each provider, and of each of its keys, the targets; of each route of models these; of each prompt its
+    route."""
     gates: tuple[Gate, ...] = ()
     disabled: Mapping[str, tuple[TakenOut, ...]] = field(default_factory=dict)
     """Targets that are, each by itself, and models of which all targets are, as resources: by what."""

@@ -240,15 +240,20 @@ class Gatherer:
             found[target] = [f"upstream/{one['upstream']}"]
         for upstream, provider in provider_of(self._config()).items():
             found.setdefault(f"provider/{provider}", []).append(f"upstream/{upstream}")
+        for prompt in self._config().prompt:
+            models = found.setdefault(f"prompt/{prompt.name}", [])
+            if (model := f"model/{prompt.model}") not in models:  # of versions, each has its own
+                models.append(model)
         return found
 
     def _parts(self) -> dict[str, list[str]]:
-        """What a provider, its keys, and a route of models can be short of."""
+        """What a provider, its keys, a route of models and a prompt can be short of."""
         found: dict[str, list[str]] = {}
         config = self._config()
         for route in config.route:
             if route.llm is not None:
                 found[f"route/{route.name}"] = [f"model/{name}" for name in route.llm.models or config.model]
+        found |= {f"prompt/{one.name}": [f"route/{one.route}"] for one in config.prompt}
         providers = provider_of(config)
         for one in self._overview.models():
             for whole in (f"upstream/{one['upstream']}", f"provider/{providers[one['upstream']]}"):

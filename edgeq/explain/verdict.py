@@ -19,9 +19,11 @@ _TITLES: Final = {one.name: one.title for one in CAUSES}
 _HARM: Final = {LOST: "refuses", WAITS: "is in trouble", OUT: "refuses who comes next", SIGN: "shows signs"}
 _MAX_ALSO: Final = 5
 _MODEL: Final = "model/"
+_PROMPT: Final = "prompt/"
 _RESTS: Final = "key_rests"
-_CALLERS: Final = ("tenant/", "team/", "key/")
+_KINDS_OF_CALLERS: Final = ("tenant", "team", "key")
 """Whose names refusals do not tell."""
+_CALLERS: Final = tuple(f"{one}/" for one in _KINDS_OF_CALLERS)
 _WAIT_MS: Final = 250.0
 """So long the oldest has waited at least to be told: workers report twice a second, and less is a matter of moments."""
 
@@ -59,18 +61,25 @@ def _is_of_models(found: Finding, facts: Facts) -> bool:
 
 
 def is_known(facts: Facts, resource: str) -> bool:
-    """Is there such a resource, or a part of one?"""
-    names = [
+    """Is there such a resource, or a part of one? Callers may have any name."""
+    return resource.startswith(_CALLERS) or any(
+        is_at(resource, name) or is_at(name, resource) for name in (*names(facts), *_KINDS_OF_CALLERS, "worker")
+    )
+
+
+def names(facts: Facts) -> list[str]:
+    """What there is to explain, by full names."""
+    found = [
         *(one.resource for one in facts.loads),
         *(f"worker/{one.slot}" for one in facts.workers),
         *(one.resource for one in facts.doors),
         *(one.resource for one in facts.refused),
+        *(one.resource for one in facts.waiting),
         *facts.leads,
         *facts.named,
-        "tenant",
-        "worker",
+        *facts.meters,
     ]
-    return resource.startswith(_CALLERS) or any(is_at(resource, name) or is_at(name, resource) for name in names)
+    return list(dict.fromkeys(found))
 
 
 def render(answer: Mapping[str, Any]) -> str:
@@ -245,11 +254,13 @@ def _concerns(found: Finding, resource: str, facts: Facts) -> bool:
 def _answered_elsewhere(facts: Facts, resource: str, found: Sequence[Finding]) -> list[Finding]:
     """What keeps a model from some of its targets while another one is well: nobody who asks for the model meets it.
     But what is refused may have been refused to these, unless it rests: then the next one is asked at once."""
-    if not resource.startswith(_MODEL):
+    if not resource.startswith((_MODEL, _PROMPT)):
         return []
     targets = facts.named.get(resource, ())
-    if len(targets) == 1 and targets[0].startswith(_MODEL):  # an alias
+    if len(targets) == 1 and targets[0].startswith(_MODEL):  # an alias, or a prompt
         targets = facts.named.get(targets[0], ())
+    elif resource.startswith(_PROMPT):  # versions of several models
+        return []
 
     def is_met(one: Finding, target: str) -> bool:
         return (one.harm > SIGN or one.cause == _RESTS) and _concerns(one, target, facts)

@@ -355,6 +355,15 @@ class Supervisor:
             return {**found, "also": [*also, *found["also"]]}
         return self._recall.explain(what)
 
+    def resources(self) -> Sequence[str]:
+        """With callers that have limits and have asked lately."""
+        return verdict.names(self._gatherer.facts())
+
+    @property
+    def tenants_are_listed(self) -> bool:
+        """By [accounts]."""
+        return self._config.tenant.key == "key"
+
     async def connections(self, count: int) -> Sequence[Record]:
         """The one subject for which the workers are asked; who does not answer is named."""
         return merged(await self._fleet.connections(count, _ANSWER_S), count)

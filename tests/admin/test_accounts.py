@@ -267,14 +267,42 @@ def test_refusals(store: str) -> None:
     assert "no accounts" in none.body["error"]
 
 
-def test_nothing_is_explained_of_a_key_that_is_not_there(store: str) -> None:
-    """An id with a slip in it is not called well."""
-    made = ask(store, "keys create --tenant acme")
+def explained(control: FakeControl, what: str) -> Any:
+    """What is explained instead, or why nothing is."""
+    found = run(f"explain {what}", control)
+    assert isinstance(found.body, dict)
+    return control.explained if found.status == 200 else found.body["error"]
+
+
+def test_nothing_is_explained_of_callers_that_are_not_there(store: str) -> None:
+    """A name with a slip in it is not called well. Where virtual keys do not say who tenants are, any may be one."""
+    made = ask(store, "keys create --tenant acme --team core --name web")
     control = FakeControl()
     assert run(f"explain key/{made['id']}", control).status == 404, "nobody has keys here"
+    assert run("explain team/acme/core", control).status == 404
     control.accounts = StoreControl(Store(store))  # type: ignore[assignment]
-    assert run(f"explain key/{made['id']}", control).status == 200
-    missing = run("explain key/nosuch", control)
-    assert missing.status == 404
-    assert "'key/nosuch'" in missing.body["error"]  # type: ignore[call-overload]
-    assert run("explain key", control).status == 200, "all of them"
+    for what in (f"key/{made['id']}", "team/acme/core", "tenant/acme", "tenant/anybody", "key"):
+        assert explained(control, what) == what
+    control.tenants_are_listed = True
+    assert explained(control, "tenant/acme") == "tenant/acme"
+    assert explained(control, "tenant/nobody") == "no resource and no remembered request is called 'tenant/nobody'"
+    assert explained(control, "tenant/acne").endswith("'tenant/acne' (did you mean tenant/acme?)")
+    assert explained(control, "team/acme/cor").endswith("(did you mean team/acme/core?)")
+    assert explained(control, "key/wbe").endswith("'key/wbe' (did you mean key/web?)")
+    assert explained(control, "key/nosuch").endswith("'key/nosuch'")
+
+
+def test_callers_are_explained_by_the_names_that_are_shown(store: str) -> None:
+    """That of a key beside its id, and what of a name says enough; what says too little is told."""
+    control = FakeControl()
+    (web, one, two) = (
+        ask(store, f"keys create --tenant acme --name {name} {more}")["id"]
+        for name, more in (("web", "--team core"), ("batch", ""), ("batch", "--team core"))
+    )
+    control.accounts = StoreControl(Store(store))  # type: ignore[assignment]
+    assert explained(control, "key/web") == f"key/{web}"
+    assert explained(control, "web") == f"key/{web}"
+    assert explained(control, web) == f"key/{web}"
+    assert explained(control, "team/core") == explained(control, "core") == "team/acme/core"
+    assert explained(control, "acme") == "tenant/acme"
+    assert explained(control, "key/batch") == f"'key/batch' may be {', '.join(sorted((f'key/{one}', f'key/{two}')))}"

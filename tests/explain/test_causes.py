@@ -312,11 +312,12 @@ def test_a_target_that_rests_while_another_answers_is_told_beside() -> None:
         "target/q/big": ["upstream/q"],
         "model/big": ["target/p/big", "target/q/big"],
         "model/alias": ["model/big"],
+        "prompt/sum": ["model/big"],
         "model/only": ["target/p/big"],
     }
     refusals = (refused("upstream_auth", "upstream/p#10.0.0.9:443"),)
     for lately in ({"refused": refusals}, {"over": refusals}, {}):
-        for name in ("model/big", "model/alias"):
+        for name in ("model/big", "model/alias", "prompt/sum"):
             told = explain(behind(key, named=names, **lately), name)
             assert told["verdict"] == f"{name} is not saturated"
             assert [one["resource"] for one in told["also"]] == ["upstream/p"]

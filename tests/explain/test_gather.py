@@ -9,11 +9,13 @@ import pytest
 from msgspec.structs import replace
 
 from edgeq.board.gcra_table import GcraTable
+from edgeq.config.base import Text
 from edgeq.config.providers import provider_keys
 from edgeq.config.schema import Provider, Route
-from edgeq.config.schema_llm import Model, ProviderKey, RouteLlm, Target, TokenLimits
+from edgeq.config.schema_llm import Model, Prompt, PromptMessage, ProviderKey, RouteLlm, Target, TokenLimits
 from edgeq.explain.facts import HEARD
 from edgeq.explain.gather import Gatherer
+from edgeq.explain.verdict import names
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
 from edgeq.llm.rests import of_key, way_of
@@ -111,5 +113,25 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         assert rest is not None
         assert 0 < rest.left_s <= 10
         assert (rest.reason, rest.is_whole_key) == ("upstream_auth", True)
+    finally:
+        bench.board.close()
+
+
+def test_a_prompt_is_known() -> None:
+    """By its route, and by the model of each of its versions."""
+    says = (PromptMessage(role="user", text=Text("hello")),)
+    prompts = tuple(
+        Prompt(name="sum", path="/p/sum", route="all", messages=says, model=model, version=version)
+        for model, version in (("m", "1"), ("n", "2"), ("n", "3"))
+    )
+    models = {name: Model(targets=(Target(provider="p"),)) for name in ("m", "n")}
+    routes = (Route(name="all", llm=RouteLlm()),)
+    config = replace(CONFIG, provider={"p": Provider(url="http://g/v1")}, model=models, route=routes, prompt=prompts)
+    bench = Bench(config)
+    try:
+        facts = Gatherer(bench.board, bench.processes, bench.processes, bench.overview, lambda: config).facts()
+        assert facts.named["prompt/sum"] == ["model/m", "model/n"]
+        assert facts.parts["prompt/sum"] == ["route/all"]
+        assert "prompt/sum" in names(facts)
     finally:
         bench.board.close()

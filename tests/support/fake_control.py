@@ -17,6 +17,7 @@ class FakeControl:
         self.drained = False
         self.begun = False
         self.wish: Wish | None = None
+        self.explained = ""
 
     def show(self, subject: str) -> Sequence[Record]:
         if subject == "queues":
@@ -47,7 +48,16 @@ class FakeControl:
         return {"version": "1"}
 
     def explain(self, what: str) -> Record | None:
-        return None if what == "nowhere" else {"verdict": "fine", "evidence": [], "next": "", "also": []}
+        if what.partition("/")[0] not in ("", "tenant", "team", "key") and what not in self.resources():
+            return None
+        self.explained = what
+        return {"verdict": "fine", "evidence": [], "next": "", "also": []}
+
+    tenants_are_listed = False
+
+    def resources(self) -> Sequence[str]:
+        models = ["model/smart", "model/demo", "target/flaky/demo", "target/openai/gpt-4o", "prompt/summarize"]
+        return ["upstream/api", "upstream/flaky", "provider/flaky", "listener/127.0.0.1:8080", *models]
 
     def is_ready(self) -> bool:
         return not self.drained
