@@ -34,6 +34,8 @@ _GROUPS: Final = (*KEY[:1], "month", *KEY[1:])
 _MAX_LIMIT: Final = 10**15
 _MAX_NAMES: Final = 8
 """So many targets are named."""
+_NO_MODEL: Final = "none"
+"""A name that no model has, for keys that may use none."""
 _LIMITS: Final = {
     "rpm": ("requests_per_minute", "requests in a minute"),
     "tpm": ("tokens_per_minute", "tokens in a minute, input and output"),
@@ -156,7 +158,9 @@ async def _create(accounts: AccountsControl, arguments: Arguments) -> Answer:
         changes.pop("team", None)
         return registry.create(now, arguments["tenant"], arguments.get("team", ""), changes)
 
-    return await _changed(accounts, make, note=_all_models(arguments), warning=_of_no_use(accounts, arguments, ()))
+    return await _changed(
+        accounts, make, note=_all_or_none(accounts, arguments), warning=_of_no_use(accounts, arguments, ())
+    )
 
 
 async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -168,7 +172,7 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
     warning = _of_no_use(accounts, arguments, accounts.registry.account(arguments["id"]).models)
-    return await _changed(accounts, make, note=_all_models(arguments), warning=warning)
+    return await _changed(accounts, make, note=_all_or_none(accounts, arguments), warning=warning)
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -226,9 +230,12 @@ async def _delete_tenant(accounts: AccountsControl, arguments: Arguments) -> Ans
     return answer
 
 
-def _all_models(arguments: Arguments) -> str:
+def _all_or_none(accounts: AccountsControl, arguments: Arguments) -> str:
     """What is to be told of names that there are none of: perhaps a variable is empty."""
-    return "no models are named: the key may use all of them" if arguments.get("models") == "" else ""
+    models = arguments.get("models")
+    if models == "":
+        return "no models are named: the key may use all of them"
+    return "the key may use no model" if models == _NO_MODEL and models not in accounts.models else ""
 
 
 def _of_no_use(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
@@ -257,7 +264,7 @@ def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:
     """What is to be told of models that there are not, or not yet: perhaps a name was mistyped."""
     known = list(accounts.models)
     named = [one for one in arguments.get("models", "").split(",") if one and known]
-    unknown = [one for one in named if not any(means(one, model) for model in known)]
+    unknown = [one for one in named if one != _NO_MODEL and not any(means(one, model) for model in known)]
     told = [f"there is no model {one}{did_you_mean(one, known)}" for one in unknown]
     return f"{'; '.join(told)}: the key has no use of that until there is one" if told else ""
 
@@ -408,7 +415,7 @@ _IN_SHORT: Final = tuple((field, option) for option, (field, _help) in _LIMITS.i
 _SPENT: Final = (Column("spent_day", "day", "money"), Column("spent_month", "month", "money"))
 _OF_KEY: Final = (
     Argument("name", "for people", _is_title),
-    Argument("models", 'names of models that it may use, "gpt-*" for several; empty: all', _is_models),
+    Argument("models", 'names of models that it may use, "gpt-*" for several; empty: all; none: no model', _is_models),
     *_LIMIT_OPTIONS,
     Argument("expires", 'a duration ("30d"), a day, or "never"', _is_instant),
 )

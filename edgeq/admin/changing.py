@@ -89,6 +89,8 @@ def switch(is_on: bool) -> Run:
             if is_part:
                 error = f"there is no {text[:200]}{did_you_mean(text, list(parts))}: show targets"
                 return Answer(422, {"ok": False, "error": error})
+            if not control.endpoints(text):
+                return Answer(422, {"ok": False, "error": _no_switch_of(text, control)})
             return await of_endpoint(control, arguments, client)
         provider, part = parts[text]
         key, on, off = (f"disabled.{part}", "false", "true") if part else ("enabled", "true", "false")
@@ -98,6 +100,33 @@ def switch(is_on: bool) -> Run:
         return await _change(control, wish, arguments, client)
 
     return run
+
+
+def _no_switch_of(text: str, control: Control) -> str:
+    """What to say of what cannot be disabled, or is nothing."""
+    kind, _, name = text[:200].partition("/")
+    if name and kind == "key":
+        return f"a virtual key cannot be disabled: keys revoke {name} ends it for good, keys set {name} limits it"
+    if name and kind in ("route", "prompt"):
+        return f"a {kind} cannot be disabled; a route's requests can wait: pause route/NAME"
+    own = name if kind == "model" and name else text
+    targets = [
+        f"target/{one['target']}"
+        for one in control.show("models")
+        if own in (one.get("model"), *one.get("aliases", ()))
+    ]
+    if not targets:
+        near = did_you_mean(text, [*control.parts(), *control.endpoint_names()])
+        return (
+            f"nothing is called {text[:200]} that can be disabled{near}: an endpoint (show endpoints), a provider, one"
+            " of its keys, or a model there (show targets)"
+        )
+    return f"a model itself cannot be disabled, but its targets can: {some_of(targets)}"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first ones, by commas."""
+    return ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
 
 
 def _no_endpoint(text: str, names: Sequence[str]) -> str:
@@ -110,8 +139,7 @@ def _no_endpoint(text: str, names: Sequence[str]) -> str:
     )
     if not names:
         return f"{said}; all upstreams are made of providers' keys, whose endpoints cannot be drained ({of_provider})"
-    some = ", ".join((*names[:MAX_NAMES], *(["..."] if len(names) > MAX_NAMES else [])))
-    return f"{said}; there are {some} (what a name stands for is drained as a whole; {of_provider})"
+    return f"{said}; there are {some_of(names)} (what a name stands for is drained as a whole; {of_provider})"
 
 
 def route(key: str, value: str, undoes: str | None = None, state: str = "") -> Run:

@@ -489,7 +489,7 @@ COMMANDS: Final = (
         (
             Argument(
                 "what",
-                "a resource (upstream/api, route/checkout, listener/:8080, worker/0), or a name that is enough (gpt-4o);"
+                "a resource (upstream/api, route/checkout, listener/:8080, worker/0), or as much as is enough (gpt-4o),"
                 " or a request's id",
             ),
         ),

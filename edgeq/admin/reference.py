@@ -54,8 +54,7 @@ def page() -> str:
     lines += ["", "## Options", ""]
     lines += [f"- `{_option(option)}`: {option.help} ({', '.join(words)})" for option, words in _options()]
     lines += ["", "## Examples", ""]
-    # Quoted as a whole: a comment in an example has quotes of its own.
-    lines += [f"    echo '{one.example}' | socat - UNIX-CONNECT:{_SOCKET}" for one in COMMANDS if one.example]
+    lines += [f"    echo {_quoted(one.example)} | socat - UNIX-CONNECT:{_SOCKET}" for one in COMMANDS if one.example]
     return "\n".join(lines) + "\n"
 
 
@@ -102,6 +101,11 @@ def _option(option: Argument) -> str:
 
 def _who(command: Command) -> str:
     return "reads" if command.level == "viewer" else "changes"
+
+
+def _quoted(example: str) -> str:
+    """As a whole, for a shell: some have quotes of their own, of one kind."""
+    return f'"{example}"' if "'" in example else f"'{example}'"
 
 
 def _roff(text: str) -> str:

@@ -18,6 +18,7 @@ from edgeq.admin.find import problem
 from edgeq.admin.render import render_text
 from edgeq.cli.arguments import NoAnswer, UsageError, add_admin, add_timeout, admin_socket
 from edgeq.cli.show import EXIT_CODES
+from edgeq.config.change import SOURCE
 from edgeq.errors import EXIT_FAILED, EXIT_OK
 
 _NOTES: Final = """
@@ -65,7 +66,9 @@ class Verb:
             sys.stdout.write(render_text(answer))
         else:
             said = answer.get("error") or f"the admin socket answered with status {status}"
-            print(f"edgeq {command.words}: {said}", file=sys.stderr)
+            # The command is named already.
+            text = "\n".join(line.removeprefix(f"{SOURCE}: ") for line in said.split("\n"))
+            print(f"edgeq {command.words}: {text}", file=sys.stderr)
         return EXIT_OK if answer.get("ok") is True else EXIT_CODES.get(status, EXIT_FAILED)
 
 

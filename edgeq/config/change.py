@@ -206,9 +206,24 @@ def _where(tables: Mapping[str, Any], change: Change) -> Path:
         more = ", ..." if len(names) > _MAX_NAMES else ""
         some = f"; there are {', '.join(names[:_MAX_NAMES])}{more}" if names else ""
         raise ChangeError(f"there is no {kind} {name!r}{did_you_mean(name, names) or some}")
+    if name and (command := _of_accounts(kind, name)):
+        raise ChangeError(f"{change.resource!r} is no resource of the configuration: {command}")
     near = did_you_mean(change.resource, _resources(tables))
     known = ", ".join((*(f"{one}/NAME" for one in NAMED), *TABLES))
     raise ChangeError(f"{change.resource!r} is no resource{near or f'; there are {known}'}")
+
+
+def _of_accounts(kind: str, name: str) -> str:
+    """The command that sets what is kept in the store of accounts; empty: nothing of it is."""
+    match kind.removesuffix("s"):
+        case "key":
+            return f"keys set {name}"
+        case "tenant":
+            return f"tenants set {name}"
+        case "team":
+            tenant, _, team = name.partition("/")
+            return f"tenants set {tenant} --team {team or 'TEAM'}"
+    return ""
 
 
 def _resources(tables: Mapping[str, Any]) -> list[str]:

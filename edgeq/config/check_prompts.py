@@ -95,7 +95,7 @@ def _messages(prompt: Prompt, path: Path, findings: Findings) -> None:
                 findings.add(where, f'there is no variable "{name}"{hint}: write it under variables')
     if not any(one.role == "user" for one in prompt.messages):
         findings.add((*path, "messages"), "a prompt needs a message of the user at least")
-    if whole:
+    if whole and prompt.messages:  # that there are none is wrong already
         for name in prompt.variables:
             if name not in used:
                 findings.add((*path, "variables", name), "no message uses it")

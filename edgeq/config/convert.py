@@ -22,6 +22,8 @@ from edgeq.config.lines import Path
 from edgeq.config.schema import Config
 from edgeq.config.units import parse_duration, parse_size
 
+_FEW: Final = 4
+"""So many keys of a table are named to who has named none of them."""
 MAX_INT: Final = 2**31 - 1
 
 _CONFIG: Final = cast(inspect.StructType, inspect.type_info(Config))
@@ -39,7 +41,7 @@ def _struct(kind: inspect.StructType, raw: object, path: Path, findings: Finding
     names = [field.encode_name for field in kind.fields]
     for key in raw:
         if key not in names:
-            findings.add((*path, key), f"unknown key{did_you_mean(key, names)}")
+            findings.add((*path, key), f"unknown key{_advice(key, kind)}")
     values: dict[str, Any] = {}
     for field in kind.fields:
         here = (*path, field.encode_name)
@@ -49,6 +51,24 @@ def _struct(kind: inspect.StructType, raw: object, path: Path, findings: Finding
             findings.add(here, _MISSING.get(here, "missing"))
             values[field.name] = _value(field.type, _stand_in(field.type), here, msgspec.NODEFAULT, findings)
     return kind.cls(**values)
+
+
+def _advice(key: str, kind: inspect.StructType) -> str:
+    """What may be meant by a key that a table has not: a near one, that of a table within it, or one of a few."""
+    names = [field.encode_name for field in kind.fields]
+    if near := did_you_mean(key, names):
+        return near
+    for field in kind.fields:
+        for one in field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,):
+            if isinstance(one, inspect.StructType) and _has(one, key):
+                return f" (did you mean {field.encode_name}.{key}?)"
+            if isinstance(one, inspect.VarTupleType) and _has(one.item_type, key):
+                return f" (did you mean {key} of one of {field.encode_name}?)"
+    return f" (there are {', '.join(names)})" if 1 < len(names) <= _FEW else ""
+
+
+def _has(kind: inspect.Type, key: str) -> bool:
+    return isinstance(kind, inspect.StructType) and any(field.encode_name == key for field in kind.fields)
 
 
 def _value(

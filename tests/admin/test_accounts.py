@@ -88,6 +88,15 @@ def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert ask(store, "tenants set acme --per-day 2")["warning"] == told
 
 
+def test_a_key_for_no_model(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is said so, and is no slip."""
+    monkeypatch.setattr(StoreControl, "models", {"small": []})
+    made = ask(store, "keys create --tenant acme --models none")
+    assert "warning" not in made
+    assert made["note"].endswith("; the key may use no model")
+    assert "there is no model non:" in ask(store, f"keys set {made['id']} --models non")["warning"]
+
+
 def test_a_key_that_could_never_be_used_is_not_made(store: str) -> None:
     """A day ends a key when it begins, so today is too late. One that is in use may be ended so."""
     today = datetime.now(UTC).strftime("%Y-%m-%d")

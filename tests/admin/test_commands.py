@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -262,6 +263,13 @@ def test_pages_explain_every_argument_and_option() -> None:
                 assert one.help[1:] in page
 
 
+def test_examples_of_the_page_say_in_a_shell_what_they_show() -> None:
+    """Also those with quotes of their own."""
+    said = [shlex.split(line) for line in reference.page().splitlines() if line.startswith("    echo '")]
+    said += [shlex.split(line) for line in reference.page().splitlines() if line.startswith('    echo "')]
+    assert {words[1] for words in said} >= {one.example for one in COMMANDS if one.example}
+
+
 def test_pages_are_the_table() -> None:
     """Whoever changes the table makes its pages anew."""
     assert (DOCS / "admin.md").read_text() == reference.page(), "python -m edgeq.admin.reference page > docs/admin.md"
@@ -315,7 +323,22 @@ def test_wishes(words: str, wish: Wish) -> None:
         ("drain nowhere", 422, "there is no endpoint nowhere; there are h:1, http://h:1 (what a name"),
         ("drain nowhere", 422, "disable provider/NAME takes a provider out; of several endpoints of one, set "),
         ("disable provider/opnai", 422, "there is no provider/opnai (did you mean provider/openai?): show targets"),
-        ("disable htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
+        ("disable model/mini", 422, "a model itself cannot be disabled, but its targets can: target/openai/mini, "),
+        (
+            "disable tiny",
+            422,
+            "a model itself cannot be disabled, but its targets can: target/openai/mini, target/azure",
+        ),
+        ("disable key/k3v8n2pq", 422, "a virtual key cannot be disabled: keys revoke k3v8n2pq "),
+        ("disable route/checkout", 422, "pause route/NAME"),
+        ("disable opnai", 422, "nothing is called opnai that can be disabled (did you mean openai?): an endpoint"),
+        ("enable nowhere", 422, "nothing is called nowhere that can be disabled: an endpoint"),
+        ("drain htp://h:1", 422, "there is no endpoint htp://h:1; did you mean http://h:1?"),
+        (
+            "disable htp://h:1",
+            422,
+            "nothing is called htp://h:1 that can be disabled (did you mean http://h:1?): an endpoint",
+        ),
         ("drain both", 422, "several upstreams have it: a#http://both, b#http://both"),
         ("drain --ttl 5m", 400, "an option without an endpoint"),
     ],

@@ -108,6 +108,7 @@ def test_variables(variable: str) -> None:
         ({"json_schema": "'{'"}, "is not valid JSON"),
         ({"json_schema": "'[]'"}, "must be a JSON object"),
         ({"messages": "[]", "variables": "{}"}, "a message of the user"),
+        ({"messages": "[]"}, "a message of the user"),
         ({"messages": '[{ role = "system", text = "{{text}}" }]'}, "a message of the user"),
         ({"messages": '[{ role = "user", text = "{{tex}} {{text}}" }]'}, "did you mean text?"),
         ({"messages": '[{ role = "user", text = "{{text}} {{a b}}" }]'}, '"{{a b}}" is no variable'),

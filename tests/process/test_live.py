@@ -174,9 +174,9 @@ def test_what_is_wrong_changes_nothing(place: Place, capsys: pytest.CaptureFixtu
     assert operator.command("PUT", "/v1/changes", resource=UPSTREAM, key="limit", value="-4")[0] == 422
     assert operator.text("set upstream/u limit -4") == f"error: {says}\n"
     assert main(["set", UPSTREAM, "limit", "--admin", operator.path, "--", "-4"]) == EXIT_FAILED
-    assert capsys.readouterr().err == f"edgeq set: {says}\n"
+    assert capsys.readouterr().err == f"edgeq {says}\n"
     assert main(["set", UPSTREAM, "queue.timeout", "-1s", "--admin", operator.path]) == EXIT_FAILED
-    assert capsys.readouterr().err == "edgeq set: set: upstream/u queue.timeout: must not be negative\n"
+    assert capsys.readouterr().err == "edgeq set: upstream/u queue.timeout: must not be negative\n"
     for ttl in ("x", "-5s"):
         assert main(["set", UPSTREAM, "limit", "4", "--ttl", ttl, "--admin", operator.path]) == EXIT_USAGE
         assert "ttl: expected a duration" in capsys.readouterr().err

@@ -25,6 +25,8 @@ class FakeControl:
         if subject == "limits":
             names = ("model.mini.limits.concurrent", "model.mini2.limits.concurrent", 'listener.":80".backlog')
             return [{"limit": name, "source": "file"} for name in names]
+        if subject == "models":
+            return [{"model": "mini", "target": f"{one}/mini", "aliases": ["tiny"]} for one in ("openai", "azure")]
         return WORKERS
 
     async def history(self, resource: str, seconds: float, step_s: float) -> Sequence[Record] | str:
@@ -75,14 +77,18 @@ class FakeControl:
         return [
             (name, f"http://{text}")
             for name in ("a", "b")
-            if text not in ("nowhere", "htp://h:1") and (name == "a" or text == "both")
+            if text == "both" or (name == "a" and ":" in text and text != "htp://h:1")
         ]
 
     def endpoint_names(self) -> Sequence[str]:
         return ["h:1", "http://h:1"]
 
     def parts(self) -> Mapping[str, tuple[str, str]]:
-        return {"provider/openai": ("openai", ""), "target/openai/gpt-4.1": ("openai", "openai/gpt-4.1")}
+        return {
+            "provider/openai": ("openai", ""),
+            "openai": ("openai", ""),
+            "target/openai/gpt-4.1": ("openai", "openai/gpt-4.1"),
+        }
 
     accounts = None
 
