@@ -23,6 +23,8 @@ class Reloaded(NamedTuple):
     """Live changes that do not hold any more, and why."""
     restart: Sequence[str] = ()
     """Keys of which the file says something that only a restart will bring."""
+    lost: Sequence[str] = ()
+    """Names of models that virtual keys are for, and that there are not any more; each with these keys."""
 
 
 class Client(NamedTuple):
@@ -100,7 +102,8 @@ class Changed(NamedTuple):
     behind: Sequence[int] = ()
     """Workers that hang, or start, and do not run it yet."""
     idle: Sequence[str] = ()
-    """What has had an effect before, or was not said, and has none now; each with why."""
+    """What has had an effect before, or was not said, and has none now; each with why. And what keys name that is no
+    more."""
 
 
 class Control(Protocol):

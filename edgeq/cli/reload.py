@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{key} takes effect only at a restart")
             for ended in answer.get("ended", ()):
                 print(f"not set any more: {ended}")
+            for lost in answer.get("lost", ()):
+                print(f"edgeq reload: {lost}", file=sys.stderr)
         else:
             error_text = answer.get("error") or f"the admin socket answered with status {status}"
             print(f"edgeq reload: refused, the old configuration stays:\n{error_text}", file=sys.stderr)

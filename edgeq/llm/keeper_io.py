@@ -101,10 +101,13 @@ class Keeper:
         self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
 
-    def configure(self, settings: Settings, models: Mapping[str, Sequence[str]]) -> None:
-        """Other settings of the same store; `models` as `AccountsControl` has them."""
+    def configure(self, settings: Settings, models: Mapping[str, Sequence[str]]) -> list[str]:
+        """Other settings of the same store; `models` as `AccountsControl` has them. Returns what keys have lost by that
+        (`Registry.lost_models`)."""
+        lost = self.registry.lost_models(self.models, models, time.time())
         self._settings = settings
         self.models = models
+        return lost
 
     def told(self) -> AccountsTold:
         """What a new worker has to know."""
@@ -143,13 +146,16 @@ class Keeper:
             self._number += 1
             number = self._number
             self._workers.tell(AccountsTold(number, made.change))
-        _log.info(
-            "accounts changed",
-            key=made.account.id if made.account is not None else "",
-            tenants=sorted({one.tenant for one in made.change.accounts} | {one.name for one in made.change.tenants}),
-            changed=changed,
-            **({"gone": made.change.gone} if made.change.gone else {}),
-        )
+        if changed or made.change.gone:
+            _log.info(
+                "accounts changed",
+                key=made.account.id if made.account is not None else "",
+                tenants=sorted(
+                    {one.tenant for one in made.change.accounts} | {one.name for one in made.change.tenants}
+                ),
+                changed=changed,
+                **({"gone": made.change.gone} if made.change.gone else {}),
+            )
         return made, await self._workers.accounts_taken(number, _KNOWN_S)
 
     async def usage(self, by: Sequence[str], since: str, until: str, tenant: str) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from edgeq.llm.account import (
     Tenant,
     digest_of,
     key_subject,
+    means,
     team_subject,
     tenant_subject,
 )
@@ -35,6 +36,7 @@ _SECRET_LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _SECRET_LENGTH: Final = 43
 """256 bits."""
 _NOT_TOLD: Final = frozenset(("digest", "old_digest", "old_until", "is_old", "created"))
+_TIMES: Final = frozenset(("expires", "revoked"))
 _MAX_NAMES: Final = 8
 """So many keys are named."""
 
@@ -87,17 +89,32 @@ class Registry:
                 found.append(f"{key_subject(account.id)} has a new secret")
             found += _differences(key_subject(account.id), old or Account(account.id, b"", account.tenant), account)
         for tenant in change.tenants:
-            found += _differences(
-                tenant_subject(tenant.name), self.tenants.get(tenant.name, Tenant(tenant.name)), tenant
-            )
+            subject, old_tenant = tenant_subject(tenant.name), self.tenants.get(tenant.name)
+            found += [f"{subject} is new"] if old_tenant is None else []
+            found += _differences(subject, old_tenant or Tenant(tenant.name), tenant)
         for team in change.teams:
-            old_team = self.teams.get((team.tenant, team.name), Team(team.tenant, team.name))
-            found += _differences(team_subject(team.tenant, team.name), old_team, team)
+            subject, old_team = team_subject(team.tenant, team.name), self.teams.get((team.tenant, team.name))
+            found += [f"{subject} is new"] if old_team is None else []
+            found += _differences(subject, old_team or Team(team.tenant, team.name), team)
         return found
 
     def snapshot(self) -> Snapshot:
         """All of it."""
         return Snapshot(tuple(self.accounts.values()), tuple(self.tenants.values()), tuple(self.teams.values()))
+
+    def lost_models(self, before: Iterable[str], after: Iterable[str], now: float) -> list[str]:
+        """What keys that can be used name of models that there were before, and are not any more, in words."""
+        were, are = list(before), list(after)
+        keys: dict[str, list[str]] = {}
+        for account in self.accounts.values():
+            for name in account.models if account.state(now) == ACTIVE else ():
+                keys.setdefault(name, []).append(account.id)
+        lost = [name for name in keys if _is_meant(name, were) and not _is_meant(name, are)]
+        return [
+            f"there is no model {name} any more, which keys name: {', '.join(keys[name][:_MAX_NAMES])}"
+            + (f" and {len(keys[name]) - _MAX_NAMES} more" if len(keys[name]) > _MAX_NAMES else "")
+            for name in lost
+        ]
 
     def account(self, key_id: str) -> Account:
         """Raises NoSuch. A whole key will do as well as its id, for whoever has nothing else."""
@@ -212,6 +229,10 @@ class Registry:
         return told
 
 
+def _is_meant(name: str, models: Iterable[str]) -> bool:
+    return any(means(name, model) for model in models)
+
+
 def key_told(one: Account, now: float, spending: Spending) -> dict[str, Any]:
     """A key for people: never its digest."""
     day, month = spending.of(key_subject(one.id))
@@ -275,6 +296,8 @@ def _differences(subject: str, old: msgspec.Struct, new: msgspec.Struct) -> list
             continue
         if isinstance(before, msgspec.Struct):
             found += _differences(subject, before, after)
+        elif field in _TIMES:
+            found.append(f"{subject} {field}: {_clock(before) or 'never'} -> {_clock(after) or 'never'}")
         else:
             found.append(f"{subject} {field}: {before!r} -> {after!r}")
     return found

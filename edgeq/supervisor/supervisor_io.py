@@ -87,6 +87,8 @@ class _Applied(NamedTuple):
     error: str
     behind: tuple[int, ...] = ()
     """Slots that do not run it yet."""
+    lost: Sequence[str] = ()
+    """Of models, what keys name (`Reloaded.lost`)."""
 
 
 class Supervisor:
@@ -426,6 +428,7 @@ class Supervisor:
     async def reload(self) -> Reloaded:
         """Load, compare, apply. Reloads and live changes follow one another."""
         ended: tuple[Ended, ...] = ()
+        lost: Sequence[str] = ()
         async with self._reloading:
             if self._stop.is_set() or not self._started:
                 return Reloaded(False, self._generation, "not serving")
@@ -440,13 +443,14 @@ class Supervisor:
                 problem = str(error)
                 _log.error("configuration refused, the old one stays", problem=problem)
             else:
-                problem = (await self._apply(plan)).error
+                applied = await self._apply(plan)
+                problem, lost = applied.error, applied.lost
                 ended = () if problem else plan.ended
             self._overview.forget()
             self._reloaded = not problem
             self._notifier.ready()
         told = [f"{one.change.name}: {one.why}" for one in ended]
-        return Reloaded(not problem, self._generation, problem, told, self._waiting())
+        return Reloaded(not problem, self._generation, problem, told, self._waiting(), lost)
 
     def _waiting(self) -> Sequence[str]:
         """Keys of what runs that only a restart will bring."""
@@ -492,7 +496,7 @@ class Supervisor:
             return refused(422, applied.error)
         _log.info("live change", **told, generation=self._generation)
         new = [f"{one.key_path}: {one.message}" for one in self._idle if one not in idle]
-        return Changed(200, self._generation, self._etag, "", applied.behind, new)
+        return Changed(200, self._generation, self._etag, "", applied.behind, [*new, *applied.lost])
 
     def _keep(self, plan: Plan) -> str:
         """Write down the changes that shall outlive a restart, if they are others than before. Returns the problem."""
@@ -548,14 +552,17 @@ class Supervisor:
         configure_log(config)
         self._configure_history(config)
         self._configure_admin(config)
+        lost: Sequence[str] = ()
         if self._keeper is not None and config.accounts is not None:
-            self._keeper.configure(config.accounts, unpriced(config))
+            lost = self._keeper.configure(config.accounts, unpriced(config))
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
         self._tell_idle()
         self._await_end()
-        return _Applied("", confirmation.behind)
+        for one in lost:
+            _log.warning("model that keys name is no more", problem=one)
+        return _Applied("", confirmation.behind, lost)
 
     def _tag(self) -> str:
         return f"{self._run}-{self._generation}"

@@ -57,7 +57,7 @@ def test_answers() -> None:
     """Status and body of those that decide something."""
     control = FakeControl()
     assert run("reload", control) == Answer(
-        422, {"ok": False, "generation": 3, "error": "wrong", "ended": (), "restart": ()}
+        422, {"ok": False, "generation": 3, "error": "wrong", "ended": (), "restart": (), "lost": ()}
     )
     assert run("ready", control).status == 200
     assert run("drain", control).status == 202

@@ -468,10 +468,10 @@ class TestReload:
     def test_done(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """POST /v1/reload over the socket, and the new generation."""
         path = tmp_path / "a"
-        with self.admin(path, self.answer("200 OK", {"ok": True, "generation": 7, "error": None})) as requests:
+        with self.admin(path, self.answer("200 OK", {"ok": True, "generation": 7, "lost": ["no model"]})) as requests:
             assert main(["reload", "--admin", str(path)]) == 0
         assert requests[0].startswith(b"POST /v1/reload HTTP/1.1\r\n")
-        assert capsys.readouterr().out == "reloaded: generation 7\n"
+        assert capsys.readouterr() == ("reloaded: generation 7\n", "edgeq reload: no model\n")
 
     def test_refused(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The reason is shown, the exit code is 1; the socket's path comes from a file that may be wrong itself."""

@@ -97,6 +97,8 @@ def test_what_a_change_does_is_told() -> None:
         f"{key} team: '' -> 'core'",
         f"{key} name: '' -> 'bot'",
         f"{key} concurrent: 0 -> 2",
+        "tenant/acme is new",
+        "team/acme/core is new",
     ]
     registry.take(first.change)
     changed = registry.change(first.account.id, {"models": ("gpt-*",)}, {"money_per_day": 6.0}).change
@@ -107,6 +109,31 @@ def test_what_a_change_does_is_told() -> None:
     assert registry.differences(tenant) == ["tenant/acme weight: 1 -> 3", "tenant/acme concurrent: 0 -> 9"]
     team = registry.change_tenant("acme", "core", None, {"concurrent": 1}).change
     assert registry.differences(team) == ["team/acme/core concurrent: 0 -> 1"]
+    expires = registry.change(first.account.id, {"expires": 1.8e9}, {}).change
+    assert registry.differences(expires) == [f"{key} expires: never -> 2027-01-15T08:00:00+00:00"]
+    revoked = registry.revoke(1.8e9, first.account.id).change
+    assert registry.differences(revoked) == [f"{key} revoked: never -> 2027-01-15T08:00:00+00:00"]
+    registry.take(revoked)
+    assert registry.differences(registry.revoke(1.9e9, first.account.id).change) == [], "it was before"
+
+
+def test_models_that_keys_name_and_that_are_no_more() -> None:
+    """Of keys that can be used; not what was none before, nor a pattern that still means one."""
+    registry = Registry(Snapshot())
+    one, _ = made(registry, models=("best", "gpt-*", "slip", "old-*"))
+    other, _ = made(registry, models=("best",))
+    made(registry, models=("best",), expires=50.0)
+    before = ("best", "gpt-4o", "gpt-4.1", "old-1", "small")
+    assert registry.lost_models(before, before, 60.0) == []
+    assert registry.lost_models(before, ("gpt-4.1", "old-1"), 60.0) == [
+        f"there is no model best any more, which keys name: {one}, {other}"
+    ]
+    assert registry.lost_models(before, ("best", "gpt-4o"), 60.0) == [
+        f"there is no model old-* any more, which keys name: {one}"
+    ]
+    for _ in range(9):
+        made(registry, models=("best",))
+    assert registry.lost_models(before, before[1:], 60.0)[0].endswith(" and 3 more")
 
 
 def test_models() -> None:

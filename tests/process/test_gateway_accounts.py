@@ -98,6 +98,26 @@ def test_keys_open_models(tmp_path: Path) -> None:
         assert whose.count(["acme"]) == 3, whose  # once in each line of who had a key: two answers, and "other"
 
 
+def test_a_model_that_keys_name_is_taken_away(tmp_path: Path) -> None:
+    """By a reload, or by `set`: the log and who does it are told."""
+    told = "model that keys name is no more"
+    with demo_llm.running() as provider, shop(tmp_path, provider) as one:
+        one.edge.reload({"model": {"m": {"aliases": ["best"]}}})
+        key_id = one.command("POST", "/v1/keys", tenant="acme", models="best")["id"]
+        says = f"there is no model best any more, which keys name: {key_id}"
+        changed = one.command("PUT", "/v1/changes", resource="model/m", key="aliases", value='["worst"]')
+        assert changed["warning"] == says
+        assert "warning" not in one.command("DELETE", "/v1/changes", resource="model/m", key="aliases")
+        one.edge.reconfigure({})
+        assert one.command("POST", "/v1/reload")["lost"] == [says]
+        assert [event["problem"] for event in one.edge.events(told)] == [says, says]
+        assert one.command("POST", "/v1/reload")["lost"] == []
+        # And a key that is revoked once more has not changed.
+        for _ in range(2):
+            one.command("DELETE", "/v1/keys", id=key_id)
+        assert len(one.edge.events("accounts changed")) == 2
+
+
 def test_a_budget_outlives_a_restart(tmp_path: Path) -> None:
     """What was spent today is spent for whoever serves next, and not for other tenants."""
     cost = (_INPUT + _OUTPUT) / 1e6
