@@ -70,6 +70,8 @@ _DEBT_NS: Final = LONGEST_DEBT_NS
 _CONCURRENT_WAIT_S: Final = 1.0
 """When a place comes free nobody knows."""
 
+_LESS: Final = "; a smaller max_tokens reserves less"
+
 _E_IN_FLIGHT: Final = 0
 _E_RESERVED: Final = 1
 _E_ENDING: Final = 2
@@ -478,6 +480,8 @@ class Meter:
         if longest is None:
             return None
         detail = f"{self.whose}: {too_many(longest, estimate, now_ns)}"
+        if self.kind != TARGET and _has_room_for_less(longest, estimate, now_ns):
+            detail += _LESS
         return Refusal(self, longest.kind, longest.count, longest_ns / 1e9, detail)
 
     def _never(self, one: Allowance, estimate: Estimate) -> Refusal:
@@ -530,7 +534,7 @@ class Meter:
             detail += f", {money(limit - left + reserved)} of it spent or reserved"
         detail += f", and this request may cost {money(cost)}"
         if output and left > 0:
-            detail += f" with {output} tokens of output; a smaller max_tokens reserves less"
+            detail += f" with {output} tokens of output{_LESS}"
         return Refusal(self, what, limit, wait_s, detail)
 
     def begin(self, cost_micro: int, takes_s: float, now: float) -> None:
@@ -665,10 +669,18 @@ def _whose(kind: int, name: str) -> str:
 def too_many(one: Allowance, estimate: Estimate, now_ns: int) -> str:
     """Why it has to wait, in words."""
     if one.kind == REQUESTS:
-        return f"more than {one.count} a minute"
+        return f"more than {one.count} request{'s' if one.count > 1 else ''} a minute"
     wanted = f"{amount_of(one.kind, estimate)} {WHATS[one.kind].replace('_', ' ')}, of {one.count} a minute"
     owed = one.owed(now_ns)
     return f"{wanted}; {owed} that earlier requests have taken or reserved beyond it come first" if owed else wanted
+
+
+def _has_room_for_less(one: Allowance, estimate: Estimate, now_ns: int) -> bool:
+    """Is it only its output that a request has to wait for?"""
+    kind = one.kind
+    if kind not in (TOKENS, OUTPUT) or estimate.output <= 1:
+        return False
+    return one.remaining(now_ns) > (estimate.input if kind == TOKENS else 0)
 
 
 def amount_of(kind: int, estimate: Estimate) -> int:

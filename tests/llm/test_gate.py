@@ -109,7 +109,7 @@ def test_a_request_a_minute_is_not_waited_for_in_vain() -> None:
         machine.ask(number, 10, 10)
     assert machine.granted == [0, 1, 2]
     assert machine.refused == [(3, "rate_limited_shared", 16), (4, "rate_limited_shared", 31)]
-    assert machine.gates[0].last_refusal == "rate_limited_shared: the provider: more than 4 a minute"
+    assert machine.gates[0].last_refusal == "rate_limited_shared: the provider: more than 4 requests a minute"
     machine.loop.run(2.0)
     machine.ask(5, 10, 10)
     machine.ask(6, 10, 10)

@@ -22,6 +22,7 @@ from edgeq.worker.wheel import NEVER
 
 NOW = 1000.0
 WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
+LESS = "; a smaller max_tokens reserves less"
 
 
 def alone() -> Ledger:
@@ -93,12 +94,26 @@ def test_who_waits_for_a_debt_is_told_of_it() -> None:
     granted([meter], Estimate(17, 4096)).settle(Usage(input=20, output=400), 0, NOW)
     owed = "; 120 that earlier requests have taken or reserved beyond it come first"
     assert refused([meter], Estimate(10, 30)).detail == "tenant acme: 40 tokens, of 300 a minute" + owed
-    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "tenant acme: 100 tokens, of 300 a minute"
+    assert refused([meter], Estimate(10, 90), NOW + 30).detail == "tenant acme: 100 tokens, of 300 a minute" + LESS
     target = alone().meter(TARGET, "p/m", TokenLimits(tokens_per_minute=300))
     allowance = target.allowance(TOKENS)
     assert allowance is not None
     allowance.at_most(0, int(NOW * 1e9))
     assert refused([target], Estimate(10, 30)).detail == "the provider: 40 tokens, of 300 a minute"
+
+
+def test_a_limit_says_when_a_smaller_answer_would_fit() -> None:
+    """By what is left beside the input; where that alone is too much it would not."""
+    meter = tenant(alone(), tokens_per_minute=300)
+    granted([meter], Estimate(50, 150))
+    assert refused([meter], Estimate(40, 80)).detail == "tenant acme: 120 tokens, of 300 a minute" + LESS
+    assert refused([meter], Estimate(110, 80)).detail == "tenant acme: 190 tokens, of 300 a minute"
+    own = alone().meter(KEY, "k", TokenLimits(output_tokens_per_minute=100, input_tokens_per_minute=100))
+    granted([own], Estimate(60, 60))
+    assert refused([own], Estimate(10, 80)).detail == "this key: 80 output tokens, of 100 a minute" + LESS
+    assert refused([own], Estimate(60, 10)).detail == "this key: 60 input tokens, of 100 a minute"
+    granted([own], Estimate(1, 40))
+    assert refused([own], Estimate(1, 80)).detail == "this key: 80 output tokens, of 100 a minute"
 
 
 def test_a_second_end_does_nothing() -> None:
@@ -204,7 +219,7 @@ def test_a_refusal_says_whose_limit_it_is(kind: int, name: str, whose: str) -> N
     """And no name that may be a credential."""
     meter = alone().meter(kind, name, TokenLimits(requests_per_minute=1))
     granted([meter], Estimate(1, 1))
-    assert refused([meter], Estimate(1, 1)).detail == f"{whose}: more than 1 a minute"
+    assert refused([meter], Estimate(1, 1)).detail == f"{whose}: more than 1 request a minute"
 
 
 def test_of_money_that_is_all_spent_no_smaller_answer_helps() -> None:
