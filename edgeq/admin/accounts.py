@@ -412,7 +412,7 @@ _LIMIT_OPTIONS: Final = tuple(
     for option, (field, text) in _LIMITS.items()
 )
 _IN_SHORT: Final = tuple((field, option) for option, (field, _help) in _LIMITS.items())
-_SPENT: Final = (Column("spent_day", "day", "money"), Column("spent_month", "month", "money"))
+_SPENT: Final = (Column("spent_day", "spent/d", "money"), Column("spent_month", "spent/m", "money"))
 _OF_KEY: Final = (
     Argument("name", "for people", _is_title),
     Argument("models", 'names of models that it may use, "gpt-*" for several; empty: all; none: no model', _is_models),

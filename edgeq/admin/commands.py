@@ -230,7 +230,8 @@ COMMANDS: Final = (
         "viewer",
         "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
         "(short: somebody waits there, or less than a twentieth of a limit is left), for how long they rest, what runs "
-        "and waits there, what is left of their limits and the model's, the price of a million tokens (input/output)",
+        "and waits there, what is left of their limits and the model's, the price of a million tokens (input/output). "
+        "A weight counts for requests that begin like none that was answered lately (llm.affinity)",
         reading.subject("models", ("model", "target", "state")),
         match("model, target or state"),
         (
@@ -274,7 +275,8 @@ COMMANDS: Final = (
         "/v1/meters",
         "viewer",
         "the 64 tenants, keys, teams, models and prompts with limits of tokens or money that have the most requests "
-        "running: what is left, what was spent, and how many were refused (since a minute in which nobody asked)",
+        "running: what is left, what was spent, and how many were refused (since a minute in which nobody asked); who "
+        "has not asked for a minute is not there (keys list, tenants list, show limits)",
         reading.subject("meters", ("meter", "name", "tenant", "key_name")),
         match("kind or name, or a key's in its tenant or name"),
         (

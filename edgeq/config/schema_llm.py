@@ -73,7 +73,8 @@ class Model(Table, frozen=True):
     """[model.NAME]: a name that clients use, and who answers for it."""
 
     targets: tuple[Target, ...]
-    """In order: the first that can; or by weight."""
+    """In order: the first that can; or by weight. The one that has answered lately what begins alike goes first
+    (`affinity` of the route)."""
     balance: Literal["ordered", "weighted"] = "ordered"
     aliases: tuple[str, ...] = ()
     limits: TokenLimits = TokenLimits()

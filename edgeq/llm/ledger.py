@@ -19,7 +19,7 @@ is limited stands on the board, so a meter that is made again goes on where it w
 from __future__ import annotations
 
 from time import gmtime
-from typing import Final
+from typing import Any, Final
 
 from edgeq.board.gcra_table import ArrivalTable
 from edgeq.board.handover import Neighbours
@@ -137,14 +137,19 @@ class Ledger:
     __slots__ = ("_board", "_meters", "_neighbours", "_rows", "books")
 
     def __init__(
-        self, arrivals: ArrivalTable, board: Board | None = None, neighbours: Neighbours | None = None
+        self,
+        arrivals: ArrivalTable,
+        board: Board | None = None,
+        neighbours: Neighbours | None = None,
+        log: Any = None,
     ) -> None:
-        """No board or no neighbours: this worker is alone. `tick` must be called before anything else."""
+        """No board or no neighbours: this worker is alone. `tick` must be called before anything else. log: for
+        events, if they are to be told."""
         self._board: Board | None = board
         self._neighbours: Neighbours | None = neighbours
         self._rows: int = 0
         self._meters: dict[tuple[int, str], Meter] = {}
-        self.books: Books = Books(arrivals, board, 0 if neighbours is None else neighbours.slot)
+        self.books: Books = Books(arrivals, board, 0 if neighbours is None else neighbours.slot, log)
 
     def meter(self, kind: int, name: str, limits: TokenLimits) -> Meter:
         """The one of a subject; with other limits than before it takes them over. Ask again for each request."""

@@ -21,7 +21,7 @@ most. Money that is spent stands in board/spent.py and outlives workers.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from edgeq.board.gcra_table import DEBT_FROM_NS, LONGEST_DEBT_NS, Arrival, ArrivalTable
 from edgeq.board.keyed import Entry, KeyedCounts
@@ -67,6 +67,7 @@ _HEARD_MARGIN_NS: Final = 1_000_000_000
 """Of what a provider says is left: what is on its way to it is not counted yet."""
 _DEBT_NS: Final = LONGEST_DEBT_NS
 """No time of ours lies further ahead: a debt of an hour, of one answer of 128,000 tokens under a limit of 2,000."""
+_DAY_NS: Final = 86_400_000_000_000
 _CONCURRENT_WAIT_S: Final = 1.0
 """When a place comes free nobody knows."""
 
@@ -83,11 +84,13 @@ _E_CHANGED_NS: Final = 3
 class Books:
     """Where one worker keeps and reads what the machine uses."""
 
-    __slots__ = ("arrivals", "day_until_s", "month_until_s", "others", "own", "spent", "wall_ahead_s")
+    __slots__ = ("arrivals", "day_until_s", "log", "month_until_s", "others", "own", "spent", "wall_ahead_s")
 
-    def __init__(self, arrivals: ArrivalTable, board: Board | None = None, slot: int = 0) -> None:
-        """`arrivals`: the same for all of `policy.rate`. No board: this worker is alone."""
+    def __init__(self, arrivals: ArrivalTable, board: Board | None = None, slot: int = 0, log: Any = None) -> None:
+        """`arrivals`: the same for all of `policy.rate`. No board: this worker is alone. log: for events, if they are
+        to be told."""
         self.arrivals: ArrivalTable = arrivals
+        self.log: Any = log
         self.spent: SpentTable = SpentTable(board, slot)
         if board is None:
             cells = memoryview(bytearray(8 * METER_CELLS * METERS)).cast("Q")
@@ -526,6 +529,7 @@ class Meter:
             wait_s = NEVER
         elif cost > left:
             wait_s = until_s - (now + self.books.wall_ahead_s)
+            self._tell_used_up(period, limit, limit - left, wait_s, now)
         else:
             what = RESERVED
             wait_s = _CONCURRENT_WAIT_S
@@ -536,6 +540,24 @@ class Meter:
         if output and left > 0:
             detail += f" with {output} tokens of output{_LESS}"
         return Refusal(self, what, limit, wait_s, detail)
+
+    def _tell_used_up(self, period: str, limit: int, spent: int, left_s: float, now: float) -> None:
+        """Once in a period of this budget, by whichever worker is the first; of a month, once a day."""
+        books = self.books
+        if books.log is None:
+            return
+        now_ns = int(now * 1e9)
+        told = key_hash(b"llm budget told", KINDS[self.kind].encode(), self.name.encode(), f"{period} {limit}".encode())
+        if books.arrivals.get(told, now_ns + _DAY_NS) > now_ns:
+            return
+        books.arrivals.delay(told, now_ns + min(int(left_s * 1e9), _DAY_NS))
+        is_caller = self.kind in (KEY, TEAM) or (self.kind == TENANT and ":" not in self.name)
+        books.log.warning(
+            "budget_exhausted",
+            resource=f"{KINDS[self.kind]}/{self.name}" if is_caller else self.resource,
+            detail=f"{money(spent)} of {money(limit)} a {period} is spent, and what is left is less than a request may"
+            " cost, which is refused",
+        )
 
     def begin(self, cost_micro: int, takes_s: float, now: float) -> None:
         """A request is in flight, as it seems for so long. Its allowances are charged by who reserves."""

@@ -47,12 +47,14 @@ from edgeq.explain.gather import Gatherer
 from edgeq.explain.recall import Recall
 from edgeq.listener import tickets_io
 from edgeq.llm import rests
+from edgeq.llm.pauses import in_words
 from edgeq.observe import history_io, log_io, sampler
 from edgeq.observe.chronicle import Chronicle
 from edgeq.observe.connections import merged
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.recorder import Recorder
+from edgeq.observe.rest_ends import RestEnds
 from edgeq.observe.storm_watch_io import StormWatch
 from edgeq.supervisor import process_io
 from edgeq.supervisor.fleet_io import Confirmation, Fleet, Target
@@ -79,6 +81,9 @@ _ANSWER_S: Final = 1.0
 _KILL_WAIT_S: Final = 5.0
 _LOOK_FOR_ENDED_S: Final = 60.0
 _END_AGAIN_S: Final = 10.0
+
+
+_REST_ENDED: Final = {False: "provider_model_rest_ended", True: "provider_key_rest_ended"}
 
 
 class _Applied(NamedTuple):
@@ -133,6 +138,7 @@ class Supervisor:
         )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
+        self._rest_ends = RestEnds()
         self._chronicle = Chronicle(self._board)
         self._gatherer = Gatherer(self._board, self._fleet, self._listeners, self._overview, lambda: self._config)
         self._recall = Recall(self._board, self._recorder)
@@ -389,6 +395,8 @@ class Supervisor:
         """On the board, where the workers look."""
         ended = rests.end_rests(self._config, GcraTable(self._board, 0), name, time.monotonic_ns())
         self._overview.forget()
+        for resource, is_whole_key in self._rest_ends.woken(ended or ()):
+            _log.info(_REST_ENDED[is_whole_key], resource=resource, detail="it is asked again: somebody has woken it")
         return ended
 
     def wake_names(self) -> Sequence[str]:
@@ -639,6 +647,13 @@ class Supervisor:
     def _look(self) -> None:
         self._watching = self._loop.call_later(watch.EVERY_S, self._look)
         self._gatherer.look()
+        if self._config.model:
+            self._tell_rest_ends()
+
+    def _tell_rest_ends(self) -> None:
+        for one in self._rest_ends.look(time.monotonic(), self._overview.targets(), target_names(self._config)):
+            detail = f"it is asked again, after {in_words(max(1, round(one.lasted_s)))}"
+            _log.info(_REST_ENDED[one.is_whole_key], resource=one.resource, reason=one.reason, detail=detail)
 
     def _on_stuck(self) -> None:
         self._overview.forget()

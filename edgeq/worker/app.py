@@ -94,7 +94,7 @@ class App:
         """Whose virtual keys there are, and what is used: for routes that serve models."""
         self._arrivals = GcraTable(board, slot)
         """What rates know of their keys; stays when rates change."""
-        self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours)
+        self._ledger = Ledger(self._arrivals, board, self._doorbell.neighbours, self._log)
         self._till = Till(self.accounts, self._ledger)
         self._model_builder: ModelBuilder
         self._hangups = HangupWatch()

@@ -169,7 +169,7 @@ def test_tables_fit_80_columns(store: str) -> None:
 
     made = ask(store, "keys create --tenant acme --rpm 5 --tpm 20000 --per-day 1.5")
     assert [one.split() for one in table("keys list", 0)] == [
-        ["id", "tenant", "state", "limits", "day", "month"],
+        ["id", "tenant", "state", "limits", "spent/d", "spent/m"],
         [made["id"], "acme", "active", "rpm=5", "tpm=20000", "per-day=1.5", "0", "0"],
     ]
     long = "a-very-long-name-of-somebody"
@@ -183,11 +183,12 @@ def test_tables_fit_80_columns(store: str) -> None:
     for words in ("keys list", "tenants", "usage", "usage --by model,tenant"):
         lines = table(words)
         assert max(map(len, lines)) <= 80, lines
-    head, *rows = table("keys list")
-    assert head.split() == ["id", "tenant", "team", "name", "state", "expires", "day", "month"]
+    assert table("keys list")[0].split() == ["id", "tenant", "team", "name", "state", "spent/d", "spent/m"]
+    head, *rows = table("keys list", 90)
+    assert head.split() == ["id", "tenant", "team", "name", "state", "expires", "spent/d", "spent/m"]
     assert {row.split()[0] for row in rows} == {made["id"], other["id"]}
     assert any("  2030-01-31 " in row for row in rows)
-    assert table("keys list", 120)[0].split()[-4:] == ["models", "limits", "day", "month"]
+    assert table("keys list", 120)[0].split()[-4:] == ["models", "limits", "spent/d", "spent/m"]
     head, row = table("usage --by model,tenant")
     assert head.split()[:3] == ["model", "tenant", "requests"]
     assert row.split()[-1] == "12.35"

@@ -229,6 +229,58 @@ def test_of_money_that_is_all_spent_no_smaller_answer_helps() -> None:
     assert "max_tokens" not in refused([meter], Estimate(1, 1, cost_micro=1)).detail
 
 
+class Log:
+    """What was told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, object]]] = []
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.events.append((event, fields))
+
+
+def test_a_budget_that_is_used_up_is_an_event(board: Board) -> None:
+    """Once, of all workers, in a day; again when it was raised. Not of what may be given back, nor of a request that is
+    larger than all of it."""
+    log = Log()
+    ledgers = [Ledger(GcraTable(board, slot), board, Neighbours(board, slot, lambda _: None), log) for slot in range(2)]
+    for ledger in ledgers:
+        ledger.tick(NOW, WALL)
+    meters = [ledger.meter(KEY, "k3v8n2pq", TokenLimits(money_per_day=1.0)) for ledger in ledgers]
+    refused([meters[0]], Estimate(1, 1, cost_micro=1_000_001))
+    running = granted([meters[0]], Estimate(1, 1, cost_micro=600_000))
+    refused([meters[1]], Estimate(1, 1, cost_micro=500_000))
+    assert log.events == []
+    running.settle(Usage(input=1, output=1), 900_000, NOW)
+    for meter in (*meters, *meters):
+        refused([meter], Estimate(1, 1, cost_micro=500_000), NOW + 1)
+    detail = "0.9 of 1 a day is spent, and what is left is less than a request may cost, which is refused"
+    assert log.events == [("budget_exhausted", {"resource": "key/k3v8n2pq", "detail": detail})]
+    for meter in meters:
+        meter.resize(TokenLimits(money_per_day=1.2))
+        refused([meter], Estimate(1, 1, cost_micro=500_000), NOW + 2)
+    assert len(log.events) == 2
+    for ledger in ledgers:
+        ledger.tick(NOW + 43_201, WALL + 43_201)
+        meter = ledger.meter(KEY, "k3v8n2pq", TokenLimits(money_per_day=1.2))
+        granted([meter], Estimate(1, 1, cost_micro=600_000), NOW + 43_201).settle(Usage(1, 1), 600_000, NOW + 43_202)
+    refused([meter], Estimate(1, 1, cost_micro=500_000), NOW + 43_203)
+    assert len(log.events) == 3
+
+
+def test_whose_budget_is_used_up() -> None:
+    """By the names that are shown, but by none that may be a credential."""
+    log = Log()
+    ledger = alone()
+    ledger.books.log = log
+    for kind, name in ((TEAM, "acme/core"), (TENANT, "acme"), (TENANT, "r:sk-1"), (PROMPT, "sum:sk-1"), (MODEL, "big")):
+        meter = ledger.meter(kind, name, TokenLimits(money_per_month=1.0))
+        granted([meter], Estimate(1, 1, cost_micro=1)).settle(Usage(1, 1), 1_000_000, NOW)
+        refused([meter], Estimate(1, 1, cost_micro=1))
+    told = ["team/acme/core", "tenant/acme", "tenant", "prompt/sum", "model/big"]
+    assert [fields["resource"] for _, fields in log.events] == told
+
+
 def test_money_of_a_day() -> None:
     """What runs is reserved, and may come back any moment; what is spent stays until midnight UTC, which is told."""
     ledger = alone()

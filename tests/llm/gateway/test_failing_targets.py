@@ -96,6 +96,11 @@ def test_a_bad_model_does_not_take_its_key_with_it(failing: Stand, model: str, s
     failing.ask(ask_for(model, stream))
     assert failing.counts(called)["requests"] == 4, "it is asked again"
 
+    def has_ended() -> bool:
+        return any(one["resource"] == f"target/{name}" for one in failing.gateway.events("provider_model_rest_ended"))
+
+    wait_for(has_ended, failing.gateway.stderr)
+
 
 def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -> None:
     """Or one client could keep all from a model by asking for what is not there."""
