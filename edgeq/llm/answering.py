@@ -236,7 +236,13 @@ class ModelAnswer(ModelRequest):
             return
         try:
             out, usage, failed = self._read(choice, incoming)
-        except (ValueError, NotJson) as error:
+        except NotJson as error:
+            self.usage = error.usage
+            self._first_event(now)
+            self._whole_connection(now)
+            self.fail("answer_not_json", self.own_resource(), str(error))
+            return
+        except ValueError as error:
             resource = "" if up is None else up.pool.resource
             self.fail("upstream_protocol_error", resource, _compressed(incoming) or f"its answer is none: {error}")
             return
@@ -260,7 +266,9 @@ class ModelAnswer(ModelRequest):
         """Is what a target has sent as its whole answer one?"""
         try:
             return self._read(choice, incoming)[2] is None
-        except (ValueError, NotJson):
+        except NotJson:
+            return True  # of the model, who is paid for it
+        except ValueError:
             return False
 
     def _read(self, choice: Choice, incoming: Incoming) -> tuple[bytes, Usage, Failed | None]:
@@ -307,7 +315,11 @@ class ModelAnswer(ModelRequest):
         answer = speech.heard(choice.dialect, body, peek.model)
         usage = answer.usage.or_else(UNKNOWN, answer.written())
         if prompt is not None and prompt.settings.answer != "chat":
-            return prompt.answer(answer), usage, None
+            try:
+                return prompt.answer(answer), usage, None
+            except NotJson as error:
+                error.usage = usage
+                raise
         return speech.said(operation.dialect, answer, what, self._about_tokens()), usage, None
 
     # -- for who knows of other targets --------------------------------------------------------------------------------
@@ -318,6 +330,10 @@ class ModelAnswer(ModelRequest):
 
     def _fail_by(self, failed: Failed, now: float, body: bytes = b"") -> None:
         """The target has answered with an error."""
+        raise NotImplementedError
+
+    def _whole_connection(self, now: float) -> None:
+        """What was asked of the target has come to its end: its connection is good for others."""
         raise NotImplementedError
 
     def _end_cut(self, reason: str, failed: Failed, now: float) -> None:

@@ -36,7 +36,7 @@ from edgeq.llm.operation import (
     OPENAI,
 )
 from edgeq.llm.plan import Choice, ModelPlan
-from edgeq.llm.provider import judge
+from edgeq.llm.provider import has_no_model, judge
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
 from edgeq.llm.requested import TOO_DEEP, with_model, without_stream_options
 from edgeq.llm.saying import failed_of
@@ -473,7 +473,9 @@ class ModelExchange(ModelAnswer):
             reason = verdict.reason
             wait_s = self._tell_gate(choice, reason, body, now)
             self._whole_connection(now)
-            fails = reason == "upstream_overloaded" or (reason == "upstream_error" and failed.status >= 500)
+            fails = reason == "upstream_overloaded" or (
+                reason == "upstream_error" and (failed.status >= 500 or has_no_model(failed))
+            )
             if not self._begun and (fails or (reason in _TARGET_FAILS and self.up is None)):
                 choice.gate.failed(reason, self.sent_at, now)  # or `blame` does
             self.fail(reason, up.pool.resource, verdict.detail, wait_s)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from edgeq.llm.message import STOP_END, STOP_LENGTH, TEXT, Message, Part, Request
+from edgeq.llm.message import STOP_END, STOP_LENGTH, TEXT, Message, Part, Request, Usage
 from edgeq.llm.template import Template
 from edgeq.llm.variables import read_values, schema_of
 
@@ -27,7 +27,11 @@ _NOT_IN_SCHEMA_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class NotJson(Exception):
-    """The model has not answered as its prompt demands: the provider's fault, 502."""
+    """The model has not answered as its prompt demands. It has answered, and is paid."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.usage: Usage = Usage()
 
 
 class Prompt:
@@ -76,8 +80,8 @@ class Prompt:
         try:
             orjson.loads(data)
         except orjson.JSONDecodeError:
-            why = ": it was cut at max_tokens" if answer.stop == STOP_LENGTH else ""
-            raise NotJson(f"the model's answer is not valid JSON{why}") from None
+            why = "what the model has answered is no JSON"
+            raise NotJson(f"{why}: it was cut at max_tokens" if answer.stop == STOP_LENGTH else why) from None
         return data
 
     def description(self, versions: list[str]) -> bytes:

@@ -3,6 +3,7 @@
     the caller's own fault (400, 413, 422)     -> passed on, nobody else is asked; what Anthropic says of a conversation
                                                   that it holds (404, too), by which its SDK sends all of it, is one
     this key's limit, quota or right           -> another key or target; the key rests
+    no such model, or not for this key         -> another key or target; after some in a row this one rests
     the provider's own trouble                 -> another key or target; breaker and limit learn of it
     no answer at all, though it says it is one -> the same
 
@@ -19,6 +20,7 @@ from edgeq.llm.message import Failed
 NOT_LET_IN: Final = "the provider does not let the gateway in"
 QUOTA_GONE: Final = "the gateway's quota at the provider is used up"
 _THREAD: Final = '"error_code":"thread_'
+_NO_MODEL: Final = ("model_not_found", "unknown_url")
 _LONGEST: Final = 150
 """Characters of its message."""
 
@@ -50,6 +52,8 @@ def judge(failed: Failed) -> Verdict:
         return Verdict("upstream_quota", f"{QUOTA_GONE}: {told(failed, '')}")
     if status == 429 or failed.kind == message.RATE:
         return Verdict("upstream_rate_limit", said)
+    if status == 403 and has_no_model(failed):
+        return Verdict("upstream_error", f"{told(failed, '')}, of this model there")
     if status in (401, 403):
         # What the provider says of our key is no business of the client's, who may think of his own.
         said = told(failed, "")
@@ -59,3 +63,14 @@ def judge(failed: Failed) -> Verdict:
     if status in (400, 413, 422) or _THREAD in failed.details:
         return Verdict("", said)
     return Verdict("upstream_error", said)
+
+
+def has_no_model(failed: Failed) -> bool:
+    """Does it say that the target is not there: a model that is mistyped, retired or not granted to this key (OpenAI
+    says 403 then), or a wrong URL? Not what the request refers to, a file for example."""
+    if failed.status not in (403, 404) or failed.is_within:
+        return False
+    if failed.code in _NO_MODEL:
+        return True
+    said = failed.message.lower()
+    return ("model" in said and "file" not in said) or (failed.status == 404 and not said)

@@ -35,6 +35,7 @@ _OF_MODELS = {
     "key_unknown",
     "key_revoked",
     "key_expired",
+    "answer_not_json",
     "upstream_error",
     "upstream_rate_limit",
     "upstream_quota",

@@ -52,7 +52,7 @@ _KINDS: Final = {
 _MESSAGES: Final = {
     AUTHENTICATION: "Incorrect API key provided.",
     BILLING: "You exceeded your current quota, please check your plan and billing details.",
-    PERMISSION: "You do not have access to this model.",
+    PERMISSION: "Your organization has been disabled.",
     NOT_FOUND: "The model does not exist or you do not have access to it.",
     TIMEOUT: "The request timed out.",
     TOO_LARGE: "Request exceeds the maximum size.",

@@ -26,7 +26,7 @@ from edgeq.llm.message import (
     Unmappable,
 )
 from edgeq.llm.operation import ANTHROPIC, GEMINI, OPENAI, operation_of
-from edgeq.llm.provider import judge
+from edgeq.llm.provider import has_no_model, judge
 from edgeq.llm.sse import EventReader
 
 KINDS = {
@@ -196,6 +196,47 @@ def test_wrong_keys_and_no_credit_are_ours() -> None:
     said = "Your credit balance is too low to access the Anthropic API."
     body = {"type": "error", "error": {"type": "invalid_request_error", "message": said}}
     assert judge(decode_error("anthropic", 400, orjson.dumps(body))).reason == "upstream_quota"
+
+
+NO_MODEL = [
+    (404, "openai", {"message": "The model `gpt-9` does not exist", "code": "model_not_found"}, "upstream_error"),
+    (403, "openai", {"message": "Project `p` does not have access to it", "code": "model_not_found"}, "upstream_error"),
+    (
+        404,
+        "openai",
+        {"message": "The model `qwen` does not exist.", "type": "NotFoundError", "code": 404},
+        "upstream_error",
+    ),
+    (404, "openai", {"message": 'model "llama9" not found, try pulling it first'}, "upstream_error"),
+    (404, "anthropic", {"type": "not_found_error", "message": "model: claude-9"}, "upstream_error"),
+    (
+        404,
+        "gemini",
+        {"status": "NOT_FOUND", "message": "models/gemini-9 is not found for API v1beta"},
+        "upstream_error",
+    ),
+    (404, "openai", None, "upstream_error"),
+]
+THERE = [
+    (404, "openai", {"message": "No such File object: file-model"}, "upstream_error"),
+    (403, "openai", {"message": "Your organization has been disabled."}, "upstream_auth"),
+    (500, "openai", {"message": "The model has crashed"}, "upstream_error"),
+    (401, "openai", {"message": "no key for this model"}, "upstream_auth"),
+]
+
+
+@pytest.mark.parametrize(
+    ("status", "dialect", "error", "reason", "is_gone"),
+    [*((*one, True) for one in NO_MODEL), *((*one, False) for one in THERE)],
+)
+def test_a_model_that_is_not_there(
+    status: int, dialect: str, error: dict[str, Any] | None, reason: str, is_gone: bool
+) -> None:
+    """As the providers say it, or the page of a wrong URL; not a file, nor what is said of the key."""
+    body = b"<html>Not Found</html>" if error is None else orjson.dumps({"type": "error", "error": error})
+    failed = decode_error(dialect, status, body)
+    assert (judge(failed).reason, has_no_model(failed)) == (reason, is_gone)
+    assert "Project" not in judge(failed).detail
 
 
 def test_keys_in_messages_are_masked() -> None:

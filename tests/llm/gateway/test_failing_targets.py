@@ -31,7 +31,9 @@ def failing() -> Iterator[Stand]:
             "safe": ["one error=500,tag=safe", "one tokens=5,tag=next"],
             "late": ["one latency=25s,tag=late", "one tokens=5,tag=next"],
             "lost": ["dead x", "one tokens=5,tag=next"],
-            "strange": ["one error=404,tag=strange"],
+            "strange": ["one error=409,tag=strange"],
+            "gone": ["one error=404,tag=gone"],
+            "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
             "shut": ["mended tokens=5,tag=shut"],
         }
@@ -66,7 +68,7 @@ def told_of(stand: Stand, target: str) -> dict[str, Any]:
     return next((one for one in stand.show("targets") if one["target"] == target), {})
 
 
-@pytest.mark.parametrize(("model", "stream"), [("bad", False), ("full", True), ("within", True)])
+@pytest.mark.parametrize(("model", "stream"), [("bad", False), ("full", True), ("within", True), ("gone", False)])
 def test_a_bad_model_does_not_take_its_key_with_it(failing: Stand, model: str, stream: bool) -> None:
     """It rests by itself, which is told by its name; who asks for another one at the same key notices nothing."""
     called = failing.called(model)
@@ -103,14 +105,15 @@ def test_a_bad_model_does_not_take_its_key_with_it(failing: Stand, model: str, s
 
 
 def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -> None:
-    """Or one client could keep all from a model by asking for what is not there."""
+    """Or one client could keep all from a model by what it asks for."""
     codes = [json.loads(failing.ask(ask_for("strange")).body)["error"]["code"] for _ in range(12)]
     assert "circuit_open" not in codes
 
 
-@pytest.mark.parametrize("model", ["safe", "late", "lost"])
+@pytest.mark.parametrize("model", ["safe", "late", "lost", "gone-next"])
 def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
-    """Whether the first one fails, hangs or is dead; also where there are few requests, one after the other."""
+    """Whether the first one fails, hangs, is dead, or knows no such model; also where there are few requests, one after
+    the other."""
     since = len(failing.gateway.log_lines())
     for _ in range(8):
         answer = failing.ask(ask_for(model, True), "/quick/chat/completions")
