@@ -8,6 +8,7 @@ Invariants
   as \\xHH for each byte (as nginx's `escape=default` does).
 - Bytes of a message that are not valid UTF-8 are read as Latin-1, so that every byte string has a JSON form.
 - What is empty is left out of a JSON line; `http.response.body.size` and `edgeq.total_ms` are always there.
+- No keys, tokens or signatures of a query, which are ``***``.
 - No credentials of a target's authority: a request that is refused may have come with "http://user:secret@host/".
 
 `edgeq.queue_ms` is the wait for a connection to the upstream (or for being refused one), of the last try if there were
@@ -35,6 +36,7 @@ identical requests), the client connection, the route, the outcome. Only ids, si
 
 from __future__ import annotations
 
+import re
 import time
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final
@@ -58,6 +60,7 @@ _MAX_KNOWN: Final = 4096
 
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """Bytes that stand for themselves within quotes, in both formats."""
+_SECRET: Final = re.compile(rb"([?&](?:[^=&?]*[_.-])?(?:api|access)?(?:key|token|signature)=)[^&]+", re.IGNORECASE)
 _PLAIN_MAP: Final = bytes(byte if byte in _PLAIN else 0 for byte in range(256))
 _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte in range(256))
 _THREE: Final = tuple(b"%03d" % number for number in range(1000))
@@ -218,7 +221,7 @@ def _render_what(head: RequestHead) -> bytes:
         parts.append(b'",')
     if mark >= 0:
         parts.append(b'"url.query":"')
-        parts.append(target[mark + 1 :])
+        parts.append(_without_secrets(target[mark:])[1:])
         parts.append(b'",')
     parts.append(_headers_of(head))
     return b"".join(parts)
@@ -242,6 +245,15 @@ def _headers_of(head: RequestHead) -> bytes:
     if theirs:
         fields.log_text = known
     return known
+
+
+def _without_secrets(target: bytes) -> bytes:
+    """Whose key or token stands in the query, as Gemini's clients send it, is nobody's business who reads the log."""
+    if b"?" in target:
+        lower = target.lower()
+        if b"key=" in lower or b"token=" in lower or b"signature=" in lower:
+            return _SECRET.sub(rb"\1***", target)
+    return target
 
 
 def _without_authority(target: bytes) -> bytes:
@@ -405,9 +417,9 @@ def _render_combined(exchanges: list[Exchange], wall_offset_s: float) -> str:
             year, month, day, hour, minute, sec = time.gmtime(second)[:6]
             stamp = f" - - [{day:02d}/{_MONTHS[month - 1]}/{year:04d}:{hour:02d}:{minute:02d}:{sec:02d} +0000] "
         head = exchange.head
-        request = _escape_combined(b"%b %b %b" % (head.method, _without_authority(head.target), head.version)).strip(
-            " "
-        )
+        request = _escape_combined(
+            b"%b %b %b" % (head.method, _without_secrets(_without_authority(head.target)), head.version)
+        ).strip(" ")
         fields = head.fields
         agent = _agents.get((fields.referer, fields.user_agent))
         if agent is None:

@@ -141,6 +141,23 @@ def test_json_target(target: bytes, path: str | None, query: str | None) -> None
     assert (fields.get("url.path"), fields.get("url.query")) == (path, query)
 
 
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("key=eq-id-s3cret&alt=sse", "key=***&alt=sse"),
+        ("a=1&api_key=s3cret", "a=1&api_key=***"),
+        ("X-Amz-Signature=s3cret&Access_Token=s3cret", "X-Amz-Signature=***&Access_Token=***"),
+        ("monkey=1&keys=s3&key=", "monkey=1&keys=s3&key="),
+        ("a=b?key=3", "a=b?key=***"),
+    ],
+)
+def test_no_secret_of_a_query(query: str, told: str) -> None:
+    """Some clients send their key there; the other parameters are told."""
+    asked = exchange(target=b"/v1/models?" + query.encode())
+    assert as_json(asked)["url.query"] == told
+    assert f'"GET /v1/models?{told} HTTP/1.1"'.encode() in render([asked], "combined")
+
+
 def test_combined_target_without_credentials() -> None:
     """The combined format, too, leaves the authority of an absolute-form target out."""
     line = render([exchange(target=b"http://user:secret@h.example/a?b")], "combined")
