@@ -56,6 +56,7 @@ HOT = [
     "edgeq/llm/answering.py",
     "edgeq/llm/asking.py",
     "edgeq/llm/cache_key.py",
+    "edgeq/llm/degrade.py",
     "edgeq/llm/dialects/*.py",
     "edgeq/llm/estimate.py",
     "edgeq/llm/exchange.py",

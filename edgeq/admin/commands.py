@@ -229,9 +229,10 @@ COMMANDS: Final = (
         "/v1/models",
         "viewer",
         "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
-        "(short: somebody waits there, or less than a twentieth of a limit is left), for how long they rest, what runs "
-        "and waits there, what is left of their limits and the model's, the price of a million tokens (input/output). "
-        "A weight counts for requests that begin like none that was answered lately (llm.affinity)",
+        "(short: somebody waits there, or less than a twentieth of a limit is left), the smaller model that answers "
+        "while none of them is, for how long they rest, what runs and waits there, what is left of their limits and "
+        "the model's, the price of a million tokens (input/output). A weight counts for requests "
+        "that begin like none that was answered lately (llm.affinity)",
         reading.subject("models", ("model", "target", "state")),
         match("model, target or state"),
         (
@@ -240,6 +241,7 @@ COMMANDS: Final = (
             Column("weight", "", _N),
             Column("target", gives_way=True),
             Column("state", gives_way=True),
+            Column("degrades_to", "degrades to", gives_way=True, is_rare=True),
             Column("paused_s", "rests", "s"),
             Column("in_flight", "busy", _N),
             Column("queued", "", _N),
@@ -275,8 +277,9 @@ COMMANDS: Final = (
         "/v1/meters",
         "viewer",
         "the 64 tenants, keys, teams, models and prompts with limits of tokens or money that have the most requests "
-        "running: what is left, what was spent, and how many were refused (since a minute in which nobody asked); who "
-        "has not asked for a minute is not there (keys list, tenants list, show limits)",
+        "running: what is left, what was spent, how many were refused, or of a model answered by a smaller one "
+        "(since a minute in which nobody asked); who has not asked for a minute is not there (keys list, tenants "
+        "list, show limits)",
         reading.subject("meters", ("meter", "name", "tenant", "key_name")),
         match("kind or name, or a key's in its tenant or name"),
         (
@@ -289,6 +292,7 @@ COMMANDS: Final = (
             Column("remaining", "left", gives_way=True),
             Column("spent_day", "today", gives_way=True),
             Column("refused", "", _N),
+            Column("degraded", "", _N, is_rare=True),
         ),
         "show meters tenant",
     ),

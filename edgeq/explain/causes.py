@@ -142,6 +142,14 @@ CAUSES: Final = (
         services.paused,
     ),
     Cause(
+        "model_degrades",
+        "A smaller model answers in place of one",
+        "requests for a model with `degrade` find no room at any of its targets, or by its own limits, and are answered"
+        " by the smaller one; how many, why, and how its targets are",
+        "look which limit it is, or who rests: `edgeq show models NAME`",
+        gates.degrades,
+    ),
+    Cause(
         "endpoints_taken_out",
         "No endpoint is left in use",
         "all endpoints of an upstream are drained or disabled, or a provider, its key, a target, or all targets of a"
@@ -262,8 +270,9 @@ Made by `python -m edgeq.explain.causes > docs/explain.md`.
 `edgeq explain` names the one resource that is short now, why, since when, the evidence, and the next command.
 `edgeq explain RESOURCE` (`upstream/api`, `route/checkout`, `listener/:8080`, `worker/0`) does so for one resource, also
 by a name that is less than a whole one (`gpt-4o`, a key's name) or as `x-edgeq-target` has it;
-`edgeq explain REQUEST-ID` tells why a request was refused or slow (the last ones of each worker are remembered;
-`explain.slow` says what slow is). It is answered without the workers, so it works while all of them hang.
+`edgeq explain REQUEST-ID` tells why a request was refused, or answered by a smaller model than it asked for, or slow
+(the last ones of each worker are remembered; `explain.slow` says what slow is). It is answered without the workers, so
+it works while all of them hang.
 
 "Now" is the last three seconds, or since the trouble began, but one second at least; all rates of a resource are of
 that time. "Before" is up to a minute in which nobody waited or was refused; fewer than {FEW} requests are nothing to

@@ -325,6 +325,24 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Degrading:
+    """A model for which a smaller one answers now."""
+
+    resource: str
+    """`model/NAME`."""
+    smaller: str
+    reasons: Mapping[str, float]
+    """Tokens of edgeq.reasons, and how many a second."""
+    since_s: float
+    targets: Sequence[str] = ()
+    """In words, how each of its own is."""
+
+    def per_s(self) -> float:
+        """Of all reasons."""
+        return sum(self.reasons.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the kernel grants to all."""
 
@@ -365,6 +383,9 @@ class Facts:
     """Targets that are, each by itself, and models of which all targets are, as resources: by what."""
     meters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of tenants, teams and keys with limits of tokens or money, by `team/acme/core` and the like: as `show meters`."""
+    degrading: tuple[Degrading, ...] = ()
+    smaller: Mapping[str, str] = field(default_factory=dict)
+    """Of models, as resources, which one may answer in their place."""
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""
     replaced_s: float = 0.0

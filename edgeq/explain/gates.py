@@ -87,6 +87,28 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
     )
 
 
+def degrades(facts: Facts) -> Iterator[Finding]:
+    """A model has no room, and a smaller one answers in its place. What is refused all the same is told as that."""
+    for one in facts.degrading:
+        if any(_is_shared(each) for each in facts.refused_at(one.resource)):
+            continue
+        fastest = sorted(one.reasons, key=lambda reason: -one.reasons[reason])
+        off = facts.disabled.get(one.resource, ())
+        yield Finding(
+            "model_degrades",
+            one.resource,
+            WAITS,
+            one.since_s,
+            f"{one.smaller} answers in its place, {say.per_s(one.per_s())}: {REASONS[fastest[0]].title.lower()}",
+            (
+                *(f"{say.per_s(one.reasons[reason])} {reason}" for reason in fastest[:4]),
+                *(say.taken_out(off) if off else one.targets[:4]),
+            ),
+            f"edgeq show models {one.resource.partition('/')[2]}    # who would answer, and what is left;"
+            " of one request: edgeq explain REQUEST-ID",
+        )
+
+
 def used_up(facts: Facts) -> Iterator[Finding]:
     """A limit keeps out who comes."""
     for gate in facts.gates:

@@ -15,6 +15,7 @@ from edgeq.config.schema import Endpoint as Configured
 from edgeq.explain import proc_io, say
 from edgeq.explain.facts import (
     TAKEN_OUT,
+    Degrading,
     Door,
     Endpoint,
     Facts,
@@ -35,7 +36,7 @@ from edgeq.explain.services import TRIPS
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
-from edgeq.llm.measures import asked_of
+from edgeq.llm.measures import asked_of, degraded_of
 from edgeq.observe.models import DISABLED
 from edgeq.observe.overview import STUCK_MS, Overview
 from edgeq.observe.queues import Sockets
@@ -46,6 +47,7 @@ from edgeq.upstream.engine import EngineQueue
 from edgeq.worker.readings_io import memory_limit
 
 _REFUSED: Final = "refused/"
+_DEGRADED: Final = "degraded/"
 _FDS: Final = "fd_exhausted"
 _NONE: Final = "upstream_none_healthy"
 _SHOWS_S: Final = 2.0
@@ -172,6 +174,8 @@ class Gatherer:
             disabled=self._disabled(),
             parts=self._parts(),
             gates=tuple(gates(self._config(), self._overview, self.watch)),
+            degrading=tuple(self._degrading()),
+            smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,
@@ -181,9 +185,15 @@ class Gatherer:
     # What is noted.
 
     def _counters(self) -> Iterator[tuple[str, float]]:
+        degraded: dict[str, int] = {}
         for reason, found in self._reports.refusals().items():
             for resource, count in found.items():
                 yield f"{_REFUSED}{reason} {resource}", count
+        for report in self._reports.all().values():
+            for asked, model, reason, count in degraded_of(report.get("llm") or {}):
+                name = f"{_DEGRADED}{asked}\n{model}\n{reason}"
+                degraded[name] = degraded.get(name, 0) + count
+        yield from degraded.items()
         for listener, slot, sock in self._sockets.queues():
             if slot != SHARED:  # a Unix socket drops nobody: its clients are told
                 yield f"drops/{listener.address} {slot}", drops_of(sock)
@@ -500,6 +510,20 @@ class Gatherer:
                 self.watch.per_s(name, since_s),
                 self.watch.grows_for_s(name),
                 self._quiet_s(name),
+            )
+
+    def _degrading(self) -> Iterator[Degrading]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for name in self.watch.growing(_DEGRADED):
+            asked, smaller, _ = name.removeprefix(_DEGRADED).split("\n")
+            found.setdefault((asked, smaller), []).append(name)
+        for (asked, smaller), names in found.items():
+            yield Degrading(
+                f"model/{asked}",
+                smaller,
+                {name.rpartition("\n")[2]: self.watch.per_s(name) for name in names},
+                max(map(self.watch.grows_for_s, names)),
+                tuple(say.target(one) for one in self._overview.models() if one["model"] == asked),
             )
 
     def _quiet_s(self, name: str) -> float:

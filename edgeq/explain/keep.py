@@ -1,8 +1,10 @@
-"""In a worker: which requests `edgeq explain REQUEST-ID` can tell of, the last ones that were refused, or slow.
+"""In a worker: which requests `edgeq explain REQUEST-ID` can tell of, the last ones that were refused, or slow, or
+answered by a smaller model than was asked for.
 
-A request that is neither costs one comparison. The others are put aside, and on the tick their access-log lines, which
-say all that is known of them, go to a ring on the board: MAX_KEPT at most, the newest, so that a storm of refusals
-costs the same as a few: 3 us each, half a percent of a processor. There they can be read while the worker hangs.
+A request that is none of these costs one comparison. The others are put aside, and on the tick their access-log lines,
+which say all that is known of them, go to a ring on the board: MAX_KEPT at most, the newest, so that a storm of
+refusals costs the same as a few: 3 us each, half a percent of a processor. There they can be read while the worker
+hangs.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
         down.waited = waited  # rendering takes it back, and the access log has not had it yet
         if exchange.detail and _is_of_load(exchange.reason):
             line = b'%b,"edgeq.detail":%b}' % (line[:-1], encode_basestring_ascii(exchange.detail).encode("ascii"))
+        more = exchange.kept_fields()
+        if more:
+            line = b"%b%b}" % (line[:-1], more)
         if len(line) <= lines.max_line_bytes:
             lines.append(line)
     kept.clear()

@@ -1,4 +1,5 @@
-"""One request by its id: why it was refused, or what took so long, and how its resource did before that.
+"""One request by its id: why it was refused, or answered by a smaller model, or what took so long, and how its resource
+did before that.
 
 What workers remember (keep.py) is read from the board; of a worker that has died, what it remembered is kept here.
 """
@@ -29,6 +30,8 @@ _RATES_S: Final = 1.0
 """Workers write their counters four times a second: rates of less are chance."""
 _TURN: Final = "edgeq.queue_ms"
 _WAITED_IN: Final = "edgeq.waited_in"
+_SHORT_FOR: Final = "edgeq.degraded_reason"
+_SHORT_OF: Final = "edgeq.degraded_resource"
 _WAITS: Final = (
     ("edgeq.accept_ms", "for a place at the listener"),
     ("edgeq.kernel_ms", "in the kernel's accept queue"),
@@ -76,8 +79,8 @@ def _ended_s(record: dict[str, Any]) -> float:
 
 
 def _resource_of(record: dict[str, Any]) -> str:
-    """What refused it, or else its upstream."""
-    resource = str(record.get("edgeq.resource", ""))
+    """What refused it, or had no room for it, or else its upstream."""
+    resource = str(record.get("edgeq.resource") or record.get(_SHORT_OF, ""))
     return whole_of(resource) if resource else _asked_of(record)
 
 
@@ -134,6 +137,8 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     """A line of the access log, in words; seen: how its resource did before its end."""
     reason = str(record.get("edgeq.reason", ""))
     row = REASONS.get(reason)
+    short = REASONS.get(str(record.get(_SHORT_FOR, "")))
+    asked = record.get("gen_ai.request.model")
     total_ms = float(record.get("edgeq.total_ms", 0.0))
     waited_in = str(record.get(_WAITED_IN, ""))
     turn = f"for its turn at {waited_in}, and a connection" if waited_in else ""
@@ -143,6 +148,10 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
         resource = _resource_of(record)
         following = _what_next(resource, reason, row.status < 500, str(record.get("edgeq.key", "")))
+    elif short is not None:
+        verdict = f"{record['edgeq.model']} has answered in place of {asked}, for which there was no room at "
+        verdict += f"{record[_SHORT_OF]}: {short.title.lower()}"
+        following = f"edgeq explain model/{asked}"
     else:
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
@@ -153,8 +162,11 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     evidence += [*(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
     if "edgeq.endpoint" in record:
         evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
+    if "edgeq.degraded_detail" in record:
+        evidence.append(f"{asked} had no room for it: {record['edgeq.degraded_detail']}")
     if "edgeq.target" in record:
-        how = f", in place of {record.get('gen_ai.request.model')}" if "edgeq.model" in record else ""
+        how = f", in place of {asked}" if "edgeq.model" in record else ""
+        how += f" ({record[_SHORT_FOR]})" if short is not None else ""
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
@@ -164,9 +176,9 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         evidence.append(before_that(_resource_of(record), seen))
     return {
         "verdict": f"{request_id}: {verdict}",
-        "cause": reason or "slow",
-        "what": row.title if row is not None else "Slow",
-        "resource": record.get("edgeq.resource") or _asked_of(record),
+        "cause": reason or ("slow" if short is None else "degraded"),
+        "what": row.title if row is not None else "Slow" if short is None else "Answered by a smaller model",
+        "resource": record.get("edgeq.resource") or record.get(_SHORT_OF) or _asked_of(record),
         "since_s": round(time.time() - _ended_s(record), 1),
         "evidence": evidence,
         "next": following,

@@ -49,6 +49,12 @@ def places(load: Load) -> list[str]:
     return [f"{limit}{by}, {load.queued} of {load.queue_max} wait{oldest}", *engines(load), *deadline(load)]
 
 
+def target(one: Mapping[str, Any]) -> str:
+    """How one of a model's is: of `show models`."""
+    left = ", ".join(f"{what} {plain(count)}" for what, count in (one["remaining"] or {}).items())
+    return f"target/{one['target']} is {one['state']}" + (f", left of its limits: {left}" if left else "")
+
+
 def engines(load: Load) -> list[str]:
     """Queues that are not here, but in the engines of models: the fullest first."""
     full = [

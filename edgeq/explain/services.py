@@ -103,12 +103,14 @@ def taken_out(facts: Facts) -> Iterator[Finding]:
     for resource, found in facts.disabled.items():
         refused = facts.refused_at(resource)
         one = _doer(found)
+        smaller = facts.smaller.get(resource, "")
+        words = _out_words(found, "all its targets were" if resource.startswith("model/") else "it was")
         yield Finding(
             "endpoints_taken_out",
             resource,
-            LOST if refused else OUT if one.by else SIGN,
+            LOST if refused else OUT if one.by and not smaller else SIGN,
             say.longest(refused),
-            _out_words(found, "all its targets were" if resource.startswith("model/") else "it was"),
+            f"{words}; {smaller} answers in its place" if smaller else words,
             (*say.taken_out(found), *say.refusals(refused)),
             _back(one),
         )

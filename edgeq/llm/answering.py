@@ -213,7 +213,7 @@ class ModelAnswer(ModelRequest):
         share = self._share
         if share is not None:
             share.add(out, now)
-            share.finish(self._begun and not self._other_model, now)
+            share.finish(self._begun and self.degraded is None, now)
         self._settle(now)
         if self._transcript is not None:
             self._transcript.add(out)
@@ -256,7 +256,7 @@ class ModelAnswer(ModelRequest):
         if share is not None:
             share.begin(False, self._about(), self._target())
             share.add(body, now)
-            share.finish(not self._other_model, now)
+            share.finish(self.degraded is None, now)
         self.status = 200
         self._settle(now)
         self._send(200, body)

@@ -19,10 +19,11 @@ from edgeq.cache.fields import fields_of
 from edgeq.config.units import money
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import body_key, request_key
+from edgeq.llm.degrade import Degraded, all_disabled, kept_by
 from edgeq.llm.dialects import errors
 from edgeq.llm.estimate import input_tokens
 from edgeq.llm.incoming import Incoming
-from edgeq.llm.measures import OK, UNKNOWN_S
+from edgeq.llm.measures import HIT, JOINED, OK, UNKNOWN_S
 from edgeq.llm.message import Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import (
@@ -79,7 +80,7 @@ _asked_fields: Final[dict[tuple[str, str], bytes]] = {}
 _key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
-_GIVEN: Final = ("hit", "joined")
+_GIVEN: Final = (HIT, JOINED)
 """Answers that another request has paid for."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
 _REFUSED: Final = re.compile(rb"(?:^|;)\s*q\s*=\s*0(?:\.0*)?\s*(?:;|$)")
@@ -104,7 +105,6 @@ class ModelRequest(Exchange):
         "_is_held",
         "_last_at",
         "_order",
-        "_other_model",
         "_param",
         "_pulse",
         "_settled",
@@ -117,6 +117,7 @@ class ModelRequest(Exchange):
         "cached",
         "choice",
         "cost_micro",
+        "degraded",
         "dropped",
         "first_event_at",
         "models",
@@ -166,8 +167,8 @@ class ModelRequest(Exchange):
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
         """What it cost, in millionths of the currency."""
-        self._other_model = b""
-        """A field line: a smaller model than was asked for has answered."""
+        self.degraded: Degraded | None = None
+        """A smaller model than was asked for is to answer."""
         self._beginnings: list[int] = []
         """What its prompt begins with; empty: nobody would have cached it."""
         self._given_by = ""
@@ -388,7 +389,7 @@ class ModelRequest(Exchange):
             return False
         stored = cache.look(key, now, wish.most_s) if key and wish.takes_known else None
         if stored is not None:
-            self.cached = "hit"
+            self.cached = HIT
             self._given_by = stored.target
             self.answer_lines += stored.fields + b"x-edgeq-cache: hit\r\nage: %d\r\n" % stored.age_s(now)
             if stored.content_type == STREAM:
@@ -433,10 +434,11 @@ class ModelRequest(Exchange):
         self.cached = "miss"
         self.answer_lines += b"x-edgeq-cache: miss\r\n"
 
-    def is_given(self, about: bytes, target: str) -> None:
+    def is_given(self, about: bytes, target: str, degraded: Degraded | None) -> None:
         """What it gets is another one's answer, of `target`; `about` are field lines of its head."""
-        if self.cached != "joined":
-            self.cached = "joined"
+        if self.cached != JOINED:
+            self.cached = JOINED
+            self.degraded = degraded
             self._given_by = target
             self.answer_lines += about + b"x-edgeq-cache: joined\r\n"
 
@@ -502,11 +504,11 @@ class ModelRequest(Exchange):
                 and bill.may_use(smaller.name, smaller.name)
                 and not self._is_saturated(smaller, now)
             ):
+                self.degraded = self._degrade(plan, smaller, now)
                 plan = self.plan = smaller
-                self._other_model = b"x-edgeq-model: " + plan.name.encode() + b"\r\n"
         if not plan.choices:
-            detail = f'all who answer for "{plan.name}" are disabled'
-            self.fail("upstream_none_healthy", f"model/{plan.name}", detail, NEVER)  # for how long nobody here knows
+            kept = all_disabled(plan)
+            self.fail(kept.reason, kept.resource, kept.detail, NEVER)  # for how long nobody here knows
             return
         self._order = plan.order(now)
         if self.models.affinity:
@@ -535,7 +537,18 @@ class ModelRequest(Exchange):
         if not plan.choices:
             return True
         estimate = self._expect(plan, plan.choices[0])
-        return plan.is_saturated(estimate, now) or not self.bill.may_be_asked(plan, now)
+        return plan.is_saturated(estimate, now) or self.bill.kept_out(plan, now) is not None
+
+    def _degrade(self, plan: ModelPlan, smaller: ModelPlan, now: float) -> Degraded:
+        """What is to be told of it."""
+        choices = plan.choices
+        if not choices:
+            return Degraded(plan.name, smaller.name, all_disabled(plan))
+        estimate = self._expect(plan, choices[0])
+        own = self.bill.kept_out(plan, now)
+        if own is not None:
+            own.meter.degrade(now)
+        return Degraded(plan.name, smaller.name, kept_by(plan, own, estimate, now))
 
     def _expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
         """What the request is expected to use of `choice`: the bill reckons with what was asked for last."""
@@ -617,7 +630,10 @@ class ModelRequest(Exchange):
         """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
         choice = self.choice
         is_ahead = self._head_sent and not self._begun
-        lines = self._other_model if choice is None or is_ahead else self._other_model + choice.line
+        lines = b"" if choice is None or is_ahead else choice.line
+        degraded = self.degraded
+        if degraded is not None and self.cached != JOINED:  # `about` has it
+            lines = degraded.line + lines
         if self.dropped:
             lines += b"x-edgeq-dropped: " + _word(", ".join(self.dropped)) + b"\r\n"
         return lines
@@ -714,6 +730,9 @@ class ModelRequest(Exchange):
             self.cached,
             "chat" if self.operation is None else self.operation.name,
         )
+        degraded = self.degraded
+        if degraded is not None:
+            self.down.shard.measures.degraded(degraded.asked, degraded.model, degraded.by.reason)
 
     def _given_up(self, reason: str, now: float) -> Usage | None:
         """What the present target has used of an answer that has not begun, and is not waited for any more. None:
@@ -734,9 +753,9 @@ class ModelRequest(Exchange):
         choice = self.choice
         if choice is not None:
             parts.append(choice.log_text)
-        plan = self.plan
-        if plan is not None and self._other_model:
-            parts.append(f'"edgeq.model":{quoted(plan.name)},'.encode("ascii"))
+        degraded = self.degraded
+        if degraded is not None:
+            parts.append(degraded.log_text())
         usage = self.usage
         if usage.input >= 0:
             parts.append(b'"gen_ai.usage.input_tokens":%d,' % usage.input)
@@ -757,6 +776,12 @@ class ModelRequest(Exchange):
         if key_id:  # its tenant is told of every request that has one
             parts.append(_key_fields.get(key_id) or _render_key(key_id))
         return b"".join(parts)
+
+    def kept_fields(self) -> bytes:
+        degraded = self.degraded
+        if degraded is None:
+            return b""
+        return f',"edgeq.degraded_detail":{quoted(degraded.by.detail)}'.encode("ascii")
 
     # -- for who knows of targets -------------------------------------------------------------------------------------
 

@@ -799,6 +799,8 @@ class ModelExchange(ModelAnswer):
             self.status = self._left_status
             self.reason = self._left_as
         super()._end(now)
+        if self.degraded is not None:
+            self.down.shard.keep(self)
         self.let_body_go()
         self.sent_body = b""
         self._asked = None

@@ -45,7 +45,7 @@ from edgeq.llm.hearing import Hearing
 from edgeq.llm.ledger import Reservation
 from edgeq.llm.message import Usage
 from edgeq.llm.meter import BUDGET, REQUESTS, TOKENS, Meter, Refusal
-from edgeq.llm.pauses import DISABLED_S, PAUSED_SINCE, Pauses, in_words
+from edgeq.llm.pauses import DISABLED_S, PAUSED_SINCE, Pauses, paused_for
 from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.provider_limits import Heard
 from edgeq.policy.tenant import key_of
@@ -449,13 +449,13 @@ class TokenGate(Lobby):
         least_s = 0.0
         self.refusals[reason] = self.refusals.get(reason, 0) + 1
         self.shared.refused(reason)
-        since = PAUSED_SINCE.get(reason, "")
+        since = reason in PAUSED_SINCE
         short = None if since else refusal or self._short(ticket, now)
         resource = self._named(short, now)
         wait_s = -1.0
         if since:
             wait_s = self.pause_s(now)
-            detail = f"{since}; it is not asked for another {in_words(wait_s)}"
+            detail = paused_for(reason, wait_s)
         elif refusal is not None:
             wait_s = refusal.wait_s
             detail = refusal.detail

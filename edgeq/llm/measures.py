@@ -158,9 +158,10 @@ class Series:
 class Measures:
     """All of a worker."""
 
-    __slots__ = ("_series", "_tenants")
+    __slots__ = ("_degraded", "_series", "_tenants")
 
     def __init__(self) -> None:
+        self._degraded: dict[tuple[str, str, str], int] = {}
         self._series: dict[tuple[str, str, str], Series] = {}
         self._tenants: TenantUses = TenantUses()
 
@@ -209,6 +210,15 @@ class Measures:
         if tenant:
             self._tenants.record(tenant, max(0, usage.input) + max(0, usage.output), cost_micro)
 
+    def degraded(self, asked: str, model: str, reason: str) -> None:
+        """One of these was answered by `model` in place of the one that was asked for; both are public names, and
+        reason is a token of `edgeq.reasons`."""
+        counts = self._degraded
+        key = (asked, model, reason)
+        if key not in counts and len(counts) >= MAX_SERIES:
+            key = (OTHER, OTHER, reason)
+        counts[key] = counts.get(key, 0) + 1
+
     def _find(self, model: str, target: str, operation: str) -> Series:
         key = (model, target, operation)
         series = self._series.get(key)
@@ -222,14 +232,25 @@ class Measures:
         return series
 
     def told(self, now: float) -> dict[str, Any]:
-        """For the report: {"asked": {model: {target: {operation: numbers}}}, "tenants": {tenant: numbers}}; empty if
-        nothing was recorded."""
+        """For the report: {"asked": {model: {target: {operation: numbers}}}, "tenants": {tenant: numbers}, "degraded":
+        {asked: {model: {reason: count}}}}; empty if nothing was recorded."""
         if not self._series:
             return {}
         asked: dict[str, dict[str, dict[str, Any]]] = {}
         for (model, target, operation), series in self._series.items():
             asked.setdefault(model, {}).setdefault(target, {})[operation] = series.told()
-        return {"asked": asked, "tenants": self._tenants.told(now)}
+        degraded: dict[str, dict[str, dict[str, int]]] = {}
+        for (one, model, reason), count in self._degraded.items():
+            degraded.setdefault(one, {}).setdefault(model, {})[reason] = count
+        return {"asked": asked, "tenants": self._tenants.told(now), "degraded": degraded}
+
+
+def degraded_of(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, int]]:
+    """What `Measures.told` says of degraded requests: which model was asked, which has answered, why, and how many."""
+    for asked, models in told.get("degraded", {}).items():
+        for model, reasons in models.items():
+            for reason, count in reasons.items():
+                yield asked, model, reason, count
 
 
 def asked_of(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:

@@ -333,6 +333,7 @@ class Meter:
         "books",
         "concurrent",
         "day_micro",
+        "degraded",
         "in_flight",
         "key",
         "kind",
@@ -374,6 +375,8 @@ class Meter:
         self._changed_at: float = 0.0
         """When one of them began, or ended, for the last time."""
         self.refused: int = 0
+        self.degraded: int = 0
+        """Of those that would have been: a smaller model was asked instead."""
         self.pinned: bool = False
         """Somebody keeps it: the ledger must not let it go."""
         self.used_at: float = 0.0
@@ -604,6 +607,11 @@ class Meter:
         self.refused += 1
         self.used_at = now
 
+    def degrade(self, now: float) -> None:
+        """Somebody would have been, and is answered by a smaller model."""
+        self.degraded += 1
+        self.used_at = now
+
     def next_end_s(self, takes_s: float, now: float) -> float:
         """In how long one of those in flight will have ended, whose ever they are and in whatever worker, as far as
         anybody can tell. takes_s: for how long they are in flight, if nobody knows.
@@ -672,6 +680,7 @@ class Meter:
             "spent_day": day / 1e6 if is_counted else None,
             "spent_month": month / 1e6 if is_counted else None,
             "refused": self.refused,
+            "degraded": self.degraded,
         }
 
 

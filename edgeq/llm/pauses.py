@@ -84,6 +84,11 @@ def in_words(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+def paused_for(reason: str, left_s: float) -> str:
+    """Why somebody is not let in, and for how long, in words; by the reason of refusals meanwhile."""
+    return f"{PAUSED_SINCE[reason]}; it is not asked for another {in_words(left_s)}"
+
+
 def _rest_ns(times: int) -> int:
     """How long one that fails rests, if it does so many times in a row."""
     return min(_MOST_REST_NS, _FIRST_REST_NS << (times - 1))

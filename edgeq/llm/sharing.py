@@ -119,12 +119,15 @@ class Share:
         if seat is None:
             return
         exchange = self.exchange
-        is_whole = seat.flight.content_type == WHOLE
+        flight = seat.flight
+        is_whole = flight.content_type == WHOLE
         while is_whole or not exchange.down.write_blocked:
             data = seat.take()
             if not data:
                 break
-            exchange.is_given(seat.flight.fields, seat.flight.target)
+            leader = flight.leader
+            degraded = leader.exchange.degraded if isinstance(leader, Share) else None
+            exchange.is_given(flight.fields, flight.target, degraded)
             if is_whole:
                 self._parts.append(data)
                 continue

@@ -133,15 +133,16 @@ class Bill:
         self.estimate = estimate
         return estimate
 
-    def may_be_asked(self, plan: ModelPlan, now: float) -> bool:
-        """Do the model's own limits have room for what is expected?"""
+    def kept_out(self, plan: ModelPlan, now: float) -> Refusal | None:
+        """What the model's own limits say of what is expected; None: they have room for it."""
         estimate = self.estimate
         if estimate is None or plan.limits == NO_LIMITS:
-            return True
+            return None
         meter = self.till.ledger.meter(MODEL, plan.name, plan.limits)
-        if meter.ask(estimate, now) is not None:
-            return False
-        return self.tries > 0 or kept_for_others(meter, estimate, now) is None
+        refusal = meter.ask(estimate, now)
+        if refusal is not None or self.tries > 0:
+            return refusal
+        return kept_for_others(meter, estimate, now)
 
     def reserve(
         self,

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS, asked_of
+from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS, asked_of, degraded_of
 from edgeq.llm.meter import KINDS, MODEL
-from edgeq.observe.models import DISABLED, READY, SHORT
+from edgeq.observe.models import DISABLED, READY, SHORT, SPENT
 from edgeq.observe.reports import Records, merged
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ _TIMES: Final = (
     ("gen_ai_server_time_to_first_token_seconds", "Of streams that went well.", "first", FIRST_TOKEN_S),
     ("gen_ai_server_time_per_output_token_seconds", "After the first one.", "per_token", PER_TOKEN_S),
 )
-_SPENT: Final = {"per_day": "spent_day", "per_month": "spent_month"}
-"""Of each budget what is used."""
 _PARTS: Final = ("cached", "cache_write", "reasoning")
 
 
@@ -64,6 +62,14 @@ def llm_metrics(told: Mapping[str, Any], providers: Mapping[str, str]) -> Iterat
             usage.add_metric((*labels, kind), _buckets(one[kind]["counts"], TOKENS), one[kind]["sum"])
     yield usage
     yield from _own(series)
+    degraded = CounterMetricFamily(
+        "edgeq_llm_degraded",
+        "Requests for a model that a smaller one was asked in place of, by why.",
+        labels=("gen_ai_request_model", "answered_by", "reason"),
+    )
+    for asked_for, model, reason, count in degraded_of(told):
+        degraded.add_metric((asked_for, model, reason), count)
+    yield degraded
     tenants = told.get("tenants", {})
     for name, text, key, scale in (
         ("edgeq_llm_tenant_requests", "Of the busiest tenants.", "requests", 1.0),
@@ -95,8 +101,8 @@ def state_metrics(models: Records, meters: Records) -> Iterator[Metric]:
         if one["meter"] == KINDS[MODEL]:
             for what, count in one["limits"].items():
                 rest = one["remaining"].get(what)
-                if what in _SPENT:
-                    rest = count - (one[_SPENT[what]] or 0.0)
+                if what in SPENT:
+                    rest = count - (one[SPENT[what]] or 0.0)
                 if count and rest is not None:
                     left.add_metric((one["name"], what), max(0.0, rest / count))
     yield left

@@ -15,6 +15,8 @@ from edgeq.observe.reports import Records
 READY: Final = "ready"
 SHORT: Final = "short"
 DISABLED: Final = "disabled"
+SPENT: Final = {"per_day": "spent_day", "per_month": "spent_month"}
+"""Of each budget what is used."""
 _LITTLE: Final = 0.05
 """Of a limit: what is left of one that is not used up is far more, for it fills all the time."""
 
@@ -28,6 +30,7 @@ def model_records(
     own = {one["name"]: one for one in meters if one["meter"] == KINDS[MODEL]}
     breakers = {one["upstream"]: one["breaker"] for one in upstreams}
     for name, model in config.model.items():
+        found: Records = []
         for number, target in enumerate(model.targets, 1):
             provider = config.provider[target.provider]
             for key in provider_keys(provider):
@@ -36,7 +39,7 @@ def model_records(
                 seen = told.get(called, {})
                 is_on = is_enabled(target.provider, provider, key, target.model or name)
                 limits, left = _both(seen, own.get(name, {}))
-                yield {
+                one = {
                     "model": name,
                     "aliases": list(model.aliases),
                     "number": number,
@@ -53,13 +56,21 @@ def model_records(
                     "remaining": left if seen else None,
                     "price": _price(target.price),
                 }
+                found.append(one)
+        has_room = any(one["state"] == READY for one in found)
+        for one in found:
+            yield {**one, "degrades_to": "" if has_room else model.degrade}
 
 
 def _both(target: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
     """Limits, and what is left of them: of two of a kind, those of which less is left."""
     limits = dict(target.get("limits") or {})
     left = dict(target.get("remaining") or {})
-    for what, count in (model.get("remaining") or {}).items():
+    own = dict(model.get("remaining") or {})
+    for what, spent in SPENT.items():
+        if what in (model.get("limits") or {}):
+            own[what] = round(max(0.0, model["limits"][what] - (model.get(spent) or 0.0)), 6)
+    for what, count in own.items():
         if what not in left or count < left[what]:
             left[what], limits[what] = count, model["limits"][what]
     return limits, left
@@ -71,7 +82,9 @@ def _state(seen: Mapping[str, Any], breaker: str | None, limits: Mapping[str, fl
         return "circuit_open"
     if seen.get("paused_for"):
         return str(seen["paused_for"])
-    is_little = any(count < 1 or count < _LITTLE * limits.get(what, 0) for what, count in left.items())
+    is_little = any(
+        count < _LITTLE * limits.get(what, 0) or (count < 1 and what not in SPENT) for what, count in left.items()
+    )
     return SHORT if seen.get("queued") or is_little else READY
 
 

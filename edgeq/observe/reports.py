@@ -222,9 +222,10 @@ class Reports:
         """Whose requests have limits of tokens or money: what runs, of all workers, and what is left."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for seen in self._each("meters"):
-            one = found.setdefault((seen["meter"], seen["name"]), {**seen, "in_flight": 0, "refused": 0})
+            one = found.setdefault((seen["meter"], seen["name"]), {**seen, "in_flight": 0, "refused": 0, "degraded": 0})
             one["in_flight"] += seen["in_flight"]
             one["refused"] += seen["refused"]
+            one["degraded"] += seen.get("degraded", 0)
         return sorted(found.values(), key=lambda one: (-one["in_flight"], one["meter"], one["name"]))[:MAX_METERS]
 
     def _each(self, section: str) -> Iterator[dict[str, Any]]:

@@ -24,7 +24,8 @@ of a request that had two at once.
 `edgeq.fallback` is what was served in place of a refusal (`upstream/NAME`, or `answer`); `edgeq.reason` is still why.
 
 Of a request for a model (llm/exchange.py) there are the model, the target, tokens as `gen_ai.usage.*`, what they cost
-(`edgeq.cost`, in the currency of the prices), the time to the first event (`edgeq.first_event_ms`), the virtual key.
+(`edgeq.cost`, in the currency of the prices), the time to the first event (`edgeq.first_event_ms`), the virtual key; of
+one that a smaller model has answered (llm/degrade.py) that model, and why.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they

@@ -597,6 +597,10 @@ class Exchange(Sending):
         """What the access log has to say of this kind of request alone, each field with its comma."""
         return b""
 
+    def kept_fields(self) -> bytes:
+        """What `edgeq explain` has to say of it beyond that, each field after a comma."""
+        return b""
+
     def waits_for_another(self) -> bool:
         """Is its answer on its way to another request, whose end it waits for?"""
         grace = self.grace

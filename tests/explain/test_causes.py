@@ -20,6 +20,7 @@ from edgeq.explain.causes import CAUSES, document, findings
 from edgeq.explain.facts import (
     HEARD,
     Allowed,
+    Degrading,
     Door,
     Endpoint,
     Facts,
@@ -49,6 +50,7 @@ OTHER: Final = Endpoint("10.0.0.8:9000", "in use", 21.0, 50, 0)
 WORKERS: Final = (Worker(0, 100, False, 10, 1.0, 0.0, 0.2, 0.1, 3), Worker(1, 101, False, 10, 1.0, 0.0, 0.2, 0.1, 3))
 DOOR: Final = Door("listener/:80", 0, 0, 4096, 4096, 0.0, 0.0, "accepting")
 MACHINE: Final = Machine(4096, (32768, 60999), 7)
+DEGRADING: Final = Degrading("model/big", "small", {"circuit_open": 1.0, "token_limit_shared": 4.0}, 9.0, ("is short",))
 HEALTHY: Final = Facts((CALM,), WORKERS, (DOOR,), (), MACHINE)
 
 
@@ -122,6 +124,10 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
         "listener/:80:accept",
     ),
     "route_paused": (load(pressed(resource="route/checkout", limit=None, is_paused=True)), "route/checkout"),
+    "model_degrades": (
+        dataclasses.replace(HEALTHY, degrading=(DEGRADING,), named={"model/big": ["target/p/big"]}),
+        "model/big",
+    ),
     "endpoints_taken_out": (
         load(
             pressed(
@@ -187,6 +193,31 @@ def test_a_cause(cause: str) -> None:
     lines = render(told).splitlines()
     assert lines[0].startswith(resource)
     assert f"next: {told['next']}" in lines
+
+
+def test_a_model_that_degrades() -> None:
+    """Why, what keeps it from its targets, and whom an operator has disabled. What it refuses all the same is told
+    first: nobody answers that."""
+    facts, _ = CASES["model_degrades"]
+    told = explain(facts, "model/big")
+    assert "is in trouble since 9 s ago: small answers in its place, 5.0/s: too many tokens" in told["verdict"]
+    assert told["evidence"] == ["4.0/s token_limit_shared", "1.0/s circuit_open", "is short"]
+    off = TakenOut("provider/p", True, "by user 0")
+    told = explain(dataclasses.replace(facts, disabled={"model/big": (off,)}), "model/big")
+    assert (told["cause"], told["evidence"][-1]) == ("model_degrades", "provider/p is disabled, by user 0")
+    short = (refused("token_limit_shared", "model/big:tokens"),)
+    assert explain(dataclasses.replace(facts, refused=short), "model/big")["cause"] != "model_degrades"
+
+
+def test_a_model_that_is_disabled_and_has_a_smaller_one() -> None:
+    """Nobody is refused, whoever comes next."""
+    off = (TakenOut("provider/p", True, "by user 0"),)
+    facts = dataclasses.replace(HEALTHY, disabled={"model/big": off}, named={"model/big": []})
+    assert explain(facts, "model/big")["verdict"].startswith("model/big refuses who comes next: all its targets were ")
+    told = explain(dataclasses.replace(facts, smaller={"model/big": "small"}), "model/big")
+    assert told["verdict"] == "model/big is not saturated"
+    (also,) = told["also"]
+    assert also["says"] == "all its targets were disabled by an operator: provider/p; small answers in its place"
 
 
 def test_nothing_is_wrong() -> None:

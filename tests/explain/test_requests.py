@@ -157,7 +157,23 @@ def test_which_model_has_answered() -> None:
 
     assert "the model was b/m'" in evidence(hedge="lost")
     assert "the model was b/m, in place of large'" in evidence(model="small")
+    short = {"model": "small", "degraded_reason": "queue_full", "degraded_resource": "model/large:concurrent"}
+    assert "the model was b/m, in place of large (queue_full)'" in evidence(**short)
+    assert "large had no room for it: 3 in flight'" in evidence(**short, degraded_detail="3 in flight")
     assert "the model was b/m, asked as well when the first one was late, after x'" in evidence(hedge="won", before="x")
+
+
+def test_one_that_was_degraded_and_then_refused() -> None:
+    """Refused is what it was, by whom it was refused; the other thing is told beside it."""
+    record = {"timestamp": "2026-11-27T12:00:00Z", "gen_ai.request.model": "large", "edgeq.model": "small"}
+    record |= {"edgeq.degraded_reason": "queue_full", "edgeq.degraded_resource": "model/large:concurrent"}
+    record |= {"edgeq.target": "b/m", "edgeq.degraded_detail": "3 in flight"}
+    answer = told(record, "abc", None)
+    assert (answer["cause"], answer["resource"]) == ("degraded", "model/large:concurrent")
+    assert answer["next"] == "edgeq explain model/large"
+    answer = told({**record, "edgeq.reason": "upstream_error", "edgeq.resource": "upstream/b"}, "abc", None)
+    assert (answer["cause"], answer["resource"]) == ("upstream_error", "upstream/b")
+    assert "large had no room for it: 3 in flight" in answer["evidence"]
 
 
 def test_why_it_was_not_tried_again() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.llm.measures import MAX_SERIES, UNKNOWN_S, Measures
+from edgeq.llm.measures import MAX_SERIES, UNKNOWN_S, Measures, degraded_of
 from edgeq.llm.message import Usage
 from edgeq.llm.tenants import PERIOD_S, TenantUses
 
@@ -83,6 +83,22 @@ def test_series_are_bounded() -> None:
     told = measures.told(0.0)["asked"]
     assert len(told) == MAX_SERIES + 1
     assert told["other"]["other"]["chat"]["requests"] == {"ok": {"": 10}}
+
+
+def test_what_was_degraded() -> None:
+    """By who was asked for, who has answered, and why; bounded as the series are."""
+    measures = Measures()
+    record(measures)
+    for reason in ("queue_full", "queue_full", "circuit_open"):
+        measures.degraded("big", "m", reason)
+    told = measures.told(0.0)
+    assert told["degraded"] == {"big": {"m": {"queue_full": 2, "circuit_open": 1}}}
+    assert set(degraded_of(told)) == {("big", "m", "queue_full", 2), ("big", "m", "circuit_open", 1)}
+    for number in range(MAX_SERIES + 10):
+        measures.degraded(f"m{number}", "m", "queue_full")
+    told = measures.told(0.0)["degraded"]
+    assert len(told) == MAX_SERIES
+    assert told["other"] == {"other": {"queue_full": 12}}
 
 
 def test_operations_are_told_apart() -> None:

@@ -105,6 +105,18 @@ def test_who_is_asked_for_what(bench: Bench) -> None:
     assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="miss") == 1
 
 
+def test_what_smaller_models_have_answered(bench: Bench) -> None:
+    """Of all workers, by who was asked for, who has answered, and why."""
+    for slot in range(2):
+        made = measures(1)
+        made.degraded("big", "m", "queue_full")
+        made.degraded("big", "m", "circuit_open")
+        bench.tell(slot, llm=made.told(0.0))
+    told = re.findall(r"^edgeq_llm_degraded_total{(.*)} (\S+)$", exposed(bench, config=MODELS), re.MULTILINE)
+    labels = 'answered_by="m",gen_ai_request_model="big",reason='
+    assert dict(told) == {f'{labels}"queue_full"': "2.0", f'{labels}"circuit_open"': "2.0"}
+
+
 def test_who_would_answer_now(bench: Bench) -> None:
     """Of each target at each key, also before anybody asks: it is in one state, and the others are told as 0."""
     keys = (ProviderKey(key="x", name="a"), ProviderKey(key="y", name="b"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from edgeq.config.load import load_text
 from edgeq.observe.models import model_records
 
@@ -56,6 +58,30 @@ def test_targets_stand_in_the_order_in_which_they_are_asked() -> None:
     assert [one["price"] for one in found] == ["2.5/10", "", "", "", ""]
     assert found[0]["aliases"] == ["best"]
     assert found[0]["remaining"] == {"tokens": 500}
+
+
+def test_a_budget_that_is_spent_is_short() -> None:
+    """Half of one coin is not little of a budget of one."""
+    config = load_text(TEXT, "f").config
+    meter = {"meter": "model", "name": "smart", "limits": {"per_day": 1.0}, "remaining": {}}
+    for spent, state, left in ((0.5, "ready", 0.5), (0.96, "short", 0.04), (1.2, "short", 0.0), (None, "ready", 1.0)):
+        one = next(model_records(config, [seen("first/big")], [], [{**meter, "spent_day": spent}]))
+        assert (one["state"], one["remaining"]) == (state, {"tokens": 500, "per_day": left})
+
+
+def test_who_answers_meanwhile() -> None:
+    """The smaller model, as long as no target is ready: of a model that has one."""
+    config = load_text(f'{TEXT}[model.tiny]\ntargets = [{{ provider = "first" }}]', "f").config
+    for degrade, paused, told in (
+        ("tiny", ("first/big", "many-a/smart", "many-b/smart"), "tiny"),
+        ("tiny", ("first/big",), ""),
+        ("", ("first/big", "many-a/smart", "many-b/smart"), ""),
+    ):
+        smart = msgspec.structs.replace(config.model["smart"], degrade=degrade)
+        changed = msgspec.structs.replace(config, model={**config.model, "smart": smart})
+        found = list(model_records(changed, [seen(one, "circuit_open") for one in paused], []))
+        assert {one["degrades_to"] for one in found if one["model"] == "smart"} == {told}
+        assert {one["degrades_to"] for one in found if one["model"] != "smart"} == {""}
 
 
 def test_what_is_short_is_not_ready() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -10,14 +12,20 @@ from typing import Any, Final
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, Stand, ask_for
+from edgeq.cli import admin_client_io
+from tests.llm.gateway.support import CHAT, TIMEOUT_S, Stand, ask_for, request, wait_for
 from tests.support import demo_llm, gateway
-from tests.support.raw_client import Answer
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.raw_client import Answer, Asked
+from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
 
 ONE: Final = {"requests_per_minute": 1}
 """Who has been asked once has no room for a minute."""
-FULL: Final = ("big", "capped", "spent")
+FULL: Final = {
+    "big": ("rate_limited_shared", "target/tight/mock/tokens=5,tag=big:requests"),
+    "capped": ("rate_limited_shared", "model/capped:requests"),
+    "spent": ("budget_exhausted_shared", "model/spent:budget"),
+}
+"""And why they are."""
 MODELS: Final[dict[str, Any]] = {
     "small": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=small"}]},
     "free": {"targets": [{"provider": "demo", "model": "mock/tokens=5"}], "aliases": ["free-latest"]},
@@ -27,6 +35,8 @@ MODELS: Final[dict[str, Any]] = {
         "targets": [{"provider": "demo", "model": "mock/tokens=50,tag=spent", "price": {"input": 1e6, "output": 1e6}}],
         "limits": {"money_per_day": 260.0},
     },
+    "shared": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=shared"}], "degrade": "held"},
+    "held": {"targets": [{"provider": "scripted"}]},
     "dearer": {
         "targets": [
             {"provider": "demo", "model": "mock/error=503,tag=cheap", "price": {"input": 1, "output": 1}},
@@ -53,12 +63,14 @@ def degrading() -> Iterator[Stand]:
             "provider": {
                 "demo": {"url": url, "keys": ["sk-demo"]},
                 "claude": {"url": demo.url, "dialect": "anthropic", "keys": ["sk-claude"]},
+                "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1"},
                 "tight": {"url": url, "keys": ["sk-tight"], "limits": ONE, "wait": "1s"},
             },
             "model": {one: {**MODELS[one], **({"degrade": "small"} if one in FULL else {})} for one in MODELS},
             "route": [
                 {"name": "all", "match": {"path": "/v1/*"}, "llm": {}},
                 {"name": "strict", "match": {"path": "/strict/*"}, "llm": {"mode": "strict"}},
+                {"name": "cached", "match": {"path": "/cached/*"}, "llm": {"cache": {}}},
                 {"name": "large", "match": {"path": "/large/*"}, "llm": {"models": [*FULL, "free"]}},
             ],
         }
@@ -83,6 +95,31 @@ def ask(stand: Stand, secret: str, model: str, path: str = CHAT) -> Answer:
     return stand.ask(ask_for(model), path, fields={"authorization": f"Bearer {secret}"})
 
 
+def spend(stand: Stand, secret: str, model: str) -> Answer:
+    """Ask until a smaller one answers. Returns: its answer."""
+    for _ in range(3):  # a minute may just be over
+        answer = ask(stand, secret, model)
+        assert answer.status == 200
+        if answer.get(b"x-edgeq-model") is not None:
+            return answer
+    raise AssertionError("it has room")
+
+
+def explained(stand: Stand, answer: Answer) -> dict[str, Any]:
+    """What `edgeq explain` says of a request, once its worker has written it down."""
+    what = f"/v1/explain?what={(answer.get(b'x-request-id') or b'').decode()}"
+    wait_for(lambda: stand.admin("GET", what)[0] == 200, lambda: str(stand.admin("GET", what)))
+    return stand.admin("GET", what)[1]
+
+
+def degraded(stand: Stand, model: str) -> dict[tuple[str, str], float]:
+    """Of requests for a model: by who has answered, and why."""
+    text = admin_client_io.get(stand.admin_socket, "/metrics", TIMEOUT_S)[2].decode()
+    series = re.findall(r"^edgeq_llm_degraded_total{(.*)} (\S+)$", text, re.MULTILINE)
+    labels = [(dict(re.findall(r'(\w+)="([^"]*)"', one)), float(count)) for one, count in series]
+    return {(one["answered_by"], one["reason"]): count for one, count in labels if one["gen_ai_request_model"] == model}
+
+
 @pytest.mark.parametrize("model", FULL)
 def test_whatever_is_short(degrading: Stand, model: str) -> None:
     """Room at its targets, or of the model's own limits: the smaller one answers, and head, log and usage say so. Not
@@ -96,12 +133,93 @@ def test_whatever_is_short(degrading: Stand, model: str) -> None:
     assert second.get(b"x-edgeq-target") == b"demo/mock/tokens=5,tag=small"
     lines = degrading.wait_log(lambda one: one.get("gen_ai.request.model") == model, since, 2)
     assert [line.get("edgeq.model") for line in lines] == [None, "small"]
+    why = [(line.get("edgeq.degraded_reason"), line.get("edgeq.degraded_resource")) for line in lines]
+    assert why == [(None, None), FULL[model]]
+    assert "edgeq.reason" not in lines[1]
 
     for secret, path in ((key(degrading, model), CHAT), (anybody, "/large/chat/completions")):
         refused = ask(degrading, secret, model, path)
         assert (refused.status, refused.get(b"x-edgeq-model")) == (503, None), (path, refused)
     allowed = ask(degrading, key(degrading, f"{model},small"), model)
     assert (allowed.status, allowed.get(b"x-edgeq-model")) == (200, b"small")
+    degrading.wait_idle()
+
+
+@pytest.mark.parametrize("model", FULL)
+def test_why_it_was_is_told_afterwards(degrading: Stand, model: str) -> None:
+    """By the id of the request: which model was asked, which one has answered, whose limit it was. And by a counter, of
+    models by their own names; a route that does not serve the smaller one adds nothing."""
+    anybody = key(degrading)
+    reason, resource = FULL[model]
+    answer = spend(degrading, anybody, model)
+    found = explained(degrading, answer)
+    assert (found["cause"], found["resource"]) == ("degraded", resource), found
+    verdict = f"small has answered in place of {model}, for which there was no room at {resource}: "
+    assert found["verdict"].split(": ", 1)[1].startswith(verdict)
+    (why,) = (one for one in found["evidence"] if one.startswith(f"{model} had no room for it: "))
+    assert ("a day is 260" if model == "spent" else "more than 1 request a minute") in why
+    assert f"the model was demo/mock/tokens=5,tag=small, in place of {model} ({reason})" in found["evidence"]
+    assert found["next"] == f"edgeq explain model/{model}"
+    assert ask(degrading, anybody, model, "/large/chat/completions").status == 503
+    assert degrading.line_of(answer)["edgeq.degraded_reason"] == reason
+    lines = [json.loads(one) for one in degrading.gateway.log_lines()]
+    count = len([one for one in lines if "edgeq.degraded_reason" in one and one["gen_ai.request.model"] == model])
+    wait_for(lambda: degraded(degrading, model) == {("small", reason): count}, lambda: str(degraded(degrading, model)))
+    degrading.wait_idle()
+
+
+def test_who_joins_is_told_as_well(degrading: Stand) -> None:
+    """His answer is the smaller model's, too, and says so once."""
+    anybody = key(degrading)
+    fields = {"authorization": f"Bearer {anybody}"}
+    body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "hi"}}], "usage": None}).encode()
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.wait(degrading.opened)
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        connection.send(head % len(body) + body)
+
+    degrading.opened.clear()
+    degrading.play(answer)
+    assert ask(degrading, anybody, "shared").status == 200
+    path = "/cached" + CHAT[3:]
+    asked = request(ask_for("shared"), path, fields=fields)
+    with degrading.client() as first, degrading.client() as second:
+        first.send(asked)
+        wait_for(lambda: len(degrading.scripted.requests) == 1, lambda: "the first one has not come")
+        second.send(asked)
+        wait_for(lambda: sum(one["in_flight"] for one in degrading.show("workers")) == 2, lambda: "nor the second one")
+        degrading.opened.set()
+        answers = [*first.read_answers([Asked(b"POST")]), *second.read_answers([Asked(b"POST")])]
+    assert [one.get(b"x-edgeq-cache") for one in answers] == [b"miss", b"joined"]
+    for one in answers:
+        assert one.get(b"x-edgeq-model") == b"held", one
+        assert explained(degrading, one)["resource"] == "target/tight/mock/tokens=5,tag=shared:requests"
+        assert degrading.line_of(one)["edgeq.model"] == "held"
+    degrading.wait_idle()
+
+
+def test_while_it_goes_on_it_is_told(degrading: Stand) -> None:
+    """Of the model that degrades, and of no other one: by `show models`, and by `explain`, as long as requests do."""
+    anybody = key(degrading)
+    spend(degrading, anybody, "big")
+
+    def states() -> dict[str, str]:
+        return {one["model"]: one["degrades_to"] for one in degrading.show("models")}
+
+    wait_for(lambda: states()["big"] == "small", lambda: str(states()))
+    assert {states()[model] for model in ("small", "free", "dearer")} == {""}
+
+    def verdict() -> str:
+        ask(degrading, anybody, "big")
+        return str(degrading.admin("GET", "/v1/explain?what=model/big")[1]["verdict"])
+
+    wait_for(lambda: "small answers in its place" in verdict(), verdict)
+    _, found = degrading.admin("GET", "/v1/explain?what=model/big")
+    assert found["cause"] == "model_degrades"
+    assert "rate_limited_shared" in str(found["evidence"]), found
+    _, found = degrading.admin("GET", "/v1/explain?what=model/free")
+    assert found["cause"] is None
     degrading.wait_idle()
 
 
