@@ -517,8 +517,10 @@ class ModelRequest(Exchange):
         estimate = self._expect(plan, order[0])
         self._order = _affordable_first(order, estimate, now)
         prompt = self.prompt
+        cost_micro = estimate.cost_micro
         refusal = bill.reserve(
             plan,
+            self._order,
             self.models.route.name,
             self.models.limits,
             None if prompt is None else prompt.settings,
@@ -528,9 +530,16 @@ class ModelRequest(Exchange):
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
-        if self._order is not order and not bill.affords(self._order[0], now):
-            self._order = order  # reserved was for the first of these
+        if self._order is not order or estimate.cost_micro < cost_micro:
+            self._order = self._paid_first(order, now)
         self._turn_to(self._order[0], now)
+
+    def _paid_first(self, order: list[Choice], now: float) -> list[Choice]:
+        """Reserved is for one of these, and not for each: the first one for whom it is enough."""
+        for choice in self._order:
+            if self.bill.affords(choice, now):
+                return [choice, *[one for one in order if one is not choice]]
+        return order
 
     def _is_saturated(self, plan: ModelPlan, now: float) -> bool:
         """Would it have to wait, whichever target of the model's is asked, or be refused for the model's own limits?"""

@@ -206,7 +206,7 @@ class ModelExchange(ModelAnswer):
         self.route = self.models.by(choice.upstream)
         self.sent_body = body
         self.queued_at = now
-        estimate = self.bill.estimate
+        estimate = self.bill.estimate_of(choice)
         if estimate is not None:
             self.claim = Claim(estimate)
             gate = choice.gate
@@ -327,7 +327,7 @@ class ModelExchange(ModelAnswer):
         second = ModelHedge(self, choice, body, self.dropped, self._streams, now)
         self.dropped = dropped
         self._second = second
-        if second.start(self.bill.estimate, now):
+        if second.start(self.bill.estimate_of(choice), now):
             self.bill.turn_to(choice)
             # It has had its turn: if the first one fails, it is not asked once more.
             self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]

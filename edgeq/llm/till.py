@@ -140,13 +140,41 @@ class Bill:
             return None
         meter = self.till.ledger.meter(MODEL, plan.name, plan.limits)
         refusal = meter.ask(estimate, now)
+        if refusal is not None and refusal.what >= BUDGET:
+            for choice in plan.choices:
+                if choice.can_take(estimate, now) and self._pays_less(choice):
+                    refusal = meter.ask(estimate, now)
+                    if refusal is None or refusal.what < BUDGET:
+                        break
         if refusal is not None or self.tries > 0:
             return refusal
         return kept_for_others(meter, estimate, now)
 
+    def _pays_less(self, choice: Choice) -> bool:
+        """Is it cheaper than what is reckoned with? Then that is its cost from now on."""
+        estimate = self.estimate
+        cost_micro = self._cost_of(choice)
+        if estimate is None or cost_micro >= estimate.cost_micro:
+            return False
+        estimate.cost_micro = cost_micro
+        return True
+
+    def _reserve(self, order: list[Choice], estimate: Estimate, now: float, comes_again: bool) -> Reservation | Refusal:
+        """Of all meters; what one of these costs for whom there is money, if there is not for the first."""
+        found = reserve(self.meters, estimate, now, comes_again)
+        if isinstance(found, Reservation) or found.what < BUDGET:
+            return found
+        for choice in order:
+            if self._pays_less(choice):
+                found = reserve(self.meters, estimate, now, comes_again)
+                if isinstance(found, Reservation) or found.what < BUDGET:
+                    break
+        return found
+
     def reserve(
         self,
         plan: ModelPlan,
+        order: list[Choice],
         route: str,
         of_tenant: TokenLimits,
         prompt: Prompt | None,
@@ -155,8 +183,10 @@ class Bill:
     ) -> Refusal | None:
         """Reserve what is expected of all limits of the caller's and the model's own, or say why not.
 
-        Args: route and of_tenant are the route's name and what it grants each tenant; prompt: whose path it is; body:
-        of the request, by which one is known again who does not say that he comes again.
+        Args: order is who may be asked; what is expected is of one of these, or of a cheaper one if there is no money
+        for that: then `estimate` has its cost. route and of_tenant are the route's name and what it grants each tenant;
+        prompt: whose path it is; body: of the request, by which one is known again who does not say that he comes
+        again.
         """
         till = self.till
         ledger = till.ledger
@@ -177,11 +207,11 @@ class Bill:
         if not meters:
             return None
         told: Told | None = None
-        found = reserve(meters, estimate, now, self.tries > 0)
+        found = self._reserve(order, estimate, now, self.tries > 0)
         if isinstance(found, Refusal) and self.tries < 0 and found.what < CONCURRENT:
             told = Told(ledger.books.arrivals, (self.key_id, self.tenant), self.connection, body, now)
             if told.is_due():
-                found = reserve(meters, estimate, now, True)
+                found = self._reserve(order, estimate, now, True)
         if isinstance(found, Reservation):
             if told is not None:
                 told.redeem()
@@ -210,6 +240,13 @@ class Bill:
         reservation = self.reservation
         if reservation is not None:
             reservation.reserve_up_to(self._cost_of(choice))
+
+    def estimate_of(self, choice: Choice) -> Estimate | None:
+        """What is expected, at its price: for its own limits."""
+        estimate = self.estimate
+        if estimate is not None:
+            estimate.cost_micro = self._cost_of(choice)
+        return estimate
 
     def _cost_of(self, choice: Choice) -> int:
         estimate = self.estimate

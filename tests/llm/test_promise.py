@@ -85,7 +85,7 @@ class Clients:
         estimate.takes_s = expected_s(bill.till.estimator, "small")
         bill.estimate = estimate
         now = self.loop.now
-        refusal = bill.reserve(self.plan, "models", self.limits, None, now)
+        refusal = bill.reserve(self.plan, [], "models", self.limits, None, now)
         if refusal is None:
             self.served.append(number)
             usage = Usage(estimate.input, estimate.output)
@@ -180,7 +180,7 @@ class Places:
         bill.estimate = bill.till.estimator.estimate(model, b"acme", b"{}", 10, 10)
         bill.estimate.cost_micro = 100_000
         plan = ModelPlan(model, ORDERED, [], "", None, NO_LIMITS)
-        refusal = bill.reserve(plan, "models", self.limits, None, NOW + at_s)
+        refusal = bill.reserve(plan, [], "models", self.limits, None, NOW + at_s)
         assert refusal is None or refusal.wait_s > 0.0
         return bill, 0.0 if refusal is None else refusal.wait_s
 
@@ -398,7 +398,7 @@ def test_who_is_alone_has_all_of_the_limit() -> None:
         bill.tries = tries
         bill.estimate = Estimate(1500, 1200)
         bill.estimate.model = "small"
-        refusal = bill.reserve(plan, "models", limits, None, loop.now)
+        refusal = bill.reserve(plan, [], "models", limits, None, loop.now)
         if refusal is None:
             loop.call_later(1.0, lambda: end(bill))
         else:
@@ -426,7 +426,7 @@ def test_who_polls_is_told_the_same_again() -> None:
     for second in range(10):
         bill = Bill(clients.tills[0], b"acme", connection=7)
         bill.estimate = poller
-        refusal = bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now)
+        refusal = bill.reserve(clients.plan, [], "models", clients.limits, None, clients.loop.now)
         assert refusal is not None
         told.append(refusal.wait_s + second)
         clients.loop.run(1.0)
@@ -434,12 +434,12 @@ def test_who_polls_is_told_the_same_again() -> None:
     bill = Bill(clients.tills[0], b"acme", connection=8)
     bill.tries = 0
     bill.estimate = asked(500)
-    refusal = bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now)
+    refusal = bill.reserve(clients.plan, [], "models", clients.limits, None, clients.loop.now)
     assert refusal is not None
     assert refusal.wait_s == pytest.approx(5.0)
     bill = Bill(clients.tills[0], b"acme", connection=7)
     bill.estimate = poller
-    assert bill.reserve(clients.plan, "models", clients.limits, None, clients.loop.now) is None
+    assert bill.reserve(clients.plan, [], "models", clients.limits, None, clients.loop.now) is None
 
 
 class Loops(Clients):
@@ -467,7 +467,7 @@ class Loops(Clients):
         bill.estimate = estimate
         if kind == "sdk":
             bill.tries = tries
-        refusal = bill.reserve(self.plan, "models", self.limits, None, loop.now, str(name).encode())
+        refusal = bill.reserve(self.plan, [], "models", self.limits, None, loop.now, str(name).encode())
         if refusal is None:
             self.had[kind] += 1
             usage = Usage(estimate.input, estimate.output // 2)

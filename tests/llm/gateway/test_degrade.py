@@ -26,7 +26,19 @@ FULL: Final = {
     "spent": ("budget_exhausted_shared", "model/spent:budget"),
 }
 """And why they are."""
+_CHEAPER: Final = [
+    {"provider": "demo", "model": "mock/tokens=5,tag=dear", "price": {"input": 1e6, "output": 1e6}},
+    {"provider": "demo", "model": "mock/tokens=5,tag=cheap", "price": {"input": 1, "output": 1}},
+]
 MODELS: Final[dict[str, Any]] = {
+    "dearer-own": {
+        "targets": [
+            {"provider": "demo", "model": "mock/error=503,tag=cheap-own", "price": {"input": 1, "output": 1}},
+            {**_CHEAPER[0], "model": "mock/tokens=5,tag=dear-own", "limits": {"money_per_day": 100.0}},
+        ]
+    },
+    "cheaper": {"targets": _CHEAPER},
+    "cheaper-own": {"targets": _CHEAPER, "limits": {"money_per_day": 1.0}, "degrade": "small"},
     "small": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=small"}]},
     "free": {"targets": [{"provider": "demo", "model": "mock/tokens=5"}], "aliases": ["free-latest"]},
     "big": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=big"}]},
@@ -239,6 +251,31 @@ def test_a_budget_holds_where_the_first_target_does_not_know_a_word(degrading: S
         fields = {"authorization": f"Bearer {made['key']}"}
         answer = degrading.ask({**ask_for("wordless"), "seed": 7}, "/strict/chat/completions", fields=fields)
         assert answer.status == status, (per_day, answer)
+    degrading.wait_idle()
+
+
+def test_whoever_can_be_paid_is_asked(degrading: Stand) -> None:
+    """The first target is too dear for what is left, of whatever budget: the next one is asked, and no smaller model.
+    Who has the money gets the first."""
+    for per_day, target in (("1000000", b"dear"), ("100", b"cheap")):
+        _, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&per-day={per_day}")
+        answer = ask(degrading, str(made["key"]), "cheaper")
+        assert answer.status == 200, answer
+        assert (answer.get(b"x-edgeq-target") or b"").endswith(b"tag=" + target)
+    _, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&per-day=0.0001")
+    refused = ask(degrading, str(made["key"]), "cheaper")
+    assert refused.status == 429, refused
+    assert b"and this request may cost 0.00" in refused.body, "the cheapest may"
+    answer = ask(degrading, key(degrading), "cheaper-own")
+    assert (answer.status, answer.get(b"x-edgeq-model")) == (200, None), answer
+    assert (answer.get(b"x-edgeq-target") or b"").endswith(b"tag=cheap")
+    degrading.wait_idle()
+
+
+def test_a_target_s_own_budget_is_asked_for_its_own_price(degrading: Stand) -> None:
+    """Not for that of the one before."""
+    refused = ask(degrading, key(degrading), "dearer-own")
+    assert refused.status == 503, refused
     degrading.wait_idle()
 
 
