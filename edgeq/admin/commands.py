@@ -231,8 +231,9 @@ COMMANDS: Final = (
         "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
         "(short: somebody waits there, or less than a twentieth of a limit is left), the smaller model that answers "
         "while none of them is, for how long they rest, what runs and waits there, what is left of their limits and "
-        "the model's, the price of a million tokens (input/output). A weight counts for requests "
-        "that begin like none that was answered lately (llm.affinity)",
+        "the model's, the price of a million tokens (input/output), and which budget is less than one request without "
+        "max_tokens may reserve. A weight counts for requests that begin like none that was answered lately "
+        "(llm.affinity)",
         reading.subject("models", ("model", "target", "state")),
         match("model, target or state"),
         (
@@ -247,6 +248,7 @@ COMMANDS: Final = (
             Column("queued", "", _N),
             Column("remaining", "left", gives_way=True),
             Column("price", gives_way=True),
+            Column("too_small", "too small", gives_way=True, is_rare=True),
         ),
         "show models smart",
     ),

@@ -17,9 +17,9 @@ import msgspec
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.providers import is_budget, is_enabled, parts_of, provider_keys, provider_of, split_url, upstream_name
+from edgeq.config.scarce import scarce
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
 from edgeq.config.schema_llm import Model
-from edgeq.config.units import money
 from edgeq.upstream.endpoint import parse_endpoint
 
 _ONCE: Final = "llm.attempts of every route is 1"
@@ -54,6 +54,8 @@ def idle(config: Config, findings: Findings) -> None:
         _tls(provider, urls, ("provider", name), findings)
     for name, model in config.model.items():
         _model(name, model, config, findings)
+    for where, message in scarce(config):
+        findings.add(where, message)
     for number, route in enumerate(config.route):
         _route(route, ("route", number), config, findings)
     if not config.tenant.key and config.tenant.weights:
@@ -140,23 +142,9 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
     if model.too_long == "next" and (once or len(model.targets) < 2):
         why = "the model has one target" if len(model.targets) < 2 else _ONCE
         findings.add(("model", name, "too_long"), f"there is no next one to ask: {why}")
-    _scarce(name, model, findings)
     smaller = model.degrade
     if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
         findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
-
-
-def _scarce(name: str, model: Model, findings: Findings) -> None:
-    """A budget that a first request without max_tokens is above, whoever is asked."""
-    least, tokens = min(
-        (one.max_tokens * (one.price.output if one.price else 0.0), one.max_tokens) for one in model.targets
-    )
-    for period in ("money_per_day", "money_per_month"):
-        limit = getattr(model.limits, period)
-        if 0.0 < limit < least / 1e6:
-            message = "is less than one request may reserve that names no max_tokens: "
-            message += f"{money(int(least))}, of {tokens} tokens"
-            findings.add(("model", name, "limits", period), message)
 
 
 def _prices(config: Config, findings: Findings) -> None:

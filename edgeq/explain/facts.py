@@ -384,6 +384,8 @@ class Facts:
     meters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of tenants, teams and keys with limits of tokens or money, by `team/acme/core` and the like: as `show meters`."""
     degrading: tuple[Degrading, ...] = ()
+    scarce: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Of models, as resources, budgets that one request is above, in words."""
     smaller: Mapping[str, str] = field(default_factory=dict)
     """Of models, as resources, which one may answer in their place."""
     over: tuple[Refused, ...] = ()

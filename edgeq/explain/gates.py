@@ -103,6 +103,7 @@ def degrades(facts: Facts) -> Iterator[Finding]:
             (
                 *(f"{say.per_s(one.reasons[reason])} {reason}" for reason in fastest[:4]),
                 *(say.taken_out(off) if off else one.targets[:4]),
+                *facts.scarce.get(one.resource, ()),
             ),
             f"edgeq show models {one.resource.partition('/')[2]}    # who would answer, and what is left;"
             " of one request: edgeq explain REQUEST-ID",
@@ -122,7 +123,13 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             LOST if refused else WAITS,
             max(gate.short_s or say.longest(refused), gate.oldest_ms / 1000),
             f"{_limit(short)} {_ENDS.get(short.what, 'is used up')}",
-            (*_source(short), *_waiting(gate), *_left(short), *say.refusals(refused)),
+            (
+                *_source(short),
+                *facts.scarce.get(gate.resource, ()),
+                *_waiting(gate),
+                *_left(short),
+                *say.refusals(refused),
+            ),
             _next(short, gate),
         )
 

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
+from edgeq.config.lines import show_path
 from edgeq.config.live import endpoints_named
 from edgeq.config.providers import parts_of, provider_of, settings_of, switched_off
+from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema import Endpoint as Configured
 from edgeq.explain import proc_io, say
@@ -175,6 +177,7 @@ class Gatherer:
             parts=self._parts(),
             gates=tuple(gates(self._config(), self._overview, self.watch)),
             degrading=tuple(self._degrading()),
+            scarce=self._scarce(),
             smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
@@ -511,6 +514,15 @@ class Gatherer:
                 self.watch.grows_for_s(name),
                 self._quiet_s(name),
             )
+
+    def _scarce(self) -> dict[str, list[str]]:
+        config = self._config()
+        found: dict[str, list[str]] = {}
+        for name in config.model:
+            told = [f"{show_path(path)} {message}" for path, message in scarce_of(name, config)]
+            if told:
+                found[f"model/{name}"] = told
+        return found
 
     def _degrading(self) -> Iterator[Degrading]:
         found: dict[tuple[str, str], list[str]] = {}

@@ -184,6 +184,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "since_s": None,
         "evidence": [
             *(_left(meter) if meter is not None else ()),
+            *facts.scarce.get(resource, ()),
             *say.refusals(sorted([*just, *refused], key=lambda one: -one.per_s)),
             *(f"{one.reason} at {one.resource}, until {_ago(one.quiet_s)}" for one in over[:4]),
             *(_load_words(one) for one in fullest[:3]),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.config.providers import is_enabled, provider_keys, upstream_name
+from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
 from edgeq.config.units import plain
@@ -57,9 +58,10 @@ def model_records(
                     "price": _price(target.price),
                 }
                 found.append(one)
+        too_small = ", ".join(dict.fromkeys(str(path[-1]) for path, _ in scarce_of(name, config)))
         has_room = any(one["state"] == READY for one in found)
         for one in found:
-            yield {**one, "degrades_to": "" if has_room else model.degrade}
+            yield {**one, "degrades_to": "" if has_room else model.degrade, "too_small": too_small}
 
 
 def _both(target: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:

@@ -67,6 +67,16 @@ _DEAR: Final = (
 )
 
 
+_PROMPT: Final = """
+[[prompt]]
+name = "p"
+path = "/p/p"
+route = "m"
+model = "m"
+messages = [{ role = "user", text = "Hello" }]
+"""
+
+
 def idle(**places: str) -> list[str]:
     """What is told of a file with these lines."""
     text = _FILE.format(**{"listener": "", "endpoints": _PLAIN, "upstream": "", "route": "", "rest": "", **places})
@@ -176,6 +186,33 @@ CASES: Final[list[tuple[str, str, str]]] = [
         _DEAR + "[model.m.limits]\nmoney_per_day = 0.1",
         "f:20: model.m.limits.money_per_day: is less than one request may reserve that names no max_tokens",
     ),
+    (
+        "rest",
+        _DEAR.replace('model = "a"', 'model = "a", limits.money_per_day = 0.1'),
+        "f:14: model.m.targets[0].limits.money_per_day: is less than one request may reserve that names no max_tokens",
+    ),
+    (
+        "rest",
+        _DEAR.replace("[model.m]", "limits.money_per_month = 0.1\n[model.m]"),
+        "f:13: provider.p.limits.money_per_month: is less than one request may reserve that names no max_tokens",
+    ),
+    (
+        "rest",
+        _DEAR.replace(
+            "[model.m]", 'keys = ["k", { key = "l", name = "l", limits = { money_per_day = 0.1 } }]\n[model.m]'
+        ),
+        "f:13: provider.p.keys[1].limits.money_per_day: is less than one request may reserve",
+    ),
+    (
+        "rest",
+        _DEAR.replace("llm = {}", "llm = { limits = { money_per_day = 0.1 } }"),
+        "f:17: route[1].llm.limits.money_per_day: is less than one request may reserve that names no max_tokens",
+    ),
+    (
+        "rest",
+        _DEAR + _PROMPT + "max_tokens = 10000\nlimits.money_per_day = 0.2",
+        "f:27: prompt[0].limits.money_per_day: is less than one request may reserve: 0.25, of 10000 tokens",
+    ),
 ]
 
 
@@ -190,6 +227,9 @@ def test_what_has_an_effect_is_not_told() -> None:
     """The same settings where they belong."""
     assert idle() == []
     assert idle(rest=_DEAR + "[model.m.limits]\nmoney_per_day = 0.11") == []
+    assert idle(rest=_DEAR.replace("output = 25", "output = 250", 1) + "[model.m.limits]\nmoney_per_day = 0.11") == []
+    assert idle(rest=_DEAR + "[model.m.limits]\noutput_tokens_per_minute = 100") == []  # such a one goes alone
+    assert idle(rest=_DEAR + _PROMPT + "max_tokens = 1000\nlimits.money_per_day = 0.1") == []
     assert idle(rest=_PRICED) == []  # nobody counts money
     assert idle(rest='[tenant]\nkey = "key"') == []  # whose key it is, the upstream knows
     assert idle(endpoints='["https://localhost:1"]', upstream="tls.verify = false") == []

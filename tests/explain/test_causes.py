@@ -209,6 +209,19 @@ def test_a_model_that_degrades() -> None:
     assert explain(dataclasses.replace(facts, refused=short), "model/big")["cause"] != "model_degrades"
 
 
+def test_a_budget_that_is_too_small() -> None:
+    """Is told whatever else there is to tell of the model."""
+    words = "model.big.limits.money_per_day is less than one request may reserve"
+    facts = dataclasses.replace(HEALTHY, scarce={"model/big": [words]}, named={"model/big": []})
+    assert words in explain(facts, "model/big")["evidence"]
+    assert words in explain(dataclasses.replace(facts, degrading=(DEGRADING,)), "model/big")["evidence"]
+    gate = dataclasses.replace(GATE, resource="model/big", upstream="")
+    short = (refused("budget_exhausted_shared", "model/big:budget"),)
+    told = explain(dataclasses.replace(facts, gates=(gate,), refused=short), "model/big")
+    assert told["cause"] == "limit_used_up"
+    assert words in told["evidence"]
+
+
 def test_a_model_that_is_disabled_and_has_a_smaller_one() -> None:
     """Nobody is refused, whoever comes next."""
     off = (TakenOut("provider/p", True, "by user 0"),)

@@ -69,6 +69,16 @@ def test_a_budget_that_is_spent_is_short() -> None:
         assert (one["state"], one["remaining"]) == (state, {"tokens": 500, "per_day": left})
 
 
+def test_a_budget_that_is_too_small_is_named() -> None:
+    """By its key: one request without max_tokens may reserve more than all of it, whoever is asked."""
+    text = TEXT.replace('{ provider = "many" }]\n[model.drawn]', '{ provider = "many", PRICE }]\n[model.drawn]')
+    for price, told in (("price = { output = 20.0 }", "money_per_day"), ("price = { output = 2.0 }", "")):
+        config = load_text(f"{text.replace('PRICE', price)}[model.smart.limits]\nmoney_per_day = 0.04", "f").config
+        found = list(model_records(config, [], []))
+        assert {one["too_small"] for one in found if one["model"] == "smart"} == {told}
+        assert {one["too_small"] for one in found if one["model"] != "smart"} == {""}
+
+
 def test_who_answers_meanwhile() -> None:
     """The smaller model, as long as no target is ready: of a model that has one."""
     config = load_text(f'{TEXT}[model.tiny]\ntargets = [{{ provider = "first" }}]', "f").config
