@@ -129,7 +129,8 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for target in model.targets
         for key in provider_keys(config.provider[target.provider])
     ):
-        findings.add(("model", name, "targets"), "nobody answers for the model: all its targets are disabled")
+        who = f"{model.degrade} answers in its place, where it may" if model.degrade else "nobody answers for the model"
+        findings.add(("model", name, "targets"), f"{who}: all its targets are disabled")
     if model.balance == "ordered":
         message = "is for balance = weighted, which is ordered: the targets are asked in turn"
         for number, target in enumerate(model.targets):

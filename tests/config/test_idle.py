@@ -223,6 +223,17 @@ def test_each_is_told(place: str, lines: str, told: str) -> None:
     assert found.startswith(told)
 
 
+def test_who_is_left_for_a_model_that_is_disabled() -> None:
+    """Nobody, or a smaller one."""
+    off = _MODELS.replace("keys = [{keys}]", 'disabled = {{ "p/a" = true, "p/b" = true }}')
+    for degrade, told in (
+        ("", "nobody answers for the model"),
+        ('degrade = "s"', "s answers in its place, where it may"),
+    ):
+        (found,) = idle(rest=off.format(model=degrade, models=""))
+        assert found == f"f:15: model.m.targets: {told}: all its targets are disabled"
+
+
 def test_what_has_an_effect_is_not_told() -> None:
     """The same settings where they belong."""
     assert idle() == []
