@@ -236,11 +236,11 @@ class ModelAnswer(ModelRequest):
             return
         try:
             out, usage, failed = self._read(choice, incoming)
-        except NotJson as error:
-            self.usage = error.usage
+        except NotJson as other:  # a name of its own: compiled, it has one type in a function
+            self.usage = other.usage
             self._first_event(now)
             self._whole_connection(now)
-            self.fail("answer_not_json", self.own_resource(), str(error))
+            self.fail("answer_not_json", self.own_resource(), str(other))
             return
         except ValueError as error:
             resource = "" if up is None else up.pool.resource
