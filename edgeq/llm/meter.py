@@ -315,6 +315,10 @@ class Allowance:
         self._arrival.convert(self.count, now_ns)
         self._arrival.delay(at_ns)
 
+    def hasten(self, at_ns: int) -> None:
+        """It is full again at this time, not as late as `ahead_ns` has just found."""
+        self._arrival.hasten(at_ns)
+
     def _time_of(self, amount: int) -> int:
         """In how many nanoseconds so much comes back."""
         return int(amount * _MINUTE_NS / self.count)

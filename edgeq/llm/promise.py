@@ -11,8 +11,9 @@ had come who were told to. Whoever is turned away stands at its end, in whatever
 How far the line is ahead of its limit is how much was promised, and not fetched: so much is kept from those who come
 new, and `_GRACE_NS` and the largest promise at most. For what is promised is what flows in from now on, but for a part
 of the next one, and of those whose time has just come; if more is left than that, somebody has not come. So who never
-comes costs nobody more than that once, and nothing of the flow; who polls, and is told the same time again and again
-without obeying, has what others leave. Nobody is locked out: what is not fetched is anybody's.
+comes costs nobody more than that for a while, and nothing of the flow; who polls, and is told the same time again and
+again without obeying, has what others leave. Nobody is locked out: what is not fetched is anybody's, and once the time
+of the last one who was told one is over by `_GRACE_NS`, nothing is kept: the line is where its limit is.
 
 Who comes again is known by what SDKs say (`x-stainless-retry-count`), or as he asks the same as before (`Told`). Who
 says so without having been told gets no more than without a line. The time of a line passes as any other, so it is
@@ -42,6 +43,8 @@ _ENDS: Final = 16_384
 """Bytes of the beginning and the end of a request, by which it is known: one with images has millions in between."""
 _LINE: Final = 0x1F5D_3A96_C4E8_7B21
 """What tells the key of a line from that of its limit."""
+_LAST: Final = 0x2B66_90D7_1FA5_3EC8
+"""What tells that of the time of its last one from the key of a line."""
 
 
 class Told:
@@ -120,7 +123,7 @@ def kept_for_others(meter: Meter, estimate: Estimate, now: float) -> Refusal | N
         line = _line_of(one, meter)
         if line.ask(amount_of(one.kind, estimate), now_ns) == 0:
             one.is_lined = line.spare_ns < spare_ns  # there is room for him and all others
-        elif line.spare_ns < spare_ns:
+        elif line.spare_ns < spare_ns and not _is_over(line, one, meter, now_ns):
             detail = f"{meter.whose}: {too_many(one, estimate, now_ns)}"
             detail += "; what is left is for those who were told to come again"
             return Refusal(meter, one.kind, one.count, 0.0, detail)
@@ -139,6 +142,7 @@ def come_again_s(meters: list[Meter], estimate: Estimate, now: float, queued_s: 
     for meter in meters:
         for one in meter.allowances:
             line = _line_of(one, meter)
+            _is_over(line, one, meter, now_ns)
             line.delay(now_ns + one.ahead_ns(now_ns) + queued_ns, now_ns)
             wait_ns = line.ask(amount_of(one.kind, estimate), now_ns)
             if line.cost_ns > MINUTE_NS:  # who needs more than all of it owes the rest once he has come
@@ -149,12 +153,30 @@ def come_again_s(meters: list[Meter], estimate: Estimate, now: float, queued_s: 
         return MOST_S
     for meter in meters:
         for one in meter.allowances:
-            one.promised(_line_of(one, meter).charge(now_ns), now_ns)
+            line = _line_of(one, meter)
+            meter.books.arrivals.delay(_last_of(line), now_ns + longest_ns)
+            one.promised(line.charge(now_ns), now_ns)
     return longest_ns / 1e9
 
 
 def _line_of(one: Allowance, meter: Meter) -> Allowance:
     return one.with_line((one.key ^ _LINE) or 1, meter.books.arrivals)
+
+
+def _last_of(line: Allowance) -> int:
+    """Where it stands when the last one is to come."""
+    return (line.key ^ _LAST) or 1
+
+
+def _is_over(line: Allowance, one: Allowance, meter: Meter, now_ns: int) -> bool:
+    """Is the time over of all who were told to come? Then the line begins anew where its limit is."""
+    line_ns = line.ahead_ns(now_ns)  # before the time of the last one, which is written before his charge
+    if meter.books.arrivals.get(_last_of(line), now_ns + _MOST_NS) >= now_ns - _GRACE_NS:
+        return False
+    ahead_ns = one.ahead_ns(now_ns)
+    if line_ns > ahead_ns:
+        line.hasten(now_ns + ahead_ns)
+    return True
 
 
 def place_s(meter: Meter, limit: int, takes_s: float, now: float) -> float:

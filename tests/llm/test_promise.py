@@ -338,9 +338,9 @@ def test_who_comes_new_leaves_what_was_promised() -> None:
     assert come_again_s([meter], Estimate(500, 0), NOW + 10.0) == pytest.approx(15.0)
     assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 10.1, True), Reservation)
     assert isinstance(reserve([meter], Estimate(500, 0), NOW + 25.0, True), Reservation)
-    assert isinstance(reserve([meter], Estimate(1500, 0), NOW + 40.0), Reservation)  # of 2500
-    assert isinstance(reserve([meter], Estimate(100, 0), NOW + 40.0), Refusal)
-    assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 40.0, True), Reservation)
+    assert isinstance(reserve([meter], Estimate(100, 0), NOW + 26.0), Reservation)  # of 1100
+    assert isinstance(reserve([meter], Estimate(100, 0), NOW + 26.0), Refusal)
+    assert isinstance(reserve([meter], Estimate(1000, 0), NOW + 26.0, True), Reservation)
 
 
 @given(
@@ -527,6 +527,27 @@ def test_who_never_comes_back_keeps_nobody_out() -> None:
     for _ in range(6):
         assert isinstance(reserve([meter], Estimate(1, 1), late), Reservation)
     assert turned_away(meter, Estimate(1, 1), late) == pytest.approx(110.0)
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+@pytest.mark.parametrize(("fetched", "left"), [([], 3), ([12.0], 2), ([12.0, 24.0, 37.9], 0)])
+def test_nothing_is_kept_once_all_times_are_over(board: Board, worker: int, fetched: list[float], left: int) -> None:
+    """Two seconds after the last one whatever is left is anybody's, in all workers, and nobody is told to wait for what
+    was not fetched; until then the last one has his."""
+    ledgers = [ledger_at(GcraTable(board, slot)) for slot in range(2)]
+    one, other = (ledger.meter(KEY, "one", TokenLimits(requests_per_minute=5)) for ledger in ledgers)
+    newcomers = (one, other)[worker]
+    for _ in range(5):
+        reserve([one], Estimate(1, 1), NOW)
+    assert [turned_away(one, Estimate(1, 1)) for _ in range(3)] == pytest.approx([12.0, 24.0, 36.0])
+    for at_s in fetched:
+        assert isinstance(reserve([other], Estimate(1, 1), NOW + at_s, True), Reservation)
+    late = NOW + 38.1
+    for _ in range(left):
+        assert isinstance(reserve([newcomers], Estimate(1, 1), late), Reservation)
+    assert isinstance(reserve([newcomers], Estimate(1, 1), late), Refusal)
+    assert turned_away(newcomers, Estimate(1, 1), late) == pytest.approx(48.0)
+    assert isinstance(reserve([one], Estimate(1, 1), NOW + 48.0, True), Reservation)
 
 
 def test_one_who_wants_far_more_than_a_limit_is_forgotten_as_soon_as_others() -> None:
