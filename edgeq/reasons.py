@@ -100,7 +100,7 @@ _ROWS: Final = (
     Reason("queue_full", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue full", "more requests wait than the queue may hold"),
     Reason("queue_timeout", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Waited too long in a queue", "nothing became free in time"),
     Reason("queue_codel_drop", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Queue stands", "the queue has not been short for an interval: its wait is kept near the target"),
-    Reason("queue_displaced", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Displaced from a full queue", "a newer request, or one of a tenant that has fewer, took its place"),
+    Reason("queue_displaced", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Displaced from the queue", "no more may wait, or for no more tokens, and a newer request, or one of a tenant that has fewer, took its place"),
     Reason("priority_shed", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Shed by priority", "the queue is full, and requests of a higher class have its places"),
     Reason("adaptive_limit", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Learned limit reached", "as many requests are in flight as the upstream was found to work on at once, and queue.max is 0"),
     Reason("deadline_infeasible", "S", 503, "adaptive", "connection_limit_reached", CAPACITY, "Deadline cannot be met", "predicted wait and service take longer than the request has left"),

@@ -327,7 +327,7 @@ class FairQueue:
             return False
         return cost * self.workers >= max_cost and cost * (queued + self.elsewhere) >= max_cost * queued
 
-    def _is_full(self, size: int) -> bool:
+    def is_full(self, size: int) -> bool:
         """Is there no room for one more, of `size` bytes, whatever it costs?"""
         queued = self.queued
         queued_bytes = self.queued_bytes + size
@@ -374,7 +374,7 @@ class FairQueue:
             return "queue_full"
         if self.tenant_share < 1.0 and self._has_its_share(ticket, flow):
             return "fair_share_exceeded"
-        full = self._costs_too_much(self.queued_cost) or self._is_full(size)
+        full = self._costs_too_much(self.queued_cost) or self.is_full(size)
         if self.queued == 0:
             self._fill(now)
         if self.discipline == ADAPTIVE and now >= self.patient_until:
@@ -398,7 +398,7 @@ class FairQueue:
                     return "priority_shed"
                 if ticket.tenant and level.exceeds(flow):
                     return "fair_share_exceeded"
-                return "queue_full" if self._is_full(size) else OUT_OF_TOKENS
+                return "queue_full" if self.is_full(size) else OUT_OF_TOKENS
             reason = "priority_shed" if victim.priority > ticket.priority else "queue_displaced"
             crowded = victim.flow
             if victim.priority == ticket.priority and victim.tenant and crowded is not None and level.exceeds(crowded):
@@ -406,7 +406,7 @@ class FairQueue:
             self.remove(victim, now)
             self.shed.append((victim, reason))
             # It has made room for one, whatever both cost. Beside one that alone costs too much all would go in vain.
-            full = self._is_full(size)
+            full = self.is_full(size)
         if self.queued == 0:  # its victims were all that waited
             self._fill(now)
         if flow.size == 0:

@@ -58,6 +58,8 @@ _ARRIVAL_MASK: Final = (1 << _ARRIVAL_BITS) - 1
 _MOST_TAG: Final = (1 << 40) - 1
 """In units of 16 tokens: years of ten million a minute. Beyond it turns go by arrival."""
 _LATEST_TAG: Final = 2**60
+_FULL: Final = (OUT_OF_TOKENS, "queue_displaced", "fair_share_exceeded", "priority_shed")
+"""Reasons of a queue that is full, perhaps by `max_cost` alone."""
 
 
 class Claim:
@@ -501,11 +503,15 @@ class TokenGate(Lobby):
         """Who waits, and what for, in words. short: what keeps this one out now."""
         queue = self.queue
         others = self.shared.others_queued()
-        crowd = f"{queue.queued + others} of at most {queue.max_queued} wait"
+        waiting = queue.queued + others
+        is_short = reason in _FULL and queue.max_cost > 0 and not queue.is_full(ticket.size_bytes)
+        crowd = f"{waiting} wait" if is_short else f"{waiting} of at most {queue.max_queued} wait"
+        tokens = " tokens"
         if queue.queued_cost and not others:  # how many tokens those want, only their workers know
             crowd += f", for {int(queue.queued_cost)} tokens"
-        if reason == OUT_OF_TOKENS:
-            crowd += f", and no more than {int(queue.max_cost)} come free within {queue.max_wait_s:g} s"
+            tokens = ""
+        if is_short:
+            crowd += f", and no more than {int(queue.max_cost)}{tokens} come free within {queue.max_wait_s:g} s"
         crowd += f"; waited {int((now - ticket.arrived_at) * 1000)} ms"
         return crowd if short is None else f"{short.detail}; {crowd}"
 

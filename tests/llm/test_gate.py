@@ -164,7 +164,29 @@ def test_a_queue_is_not_called_full_of_requests_for_want_of_tokens() -> None:
     machine.ask(4, 200, 200)
     assert [one[:2] for one in machine.refused] == [(4, "token_limit_shared")]
     told = machine.gates[0].last_refusal
-    assert "2 of at most 10000 wait, for 500 tokens, and no more than 500 come free within 5 s;" in told
+    assert "; 2 wait, for 500 tokens, and no more than 500 come free within 5 s;" in told
+
+
+@pytest.mark.parametrize(
+    ("before", "most", "told"),
+    [
+        (b"", 10_000, "queue_displaced; 3 wait, for 510 tokens, and no more than 500 come free within 5 s;"),
+        (b"", 3, "queue_displaced; 3 of at most 3 wait, for 510 tokens;"),
+        (b"b", 10_000, "fair_share_exceeded; 3 wait, for 420 tokens, and no more than 500 come free within 5 s;"),
+    ],
+)
+def test_whose_place_another_takes_is_told_what_the_queue_was_full_of(before: bytes, most: int, told: str) -> None:
+    """Of tokens: then it matters little how many might wait."""
+    machine = Machine(1, MINUTE, max_wait_s=5.0, max_queued=most)
+    machine.tick()
+    machine.ask(1, 2250, 2250)
+    machine.ask(2, 100, 100, b"a")
+    machine.ask(3, 100, 100, b"a")
+    machine.ask(4, 55, 55, before or b"a")
+    machine.ask(5, 55, 55, b"c")
+    reason, _, words = told.partition(";")
+    assert [one[1] for one in machine.refused] == [reason]
+    assert f";{words}" in machine.gates[0].last_refusal
 
 
 def test_a_queue_for_places_speaks_of_no_tokens() -> None:
