@@ -69,13 +69,19 @@ _RESUME_S: Final = 4.0
 _MOST_RESUMED: Final = 1 << 17
 """2^16 may have gone by then."""
 _NS: Final = 1e9
+_IN_SECONDS: Final = 120
+_TO_THE_SECOND: Final = 600
+"""Beyond it a minute more is little of it."""
 
 
 def in_words(seconds: float) -> str:
-    """A time for people: "20 s", "5 min", "1 h 59 min"; rounded up."""
+    """A time for people: "90 s", "2 min 1 s", "20 min", "1 h 59 min"; rounded up."""
     whole = ceil(seconds)
-    if whole <= 60:
+    if whole <= _IN_SECONDS:
         return f"{whole} s"
+    if whole < _TO_THE_SECOND:
+        minutes = whole // 60
+        return f"{minutes} min {whole - minutes * 60} s" if whole > minutes * 60 else f"{minutes} min"
     minutes = (whole + 59) // 60
     hours = minutes // 60
     minutes -= hours * 60

@@ -362,7 +362,7 @@ def test_a_long_pause_is_kept_and_told(said_s: float, kept_s: float) -> None:
     assert machine.refused == [(2, "upstream_rate_limit", kept_s + 1), (3, "upstream_rate_limit", 62)]
     assert (
         gate.last_refusal
-        == "upstream_rate_limit: the provider's rate limit is reached; it is not asked for another 2 min"
+        == "upstream_rate_limit: the provider's rate limit is reached; it is not asked for another 61 s"
     )
     machine.loop.run(62.0)
     machine.ask(4, 10, 10)
@@ -371,7 +371,17 @@ def test_a_long_pause_is_kept_and_told(said_s: float, kept_s: float) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 s"), (60.0, "60 s"), (60.1, "2 min"), (3600.0, "1 h"), (7199.5, "2 h"), (5400.0, "1 h 30 min")],
+    [
+        (0.2, "1 s"),
+        (89.1, "90 s"),
+        (120.0, "120 s"),
+        (120.1, "2 min 1 s"),
+        (600.0, "10 min"),
+        (600.1, "11 min"),
+        (3600.0, "1 h"),
+        (7199.5, "2 h"),
+        (5400.0, "1 h 30 min"),
+    ],
 )
 def test_how_long_a_pause_is_in_words(seconds: float, words: str) -> None:
     """Nobody reads 3.6e+03 s."""
