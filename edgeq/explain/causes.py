@@ -207,7 +207,7 @@ CAUSES: Final = (
         "One tenant is noisy",
         f"{NOISY:.0%} of the requests that wait or run are one tenant's, and others ask as well; or refusals with"
         " `fair_share_exceeded` or `concurrency_limit_client`",
-        "limit it (`tenant.limit`)",
+        "limit it (`tenant.limit`; of models `edgeq tenants set`)",
         services.noisy,
     ),
     Cause(
@@ -231,8 +231,10 @@ CAUSES: Final = (
         "limit_used_up",
         "A limit of a model is used up",
         "refusals by the `limits` of a model, or of one at a provider's key, or somebody has waited before the latter"
-        f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now, and who says so",
-        "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`)",
+        f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now,"
+        " who says so, and the tenant who has more than half of what waits or runs there",
+        "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`); or give that"
+        " tenant less (`edgeq tenants set`)",
         gates.used_up,
     ),
     Cause(

@@ -322,6 +322,8 @@ class Gate:
     short_s: float = 0.0
     """For so long somebody has waited there, or was refused; 0: nobody is, or that was not seen yet."""
     rest: Rest | None = None
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    """Whose requests waited or ran there lately: a sum over the last looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,8 @@ class Facts:
     """Of models, as resources, budgets that one request is above, in words."""
     smaller: Mapping[str, str] = field(default_factory=dict)
     """Of models, as resources, which one may answer in their place."""
+    has_accounts: bool = False
+    """Who asks for models is a tenant of the accounts."""
     over: tuple[Refused, ...] = ()
     """What was refused until just now."""
     replaced_s: float = 0.0

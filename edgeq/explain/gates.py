@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import ceil
+from shlex import quote
 from typing import Final
 
 from edgeq.config.change import LIVE
@@ -11,7 +12,7 @@ from edgeq.config.units import plain
 from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Facts, Gate, Refused, Rest
 from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
-from edgeq.llm.meter import BUDGET, CONCURRENT, WHATS
+from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, OUTPUT, REQUESTS, TOKENS, WHATS
 from edgeq.reasons import REASONS
 
 _AUTH: Final = "upstream_auth"
@@ -28,6 +29,15 @@ _ENDS: Final = {
     WHATS[CONCURRENT]: "is reached",
     WHATS[BUDGET]: "is spent, or less of it is left than a request may cost",
 }
+_OPTIONS: Final = {
+    WHATS[REQUESTS]: "--rpm",
+    WHATS[TOKENS]: "--tpm",
+    WHATS[INPUT]: "--itpm",
+    WHATS[OUTPUT]: "--otpm",
+    WHATS[CONCURRENT]: "--concurrent",
+}
+_PERIODS: Final = {"per_day": "--per-day", "per_month": "--per-month"}
+"""By which a tenant is given a limit."""
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -126,11 +136,12 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             (
                 *_source(short),
                 *facts.scarce.get(gate.resource, ()),
+                *_who_asks(gate),
                 *_waiting(gate),
                 *_left(short),
                 *say.refusals(refused),
             ),
-            _next(short, gate),
+            _next(short, gate) + _less(short, gate, facts),
         )
 
 
@@ -185,6 +196,34 @@ def _waiting(gate: Gate) -> list[str]:
         return []
     who = f"{gate.queued} wait, the oldest for {say.ms(gate.oldest_ms)}" if gate.queued else "nobody waits"
     return [f"{who}; who would for longer than {gate.settings} wait, {plain(gate.wait_s)} s, is refused at once"]
+
+
+def _most(gate: Gate) -> str:
+    """The tenant who has more than half of what waits or runs there; empty: nobody has."""
+    name = max(gate.tenants, key=lambda name: gate.tenants[name], default="")
+    return name if name and gate.tenants[name] * 2 > sum(gate.tenants.values()) else ""
+
+
+def _who_asks(gate: Gate) -> list[str]:
+    most = _most(gate)
+    if not most:
+        return []
+    total = sum(gate.tenants.values())
+    named = [f"{name} {count / total:.0%}" for name, count in gate.tenants.items() if name not in ("", most)]
+    share = f"{gate.tenants[most] / total:.0%}"
+    return [", ".join((f"tenant {most} has {share} of the requests that wait or run there", *named[:3]))]
+
+
+def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
+    """What gives that one less of it: half, or half of what he may have."""
+    most = _most(gate)
+    if not most or not facts.has_accounts:
+        return ""
+    period = one.key.rpartition("money_")[2]
+    what, option = (period, _PERIODS[period]) if one.what == WHATS[BUDGET] else (one.what, _OPTIONS[one.what])
+    has = facts.meters.get(f"tenant/{most}", {}).get("limits", {}).get(what) or one.count
+    count = max(1, min(one.count, has) // 2)
+    return f"; for others to have more: edgeq tenants set {quote(most)} {option} {_number(count)}"
 
 
 def _next(one: Allowed, gate: Gate) -> str:

@@ -179,6 +179,7 @@ class Gatherer:
             degrading=tuple(self._degrading()),
             scarce=self._scarce(),
             smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},
+            has_accounts=self._config().accounts is not None,
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},
             memory_share=self._config().protect.memory,

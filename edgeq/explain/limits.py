@@ -54,7 +54,8 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
         resource = f"{KINDS[MODEL]}/{name}"
         if (short_s := watch.short_for_s(resource)) and model.limits != TokenLimits():
             table = _Table(model.limits, ("model", name), resource)
-            yield Gate(resource, limits=allowed(table, {"remaining": used.get(name, {})}), short_s=short_s)
+            limits = allowed(table, {"remaining": used.get(name, {})})
+            yield Gate(resource, limits=limits, short_s=short_s, tenants=watch.asked(resource))
         for target in model.targets:
             for at, key in enumerate(provider_keys(config.provider[target.provider])):
                 upstream = upstream_name(target.provider, config.provider[target.provider], key)
@@ -75,6 +76,7 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
                     float(config.provider[target.provider].wait),
                     short_s,
                     _rest(seen),
+                    watch.asked(resource),
                 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from math import ceil
+from shlex import quote
 from typing import Final
 
 from edgeq.config.change import LIVE
@@ -344,7 +345,7 @@ def noisy(facts: Facts) -> Iterator[Finding]:
             load.pressed_s,
             f"tenant {first} has {load.tenants[first] / waiting:.0%} of the requests that wait or run",
             (*say.tenants(load), *say.traffic(load), *say.places(load), *say.service(load), *say.refusals(refused)),
-            f"edgeq set tenant limit {max(1, (load.limit or load.in_flight) // 2)} --ttl 10m",
+            _fewer(first, load, facts),
         )
     own = [one for one in facts.refused if one.reason in _TENANTS and _is_of_tenant(one.resource)]
     if own:
@@ -357,6 +358,15 @@ def noisy(facts: Facts) -> Iterator[Finding]:
             say.refusals(own),
             "edgeq show tenants",
         )
+
+
+def _fewer(tenant: str, load: Load, facts: Facts) -> str:
+    """The command that lets a tenant have half of the places: of models by its account, if there are any."""
+    places = max(1, (load.limit or load.in_flight) // 2)
+    of_models = load.settings.startswith("provider/") or facts.leads.get(load.resource) == ""
+    if of_models and facts.has_accounts:
+        return f"edgeq tenants set {quote(tenant)} --concurrent {places}"
+    return f"edgeq set tenant limit {places} --ttl 10m"
 
 
 def _is_of_tenant(resource: str) -> bool:

@@ -348,6 +348,17 @@ class ModelRequest(Exchange):
         choice = self.choice
         return "" if choice is None else choice.name
 
+    def asks_of(self) -> list[str]:
+        """See `Exchange`."""
+        found = super().asks_of()
+        plan = self.plan
+        if plan is not None:
+            found.append(f"model/{plan.name}")
+        choice = self.choice
+        if choice is not None:
+            found.append(choice.gate.resource)
+        return found
+
     def own_resource(self) -> str:
         """The route's."""
         return self.models.route.resource

@@ -601,6 +601,11 @@ class Exchange(Sending):
         """What `edgeq explain` has to say of it beyond that, each field after a comma."""
         return b""
 
+    def asks_of(self) -> list[str]:
+        """What it wants a place or a part of, as resources: who asks for most of one is told by these."""
+        route = self.route
+        return [] if route is None else [f"upstream/{route.upstream.name}", route.resource]
+
     def waits_for_another(self) -> bool:
         """Is its answer on its way to another request, whose end it waits for?"""
         grace = self.grace

@@ -347,7 +347,7 @@ class App:
         yield {"queues": report.queues(self._bulkheads(), monotonic())}
         yield {
             "forecasts": report.forecasts(self._bulkheads()),
-            "asking": report.asking(self._shard.downstreams) if self._routes.tenant is not None else {},
+            "asking": report.asking(self._shard.downstreams) if self._has_tenants() else {},
             "tenants": self._routes.tenants.busiest(report.MAX_TENANTS, monotonic()),
         }
         yield {"targets": report.targets(self._model_builder.gates.values(), monotonic())}
@@ -360,6 +360,10 @@ class App:
             "log": self._access.snapshot(),
             "max_lag_us": self._max_lag_us(),
         }
+
+    def _has_tenants(self) -> bool:
+        """Does anything say who they are? Accounts do, where there are models."""
+        return self._routes.tenant is not None or bool(self._model_builder.gates)
 
     def _bulkheads(self) -> list[Bulkhead]:
         return [*(upstream.bulkhead for upstream in self._upstreams.listed()), *self._routes.bulkheads()]

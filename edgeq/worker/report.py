@@ -262,10 +262,9 @@ def asking(connections: Iterable[object]) -> dict[str, dict[str, int]]:
     told: dict[str, Counter[str]] = {}
     for one in islice(connections, MAX_LOOKED):
         exchange = one.exchange if isinstance(one, Downstream) else None
-        if exchange is not None and exchange.route is not None and exchange.tenant:
+        if exchange is not None and exchange.tenant:
             tenant = exchange.tenant.decode("latin-1")
-            route = exchange.route
-            for resource in (f"upstream/{route.upstream.name}", route.resource):
+            for resource in exchange.asks_of():
                 told.setdefault(resource, Counter())[tenant] += 1
     return {resource: dict(tenants.most_common(MAX_TENANTS // 4)) for resource, tenants in told.items()}
 

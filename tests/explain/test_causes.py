@@ -303,6 +303,61 @@ def test_whose_limit_it_is() -> None:
     assert findings(behind(dataclasses.replace(GATE, queued=0), refused=(own,))) == []
 
 
+def test_who_uses_up_a_limit_is_told() -> None:
+    """A tenant who has more than half of what waits or runs there, and how he is to have less of it, if tenants are
+    those of the accounts."""
+    for tenants, has_accounts, evidence, following in (
+        ({"night": 95, "data": 5}, True, "night has 95% .., data 5%", "edgeq tenants set night --tpm 500"),
+        ({"n 1": 7, "": 3}, True, "n 1 has 70% ..", "edgeq tenants set 'n 1' --tpm 3000"),
+        ({"night": 9}, True, "night has 100% ..", "edgeq tenants set night --tpm 500"),
+        ({"night": 95, "data": 5}, False, "night has 95% .., data 5%", ""),
+        ({"a": 5, "b": 5}, True, "", ""),
+        ({"": 9, "b": 1}, True, "", ""),
+        ({}, True, "", ""),
+    ):
+        meters = {"tenant/night": {"limits": {"requests": 7, "tokens": 1000}}, "tenant/n 1": {"limits": {}}}
+        facts = behind(dataclasses.replace(GATE, tenants=tenants), has_accounts=has_accounts, meters=meters)
+        told = explain(facts, "provider/p")
+        said = [one for one in told["evidence"] if one.startswith("tenant ")]
+        expected = evidence.replace("..", "of the requests that wait or run there")
+        assert said == ([f"tenant {expected}"] if evidence else [])
+        assert ("tenants set" in told["next"]) == bool(following)
+        assert told["next"].endswith(following)
+
+
+def test_a_noisy_tenant_of_models_is_one_of_the_accounts() -> None:
+    """Where there are any; `tenant.limit` holds only for those whom `tenant.key` tells."""
+    one = pressed(now=Pace(300, 100, 200, 20.0), tenants={"acme": 90, "zeta": 10}, limit=8)
+    for at, has_accounts, expected in (
+        (dataclasses.replace(one, settings="provider/p"), True, "edgeq tenants set acme --concurrent 4"),
+        (dataclasses.replace(one, resource="route/models"), True, "edgeq tenants set acme --concurrent 4"),
+        (dataclasses.replace(one, settings="provider/p"), False, "edgeq set tenant limit 4 --ttl 10m"),
+        (one, True, "edgeq set tenant limit 4 --ttl 10m"),
+    ):
+        full = refused("queue_full", f"{at.resource}:queue")
+        facts = dataclasses.replace(load(at, full), has_accounts=has_accounts, leads={"route/models": ""})
+        told = explain(facts)
+        assert (told["cause"], told["next"]) == ("noisy_tenant", expected)
+
+
+@pytest.mark.parametrize(
+    ("what", "key", "option"),
+    [
+        ("requests", "limits.requests_per_minute", "--rpm 300"),
+        ("input_tokens", "limits.input_tokens_per_minute", "--itpm 300"),
+        ("output_tokens", "limits.output_tokens_per_minute", "--otpm 300"),
+        ("concurrent", "limits.concurrent", "--concurrent 300"),
+        ("budget", "limits.money_per_day", "--per-day 300"),
+        ("budget", "limits.money_per_month", "--per-month 300"),
+    ],
+)
+def test_who_uses_up_a_limit_is_given_less_of_that(what: str, key: str, option: str) -> None:
+    """Half of it."""
+    limits = (Allowed(what, 600, 0, "provider/p", key, HEARD),)
+    gate = dataclasses.replace(GATE, limits=limits, tenants={"night": 95, "data": 5})
+    assert explain(behind(gate, has_accounts=True))["next"].endswith(f"more: edgeq tenants set night {option}")
+
+
 def test_what_was_refused_is_told_by_any_name() -> None:
     """Also when it is over; whoever asks for a provider hears of its keys."""
     over = Refused("token_limit_shared", "target/p/big:tokens", 5.0, 9.0, 2.0)

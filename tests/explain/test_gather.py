@@ -85,7 +85,9 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         ]
         resting = of_key("k-b", way_of(providers["k"], provider_keys(providers["k"])[1]))
         GcraTable(bench.board, 0).delay(resting, now_ns + 10**10)
-        bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}})
+        asking = {"target/p/m": {"night": 3, "data": 1}, "model/m": {"night": 4}}
+        bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}}, asking=asking)
+        bench.tell(1, asking={"target/p/m": {"night": 2}})
         bench.overview.forget()
         gatherer.look()
         facts = gatherer.facts()
@@ -94,6 +96,8 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         assert facts.parts["upstream/k-b"] == ["target/k-b/m", "target/k-b/n"]
         gates = {one.resource: one for one in facts.gates}
         assert list(gates) == ["model/m", "target/p/m", "target/k-a/m", "target/k-a/n", "target/k-b/n"]
+        assert [one.tenants for one in gates.values()][:3] == [{"night": 4}, {"night": 5, "data": 1}, {}]
+        assert not facts.has_accounts
         seen = {
             name: [(one.settings, one.key, one.count, one.source, one.can_set) for one in gate.limits]
             for name, gate in gates.items()

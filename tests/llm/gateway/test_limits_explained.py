@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeq.cli import main
-from tests.llm.gateway.support import Stand, ask_for, wait_for
+from tests.llm.gateway.support import Stand, ask_for, request, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.scripted_upstream import ScriptedUpstream
 
@@ -27,7 +27,12 @@ def short() -> Iterator[Stand]:
         admin = str(Path(name) / "admin.sock")
         url = f"{demo.url}/v1"
         config: dict[str, Any] = {
-            "provider": {"right": {"url": url, "keys": ["sk-x"]}, "wrong": {"url": url, "keys": ["sk-y"]}},
+            "tenant": {"key": "header:x-tenant"},
+            "provider": {
+                "right": {"url": url, "keys": ["sk-x"]},
+                "wrong": {"url": url, "keys": ["sk-y"]},
+                "one": {"url": url, "keys": ["sk-x"], "limits": {"concurrent": 1}, "wait": "60s"},
+            },
             "model": {
                 "small": {
                     "aliases": ["tiny"],
@@ -35,6 +40,7 @@ def short() -> Iterator[Stand]:
                     "limits": {"tokens_per_minute": 300},
                 },
                 "shut": {"targets": [{"provider": "wrong", "model": "mock"}]},
+                "slow": {"targets": [{"provider": "one", "model": "mock/latency=60s"}]},
             },
             "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}}],
         }
@@ -65,6 +71,22 @@ def test_the_limit_is_named_and_raised_by_what_is_said(short: Stand, capsys: pyt
         command = str(told["next"]).partition("    #")[0].split()
         assert command[:4] == ["edgeq", "set", "model/small", "limits.tokens_per_minute"]
         assert main([*command[1:], "--admin", short.admin_socket]) == 0, capsys.readouterr().err
+
+
+def test_who_uses_up_a_providers_limit_is_named(short: Stand) -> None:
+    """Of those who wait and run there, in all workers."""
+    for tenant in ("night", "night", "night", "data"):
+        short.client().send(request(ask_for("slow"), fields={"x-tenant": tenant}))
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        told.update(explained(short, "provider/one"))
+        return told["cause"] == "limit_used_up" and any("data 25%" in one for one in told["evidence"])
+
+    wait_for(is_told, lambda: json.dumps(told))
+    short.close_clients()
+    assert told["resource"] == "target/one/mock/latency=60s"
+    assert "tenant night has 75% of the requests that wait or run there, data 25%" in told["evidence"]
 
 
 def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
