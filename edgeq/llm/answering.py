@@ -12,6 +12,7 @@ An answer that fails, or is an error, is for `exchange` to deal with: another ta
 
 from __future__ import annotations
 
+from json import JSONDecodeError
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _LAST_BYTES_S: Final = 2.0
 """For the end of HTTP's framing, after the last word of a stream: a connection can be kept that ends in time, and no
 client is to wait for a server that never ends it."""
+_USELESS: Final = "the provider's answer cannot be used: "
 _NO_STREAM: Final = "a stream was asked for, and none came"
 
 
@@ -77,7 +79,7 @@ class ModelAnswer(ModelRequest):
         self._answer_kind = answer.body_kind
         incoming = self._incoming = self.incoming(choice, answer)
         if incoming is None:
-            self.fail("upstream_protocol_error", up.pool.resource, f"its answer is none: {_NO_STREAM}")
+            self.fail("upstream_protocol_error", up.pool.resource, _USELESS + _NO_STREAM)
             return
         self._take(data[end:], now)
 
@@ -244,7 +246,7 @@ class ModelAnswer(ModelRequest):
             return
         except ValueError as error:
             resource = "" if up is None else up.pool.resource
-            self.fail("upstream_protocol_error", resource, _compressed(incoming) or f"its answer is none: {error}")
+            self.fail("upstream_protocol_error", resource, _compressed(incoming) or _useless(error))
             return
         if failed is not None:
             self._fail_by(failed, now, body)
@@ -281,7 +283,7 @@ class ModelAnswer(ModelRequest):
             except (TypeError, RecursionError) as error:
                 # orjson reads four times as deep as it writes.
                 if "ecursion" in str(error):
-                    raise ValueError("nested too deeply") from None
+                    raise ValueError("it is nested too deeply") from None
                 raise
         return known
 
@@ -350,9 +352,14 @@ def _written(dialect: str, body: bytes) -> int:
         return 0
 
 
+def _useless(error: ValueError) -> str:
+    """Why an answer could not be read, as a sentence."""
+    return f"{_USELESS}it is no JSON ({error})" if isinstance(error, JSONDecodeError) else f"{_USELESS}{error}"
+
+
 def _compressed(incoming: Incoming) -> str:
     """Why an answer could not be read, if that is it; else empty."""
     coding = answer_field(incoming.head, b"content-encoding")
     if coding in (b"", b"identity"):
         return ""
-    return f"its answer is compressed ({coding.decode('latin-1')[:50]}), which was not asked for"
+    return f"{_USELESS}it is compressed ({coding.decode('latin-1')[:50]}), which was not asked for"

@@ -141,7 +141,7 @@ class Incoming:
             self._parts.append(payload)
             self._size += len(payload)
             if self._size > MAX_ANSWER:
-                raise ValueError(f"an answer of more than {MAX_ANSWER} bytes")
+                raise ValueError(f"the provider's answer has more than {MAX_ANSWER} bytes")
             return b""
         if self.begun:
             if self._kept:
@@ -150,7 +150,7 @@ class Incoming:
             return out
         self._kept += out
         if len(self._kept) > MAX_KEPT:
-            raise ValueError(f"nothing of the answer itself in {MAX_KEPT} bytes")
+            raise ValueError(f"the provider's answer has not begun within {MAX_KEPT} bytes")
         return b""
 
     def _translated(self, events: list[Event]) -> bytes:

@@ -71,9 +71,9 @@ def usage_of(dialect: str, body: bytes) -> Usage:
         _as_object(body)
         return usage
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ValueError("no JSON") from None
+        raise ValueError("it is no JSON") from None
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise ValueError("it is nested too deeply") from None
     if told is not None:
         _learn(dialect, usage, told)
     return usage
@@ -124,7 +124,7 @@ def _as_object(body: bytes) -> dict[str, Any]:
     """Raises: ValueError if it is none."""
     said: Any = orjson.loads(body)
     if not isinstance(said, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("it is no JSON object")
     return said
 
 

@@ -91,7 +91,7 @@ def decode_answer(body: bytes) -> Answer:
     said = known_object(orjson.loads(body))
     content = said.get("content") if said is not None else None
     if said is None or not isinstance(content, list):
-        raise ValueError("the provider's answer is no message")
+        raise ValueError("it is no message")
     keep_digits(body, content)
     answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
     for block in content:

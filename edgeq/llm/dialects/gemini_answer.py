@@ -75,7 +75,7 @@ def generated(body: bytes) -> Generated:
     try:
         return _generated.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"Gemini's answer cannot be read: {error}") from error
+        raise ValueError(f"it cannot be read: {error}") from error
 
 
 def decode_answer(body: bytes) -> Answer:

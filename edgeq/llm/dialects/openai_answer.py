@@ -125,17 +125,17 @@ def decode_answer(body: bytes) -> Answer:
     """
     said = known_object(orjson.loads(body))
     if said is None:
-        raise ValueError("the provider's answer is no JSON object")
+        raise ValueError("it is no JSON object")
     choices = said.get("choices")
     if not isinstance(choices, list):
         choices = []
     choice = known_object(choices[0]) if choices else None
     message = known_object(choice.get("message")) if choice is not None else None
     if choice is None or message is None:
-        raise ValueError("the provider's answer has no message")
+        raise ValueError("it has no message")
     reason = str(choice.get("finish_reason") or "")
     if reason in FAILED:
-        raise ValueError(f"the provider's answer has failed: its finish_reason is {reason}")
+        raise ValueError(f"it has failed: its finish_reason is {reason}")
     answer = Answer(str(said.get("id") or ""), str(said.get("model") or ""), [])
     keep_digits_of_calls(body, choices, "message")
     has_refused = _decode_message(message, answer.parts)
@@ -191,7 +191,7 @@ def _decode_message(message: dict[str, Any], parts: list[Part]) -> bool:
         for call in calls:
             function = known_object(call.get("function")) if isinstance(call, dict) else None
             if function is None:
-                raise ValueError("a call of a tool that is no function")
+                raise ValueError("it has a call of a tool that is no function")
             arguments = function.get("arguments")
             if not isinstance(arguments, str):
                 # Ollama's habit: the object itself.

@@ -579,7 +579,27 @@ def test_a_status_that_says_all(stand: Stand) -> None:
         answer = stand.ask(ask_for("scripted", True), path)
         assert answer.status == 502
         told = json.loads(answer.body)["error"]["message"]
-        assert told == "its answer is none: a stream was asked for, and none came"
+        assert told == "the provider's answer cannot be used: a stream was asked for, and none came"
+    stand.wait_idle()
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "why"),
+    [
+        (b"<h1>oh</h1>", CHAT, "it is no JSON"),
+        (b"<h1>oh</h1>", MESSAGES, "it is no JSON (unexpected character"),
+        (b"[]", MESSAGES, "it is no JSON object"),
+        (b"{}", MESSAGES, "it has no message"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_a_sentence(stand: Stand, body: bytes, path: str, why: str) -> None:
+    """For a programmer who has never heard of providers."""
+    head = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    stand.play(reply(b"HTTP/1.1 200 OK\r\n" + head + body))
+    answer = stand.ask(ask_for("scripted"), path)
+    assert answer.status == 502
+    told = json.loads(answer.body)["error"]["message"]
+    assert told.startswith(f"the provider's answer cannot be used: {why}")
     stand.wait_idle()
 
 
@@ -593,7 +613,7 @@ def test_a_compressed_answer(stand: Stand) -> None:
             answer = stand.ask(ask_for("scripted", stream), path)
             assert answer.status == 502
             told = json.loads(answer.body)["error"]["message"]
-            assert told == "its answer is compressed (gzip), which was not asked for"
+            assert told == "the provider's answer cannot be used: it is compressed (gzip), which was not asked for"
             assert stand.scripted.requests[-1].get(b"accept-encoding") == b"identity"
     stand.wait_idle()
 
