@@ -10,7 +10,7 @@ import pytest
 
 from edgeq.config.load import load_file, load_text
 from edgeq.config.schema_llm import Accounts, Prompt, PromptMessage, RouteLlm, Variable
-from edgeq.config.shown import MASK, leaves
+from edgeq.config.shown import MASK, leaves, masked_value
 from edgeq.errors import ConfigError
 
 BASE = """
@@ -58,6 +58,24 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
     assert not [value for value in shown if "x-secret" in value]
     assert [value for value in shown if MASK in value]
     assert [value for value in shown if "env:P_KEY" in value]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://x/v1beta?key=s3cret", "https://x/v1beta?key=***"),
+        ("https://x/v1?a=s3cret&b=s3cret=&api-version=2024-10-21", "https://x/v1?a=***&b=***&api-version=2024-10-21"),
+        ("https://x/v1?s3cret", "https://x/v1?***"),
+        ("https://x/v1?key=&api-version=s3", "https://x/v1?***&api-version=s3"),
+        ("https://x/a&b/v1", "https://x/a&b/v1"),
+    ],
+)
+def test_values_in_the_query_of_a_url_are_masked(url: str, shown: str) -> None:
+    """Gemini's own examples have their key there."""
+    config = load_text(BASE.replace("http://127.0.0.1:9/v1", url), "f.toml").config
+    assert [leaf.value for leaf in leaves(config) if leaf.key == "provider.p.url"] == [f'"{shown}"']
+    assert masked_value(("provider", "p", "url"), url) == shown
+    assert masked_value(("provider", "p", "engine"), url) == url
 
 
 @pytest.mark.parametrize(
