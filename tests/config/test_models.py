@@ -111,6 +111,18 @@ def test_values_in_the_query_of_a_url_are_masked(url: str, shown: str) -> None:
             "f.toml:11: model.n.degrade: goes in a circle: n -> o -> n",
         ),
         ('provider = "p" }]', 'provider = "p" }]\ndegrade = "n"', 'f.toml:8: model.m.degrade: there is no model "n"'),
+        ('/v1"\n', '/v1"\nlimits.tpm = 5\n', "f.toml:6: provider.p.limits.tpm: unknown key (did you mean tokens_per_m"),
+        ('/v1"\n', '/v1"\ntpm = 5\n', "f.toml:6: provider.p.tpm: unknown key (did you mean limits.tokens_per_minute?)"),
+        (
+            'provider = "p" }]',
+            'provider = "p", rpm = 5 }]',
+            "f.toml:7: model.m.targets[0].rpm: unknown key (did you mean limits.requests_per_minute?)",
+        ),
+        (
+            'provider = "p" }]',
+            'provider = "p" }]\nfallbacks = ["n"]',
+            "f.toml:8: model.m.fallbacks: unknown key (further targets of [model.NAME] answer when the",
+        ),
         ('provider = "p" }]', 'provider = "p" }]\nhedge = "soon"', "f.toml:8: model.m.hedge: expected"),
         (
             'provider = "p" }]',
