@@ -172,9 +172,10 @@ Every request that edgeq refuses, or that fails, has exactly one reason, and a r
 worker counts; of a connection that never became a request the event log tells.
 
 429 means that the caller's own quota is the cause, 503 that shared capacity is; 504 that time ran out, 502 that the
-upstream misbehaved. Without a status edgeq makes no answer: nobody could read it, or there is one already. An answer
-that has begun when something fails is cut, so that the client sees that it is incomplete; the access log has the status
-that was sent.
+upstream misbehaved. Anthropic's clients are told what their SDK knows: 402 in place of 429 where a budget is spent
+(`budget_exhausted`), and 529 in place of 503. Without a status edgeq makes no answer: nobody could read it, or there is
+one already. An answer that has begun when something fails is cut, so that the client sees that it is incomplete; the
+access log has the status that was sent.
 
 Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains and how many were refused lately,
 60 s at most; *soon*, another process takes over at once.
