@@ -644,7 +644,7 @@ class ModelRequest(Exchange):
         """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
         choice = self.choice
         is_ahead = self._head_sent and not self._begun
-        lines = b"" if choice is None or is_ahead else choice.line
+        lines = b"" if choice is None or is_ahead or not self.down.shard.forward.tells else choice.line
         degraded = self.degraded
         if degraded is not None and self.cached != JOINED:  # `about` has it
             lines = degraded.line + lines
@@ -663,14 +663,15 @@ class ModelRequest(Exchange):
         if self._transcript is not None:
             self._transcript.whole(body)
         allowed = b"allow: " + methods_of(operation) + b"\r\n" if self.status == 405 else b""
+        forward = self.down.shard.forward
         return spoken(
             self.status,
             body,
             reason,
-            resource,
+            forward.told(resource),
             detail,
             self.request_id,
-            self.down.shard.forward.node,
+            forward.node,
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,

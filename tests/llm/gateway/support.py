@@ -353,6 +353,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     provider("dead", f"http://127.0.0.1:{dead_port}/v1")
     provider("dead-an", f"http://127.0.0.1:{dead_port}/v1", "anthropic")
     model("dead-an", "dead-an x")
+    provider("untold", f"http://127.0.0.1:{dead_port}/v1")
+    model("untold", "untold x")
     provider("scripted", f"http://127.0.0.1:{scripted_port}/v1")
     provider("scripted-an", f"http://127.0.0.1:{scripted_port}/v1", "anthropic")
     model("scripted", "scripted x")
