@@ -169,12 +169,14 @@ Made by `python -m edgeq.reasons > docs/reasons.md`.
 Every request that edgeq refuses, or that fails, has exactly one reason, and a resource: what it was refused by, such as
 `upstream/api:queue`, `route/checkout`, `listener/0.0.0.0:8080`, `rate/plan`, `worker:loop_lag`. Both are in the answer
 (`application/problem+json`, and `Proxy-Status`), in the access log (`edgeq.reason`, `edgeq.resource`), and in what a
-worker counts; of a connection that never became a request the event log tells.
+worker counts; of a connection that never became a request the event log tells. A resource has names of upstreams, and of
+an endpoint its address: with `forward.tell_resource = false` clients hear the reason alone.
 
 429 means that the caller's own quota is the cause, 503 that shared capacity is; 504 that time ran out, 502 that the
-upstream misbehaved. Without a status edgeq makes no answer: nobody could read it, or there is one already. An answer
-that has begun when something fails is cut, so that the client sees that it is incomplete; the access log has the status
-that was sent.
+upstream misbehaved. Anthropic's clients are told what their SDK knows: 402 in place of 429 where a budget is spent
+(`budget_exhausted`), and 529 in place of 503. Without a status edgeq makes no answer: nobody could read it, or there is
+one already. An answer that has begun when something fails is cut, so that the client sees that it is incomplete; the
+access log has the status that was sent.
 
 Retry-After: *exact*, the moment is known; *estimated*, from how fast the queue drains and how many were refused lately,
 60 s at most; *soon*, another process takes over at once.

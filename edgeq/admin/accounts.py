@@ -15,6 +15,7 @@ from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column, Record
 from edgeq.config.findings import did_you_mean
+from edgeq.config.schema_llm import SHORT_LIMITS
 from edgeq.config.units import money, parse_duration
 from edgeq.llm import meter
 from edgeq.llm.account import key_subject, means, team_subject, tenant_subject
@@ -37,13 +38,13 @@ _MAX_NAMES: Final = 8
 _NO_MODEL: Final = "none"
 """A name that no model has, for keys that may use none."""
 _LIMITS: Final = {
-    "rpm": ("requests_per_minute", "requests in a minute"),
-    "tpm": ("tokens_per_minute", "tokens in a minute, input and output"),
-    "itpm": ("input_tokens_per_minute", "input tokens in a minute"),
-    "otpm": ("output_tokens_per_minute", "output tokens in a minute"),
-    "concurrent": ("concurrent", "requests in flight"),
-    "per-day": ("money_per_day", "money in a day of UTC"),
-    "per-month": ("money_per_month", "money in a month of UTC"),
+    "rpm": (SHORT_LIMITS["rpm"], "requests in a minute"),
+    "tpm": (SHORT_LIMITS["tpm"], "tokens in a minute, input and output"),
+    "itpm": (SHORT_LIMITS["itpm"], "input tokens in a minute"),
+    "otpm": (SHORT_LIMITS["otpm"], "output tokens in a minute"),
+    "concurrent": (SHORT_LIMITS["concurrent"], "requests in flight"),
+    "per-day": (SHORT_LIMITS["per-day"], "money in a day of UTC"),
+    "per-month": (SHORT_LIMITS["per-month"], "money in a month of UTC"),
 }
 
 

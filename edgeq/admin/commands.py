@@ -622,7 +622,7 @@ COMMANDS: Final = (
         (
             Argument(
                 "name",
-                "provider/NAME for all its keys; a key as in `show upstreams`, or a model at it as in `show targets`",
+                "a provider, for all its keys; a key as in `show upstreams`, or a model at it as in `show targets`",
                 required=True,
             ),
         ),

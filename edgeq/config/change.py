@@ -5,6 +5,7 @@
                                         provider/openai limit 64     of each upstream that is made of it
                                         model/gpt-4o limits.tokens_per_minute 100000
                                         model/gpt-4o targets.openai.weight 3    the target of that provider
+                                        model/gpt-4o targets.openai/gpt-4.1.weight 3    of several there
                                         listener/:8080 backlog 511   by its name, else its address
                                         log level debug              a table that there is once
                                         upstream/api endpoints.http://10.0.0.7:9000.weight 0
@@ -26,6 +27,7 @@ from typing import Any, Final
 from edgeq.config.findings import did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config, Endpoint
+from edgeq.config.schema_llm import Target
 
 SOURCE: Final = "set"
 """`Problem.file` of what a change got wrong."""
@@ -44,6 +46,7 @@ _ENDPOINTS: Final = "endpoints"
 _TARGETS: Final = "targets"
 _DISABLED: Final = "disabled"
 _ENDPOINT_KEYS: Final = tuple(key for key in Endpoint.__struct_fields__ if key != "url")
+_TARGET_KEYS: Final = Target.__struct_fields__
 _MAX_NAMES: Final = 8
 """So many are named to who has named none of them."""
 _IDENTITY: Final = ("name", "address", "version")
@@ -152,6 +155,10 @@ def _keys(key: str) -> tuple[str, ...]:
     if table == _ENDPOINTS and rest:
         url, _, last = rest.rpartition(".")
         return (table, url, last) if last in _ENDPOINT_KEYS else (table, rest)
+    if table == _TARGETS and "/" in rest:  # and here too
+        words = rest.split(".")
+        end = next((place for place, word in enumerate(words) if place and word in _TARGET_KEYS), len(words))
+        return (table, ".".join(words[:end]), *words[end:])
     return tuple(key.split("."))
 
 
@@ -262,19 +269,29 @@ def _endpoint(upstream: Any, change: Change, keys: tuple[str, ...]) -> int:
 
 
 def _target(model: Any, change: Change, keys: tuple[str, ...]) -> int:
-    """By its provider, for it has no name of its own. Not by its number, which is another's after a reload."""
+    """By its provider, of several by PROVIDER/MODEL, for it has no name of its own. Not by its number, which is
+    another's after a reload."""
     targets = model.get(_TARGETS) if isinstance(model, dict) else None
-    found = [
-        number
-        for number, one in enumerate(targets if isinstance(targets, list) else ())
-        if isinstance(one, dict) and one.get("provider") == keys[1]
-    ]
+    own = change.resource.partition("/")[2]
+    by_provider, by_model = [], []
+    for number, one in enumerate(targets if isinstance(targets, list) else ()):
+        if isinstance(one, dict):
+            provider = one.get("provider")
+            name = f"{provider}/{one.get('model') or own}"
+            if keys[1] in (provider, name):
+                by_provider.append(number)
+                by_model.append(name)
     if len(keys) < 3:
         raise ChangeError(f"{change.name}: which key of the target? targets.PROVIDER.weight")
-    if len(found) != 1:
-        few = f"several targets of provider {keys[1]!r}; change the file and reload"
-        raise ChangeError(f"{change.resource} has {few if found else f'no target of provider {keys[1]!r}'}")
-    return found[0]
+    if len(by_provider) == 1:
+        return by_provider[0]
+    if not by_provider:
+        raise ChangeError(f"{change.resource} has no target of provider {keys[1]!r}")
+    if len(set(by_model)) < len(by_model):
+        raise ChangeError(f"{change.resource} has several targets {keys[1]!r}; change the file and reload")
+    last = ".".join(keys[2:])
+    named = " or ".join(f"targets.{name}.{last}" for name in by_model[:_MAX_NAMES])
+    raise ChangeError(f"{change.resource} has several targets of provider {keys[1]!r}: which one? {named}")
 
 
 def _provider(tables: Mapping[str, Any], upstream: str) -> str:

@@ -20,10 +20,17 @@ from edgeq.config.base import Duration, Size, Text
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.schema import Config
+from edgeq.config.schema_llm import SHORT_LIMITS
 from edgeq.config.units import parse_duration, parse_size
 
 _FEW: Final = 4
 """So many keys of a table are named to who has named none of them."""
+_ELSEWHERE: Final = {
+    "fallbacks": "further targets of [model.NAME] answer when the first one cannot",
+    "context_window_fallbacks": 'further targets of [model.NAME], with too_long = "next" there',
+}
+"""What other gateways have keys for that have no like here."""
+_WEIGHTS: Final = ": weights are compared, so 9 and 1 are 90 % and 10 %"
 MAX_INT: Final = 2**31 - 1
 
 _CONFIG: Final = cast(inspect.StructType, inspect.type_info(Config))
@@ -58,6 +65,11 @@ def _advice(key: str, kind: inspect.StructType) -> str:
     names = [field.encode_name for field in kind.fields]
     if near := did_you_mean(key, names):
         return near
+    if key in _ELSEWHERE:
+        return f" ({_ELSEWHERE[key]})"
+    key = SHORT_LIMITS.get(key, key)
+    if key in names:
+        return f" (did you mean {key}?)"
     for field in kind.fields:
         for one in field.type.types if isinstance(field.type, inspect.UnionType) else (field.type,):
             if isinstance(one, inspect.StructType) and _has(one, key):
@@ -103,7 +115,8 @@ def _value(
         if isinstance(value, int | float) and value < 0 and value != default:
             _check_least(kind, value)
     except ValueError as error:
-        findings.add(path, f"{error}{otherwise}")
+        hint = _WEIGHTS if path[-1] == "weight" and isinstance(raw, float) else otherwise
+        findings.add(path, f"{error}{hint}")
         return _stand_in(kind) if default is msgspec.NODEFAULT else default
     return value
 

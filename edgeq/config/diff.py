@@ -17,7 +17,7 @@ from edgeq.config.lines import Path, show_path
 from edgeq.config.providers import provider_of
 from edgeq.config.schema import Config, Listener, Provider, Server, Tenant, Trace, Upstream
 from edgeq.config.schema_llm import Prompt
-from edgeq.config.shown import masked_tenant
+from edgeq.config.shown import masked_tenant, masked_url
 from edgeq.config.units import show
 
 _SOCKET_KEYS = ("address", "backlog")
@@ -131,11 +131,19 @@ def _providers(old: dict[str, Provider], new: dict[str, Provider], lines: list[s
         for key in ("keys", "headers")
         if name in new and getattr(old[name], key) != getattr(new[name], key)
     )
+    lines.extend(
+        f"{show_path(('provider', name, 'url'))}: changed"
+        for name in old
+        if name in new and old[name].url != new[name].url and masked_url(old[name].url) == masked_url(new[name].url)
+    )
     _named("provider", _bare(old), _bare(new), lines)
 
 
 def _bare(providers: dict[str, Provider]) -> dict[str, Provider]:
-    return {name: msgspec.structs.replace(one, keys=(), headers={}) for name, one in providers.items()}
+    return {
+        name: msgspec.structs.replace(one, url=masked_url(one.url), keys=(), headers={})
+        for name, one in providers.items()
+    }
 
 
 def _named(kind: str, old: dict[str, Any], new: dict[str, Any], lines: list[str]) -> None:

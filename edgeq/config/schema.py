@@ -530,6 +530,9 @@ class Forward(Table, frozen=True):
     via: bool = True
     node: str = ""
     """Pseudonym of this gateway in Via and Proxy-Status; empty: the host name."""
+    tell_resource: bool = True
+    """Tell clients what has refused, by its name (of an upstream's endpoint with its address), and which target has
+    answered (x-edgeq-target). false: the reason only; the access log and `explain` have all."""
     trace: Literal["begin", "pass", "off"] = "begin"
     """traceparent: begin one if there is none, only pass it on, or remove it. With [trace] spans of edgeq's own stand
     between the client's and the upstream's, so it is "begin", or "off": upstreams see nothing of it."""

@@ -6,7 +6,7 @@ accounts.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from edgeq.config.base import Duration, Integer, Number, Size, Table, Text
 
@@ -26,6 +26,18 @@ class TokenLimits(Table, frozen=True):
     money_per_day: float = 0.0
     """In the currency of the prices; a day begins at midnight UTC."""
     money_per_month: float = 0.0
+
+
+SHORT_LIMITS: Final = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "itpm": "input_tokens_per_minute",
+    "otpm": "output_tokens_per_minute",
+    "concurrent": "concurrent",
+    "per-day": "money_per_day",
+    "per-month": "money_per_month",
+}
+"""What the limits of a virtual key or a tenant are called at the command line."""
 
 
 class ProviderKey(Table, frozen=True):

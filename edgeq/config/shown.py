@@ -1,13 +1,15 @@
 """A configuration for people: every value by its key, as the file would write it, without secrets.
 
 What is secret: the names in `tenant.weights` where tenants are known by a credential, since there they are written as
-they are sent; and values in `trace.headers` that are no names of secrets. Private keys are files that are named, and a
-URL may have no password, so nothing else is.
+they are sent; values in `trace.headers` that are no names of secrets; keys and headers of providers; and in their URLs
+the values of the query, as Gemini takes its key. Private keys are files that are named, and a URL may have no password,
+so nothing else is.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +22,8 @@ from edgeq.config.units import show
 from edgeq.wire.fields import PRIVATE
 
 MASK: Final = "***"
+_QUERY_VALUE: Final = re.compile(r"(?:(?<=&)|^)(?!api-version=)([^=&]+=)?[^&]+")
+"""Azure's version of its API is no secret, and good to know."""
 _MAX_SHOWN: Final = 500
 """Characters of one value: an answer's body may be a whole page."""
 
@@ -61,7 +65,20 @@ def masked_provider(provider: Provider) -> Provider:
         _masked(one) if isinstance(one, str) else msgspec.structs.replace(one, key=_masked(one.key))
         for one in provider.keys
     )
-    return msgspec.structs.replace(provider, keys=keys, headers=_masked_headers(provider.headers))
+    headers = _masked_headers(provider.headers)
+    return msgspec.structs.replace(provider, url=masked_url(provider.url), keys=keys, headers=headers)
+
+
+def masked_url(url: str) -> str:
+    """With each value of its query as `MASK`."""
+    where, mark, query = url.partition("?")
+    return where + mark + _QUERY_VALUE.sub(lambda found: (found[1] or "") + MASK, query)
+
+
+def masked_value(path: Path, value: Any) -> Any:
+    """What a live change sets at `path` ("provider", NAME, "url"), or the file says there."""
+    is_url = path[:1] == ("provider",) and path[2:] == ("url",) and isinstance(value, str)
+    return masked_url(value) if is_url else value
 
 
 def masked_tenant(tenant: Tenant) -> Tenant:

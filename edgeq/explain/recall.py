@@ -165,11 +165,13 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     if "edgeq.degraded_detail" in record:
         evidence.append(f"{asked} had no room for it: {record['edgeq.degraded_detail']}")
     if "edgeq.target" in record:
-        how = f", in place of {asked}" if "edgeq.model" in record else ""
+        how = f", in place of {asked}" if "edgeq.model" in record else f", asked for as {asked}" if asked else ""
         how += f" ({record[_SHORT_FOR]})" if short is not None else ""
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
+    elif asked:
+        evidence.append(f"the model that was asked for is {asked}")
     if second := REASONS.get(str(record.get("edgeq.second_reason", ""))):
         evidence.append(f"{second.title.lower()}: {second.hint}")
     if seen is not None:

@@ -641,16 +641,21 @@ class ModelRequest(Exchange):
     def _lines(self) -> bytes:
         """Field lines of the answer that say what edgeq has done with the request. What is left of the caller's limits
         is looked up only now: of a whole answer what it has used is known, and settled."""
-        lines = self.answer_lines + self.bill.header_lines(self._dialect(), monotonic()) + self._about()
+        lines = self._own_lines(self._dialect(), monotonic()) + self._about()
         if self.models.tells_cost and (self._settled or self.cached in _GIVEN):
             lines += f"x-edgeq-cost: {money(self.cost_micro)}\r\n".encode()
         return lines
+
+    def _own_lines(self, dialect: str, now: float) -> bytes:
+        """Those of this client, also where he is refused. Anthropic's SDK knows a request's id by another name."""
+        lines = self.answer_lines + self.bill.header_lines(dialect, now)
+        return lines + b"request-id: " + self.request_id + b"\r\n" if dialect == ANTHROPIC else lines
 
     def _about(self) -> bytes:
         """Those that are about the answer, whoever gets it. The head that a comment needs cannot know it."""
         choice = self.choice
         is_ahead = self._head_sent and not self._begun
-        lines = b"" if choice is None or is_ahead else choice.line
+        lines = b"" if choice is None or is_ahead or not self.down.shard.forward.tells else choice.line
         degraded = self.degraded
         if degraded is not None and self.cached != JOINED:  # `about` has it
             lines = degraded.line + lines
@@ -669,18 +674,19 @@ class ModelRequest(Exchange):
         if self._transcript is not None:
             self._transcript.whole(body)
         allowed = b"allow: " + methods_of(operation) + b"\r\n" if self.status == 405 else b""
+        forward = self.down.shard.forward
         return spoken(
             self.status,
             body,
             reason,
-            resource,
+            forward.told(resource),
             detail,
             self.request_id,
-            self.down.shard.forward.node,
+            forward.node,
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,
-            allowed + self.answer_lines + self.bill.header_lines(dialect, now),
+            allowed + self._own_lines(dialect, now),
         )
 
     def _dialect(self) -> str:

@@ -554,6 +554,8 @@ class ModelExchange(ModelAnswer):
                 return
         if reason in _RESTS:
             retry_after_s = self._soonest_s(retry_after_s)
+        elif reason == "upstream_quota":  # our key's pause is no time to come again: somebody has to pay first
+            retry_after_s = self._soonest_s(NEVER, True)
         super().fail(reason, resource, detail, retry_after_s, policy)
 
     def _goes_longer(self, choice: Choice, resource: str, now: float) -> bool:
@@ -612,12 +614,13 @@ class ModelExchange(ModelAnswer):
             turns += 1
         return turns
 
-    def _soonest_s(self, wait_s: float) -> float:
-        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""
+    def _soonest_s(self, wait_s: float, has_open: bool = False) -> float:
+        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one. `has_open`:
+        0.0 if another one rests not at all, but was not asked or has failed."""
         now = monotonic()
         for choice in self._order:
-            rests_s = choice.rests_s(now)
-            if 0.0 < rests_s < wait_s:
+            rests_s = choice.returns_s(now)
+            if (has_open or rests_s > 0.0) and rests_s < wait_s:
                 wait_s = rests_s
         return wait_s
 

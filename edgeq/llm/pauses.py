@@ -40,6 +40,8 @@ PAUSED_SINCE: Final = {
     "circuit_open": "the last requests for this model with the provider's key have failed",
 }
 """By the reason of the refusals meanwhile, in words."""
+OF_OPERATORS: Final = ("upstream_auth", "upstream_quota")
+"""Those that end by somebody's doing: the time of the pause is only when it is looked whether he has."""
 _FIRST_REST_NS: Final = 5_000_000_000
 _MOST_REST_NS: Final = 60_000_000_000
 """Of one that fails. Both have none of the bits of `TIMES`."""

@@ -11,7 +11,9 @@ from json.encoder import encode_basestring_ascii as quoted
 from random import expovariate
 from typing import TYPE_CHECKING, Final
 
+from edgeq.llm.pauses import OF_OPERATORS
 from edgeq.llm.redact import KEY
+from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
     from edgeq.config.schema_llm import TokenLimits
@@ -117,6 +119,12 @@ class Choice:
         """How long nobody is sent there; 0.0: somebody may be."""
         breaker = self.upstream.breaker
         return max(self.gate.pause_s(now), 0.0 if breaker is None else breaker.retry_after_s(now))
+
+    def returns_s(self, now: float) -> float:
+        """After how long somebody may be sent there, of itself: `NEVER` if its key waits for an operator."""
+        if self.gate.pauses.reason(now) in OF_OPERATORS:
+            return NEVER
+        return self.rests_s(now)
 
     def has_room(self, now: float) -> bool:
         """Would a request be sent at once, if there are tokens for it?"""

@@ -12,7 +12,7 @@ from typing import Final
 from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import key_hash
 from edgeq.config.credentials_io import read_header
-from edgeq.config.providers import provider_keys, upstream_name
+from edgeq.config.providers import provider_keys, provider_of, upstream_name
 from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import ProviderKey
 from edgeq.llm.meter import KINDS, TARGET
@@ -44,9 +44,10 @@ def way_of(provider: Provider, key: ProviderKey) -> bytes:
 
 
 def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> list[str] | None:
-    """End what keeps something from being asked: provider/NAME, a key (`openai`, `upstream/openai`) with its models, or
-    one model at it (`openai/gpt-4o`, `target/openai/gpt-4o`) with the key. Returns: the resources whose rests have
-    ended; None if nothing has that name."""
+    """End what keeps something from being asked: a provider (`openai`, `provider/openai`), a key (`openai-2`,
+    `upstream/openai-2`) with its models, or one model at either (`openai/gpt-4o`, `target/openai-2/gpt-4o`) with the
+    key; what is a name of both means the key. Returns: the resources whose rests have ended; None if nothing has that
+    name."""
     found = {resource: place for names, resource, place in _places(config) if text in names}
     resting = {resource: place for resource, place in found.items() if arrivals.get(place) > now_ns}
     for place in resting.values():
@@ -78,7 +79,10 @@ def names(config: Config) -> list[str]:
 
 def _places(config: Config) -> Iterator[tuple[tuple[str, ...], str, int]]:
     """By which names it is meant, the resource, and its place, of each key and each model at it."""
+    made = provider_of(config)
     for name, provider in config.provider.items():
+        # By its own name, too, where no key of any provider is called so.
+        whole_names = (f"provider/{name}",) if name in made else (f"provider/{name}", name)
         models = [
             target.model or model
             for model, one in config.model.items()
@@ -87,9 +91,16 @@ def _places(config: Config) -> Iterator[tuple[tuple[str, ...], str, int]]:
         ]
         for key in provider_keys(provider):
             full, way = upstream_name(name, provider, key), way_of(provider, key)
-            targets = [f"{full}/{model}" for model in dict.fromkeys(models)]
-            of_models = [text for one in targets for text in (one, f"{KINDS[TARGET]}/{one}")]
-            whole = (full, f"upstream/{full}", f"provider/{name}")
+            whole = (full, f"upstream/{full}", *whole_names)
+            called = {
+                f"{full}/{model}": [
+                    text
+                    for one in dict.fromkeys((full, *whole_names[1:]))
+                    for text in (f"{one}/{model}", f"{KINDS[TARGET]}/{one}/{model}")
+                ]
+                for model in dict.fromkeys(models)
+            }
+            of_models = [text for own in called.values() for text in own]
             yield (*whole, *of_models), f"upstream/{full}", of_key(full, way)
-            for one in targets:
-                yield (*whole, one, f"{KINDS[TARGET]}/{one}"), f"{KINDS[TARGET]}/{one}", of_target(one, way)
+            for one, own in called.items():
+                yield (*whole, *own), f"{KINDS[TARGET]}/{one}", of_target(one, way)

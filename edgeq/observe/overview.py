@@ -26,7 +26,7 @@ from edgeq.config.change import LIVE, Change, toml
 from edgeq.config.lines import show_path
 from edgeq.config.providers import caches_of, otel_names, settings_of, switched_off
 from edgeq.config.schema import Config, Endpoint
-from edgeq.config.shown import MASK, is_secret, leaves
+from edgeq.config.shown import MASK, is_secret, leaves, masked_value
 from edgeq.llm.rests import OF_TARGET, rests_until_ns
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
@@ -205,7 +205,7 @@ class Overview:
             {
                 "resource": one.resource,
                 "key": MASK if is_secret(one.path, self._config()) else one.key,
-                "value": toml(one.value),
+                "value": _value(one),
                 "file": _in_file(one),
                 "pid": one.pid or None,
                 **_whose(one, now),
@@ -439,7 +439,7 @@ class Overview:
                 if is_secret(change.path, self._config()):
                     key = f"{change.resource}.{MASK}"
                 configured = _in_file(change) or "default"
-                said = {"limit": key, "value": toml(change.value), "source": LIVE, "configured": configured}
+                said = {"limit": key, "value": _value(change), "source": LIVE, "configured": configured}
                 found.append({**said, **_whose(change, now)})
         return found
 
@@ -499,8 +499,12 @@ def _changed(key: str, live: Mapping[str, Change]) -> str:
     return key if live else ""
 
 
+def _value(change: Change) -> str:
+    return toml(masked_value(change.path, change.value))
+
+
 def _in_file(change: Change) -> str | None:
-    return None if change.was is None else toml(change.was)
+    return None if change.was is None else toml(masked_value(change.path, change.was))
 
 
 def _whose(change: Change, now: float) -> dict[str, Any]:

@@ -35,7 +35,7 @@ TRACE_SPANS: Final = 3
 class ForwardPolicy:
     """[forward], made ready for the hot path."""
 
-    __slots__ = ("client", "deadline", "node", "priority", "trace", "via_line")
+    __slots__ = ("client", "deadline", "node", "priority", "tells", "trace", "via_line")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class ForwardPolicy:
         trace: int,
         deadline: DeadlineHeader | None = None,
         priority: bytes = b"",
+        tells: bool = True,
     ) -> None:
         self.client: int = client
         self.node = node
@@ -54,6 +55,12 @@ class ForwardPolicy:
         """Tells the time that is left: read from trusted peers, written for upstreams."""
         self.priority = priority
         """Name, in lower case, of the header by which trusted peers choose a class; nothing: there is none."""
+        self.tells: bool = tells
+        """Clients hear the names of what has refused or answered."""
+
+    def told(self, resource: str) -> str:
+        """What a client hears of it."""
+        return resource if self.tells else ""
 
 
 def forward_prefix(

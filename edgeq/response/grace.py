@@ -175,9 +175,10 @@ class Grace:
 
         Returns: lines for its head.
         """
-        node = exchange.down.shard.forward.node
+        forward = exchange.down.shard.forward
+        node = forward.node
         if self.first_reason:
-            return proxy_status_line(node, self.first_reason, self.first_resource, self.served)
+            return proxy_status_line(node, self.first_reason, forward.told(self.first_resource), self.served)
         cache = self.cache
         wish = self.wish
         if cache is None or wish is None:
@@ -288,8 +289,9 @@ class Grace:
             said = f"fwd={self.forwarded_for}; detail=stale-if-error"
         line = f"age: {age_s}\r\ncache-status: {name}; {said}; ttl={int(entry.lifetime_s - entry.age_s(now))}\r\n"
         if how == STALE_IF_ERROR and exchange.reason:
-            node = exchange.down.shard.forward.node
-            return line.encode("latin-1") + proxy_status_line(node, exchange.reason, exchange.resource, "stale")
+            forward = exchange.down.shard.forward
+            resource = forward.told(exchange.resource)
+            return line.encode("latin-1") + proxy_status_line(forward.node, exchange.reason, resource, "stale")
         return line.encode("latin-1")
 
     def serve_stale(self, exchange: Exchange, now: float) -> bool:
@@ -399,13 +401,14 @@ class Grace:
         down = exchange.down
         exchange.keep_alive = down.may_keep(exchange)
         exchange.status = answer.status
+        forward = down.shard.forward
         text = prepared(
             answer,
             self.first_reason or reason,
-            self.first_resource or resource,
+            forward.told(self.first_resource or resource),
             detail,
             exchange.request_id,
-            down.shard.forward.node,
+            forward.node,
             exchange.keep_alive,
             exchange.head.method == b"HEAD",
             retry_after_s,

@@ -580,12 +580,13 @@ class Exchange(Sending):
 
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         """The answer that tells the client of it, in the words of whatever it speaks."""
+        forward = self.down.shard.forward
         return refusal(
             reason,
-            resource,
+            forward.told(resource),
             detail,
             self.request_id,
-            self.down.shard.forward.node,
+            forward.node,
             self.keep_alive,
             self.head.method == b"HEAD",
             retry_after_s,
@@ -628,17 +629,18 @@ class Exchange(Sending):
         """Refuse a request for the worker's own sake: in a hurry, by an answer that is written once."""
         down = self.down
         shard = down.shard
+        forward = shard.forward
         self.reason = reason
         self.resource = f"worker:{reason}"
         self.status = REASONS[reason].status
         self.keep_alive = down.may_keep(self)
         if self.head.method == b"HEAD":
-            text = refusal(reason, self.resource, "", b"", shard.forward.node, self.keep_alive, True)
+            text = refusal(reason, forward.told(self.resource), "", b"", forward.node, self.keep_alive, True)
         else:
             key = f"{reason} {self.keep_alive}"
             text = shard.prepared.get(key, b"")
             if not text:
-                text = refusal(reason, self.resource, "", b"", shard.forward.node, self.keep_alive, False)
+                text = refusal(reason, forward.told(self.resource), "", b"", forward.node, self.keep_alive, False)
                 shard.prepared[key] = text
         down.transport.write(text)
         self.answer_bytes = len(text) - text.find(b"\r\n\r\n") - 4

@@ -67,11 +67,11 @@ def refusal(
 ) -> bytes:
     """The whole answer for a refused or failed request.
 
-    Args: reason is a token with a status in `edgeq.reasons`; resource names what refused; detail is a sentence, or
-    nothing for the reason's own; request_id may be empty; node is this gateway's pseudonym; head_only for HEAD;
-    retry_after_s is when the refusal would end, in seconds from now, for reasons that have a Retry-After (UNKNOWN: the
-    shortest); policy is the quota that was violated, for reasons that are about one; extra are further header lines,
-    each with its CRLF.
+    Args: reason is a token with a status in `edgeq.reasons`; resource names what refused, or is empty if clients are
+    not told; detail is a sentence, or nothing for the reason's own; request_id may be empty; node is this gateway's
+    pseudonym; head_only for HEAD; retry_after_s is when the refusal would end, in seconds from now, for reasons that
+    have a Retry-After (UNKNOWN: the shortest); policy is the quota that was violated, for reasons that are about one;
+    extra are further header lines, each with its CRLF.
     Raises: KeyError for a token that is not in the table, or has no status.
     """
     row = REASONS[reason]
@@ -81,9 +81,10 @@ def refusal(
     identity = request_id.decode("latin-1")
     text = (
         f'{{"type":"{row.problem}","title":{encode_basestring_ascii(row.title)},"status":{status},'
-        f'"detail":{encode_basestring_ascii(detail)},"reason":"{reason}",'
-        f'"resource":{encode_basestring_ascii(resource)}'
+        f'"detail":{encode_basestring_ascii(detail)},"reason":"{reason}"'
     )
+    if resource:
+        text += f',"resource":{encode_basestring_ascii(resource)}'
     if kind != "none":
         text += f',"retry_after_ms":{_wait_ms(kind, retry_after_s)}'
     if policy:
@@ -162,8 +163,8 @@ def _head(
     return (
         f"{status_line(status)}{date_line().decode()}content-type: {content_type}\r\ncontent-length: {size}\r\n"
         f"cache-control: no-store\r\n"
-        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.told())}; edgeq-reason={reason}; "
-        f"edgeq-resource={_details(resource)}{told}\r\n"
+        f"proxy-status: {pseudonym(node)}{error}; details={_details(detail or row.told())}; edgeq-reason={reason}"
+        f"{_resource(resource)}{told}\r\n"
     )
 
 
@@ -177,9 +178,13 @@ def proxy_status_line(node: bytes, reason: str, resource: str, served: str) -> b
     """The field line that tells, on a good answer, why it is not the one that was asked for. Without `error`: that is
     for answers which a gateway has made because of one (RFC 9209 2.1.1)."""
     return (
-        f"proxy-status: {pseudonym(node)}; edgeq-reason={reason}; edgeq-resource={_details(resource)}; "
+        f"proxy-status: {pseudonym(node)}; edgeq-reason={reason}{_resource(resource)}; "
         f"edgeq-fallback={_details(served)}\r\n"
     ).encode("latin-1")
+
+
+def _resource(resource: str) -> str:
+    return f"; edgeq-resource={_details(resource)}" if resource else ""
 
 
 def _wait_s(kind: str, retry_after_s: float) -> int:

@@ -40,7 +40,7 @@ from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
 from edgeq.config.providers import parts_of, target_names, unpriced
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
-from edgeq.config.shown import MASK, is_secret
+from edgeq.config.shown import MASK, is_secret, masked_value
 from edgeq.errors import EXIT_CONFIG, EXIT_OK, ConfigError, EdgeqError, Problem, StartError
 from edgeq.explain import verdict, watch
 from edgeq.explain.gather import Gatherer
@@ -472,8 +472,9 @@ class Supervisor:
         return done
 
     async def _change(self, wish: Wish) -> Changed:
-        told = wish.told()
-        if is_secret(wish.change(0.0).path, self._config):
+        path = wish.change(0.0).path
+        told = {**wish.told(), "value": masked_value(path, wish.value)}
+        if is_secret(path, self._config):
             told = {**told, "key": MASK, "value": MASK}
 
         def refused(status: int, error: str) -> Changed:

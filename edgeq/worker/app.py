@@ -413,4 +413,5 @@ def _forward_policy(whole: Config) -> ForwardPolicy:
         _TRACES[config.trace] if whole.trace is None else TRACE_SPANS,
         deadline,
         config.priority.lower().encode(),
+        config.tell_resource,
     )

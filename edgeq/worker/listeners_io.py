@@ -125,7 +125,8 @@ class Listeners:
         return contexts
 
     def _refusal(self, reason: str, resource: str) -> bytes:
-        return refusal(reason, resource, "", b"", self._shard.forward.node, False, False)
+        forward = self._shard.forward
+        return refusal(reason, forward.told(resource), "", b"", forward.node, False, False)
 
     def renew_tickets(self, secret: bytes) -> None:
         """Make and take TLS session tickets by this secret from now on."""

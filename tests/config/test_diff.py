@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from edgeq.config.diff import Changes, diff
 from edgeq.config.load import load_text
 
@@ -194,3 +196,17 @@ def test_providers_and_models_are_told_without_secrets() -> None:
         load_text(MODELS.replace("provider.p", "provider.q").replace('"p"', '"q"'), "new").config,
     )
     assert gone.summary == ("provider.p: removed", "provider.q: added", "model.m.targets: changed")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("/v1?key=first", "/v1?key=second", ("url: changed",)),
+        ("/v1?key=first", "/b?key=first", ('url: "http://127.0.0.1:9/v1?key=***" -> "http://127.0.0.1:9/b?key=***"',)),
+    ],
+)
+def test_a_secret_in_the_url_of_a_provider_is_not_told(before: str, after: str, told: tuple[str, ...]) -> None:
+    """These lines are logged."""
+    old, new = (load_text(MODELS.replace("/v1", one), "f").config for one in (before, after))
+    found = diff(old, new)
+    assert tuple(one.removeprefix("provider.p.") for one in found.summary) == told

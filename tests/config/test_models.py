@@ -10,7 +10,7 @@ import pytest
 
 from edgeq.config.load import load_file, load_text
 from edgeq.config.schema_llm import Accounts, Prompt, PromptMessage, RouteLlm, Variable
-from edgeq.config.shown import MASK, leaves
+from edgeq.config.shown import MASK, leaves, masked_value
 from edgeq.errors import ConfigError
 
 BASE = """
@@ -61,6 +61,24 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://x/v1beta?key=s3cret", "https://x/v1beta?key=***"),
+        ("https://x/v1?a=s3cret&b=s3cret=&api-version=2024-10-21", "https://x/v1?a=***&b=***&api-version=2024-10-21"),
+        ("https://x/v1?s3cret", "https://x/v1?***"),
+        ("https://x/v1?key=&api-version=s3", "https://x/v1?***&api-version=s3"),
+        ("https://x/a&b/v1", "https://x/a&b/v1"),
+    ],
+)
+def test_values_in_the_query_of_a_url_are_masked(url: str, shown: str) -> None:
+    """Gemini's own examples have their key there."""
+    config = load_text(BASE.replace("http://127.0.0.1:9/v1", url), "f.toml").config
+    assert [leaf.value for leaf in leaves(config) if leaf.key == "provider.p.url"] == [f'"{shown}"']
+    assert masked_value(("provider", "p", "url"), url) == shown
+    assert masked_value(("provider", "p", "engine"), url) == url
+
+
+@pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ('provider = "p"', 'provider = "q"', 'f.toml:7: model.m.targets[0].provider: there is no provider "q"'),
@@ -93,6 +111,18 @@ def test_secrets_are_masked_wherever_the_configuration_is_shown(monkeypatch: pyt
             "f.toml:11: model.n.degrade: goes in a circle: n -> o -> n",
         ),
         ('provider = "p" }]', 'provider = "p" }]\ndegrade = "n"', 'f.toml:8: model.m.degrade: there is no model "n"'),
+        ('/v1"\n', '/v1"\nlimits.tpm = 5\n', "f.toml:6: provider.p.limits.tpm: unknown key (did you mean tokens_per_m"),
+        ('/v1"\n', '/v1"\ntpm = 5\n', "f.toml:6: provider.p.tpm: unknown key (did you mean limits.tokens_per_minute?)"),
+        (
+            'provider = "p" }]',
+            'provider = "p", rpm = 5 }]',
+            "f.toml:7: model.m.targets[0].rpm: unknown key (did you mean limits.requests_per_minute?)",
+        ),
+        (
+            'provider = "p" }]',
+            'provider = "p" }]\nfallbacks = ["n"]',
+            "f.toml:8: model.m.fallbacks: unknown key (further targets of [model.NAME] answer when the",
+        ),
         ('provider = "p" }]', 'provider = "p" }]\nhedge = "soon"', "f.toml:8: model.m.hedge: expected"),
         (
             'provider = "p" }]',

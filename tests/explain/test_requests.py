@@ -155,12 +155,16 @@ def test_which_model_has_answered() -> None:
     def evidence(**more: str) -> str:
         return str(told({**record, **{f"edgeq.{name}": text for name, text in more.items()}}, "id", None)["evidence"])
 
-    assert "the model was b/m'" in evidence(hedge="lost")
+    assert "the model was b/m, asked for as large'" in evidence(hedge="lost")
     assert "the model was b/m, in place of large'" in evidence(model="small")
     short = {"model": "small", "degraded_reason": "queue_full", "degraded_resource": "model/large:concurrent"}
     assert "the model was b/m, in place of large (queue_full)'" in evidence(**short)
     assert "large had no room for it: 3 in flight'" in evidence(**short, degraded_detail="3 in flight")
-    assert "the model was b/m, asked as well when the first one was late, after x'" in evidence(hedge="won", before="x")
+    assert "the model was b/m, asked for as large, asked as well when the first one was late, after x'" in evidence(
+        hedge="won", before="x"
+    )
+    del record["edgeq.target"]
+    assert "the model that was asked for is large'" in evidence()
 
 
 def test_one_that_was_degraded_and_then_refused() -> None:

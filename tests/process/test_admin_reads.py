@@ -260,7 +260,12 @@ def test_a_cache_is_told(tmp_path: Path) -> None:
 
 def test_secrets_are_masked(tmp_path: Path) -> None:
     """Whoever may read the configuration may not read the credentials in it, in no form and in no answer."""
-    extra: dict[str, Value] = {"tenant": {"key": "key", "weights": {"sk-secret": 3}}}
+    extra: dict[str, Value] = {
+        "tenant": {"key": "key", "weights": {"sk-secret": 3}},
+        "provider": {"g": {"url": "http://127.0.0.1:9/v1?key=sk-secret"}},
+        "model": {"m": {"targets": [{"provider": "g"}]}},
+        "route": [{"name": "models", "match": {"path": "/v1/*"}, "llm": {}}, {"name": "rest", "upstream": "u"}],
+    }
     with gateway(tmp_path, 1, **extra) as (made, admin):
         assert {"key": "tenant.weights", "value": "{*** = 3}", "default": False, "waits_for": None} in admin.show(
             "config"
@@ -269,6 +274,10 @@ def test_secrets_are_masked(tmp_path: Path) -> None:
         client = made.client_of(0)
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer sk-secret\r\n\r\n")
         wait_for("the answer", lambda: admin.show("workers")[0]["requests"] > 0)
+        assert admin.text("set provider/g url http://127.0.0.1:9/v2?key=sk-secret").startswith("ok: true")
+        (change,) = admin.show("changes")
+        assert change["value"] == '"http://127.0.0.1:9/v2?key=***"'
+        assert "sk-secret" not in made.gateway.stderr()
         for command in READS:
             assert "sk-secret" not in admin.text(f"{command.words} json"), command.words
 

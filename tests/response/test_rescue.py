@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.reasons import BLANK, CAPACITY, INDEX, QUOTA, REASONS
-from edgeq.response.rescue import refusal, spoken
+from edgeq.response.rescue import proxy_status_line, refusal, spoken
 from edgeq.worker.wheel import NEVER
 
 # RFC 9209 2.3: the error types, as registered.
@@ -98,6 +98,15 @@ def test_retry_after(reason: str, seconds: float, header: str, millis: int) -> N
     """In the field whole seconds, never too early; an estimate 60 s at most, an exact moment as far as it is."""
     got = answer(reason, retry_after_s=seconds)
     assert (got.fields["retry-after"], got.problem["retry_after_ms"]) == (header, millis)
+
+
+def test_a_resource_that_is_not_told() -> None:
+    """Neither in the head nor in the body, which are whole all the same."""
+    got = Answer(refusal("upstream_connect_refused", "", "", b"id", b"gw", True, False))
+    assert "resource" not in got.problem
+    assert got.fields["proxy-status"].endswith("; edgeq-reason=upstream_connect_refused")
+    line = proxy_status_line(b"gw", "upstream_connect_refused", "", "stale")
+    assert line == b'proxy-status: gw; edgeq-reason=upstream_connect_refused; edgeq-fallback="stale"\r\n'
 
 
 def test_waits_that_sdks_obey() -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 MINUTE_S: Final = 60.0
 _MAX_ACCOUNTS: Final = 100_000
-_SHORT: Final = 20
+_SHORT: Final = 12
 
 
 class Bucket:

@@ -227,3 +227,25 @@ def test_a_provider_is_taken_out(stand: Stand) -> None:
     told = taken_out("provider/oa")
     assert b'all who answer for \\"plain-oa\\" are disabled' in told.body
     taken_out(f"target/oa/{stand.called('plain-oa')}")
+
+
+def test_clients_are_told_no_names_of_ours(stand: Stand) -> None:
+    """They are customers: who has refused or answered is for the log, and for operators."""
+    names = (b"edgeq-resource", b"x-edgeq-target", b"127.0.0.1", b"upstream/")
+    models = ("plain-oa", "untold")
+
+    def told() -> list[Answer]:
+        return [stand.ask(ask_for(model), path) for model in models for path in (CHAT, MESSAGES)]
+
+    def found(answers: list[Answer]) -> set[bytes]:
+        heads = [b"%b%b%b" % (name, value, one.body) for one in answers for name, value in one.headers]
+        return {name for name in names for head in heads if name in head}
+
+    assert found(told()) == set(names)
+    where = "/v1/changes?resource=forward&key=tell_resource"
+    assert stand.admin("PUT", where + "&value=false")[0] == 200
+    answers = told()
+    assert stand.admin("DELETE", where)[0] == 200
+    assert found(answers) == set()
+    assert [one.status for one in answers[:2]] == [200, 200]
+    assert all(b"edgeq-reason=" in (one.get(b"proxy-status") or b"") for one in answers[2:])

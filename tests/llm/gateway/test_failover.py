@@ -119,8 +119,9 @@ def test_our_keys_are_no_business_of_the_client(stand: Stand, status: str) -> No
             if who != "ge":  # Gemini has the same words for a limit of a minute
                 assert b"your current quota" not in answer.body, "whose?"
                 assert b"the gateway" in answer.body, answer.body
-            if status in ("401", "403"):  # by whom it is found out, and while the key rests
+            if (who, status) != ("ge", "quota"):  # by whom it is found out, and while the key rests
                 assert answer.get(b"x-should-retry") == b"false", answer.headers
+                assert answer.get(b"retry-after") is None
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES])
@@ -284,6 +285,19 @@ def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
     assert b"it is not asked for another " in answer.body
     assert b" for another 2 h" in answer.body or b" for another 1 h 59 min" in answer.body
     assert stand.counts(stand.called("rests"))["requests"] == asked + 1
+
+
+@pytest.mark.parametrize(
+    ("model", "at_most_ms"), [("broke-first", 40_000), ("broke-last", 40_000), ("broke-well", 2000)]
+)
+def test_an_account_without_credit_keeps_nobody_from_coming_again_to_another(
+    stand: Stand, model: str, at_most_ms: int
+) -> None:
+    """The time is that of the target that will be back of itself, or was only not asked."""
+    answer = stand.ask(ask_for(model))
+    assert answer.get(b"x-should-retry") == b"true", answer.headers
+    assert 0 < float(answer.get(b"retry-after-ms") or 0) <= at_most_ms
+    assert b"_rate_limit" in answer.body or b"quota" in answer.body
 
 
 @pytest.mark.parametrize("name", ["provider/{}", "{}", "upstream/{}", "{}/{}", "target/{}/{}"])

@@ -195,3 +195,23 @@ def test_a_stream_that_is_cut(claude: anthropic.Anthropic, service: Service) -> 
     with pytest.raises(Exception, match=r".") as caught:
         read(claude, service.model("cut-inside"))
     assert isinstance(caught.value, anthropic.APIStatusError) == (service.upstream != DIRECT)
+
+
+def test_every_answer_has_the_id_that_the_sdk_looks_for(claude: anthropic.Anthropic, service: Service) -> None:
+    """Good, streamed or refused, by us or by the provider: the SDK hands it on, for whoever complains."""
+    ask = claude.messages.with_raw_response.create
+    whole = ask(model=service.model("plain"), max_tokens=MAX, messages=HELLO)
+    assert whole.parse()._request_id == whole.headers["request-id"]
+    heads = [whole.headers]
+    with claude.messages.stream(model=service.model("plain"), max_tokens=MAX, messages=HELLO) as stream:
+        assert stream.request_id == stream.response.headers["request-id"]
+        heads.append(stream.response.headers)
+    for model in (service.model("400"), "mock/error=404" if service.upstream == DIRECT else "none"):
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            claude.messages.create(model=model, max_tokens=MAX, messages=HELLO)
+        body = caught.value.body
+        assert isinstance(body, dict)
+        assert caught.value.request_id == body["request_id"] == caught.value.response.headers["request-id"]
+        heads.append(caught.value.response.headers)
+    if service.upstream != DIRECT:
+        assert all(one["request-id"] == one["x-request-id"] for one in heads)

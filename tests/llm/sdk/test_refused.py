@@ -133,6 +133,19 @@ def test_money_that_is_gone(sdk: Sdk, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("sdk", SDKS)
+def test_an_account_at_the_provider_without_credit(sdk: Sdk, clock: Clock) -> None:
+    """Nobody pays within the two minutes that they would sleep: who is told waits for nothing."""
+    told: Told = []
+    with llm_service.services() as services, sdk(services["openai"], told) as ask:
+        for _ in range(2):  # of the provider, and while its key is left alone
+            with pytest.raises(ERRORS) as caught:
+                ask("quota")
+            assert status_of(caught) in (503, 529)
+    assert [one["x-should-retry"] for one in told] == ["false"] * 2
+    assert clock.slept_s == []
+
+
+@pytest.mark.parametrize("sdk", SDKS)
 def test_a_provider_that_refuses_once(sdk: Sdk, clock: Clock) -> None:
     """Whoever tries again, edgeq or the SDK: the answer comes, and nobody waits longer than the provider has said."""
     told: Told = []
