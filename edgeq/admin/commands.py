@@ -229,11 +229,11 @@ COMMANDS: Final = (
         "/v1/models",
         "viewer",
         "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
-        "(short: somebody waits there, or less than a twentieth of a limit is left), the smaller model that answers "
-        "while none of them is, for how long they rest, what runs and waits there, what is left of their limits and "
-        "the model's, the price of a million tokens (input/output), and which budget is less than one request without "
-        "max_tokens may reserve. A weight counts for requests that begin like none that was answered lately "
-        "(llm.affinity)",
+        "(short: somebody waits there, or less than a twentieth of a limit is left; failing: it has rested as it "
+        "failed, and has given no good answer since), the smaller model that answers while none of them is, for how "
+        "long they rest, what runs and waits there, what is left of their limits and the model's, the price of a "
+        "million tokens (input/output), and which budget is less than one request without max_tokens may reserve. A "
+        "weight counts for requests that begin like none that was answered lately (llm.affinity)",
         reading.subject("models", ("model", "target", "state")),
         match("model, target or state"),
         (
@@ -258,7 +258,8 @@ COMMANDS: Final = (
         "/v1/targets",
         "viewer",
         "models at providers' keys: requests that run, those that wait for tokens, what is left of each limit, and "
-        "pauses that the provider asked for, or that follow its failures (circuit_open)",
+        "pauses that the provider asked for, or that follow its failures (circuit_open); by what it has failed, until "
+        "a good answer comes",
         reading.subject("targets", ("target", "paused_for")),
         match("name, or why it is paused"),
         (
@@ -270,6 +271,7 @@ COMMANDS: Final = (
             Column("remaining", "left", gives_way=True),
             Column("paused_s", "paused", "s"),
             Column("paused_for", "for", gives_way=True),
+            Column("fails_by", "fails", gives_way=True),
         ),
         "show targets openai",
     ),

@@ -113,6 +113,7 @@ class Pauses:
         "_silent_until",
         "_told_at",
         "count",
+        "failed_by",
         "rest_after",
         "rested",
     )
@@ -145,7 +146,10 @@ class Pauses:
         self._told_at: float = -NEVER
         """When this worker has told of a good answer last."""
         self.rested: int = 0
-        """How often in a row it has rested as it failed, when that was looked at last."""
+        """How often in a row it has rested as it failed, when that was looked at last; also after the rest, until a
+        good answer comes."""
+        self.failed_by: str = ""
+        """The last failure that this worker has heard of, by its reason; empty: a good answer was later."""
         self._probe_until_ns: int = 0
         """Until when nobody else finds out how it is."""
         self.count: int = 0
@@ -264,6 +268,7 @@ class Pauses:
             self._failures = 0
             self._told_at = now
             arrivals.delay(self._answered, int(now * _NS))
+        self.failed_by = ""
         if self.rested:
             self.rested = 0
             until_ns = arrivals.get(self._pause)
@@ -275,6 +280,7 @@ class Pauses:
         it rested says nothing new. Returns: does it rest for that?"""
         if not self.rest_after:
             return False
+        self.failed_by = reason
         arrivals = self._meter.books.arrivals
         until_ns = arrivals.get(self._pause)
         times = until_ns & TIMES

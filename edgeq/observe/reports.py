@@ -16,6 +16,7 @@ import orjson
 
 from edgeq.board.layout import Board
 from edgeq.board.reading import age_ms
+from edgeq.llm.rests import UNHEARD
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.refusals import OTHER
 
@@ -201,6 +202,7 @@ class Reports:
                     "paused_s": 0.0,
                     "paused_for": "",
                     "paused_until": None,
+                    "fails_by": "",
                     "admitted": 0,
                     "wait_ms": [],
                     "refused": {},
@@ -213,6 +215,8 @@ class Reports:
             if left_s > one["paused_s"]:
                 one["paused_s"], one["paused_for"] = left_s, seen["paused_for"]
                 one["paused_until"] = moment(time.time() + left_s)
+            if one["fails_by"] in ("", UNHEARD):
+                one["fails_by"] = seen.get("fails_by") or one["fails_by"]
             one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]

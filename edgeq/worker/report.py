@@ -72,6 +72,7 @@ _OF_TARGET: Final = (
     "queued",
     "queued_tokens",
     "paused_for",
+    "fails_by",
     "admitted",
     "wait_ms",
     "refused",
