@@ -96,6 +96,7 @@ COMMANDS: Final = (
             Column("answers_per_s", "out/s", "rate"),
             Column("refused_per_s", "ref/s", "rate"),
             Column("rests", gives_way=True, is_rare=True),
+            Column("fails", gives_way=True, is_rare=True),
         ),
     ),
     Command(
@@ -104,8 +105,8 @@ COMMANDS: Final = (
         "/v1/endpoints",
         "viewer",
         "addresses of upstreams with their connections, what their answers cost, how many were good (counted where "
-        "there are several to choose from, checks or a breaker), which are left out, and how many requests engines of "
-        "models tell of, beside ours, those that wait there fourfold",
+        "there are several to choose from, checks or a breaker), which are left out, how many requests engines of "
+        "models tell of, beside ours, those that wait there fourfold, and by what the last request failed, if it did",
         reading.subject("endpoints", ("upstream", "endpoint", "state")),
         match("upstream, address or state"),
         (
@@ -121,6 +122,7 @@ COMMANDS: Final = (
             Column("answered", "good", _N),
             Column("failed", "bad", _N),
             Column("engine_load", "engine", "rate"),
+            Column("fails_by", "fails", gives_way=True, is_rare=True),
         ),
         "show endpoints ejected",
     ),
@@ -271,7 +273,7 @@ COMMANDS: Final = (
             Column("remaining", "left", gives_way=True),
             Column("paused_s", "paused", "s"),
             Column("paused_for", "for", gives_way=True),
-            Column("fails_by", "fails", gives_way=True),
+            Column("fails_by", "fails", gives_way=True, is_rare=True),
         ),
         "show targets openai",
     ),

@@ -283,6 +283,11 @@ class Overview:
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
                     "rests": rests.get(name, {}),
+                    "fails": {
+                        one["target"].partition("/")[2]: one["fails_by"]
+                        for one in self.targets()
+                        if one["fails_by"] and one["target"].partition("/")[0] == name
+                    },
                     "retrying": budgets.get(name, {}).get("running", 0),
                     "service_ms": quantiles_ms(recent.services()),
                     "answers_per_s": rates.departures,

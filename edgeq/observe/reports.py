@@ -128,6 +128,7 @@ class Reports:
     def pools(self) -> Records:
         """Each endpoint's connections of all workers, and why it is left out."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
+        heard: dict[tuple[str, str], int] = {}
         for upstream in self.upstreams():
             for seen in upstream["endpoints"]:
                 key = (upstream["upstream"], seen["endpoint"])
@@ -150,6 +151,8 @@ class Reports:
                 for told in _ENGINE:
                     if told in seen:  # by each worker, of the same engine
                         one[told] = max(one[told] or 0.0, seen[told])
+                if seen.get("heard_ns", 0) > heard.get(key, 0):  # the newest of what workers know
+                    heard[key], one["fails_by"] = seen["heard_ns"], seen["fails_by"]
                 one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
@@ -259,6 +262,7 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "ejected_s": 0.0,
         **dict.fromkeys(_ENGINE),
         "health": "unknown",
+        "fails_by": "",
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.reasons import REASONS
 from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.gateway import free_port
@@ -123,12 +124,19 @@ def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
     assert ["edgeq.before" in line for line in lines] == [True] * 3 + [False] * 5
     target = f"{'dead' if model == 'lost' else 'one'}/{failing.called(model)}"
 
+    by = {"safe": "upstream_error", "late": "upstream_timeout", "lost": "upstream_connect_refused"}[model]
+
     def is_told() -> bool:
         found: Any = failing.show(f"explain?what=model/{model}")
-        beside = [one for one in found["also"] if one["resource"] == f"target/{target}"]
-        return bool(beside) and beside[0]["cause"] == "key_rests" and "have failed" in beside[0]["says"]
+        is_first = (found["resource"], found["cause"]) == (f"target/{target}", "key_rests")
+        return is_first and REASONS[by].hint in found["verdict"]
 
     wait_for(is_told, lambda: json.dumps(failing.show(f"explain?what=model/{model}")))
+    upstream, _, name = target.partition("/")
+    (shown,) = [one for one in failing.show("upstreams") if one["upstream"] == upstream]
+    assert shown["fails"][name] == by
+    if model == "lost":
+        assert [one["fails_by"] for one in failing.show("endpoints") if one["upstream"] == upstream] == [by]
 
 
 @pytest.mark.parametrize(("model", "provider"), [("elsewhere", "moved"), ("shut", "mended")])
