@@ -57,6 +57,8 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 say.refusals([one]),
                 "edgeq show changes    # who has disabled them"
                 if one.resource.startswith("model/") and one.reason == "upstream_none_healthy"
+                else "edgeq show events provider_model_fails    # what it said"
+                if one.reason == "upstream_error"
                 else f"edgeq show reasons {one.reason}",
             )
     for queue in facts.waiting:

@@ -310,6 +310,8 @@ class Rest:
     (`left_s` is 0) the next request finds out."""
     fails_s: float = 0.0
     """For so long."""
+    fails_detail: str = ""
+    """What the provider has said, or what was waited for."""
 
 
 @dataclass(frozen=True, slots=True)

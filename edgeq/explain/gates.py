@@ -62,7 +62,9 @@ def rests(facts: Facts) -> Iterator[Finding]:
 
 
 def _says(rest: Rest) -> str:
-    by = f": {say.meaning(rest.fails_by)}" if rest.fails_by not in ("", UNHEARD) and rest.reason == _FAILS else ""
+    by = ""
+    if rest.reason == _FAILS and rest.fails_by not in ("", UNHEARD):
+        by = f": {rest.fails_detail or say.meaning(rest.fails_by)}"
     if rest.left_s:
         return f"{_WHY[rest.reason]}{by}{';' if by else ', and'} this model at this key is not asked {_until(rest)}"
     return f"{_WHY[rest.reason]}{by}; whether it is well now the next one finds out"

@@ -170,6 +170,8 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
+    if "edgeq.provider_status" in record:
+        evidence.append(f"its provider's last answer had the status {record['edgeq.provider_status']}")
     if second := REASONS.get(str(record.get("edgeq.second_reason", ""))):
         evidence.append(f"{second.title.lower()}: {second.hint}")
     if seen is not None:

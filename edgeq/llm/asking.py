@@ -125,6 +125,7 @@ class ModelRequest(Exchange):
         "peek",
         "plan",
         "prompt",
+        "said_status",
         "usage",
     )
 
@@ -155,6 +156,8 @@ class ModelRequest(Exchange):
         self._last_at: float = 0.0
         self._pulse: Pulse | None = None
         self.first_event_at: float = 0.0
+        self.said_status: int = 0
+        """Of the last answer of a provider; 0: there was none."""
         self.usage: Usage = Usage()
         self.bill: Bill = Bill(models.till, b"", id(self.down))
         self._param = ""
@@ -775,6 +778,8 @@ class ModelRequest(Exchange):
             parts.append(b'"edgeq.cost":%d.%06d,' % (cost_micro // 1_000_000, cost_micro % 1_000_000))
         if self.first_event_at:
             parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
+        if self.said_status >= 400:
+            parts.append(b'"edgeq.provider_status":%d,' % self.said_status)
         if self._hedge:
             parts.append(f'"edgeq.hedge":"{self._hedge}",'.encode("ascii"))
         if self._failed_by:

@@ -616,6 +616,7 @@ class TokenGate(Lobby):
                 "paused_for": self.pauses.reason(now) if pause_s else "",
                 "paused": self.pauses.count,
                 "fails_by": (self.pauses.failed_by or UNHEARD) if self.pauses.rested else "",
+                "fails_detail": self.pauses.failed_detail if self.pauses.rested else "",
                 "admitted": self.admitted,
                 "wait_ms": self.waits.quantiles_ms(now),
                 "refused": dict(self.refusals),

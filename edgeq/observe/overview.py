@@ -259,6 +259,11 @@ class Overview:
         settings = settings_of(self._config())
         budgets = self.reports.budgets()
         rests = self._rests()
+        fails: dict[str, dict[str, str]] = {}
+        for one in self.targets():
+            if one["fails_by"]:
+                upstream, _, model = one["target"].partition("/")
+                fails.setdefault(upstream, {})[model] = one["fails_by"]
         off = switched_off(self._config())
         found: Records = []
         for name, config in self._config().upstream.items():
@@ -283,11 +288,7 @@ class Overview:
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
                     "rests": rests.get(name, {}),
-                    "fails": {
-                        one["target"].partition("/")[2]: one["fails_by"]
-                        for one in self.targets()
-                        if one["fails_by"] and one["target"].partition("/")[0] == name
-                    },
+                    "fails": fails.get(name, {}),
                     "retrying": budgets.get(name, {}).get("running", 0),
                     "service_ms": quantiles_ms(recent.services()),
                     "answers_per_s": rates.departures,
@@ -314,7 +315,7 @@ class Overview:
                 if max(own_ns, key_ns) <= now_ns:
                     one.update(paused_s=0.0, paused_for="", paused_until=None)
                 if not own_ns & TIMES:
-                    one["fails_by"] = ""
+                    one.update(fails_by="", fails_detail="")
         return found
 
     def _rests(self) -> dict[str, dict[str, int]]:

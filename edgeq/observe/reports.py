@@ -206,6 +206,7 @@ class Reports:
                     "paused_for": "",
                     "paused_until": None,
                     "fails_by": "",
+                    "fails_detail": "",
                     "admitted": 0,
                     "wait_ms": [],
                     "refused": {},
@@ -220,6 +221,7 @@ class Reports:
                 one["paused_until"] = moment(time.time() + left_s)
             if one["fails_by"] in ("", UNHEARD):
                 one["fails_by"] = seen.get("fails_by") or one["fails_by"]
+                one["fails_detail"] = seen.get("fails_detail", "")
             one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]

@@ -73,6 +73,7 @@ _OF_TARGET: Final = (
     "queued_tokens",
     "paused_for",
     "fails_by",
+    "fails_detail",
     "admitted",
     "wait_ms",
     "refused",

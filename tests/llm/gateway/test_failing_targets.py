@@ -33,6 +33,7 @@ def failing() -> Iterator[Stand]:
             "late": ["one latency=25s,tag=late", "one tokens=5,tag=next"],
             "lost": ["dead x", "one tokens=5,tag=next"],
             "strange": ["one error=409,tag=strange"],
+            "said": ["one error=404,tag=said"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
@@ -111,6 +112,27 @@ def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -
     assert "circuit_open" not in codes
 
 
+def test_what_the_provider_said_is_told_to_the_operator(failing: Stand) -> None:
+    """Of the request by its id, and once in a while as an event; its status in the access log."""
+    since = len(failing.gateway.log_lines())
+    name = "said"
+    for _ in range(2):
+        answer = failing.ask(ask_for(name))
+        assert answer.status == 502
+    said = json.loads(answer.body)["error"]["message"]
+    assert said.startswith("the provider said 404: ")
+    lines = failing.wait_log(lambda one: one.get("gen_ai.request.model") == name, since, 2)
+    assert [line["edgeq.provider_status"] for line in lines] == [404, 404]
+    asked = f"explain?what={lines[-1]['edgeq.request_id']}"
+    wait_for(lambda: "error" not in failing.show(asked), lambda: json.dumps(failing.show(asked)))
+    found: Any = failing.show(asked)
+    assert f"it was told: {said}" in found["evidence"]
+    assert "its provider's last answer had the status 404" in found["evidence"]
+    target = f"target/one/{failing.called(name)}"
+    events = [one for one in failing.gateway.events("provider_model_fails") if one["resource"] == target]
+    assert [(one["reason"], one["detail"]) for one in events] == [("upstream_error", said)]
+
+
 @pytest.mark.parametrize("model", ["safe", "late", "lost", "gone-next"])
 def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
     """Whether the first one fails, hangs, is dead, or knows no such model; also where there are few requests, one after
@@ -124,12 +146,17 @@ def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
     assert ["edgeq.before" in line for line in lines] == [True] * 3 + [False] * 5
     target = f"{'dead' if model == 'lost' else 'one'}/{failing.called(model)}"
 
-    by = {"safe": "upstream_error", "late": "upstream_timeout", "lost": "upstream_connect_refused"}[model]
+    by, says = {
+        "safe": ("upstream_error", "have failed: the provider said 500: "),
+        "late": ("upstream_timeout", "have failed: no token came within 0.2 s"),
+        "lost": ("upstream_connect_refused", REASONS["upstream_connect_refused"].hint),
+        "gone-next": ("upstream_error", "have failed: the provider said 404: "),
+    }[model]
 
     def is_told() -> bool:
         found: Any = failing.show(f"explain?what=model/{model}")
         is_first = (found["resource"], found["cause"]) == (f"target/{target}", "key_rests")
-        return is_first and REASONS[by].hint in found["verdict"]
+        return is_first and says in found["verdict"]
 
     wait_for(is_told, lambda: json.dumps(failing.show(f"explain?what=model/{model}")))
     upstream, _, name = target.partition("/")
