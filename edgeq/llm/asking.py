@@ -80,6 +80,8 @@ _asked_fields: Final[dict[tuple[str, str], bytes]] = {}
 _key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
+_MAX_PARAM: Final = 100
+"""Characters of the name of what an error is about: it may be the client's."""
 _GIVEN: Final = (HIT, JOINED)
 """Answers that another request has paid for."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
@@ -780,6 +782,8 @@ class ModelRequest(Exchange):
             parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
         if self.said_status >= 400:
             parts.append(b'"edgeq.provider_status":%d,' % self.said_status)
+        if self._param and self.reason:
+            parts.append(f'"edgeq.param":{quoted(self._param[:_MAX_PARAM])},'.encode("ascii"))
         if self._hedge:
             parts.append(f'"edgeq.hedge":"{self._hedge}",'.encode("ascii"))
         if self._failed_by:

@@ -499,6 +499,9 @@ class ModelExchange(ModelAnswer):
         body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         self.status = errors.status_of(operation.dialect, failed)
         self._settle(now)
+        self._param = failed.param
+        self.reason = "model_request_invalid"
+        self.resource = self.own_resource()
         self._send(self.status, body)
         self._complete(now)
 

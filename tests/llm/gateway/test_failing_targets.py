@@ -34,6 +34,7 @@ def failing() -> Iterator[Stand]:
             "lost": ["dead x", "one tokens=5,tag=next"],
             "strange": ["one error=409,tag=strange"],
             "said": ["one error=404,tag=said"],
+            "picky": ["scripted x"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
@@ -42,6 +43,7 @@ def failing() -> Iterator[Stand]:
         config: dict[str, Any] = {
             "provider": {
                 "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
+                "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": ["sk-x"]},
                 "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "moved": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "mended": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"], "breaker": breaker},
@@ -131,6 +133,26 @@ def test_what_the_provider_said_is_told_to_the_operator(failing: Stand) -> None:
     target = f"target/one/{failing.called(name)}"
     events = [one for one in failing.gateway.events("provider_model_fails") if one["resource"] == target]
     assert [(one["reason"], one["detail"]) for one in events] == [("upstream_error", said)]
+
+
+def test_what_only_the_provider_finds_wrong_is_in_the_log(failing: Stand) -> None:
+    """A 400 of its own is one of the client's, remembered as such, with the name of what it is about."""
+    told = {
+        "error": {"message": "too hot for me", "type": "invalid_request_error", "param": "temperature", "code": None}
+    }
+    text = json.dumps(told).encode()
+    head = b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+    failing.play(lambda connection, _: connection.send(head + text))
+    since = len(failing.gateway.log_lines())
+    assert failing.ask(ask_for("picky")).status == 400
+    (line,) = failing.wait_log(lambda one: one.get("gen_ai.request.model") == "picky", since)
+    assert (line["error.type"], line["edgeq.provider_status"]) == ("model_request_invalid", 400)
+    assert line["edgeq.param"] == "temperature"
+    asked = f"explain?what={line['edgeq.request_id']}"
+    wait_for(lambda: "error" not in failing.show(asked), lambda: json.dumps(failing.show(asked)))
+    found: Any = failing.show(asked)
+    assert "it is about temperature" in found["evidence"]
+    assert "too hot" not in json.dumps(found), "words about what the client has sent"
 
 
 @pytest.mark.parametrize("model", ["safe", "late", "lost", "gone-next"])
