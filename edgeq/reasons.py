@@ -118,7 +118,7 @@ _ROWS: Final = (
     Reason("upstream_timeout", "U", 504, "none", "http_response_timeout", BLANK, "Upstream did not answer in time", "timeouts.first_byte, timeouts.body or the route's retry.per_try_timeout; of a model's stream llm.first_token and llm.between_tokens"),
     Reason("upstream_reset", "U", 502, "none", "connection_terminated", BLANK, "Upstream closed the connection", "before or within its answer"),
     Reason("upstream_truncated", "U", 502, "none", "http_response_incomplete", BLANK, "Upstream's answer was cut", "it closed within the body"),
-    Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid HTTP", "see details in the log"),
+    Reason("upstream_protocol_error", "U", 502, "none", "http_protocol_error", BLANK, "Upstream's answer is not valid", "what is wrong with it `edgeq explain REQUEST-ID` tells; of a model the event `provider_model_fails` does, too", "what it has sent is no valid answer"),
     Reason("upstream_shed", "U", 0, "none", "", BLANK, "Upstream refused", "the upstream itself said 429 or 503, and its answer was passed on"),
     Reason("upstream_failed", "U", 0, "none", "", BLANK, "Upstream answered with a failure", "its answer of 500 or more was replaced by the route's fallback or a stale one"),
     # models
@@ -129,7 +129,7 @@ _ROWS: Final = (
     Reason("key_expired", "C", 401, "none", "http_request_denied", BLANK, "Key expired", "`edgeq keys list`: its time is over (`edgeq keys set ID --expires` gives it more), or it was rotated", "this key has expired: who gave it to you can give you another one"),
     Reason("model_not_allowed", "C", 403, "none", "http_request_denied", BLANK, "Model not allowed for this key", "`edgeq keys set ID --models`", "this key may not use the model"),
     Reason("answer_not_json", "U", 502, "none", "http_response_incomplete", BLANK, "The model's answer is not JSON", "the prompt promises JSON, and the model has written something else or was cut at max_tokens: the answer is paid, and no failure of the provider's; give the prompt a schema, more max_tokens or another model"),
-    Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "see the detail for what it said"),
+    Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "what it said `edgeq explain REQUEST-ID` tells, and the event `provider_model_fails`", "the provider of the model has failed"),
     Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429, or told that no request is left: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
     Reason("upstream_quota", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's quota exhausted", "the account at the provider has no credit left: all models at this key are paused for a while"),
     Reason("upstream_auth", "U", 502, "none", "proxy_configuration_error", BLANK, "Provider refuses our key", "401 or 403 to the gateway's own key: check provider.keys; the key is paused for a while"),

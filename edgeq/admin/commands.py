@@ -96,6 +96,7 @@ COMMANDS: Final = (
             Column("answers_per_s", "out/s", "rate"),
             Column("refused_per_s", "ref/s", "rate"),
             Column("rests", gives_way=True, is_rare=True),
+            Column("fails", gives_way=True, is_rare=True),
         ),
     ),
     Command(
@@ -104,8 +105,8 @@ COMMANDS: Final = (
         "/v1/endpoints",
         "viewer",
         "addresses of upstreams with their connections, what their answers cost, how many were good (counted where "
-        "there are several to choose from, checks or a breaker), which are left out, and how many requests engines of "
-        "models tell of, beside ours, those that wait there fourfold",
+        "there are several to choose from, checks or a breaker), which are left out, how many requests engines of "
+        "models tell of, beside ours, those that wait there fourfold, and by what the last request failed, if it did",
         reading.subject("endpoints", ("upstream", "endpoint", "state")),
         match("upstream, address or state"),
         (
@@ -121,6 +122,7 @@ COMMANDS: Final = (
             Column("answered", "good", _N),
             Column("failed", "bad", _N),
             Column("engine_load", "engine", "rate"),
+            Column("fails_by", "fails", gives_way=True, is_rare=True),
         ),
         "show endpoints ejected",
     ),
@@ -229,11 +231,11 @@ COMMANDS: Final = (
         "/v1/models",
         "viewer",
         "who answers for each model: targets at each key in the order in which they are asked, whether they are ready "
-        "(short: somebody waits there, or less than a twentieth of a limit is left), the smaller model that answers "
-        "while none of them is, for how long they rest, what runs and waits there, what is left of their limits and "
-        "the model's, the price of a million tokens (input/output), and which budget is less than one request without "
-        "max_tokens may reserve. A weight counts for requests that begin like none that was answered lately "
-        "(llm.affinity)",
+        "(short: somebody waits there, or less than a twentieth of a limit is left; failing: it has rested as it "
+        "failed, and has given no good answer since), the smaller model that answers while none of them is, for how "
+        "long they rest, what runs and waits there, what is left of their limits and the model's, the price of a "
+        "million tokens (input/output), and which budget is less than one request without max_tokens may reserve. A "
+        "weight counts for requests that begin like none that was answered lately (llm.affinity)",
         reading.subject("models", ("model", "target", "state")),
         match("model, target or state"),
         (
@@ -258,7 +260,8 @@ COMMANDS: Final = (
         "/v1/targets",
         "viewer",
         "models at providers' keys: requests that run, those that wait for tokens, what is left of each limit, and "
-        "pauses that the provider asked for, or that follow its failures (circuit_open)",
+        "pauses that the provider asked for, or that follow its failures (circuit_open); by what it has failed, until "
+        "a good answer comes",
         reading.subject("targets", ("target", "paused_for")),
         match("name, or why it is paused"),
         (
@@ -270,6 +273,7 @@ COMMANDS: Final = (
             Column("remaining", "left", gives_way=True),
             Column("paused_s", "paused", "s"),
             Column("paused_for", "for", gives_way=True),
+            Column("fails_by", "fails", gives_way=True, is_rare=True),
         ),
         "show targets openai",
     ),

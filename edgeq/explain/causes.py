@@ -57,6 +57,8 @@ def _other(facts: Facts) -> Iterator[Finding]:
                 say.refusals([one]),
                 "edgeq show changes    # who has disabled them"
                 if one.resource.startswith("model/") and one.reason == "upstream_none_healthy"
+                else "edgeq show events provider_model_fails    # what it said"
+                if one.reason == "upstream_error"
                 else f"edgeq show reasons {one.reason}",
             )
     for queue in facts.waiting:
@@ -162,16 +164,16 @@ CAUSES: Final = (
         "A provider's key rests",
         "the provider has refused the key, or its account has no credit (no model is asked with it), or has answered"
         " 429, or told that no request is left, or the last requests for one model have failed (this model at this key"
-        " is not asked); until when",
+        " is not asked, and is told until it has given a good answer, though others answer in its place); until when,"
+        " since when, and by what it fails",
         "look at the key, or keep below the provider's limits (`limits` of [provider.NAME]), or look by what it fails",
         gates.rests,
     ),
     Cause(
         "endpoint_sick",
         "One endpoint is sick",
-        f"one of several is ejected or unhealthy, fails {SICK_SHARE:.0%} of its requests or is avoided since it"
-        f" did, or costs {SICK_COST:g} times"
-        " what the others do, and the others are well",
+        f"one of several is ejected or unhealthy, takes no connections, fails {SICK_SHARE:.0%} of its requests or is"
+        f" avoided since it did, or costs {SICK_COST:g} times what the others do, and the others are well",
         "drain it",
         services.sick,
     ),

@@ -92,6 +92,8 @@ class Endpoint:
     """By this address. Of the addresses that a name has none can be drained alone."""
     engine: EngineQueue | None = None
     """What an engine of models tells of its own queue."""
+    fails_by: str = ""
+    """What has become of the last request there, if it failed: a token of edgeq.reasons, or a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,13 @@ class Rest:
     """Time of day."""
     is_whole_key: bool
     """Else this model at this key."""
+    fails_by: str = ""
+    """It has failed by this last, a token of edgeq.reasons, and no answer was good since; if it is asked again
+    (`left_s` is 0) the next request finds out."""
+    fails_s: float = 0.0
+    """For so long."""
+    fails_detail: str = ""
+    """What the provider has said, or what was waited for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ SIGN: Final = 0
 """Nothing is lost, and nobody waits."""
 OUT: Final = 1
 """Nobody has come yet who would be refused."""
-WAITS: Final = 2
-"""Somebody waits, or a part of it is out of use."""
-LOST: Final = 3
+PART: Final = 2
+"""A part of it is out of use, and others do its work."""
+WAITS: Final = 3
+"""Somebody waits."""
+LOST: Final = 4
 """Requests or connections are refused, or fail."""
 STANDS_S: Final = 2.0
 """So long a refusal must go on, or somebody wait, to be told as it is: by then the cause of many is known."""

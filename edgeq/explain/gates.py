@@ -11,8 +11,10 @@ from edgeq.config.change import LIVE
 from edgeq.config.units import plain
 from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Facts, Gate, Refused, Rest
-from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Finding
+from edgeq.explain.services import UNREACHED
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, OUTPUT, REQUESTS, TOKENS, WHATS
+from edgeq.llm.rests import UNHEARD
 from edgeq.reasons import REASONS
 
 _AUTH: Final = "upstream_auth"
@@ -57,22 +59,44 @@ def rests(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "key_rests",
                 gate.resource,
-                LOST if refused else WAITS if _waits(gate) else SIGN,
-                gate.short_s or say.longest(refused),
-                f"{_WHY[rest.reason]}, and this model at this key is not asked {_until(rest)}",
-                (*say.refusals(refused), *_beside(rest, refused), *(_waiting(gate) if gate.queued else ())),
-                _after_failures(gate) if rest.reason == _FAILS else say.granted(gate.resource, gate.settings),
+                LOST if refused else WAITS if _waits(gate) else PART if rest.fails_by else SIGN,
+                gate.short_s or say.longest(refused) or rest.fails_s,
+                _says(rest),
+                (
+                    *say.refusals(refused),
+                    *(_beside(gate, facts) if rest.reason == _FAILS and not refused else ()),
+                    *(_waiting(gate) if gate.queued else ()),
+                ),
+                _after_failures(gate, rest) if rest.reason == _FAILS else say.granted(gate.resource, gate.settings),
             )
 
 
-def _beside(rest: Rest, refused: list[Refused]) -> list[str]:
-    is_served = rest.reason == _FAILS and not refused
-    return ["nobody is refused for it: the next target of a model answers in its place"] if is_served else []
+def _says(rest: Rest) -> str:
+    by = ""
+    if rest.reason == _FAILS and rest.fails_by not in ("", UNHEARD):
+        by = f": {rest.fails_detail or say.meaning(rest.fails_by)}"
+    if rest.left_s:
+        return f"{_WHY[rest.reason]}{by}{';' if by else ', and'} this model at this key is not asked {_until(rest)}"
+    return f"{_WHY[rest.reason]}{by}; whether it is well now the next one finds out"
 
 
-def _after_failures(gate: Gate) -> str:
-    name = gate.resource.removeprefix("target/")
-    return f"edgeq show events provider_model_rests    # by what it fails; if it is well now: edgeq wake {name}"
+def _beside(gate: Gate, facts: Facts) -> list[str]:
+    others = {
+        target
+        for name, targets in facts.named.items()
+        if name.startswith("model/") and gate.resource in targets
+        for target in targets
+    }
+    if others == {gate.resource}:
+        return ["no model that has it has another target"]
+    return ["nobody is refused for it: the next target of a model answers in its place"]
+
+
+def _after_failures(gate: Gate, rest: Rest) -> str:
+    wake = f"if it is well now: edgeq wake {gate.resource.removeprefix('target/')}"
+    if rest.fails_by in UNREACHED:
+        return f"edgeq show endpoints {gate.upstream.removeprefix('upstream/')}    # {wake}"
+    return f"edgeq show events provider_model_rests    # by what it fails; {wake}"
 
 
 def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:

@@ -34,7 +34,7 @@ from edgeq.explain.facts import (
 )
 from edgeq.explain.limits import gates
 from edgeq.explain.machine import LAG_MS
-from edgeq.explain.services import TRIPS
+from edgeq.explain.services import TRIPS, UNREACHED
 from edgeq.explain.watch import NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
@@ -109,7 +109,11 @@ class Gatherer:
         """Endpoints in trouble, and queues in which somebody waits."""
         for one in self._pools():
             name = f"{one['upstream']}#{one['endpoint']}"
-            if one["state"] not in ("in use", *TAKEN_OUT) or one["penalty_ms"] > PENALTY_MS:
+            if (
+                one["state"] not in ("in use", *TAKEN_OUT)
+                or one["penalty_ms"] > PENALTY_MS
+                or one["fails_by"] in UNREACHED
+            ):
                 yield f"trouble/{name}"
             if one["waiting"]:
                 yield f"waits/upstream/{name}:pool"
@@ -122,6 +126,8 @@ class Gatherer:
         for target in self._reports.targets():
             if target["queued"]:
                 yield f"waits/target/{target['target']}:queue"
+            if target["fails_by"]:
+                yield f"fails/target/{target['target']}"
         names = {one.address: one.name or one.address for one in self._config().listener}
         for report in self._reports.all().values():
             for one in report.get("listeners", ()):
@@ -435,6 +441,7 @@ class Gatherer:
                 trouble_s,
                 is_configured,
                 EngineQueue(*told) if None not in told else None,
+                one["fails_by"],
             )
             found.setdefault(one["upstream"], []).append(endpoint)
         return found

@@ -10,11 +10,14 @@ hangs.
 from __future__ import annotations
 
 from json.encoder import encode_basestring_ascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgeq.reasons import BLANK, REASONS
 from edgeq.response.access_log import render
 from edgeq.worker.shard import MAX_KEPT
+
+_MOST: Final = 500
+"""Characters of a detail."""
 
 if TYPE_CHECKING:
     from edgeq.board.page import Lines
@@ -28,8 +31,9 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
         waited = down.waited
         line = render([exchange], "json", wall_offset_s).removesuffix(b"\n")
         down.waited = waited  # rendering takes it back, and the access log has not had it yet
-        if exchange.detail and _is_of_load(exchange.reason):
-            line = b'%b,"edgeq.detail":%b}' % (line[:-1], encode_basestring_ascii(exchange.detail).encode("ascii"))
+        if exchange.detail and _may_be_told(exchange.reason):
+            detail = encode_basestring_ascii(exchange.detail[:_MOST]).encode("ascii")
+            line = b'%b,"edgeq.detail":%b}' % (line[:-1], detail)
         more = exchange.kept_fields()
         if more:
             line = b"%b%b}" % (line[:-1], more)
@@ -38,8 +42,8 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
     kept.clear()
 
 
-def _is_of_load(reason: str) -> bool:
-    """Has edgeq refused it for a limit or for what it is short of? Of others the detail may have words of the client's
-    or of the upstream's."""
+def _may_be_told(reason: str) -> bool:
+    """Has edgeq refused it for a limit or for what it is short of, or has the upstream failed? Of others the detail may
+    have words of the client's."""
     row = REASONS[reason]
-    return row.fault != "U" and row.problem != BLANK
+    return row.fault == "U" or row.problem != BLANK

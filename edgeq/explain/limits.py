@@ -14,7 +14,7 @@ from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Gate, Rest
 from edgeq.explain.watch import Watch
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, KINDS, MODEL, OUTPUT, REQUESTS, TARGET, TOKENS, WHATS
-from edgeq.llm.rests import OF_TARGET
+from edgeq.llm.rests import OF_TARGET, UNHEARD
 from edgeq.observe.overview import Overview
 
 _WHAT_OF: Final = {
@@ -64,7 +64,7 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
                     continue
                 resource = f"{KINDS[TARGET]}/{seen['target']}"
                 short_s = watch.short_for_s(resource)
-                if not (short_s or seen["queued"] or seen["paused_s"]):
+                if not (short_s or seen["queued"] or seen["paused_s"] or seen["fails_by"]):
                     continue
                 yield Gate(
                     resource,
@@ -75,15 +75,19 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
                     seen["oldest_ms"],
                     float(config.provider[target.provider].wait),
                     short_s,
-                    _rest(seen),
+                    _rest(seen, watch.holds_for_s(f"fails/{resource}")),
                     watch.asked(resource),
                 )
 
 
-def _rest(seen: Mapping[str, Any]) -> Rest | None:
-    if not seen["paused_s"]:
+def _rest(seen: Mapping[str, Any], fails_s: float) -> Rest | None:
+    if not seen["paused_s"] and not seen["fails_by"]:
         return None
-    return Rest(seen["paused_for"], seen["paused_s"], seen["paused_until"], seen["paused_for"] not in OF_TARGET)
+    reason = seen["paused_for"] or UNHEARD
+    is_whole_key = reason not in OF_TARGET
+    return Rest(
+        reason, seen["paused_s"], seen["paused_until"], is_whole_key, seen["fails_by"], fails_s, seen["fails_detail"]
+    )
 
 
 def _table_of(config: Config, model: str, target: Target, at: int) -> _Table:

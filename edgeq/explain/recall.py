@@ -40,6 +40,8 @@ _WAITS: Final = (
     ("edgeq.first_byte_ms", "for the first byte of the upstream's answer"),
 )
 """In the order of a request's way."""
+_WHERE_ELSE: Final = ("upstream_error", "upstream_protocol_error")
+"""Reasons whose hint is where to read what has happened, which is here."""
 
 
 class Recall:
@@ -145,7 +147,9 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     waits = [(float(record[key]), turn if turn and key == _TURN else what) for key, what in _WAITS if key in record]
     longest = max(waits, default=None)
     if row is not None:
-        verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()} ({row.hint})"
+        verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()}"
+        is_told = "edgeq.detail" in record and reason in _WHERE_ELSE
+        verdict += "" if is_told else f" ({row.hint})"
         resource = _resource_of(record)
         following = _what_next(resource, reason, row.status < 500, str(record.get("edgeq.key", "")))
     elif short is not None:
@@ -172,6 +176,10 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         evidence.append(f"the model was {record['edgeq.target']}{how}")
     elif asked:
         evidence.append(f"the model that was asked for is {asked}")
+    if "edgeq.param" in record:
+        evidence.append(f"it is about {record['edgeq.param']}")
+    if "edgeq.provider_status" in record:
+        evidence.append(f"its provider's last answer had the status {record['edgeq.provider_status']}")
     if second := REASONS.get(str(record.get("edgeq.second_reason", ""))):
         evidence.append(f"{second.title.lower()}: {second.hint}")
     if seen is not None:

@@ -30,8 +30,13 @@ def worst(refused: list[Refused]) -> Refused:
 
 
 def reason(one: Refused) -> str:
-    """What a reason means."""
-    row = REASONS[one.reason]
+    """What its reason means."""
+    return meaning(one.reason)
+
+
+def meaning(reason: str) -> str:
+    """Of a token of edgeq.reasons."""
+    row = REASONS[reason]
     return f"{row.title[:1].lower()}{row.title[1:]}: {row.hint}"
 
 
@@ -177,6 +182,7 @@ def endpoints(load: Load) -> list[str]:
         cost = f", costs {ms(one.cost_ms)}" if one.cost_ms else ""
         told.append(
             f"{one.name} is {one.state}: {per_s(one.answered_per_s)} good, {per_s(one.failed_per_s)} failed{cost}"
+            + (f", the last one by {one.fails_by}" if one.fails_by else "")
         )
     return told[:4]
 

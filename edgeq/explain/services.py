@@ -11,7 +11,7 @@ from typing import Final
 from edgeq.config.change import LIVE
 from edgeq.explain import say
 from edgeq.explain.facts import CONFIGURED, Endpoint, Facts, Load, Refused, TakenOut, whole_of
-from edgeq.explain.finding import LOST, OUT, SIGN, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, PART, SIGN, WAITS, Finding
 from edgeq.llm.meter import WHATS
 from edgeq.reasons import REASONS
 from edgeq.worker.wheel import NEVER
@@ -34,10 +34,10 @@ SICK_COST: Final = 4.0
 """Times the cost of the middle one of the others."""
 NOISY: Final = 0.6
 """Of the requests that wait or run."""
+UNREACHED: Final = ("upstream_connect_refused", "upstream_connect_timeout", "upstream_connect_failed")
+"""No connection comes about."""
 DEAD: Final = (
-    "upstream_connect_refused",
-    "upstream_connect_timeout",
-    "upstream_connect_failed",
+    *UNREACHED,
     "upstream_backlog_full",
     "upstream_none_healthy",
     "upstream_reset",
@@ -143,12 +143,15 @@ def sick(facts: Facts) -> Iterator[Finding]:
             continue
         worst = max(sick, key=lambda one: (one.state != "in use", _failures(one, load, facts), one.cost_ms or 0.0))
         says = f"it is {worst.state}" if _is_out(worst, load) else "it answers worse than the others"
+        if worst.fails_by in UNREACHED:
+            why = say.meaning(worst.fails_by)
+            says = f"{says}: {why}" if _is_out(worst, load) else why
         is_used = _is_slow(worst, load) and not _fails(worst, load, facts) and not _is_avoided(worst, load)
         refused = facts.refused_at(load.resource)
         yield Finding(
             "endpoint_sick",
             f"{load.resource}#{worst.name}",
-            max(_harm(load, refused), SIGN if is_used else WAITS),
+            max(_harm(load, refused), SIGN if is_used else PART),
             max(worst.trouble_s, say.longest(facts.refused_at(f"{load.resource}#{worst.name}"))) or load.pressed_s,
             f"{says}; {well} of {len(serving)} endpoints are well",
             (*say.endpoints(load), *say.places(load), *say.refusals(refused)),
@@ -177,11 +180,16 @@ def _is_out(one: Endpoint, load: Load) -> bool:
 
 def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
     """A good part of what it gets, and the others do not; or it has, and has not answered well since."""
-    if one.penalty_ms > SICK_COST * max(_middle_cost(one, load), SLOWER_MS):
+    if one.fails_by in UNREACHED or one.penalty_ms > SICK_COST * max(_middle_cost(one, load), SLOWER_MS):
         return True
     failures = _failures(one, load, facts)
     others = [_failures(other, load, facts) for other in load.serving() if other is not one]
-    if not others or failures < SHED_SHARE * load.now.departures_per_s or failures < SICK_COST * max(others):
+    if (
+        not others
+        or not failures
+        or failures < SHED_SHARE * load.now.departures_per_s
+        or failures < SICK_COST * max(others)
+    ):
         return False
     return failures >= SICK_SHARE * (failures + one.answered_per_s)
 

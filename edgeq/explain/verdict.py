@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,12 +11,18 @@ from edgeq.config.units import plain
 from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
-from edgeq.explain.finding import LOST, OUT, SIGN, STANDS_S, WAITS, Finding
+from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Finding
 from edgeq.llm.meter import KINDS, WHATS
 from edgeq.reasons import REASONS
 
 _TITLES: Final = {one.name: one.title for one in CAUSES}
-_HARM: Final = {LOST: "refuses", WAITS: "is in trouble", OUT: "refuses who comes next", SIGN: "shows signs"}
+_HARM: Final = {
+    LOST: "refuses",
+    WAITS: "is in trouble",
+    PART: "is in trouble",
+    OUT: "refuses who comes next",
+    SIGN: "shows signs",
+}
 _MAX_ALSO: Final = 5
 _MODEL: Final = "model/"
 _PROMPT: Final = "prompt/"
@@ -37,9 +43,9 @@ def explain(facts: Facts, resource: str = "") -> Record:
     if elsewhere := _answered_elsewhere(facts, resource, found):
         facts = replace(facts, refused=_others(facts.refused, elsewhere), over=_others(facts.over, elsewhere))
     short = [one for one in found if one.harm > SIGN and one not in elsewhere]
-    if (not short or short[0].harm == OUT) and (begins := _beginning(facts, resource, found)):
+    if (not short or short[0].harm <= PART) and (begins := _beginning(facts, resource, found)):
         return begins
-    if not short:
+    if not short or (short[0].harm == OUT and not resource and _waiting(facts.waiting)):
         return _healthy(facts, resource, found)
     first = short[0]
     since = f" since {_ago(first.since_s)}" if first.since_s >= 1 else ""
@@ -151,7 +157,7 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
     fullest = sorted(loads, key=_fill, reverse=True)
     refused = [one for one in facts.refused if _is_by_rule(one) and is_asked(one)]
     waits = [one for one in facts.waiting if not resource or any(_is_of(one, name) for name in names)]
-    waiting = [one for one in waits if one.oldest_ms >= _WAIT_MS]
+    waiting = _waiting(waits)
     behind = _behind(names, facts)
     crowded = [one for one in facts.loads if (one in loads or one.resource in behind) and say.engines(one)]
     engines = list(dict.fromkeys(words for one in crowded for words in say.engines(one)))
@@ -193,6 +199,11 @@ def _healthy(facts: Facts, resource: str, signs: Sequence[Finding]) -> Record:
         "next": _caller(resource) or _whose(refused) or _sooner(crowded),
         "also": _also(signs),
     }
+
+
+def _waiting(found: Iterable[Waiting]) -> list[Waiting]:
+    """Who waits for more than a moment."""
+    return [one for one in found if one.oldest_ms >= _WAIT_MS]
 
 
 def _left(meter: Mapping[str, Any]) -> list[str]:
@@ -268,11 +279,9 @@ def _answered_elsewhere(facts: Facts, resource: str, found: Sequence[Finding]) -
 
     if not any(all(not is_met(one, target) for one in found) for target in targets):
         return []
-    return [
-        one
-        for one in found
-        if (one.harm < LOST or one.cause == _RESTS) and any(_concerns(one, target, facts) for target in targets)
-    ]
+    # What is out of use is told, whoever does its work.
+    hidden = [one for one in found if one.harm != PART and (one.harm < LOST or one.cause == _RESTS)]
+    return [one for one in hidden if any(_concerns(one, target, facts) for target in targets)]
 
 
 def _others(refused: Sequence[Refused], elsewhere: Sequence[Finding]) -> tuple[Refused, ...]:

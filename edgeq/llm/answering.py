@@ -69,7 +69,7 @@ class ModelAnswer(ModelRequest):
         member = up.pool.member
         if member is not None:
             up.pool.upstream.answered(member, answer, self.sent_at, True, now)
-        status = answer.status
+        status = self.said_status = answer.status
         if status == 101 or status == 204 or status == 304:
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return

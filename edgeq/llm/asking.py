@@ -80,6 +80,8 @@ _asked_fields: Final[dict[tuple[str, str], bytes]] = {}
 _key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
+_MAX_PARAM: Final = 100
+"""Characters of the name of what an error is about: it may be the client's."""
 _GIVEN: Final = (HIT, JOINED)
 """Answers that another request has paid for."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
@@ -125,6 +127,7 @@ class ModelRequest(Exchange):
         "peek",
         "plan",
         "prompt",
+        "said_status",
         "usage",
     )
 
@@ -155,6 +158,8 @@ class ModelRequest(Exchange):
         self._last_at: float = 0.0
         self._pulse: Pulse | None = None
         self.first_event_at: float = 0.0
+        self.said_status: int = 0
+        """Of the last answer of a provider; 0: there was none."""
         self.usage: Usage = Usage()
         self.bill: Bill = Bill(models.till, b"", id(self.down))
         self._param = ""
@@ -792,6 +797,10 @@ class ModelRequest(Exchange):
             parts.append(b'"edgeq.cost":%d.%06d,' % (cost_micro // 1_000_000, cost_micro % 1_000_000))
         if self.first_event_at:
             parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
+        if self.said_status >= 400:
+            parts.append(b'"edgeq.provider_status":%d,' % self.said_status)
+        if self._param and self.reason:
+            parts.append(f'"edgeq.param":{quoted(self._param[:_MAX_PARAM])},'.encode("ascii"))
         if self._hedge:
             parts.append(f'"edgeq.hedge":"{self._hedge}",'.encode("ascii"))
         if self._failed_by:

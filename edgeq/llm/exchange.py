@@ -69,6 +69,8 @@ _TARGET_FAILS: Final = frozenset(
     )
 )
 """Before the first event: a target that does so again and again rests; as does one that answers so, see `_fail_by`."""
+_SAID: Final = frozenset(("upstream_error", "upstream_overloaded", "upstream_timeout", "upstream_protocol_error"))
+"""Ends of a target's of which the detail says more: what the provider has said, or what was waited for."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
@@ -497,6 +499,9 @@ class ModelExchange(ModelAnswer):
         body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         self.status = errors.status_of(operation.dialect, failed)
         self._settle(now)
+        self._param = failed.param
+        self.reason = "model_request_invalid"
+        self.resource = self.own_resource()
         self._send(self.status, body)
         self._complete(now)
 
@@ -535,6 +540,8 @@ class ModelExchange(ModelAnswer):
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = UNKNOWN, policy: str = "") -> None:
         if self.ended:
             return
+        if reason in _SAID and detail and self.choice is not None:
+            self.choice.gate.pauses.tell_failed(reason, detail, monotonic())
         if (
             self._stage != COLLECT
             and not self._begun
@@ -550,6 +557,7 @@ class ModelExchange(ModelAnswer):
             if REASONS[reason].status:
                 self.reason = reason
                 self.resource = resource
+                self.detail = detail
                 self._end_cut(reason, failed_of(reason, detail, self._param), monotonic())
                 return
         if reason in _RESTS:

@@ -48,6 +48,7 @@ from edgeq.llm.meter import BUDGET, REQUESTS, TOKENS, Meter, Refusal
 from edgeq.llm.pauses import DISABLED_S, PAUSED_SINCE, Pauses, paused_for
 from edgeq.llm.promise import MOST_S, come_again_s
 from edgeq.llm.provider_limits import Heard
+from edgeq.llm.rests import UNHEARD
 from edgeq.policy.tenant import key_of
 from edgeq.worker.wheel import NEVER, Alarm, FineWheel
 
@@ -620,6 +621,8 @@ class TokenGate(Lobby):
                 "paused_s": pause_s,
                 "paused_for": self.pauses.reason(now) if pause_s else "",
                 "paused": self.pauses.count,
+                "fails_by": (self.pauses.failed_by or UNHEARD) if self.pauses.rested else "",
+                "fails_detail": self.pauses.failed_detail if self.pauses.rested else "",
                 "admitted": self.admitted,
                 "wait_ms": self.waits.quantiles_ms(now),
                 "refused": dict(self.refusals),

@@ -57,6 +57,12 @@ _MOST_COUNTED: Final = 1 << 20
 """Of failures in a row: more are those since an answer that has been forgotten."""
 _LONGEST_PAUSE_S: Final = 86_400.0
 """Limits by the day have the longest ones. Whatever a provider says, it is asked again after so long."""
+_FAILURE_EVERY_S: Final = 60.0
+"""One failure of a kind is told in so long of those that a worker sees,"""
+_FAILURE_LEAST_S: Final = 1.0
+"""and one of another kind after so long."""
+_MOST_SAID: Final = 200
+"""Characters of what a provider has said."""
 _TOLD_PAUSE_S: Final = 1.0
 """A shorter one is no event: so there is one a second of a target at most."""
 _FIRST_PAUSE_S: Final = 1.0
@@ -108,6 +114,8 @@ class Pauses:
     __slots__ = (
         "_answered",
         "_failed",
+        "_failure_at",
+        "_failure_told",
         "_failures",
         "_key",
         "_key_pause",
@@ -118,9 +126,12 @@ class Pauses:
         "_probe_until_ns",
         "_resumed",
         "_resuming_ns",
+        "_said_by",
         "_silent_until",
         "_told_at",
         "count",
+        "failed_by",
+        "failed_detail",
         "rest_after",
         "rested",
     )
@@ -153,7 +164,17 @@ class Pauses:
         self._told_at: float = -NEVER
         """When this worker has told of a good answer last."""
         self.rested: int = 0
-        """How often in a row it has rested as it failed, when that was looked at last."""
+        """How often in a row it has rested as it failed, when that was looked at last; also after the rest, until a
+        good answer comes."""
+        self.failed_by: str = ""
+        """The last failure that this worker has heard of, by its reason; empty: a good answer was later."""
+        self.failed_detail: str = ""
+        """What it was, if that says more: what the provider has said."""
+        self._said_by: str = ""
+        """Of which reason that is."""
+        self._failure_told: str = ""
+        self._failure_at: float = -NEVER
+        """Which failure has been told, and when."""
         self._probe_until_ns: int = 0
         """Until when nobody else finds out how it is."""
         self.count: int = 0
@@ -272,6 +293,7 @@ class Pauses:
             self._failures = 0
             self._told_at = now
             arrivals.delay(self._answered, int(now * _NS))
+        self.failed_by = self.failed_detail = ""
         if self.rested:
             self.rested = 0
             until_ns = arrivals.get(self._pause)
@@ -283,6 +305,9 @@ class Pauses:
         it rested says nothing new. Returns: does it rest for that?"""
         if not self.rest_after:
             return False
+        self.failed_by = reason
+        if reason != self._said_by:
+            self.failed_detail = ""
         arrivals = self._meter.books.arrivals
         until_ns = arrivals.get(self._pause)
         times = until_ns & TIMES
@@ -309,6 +334,18 @@ class Pauses:
             detail = f"it fails ({reason}), and is not asked for {in_words(_rest_ns(times) / _NS)}"
             self._log.warning("provider_model_rests", resource=resource, reason="circuit_open", detail=detail)
         return True
+
+    def tell_failed(self, reason: str, detail: str, now: float) -> None:
+        """What the failure is: the client may be the only one to hear of it, or nobody if another target answers."""
+        self.failed_detail = detail = detail[:_MOST_SAID]
+        self._said_by = reason
+        if self._log is None or now - self._failure_at < _FAILURE_LEAST_S:
+            return
+        if reason == self._failure_told and now - self._failure_at < _FAILURE_EVERY_S:
+            return
+        self._failure_told = reason
+        self._failure_at = now
+        self._log.warning("provider_model_fails", resource=self._meter.resource, reason=reason, detail=detail)
 
     def _rest_again(self, times: int, now: float) -> int:
         """As it fails, from now on, for as long as the times have come to. Returns: the moment in the table."""

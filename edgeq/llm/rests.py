@@ -19,9 +19,11 @@ from edgeq.llm.meter import KINDS, TARGET
 
 TIMES: Final = 7
 """The last bits of the moment until which one model at a key rests: how often in a row it does as it has failed; 0: the
-provider's limit is reached."""
+provider's limit is reached. They stay when the moment has passed, until a good answer comes."""
 OF_TARGET: Final = ("upstream_rate_limit", "circuit_open")
 """Why one model at a key rests; else all of them do."""
+UNHEARD: Final = "circuit_open"
+"""By what one fails, where a worker knows only that it does: another one has heard it."""
 
 
 def of_key(key: str, way: bytes) -> int:
@@ -55,16 +57,16 @@ def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> li
     return list(resting) if found else None
 
 
-def rests_until_ns(config: Config, arrivals: GcraTable) -> dict[str, int]:
-    """Until when each model at a key, KEY/MODEL, is not asked, for itself or with its key; empty: a secret cannot be
-    read now."""
-    found: dict[str, int] = {}
+def moments(config: Config, arrivals: GcraTable) -> dict[str, tuple[int, int]]:
+    """Until when each model at a key, KEY/MODEL, is not asked: for itself, and with its key; both may be over. Empty: a
+    secret cannot be read now."""
+    found: dict[str, tuple[int, int]] = {}
     of_whole = 0
     try:
         for _, resource, place in _places(config):
             kind, _, name = resource.partition("/")
             if kind == KINDS[TARGET]:
-                found[name] = max(of_whole, arrivals.get(place))
+                found[name] = (arrivals.get(place), of_whole)
             else:  # a key comes before its models
                 of_whole = arrivals.get(place)
     except ValueError:

@@ -18,6 +18,8 @@ SHORT: Final = "short"
 DISABLED: Final = "disabled"
 SPENT: Final = {"per_day": "spent_day", "per_month": "spent_month"}
 """Of each budget what is used."""
+FAILING: Final = "failing"
+"""It has rested as it failed, and the next request finds out how it is now."""
 _LITTLE: Final = 0.05
 """Of a limit: what is left of one that is not used up is far more, for it fills all the time."""
 
@@ -84,6 +86,8 @@ def _state(seen: Mapping[str, Any], breaker: str | None, limits: Mapping[str, fl
         return "circuit_open"
     if seen.get("paused_for"):
         return str(seen["paused_for"])
+    if seen.get("fails_by"):
+        return FAILING
     is_little = any(
         count < _LITTLE * limits.get(what, 0) or (count < 1 and what not in SPENT) for what, count in left.items()
     )

@@ -27,7 +27,7 @@ from edgeq.config.lines import show_path
 from edgeq.config.providers import caches_of, otel_names, settings_of, switched_off
 from edgeq.config.schema import Config, Endpoint
 from edgeq.config.shown import MASK, is_secret, leaves, masked_value
-from edgeq.llm.rests import OF_TARGET, rests_until_ns
+from edgeq.llm.rests import OF_TARGET, TIMES, moments
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
 from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
@@ -259,6 +259,11 @@ class Overview:
         settings = settings_of(self._config())
         budgets = self.reports.budgets()
         rests = self._rests()
+        fails: dict[str, dict[str, str]] = {}
+        for one in self.targets():
+            if one["fails_by"]:
+                upstream, _, model = one["target"].partition("/")
+                fails.setdefault(upstream, {})[model] = one["fails_by"]
         off = switched_off(self._config())
         found: Records = []
         for name, config in self._config().upstream.items():
@@ -283,6 +288,7 @@ class Overview:
                     "panic": state.get("panic", False),
                     "breaker": breaker["state"] if breaker else None,
                     "rests": rests.get(name, {}),
+                    "fails": fails.get(name, {}),
                     "retrying": budgets.get(name, {}).get("running", 0),
                     "service_ms": quantiles_ms(recent.services()),
                     "answers_per_s": rates.departures,
@@ -298,14 +304,18 @@ class Overview:
         return list(model_records(self._config(), self.targets(), self.upstreams(), self.meters()))
 
     def _targets(self) -> Records:
-        """As the workers have told, but for rests that have been ended since, by an operator or another secret."""
+        """As the workers have told, but for rests that have been ended since, by an operator, another secret, or an
+        answer that another one of them has had."""
         found = self.reports.targets()
-        if any(one["paused_s"] for one in found):
-            until_ns = rests_until_ns(self._config(), GcraTable(self._board, 0))
+        if any(one["paused_s"] or one["fails_by"] for one in found):
+            until = moments(self._config(), GcraTable(self._board, 0))
             now_ns = time.monotonic_ns()
             for one in found:
-                if until_ns.get(one["target"], now_ns + 1) <= now_ns:
+                own_ns, key_ns = until.get(one["target"], (now_ns + 1 | TIMES, 0))
+                if max(own_ns, key_ns) <= now_ns:
                     one.update(paused_s=0.0, paused_for="", paused_until=None)
+                if not own_ns & TIMES:
+                    one.update(fails_by="", fails_detail="")
         return found
 
     def _rests(self) -> dict[str, dict[str, int]]:

@@ -16,6 +16,7 @@ import orjson
 
 from edgeq.board.layout import Board
 from edgeq.board.reading import age_ms
+from edgeq.llm.rests import UNHEARD
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.refusals import OTHER
 
@@ -127,6 +128,7 @@ class Reports:
     def pools(self) -> Records:
         """Each endpoint's connections of all workers, and why it is left out."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
+        heard: dict[tuple[str, str], int] = {}
         for upstream in self.upstreams():
             for seen in upstream["endpoints"]:
                 key = (upstream["upstream"], seen["endpoint"])
@@ -149,6 +151,8 @@ class Reports:
                 for told in _ENGINE:
                     if told in seen:  # by each worker, of the same engine
                         one[told] = max(one[told] or 0.0, seen[told])
+                if seen.get("heard_ns", 0) > heard.get(key, 0):  # the newest of what workers know
+                    heard[key], one["fails_by"] = seen["heard_ns"], seen["fails_by"]
                 one["penalty_ms"] = max(one["penalty_ms"], seen.get("penalty_s", 0.0) * 1000)
                 one["ejected_s"] = max(one["ejected_s"], seen.get("ejected_s", 0.0))
                 if seen.get("health", "unknown") != "unknown":
@@ -201,6 +205,8 @@ class Reports:
                     "paused_s": 0.0,
                     "paused_for": "",
                     "paused_until": None,
+                    "fails_by": "",
+                    "fails_detail": "",
                     "admitted": 0,
                     "wait_ms": [],
                     "refused": {},
@@ -213,6 +219,9 @@ class Reports:
             if left_s > one["paused_s"]:
                 one["paused_s"], one["paused_for"] = left_s, seen["paused_for"]
                 one["paused_until"] = moment(time.time() + left_s)
+            if one["fails_by"] in ("", UNHEARD):
+                one["fails_by"] = seen.get("fails_by") or one["fails_by"]
+                one["fails_detail"] = seen.get("fails_detail", "")
             one["wait_ms"] = worst(one["wait_ms"], seen.get("wait_ms", ()))
             add(one["refused"], seen["refused"])
             one["last_refusal"] = seen["last_refusal"] or one["last_refusal"]
@@ -255,6 +264,7 @@ def no_connections(upstream: str, endpoint: str, state: str, weight: float) -> d
         "ejected_s": 0.0,
         **dict.fromkeys(_ENGINE),
         "health": "unknown",
+        "fails_by": "",
     }
 
 

@@ -65,6 +65,7 @@ class Member:
         "engine_load",
         "engine_until",
         "failed",
+        "fails_by",
         "health",
         "name",
         "penalty_at",
@@ -100,6 +101,8 @@ class Member:
         self.failed: int = 0
         self.consecutive: int = 0
         """Failures since the last good answer."""
+        self.fails_by: str = ""
+        """By what the last of them was: a reason of `edgeq.reasons`, or a status."""
         self.reviewed_answered: int = 0
         self.reviewed_failed: int = 0
         """What the counters of all workers were at the last review of success rates."""
@@ -187,15 +190,18 @@ class Member:
     def succeeded(self) -> None:
         """A good answer."""
         self.answered += 1
-        self.consecutive = 0
+        if self.consecutive:
+            self.consecutive = 0
+            self.fails_by = ""
         if self.penalty_s:
             self.penalty_s *= 0.5
             if self.penalty_s < 1e-4:
                 self.penalty_s = 0.0
 
-    def punish(self, peers_s: float, now: float) -> None:
-        """A failure; `peers_s` is what an answer costs elsewhere."""
+    def punish(self, peers_s: float, now: float, by: str = "") -> None:
+        """A failure, `by` what; `peers_s` is what an answer costs elsewhere."""
         self.failed += 1
+        self.fails_by = by
         self.consecutive += 1
         least = max(PENALTY_MIN_S, PENALTY_FACTOR * peers_s)
         penalty = 2.0 * self.penalty(now)
@@ -245,6 +251,8 @@ class Member:
             "answered": self.answered,
             "failed": self.failed,
             "consecutive_failures": self.consecutive,
+            "fails_by": self.fails_by,
+            "heard_ns": int((self.penalty_at if self.consecutive else self.cost_at) * 1e9),
             "ejected_s": max(0.0, self.ejected_until - now) if self.ejected_until else 0.0,
             "health": ("unknown", "good", "bad")[self.health],
         }

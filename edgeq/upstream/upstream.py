@@ -569,7 +569,7 @@ class Upstream(Watcher):
                     member.busy(after_s, now)
                     return
             if status != 501 and status != 505:  # those are about the request
-                self._failure(member, sent_at, now, self.is_shared)
+                self._failure(member, sent_at, now, self.is_shared, f"status {status}")
                 if self.is_shared:
                     self._is_reached(sent_at, now)
                 return
@@ -589,7 +589,7 @@ class Upstream(Watcher):
         if not answered:
             member.took_longer(now - sent_at, now)
         if REASONS[reason].fault == "U":
-            self._failure(member, sent_at, now, self.is_shared and reason not in _OF_CONNECTION)
+            self._failure(member, sent_at, now, self.is_shared and reason not in _OF_CONNECTION, reason)
 
     def dial_failed(self, member: Member, reason: str) -> None:
         """A connection could not be opened."""
@@ -597,15 +597,15 @@ class Upstream(Watcher):
         if reason == "upstream_backlog_full":
             member.busy(-1.0, now)
         elif REASONS[reason].fault == "U":
-            self._failure(member, now, now, False)
+            self._failure(member, now, now, False, reason)
 
-    def _failure(self, member: Member, sent_at: float, now: float, is_models: bool) -> None:
+    def _failure(self, member: Member, sent_at: float, now: float, is_models: bool, by: str) -> None:
         """`is_models`: it is the endpoint's, but of one model there, and no matter of the breaker's."""
         peers_s = 0.0
         for other in self.members:
             if other is not member and other.seen:
                 peers_s = max(peers_s, other.cost(now))
-        member.punish(peers_s, now)
+        member.punish(peers_s, now, by)
         ejector = self._ejector
         if ejector is not None and ejector.failed(member, self.members, now):
             self._tell_ejected(member, f"{member.consecutive} failures in a row", now)

@@ -72,6 +72,8 @@ _OF_TARGET: Final = (
     "queued",
     "queued_tokens",
     "paused_for",
+    "fails_by",
+    "fails_detail",
     "admitted",
     "wait_ms",
     "refused",

@@ -37,7 +37,7 @@ from edgeq.explain.facts import (
     Worker,
     whole_of,
 )
-from edgeq.explain.finding import LOST, OUT, SIGN, WAITS
+from edgeq.explain.finding import LOST, OUT, PART, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import EngineQueue
@@ -402,6 +402,64 @@ def test_a_model_that_rests_as_it_fails_is_told() -> None:
     assert told["next"].endswith("edgeq wake p/big")
 
 
+def test_a_target_that_fails_is_told_though_another_one_answers() -> None:
+    """By what it fails, since when, and what to do: of everything, of its model and of its provider; also after its
+    rest, until an answer is good. What waits or is refused goes before it."""
+    refused_there = "the last requests for it have failed: upstream refused the connection: nothing listens there"
+    resting = Rest("circuit_open", 20.0, UNTIL, False, "upstream_connect_refused", 75.0)
+    names = {
+        "target/p/big": ["upstream/p"],
+        "target/q/big": ["upstream/q"],
+        "model/big": ["target/p/big", "target/q/big"],
+        "provider/p": ["upstream/p"],
+    }
+    for rest, ends in (
+        (resting, f"; this model at this key is not asked until {UNTIL} (for another 20 s)"),
+        (dataclasses.replace(resting, left_s=0.0), "; whether it is well now the next one finds out"),
+    ):
+        gate = dataclasses.replace(GATE, limits=(), queued=0, short_s=0.0, rest=rest)
+        for asked in ("", "model/big", "provider/p", "target/p/big", "upstream/p"):
+            told = explain(behind(gate, named=names), asked)
+            assert told["verdict"] == f"target/p/big is in trouble since 75 s ago: {refused_there}{ends}", asked
+            assert told["evidence"] == ["nobody is refused for it: the next target of a model answers in its place"]
+            assert told["next"] == "edgeq show endpoints p    # if it is well now: edgeq wake p/big"
+        late = dataclasses.replace(gate, rest=dataclasses.replace(rest, fails_by="upstream_timeout"))
+        told = explain(behind(late))
+        assert told["evidence"] == ["no model that has it has another target"]
+        assert told["next"].startswith("edgeq show events provider_model_rests ")
+        worse = behind(gate, named=names, loads=(pressed(now=Pace(100, 40, 60, 200.0)),))
+        assert explain(worse)["resource"] == "upstream/api"
+        assert [one["resource"] for one in explain(worse)["also"]] == ["target/p/big"]
+
+
+def test_a_replica_where_nothing_listens_is_told_so() -> None:
+    """Although nobody is refused there, and nobody has asked lately: the other one answers."""
+    gone = dataclasses.replace(OTHER, answered_per_s=0.0, trouble_s=31.0, fails_by="upstream_connect_refused")
+    told = explain(load(dataclasses.replace(CALM, endpoints=(GOOD, gone))))
+    assert told["verdict"] == (
+        f"upstream/api#{OTHER.name} is in trouble since 31 s ago: upstream refused the connection: nothing listens"
+        " there; 1 of 2 endpoints are well"
+    )
+    assert any(one.endswith("the last one by upstream_connect_refused") for one in told["evidence"])
+    idle = dataclasses.replace(GOOD, answered_per_s=0.0)
+    at_night = dataclasses.replace(CALM, now=Pace(0, 0, 0, None), endpoints=(idle, gone))
+    assert explain(load(at_night))["verdict"] == told["verdict"]
+    out = dataclasses.replace(gone, state="ejected")
+    says = explain(load(dataclasses.replace(CALM, endpoints=(GOOD, out))))["verdict"]
+    assert "it is ejected: upstream refused the connection: nothing listens there; 1 of 2" in says
+
+
+def test_who_waits_goes_before_what_nobody_asks_for() -> None:
+    """A model of which all targets were disabled is told first only while nobody waits elsewhere."""
+    off = {"model/unused": (TakenOut("provider/g", True, "by user 0 since 12:00"),)}
+    assert explain(dataclasses.replace(HEALTHY, disabled=off))["resource"] == "model/unused"
+    waits = (Waiting("target/p/big:queue", 3, 800.0),)
+    told = explain(dataclasses.replace(HEALTHY, disabled=off, waiting=waits))
+    assert told["verdict"] == "nothing is saturated, but 3 wait at target/p/big:queue, the oldest for 800 ms"
+    assert [one["resource"] for one in told["also"]] == ["model/unused"]
+    assert explain(dataclasses.replace(HEALTHY, disabled=off, waiting=waits), "model/unused")["cause"]
+
+
 def test_a_target_that_rests_while_another_answers_is_told_beside() -> None:
     """Whoever asks for the model, by any of its names, meets neither the rest nor those who were refused by it; unless
     no other target is well."""
@@ -604,7 +662,7 @@ def test_an_endpoint_that_the_balancer_avoids() -> None:
     """It has failed, gets nothing since, and nobody waits: that is told, for capacity is missing."""
     avoided = dataclasses.replace(OTHER, answered_per_s=0.0, penalty_ms=400.0)
     (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, avoided))))
-    assert (found.cause, found.resource, found.harm) == ("endpoint_sick", f"upstream/api#{OTHER.name}", WAITS)
+    assert (found.cause, found.resource, found.harm) == ("endpoint_sick", f"upstream/api#{OTHER.name}", PART)
     slow = dataclasses.replace(OTHER, cost_ms=300.0)
     (found,) = findings(load(dataclasses.replace(CALM, endpoints=(GOOD, slow))))
     assert (found.cause, found.harm) == ("endpoint_sick", SIGN)
@@ -1127,7 +1185,7 @@ def test_any_facts_are_explained(facts: Facts) -> None:
     assert len(set(wholes)) == len(wholes)
     assert [one.harm for one in found] == sorted((one.harm for one in found), reverse=True)
     told = explain(facts)
-    if all(one.harm != OUT for one in found):  # what has just begun goes before that
+    if all(one.harm not in (OUT, PART) for one in found):  # what has just begun goes before that
         assert (told["cause"] is not None) == any(one.harm > SIGN for one in found)
     assert render(told)
 

@@ -425,6 +425,10 @@ def test_one_that_fails_rests_for_itself() -> None:
     for rests_s in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
         assert gate.pause_s(machine.loop.now) == pytest.approx(rests_s)
         machine.loop.run(rests_s + 0.001)
+        seen = [one.snapshot(machine.loop.now) for one in machine.gates]
+        assert [one["paused_for"] for one in seen] == ["", ""]
+        assert seen[0]["fails_by"] == ("upstream_error" if rests_s == 5.0 else seen[0]["fails_by"])
+        assert all(one["fails_by"] for one in seen), "it is not well before an answer has come"
         machine.ask(5, 10, 10, worker=1)
         assert machine.granted.pop() == 5
         machine.ask(6, 10, 10)
@@ -448,6 +452,7 @@ def test_a_good_answer_ends_the_rest_of_one_that_failed() -> None:
     assert other.pause_s(machine.loop.now) > 9.0
     gate.pauses.answered(machine.loop.now)
     assert (gate.pause_s(machine.loop.now), other.pause_s(machine.loop.now)) == (0.0, 0.0)
+    assert [one.snapshot(machine.loop.now)["fails_by"] for one in machine.gates] == ["", ""]
     machine.ask(3, 10, 10, worker=1)
     assert machine.granted == [1, 2, 3]
     machine.loop.run(2.0)

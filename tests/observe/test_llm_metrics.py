@@ -10,12 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from edgeq.board.gcra_table import GcraTable
-from edgeq.config.providers import otel_names
+from edgeq.config.providers import otel_names, provider_keys
 from edgeq.config.schema import Config, Provider
 from edgeq.config.schema_llm import Model, ProviderKey, Target
 from edgeq.llm.measures import Measures
 from edgeq.llm.message import Usage
-from edgeq.llm.rests import of_target, way_of
+from edgeq.llm.rests import TIMES, of_target, way_of
 from edgeq.observe.llm_metrics import STATES
 from edgeq.observe.metrics import Metrics
 from edgeq.observe.overview import Overview
@@ -126,7 +126,17 @@ def test_who_would_answer_now(bench: Bench) -> None:
     now_ns = time.monotonic_ns()
     paused = target("k-a/big", paused_until_ns=now_ns + 10**11, paused_for="upstream_rate_limit")
     GcraTable(bench.board, 0).delay(of_target("k-a/big", way_of(providers["k"], keys[0])), now_ns + 10**11)
-    bench.tell(0, targets=[target("p/m"), paused])
+    failing, place = (
+        GcraTable(bench.board, 0),
+        of_target("p/m", way_of(providers["p"], provider_keys(providers["p"])[0])),
+    )
+    failing.delay(place, now_ns - 10**9 & ~TIMES | 2)
+    bench.tell(0, targets=[target("p/m", fails_by="upstream_timeout"), paused])
+    bench.overview.forget()
+    text = exposed(bench, config=config)
+    assert value(text, "edgeq_llm_target_state", target="p/m", state="rests") == 1, "until a good answer comes"
+    failing.hasten(place, now_ns - 10**9 & ~TIMES)
+    bench.overview.forget()
     text = exposed(bench, config=config)
     found = {
         name: [one for one in STATES if value(text, "edgeq_llm_target_state", target=name, state=one)]

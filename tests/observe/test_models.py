@@ -94,6 +94,15 @@ def test_who_answers_meanwhile() -> None:
         assert {one["degrades_to"] for one in found if one["model"] != "smart"} == {""}
 
 
+def test_one_that_has_failed_is_not_ready_before_a_good_answer() -> None:
+    """After its rest, too: the next request may fail again, and where few ask that is most of the time."""
+    config = load_text(TEXT, "f").config
+    failing = {**seen("first/big"), "fails_by": "upstream_connect_refused"}
+    assert next(model_records(config, [failing], []))["state"] == "failing"
+    resting = {**failing, "paused_for": "circuit_open", "queued": 1}
+    assert next(model_records(config, [resting], []))["state"] == "circuit_open"
+
+
 def test_what_is_short_is_not_ready() -> None:
     """Somebody waits there, or next to nothing is left of a limit: also of one of the model, which is told where less
     is left of it."""

@@ -342,10 +342,10 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     for seconds in (40, 50, 55):
         provider(f"rests-{seconds}", f"{demo}/v1")
     model("rest-both", *(f"rests-{seconds} error=429,retry_after={seconds}s,tag=both" for seconds in (50, 40)))
-    for name, status in (("broke-first", 429), ("broke-last", 402)):
+    for name, first in (("broke-first", 429), ("broke-last", 402)):
         for own in (402, 429):
             provider(f"{name}-{own}", f"{demo}/v1")
-        asked = (402, 429) if status == 429 else (429, 402)
+        asked = (402, 429) if first == 429 else (429, 402)
         model(name, *(f"{name}-{one} error={one},tag=broke" + ",retry_after=40s" * (one == 429) for one in asked))
     provider("broke", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
     model("broke-well", "broke error=402,tag=broke", "an tokens=5,tag=broke")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edgeq.reasons import REASONS
 from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.gateway import free_port
@@ -32,6 +33,8 @@ def failing() -> Iterator[Stand]:
             "late": ["one latency=25s,tag=late", "one tokens=5,tag=next"],
             "lost": ["dead x", "one tokens=5,tag=next"],
             "strange": ["one error=409,tag=strange"],
+            "said": ["one error=404,tag=said"],
+            "picky": ["scripted x"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
@@ -40,6 +43,7 @@ def failing() -> Iterator[Stand]:
         config: dict[str, Any] = {
             "provider": {
                 "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
+                "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": ["sk-x"]},
                 "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "moved": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "mended": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"], "breaker": breaker},
@@ -110,6 +114,56 @@ def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -
     assert "circuit_open" not in codes
 
 
+def explained(stand: Stand, asked: str) -> dict[str, Any]:
+    """What is told of a request, once it is remembered."""
+
+    def told() -> Any:
+        return stand.show(asked)
+
+    wait_for(lambda: "error" not in told(), lambda: json.dumps(told()))
+    found: dict[str, Any] = told()
+    return found
+
+
+def test_what_the_provider_said_is_told_to_the_operator(failing: Stand) -> None:
+    """Of the request by its id, and once in a while as an event; its status in the access log."""
+    since = len(failing.gateway.log_lines())
+    name = "said"
+    for _ in range(2):
+        answer = failing.ask(ask_for(name))
+        assert answer.status == 502
+    said = json.loads(answer.body)["error"]["message"]
+    assert said.startswith("the provider said 404: ")
+    lines = failing.wait_log(lambda one: one.get("gen_ai.request.model") == name, since, 2)
+    assert [line["edgeq.provider_status"] for line in lines] == [404, 404]
+    asked = f"explain?what={lines[-1]['edgeq.request_id']}"
+    found = explained(failing, asked)
+    assert f"it was told: {said}" in found["evidence"]
+    assert "its provider's last answer had the status 404" in found["evidence"]
+    target = f"target/one/{failing.called(name)}"
+    events = [one for one in failing.gateway.events("provider_model_fails") if one["resource"] == target]
+    assert [(one["reason"], one["detail"]) for one in events] == [("upstream_error", said)]
+
+
+def test_what_only_the_provider_finds_wrong_is_in_the_log(failing: Stand) -> None:
+    """A 400 of its own is one of the client's, remembered as such, with the name of what it is about."""
+    told = {
+        "error": {"message": "too hot for me", "type": "invalid_request_error", "param": "temperature", "code": None}
+    }
+    text = json.dumps(told).encode()
+    head = b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+    failing.play(lambda connection, _: connection.send(head + text))
+    since = len(failing.gateway.log_lines())
+    assert failing.ask(ask_for("picky")).status == 400
+    (line,) = failing.wait_log(lambda one: one.get("gen_ai.request.model") == "picky", since)
+    assert (line["error.type"], line["edgeq.provider_status"]) == ("model_request_invalid", 400)
+    assert line["edgeq.param"] == "temperature"
+    asked = f"explain?what={line['edgeq.request_id']}"
+    found = explained(failing, asked)
+    assert "it is about temperature" in found["evidence"]
+    assert "too hot" not in json.dumps(found), "words about what the client has sent"
+
+
 @pytest.mark.parametrize("model", ["safe", "late", "lost", "gone-next"])
 def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
     """Whether the first one fails, hangs, is dead, or knows no such model; also where there are few requests, one after
@@ -123,12 +177,24 @@ def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
     assert ["edgeq.before" in line for line in lines] == [True] * 3 + [False] * 5
     target = f"{'dead' if model == 'lost' else 'one'}/{failing.called(model)}"
 
+    by, says = {
+        "safe": ("upstream_error", "have failed: the provider said 500: "),
+        "late": ("upstream_timeout", "have failed: no token came within 0.2 s"),
+        "lost": ("upstream_connect_refused", REASONS["upstream_connect_refused"].hint),
+        "gone-next": ("upstream_error", "have failed: the provider said 404: "),
+    }[model]
+
     def is_told() -> bool:
         found: Any = failing.show(f"explain?what=model/{model}")
-        beside = [one for one in found["also"] if one["resource"] == f"target/{target}"]
-        return bool(beside) and beside[0]["cause"] == "key_rests" and "have failed" in beside[0]["says"]
+        is_first = (found["resource"], found["cause"]) == (f"target/{target}", "key_rests")
+        return is_first and says in found["verdict"]
 
     wait_for(is_told, lambda: json.dumps(failing.show(f"explain?what=model/{model}")))
+    upstream, _, name = target.partition("/")
+    (shown,) = [one for one in failing.show("upstreams") if one["upstream"] == upstream]
+    assert shown["fails"][name] == by
+    if model == "lost":
+        assert [one["fails_by"] for one in failing.show("endpoints") if one["upstream"] == upstream] == [by]
 
 
 @pytest.mark.parametrize(("model", "provider"), [("elsewhere", "moved"), ("shut", "mended")])
