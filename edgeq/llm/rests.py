@@ -48,13 +48,17 @@ def way_of(provider: Provider, key: ProviderKey) -> bytes:
 def end_rests(config: Config, arrivals: GcraTable, text: str, now_ns: int) -> list[str] | None:
     """End what keeps something from being asked: a provider (`openai`, `provider/openai`), a key (`openai-2`,
     `upstream/openai-2`) with its models, or one model at either (`openai/gpt-4o`, `target/openai-2/gpt-4o`) with the
-    key; what is a name of both means the key. Returns: the resources whose rests have ended; None if nothing has that
-    name."""
+    key; what is a name of both means the key. A model that was `failing` after its rest is not any more. Returns: the
+    resources of which that is so; None if nothing has that name."""
     found = {resource: place for names, resource, place in _places(config) if text in names}
-    resting = {resource: place for resource, place in found.items() if arrivals.get(place) > now_ns}
-    for place in resting.values():
-        arrivals.hasten(place, now_ns & ~TIMES)
-    return list(resting) if found else None
+    ended = []
+    for resource, place in found.items():
+        until_ns = arrivals.get(place)
+        fails = until_ns & TIMES if resource.startswith(f"{KINDS[TARGET]}/") else 0
+        if until_ns > now_ns or fails:
+            arrivals.hasten(place, min(until_ns, now_ns) & ~TIMES)
+            ended.append(resource)
+    return ended if found else None
 
 
 def moments(config: Config, arrivals: GcraTable) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,7 @@ from edgeq.board.gcra_table import GcraTable
 from edgeq.board.layout import Board
 from edgeq.config.load import load_text
 from edgeq.config.providers import provider_keys, upstream_name
-from edgeq.llm.rests import end_rests, names, of_key, of_target, way_of
+from edgeq.llm.rests import TIMES, end_rests, moments, names, of_key, of_target, way_of
 
 TEXT = """
 [[listener]]
@@ -54,3 +54,15 @@ def test_names(board: Board, text: str, ended: list[str]) -> None:
     assert end_rests(config, arrivals, text, 1_000_000) == ended
     assert end_rests(config, arrivals, text, 1_000_000) == []
     assert end_rests(config, arrivals, "nobody", 1_000_000) is None
+
+
+def test_one_that_fails_after_its_rest_is_woken_too(board: Board) -> None:
+    """Whoever knows that it is well need not wait for the next request to find out."""
+    config = load_text(TEXT, "f.toml").config
+    arrivals = GcraTable(board, 0)
+    provider = config.provider["one"]
+    arrivals.delay(of_target("one/m", way_of(provider, provider_keys(provider)[0])), 800_000 | 2)
+    assert moments(config, arrivals)["one/m"][0] & TIMES == 2
+    assert end_rests(config, arrivals, "one/m", 1_000_000) == ["target/one/m"]
+    assert moments(config, arrivals)["one/m"] == (800_000, 0)
+    assert end_rests(config, arrivals, "one/m", 1_000_000) == []
