@@ -156,4 +156,4 @@ def test_details_cannot_break_out(detail: str) -> None:
         r'edgeq-resource="upstream/u"',
         got.fields["proxy-status"],
     )
-    assert got.problem["detail"] == (detail or REASONS["upstream_protocol_error"].hint)
+    assert got.problem["detail"] == (detail or REASONS["upstream_protocol_error"].told())

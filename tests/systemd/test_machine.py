@@ -6,6 +6,7 @@ Where no machine can be booted these tests are skipped, and say why.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -358,6 +359,11 @@ def keys_seen(machine: Machine) -> set[str]:
     return {who.partition(" ")[0] for who in stats}
 
 
+def told_as(*keys: str) -> set[str]:
+    """How the provider tells them: nobody is to read a key in its counts."""
+    return {f"sha256:{hashlib.sha256(key.encode()).hexdigest()[:12]}" for key in keys}
+
+
 def everything_told(machine: Machine) -> dict[str, str]:
     """By where it stands: whatever edgeq says of itself, in every way that it has."""
     told = {"the whole journal": machine.must("journalctl", "--no-pager", "--all", "-o", "json")}
@@ -390,7 +396,7 @@ def test_keys_of_providers_from_systemd(machine: Machine) -> None:
     virtual_key = json.loads(machine.must("/usr/local/bin/edgeq", "keys", "create", "--tenant", "t", "--json"))["key"]
     assert ask_a_model(machine, virtual_key, "well") == 200
     assert ask_a_model(machine, virtual_key, "refused") == 502
-    assert keys_seen(machine) == {keys["openai"]}
+    assert keys_seen(machine) == told_as(keys["openai"])
     wait_for("usage that is stored", lambda: '"requests":' in machine.must("/usr/local/bin/edgeq", "usage", "--json"))
 
     machine.must("systemctl", "reload", "edgeq")
@@ -400,7 +406,7 @@ def test_keys_of_providers_from_systemd(machine: Machine) -> None:
     assert ask_a_model(machine, virtual_key, "well") == 200
     kill(machine)
     assert ask_a_model(machine, virtual_key, "well") == 200
-    assert keys_seen(machine) == {keys["openai"]}
+    assert keys_seen(machine) == told_as(keys["openai"])
 
     for where, text in everything_told(machine).items():
         for key in keys.values():
@@ -417,7 +423,7 @@ def test_keys_of_providers_from_systemd(machine: Machine) -> None:
     machine.write("/root/openai.key", "sk-second-secret\n")
     machine.must("systemctl", "restart", "edgeq")
     assert ask_a_model(machine, virtual_key, "well") == 200
-    assert keys_seen(machine) == {keys["openai"], "sk-second-secret"}
+    assert keys_seen(machine) == told_as(keys["openai"], "sk-second-secret")
     drop_in(machine, "[Service]\n")
     assert machine.run("systemctl", "restart", "edgeq").returncode != 0
     assert machine.show("edgeq", "ExecMainStatus") == "78"
