@@ -14,7 +14,9 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from edgeq.admission.ticket import IGNORED
+from edgeq.llm.dialects.errors import decode_error
 from edgeq.llm.gate import Claim
+from edgeq.llm.provider import has_no_model, judge
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.unfinished import used_until
 from edgeq.upstream.attempt import Attempt
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
     from edgeq.llm.exchange import ModelExchange
     from edgeq.llm.incoming import Incoming
+    from edgeq.llm.message import Failed
     from edgeq.llm.plan import Choice
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -125,7 +128,11 @@ class ModelHedge(Attempt):
     def _all_came(self, exchange: ModelExchange, incoming: Incoming, now: float) -> None:
         """The last byte of its answer is here, and no word of it was seen before: of a stream only the empty line may
         be missing after its only event."""
-        if incoming.is_stream():
+        status = incoming.head.status
+        is_answer = False
+        if status != 200:
+            self._refused(decode_error(self.choice.dialect, status, incoming.body()), now)
+        elif incoming.is_stream():
             incoming.ended()
             is_answer = incoming.begun and incoming.stopped and incoming.failed is None
         else:
@@ -138,19 +145,27 @@ class ModelHedge(Attempt):
     def _heard(
         self, exchange: ModelExchange, up: UpstreamConnection, answer: ResponseHead, now: float
     ) -> Incoming | None:
-        """The head of its answer is here. Returns: None if it is not what was asked for."""
+        """The head of its answer is here. Returns: None if it is not what was asked for, and why is known."""
         status = answer.status
         if status == 429 or status < 400:
             self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim if status == 429 else None)
-        elif status == 401 or status == 402 or status == 403:  # it is about our key
-            self.choice.gate.disable_key(status != 402, now)
+        elif status == 401 or status == 402:  # it is about our key
+            self.choice.gate.disable_key(status == 401, now)
         elif status >= 500:
             self.choice.gate.failed("upstream_error", self.sent_at, now)
-        if status != 200:
+        if status not in (200, 403, 404):
             return None
         up.reusable = answer.keep_alive
         self._incoming = exchange.incoming(self.choice, answer)
         return self._incoming
+
+    def _refused(self, failed: Failed, now: float) -> None:
+        """With 403 or 404: that may be about our key, this model, or the request."""
+        reason = judge(failed).reason
+        if reason == "upstream_auth":
+            self.choice.gate.disable_key(True, now)
+        elif reason == "upstream_error" and has_no_model(failed):
+            self.choice.gate.failed(reason, self.sent_at, now)
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
         self._lose()

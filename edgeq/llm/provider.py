@@ -4,6 +4,7 @@
                                                   that it holds (404, too), by which its SDK sends all of it, is one
     this key's limit, quota or right           -> another key or target; the key rests
     no such model, or not for this key         -> another key or target; after some in a row this one rests
+    403 of what the request says or refers to  -> the caller's own fault, or one of them takes a key from all
     the provider's own trouble                 -> another key or target; breaker and limit learn of it
     no answer at all, though it says it is one -> the same
 
@@ -20,7 +21,13 @@ from edgeq.llm.message import Failed
 NOT_LET_IN: Final = "the provider does not let the gateway in"
 QUOTA_GONE: Final = "the gateway's quota at the provider is used up"
 _THREAD: Final = '"error_code":"thread_'
-_NO_MODEL: Final = ("model_not_found", "unknown_url")
+_NO_MODEL: Final = ("model_not_found", "unknown_url", "DeploymentNotFound")
+_OF_REQUEST: Final = ("usage guidelines", "input was flagged", "access the file", "cachedcontent")
+"""Of what a 403 is said that is about the request: xAI and OpenRouter of what it says, Gemini of what it refers to."""
+_NOT_OF_MODEL: Final = ("file", "provider")
+"""Of what else a 404 is said: what the request refers to, or wants of OpenRouter ("No allowed providers are ..")."""
+_OUR_TEAM: Final = " Team: "
+"""Then xAI tells whose key it was."""
 _LONGEST: Final = 150
 """Characters of its message."""
 
@@ -52,6 +59,11 @@ def judge(failed: Failed) -> Verdict:
         return Verdict("upstream_quota", f"{QUOTA_GONE}: {told(failed, '')}")
     if status == 429 or failed.kind == message.RATE:
         return Verdict("upstream_rate_limit", said)
+    if status == 403 and _is_of_request(failed):
+        failed.kind = message.INVALID
+        failed.status = 400
+        failed.message = failed.message.partition(_OUR_TEAM)[0]
+        return Verdict("", told(failed, failed.message))
     if status == 403 and has_no_model(failed):
         return Verdict("upstream_error", f"{told(failed, '')}, of this model there")
     if status in (401, 403):
@@ -73,4 +85,12 @@ def has_no_model(failed: Failed) -> bool:
     if failed.code in _NO_MODEL:
         return True
     said = failed.message.lower()
-    return ("model" in said and "file" not in said) or (failed.status == 404 and not said)
+    if "model" in said:
+        return not (_is_of_request(failed) or any(word in said for word in _NOT_OF_MODEL))
+    return failed.status == 404 and not said
+
+
+def _is_of_request(failed: Failed) -> bool:
+    """Does it say that it is not let in for what it has in it? Then it says nothing of the key."""
+    said = failed.message.lower()
+    return any(words in said for words in _OF_REQUEST)

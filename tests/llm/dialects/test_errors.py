@@ -216,8 +216,28 @@ NO_MODEL = [
         "upstream_error",
     ),
     (404, "openai", None, "upstream_error"),
+    (
+        404,
+        "openai",
+        {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."},
+        "upstream_error",
+    ),
 ]
+FLAGGED = 'x-ai/grok requires moderation on xAI. Your input was flagged for "violence". The model was not asked.'
+VIOLATES = "Content violates usage guidelines. Team: t-1, API key ID: k-1, Model: grok-4, Failed check: SAFETY_CHECK"
 THERE = [
+    (403, "openai", VIOLATES, ""),
+    (403, "openai", {"code": 403, "message": FLAGGED, "metadata": {"reasons": ["violence"]}}, ""),
+    (
+        403,
+        "gemini",
+        {
+            "status": "PERMISSION_DENIED",
+            "message": "You do not have permission to access the File x or it may not exist.",
+        },
+        "",
+    ),
+    (404, "openai", {"message": "No allowed providers are available for the selected model."}, "upstream_error"),
     (404, "openai", {"message": "No such File object: file-model"}, "upstream_error"),
     (403, "openai", {"message": "Your organization has been disabled."}, "upstream_auth"),
     (500, "openai", {"message": "The model has crashed"}, "upstream_error"),
@@ -230,13 +250,21 @@ THERE = [
     [*((*one, True) for one in NO_MODEL), *((*one, False) for one in THERE)],
 )
 def test_a_model_that_is_not_there(
-    status: int, dialect: str, error: dict[str, Any] | None, reason: str, is_gone: bool
+    status: int, dialect: str, error: dict[str, Any] | str | None, reason: str, is_gone: bool
 ) -> None:
-    """As the providers say it, or the page of a wrong URL; not a file, nor what is said of the key."""
+    """As the providers say it, or the page of a wrong URL; not a file, nor what is said of the key, nor of what this
+    request says, which would take the key from all."""
     body = b"<html>Not Found</html>" if error is None else orjson.dumps({"type": "error", "error": error})
     failed = decode_error(dialect, status, body)
     assert (judge(failed).reason, has_no_model(failed)) == (reason, is_gone)
     assert "Project" not in judge(failed).detail
+
+
+def test_what_one_request_is_refused_for_is_told_its_client() -> None:
+    """As his own fault, without whose key it was."""
+    failed = decode_error("openai", 403, orjson.dumps({"code": "no permission", "error": VIOLATES}))
+    assert judge(failed).reason == ""
+    assert (status_of("openai", failed), failed.message) == (400, "Content violates usage guidelines.")
 
 
 def test_keys_in_messages_are_masked() -> None:

@@ -35,6 +35,7 @@ def failing() -> Iterator[Stand]:
             "strange": ["one error=409,tag=strange"],
             "said": ["one error=404,tag=said"],
             "picky": ["scripted x"],
+            "shy": ["one latency=600ms,tokens=5,tag=shy", "scripted y"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
@@ -62,6 +63,7 @@ def failing() -> Iterator[Stand]:
                 {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}},
             ],
         }
+        config["model"]["shy"]["hedge"] = "100ms"
         settings = gateway.Settings(workers=1, extra={"server": {"admin": admin}, **config})
         with gateway.running(demo.port, settings) as found:
             yield Stand(found, demo, scripted, config, admin)
@@ -162,6 +164,30 @@ def test_what_only_the_provider_finds_wrong_is_in_the_log(failing: Stand) -> Non
     found = explained(failing, asked)
     assert "it is about temperature" in found["evidence"]
     assert "too hot" not in json.dumps(found), "words about what the client has sent"
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "status"),
+    [
+        ("picky", {"code": "no permission", "error": "Content violates usage guidelines. Team: t, Model: x"}, 400),
+        ("shy", {"code": "no permission", "error": "Content violates usage guidelines. Team: t, Model: x"}, 200),
+        ("shy", {"error": {"message": "Your key has no access to the model", "type": "forbidden"}}, 200),
+    ],
+)
+def test_a_403_that_is_not_of_the_key_takes_it_from_nobody(
+    failing: Stand, model: str, said: dict[str, Any], status: int
+) -> None:
+    """Whether it is of what one request says, or of one model; also where only a second target is asked."""
+    text = json.dumps(said).encode()
+    head = b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+    failing.play(lambda connection, _: connection.send(head + text))
+    answer = failing.ask(ask_for(model))
+    assert (answer.status, b"Team" in answer.body) == (status, False), answer
+    text = json.dumps({"error": {"message": "too hot", "type": "invalid_request_error"}}).encode()
+    bad = b"HTTP/1.1 400 Bad\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(text)
+    failing.play(lambda connection, _: connection.send(bad + text))
+    assert failing.ask(ask_for("picky")).status == 400, "the key does not rest"
+    failing.wait_idle()
 
 
 @pytest.mark.parametrize("model", ["safe", "late", "lost", "gone-next"])
