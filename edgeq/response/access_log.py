@@ -29,7 +29,8 @@ one that a smaller model has answered (llm/degrade.py) that model, and why.
 
 Field names follow OpenTelemetry's semantic conventions for HTTP (v1.44); what they lack is under ``edgeq.``. The method
 is logged as it came, not as ``_OTHER``: a log line has no cardinality to protect. Query parameters are logged as they
-came: what is secret does not belong into a URL (RFC 9110 17.9), and which parameter would be cannot be known here.
+came, but for those that are keys, tokens or signatures by their names, as those conventions have it: a secret does
+not belong into a URL (RFC 9110 17.9), and which other one would be cannot be known here.
 
 Speed: a line is joined from fragments that stand on what they describe and live as long: the head (the same for
 identical requests), the client connection, the route, the outcome. Only ids, sizes and times are made for each.
@@ -61,7 +62,10 @@ _MAX_KNOWN: Final = 4096
 
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """Bytes that stand for themselves within quotes, in both formats."""
-_SECRET: Final = re.compile(rb"([?&](?:[^=&?]*[_.-])?(?:api|access)?(?:key|token|signature)=)[^&]+", re.IGNORECASE)
+_SECRET: Final = re.compile(
+    rb"([?&](?:(?:[^=&?]*[_.-])?(?:api|access)?(?:key|token|signature)|sig|awsaccesskeyid)=)[^&]+", re.IGNORECASE
+)
+_OF_SECRETS: Final = (b"key=", b"token=", b"signature=", b"sig=", b"keyid=")
 _PLAIN_MAP: Final = bytes(byte if byte in _PLAIN else 0 for byte in range(256))
 _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte in range(256))
 _THREE: Final = tuple(b"%03d" % number for number in range(1000))
@@ -252,7 +256,7 @@ def _without_secrets(target: bytes) -> bytes:
     """Whose key or token stands in the query, as Gemini's clients send it, is nobody's business who reads the log."""
     if b"?" in target:
         lower = target.lower()
-        if b"key=" in lower or b"token=" in lower or b"signature=" in lower:
+        if any(words in lower for words in _OF_SECRETS):
             return _SECRET.sub(rb"\1***", target)
     return target
 

@@ -249,7 +249,8 @@ def _parse_host(host: str) -> str:
 
 
 def _shown(url: str) -> str:
-    """The URL without what may be a password."""
+    """The URL without what may be a password, or a key in its query."""
     before, at, after = url.rpartition("@")
     scheme, slashes, _ = before.partition("//")
-    return f"{scheme}{slashes}...@{after}" if at and slashes else url
+    where, mark, _ = (f"{scheme}{slashes}...@{after}" if at and slashes else url).partition("?")
+    return f"{where}?..." if mark else where

@@ -147,6 +147,7 @@ def test_json_target(target: bytes, path: str | None, query: str | None) -> None
         ("key=eq-id-s3cret&alt=sse", "key=***&alt=sse"),
         ("a=1&api_key=s3cret", "a=1&api_key=***"),
         ("X-Amz-Signature=s3cret&Access_Token=s3cret", "X-Amz-Signature=***&Access_Token=***"),
+        ("a=1&sig=s3cret&AWSAccessKeyId=s3cret", "a=1&sig=***&AWSAccessKeyId=***"),
         ("monkey=1&keys=s3&key=", "monkey=1&keys=s3&key="),
         ("a=b?key=3", "a=b?key=***"),
     ],

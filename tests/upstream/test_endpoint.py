@@ -83,10 +83,11 @@ def test_refuses(url: str, what: str) -> None:
     assert what in str(caught.value)
 
 
-def test_error_hides_password() -> None:
-    """A password written into the URL by mistake does not reach a log through the error."""
+@pytest.mark.parametrize("url", ["http://user:secret@api.example", "https://api.example/v1?key=secret"])
+def test_error_hides_password(url: str) -> None:
+    """A password or a key written into the URL by mistake does not reach a log through the error."""
     with pytest.raises(ValueError) as caught:
-        parse_endpoint("http://user:secret@api.example")
+        parse_endpoint(url)
     assert "secret" not in str(caught.value)
     assert "api.example" in str(caught.value)
 
