@@ -68,6 +68,8 @@ _HEARD_MARGIN_NS: Final = 1_000_000_000
 _DEBT_NS: Final = LONGEST_DEBT_NS
 """No time of ours lies further ahead: a debt of an hour, of one answer of 128,000 tokens under a limit of 2,000."""
 _DAY_NS: Final = 86_400_000_000_000
+_HARDLY: Final = 20
+"""Of a budget less than this part is hardly anything."""
 _CONCURRENT_WAIT_S: Final = 1.0
 """When a place comes free nobody knows."""
 
@@ -549,12 +551,14 @@ class Meter:
         return Refusal(self, what, limit, wait_s, detail)
 
     def _tell_used_up(self, period: str, limit: int, spent: int, left_s: float, now: float) -> None:
-        """Once in a period of this budget, by whichever worker is the first; of a month, once a day."""
+        """Once in a period of this budget, by whichever worker is the first; of a month, once a day. Once more when
+        hardly anything is left: before, it may have been one large request that was refused."""
         books = self.books
         if books.log is None:
             return
         now_ns = int(now * 1e9)
-        told = key_hash(b"llm budget told", KINDS[self.kind].encode(), self.name.encode(), f"{period} {limit}".encode())
+        which = f"{period} {limit} {(limit - spent) * _HARDLY < limit}".encode()
+        told = key_hash(b"llm budget told", KINDS[self.kind].encode(), self.name.encode(), which)
         if books.arrivals.get(told, now_ns + _DAY_NS) > now_ns:
             return
         books.arrivals.delay(told, now_ns + min(int(left_s * 1e9), _DAY_NS))

@@ -268,6 +268,20 @@ def test_a_budget_that_is_used_up_is_an_event(board: Board) -> None:
     assert len(log.events) == 3
 
 
+def test_one_large_request_keeps_no_event_of_a_budget_from_being_told() -> None:
+    """The end of it is told though a request was refused before for what it might cost, while nearly all was left."""
+    log = Log()
+    ledger = alone()
+    ledger.books.log = log
+    meter = ledger.meter(KEY, "k3v8n2pq", TokenLimits(money_per_day=1.0))
+    for spent, cost in ((10_000, 995_000), (980_000, 20_000)):
+        granted([meter], Estimate(1, 1, cost_micro=spent)).settle(Usage(1, 1), spent, NOW)
+        for _ in range(2):
+            assert refused([meter], Estimate(1, 1, cost_micro=cost)).reason() == "budget_exhausted"
+    spent_then = [str(fields["detail"]).partition(" ")[0] for _, fields in log.events]
+    assert spent_then == ["0.01", "0.99"]
+
+
 def test_whose_budget_is_used_up() -> None:
     """By the names that are shown, but by none that may be a credential."""
     log = Log()
