@@ -220,6 +220,7 @@ class TokenGate(Lobby):
         """Let the ticket in if there are tokens for it and nobody waits."""
         if now >= self.hearing.ask_others_at:
             self.hearing.ask_others(now)
+            self._bound()
         if self.queue.queued or self._serving or self.shared.others_wait() or self.pauses.hold_s(now) > 0:
             return False
         claim = ticket.claim
@@ -244,6 +245,7 @@ class TokenGate(Lobby):
         """What the meter says. One who would never be let in, by what the provider said long ago, finds out."""
         refusal = self.meter.ask(estimate, now)
         if refusal is not None and refusal.wait_s >= NEVER and self.hearing.doubts(refusal.what, now):
+            self._bound()
             return self.meter.ask(estimate, now)
         return refusal
 

@@ -579,6 +579,7 @@ def test_what_one_worker_has_heard_all_keep_to() -> None:
         kept = machine.gates[worker].meter
         assert [one.heard for kind in (TOKENS, INPUT) if (one := kept.allowance(kind)) is not None] == [6000, 5000]
         assert kept.allowance(REQUESTS) is None  # of which nothing says that it is one of a minute
+        assert machine.gates[worker].queue.max_cost == machine.gates[0].queue.max_cost > 0
     assert machine.granted == [1]
     machine.loop.run(20.0)
     assert machine.granted == [1, 2, 3]
@@ -608,6 +609,7 @@ def test_a_request_that_never_fits_finds_out_whether_that_is_still_so(configured
     machine.loop.run(2.0)
     machine.ask(3, 3000, 10)
     assert machine.granted == [3]
+    assert gate.queue.max_cost == configured / 60 * gate.queue.max_wait_s
     gate.heard(heard, 429, machine.loop.now)
     machine.loop.run(60.0)
     machine.ask(4, 3000, 10)
