@@ -244,9 +244,12 @@ def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
     if not most or not facts.has_accounts:
         return ""
     period = one.key.rpartition("money_")[2]
-    what, option = (period, _PERIODS[period]) if one.what == WHATS[BUDGET] else (one.what, _OPTIONS[one.what])
+    is_money = one.what == WHATS[BUDGET]
+    what, option = (period, _PERIODS[period]) if is_money else (one.what, _OPTIONS[one.what])
     has = facts.meters.get(f"tenant/{most}", {}).get("limits", {}).get(what) or one.count
-    count = max(1, min(one.count, has) // 2)
+    count = min(one.count, has) / 2 if is_money else min(one.count, has) // 2
+    if not count:  # 0 would be no limit
+        return ""
     return f"; for others to have more: edgeq tenants set {quote(most)} {option} {_number(count)}"
 
 

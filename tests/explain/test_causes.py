@@ -341,21 +341,24 @@ def test_a_noisy_tenant_of_models_is_one_of_the_accounts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "key", "option"),
+    ("what", "key", "count", "option"),
     [
-        ("requests", "limits.requests_per_minute", "--rpm 300"),
-        ("input_tokens", "limits.input_tokens_per_minute", "--itpm 300"),
-        ("output_tokens", "limits.output_tokens_per_minute", "--otpm 300"),
-        ("concurrent", "limits.concurrent", "--concurrent 300"),
-        ("budget", "limits.money_per_day", "--per-day 300"),
-        ("budget", "limits.money_per_month", "--per-month 300"),
+        ("requests", "limits.requests_per_minute", 600, "--rpm 300"),
+        ("input_tokens", "limits.input_tokens_per_minute", 600, "--itpm 300"),
+        ("output_tokens", "limits.output_tokens_per_minute", 600, "--otpm 300"),
+        ("concurrent", "limits.concurrent", 600, "--concurrent 300"),
+        ("concurrent", "limits.concurrent", 1, ""),
+        ("budget", "limits.money_per_day", 600, "--per-day 300"),
+        ("budget", "limits.money_per_day", 0.5, "--per-day 0.25"),
+        ("budget", "limits.money_per_month", 600, "--per-month 300"),
     ],
 )
-def test_who_uses_up_a_limit_is_given_less_of_that(what: str, key: str, option: str) -> None:
-    """Half of it."""
-    limits = (Allowed(what, 600, 0, "provider/p", key, HEARD),)
+def test_who_uses_up_a_limit_is_given_less_of_that(what: str, key: str, count: float, option: str) -> None:
+    """Half of it, if there is one."""
+    limits = (Allowed(what, count, 0, "provider/p", key, HEARD),)
     gate = dataclasses.replace(GATE, limits=limits, tenants={"night": 95, "data": 5})
-    assert explain(behind(gate, has_accounts=True))["next"].endswith(f"more: edgeq tenants set night {option}")
+    _, _, told = explain(behind(gate, has_accounts=True))["next"].partition("; for others to have more: ")
+    assert told == (f"edgeq tenants set night {option}" if option else "")
 
 
 def test_what_was_refused_is_told_by_any_name() -> None:
