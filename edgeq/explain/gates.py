@@ -81,14 +81,13 @@ def _says(rest: Rest) -> str:
 
 
 def _beside(gate: Gate, facts: Facts) -> list[str]:
-    others = {
-        target
-        for name, targets in facts.named.items()
-        if name.startswith("model/") and gate.resource in targets
-        for target in targets
+    having = {
+        name: targets for name, targets in facts.named.items() if name.startswith("model/") and gate.resource in targets
     }
-    if others == {gate.resource}:
-        return ["no model that has it has another target"]
+    if having and all(set(targets) == {gate.resource} for targets in having.values()):
+        smaller = sorted({facts.smaller[name] for name in having if name in facts.smaller})
+        in_place = f"; {' or '.join(smaller)} answers in its place" if smaller else ""
+        return [f"no model that has it has another target{in_place}"]
     return ["nobody is refused for it: the next target of a model answers in its place"]
 
 

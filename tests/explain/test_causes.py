@@ -429,6 +429,8 @@ def test_a_target_that_fails_is_told_though_another_one_answers() -> None:
         late = dataclasses.replace(gate, rest=dataclasses.replace(rest, fails_by="upstream_timeout"))
         told = explain(behind(late))
         assert told["evidence"] == ["no model that has it has another target"]
+        told = explain(dataclasses.replace(behind(late), smaller={"model/big": "small"}))
+        assert told["evidence"] == ["no model that has it has another target; small answers in its place"]
         assert told["next"].startswith("edgeq show events provider_model_rests ")
         worse = behind(gate, named=names, loads=(pressed(now=Pace(100, 40, 60, 200.0)),))
         assert explain(worse)["resource"] == "upstream/api"
