@@ -121,12 +121,16 @@ class Share:
         exchange = self.exchange
         flight = seat.flight
         is_whole = flight.content_type == WHOLE
+        leader = flight.leader
+        degraded = leader.exchange.degraded if isinstance(leader, Share) else None
+        if degraded is not None and not exchange.bill.may_use(degraded.model, degraded.model):
+            self._leave(now)
+            exchange.go_alone(now)
+            return
         while is_whole or not exchange.down.write_blocked:
             data = seat.take()
             if not data:
                 break
-            leader = flight.leader
-            degraded = leader.exchange.degraded if isinstance(leader, Share) else None
             exchange.is_given(flight.fields, flight.target, degraded)
             if is_whole:
                 self._parts.append(data)

@@ -95,9 +95,9 @@ def degrading() -> Iterator[Stand]:
 TENANTS: Final = (f"tenant-{number}" for number in count())
 
 
-def key(stand: Stand, models: str = "") -> str:
-    """A new key, of a new tenant: for these models, or all."""
-    status, made = stand.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&models={models}")
+def key(stand: Stand, models: str = "", tenant: str = "") -> str:
+    """A new key, of a new tenant if none is said: for these models, or all."""
+    status, made = stand.admin("POST", f"/v1/keys?tenant={tenant or next(TENANTS)}&models={models}")
     assert status == 200, made
     return str(made["key"])
 
@@ -181,8 +181,9 @@ def test_why_it_was_is_told_afterwards(degrading: Stand, model: str) -> None:
 
 
 def test_who_joins_is_told_as_well(degrading: Stand) -> None:
-    """His answer is the smaller model's, too, and says so once."""
-    anybody = key(degrading)
+    """His answer is the smaller model's, too, and says so once; but for one whose key is not for that."""
+    tenant = next(TENANTS)
+    anybody, only = key(degrading, tenant=tenant), key(degrading, "shared", tenant)
     fields = {"authorization": f"Bearer {anybody}"}
     body = json.dumps({"choices": [{"message": {"role": "assistant", "content": "hi"}}], "usage": None}).encode()
 
@@ -201,7 +202,9 @@ def test_who_joins_is_told_as_well(degrading: Stand) -> None:
         wait_for(lambda: len(degrading.scripted.requests) == 1, lambda: "the first one has not come")
         second.send(asked)
         wait_for(lambda: sum(one["in_flight"] for one in degrading.show("workers")) == 2, lambda: "nor the second one")
+        other = ask(degrading, only, "shared", path)
         degrading.opened.set()
+        assert (other.status, other.get(b"x-edgeq-model")) == (503, None), other
         answers = [*first.read_answers([Asked(b"POST")]), *second.read_answers([Asked(b"POST")])]
     assert [one.get(b"x-edgeq-cache") for one in answers] == [b"miss", b"joined"]
     for one in answers:
