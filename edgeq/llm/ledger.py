@@ -39,7 +39,7 @@ _DAY_S: Final = 86_400
 class Reservation:
     """What one request has reserved, by all of its meters."""
 
-    __slots__ = ("_allowances", "_charged_ns", "_meters", "_reserved_micro", "estimate", "is_open")
+    __slots__ = ("_allowances", "_charged_ns", "_ending", "_meters", "_reserved_micro", "estimate", "is_open")
 
     def __init__(self, meters: list[Meter], estimate: Estimate, now: float) -> None:
         """Charges what has been asked last of each meter; for `reserve` only."""
@@ -49,9 +49,10 @@ class Reservation:
         self._reserved_micro: int = estimate.cost_micro
         self._allowances: list[Allowance] = []
         self._charged_ns: list[int] = []
+        self._ending: int = int(1e9 / estimate.takes_s)
         now_ns = int(now * 1e9)
         for meter in meters:
-            meter.begin(estimate.cost_micro, estimate.takes_s, now)
+            meter.begin(estimate.cost_micro, self._ending, now, now_ns)
             for one in meter.allowances:
                 self._allowances.append(one)
                 self._charged_ns.append(one.charge(now_ns))
@@ -101,7 +102,7 @@ class Reservation:
         estimate = self.estimate
         reserved_micro = self._reserved_micro
         for meter in self._meters:
-            meter.end(reserved_micro, cost_micro, estimate.takes_s, now)
+            meter.end(reserved_micro, cost_micro, self._ending, now, now_ns)
         for at, one in enumerate(self._allowances):
             kind = one.kind
             if kind == REQUESTS:

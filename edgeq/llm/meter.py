@@ -330,7 +330,7 @@ class Meter:
     """One subject in one worker."""
 
     __slots__ = (
-        "_changed_at",
+        "_changed_ns",
         "_day_key",
         "_ending",
         "_entry",
@@ -376,9 +376,9 @@ class Meter:
         self.in_flight: int = 0
         """Of this worker, as are those that follow."""
         self.reserved_micro: int = 0
-        self._ending: float = 0.0
-        """How many of these would end in a second, if each went on at the pace that is expected of it."""
-        self._changed_at: float = 0.0
+        self._ending: int = 0
+        """How many of these would end in a billion seconds, if each went on at the pace that is expected of it."""
+        self._changed_ns: int = 0
         """When one of them began, or ended, for the last time."""
         self.refused: int = 0
         self.degraded: int = 0
@@ -465,8 +465,8 @@ class Meter:
         if self.day_micro or self.month_micro:  # else nobody asks
             entry.put(_E_RESERVED, self.reserved_micro)
         if self.kind != TARGET:  # its gate has a queue, and knows how fast that gets shorter
-            entry.put(_E_ENDING, int(self._ending * 1e9))
-            entry.put(_E_CHANGED_NS, int(self._changed_at * 1e9))
+            entry.put(_E_ENDING, self._ending)
+            entry.put(_E_CHANGED_NS, self._changed_ns)
 
     # -- one request --------------------------------------------------------------------------------------------------
 
@@ -570,12 +570,13 @@ class Meter:
             " cost, which is refused",
         )
 
-    def begin(self, cost_micro: int, takes_s: float, now: float) -> None:
-        """A request is in flight, as it seems for so long. Its allowances are charged by who reserves."""
+    def begin(self, cost_micro: int, ending: int, now: float, now_ns: int) -> None:
+        """A request is in flight. Its allowances are charged by who reserves. ending: of such ones so many end in a
+        billion seconds."""
         self.in_flight += 1
         self.reserved_micro += cost_micro
-        self._ending += 1.0 / takes_s
-        self._changed_at = now
+        self._ending += ending
+        self._changed_ns = now_ns
         self.used_at = now
         entry = self._entry
         if entry is not None:
@@ -593,13 +594,12 @@ class Meter:
         if entry is not None:
             self._show(entry)
 
-    def end(self, reserved_micro: int, spent_micro: int, takes_s: float, now: float) -> None:
-        """It is not any more, and has cost this. takes_s: as `begin` was told."""
+    def end(self, reserved_micro: int, spent_micro: int, ending: int, now: float, now_ns: int) -> None:
+        """It is not any more, and has cost this. ending: as `begin` was told."""
         self.in_flight -= 1
         self.reserved_micro -= reserved_micro
-        ending = self._ending - 1.0 / takes_s
-        self._ending = ending if ending > 0.0 and self.in_flight else 0.0  # sums of such numbers are not exact
-        self._changed_at = now
+        self._ending -= ending
+        self._changed_ns = now_ns
         self.used_at = now
         entry = self._entry
         if entry is not None:

@@ -139,7 +139,7 @@ def test_the_model_s_own_limit_goes_first() -> None:
     ledger = Ledger(LocalArrivals())
     ledger.tick(bed.now(), 1_800_000_000.0)
     meter = ledger.meter(MODEL, "big", TokenLimits(concurrent=1))
-    meter.begin(0, 1.0, bed.now())
+    meter.begin(0, 10**9, bed.now(), int(bed.now() * 1e9))
     own = meter.ask(SMALL, bed.now())
     kept = kept_by(bed.plan, own, SMALL, bed.now())
     assert (kept.reason, kept.resource) == ("queue_full", "model/big:concurrent")
