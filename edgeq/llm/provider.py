@@ -65,7 +65,7 @@ def judge(failed: Failed) -> Verdict:
         failed.message = failed.message.partition(_OUR_TEAM)[0]
         return Verdict("", told(failed, failed.message))
     if status == 403 and has_no_model(failed):
-        return Verdict("upstream_error", f"{told(failed, '')}, of this model there")
+        return Verdict("upstream_error", f"{told(failed, '')}, not of its key there")
     if status in (401, 403):
         # What the provider says of our key is no business of the client's, who may think of his own.
         said = told(failed, "")
@@ -79,7 +79,8 @@ def judge(failed: Failed) -> Verdict:
 
 def has_no_model(failed: Failed) -> bool:
     """Does it say that the target is not there: a model that is mistyped, retired or not granted to this key (OpenAI
-    says 403 then), or a wrong URL? Not what the request refers to, a file for example."""
+    says 403 then), or a wrong URL? Not what the request refers to, a file for example. A page instead of an error is no
+    provider's: of a wrong URL, or of a wall before it that some requests do not pass."""
     if failed.status not in (403, 404) or failed.is_within:
         return False
     if failed.code in _NO_MODEL:
@@ -87,7 +88,7 @@ def has_no_model(failed: Failed) -> bool:
     said = failed.message.lower()
     if "model" in said:
         return not (_is_of_request(failed) or any(word in said for word in _NOT_OF_MODEL))
-    return failed.status == 404 and not said
+    return not said
 
 
 def _is_of_request(failed: Failed) -> bool:

@@ -216,6 +216,7 @@ NO_MODEL = [
         "upstream_error",
     ),
     (404, "openai", None, "upstream_error"),
+    (403, "openai", None, "upstream_error"),
     (
         404,
         "openai",
