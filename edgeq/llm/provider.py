@@ -49,7 +49,8 @@ def told(failed: Failed, message: str) -> str:
 
 
 def judge(failed: Failed) -> Verdict:
-    """What comes of an answer of 300 or more, or of an error within another one."""
+    """What comes of an answer of 300 or more, or of an error within another one. `failed` is changed where it is the
+    caller's own fault by another status: to what he is to be told."""
     if failed.kind == message.BROKEN:
         return Verdict("upstream_protocol_error", failed.message)
     status = failed.status
