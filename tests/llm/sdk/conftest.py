@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import anthropic
@@ -49,3 +50,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr("openai._base_client.time", made)
     monkeypatch.setattr("anthropic._base_client.time", made)
     return made
+
+
+@pytest.fixture
+def collected_between_tests() -> Iterator[None]:
+    """No garbage is collected meanwhile.
+
+    A stream that is left is garbage of an event loop. Collected by another thread, in the middle of what the loop does
+    with it, CPython 3.11 complains of it ("async generator already executing"), whoever's garbage it is.
+    """
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

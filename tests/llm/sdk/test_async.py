@@ -13,6 +13,8 @@ import pytest
 from tests.llm.sdk.support import HELLO, TEXT
 from tests.support.llm_service import KEY, Service
 
+pytestmark = pytest.mark.usefixtures("collected_between_tests")
+
 MAX = 1000
 
 

@@ -20,6 +20,8 @@ from tests.llm.gateway.support import TIMEOUT_S, Stand, standing
 from tests.llm.sdk.support import HELLO
 from tests.support.llm_service import KEY
 
+pytestmark = pytest.mark.usefixtures("collected_between_tests")
+
 MAX: Final = 1000
 
 
