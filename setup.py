@@ -67,6 +67,7 @@ HOT = [
     "edgeq/llm/incoming.py",
     "edgeq/llm/ledger.py",
     "edgeq/llm/limit_headers.py",
+    "edgeq/llm/log_fields.py",
     "edgeq/llm/measures.py",
     "edgeq/llm/message.py",
     "edgeq/llm/meter.py",

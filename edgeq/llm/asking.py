@@ -19,10 +19,11 @@ from edgeq.cache.fields import fields_of
 from edgeq.config.units import money
 from edgeq.llm.affinity import beginnings_of
 from edgeq.llm.cache_key import body_key, request_key
-from edgeq.llm.degrade import Degraded, all_disabled, kept_by
+from edgeq.llm.degrade import Degraded, all_disabled, degrade
 from edgeq.llm.dialects import errors
 from edgeq.llm.estimate import input_tokens
 from edgeq.llm.incoming import Incoming
+from edgeq.llm.log_fields import log_fields
 from edgeq.llm.measures import HIT, JOINED, OK, UNKNOWN_S
 from edgeq.llm.message import Unmappable, Usage
 from edgeq.llm.models_list import list_body, model_body
@@ -39,7 +40,7 @@ from edgeq.llm.operation import (
     model_of,
     operation_of,
 )
-from edgeq.llm.plan import Choice, ModelPlan
+from edgeq.llm.plan import Choice, ModelPlan, with_room_first
 from edgeq.llm.prompts import said
 from edgeq.llm.pulse import COMMENT, Pulse
 from edgeq.llm.requested import answers, output_tokens, requested
@@ -52,7 +53,6 @@ from edgeq.llm.transcript import Transcript
 from edgeq.llm.unfinished import GIVEN_UP, used_until
 from edgeq.policy.terms import PRIORITIES
 from edgeq.reasons import REASONS
-from edgeq.response.access_log import milliseconds
 from edgeq.response.relay import Exchange
 from edgeq.response.rescue import spoken
 from edgeq.wire.errors import Refused
@@ -62,7 +62,6 @@ from edgeq.worker.wheel import NEVER
 
 if TYPE_CHECKING:
     from edgeq.listener.connection import Downstream
-    from edgeq.llm.estimate import Estimate
     from edgeq.llm.prompt_cache import PromptCache
     from edgeq.llm.prompts import Prompt
     from edgeq.llm.route import ModelRoute
@@ -72,16 +71,8 @@ if TYPE_CHECKING:
 COLLECT: Final = 0
 PLACE: Final = 1
 SENT: Final = 2
-_MAX_NAME: Final = 128
-"""Characters of a model's name in the log."""
-_MAX_FRAGMENTS: Final = 2048
-"""Of each of the two that follow, as in access_log.py."""
-_asked_fields: Final[dict[tuple[str, str], bytes]] = {}
-_key_fields: Final[dict[str, bytes]] = {}
 _MAX_FIELD: Final = 1000
 """Bytes of a field's value that lists what was dropped."""
-_MAX_PARAM: Final = 100
-"""Characters of the name of what an error is about: it may be the client's."""
 _GIVEN: Final = (HIT, JOINED)
 """Answers that another request has paid for."""
 _UNSAFE: Final = re.compile(rb"[^ -~]")
@@ -99,15 +90,12 @@ class ModelRequest(Exchange):
         "_chunks",
         "_collected",
         "_entered",
-        "_failed_by",
         "_given_by",
         "_head_sent",
-        "_hedge",
         "_incoming",
         "_is_held",
         "_last_at",
         "_order",
-        "_param",
         "_pulse",
         "_settled",
         "_share",
@@ -121,9 +109,12 @@ class ModelRequest(Exchange):
         "cost_micro",
         "degraded",
         "dropped",
+        "failed_by",
         "first_event_at",
+        "hedged",
         "models",
         "operation",
+        "param",
         "peek",
         "plan",
         "prompt",
@@ -162,11 +153,11 @@ class ModelRequest(Exchange):
         """Of the last answer of a provider; 0: there was none."""
         self.usage: Usage = Usage()
         self.bill: Bill = Bill(models.till, b"", id(self.down))
-        self._param = ""
+        self.param = ""
         """Of the request: what an error is about."""
-        self._failed_by: list[str] = []
+        self.failed_by: list[str] = []
         """Who was asked before, and what became of it: for the log."""
-        self._hedge = ""
+        self.hedged = ""
         """What became of a second target that was asked as well: won, lost; empty: none was."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
@@ -339,11 +330,11 @@ class ModelRequest(Exchange):
             return None
         plan = models.models.find(name)
         if plan is None or name not in models.names:
-            self._param = "model"
+            self.param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{name[:100]}" here')
             return None
         if not self.bill.may_use(plan.name, name):
-            self._param = "model"
+            self.param = "model"
             self.fail("model_not_allowed", self.own_resource(), f'this key may not use "{name[:100]}"')
             return None
         return plan
@@ -370,7 +361,7 @@ class ModelRequest(Exchange):
 
     def _refuse(self, param: str, text: str) -> None:
         """The request itself makes no sense, or cannot be said to the target."""
-        self._param = param
+        self.param = param
         told = f"{param}: {text}" if param and not text.startswith(param) else text
         self.fail("model_request_invalid", self.own_resource(), told)
 
@@ -384,7 +375,7 @@ class ModelRequest(Exchange):
         is_anthropic = self._dialect() == ANTHROPIC
         one = name.decode("utf-8", "replace")
         if one and one not in names:
-            self._param = "model"
+            self.param = "model"
             self.fail("model_not_found", self.own_resource(), f'there is no model "{one[:100]}" here')
             return
         self._send(200, model_body(one, is_anthropic) if one else list_body(names, is_anthropic))
@@ -513,15 +504,13 @@ class ModelRequest(Exchange):
         assert peek is not None
         assert operation is not None
         bill = self.bill
-        if plan.degrade and self._is_saturated(plan, now):
+        bill.wants(self.body, output_tokens(peek), answers(peek), operation.kind == CHAT)
+        if plan.degrade:
             smaller = self.models.smaller(plan)
-            if (
-                smaller is not None
-                and bill.may_use(smaller.name, smaller.name)
-                and not self._is_saturated(smaller, now)
-            ):
-                self.degraded = self._degrade(plan, smaller, now)
-                plan = self.plan = smaller
+            if smaller is not None:
+                self.degraded = degrade(bill, plan, smaller, now)
+                if self.degraded is not None:
+                    plan = self.plan = smaller
         if not plan.choices:
             kept = all_disabled(plan)
             self.fail(kept.reason, kept.resource, kept.detail, NEVER)  # for how long nobody here knows
@@ -530,8 +519,8 @@ class ModelRequest(Exchange):
         if self.models.affinity:
             self._prefer(plan, now)
         order = self._order
-        estimate = self._expect(plan, order[0])
-        self._order = _affordable_first(order, estimate, now)
+        estimate = bill.expect(plan, order[0])
+        self._order = with_room_first(order, estimate, now)
         prompt = self.prompt
         cost_micro = estimate.cost_micro
         refusal = bill.reserve(
@@ -541,48 +530,13 @@ class ModelRequest(Exchange):
             self.models.limits,
             None if prompt is None else prompt.settings,
             now,
-            self.body,
         )
         if refusal is not None:
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         if self._order is not order or estimate.cost_micro < cost_micro:
-            self._order = self._paid_first(order, now)
+            self._order = bill.paid_first(self._order, order, now)
         self._turn_to(self._order[0], now)
-
-    def _paid_first(self, order: list[Choice], now: float) -> list[Choice]:
-        """Reserved is for one of these, and not for each: the first one for whom it is enough."""
-        for choice in self._order:
-            if self.bill.affords(choice, now):
-                return [choice, *[one for one in order if one is not choice]]
-        return order
-
-    def _is_saturated(self, plan: ModelPlan, now: float) -> bool:
-        """Would it have to wait, whichever target of the model's is asked, or be refused for the model's own limits?"""
-        if not plan.choices:
-            return True
-        estimate = self._expect(plan, plan.choices[0])
-        return plan.is_saturated(estimate, now) or self.bill.kept_out(plan, now) is not None
-
-    def _degrade(self, plan: ModelPlan, smaller: ModelPlan, now: float) -> Degraded:
-        """What is to be told of it."""
-        choices = plan.choices
-        if not choices:
-            return Degraded(plan.name, smaller.name, all_disabled(plan))
-        estimate = self._expect(plan, choices[0])
-        own = self.bill.kept_out(plan, now)
-        if own is not None:
-            own.meter.degrade(now)
-        return Degraded(plan.name, smaller.name, kept_by(plan, own, estimate, now))
-
-    def _expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
-        """What the request is expected to use of `choice`: the bill reckons with what was asked for last."""
-        peek = self.peek
-        operation = self.operation
-        assert peek is not None
-        assert operation is not None
-        speaks = operation.kind == CHAT
-        return self.bill.expect(plan, choice, self.body, output_tokens(peek), answers(peek), speaks)
 
     def _prefer(self, plan: ModelPlan, now: float) -> None:
         """Turn to who has cached what its prompt begins with."""
@@ -671,7 +625,7 @@ class ModelRequest(Exchange):
     def refusal(self, reason: str, resource: str, detail: str, retry_after_s: float, policy: str) -> bytes:
         operation = self.operation or operation_of(self.head.path)
         dialect = self._dialect()
-        failed = failed_of(reason, detail, self._param)
+        failed = failed_of(reason, detail, self.param)
         self.status = errors.status_of(dialect, failed)
         now = monotonic()
         self._settle(now)
@@ -774,43 +728,8 @@ class ModelRequest(Exchange):
         return used_until(estimate, self._incoming, self._streams, now - self.sent_at)
 
     def own_fields(self) -> bytes:
-        """See `Exchange.own_fields`; names by OpenTelemetry's GenAI conventions."""
-        peek = self.peek
-        operation = self.operation
-        if peek is None or operation is None:
-            return b""
-        asked = (operation.name, peek.model)
-        parts = [_asked_fields.get(asked) or _render_asked(asked)]
-        choice = self.choice
-        if choice is not None:
-            parts.append(choice.log_text)
-        degraded = self.degraded
-        if degraded is not None:
-            parts.append(degraded.log_text())
-        usage = self.usage
-        if usage.input >= 0:
-            parts.append(b'"gen_ai.usage.input_tokens":%d,' % usage.input)
-        if usage.output >= 0:
-            parts.append(b'"gen_ai.usage.output_tokens":%d,' % usage.output)
-        cost_micro = self.cost_micro
-        if cost_micro:
-            parts.append(b'"edgeq.cost":%d.%06d,' % (cost_micro // 1_000_000, cost_micro % 1_000_000))
-        if self.first_event_at:
-            parts.append(b'"edgeq.first_event_ms":%b,' % milliseconds(self.first_event_at - self.begun_at))
-        if self.said_status >= 400:
-            parts.append(b'"edgeq.provider_status":%d,' % self.said_status)
-        if self._param and self.reason:
-            parts.append(f'"edgeq.param":{quoted(self._param[:_MAX_PARAM])},'.encode("ascii"))
-        if self._hedge:
-            parts.append(f'"edgeq.hedge":"{self._hedge}",'.encode("ascii"))
-        if self._failed_by:
-            parts.append(f'"edgeq.before":{quoted("; ".join(self._failed_by))},'.encode("ascii"))
-        if self.cached:
-            parts.append(f'"edgeq.cache":"{self.cached}",'.encode("ascii"))
-        key_id = self.bill.key_id
-        if key_id:  # its tenant is told of every request that has one
-            parts.append(_key_fields.get(key_id) or _render_key(key_id))
-        return b"".join(parts)
+        """See `Exchange.own_fields`."""
+        return log_fields(self)
 
     def kept_fields(self) -> bytes:
         degraded = self.degraded
@@ -833,25 +752,6 @@ class ModelRequest(Exchange):
         raise NotImplementedError
 
 
-def _render_asked(asked: tuple[str, str]) -> bytes:
-    """What the log says of an operation and the model's name that the client has given."""
-    name, model = asked
-    known = f'"gen_ai.operation.name":"{name}","gen_ai.request.model":{quoted(model[:_MAX_NAME])},'.encode("ascii")
-    if len(model) <= _MAX_NAME:
-        if len(_asked_fields) >= _MAX_FRAGMENTS:
-            _asked_fields.clear()
-        _asked_fields[asked] = known
-    return known
-
-
-def _render_key(key_id: str) -> bytes:
-    known = f'"edgeq.key":{quoted(key_id)},'.encode("ascii")
-    if len(_key_fields) >= _MAX_FRAGMENTS:
-        _key_fields.clear()
-    _key_fields[key_id] = known
-    return known
-
-
 def _accepts_stream(head: RequestHead) -> bool:
     """Whether an Accept, which may have several lines, names event streams (RFC 9110 12.5.1); "q=0" is a no."""
     for line in head.raw.lower().split(b"\r\n"):
@@ -866,13 +766,3 @@ def _accepts_stream(head: RequestHead) -> bool:
 def _word(text: str) -> bytes:
     """What may stand in a field's value of `text`, in which a client's own words may be."""
     return _UNSAFE.sub(b"?", text[:_MAX_FIELD].encode("ascii", "replace"))
-
-
-def _affordable_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:
-    """Whoever has tokens for it now goes first; if nobody has, it waits where it is wanted most."""
-    if len(order) == 1:
-        return order
-    for number, choice in enumerate(order):
-        if choice.can_take(estimate, now):
-            return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
-    return order

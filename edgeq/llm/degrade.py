@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
     from edgeq.llm.meter import Refusal
     from edgeq.llm.plan import Choice, ModelPlan
+    from edgeq.llm.till import Bill
 
 ALL_DISABLED: Final = "upstream_none_healthy"
 _MOST_TOLD: Final = 4
@@ -52,6 +53,34 @@ class Degraded:
         by = self.by
         text = f'"edgeq.model":{quoted(self.model)},"edgeq.degraded_reason":"{by.reason}",'
         return (text + f'"edgeq.degraded_resource":{quoted(by.resource)},').encode("ascii")
+
+
+def degrade(bill: Bill, plan: ModelPlan, smaller: ModelPlan, now: float) -> Degraded | None:
+    """What is to be told if `smaller` is asked in place of `plan`; None: it is not, for `plan` has room, or `smaller`
+    has none either, or may not be asked by whoever pays the bill."""
+    own: Refusal | None = None
+    choices = plan.choices
+    if choices:
+        estimate = bill.expect(plan, choices[0])
+        is_saturated = plan.is_saturated(estimate, now)
+        own = bill.kept_out(plan, now)
+        if own is None and not is_saturated:
+            return None
+    if not bill.may_use(smaller.name, smaller.name) or not _has_room(bill, smaller, now):
+        return None
+    if not choices:
+        return Degraded(plan.name, smaller.name, all_disabled(plan))
+    if own is not None:
+        own.meter.degrade(now)
+    return Degraded(plan.name, smaller.name, kept_by(plan, own, bill.expect(plan, choices[0]), now))
+
+
+def _has_room(bill: Bill, plan: ModelPlan, now: float) -> bool:
+    """Would it be asked at once, by some target, and not be refused for the model's own limits?"""
+    if not plan.choices:
+        return False
+    estimate = bill.expect(plan, plan.choices[0])
+    return not plan.is_saturated(estimate, now) and bill.kept_out(plan, now) is None
 
 
 def all_disabled(plan: ModelPlan) -> Kept:

@@ -153,7 +153,7 @@ class ModelExchange(ModelAnswer):
         self._leave_target(reason, resource, now)
         self.give_up(now)
         self._forget_answer()
-        self._failed_by.append(f"{reason} at {resource}")
+        self.failed_by.append(f"{reason} at {resource}")
         self.choice = None
         self.reason = ""
         self.resource = ""
@@ -334,7 +334,7 @@ class ModelExchange(ModelAnswer):
             # It has had its turn: if the first one fails, it is not asked once more.
             self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
             self._turns = turns + 1
-            self._hedge = "lost"
+            self.hedged = "lost"
             if self._budget is not None:
                 self._budget.hedges += 1
         else:
@@ -346,7 +346,7 @@ class ModelExchange(ModelAnswer):
             second.cancel(now)
             return
         self._second = None
-        self._hedge = "won"
+        self.hedged = "won"
         self._only_second()
         if self._budget is not None:
             self._budget.hedges_won += 1
@@ -373,7 +373,7 @@ class ModelExchange(ModelAnswer):
         if left is None:
             return False
         self._left_alone = None
-        self._failed_by.append(f"{left[0]} at {left[1]}")
+        self.failed_by.append(f"{left[0]} at {left[1]}")
         return True
 
     def second_lost(self, second: ModelHedge) -> None:
@@ -499,7 +499,7 @@ class ModelExchange(ModelAnswer):
         body = errors.encode_error(operation.dialect, failed, self.request_id.decode("latin-1"))
         self.status = errors.status_of(operation.dialect, failed)
         self._settle(now)
-        self._param = failed.param
+        self.param = failed.param
         self.reason = "model_request_invalid"
         self.resource = self.own_resource()
         self._send(self.status, body)
@@ -558,7 +558,7 @@ class ModelExchange(ModelAnswer):
                 self.reason = reason
                 self.resource = resource
                 self.detail = detail
-                self._end_cut(reason, failed_of(reason, detail, self._param), monotonic())
+                self._end_cut(reason, failed_of(reason, detail, self.param), monotonic())
                 return
         if reason in _RESTS:
             retry_after_s = self._soonest_s(retry_after_s)
@@ -604,7 +604,7 @@ class ModelExchange(ModelAnswer):
         self._is_again = True
         self._turns = turns
         self._leave_target(reason, resource, now)
-        self._failed_by.append(f"{reason} at {resource}")
+        self.failed_by.append(f"{reason} at {resource}")
         self._forget_answer()
         choice = order[turns]
         self.leave_route(self.models.by(choice.upstream), now)

@@ -207,6 +207,16 @@ class ModelPlan:
         return not any(choice.can_take(estimate, now) for choice in self.choices)
 
 
+def with_room_first(order: list[Choice], estimate: Estimate, now: float) -> list[Choice]:
+    """Whoever has tokens for it now goes first; if nobody has, it waits where it is wanted most."""
+    if len(order) == 1:
+        return order
+    for number, choice in enumerate(order):
+        if choice.can_take(estimate, now):
+            return order if number == 0 else [choice, *order[:number], *order[number + 1 :]]
+    return order
+
+
 class Models:
     """All models of a configuration, by name and alias."""
 

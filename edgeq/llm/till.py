@@ -63,6 +63,10 @@ class Bill:
     """Of one request."""
 
     __slots__ = (
+        "_answers",
+        "_body",
+        "_max_tokens",
+        "_speaks",
         "account",
         "connection",
         "detail",
@@ -90,6 +94,10 @@ class Bill:
         self.meters: list[Meter] = []
         self.estimate: Estimate | None = None
         self.reservation: Reservation | None = None
+        self._body = b""
+        self._max_tokens: int = 0
+        self._answers: int = 1
+        self._speaks: bool = True
 
     def identify(self, head: RequestHead) -> str:
         """Find out who asks. Returns: a token of edgeq.reasons if he may not ask."""
@@ -119,16 +127,23 @@ class Bill:
         """The tenant's share in fair queues."""
         return self.till.accounts.current.weights.get(self.tenant, 1.0)
 
-    def expect(
-        self, plan: ModelPlan, choice: Choice, body: bytes, max_tokens: int, answers: int, speaks: bool
-    ) -> Estimate:
-        """What it is expected to use of `choice`.
+    def wants(self, body: bytes, max_tokens: int, answers: int, speaks: bool) -> None:
+        """What the request wants of whoever is asked.
 
         Args: max_tokens, answers as the request says (0 and 1 if it does not); speaks: the model will say something, as
         for embeddings it does not.
         """
-        usual = choice.max_tokens if speaks else 0
-        estimate = self.till.estimator.estimate(plan.name, self.tenant, body, max_tokens, usual, answers)
+        self._body = body
+        self._max_tokens = max_tokens
+        self._answers = answers
+        self._speaks = speaks
+
+    def expect(self, plan: ModelPlan, choice: Choice) -> Estimate:
+        """What it is expected to use of `choice`: with this is reckoned from now on."""
+        usual = choice.max_tokens if self._speaks else 0
+        estimate = self.till.estimator.estimate(
+            plan.name, self.tenant, self._body, self._max_tokens, usual, self._answers
+        )
         estimate.cost_micro = choice.tariff.expected(estimate.input, estimate.output)
         self.estimate = estimate
         return estimate
@@ -179,14 +194,12 @@ class Bill:
         of_tenant: TokenLimits,
         prompt: Prompt | None,
         now: float,
-        body: bytes = b"",
     ) -> Refusal | None:
         """Reserve what is expected of all limits of the caller's and the model's own, or say why not.
 
         Args: order is who may be asked; what is expected is of one of these, or of a cheaper one if there is no money
         for that: then `estimate` has its cost. route and of_tenant are the route's name and what it grants each tenant;
-        prompt: whose path it is; body: of the request, by which one is known again who does not say that he comes
-        again.
+        prompt: whose path it is.
         """
         till = self.till
         ledger = till.ledger
@@ -209,7 +222,7 @@ class Bill:
         told: Told | None = None
         found = self._reserve(order, estimate, now, self.tries > 0)
         if isinstance(found, Refusal) and self.tries < 0 and found.what < CONCURRENT:
-            told = Told(ledger.books.arrivals, (self.key_id, self.tenant), self.connection, body, now)
+            told = Told(ledger.books.arrivals, (self.key_id, self.tenant), self.connection, self._body, now)
             if told.is_due():
                 found = self._reserve(order, estimate, now, True)
         if isinstance(found, Reservation):
@@ -229,6 +242,14 @@ class Bill:
                     told.tell(again_s, meters, now)
             found.wait_s = max(found.wait_s, again_s)
         return found
+
+    def paid_first(self, chosen: list[Choice], order: list[Choice], now: float) -> list[Choice]:
+        """Reserved is for one of `chosen`, and not for each: the first one for whom it is enough, before the others of
+        `order`."""
+        for choice in chosen:
+            if self.affords(choice, now):
+                return [choice, *[one for one in order if one is not choice]]
+        return order
 
     def affords(self, choice: Choice, now: float) -> bool:
         """Is there money for it to be asked, too? It may be dearer than the one for which it is reserved."""

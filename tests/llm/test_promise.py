@@ -464,10 +464,11 @@ class Loops(Clients):
         estimate.model = "small"
         loop = self.loop
         bill = Bill(self.draw.choice(self.tills), b"acme", hash(name) if kind == "polls" else self.draw.getrandbits(40))
+        bill.wants(str(name).encode(), 0, 1, True)
         bill.estimate = estimate
         if kind == "sdk":
             bill.tries = tries
-        refusal = bill.reserve(self.plan, [], "models", self.limits, None, loop.now, str(name).encode())
+        refusal = bill.reserve(self.plan, [], "models", self.limits, None, loop.now)
         if refusal is None:
             self.had[kind] += 1
             usage = Usage(estimate.input, estimate.output // 2)
