@@ -55,7 +55,7 @@ def priced() -> Iterator[Stand]:
             "provider": {who: {"url": f"{url}/v1", "keys": [f"sk-{who}"], **patient} for who, url in urls.items()},
             "model": models,
             "route": [
-                {"name": "quick", "match": {"path": "/quick/*"}, "llm": {"first_token": "500ms", "keepalive": "0s"}},
+                {"name": "quick", "match": {"path": "/quick/*"}, "llm": {"first_token": "2s", "keepalive": "0s"}},
                 {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}},
             ],
         }
