@@ -184,14 +184,11 @@ def _fails(one: Endpoint, load: Load, facts: Facts) -> bool:
         return True
     failures = _failures(one, load, facts)
     others = [_failures(other, load, facts) for other in load.serving() if other is not one]
-    if (
-        not others
-        or not failures
-        or failures < SHED_SHARE * load.now.departures_per_s
-        or failures < SICK_COST * max(others)
-    ):
+    if not others or not failures or failures < SICK_COST * max(others):
         return False
-    return failures >= SICK_SHARE * (failures + one.answered_per_s)
+    if not one.answered_per_s:  # however little that is beside what the others answer: the balancer avoids it
+        return True
+    return failures >= max(SHED_SHARE * load.now.departures_per_s, SICK_SHARE * (failures + one.answered_per_s))
 
 
 def _failures(one: Endpoint, load: Load, facts: Facts) -> float:

@@ -59,4 +59,4 @@ def test_bells_stay_the_same_for_a_slot() -> None:
     assert bells.fds == first
     assert len(first) == 3
     bells.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before  # what others have left may go meanwhile

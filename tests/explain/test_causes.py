@@ -673,6 +673,21 @@ def test_an_endpoint_that_the_balancer_avoids() -> None:
     assert (found.cause, found.harm) == ("endpoint_sick", SIGN)
 
 
+def test_an_endpoint_that_answers_nothing_is_sick_however_little_it_gets() -> None:
+    """On a busy machine the others cost so much that what it is avoided for is little beside that; and it is not asked
+    often enough for a good part of all answers."""
+    facts = load(
+        dataclasses.replace(
+            CALM, endpoints=(GOOD, dataclasses.replace(OTHER, answered_per_s=0.0, failed_per_s=0.3, penalty_ms=30.0))
+        ),
+        refused("upstream_reset", f"upstream/api#{OTHER.name}", 0.3),
+    )
+    told = explain(facts)
+    assert (told["cause"], told["resource"]) == ("endpoint_sick", f"upstream/api#{OTHER.name}")
+    endpoints = (GOOD, dataclasses.replace(OTHER, failed_per_s=0.3))
+    assert findings(load(dataclasses.replace(CALM, endpoints=endpoints))) == []
+
+
 def test_an_endpoint_that_somebody_drains_is_not_sick() -> None:
     """Whoever has taken it out knows: neither is it blamed, nor counted, nor are the others measured by it."""
     drained = dataclasses.replace(OTHER, state="draining", answered_per_s=0.0, penalty_ms=400.0)

@@ -245,11 +245,13 @@ def test_a_slow_request(asking: Asking) -> None:
 
 
 def test_a_request_that_went_well_is_not_remembered(asking: Asking) -> None:
-    """Nobody pays for it, and nothing is told of it."""
+    """Nobody pays for it, and nothing is told of it. Slow is here what no machine is for one request."""
+    asking.gateway.reload({"explain": {"slow": "30s"}})
     assert asking.ask("/u/quick", "quick-1") == 200
-    assert asking.ask("/u/late", "slow-2") == 200
-    asking.told("slow-2")
+    assert asking.ask("/nowhere", "bad-0") == 404
+    asking.told("bad-0")
     assert asking.explain("quick-1") == {"error": "error: no resource and no remembered request is called 'quick-1'\n"}
+    asking.gateway.reload({})
 
 
 def test_slow_is_changed_by_a_reload(asking: Asking) -> None:

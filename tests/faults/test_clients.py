@@ -23,7 +23,7 @@ from tests.support.scripted_upstream import (
     trickle,
 )
 
-GRACE_S = 0.3
+GRACE_S = 1.0
 ENOUGH = 64 << 20
 """Several times what the kernels hold of a connection."""
 BODY = b"b" * 300
@@ -237,7 +237,7 @@ def test_half_close_long_answer(quick: Bench) -> None:
         client.send(head())
         client.half_close()
         client.read_some()
-        kernel.select_pause(2 * GRACE_S)
+        kernel.select_pause(1.5 * GRACE_S)
         gate.set()
         (got,) = client.read_answers([Asked()])
     assert got.body == b"y" * 1000

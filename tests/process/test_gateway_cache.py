@@ -14,6 +14,7 @@ import pytest
 from tests.support import gateway
 from tests.support.bench import Bench, bench, head
 from tests.support.gateway import Gateway, Settings, Value, free_port
+from tests.support.machine import machine
 from tests.support.raw_client import Answer, Asked, RawClient
 from tests.support.scripted_upstream import (
     ScriptedUpstream,
@@ -386,12 +387,14 @@ def test_a_full_queue(where: str) -> None:
             extra["route"] = [{"name": "r", "upstream": "u", "fallback": prepared}]
         limits: dict[str, Value] = {"u": {"limit": 1, "queue": {"max": 1, "timeout": "20s", "discipline": "fifo"}}}
         extra["upstream"] = {**limits, "backup": {"endpoints": [backup.url]}}
-        with bench(Settings(limit=1, extra=extra)) as running:
+        with machine(Settings(limit=1, extra=extra)) as made:
+            running = made.running
             slow = Slow(running, answer(b"mine"))
             first, second = running.connect(timeout_s=30), running.connect(timeout_s=30)
             first.send(head("GET", "/1"))
             slow.asked(1)
             second.send(head("GET", "/2"))
+            made.wait_queued(1)
             got = ask(running.gateway.address, path="/3")
             assert b"edgeq-reason=queue_full" in (got.get(b"proxy-status") or b"")
             if where == "answer":

@@ -17,7 +17,7 @@ from tests.support.gateway import Gateway, Settings, Value, free_port
 from tests.support.scripted_upstream import ScriptedUpstream, answer, serve
 from tests.support.supervised import wait_for
 
-WAITED_S = 0.02
+WAITED_S = 0.5
 NO_QUEUE: Value = {"max": 0, "timeout": 1}
 
 

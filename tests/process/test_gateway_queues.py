@@ -13,6 +13,7 @@ import pytest
 from tests.support import kernel
 from tests.support.bench import Bench, bench, head
 from tests.support.gateway import Settings, Value
+from tests.support.machine import UPSTREAM, Machine, machine
 from tests.support.raw_client import Asked, RawClient
 from tests.support.scripted_upstream import SeenRequest, UpstreamConnection, answer
 from tests.support.supervised import wait_for
@@ -24,8 +25,11 @@ QUEUE = 3
 class Held:
     """A gateway whose upstream keeps answers back until they are let go."""
 
-    def __init__(self, running: Bench) -> None:
+    def __init__(self, running: Bench, made: Machine | None = None, where: str = UPSTREAM) -> None:
+        """`made` and `where`: of the machine, and the resource, in whose queue it is seen who waits."""
         self.running = running
+        self.made = made
+        self.where = where
         self.go = threading.Event()
         self.clients: list[RawClient] = []
 
@@ -42,10 +46,17 @@ class Held:
         return client
 
     def fill(self, count: int) -> list[RawClient]:
-        """So many requests that are at the upstream or wait before it."""
-        asked = [self.ask(f"/{number}") for number in range(count)]
-        upstream = self.running.upstream
-        upstream.wait_for(lambda: len(upstream.requests) >= min(count, LIMIT), what="the limit is reached")
+        """So many requests, in this order: the first ones are at the upstream, the others wait before it."""
+        return [self.next(f"/{number}", number + 1) for number in range(count)]
+
+    def next(self, path: str, count: int) -> RawClient:
+        """One more, and with it so many are there: a worker reads those that come at once in any order."""
+        asked = self.ask(path)
+
+        def waiting() -> int:
+            return self.made.reading(self.where).queued if self.made is not None else 0
+
+        wait_for(f"{path} is there", lambda: len(self.running.upstream.requests) + waiting() == count)
         return asked
 
     def reason_of(self, client: RawClient) -> str:
@@ -65,13 +76,13 @@ def settings(where: str, **queue: int | str) -> Settings:
 
 @pytest.fixture(params=["upstream", "route"])
 def held(request: pytest.FixtureRequest) -> Iterator[Held]:
-    with bench(settings(request.param)) as running:
-        made = Held(running)
+    with machine(settings(request.param)) as made:
+        held = Held(made.running, made, UPSTREAM if request.param == "upstream" else "route/r")
         try:
-            yield made
+            yield held
         finally:
-            made.go.set()
-            for client in made.clients:
+            held.go.set()
+            for client in held.clients:
                 client.close()
 
 

@@ -72,7 +72,8 @@ def lines(edge: Gateway) -> list[dict[str, Value]]:
 @pytest.mark.parametrize("request_bytes", [GET, PUT])
 def test_the_second_of_two_answers(request_bytes: bytes) -> None:
     """The first hangs for ever; the client gets the other's answer, and the one that hangs sees its connection cut."""
-    with pair({"hedge": "100ms"}) as (both, edge):
+    # On a busy machine the first one may get its request only after the second one; not after so long.
+    with pair({"hedge": "1s"}) as (both, edge):
         both.hang.set()
         with RawClient(edge.address) as client:
             assert client.ask(request_bytes).body == b"ok"

@@ -33,8 +33,10 @@ PATIENCE: Final = "60s"
 """For what must not come to an end by time."""
 SOON: Final = "300ms"
 """For what must."""
+DNS: Final = "2s"
+"""For a nameserver that is silent; the same one answers others, also while all of this starts on a busy machine."""
 UNLIMITED: Final = 1 << 20
-SERVICE_S: Final = 0.06
+SERVICE_S: Final = 0.6
 """How long answers to /.../slow take."""
 NO_PRESSURE: Final[Mapping[str, Value]] = {"loop_lag": 0, "memory": 0, "descriptors": 0}
 DEFECT: Final = "X-Defect"
@@ -230,7 +232,7 @@ class Stage:
             "rate": rates,
             "tenant": {"key": "header:x-tenant"},
             "forward": {"deadline": "x-deadline", "priority": "x-priority", "node": "stage"},
-            "dns": {"nameservers": [self.dns.address], "timeout": SOON, "retry": PATIENCE},
+            "dns": {"nameservers": [self.dns.address], "timeout": DNS, "retry": PATIENCE},
             "protect": NO_PRESSURE,
         }
         return Settings(listeners=listeners, extra=extra)

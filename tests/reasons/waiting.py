@@ -93,7 +93,7 @@ def deadline_infeasible(stage: Stage) -> Seen:
     assert [_answer(client).status for client in asked] == [200] * 8
     with stage.holding():
         _take(stage, "deadline_infeasible", 8)
-        got = stage.ask(get("deadline_infeasible", "slow", "X-Deadline: 0.03"))
+        got = stage.ask(get("deadline_infeasible", "slow", "X-Deadline: 0.3"))
         return Seen("upstream/deadline_infeasible:queue", got)
 
 

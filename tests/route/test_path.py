@@ -167,8 +167,8 @@ def test_a_path_made_to_cost_time_is_given_up(unit: bytes, size: int) -> None:
     """The work is bounded, however many readings there are; at worst nobody can tell them all."""
     path = b"/" + (unit * size)[:size]
     best_s = 1.0
-    for _ in range(3):
-        began_s = time.perf_counter()
+    for _ in range(3):  # of the processor's time: what others take of it is no work of ours
+        began_s = time.thread_time()
         assert len(readings(path)) <= 64
-        best_s = min(best_s, time.perf_counter() - began_s)
+        best_s = min(best_s, time.thread_time() - began_s)
     assert best_s < 0.02

@@ -25,6 +25,7 @@ from edgeq.reasons import REASONS
 from edgeq.upstream.connect_io import Dial, Dialer, connect_reason, met_itself
 from edgeq.upstream.endpoint import Address, Family
 from edgeq.upstream.tls_io import upstream_context
+from tests.support.gateway import free_port
 
 PATIENCE_S = 20
 
@@ -157,10 +158,8 @@ def unix_listening(path: Path, backlog: int = 16) -> Iterator[tuple[socket.socke
 
 
 def closed_port() -> Address:
-    """A port where nothing listens, below the ephemeral range's use: bound and then released."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return Address("inet", "127.0.0.1", sock.getsockname()[1], "api.test")
+    """A port where nothing listens, and nothing will that asks for any port."""
+    return Address("inet", "127.0.0.1", free_port(), "api.test")
 
 
 # Plain connections.

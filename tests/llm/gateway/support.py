@@ -54,6 +54,8 @@ MOVES: Final = {
     "open": "x",
 }
 """What a provider does, and another target is asked: as a model's name tells the demo provider, or x."""
+TAKES_TIME: Final = ("late", "silent", "hangs", "hang")
+"""Of what a provider does: an end of it comes by a time-out only. Who waits for nothing else is given all the time."""
 HEDGES: Final = {
     "500": "error=500",
     "429": "error=429",
@@ -363,7 +365,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     provider("mistral", f"http://127.0.0.1:{scripted_port}/api.mistral.ai:443/v1")
     model("mistral", "mistral x")
     model("scripted-an", "scripted-an x")
-    model("shared-oa", "oa latency=700ms,tokens=20,tag=shared")
+    model("shared-oa", "oa latency=1500ms,tokens=20,tag=shared")
     # Places where a request waits.
     provider("one", f"{demo}/v1", limit=1, queue={"max": 64, "timeout": "60s", "discipline": "fifo"})
     model("one", "one latency=25s,tag=one")
@@ -465,13 +467,13 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     llm: dict[str, Any] = {"keepalive": "0s"}
     routes = [
         {"name": "llm", "match": {"path": "/v1/*"}, "llm": {**llm, "limits": {"concurrent": 1000}}},
-        {"name": "drain", "match": {"path": "/drain/*"}, "llm": {**llm, "disconnect": "drain", "drain": "1s"}},
+        {"name": "drain", "match": {"path": "/drain/*"}, "llm": {**llm, "disconnect": "drain", "drain": "3s"}},
         {"name": "drain-long", "match": {"path": "/drain-long/*"}, "llm": {**llm, "disconnect": "drain"}},
         {"name": "beat", "match": {"path": "/beat/*"}, "llm": {"keepalive": "100ms", "first_token": "1s"}},
         {
             "name": "quick",
             "match": {"path": "/quick/*"},
-            "llm": {**llm, "first_token": "500ms", "between_tokens": "500ms"},
+            "llm": {**llm, "first_token": "1s", "between_tokens": "1s"},
         },
         {"name": "once", "match": {"path": "/once/*"}, "llm": {**llm, "attempts": 1}},
         {"name": "cached", "match": {"path": "/cached/*"}, "llm": {**llm, "cache": {}}},

@@ -59,7 +59,7 @@ def failing() -> Iterator[Stand]:
                 for model, of in models.items()
             },
             "route": [
-                {"name": "quick", "match": {"path": "/quick/*"}, "llm": {"keepalive": "0s", "first_token": "200ms"}},
+                {"name": "quick", "match": {"path": "/quick/*"}, "llm": {"keepalive": "0s", "first_token": "1s"}},
                 {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}},
             ],
         }
@@ -205,7 +205,7 @@ def test_the_next_target_answers_at_once(failing: Stand, model: str) -> None:
 
     by, says = {
         "safe": ("upstream_error", "have failed: the provider said 500: "),
-        "late": ("upstream_timeout", "have failed: no token came within 0.2 s"),
+        "late": ("upstream_timeout", "have failed: no token came within 1 s"),
         "lost": ("upstream_connect_refused", REASONS["upstream_connect_refused"].hint),
         "gone-next": ("upstream_error", "have failed: the provider said 404: "),
     }[model]

@@ -65,7 +65,7 @@ def priced() -> Iterator[Stand]:
 
 
 def wait_spent(stand: Stand, model: str, cost: float) -> None:
-    """Of the model's budget: workers tell of it now and then, and of what else was settled until then."""
+    """Of the model's budget: workers tell of it now and then."""
 
     def spent() -> list[float]:
         return [one["spent_day"] for one in stand.show("meters") if (one["meter"], one["name"]) == ("model", model)]
@@ -74,7 +74,8 @@ def wait_spent(stand: Stand, model: str, cost: float) -> None:
 
 
 def wait_told(stand: Stand) -> None:
-    """Workers have told of all that was settled until now."""
+    """Workers have told of all that was settled until now, as they have of a request that came later: a report is made
+    part by part, and of the earlier one a part may know while another did not yet."""
     before = len(stand.gateway.log_lines())
     assert stand.ask(ask_for("mark")).status == 200
     lines = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "mark", before)
@@ -84,7 +85,8 @@ def wait_told(stand: Stand) -> None:
 
 
 def left_of(stand: Stand, model: str, target: int = 0) -> int:
-    """Tokens of a target's limit."""
+    """Tokens of a target's limit, with all that was settled until now."""
+    wait_told(stand)
     name = stand.tables["model"][model]["targets"][target]
     wanted = f"{name['provider']}/{name['model']}"
     left: int = next(one["remaining"]["tokens"] for one in stand.show("targets") if one["target"] == wanted)
@@ -140,7 +142,6 @@ def test_what_the_provider_has_ended_costs_nothing(priced: Stand, model: str, st
     (line,) = lines_of(priced, model)
     assert "gen_ai.usage.input_tokens" not in line, line
     assert "edgeq.cost" not in line, line
-    wait_told(priced)
     wait_spent(priced, model, 0.0)
     assert left_of(priced, model) == WHOLE_LIMIT
 
