@@ -206,7 +206,9 @@ def test_a_worker_that_outlives_its_supervisor(tmp_path: Path) -> None:
             sock.sendall(b"use 3 k\n")
             assert read_who(sock).pid == pid
             new.wait_stored(4)
-            assert new.running.events("usage of the last run's workers is stored")[-1]["requests"] == 3
+            told = "usage of the last run's workers is stored"
+            wait_for("the log", lambda: new.running.events(told))
+            assert new.running.events(told)[-1]["requests"] == 3
 
 
 def test_a_store_that_cannot_be_written_stops_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -319,10 +319,13 @@ def test_one_worker_checks_for_all() -> None:
 
         made.running.handle(handler)
         clients = [made.client_of(slot) for slot in (0, 1)]
-        assert [client.ask(GET).status for client in clients] == [200, 200]
+
+        def wait_all(status: int) -> None:
+            wait_for(f"both say {status}", lambda: {client.ask(GET).status for client in clients} == {status})
+
+        wait_all(200)  # it may have been checked before there was a handler
         sick.set()
-        for client in clients:
-            wait_for("it is left out", lambda client=client: client.ask(GET).status == 503)  # type: ignore[misc]
+        wait_all(503)
         assert len(made.gateway.wait_event("endpoint_unhealthy", 2)) > 0
         made.kill(0)
         sick.clear()

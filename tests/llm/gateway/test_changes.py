@@ -35,20 +35,20 @@ def reload(stand: Stand) -> Iterator[Reload]:
 
 def test_a_target_is_removed_while_it_streams(stand: Stand, reload: Reload) -> None:
     """Its provider, too: its streams go on to their ends, and nobody else is sent there."""
-    name = stand.called("leaves", 0)
+    name = stand.called("goes", 0)
     clients = []
     for path in (CHAT, MESSAGES):
         client = stand.client()
-        client.send(request(ask_for("leaves", True), path))
+        client.send(request(ask_for("goes", True), path))
         clients.append(client)
     stand.wait_counts(name, open=2)
 
     def how(tables: dict[str, Any]) -> None:
-        del tables["provider"]["leaves"]
-        tables["model"]["leaves"]["targets"] = [{"provider": "an", "model": "mock/tokens=5,tag=moved"}]
+        del tables["provider"]["goes"]
+        tables["model"]["goes"]["targets"] = [{"provider": "an", "model": "mock/tokens=5,tag=moved"}]
 
     reload(how)
-    answer = stand.ask(ask_for("leaves"))
+    answer = stand.ask(ask_for("goes"))
     assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
     assert stand.counts(name)["open"] == 2
     for client in clients:

@@ -115,7 +115,7 @@ def test_within_a_stream(stand: Stand, model: str) -> None:
     [
         ("one", "upstreams", "one"),
         ("single", "endpoints", "single"),
-        ("alone", "targets", "alone/mock/latency=25s,tag=alone"),
+        ("alone", "targets", "alone/mock/latency=55s,tag=alone"),
     ],
 )
 def test_while_it_waits(stand: Stand, model: str, subject: str, place: str) -> None:
