@@ -207,9 +207,9 @@ CAUSES: Final = (
     Cause(
         "noisy_tenant",
         "One tenant is noisy",
-        f"{NOISY:.0%} of the requests that wait or run are one tenant's, and others ask as well; or refusals with"
-        " `fair_share_exceeded` or `concurrency_limit_client`",
-        "limit it (`tenant.limit`; of models `edgeq tenants set`)",
+        f"{NOISY:.0%} of the requests that wait or run are one tenant's, or one virtual key's, and others ask as well;"
+        " or refusals with `fair_share_exceeded` or `concurrency_limit_client`",
+        "limit it (`tenant.limit`; of models `edgeq tenants set`, or `edgeq keys set`)",
         services.noisy,
     ),
     Cause(
@@ -234,9 +234,9 @@ CAUSES: Final = (
         "A limit of a model is used up",
         "refusals by the `limits` of a model, or of one at a provider's key, or somebody has waited before the latter"
         f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now,"
-        " who says so, and the tenant who has more than half of what waits or runs there",
+        " who says so, the tenant who has more than half of what waits or runs there, and which virtual keys have most",
         "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`); or give that"
-        " tenant less (`edgeq tenants set`)",
+        " tenant less (`edgeq tenants set`), or the key that has more than half (`edgeq keys set`)",
         gates.used_up,
     ),
     Cause(

@@ -164,6 +164,8 @@ class Load:
     endpoints: tuple[Endpoint, ...] = ()
     tenants: Mapping[str, int] = field(default_factory=dict)
     """Whose requests waited or ran lately: a sum over the last looks."""
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The same by virtual key, as workers tell it: id, and name after a space."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
     upstream: str = ""
@@ -333,6 +335,8 @@ class Gate:
     rest: Rest | None = None
     tenants: Mapping[str, int] = field(default_factory=dict)
     """Whose requests waited or ran there lately: a sum over the last looks."""
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The same by virtual key, as workers tell it: id, and name after a space."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from shlex import quote
 from typing import Final
@@ -221,35 +221,37 @@ def _waiting(gate: Gate) -> list[str]:
     return [f"{who}; who would for longer than {gate.settings} wait, {plain(gate.wait_s)} s, is refused at once"]
 
 
-def _most(gate: Gate) -> str:
-    """The tenant who has more than half of what waits or runs there; empty: nobody has."""
-    name = max(gate.tenants, key=lambda name: gate.tenants[name], default="")
-    return name if name and gate.tenants[name] * 2 > sum(gate.tenants.values()) else ""
+def _most(counts: Mapping[str, int], gate: Gate) -> str:
+    """The tenant, or the key, who has more than half of what waits or runs there; empty: nobody has."""
+    name = max(counts, key=lambda name: counts[name], default="")
+    return name if name and counts[name] * 2 > sum(gate.tenants.values()) else ""
 
 
 def _who_asks(gate: Gate) -> list[str]:
-    most = _most(gate)
+    most = _most(gate.tenants, gate)
     if not most:
-        return []
+        return say.keys(gate)
     total = sum(gate.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in gate.tenants.items() if name not in ("", most)]
     share = f"{gate.tenants[most] / total:.0%}"
-    return [", ".join((f"tenant {most} has {share} of the requests that wait or run there", *named[:3]))]
+    told = ", ".join((f"tenant {most} has {share} of the requests that wait or run there", *named[:3]))
+    return [told, *say.keys(gate)]
 
 
 def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
-    """What gives that one less of it: half, or half of what he may have."""
-    most = _most(gate)
+    """What gives that one less of it, the key rather than all of its tenant's: half, or half of what he may have."""
+    key = _most(gate.keys, gate).partition(" ")[0]
+    kind, most = ("key", key) if key else ("tenant", _most(gate.tenants, gate))
     if not most or not facts.has_accounts:
         return ""
     period = one.key.rpartition("money_")[2]
     is_money = one.what == WHATS[BUDGET]
     what, option = (period, _PERIODS[period]) if is_money else (one.what, _OPTIONS[one.what])
-    has = facts.meters.get(f"tenant/{most}", {}).get("limits", {}).get(what) or one.count
+    has = facts.meters.get(f"{kind}/{most}", {}).get("limits", {}).get(what) or one.count
     count = min(one.count, has) / 2 if is_money else min(one.count, has) // 2
     if not count:  # 0 would be no limit
         return ""
-    return f"; for others to have more: edgeq tenants set {quote(most)} {option} {_number(count)}"
+    return f"; for others to have more: edgeq {kind}s set {quote(most)} {option} {_number(count)}"
 
 
 def _next(one: Allowed, gate: Gate) -> str:

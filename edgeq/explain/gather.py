@@ -35,7 +35,7 @@ from edgeq.explain.facts import (
 from edgeq.explain.limits import gates
 from edgeq.explain.machine import LAG_MS
 from edgeq.explain.services import TRIPS, UNREACHED
-from edgeq.explain.watch import NOW_S, Watch
+from edgeq.explain.watch import BY_KEY, NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
 from edgeq.llm.measures import asked_of, degraded_of
@@ -92,8 +92,9 @@ class Gatherer:
         self.watch.note_states(time.monotonic(), [*lagging, *self._states()])
         asking: dict[str, dict[str, int]] = {}
         for report in reports.values():
-            for resource, tenants in dict(report.get("asking", ())).items():
-                add(asking.setdefault(resource, {}), tenants)
+            for section, prefix in (("asking", ""), ("asking_keys", BY_KEY)):
+                for resource, counts in dict(report.get(section, ())).items():
+                    add(asking.setdefault(prefix + resource, {}), counts)
         self.watch.note_asking(asking)
 
     def _pools(self) -> Records:
@@ -325,6 +326,7 @@ class Gatherer:
             tripped_by=self._tripped_by(resource) if seen.get("breaker") not in (None, "closed") else "",
             endpoints=endpoints,
             tenants=watch.asked(resource),
+            keys=watch.asked(BY_KEY + resource),
             routes=routes,
             upstream=seen.get("upstream") or "",
             is_paused=seen.get("paused", False),

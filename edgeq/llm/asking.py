@@ -355,6 +355,11 @@ class ModelRequest(Exchange):
             found.append(choice.gate.resource)
         return found
 
+    def asks_as(self) -> str:
+        """See `Exchange`."""
+        account = self.bill.account
+        return "" if account is None else f"{account.id} {account.name}".rstrip()
+
     def own_resource(self) -> str:
         """The route's."""
         return self.models.route.resource

@@ -325,6 +325,46 @@ def test_who_uses_up_a_limit_is_told() -> None:
         assert told["next"].endswith(following)
 
 
+def test_which_key_uses_up_a_limit_is_told() -> None:
+    """By its id and name, and where one has more than half it is given less, and not all of its tenant's."""
+    for keys, evidence, following in (
+        ({"k1 of the night": 15, "k2": 5}, "k1 (of the night) 75%, k2 25%", "edgeq keys set k1 --tpm 400"),
+        ({"k2": 19, "k3": 1}, "k2 95%, k3 5%", "edgeq keys set k2 --tpm 3000"),
+        ({"k1": 10, "k2": 10}, "k1 50%, k2 50%", "edgeq tenants set night --tpm 3000"),
+        (
+            {f"k{number}": 20 - number for number in range(6)},
+            "k0 100%, k1 95%, k2 90%, k3 85%",
+            "keys set k0 --tpm 3000",
+        ),
+        ({f"k{number}": 1 for number in range(10, 15)}, ", ".join(f"k{one} 5%" for one in range(10, 14)), "night ..."),
+        ({}, "", "edgeq tenants set night --tpm 3000"),
+    ):
+        meters = {"key/k1": {"limits": {"tokens": 800}}}
+        gate = dataclasses.replace(GATE, tenants={"night": 20}, keys=keys)
+        told = explain(behind(gate, has_accounts=True, meters=meters), "provider/p")
+        assert [one for one in told["evidence"] if one.startswith("by key: ")] == (
+            [f"by key: {evidence}"] if evidence else []
+        )
+        assert following.removesuffix("...") in told["next"]
+    few = dataclasses.replace(GATE, tenants={"night": 200}, keys={"k1": 9})
+    assert not [one for one in explain(behind(few), "provider/p")["evidence"] if "by key" in one]
+
+
+def test_a_noisy_key_is_told_where_its_tenant_is_alone() -> None:
+    """Twenty keys may be one tenant's; where it is not alone the tenant is told, and the key is given less."""
+    keys = {"k1 nightly": 90, "k2": 10}
+    for tenants, says in (
+        ({"acme": 100}, "key k1 (nightly) of tenant acme has 90% of the requests that wait or run"),
+        ({"acme": 95, "zeta": 5}, "tenant acme has 95% of the requests that wait or run"),
+    ):
+        one = pressed(now=Pace(300, 100, 200, 20.0), tenants=tenants, keys=keys, limit=8, settings="provider/p")
+        full = refused("queue_full", f"{one.resource}:queue")
+        told = explain(dataclasses.replace(load(one, full), has_accounts=True))
+        assert (told["cause"], told["next"]) == ("noisy_tenant", "edgeq keys set k1 --concurrent 4")
+        assert told["verdict"].endswith(says)
+        assert "by key: k1 (nightly) 90%, k2 10%" in told["evidence"]
+
+
 def test_a_noisy_tenant_of_models_is_one_of_the_accounts() -> None:
     """Where there are any; `tenant.limit` holds only for those whom `tenant.key` tells."""
     one = pressed(now=Pace(300, 100, 200, 20.0), tenants={"acme": 90, "zeta": 10}, limit=8)
