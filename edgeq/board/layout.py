@@ -48,8 +48,8 @@ TENANTS: Final = 4096
 ENDPOINTS: Final = 1024
 TENANT_CELLS: Final = 5
 METERS: Final = 4096
-"""Those who use models and have a limit of concurrency or money (llm/ledger.py), and models at keys whose provider
-tells its limits (llm/hearing.py)."""
+"""Those who use models and have a limit of concurrency or money (llm/ledger.py), models at keys whose provider tells
+its limits (llm/hearing.py), and models that have answered (llm/estimate.py)."""
 ENDPOINT_CELLS: Final = 8
 METER_CELLS: Final = 6
 """Of an entry, its key and its references included."""
