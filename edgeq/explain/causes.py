@@ -234,7 +234,8 @@ CAUSES: Final = (
         "A limit of a model is used up",
         "refusals by the `limits` of a model, or of one at a provider's key, or somebody has waited before the latter"
         f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now,"
-        " who says so, the tenant who has more than half of what waits or runs there, and which virtual keys have most",
+        " who says so, the tenant who has more than half of what waits or runs there (of a model's limit a minute: of"
+        " what was used in the last one), and which virtual keys have most",
         "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`); or give that"
         " tenant less (`edgeq tenants set`), or the key that has more than half (`edgeq keys set`)",
         gates.used_up,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from math import ceil
 from shlex import quote
 from typing import Final
@@ -13,6 +15,7 @@ from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Facts, Gate, Refused, Rest
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Finding
 from edgeq.explain.services import UNREACHED
+from edgeq.llm.lately import Used
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, OUTPUT, REQUESTS, TOKENS, WHATS
 from edgeq.llm.rests import UNHEARD
 from edgeq.reasons import REASONS
@@ -40,6 +43,12 @@ _OPTIONS: Final = {
 }
 _PERIODS: Final = {"per_day": "--per-day", "per_month": "--per-month"}
 """By which a tenant is given a limit."""
+_AMOUNTS: Final[Mapping[str, Callable[[Used], int]]] = {
+    WHATS[REQUESTS]: lambda one: one.requests,
+    WHATS[TOKENS]: lambda one: one.input + one.output,
+    WHATS[INPUT]: lambda one: one.input,
+    WHATS[OUTPUT]: lambda one: one.output,
+}
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -150,6 +159,7 @@ def used_up(facts: Facts) -> Iterator[Finding]:
         short = _short(gate, refused)
         if short is None or not (refused or _waits(gate)):
             continue
+        who = _by_use(gate, short)
         yield Finding(
             "limit_used_up",
             gate.resource,
@@ -159,12 +169,12 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             (
                 *_source(short),
                 *facts.scarce.get(gate.resource, ()),
-                *_who_asks(gate),
+                *_who_asks(who),
                 *_waiting(gate),
                 *_left(short),
                 *say.refusals(refused),
             ),
-            _next(short, gate) + _less(short, gate, facts),
+            _next(short, gate) + _less(short, who, facts),
         )
 
 
@@ -227,6 +237,24 @@ def _most(counts: Mapping[str, int], gate: Gate) -> str:
     return name if name and counts[name] * 2 > sum(gate.tenants.values()) else ""
 
 
+def _by_use(gate: Gate, short: Allowed) -> Gate:
+    """With who has used of what is short, if that is known: before a limit that quick answers use up nobody waits, and
+    who has few long ones may have used most of it."""
+    amount = _AMOUNTS.get(short.what)
+    if amount is None:
+        return gate
+    tenants: Counter[str] = Counter()
+    keys: Counter[str] = Counter()
+    for one in gate.used:
+        tenants[one.tenant] += amount(one)
+        if one.key:
+            keys[one.key] += amount(one)
+    if not tenants.total():
+        return gate
+    told = dict(tenants.most_common(8)), dict(keys.most_common(8))
+    return replace(gate, tenants=told[0], keys=told[1], share_of="of what was used in the last minute")
+
+
 def _who_asks(gate: Gate) -> list[str]:
     most = _most(gate.tenants, gate)
     if not most:
@@ -234,7 +262,7 @@ def _who_asks(gate: Gate) -> list[str]:
     total = sum(gate.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in gate.tenants.items() if name not in ("", most)]
     share = f"{gate.tenants[most] / total:.0%}"
-    told = ", ".join((f"tenant {most} has {share} of the requests that wait or run there", *named[:3]))
+    told = ", ".join((f"tenant {most} has {share} {gate.share_of}", *named[:3]))
     return [told, *say.keys(gate)]
 
 

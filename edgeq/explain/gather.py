@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.board.layout import Board
@@ -38,6 +38,7 @@ from edgeq.explain.services import TRIPS, UNREACHED
 from edgeq.explain.watch import BY_KEY, NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
+from edgeq.llm.lately import Used
 from edgeq.llm.measures import asked_of, degraded_of
 from edgeq.observe.models import DISABLED
 from edgeq.observe.overview import STUCK_MS, Overview
@@ -68,8 +69,16 @@ class Gatherer:
     """Notes what is needed to tell now from before (`look`), and says how things are (`facts`)."""
 
     def __init__(
-        self, board: Board, fleet: Fleet, sockets: Sockets, overview: Overview, config: Callable[[], Config]
+        self,
+        board: Board,
+        fleet: Fleet,
+        sockets: Sockets,
+        overview: Overview,
+        config: Callable[[], Config],
+        used: Callable[[str], Sequence[Used]] = lambda _: (),
     ) -> None:
+        """`used`: who has used a model of this name in the last minute, if anybody knows."""
+        self._used = used
         self._board = board
         self._fleet = fleet
         self._sockets = sockets
@@ -182,7 +191,7 @@ class Gatherer:
             named=self._named(),
             disabled=self._disabled(),
             parts=self._parts(),
-            gates=tuple(gates(self._config(), self._overview, self.watch)),
+            gates=tuple(gates(self._config(), self._overview, self.watch, self._used)),
             degrading=tuple(self._degrading()),
             scarce=self._scarce(),
             smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},

@@ -39,6 +39,7 @@ from edgeq.explain.facts import (
 )
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
+from edgeq.llm.lately import Used
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import EngineQueue
 
@@ -348,6 +349,31 @@ def test_which_key_uses_up_a_limit_is_told() -> None:
         assert following.removesuffix("...") in told["next"]
     few = dataclasses.replace(GATE, tenants={"night": 200}, keys={"k1": 9})
     assert not [one for one in explain(behind(few), "provider/p")["evidence"] if "by key" in one]
+
+
+def test_who_has_used_up_what_nobody_waits_for() -> None:
+    """Quick answers: nobody runs when somebody looks. Who has used it in the last minute is known from what is stored,
+    and tells more than who waits; not of requests at once, nor of a budget, of which a minute says nothing."""
+    used = (Used("acme", "k1 batch", 2, 10, 890), Used("acme", "k2", 6, 10, 40), Used("zeta", "k3", 1, 10, 40))
+    tokens = Allowed("tokens", 2000, 0, "model/big", "limits.tokens_per_minute", "file")
+    gate = dataclasses.replace(
+        GATE, resource="model/big", upstream="", limits=(tokens,), tenants={"zeta": 1}, used=used
+    )
+    some = (refused("token_limit_shared", "model/big:tokens"),)
+    told = explain(behind(gate, has_accounts=True, refused=some), "model/big")
+    assert "tenant acme has 95% of what was used in the last minute, zeta 5%" in told["evidence"]
+    assert "by key: k1 (batch) 90%, k2 5%, k3 5%" in told["evidence"]
+    assert told["next"].endswith("; for others to have more: edgeq keys set k1 --tpm 1000")
+    requests = dataclasses.replace(tokens, what="requests", key="limits.requests_per_minute")
+    of_requests = dataclasses.replace(gate, limits=(requests,))
+    some = (refused("rate_limited_shared", "model/big:requests"),)
+    told = explain(behind(of_requests, has_accounts=True, refused=some), "model/big")
+    assert "by key: k2 67%, k1 (batch) 22%, k3 11%" in told["evidence"]
+    at_once = dataclasses.replace(
+        gate, limits=(dataclasses.replace(tokens, what="concurrent", key="limits.concurrent"),)
+    )
+    told = explain(behind(at_once, refused=(refused("queue_full", "model/big:concurrent"),)), "model/big")
+    assert "tenant zeta has 100% of the requests that wait or run there" in told["evidence"]
 
 
 def test_a_noisy_key_is_told_where_its_tenant_is_alone() -> None:

@@ -56,8 +56,17 @@ def keyed() -> Iterator[Stand]:
         admin = str(Path(name) / "admin.sock")
         config: dict[str, Any] = {
             "accounts": {"store": str(Path(name) / "accounts.sqlite")},
-            "provider": {"two": {"url": f"{demo.url}/v1", "limits": {"concurrent": 2}, "wait": "60s"}},
-            "model": {"slow": {"targets": [{"provider": "two", "model": "mock/latency=60s"}]}},
+            "provider": {
+                "two": {"url": f"{demo.url}/v1", "limits": {"concurrent": 2}, "wait": "60s"},
+                "free": {"url": f"{demo.url}/v1"},
+            },
+            "model": {
+                "slow": {"targets": [{"provider": "two", "model": "mock/latency=60s"}]},
+                "quick": {
+                    "targets": [{"provider": "free", "model": "mock/tokens=5"}],
+                    "limits": {"tokens_per_minute": 300},
+                },
+            },
             "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}}],
         }
         settings = gateway.Settings(extra={"server": {"admin": admin}, **config})
@@ -131,6 +140,25 @@ def test_which_key_uses_up_a_providers_limit_is_named(keyed: Stand, capsys: pyte
     _, _, command = str(told["next"]).partition("for others to have more: ")
     assert command == f"edgeq keys set {batch} --concurrent 1"
     assert main([*command.split()[1:], "--admin", keyed.admin_socket]) == 0, capsys.readouterr().err
+
+
+def test_which_key_uses_up_a_models_limit_is_named(keyed: Stand) -> None:
+    """Where answers come at once, and nobody waits for more: by what was used."""
+    _, batch = keyed.admin("POST", "/v1/keys?tenant=acme&name=night")
+    _, chat = keyed.admin("POST", "/v1/keys?tenant=acme&name=day")
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        for one in (batch, chat):
+            size = 20 if one is batch else 1
+            keyed.ask(ask_for("quick", text="word " * size), fields={"authorization": f"Bearer {one['key']}"})
+        told.update(explained(keyed, "model/quick"))
+        return told["cause"] == "limit_used_up" and any("of what was used" in one for one in told["evidence"])
+
+    wait_for(is_told, lambda: json.dumps(told))
+    assert "tenant acme has 100% of what was used in the last minute" in told["evidence"]
+    (by_key,) = [one for one in told["evidence"] if one.startswith("by key: ")]
+    assert f"{batch['id']} (night) " in by_key
 
 
 def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
