@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from shlex import quote
@@ -120,7 +120,7 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
         LOST if refused else WAITS if any(map(_waits, of_key)) else OUT,
         say.longest(refused),
         f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
-        say.refusals(refused),
+        (*_who_waits(of_key), *say.refusals(refused)),
         f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart); if the"
         f" provider takes it now: edgeq wake {name}"
         if rest.reason == _AUTH
@@ -229,6 +229,13 @@ def _waiting(gate: Gate) -> list[str]:
         return []
     who = f"{gate.queued} wait, the oldest for {say.ms(gate.oldest_ms)}" if gate.queued else "nobody waits"
     return [f"{who}; who would for longer than {gate.settings} wait, {plain(gate.wait_s)} s, is refused at once"]
+
+
+def _who_waits(gates: Sequence[Gate]) -> list[str]:
+    """For the end of a rest, at all of these."""
+    queued = sum(one.queued for one in gates)
+    oldest_ms = max((one.oldest_ms for one in gates), default=0.0)
+    return [f"{queued} wait for that, the oldest for {say.ms(oldest_ms)}"] if queued else []
 
 
 def _most(counts: Mapping[str, int], gate: Gate) -> str:

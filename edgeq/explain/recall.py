@@ -20,7 +20,7 @@ from edgeq.board.layout import Board
 from edgeq.explain import say
 from edgeq.explain.causes import look_at
 from edgeq.explain.facts import History, whole_of
-from edgeq.llm.meter import KINDS, WHATS
+from edgeq.llm.meter import KINDS, TARGET, WHATS
 from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
@@ -154,7 +154,8 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     tried: list[dict[str, Any]] = record.get(_TRIED, [])
     failed = [one for one in tried if REASONS[one["reason"]].fault == "U"]
     waits = [(float(record[key]), turn if turn and key == _TURN else what) for key, what in _WAITS if key in record]
-    longest = max(waits, default=None)
+    in_vain = [(float(one["ms"]), f"with {one['target']} in vain") for one in tried]
+    longest = max((*waits, *in_vain), default=None)
     if row is not None:
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()}"
         is_told = "edgeq.detail" in record and reason in _WHERE_ELSE
@@ -169,6 +170,8 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
         following = _what_next(whole_of(waited_in) if is_queue else _asked_of(record))
+        if longest is not None and longest in in_vain:
+            following = _what_next(f"{KINDS[TARGET]}/{tried[in_vain.index(longest)]['target']}")
         if failed:
             verdict += f"; {record.get('edgeq.target')} has answered, as {_targets(failed)} failed before"
             following = f"edgeq explain model/{asked}"
@@ -178,7 +181,9 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     evidence += [*(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
     evidence += [_attempt(number, one) for number, one in enumerate(tried, 1)]
     if "edgeq.endpoint" in record:
-        evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
+        count = record.get("edgeq.attempts")
+        which = "it was sent" if count == 1 else f"the last of {count} tries went"
+        evidence.append(f"{which} to {record['edgeq.endpoint']}")
     if "edgeq.degraded_detail" in record:
         evidence.append(f"{asked} had no room for it: {record['edgeq.degraded_detail']}")
     if "edgeq.target" in record:

@@ -446,6 +446,9 @@ def test_a_key_that_rests_is_named_with_until_when() -> None:
         " (for another 56 s)"
     )
     assert told["next"].startswith("edgeq reload ")
+    other = dataclasses.replace(key, resource="target/p/small", queued=3, oldest_ms=25_000.0)
+    told = explain(behind(dataclasses.replace(key, queued=1), gates=(dataclasses.replace(key, queued=1), other)))
+    assert "4 wait for that, the oldest for 25.0 s" in told["evidence"]
     model = dataclasses.replace(key, rest=Rest("upstream_rate_limit", 20.0, UNTIL, False))
     told = explain(behind(model), "upstream/p")
     assert told["verdict"] == "upstream/p is not saturated"

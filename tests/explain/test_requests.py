@@ -180,13 +180,20 @@ def test_who_was_asked_in_vain() -> None:
     full = {"target": "c/m", "reason": "queue_full", "ms": 0.0}
     answer = told({**record, "edgeq.tried": [failed, full]}, "abc", None)
     assert (answer["cause"], answer["what"]) == ("failed_over", "Answered by another target")
-    assert answer["verdict"] == "abc: it took 100 ms; b/m has answered, as a/m (upstream_error) failed before"
+    assert answer["verdict"] == (
+        "abc: it took 100 ms, 12 ms of it with a/m in vain; b/m has answered, as a/m (upstream_error) failed before"
+    )
     assert answer["next"] == "edgeq explain model/large"
     first = "attempt 1, a/m: upstream_error after 12 ms, status 500: the provider said: no"
     at = answer["evidence"].index(first)
     assert answer["evidence"][at + 1] == "attempt 2, c/m: queue_full after 0 ms"
     assert "the model was b/m, asked for as large" in answer["evidence"]
     assert told({**record, "edgeq.tried": [full]}, "abc", None)["cause"] == "slow"
+    late = {"target": "c/m", "reason": "queue_timeout", "ms": 5000.0}
+    waited = {**record, "edgeq.total_ms": 7000, "edgeq.queue_ms": 1700.0, "edgeq.tried": [late]}
+    answer = told(waited, "abc", None)
+    assert answer["verdict"] == "abc: it took 7.0 s, 5.0 s of it with c/m in vain"
+    assert answer["next"] == "edgeq show targets c/m"
     refused = {**record, "edgeq.reason": "upstream_error", "edgeq.resource": "upstream/b", "edgeq.tried": [failed]}
     answer = told(refused, "abc", None)
     assert answer["cause"] == "upstream_error"
@@ -267,7 +274,7 @@ def test_a_slow_request(asking: Asking) -> None:
     found = asking.told("slow-1")
     assert (found["cause"], found["resource"]) == ("slow", "upstream/u")
     assert "for the first byte of the upstream's answer" in found["verdict"]
-    assert f"the last of 1 tries went to 127.0.0.1:{asking.running.upstream.port}" in found["evidence"]
+    assert f"it was sent to 127.0.0.1:{asking.running.upstream.port}" in found["evidence"]
 
 
 def test_a_request_that_went_well_is_not_remembered(asking: Asking) -> None:
