@@ -118,6 +118,8 @@ def test_what_the_admin_socket_can_do_is_a_command(capsys: pytest.CaptureFixture
         ("key list", "there is no 'key' (did you mean keys?)"),
         ("keys lst", "there is no 'lst' (did you mean list?)"),
         ("show quues", "there is no 'quues' (did you mean queues?)"),
+        ("show usage", "'usage' is a command of its own: edgeq usage"),
+        ("show keys", "'keys' is a command of its own: edgeq keys"),
         ("show zzz", "choose from"),
     ],
 )
