@@ -274,10 +274,12 @@ def _who_asks(gate: Gate) -> list[str]:
 
 
 def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
-    """What gives that one less of it, the key rather than all of its tenant's: half, or half of what he may have."""
+    """What gives that one less of it, the key rather than all of its tenant's: half, or half of what he may have. Where
+    a tenant is alone, and none of its keys has most, there is nobody who would have more."""
     key = _most(gate.keys, gate).partition(" ")[0]
     kind, most = ("key", key) if key else ("tenant", _most(gate.tenants, gate))
-    if not most or not facts.has_accounts:
+    is_alone = len(gate.tenants) == 1 and len(gate.keys) > 1
+    if not most or not facts.has_accounts or (is_alone and not key):
         return ""
     period = one.key.rpartition("money_")[2]
     is_money = one.what == WHATS[BUDGET]
