@@ -257,6 +257,17 @@ class TestCheck:
         assert main(["check", "-c", str(file)]) == 0
         assert f"{kept}: upstream/zz limit: ends at a start: " in capsys.readouterr().out
 
+    def test_what_is_missing(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A price that nobody has given is not one without effect."""
+        price = "model.m.targets[0].price"
+        file.write_text(
+            f'{GOOD}[accounts]\nstore = "{file.parent / "a.sqlite"}"\n[provider.p]\nurl = "http://127.0.0.1:1/v1"\n'
+            '[model.m]\ntargets = [{ provider = "p" }]\n'
+            '[[route]]\nname = "llm"\nmatch = { path = "/v1/*" }\nllm = {}\n'
+        )
+        assert main(["check", "-c", str(file)]) == 0
+        assert f"{price}: is missing: what this target answers costs nothing" in capsys.readouterr().out
+
     def test_without_effect(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What is right and does nothing is named with its line; a failure only if asked."""
         file.write_text(f"{GOOD}tls.verify = false\n")
