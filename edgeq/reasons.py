@@ -141,6 +141,15 @@ _ROWS: Final = (
 
 REASONS: Final[dict[str, Reason]] = {row.token: row for row in _ROWS}
 
+
+
+def may_be_told(reason: str) -> bool:
+    """May the detail of one be told to operators? It is so where edgeq has refused for a limit or for what it is short
+    of, or the upstream has failed; of others it may have words of the client's."""
+    row = REASONS[reason]
+    return row.fault == "U" or row.problem != BLANK
+
+
 INDEX: Final[dict[str, int]] = {row.token: number for number, row in enumerate(_ROWS)}
 """The place of a reason in arrays of counters; holds within one version of edgeq."""
 

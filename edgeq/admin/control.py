@@ -131,7 +131,8 @@ class Control(Protocol):
         """Of this program."""
 
     def explain(self, what: str) -> Record | None:
-        """Why something is short, or a request was refused, degraded or slow; None if there is none of these."""
+        """Why something is short, or a request was refused, degraded, failed over or slow; None if there is
+        none of these."""
 
     def resources(self) -> Sequence[str]:
         """What there is to explain, by full names, but for callers of whom nothing is known."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import grp
+import gzip
 import os
 import re
 import socket
@@ -45,6 +46,9 @@ _BACKLOG: Final = 512
 _MAX_STREAMS: Final = 16
 _HTTP_BEGINS: Final = re.compile(rb"[A-Z]+ /")
 _JSON: Final = "application/json"
+_LEAST_GZIPPED: Final = 1400
+"""Bytes: less goes in one packet as it is."""
+_REFUSED: Final = re.compile(rb"q=0(\.0*)?")
 _NO_METRICS: Final = Answer(404, {"ok": False, "error": "only GET /metrics is here"})
 
 
@@ -58,6 +62,8 @@ class Request(NamedTuple):
     target: str
     accept: str
     if_match: str
+    gzips: bool
+    """It takes an answer that is compressed."""
     keep: bool
     """The connection shall be kept."""
     in_one_piece: bool
@@ -210,7 +216,8 @@ class Service:
             if answer.stream is not None:
                 await self._stream(connection, request, answer.stream, writer)
                 return
-            _write(writer, _http(connection, answer, request.keep, request.method != "HEAD"))
+            packs = request.gzips
+            _write(writer, _http(connection, answer, request.keep, packs, with_content=request.method != "HEAD"))
             await _flush(writer)
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                 return
@@ -249,7 +256,7 @@ class Service:
         try:
             answer.send(None)
         except StopIteration as done:
-            return self._repeated(done.value)
+            return self._repeated(done.value, request.gzips)
         answer.close()
         return b""
 
@@ -260,11 +267,11 @@ class Service:
         client = self._client(writer)._replace(accept=request.accept, if_match=request.if_match)
         return await self._run(found, client, writer)
 
-    def _repeated(self, answer: Answer) -> bytes:
+    def _repeated(self, answer: Answer, gzips: bool) -> bytes:
         """What is written of an answer whose connection is kept; made once for the same records."""
         body, written = self._last
         if answer.text or answer.etag or answer.status != 200 or body is not answer.body:
-            written = _http(h11.Connection(h11.SERVER), answer, True)
+            written = _http(h11.Connection(h11.SERVER), answer, True, gzips)
             self._last = (answer.body, written)
         return written
 
@@ -408,6 +415,7 @@ async def _next_request(connection: h11.Connection, reader: asyncio.StreamReader
                 event.target.decode(errors="replace"),
                 headers.get(b"accept", b"").decode("latin-1"),
                 headers.get(b"if-match", b"").decode("latin-1").strip().strip('"'),
+                _takes_gzip(headers.get(b"accept-encoding", b"")),
                 headers.get(b"connection", b"").lower() == b"keep-alive",
                 False,
             )
@@ -458,9 +466,22 @@ def _as_json(answer: Answer) -> bytes:
     return orjson.dumps(answer.body, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _http(connection: h11.Connection, answer: Answer, keep: bool, with_content: bool = True) -> bytes:
+def _takes_gzip(accepts: bytes) -> bool:
+    """By an Accept-Encoding (RFC 9110 12.5.3); Prometheus sends "gzip"."""
+    said = [one.replace(b" ", b"").lower().partition(b";") for one in accepts.split(b",")]
+    return any(coding == b"gzip" and not _REFUSED.fullmatch(weight) for coding, _, weight in said)
+
+
+def _http(
+    connection: h11.Connection, answer: Answer, keep: bool, gzips: bool = False, *, with_content: bool = True
+) -> bytes:
+    """`gzips`: texts, which numbers of metrics are, may be compressed; records hardly ever are long."""
     body = answer.text or _as_json(answer)
-    headers = [("content-type", answer.media or _JSON), ("content-length", str(len(body)))]
+    headers = [("content-type", answer.media or _JSON)]
+    if gzips and len(answer.text) >= _LEAST_GZIPPED:
+        body = gzip.compress(body, 1)
+        headers.append(("content-encoding", "gzip"))
+    headers.append(("content-length", str(len(body))))
     if answer.etag:
         headers.append(("etag", f'"{answer.etag}"'))
     headers.append(("connection", "keep-alive" if keep else "close"))

@@ -11,7 +11,7 @@ Invariants
     header    magic, version, slots, rows in use, counters of the dead, listeners' and resources' hashes, learned limits
     row x N   cells (below), open connections per listener index, tables of clients, tenants, endpoints and meters, a
               block for each resource (resources.py): first gauges, then counters; a report, the last events, and the
-              last requests that were refused, degraded or slow (page.py)
+              last requests that were refused, degraded, failed over or slow (page.py)
     row       of the dead: counters of all workers that are buried, and a report of what they have refused
     rates     table of theoretical arrival times (gcra_table.py), and a lane of it for each slot (lanes.py)
     spent     table of the money that was spent in a day or month (spent.py), and a lane of it for each slot
@@ -48,8 +48,8 @@ TENANTS: Final = 4096
 ENDPOINTS: Final = 1024
 TENANT_CELLS: Final = 5
 METERS: Final = 4096
-"""Those who use models and have a limit of concurrency or money (llm/ledger.py), and models at keys whose provider
-tells its limits (llm/hearing.py)."""
+"""Those who use models and have a limit of concurrency or money (llm/ledger.py), models at keys whose provider tells
+its limits (llm/hearing.py), and models that have answered (llm/estimate.py)."""
 ENDPOINT_CELLS: Final = 8
 METER_CELLS: Final = 6
 """Of an entry, its key and its references included."""
@@ -354,7 +354,8 @@ class Board:
         return Lines(self.cells(_HEADER + slot * _ROW + _R_EVENTS, EVENT_CELLS))
 
     def requests(self, slot: int) -> Lines:
-        """A worker's last requests that were refused, degraded or slow, one JSON object each (explain/keep.py)."""
+        """A worker's last requests that were refused, degraded, failed over or slow, one JSON object each
+        (explain/keep.py)."""
         return Lines(self.cells(_HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS))
 
     def rates(self) -> memoryview:

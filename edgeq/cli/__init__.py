@@ -87,10 +87,13 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """As argparse, but with the word that was meant, if one is near."""
+        """As argparse, but with the command that it is, or the word that was meant, if one is near."""
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError:
+            if value in COMMANDS:
+                said = f"{value!r} is a command of its own: edgeq {value}"
+                raise argparse.ArgumentError(action, said) from None
             if near := did_you_mean(str(value), [str(one) for one in action.choices or ()]):
                 raise argparse.ArgumentError(action, f"there is no {value!r}{near}") from None
             raise

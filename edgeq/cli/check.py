@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Problems go to standard error as text, or to standard output as JSON."""
     from edgeq.cli.machine import shortfalls
     from edgeq.cli.machine_io import read_machine
+    from edgeq.config.idle import MISSING
     from edgeq.config.load import load_file
 
     file = config_file(args.config)
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     elif not args.quiet or fails:
         print(f"{file}: ok ({_counts(loaded.config)})")
         for one in loaded.idle:
-            print(replace(one, message=f"no effect: {one.message}"))
+            print(one if one.message.startswith(MISSING) else replace(one, message=f"no effect: {one.message}"))
         for line in ended:
             print(line)
         _print_machine(found, loaded.lines)

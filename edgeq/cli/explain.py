@@ -8,7 +8,7 @@ from typing import Final
 from edgeq.admin.commands import COMMANDS
 from edgeq.cli.show import add_asking, ask, values_of
 
-SUMMARY: Final = "what is short now and why, or why a request was refused, degraded or slow"
+SUMMARY: Final = "what is short now and why, or why a request was refused, degraded, failed over or slow"
 EXAMPLES: Final = """\
 examples:
   edgeq explain

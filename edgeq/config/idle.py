@@ -24,6 +24,9 @@ from edgeq.upstream.endpoint import parse_endpoint
 
 _ONCE: Final = "llm.attempts of every route is 1"
 
+MISSING: Final = "is missing"
+"""So begins what is told of a setting that is not there, and so cannot be without effect."""
+
 
 def idle(config: Config, findings: Findings) -> None:
     """Add every setting that has no effect to `findings`."""
@@ -162,7 +165,7 @@ def _prices(config: Config, findings: Findings) -> None:
     for name, model in config.model.items():
         for number, target in enumerate(model.targets):
             if target.price is None:
-                message = "is missing: what this target answers costs nothing, and no budget holds there (free: {})"
+                message = f"{MISSING}: what this target answers costs nothing, and no budget holds there (free: {{}})"
                 findings.add(("model", name, "targets", number, "price"), message)
 
 

@@ -605,8 +605,8 @@ class Protect(Table, frozen=True):
 
 
 class Explain(Table, frozen=True):
-    """[explain]: of which requests `edgeq explain REQUEST-ID` can tell: the last that were refused, degraded or
-    slow."""
+    """[explain]: of which requests `edgeq explain REQUEST-ID` can tell: the last that were refused, degraded, slow, or
+    answered by another target as the first has failed."""
 
     slow: Duration = Duration(1)
     """From the end of its head to the first byte of its answer. 0: only what was refused or has failed."""

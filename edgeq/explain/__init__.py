@@ -5,5 +5,6 @@ gather   the board, the sockets and /proc to one record of facts; no worker is a
 facts    that record
 causes   a table: each cause is a pure function of the facts
 verdict  the findings to one answer, for people and as JSON
-recall   one request, by its id: what each worker remembers of those that were refused, degraded or slow (keep.py)
+recall   one request, by its id: what each worker remembers of those that were refused, degraded, failed over or
+         slow (keep.py)
 """

@@ -207,9 +207,9 @@ CAUSES: Final = (
     Cause(
         "noisy_tenant",
         "One tenant is noisy",
-        f"{NOISY:.0%} of the requests that wait or run are one tenant's, and others ask as well; or refusals with"
-        " `fair_share_exceeded` or `concurrency_limit_client`",
-        "limit it (`tenant.limit`; of models `edgeq tenants set`)",
+        f"{NOISY:.0%} of the requests that wait or run are one tenant's, or one virtual key's, and others ask as well;"
+        " or refusals with `fair_share_exceeded` or `concurrency_limit_client`",
+        "limit it (`tenant.limit`; of models `edgeq tenants set`, or `edgeq keys set`)",
         services.noisy,
     ),
     Cause(
@@ -234,9 +234,10 @@ CAUSES: Final = (
         "A limit of a model is used up",
         "refusals by the `limits` of a model, or of one at a provider's key, or somebody has waited before the latter"
         f" for {STANDS_S:g} s, or somebody always has for so long; which limit, what it is now,"
-        " who says so, and the tenant who has more than half of what waits or runs there",
+        " who says so, the tenant who has more than half of what waits or runs there (of a model's limit a minute: of"
+        " what was used in the last one), and which virtual keys have most",
         "raise it, if the provider grants more (`edgeq set provider/NAME limits.tokens_per_minute N`); or give that"
-        " tenant less (`edgeq tenants set`)",
+        " tenant less (`edgeq tenants set`), or the key that has more than half (`edgeq keys set`)",
         gates.used_up,
     ),
     Cause(
@@ -274,9 +275,10 @@ Made by `python -m edgeq.explain.causes > docs/explain.md`.
 `edgeq explain` names the one resource that is short now, why, since when, the evidence, and the next command.
 `edgeq explain RESOURCE` (`upstream/api`, `route/checkout`, `listener/:8080`, `worker/0`) does so for one resource, also
 by a name that is less than a whole one (`gpt-4o`, a key's name) or as `x-edgeq-target` has it;
-`edgeq explain REQUEST-ID` tells why a request was refused, or answered by a smaller model than it asked for, or slow
-(the last ones of each worker are remembered; `explain.slow` says what slow is). It is answered without the workers, so
-it works while all of them hang.
+`edgeq explain REQUEST-ID` tells why a request was refused, or answered by a smaller model than it asked for, or by
+another target than the first as that has failed (what each provider has said, in order), or slow (the last ones of each
+worker are remembered; `explain.slow` says what slow is). It is answered without the workers, so it works while all of
+them hang.
 
 "Now" is the last three seconds, or since the trouble began, but one second at least; all rates of a resource are of
 that time. "Before" is up to a minute in which nobody waited or was refused; fewer than {FEW} requests are nothing to

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from edgeq.config.change import LIVE
+from edgeq.llm.lately import Used
 from edgeq.llm.meter import WHATS
 from edgeq.observe.history import Moment
 from edgeq.upstream.engine import EngineQueue
@@ -164,6 +165,8 @@ class Load:
     endpoints: tuple[Endpoint, ...] = ()
     tenants: Mapping[str, int] = field(default_factory=dict)
     """Whose requests waited or ran lately: a sum over the last looks."""
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The same by virtual key, as workers tell it: id, and name after a space."""
     routes: tuple[str, ...] = ()
     """Which lead here."""
     upstream: str = ""
@@ -333,6 +336,12 @@ class Gate:
     rest: Rest | None = None
     tenants: Mapping[str, int] = field(default_factory=dict)
     """Whose requests waited or ran there lately: a sum over the last looks."""
+    keys: Mapping[str, int] = field(default_factory=dict)
+    """The same by virtual key, as workers tell it: id, and name after a space."""
+    used: tuple[Used, ...] = ()
+    """Of a model, what each key has used in the last minute, if that is known."""
+    share_of: str = "of the requests that wait or run there"
+    """What it is that `tenants` and `keys` have so much of."""
 
 
 @dataclass(frozen=True, slots=True)

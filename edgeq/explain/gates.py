@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from shlex import quote
 from typing import Final
@@ -13,6 +15,7 @@ from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Facts, Gate, Refused, Rest
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Finding
 from edgeq.explain.services import UNREACHED
+from edgeq.llm.lately import Used
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, OUTPUT, REQUESTS, TOKENS, WHATS
 from edgeq.llm.rests import UNHEARD
 from edgeq.reasons import REASONS
@@ -40,6 +43,12 @@ _OPTIONS: Final = {
 }
 _PERIODS: Final = {"per_day": "--per-day", "per_month": "--per-month"}
 """By which a tenant is given a limit."""
+_AMOUNTS: Final[Mapping[str, Callable[[Used], int]]] = {
+    WHATS[REQUESTS]: lambda one: one.requests,
+    WHATS[TOKENS]: lambda one: one.input + one.output,
+    WHATS[INPUT]: lambda one: one.input,
+    WHATS[OUTPUT]: lambda one: one.output,
+}
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -111,7 +120,7 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
         LOST if refused else WAITS if any(map(_waits, of_key)) else OUT,
         say.longest(refused),
         f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
-        say.refusals(refused),
+        (*_who_waits(of_key), *say.refusals(refused)),
         f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart); if the"
         f" provider takes it now: edgeq wake {name}"
         if rest.reason == _AUTH
@@ -150,6 +159,7 @@ def used_up(facts: Facts) -> Iterator[Finding]:
         short = _short(gate, refused)
         if short is None or not (refused or _waits(gate)):
             continue
+        who = _by_use(gate, short)
         yield Finding(
             "limit_used_up",
             gate.resource,
@@ -159,12 +169,12 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             (
                 *_source(short),
                 *facts.scarce.get(gate.resource, ()),
-                *_who_asks(gate),
+                *_who_asks(who),
                 *_waiting(gate),
                 *_left(short),
                 *say.refusals(refused),
             ),
-            _next(short, gate) + _less(short, gate, facts),
+            _next(short, gate) + _less(short, who, facts),
         )
 
 
@@ -221,35 +231,64 @@ def _waiting(gate: Gate) -> list[str]:
     return [f"{who}; who would for longer than {gate.settings} wait, {plain(gate.wait_s)} s, is refused at once"]
 
 
-def _most(gate: Gate) -> str:
-    """The tenant who has more than half of what waits or runs there; empty: nobody has."""
-    name = max(gate.tenants, key=lambda name: gate.tenants[name], default="")
-    return name if name and gate.tenants[name] * 2 > sum(gate.tenants.values()) else ""
+def _who_waits(gates: Sequence[Gate]) -> list[str]:
+    """For the end of a rest, at all of these."""
+    queued = sum(one.queued for one in gates)
+    oldest_ms = max((one.oldest_ms for one in gates), default=0.0)
+    return [f"{queued} wait for that, the oldest for {say.ms(oldest_ms)}"] if queued else []
+
+
+def _most(counts: Mapping[str, int], gate: Gate) -> str:
+    """The tenant, or the key, who has more than half of what waits or runs there; empty: nobody has."""
+    name = max(counts, key=lambda name: counts[name], default="")
+    return name if name and counts[name] * 2 > sum(gate.tenants.values()) else ""
+
+
+def _by_use(gate: Gate, short: Allowed) -> Gate:
+    """With who has used of what is short, if that is known: before a limit that quick answers use up nobody waits, and
+    who has few long ones may have used most of it."""
+    amount = _AMOUNTS.get(short.what)
+    if amount is None:
+        return gate
+    tenants: Counter[str] = Counter()
+    keys: Counter[str] = Counter()
+    for one in gate.used:
+        tenants[one.tenant] += amount(one)
+        if one.key:
+            keys[one.key] += amount(one)
+    if not tenants.total():
+        return gate
+    told = dict(tenants.most_common(8)), dict(keys.most_common(8))
+    return replace(gate, tenants=told[0], keys=told[1], share_of="of what was used in the last minute")
 
 
 def _who_asks(gate: Gate) -> list[str]:
-    most = _most(gate)
+    most = _most(gate.tenants, gate)
     if not most:
-        return []
+        return say.keys(gate)
     total = sum(gate.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in gate.tenants.items() if name not in ("", most)]
     share = f"{gate.tenants[most] / total:.0%}"
-    return [", ".join((f"tenant {most} has {share} of the requests that wait or run there", *named[:3]))]
+    told = ", ".join((f"tenant {most} has {share} {gate.share_of}", *named[:3]))
+    return [told, *say.keys(gate)]
 
 
 def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
-    """What gives that one less of it: half, or half of what he may have."""
-    most = _most(gate)
-    if not most or not facts.has_accounts:
+    """What gives that one less of it, the key rather than all of its tenant's: half, or half of what he may have. Where
+    a tenant is alone, and none of its keys has most, there is nobody who would have more."""
+    key = _most(gate.keys, gate).partition(" ")[0]
+    kind, most = ("key", key) if key else ("tenant", _most(gate.tenants, gate))
+    is_alone = len(gate.tenants) == 1 and len(gate.keys) > 1
+    if not most or not facts.has_accounts or (is_alone and not key):
         return ""
     period = one.key.rpartition("money_")[2]
     is_money = one.what == WHATS[BUDGET]
     what, option = (period, _PERIODS[period]) if is_money else (one.what, _OPTIONS[one.what])
-    has = facts.meters.get(f"tenant/{most}", {}).get("limits", {}).get(what) or one.count
+    has = facts.meters.get(f"{kind}/{most}", {}).get("limits", {}).get(what) or one.count
     count = min(one.count, has) / 2 if is_money else min(one.count, has) // 2
     if not count:  # 0 would be no limit
         return ""
-    return f"; for others to have more: edgeq tenants set {quote(most)} {option} {_number(count)}"
+    return f"; for others to have more: edgeq {kind}s set {quote(most)} {option} {_number(count)}"
 
 
 def _next(one: Allowed, gate: Gate) -> str:

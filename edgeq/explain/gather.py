@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.board.layout import Board
@@ -35,9 +35,10 @@ from edgeq.explain.facts import (
 from edgeq.explain.limits import gates
 from edgeq.explain.machine import LAG_MS
 from edgeq.explain.services import TRIPS, UNREACHED
-from edgeq.explain.watch import NOW_S, Watch
+from edgeq.explain.watch import BY_KEY, NOW_S, Watch
 from edgeq.listener.descriptor_io import drops_of
 from edgeq.listener.tcp_info_io import queue_length
+from edgeq.llm.lately import Used
 from edgeq.llm.measures import asked_of, degraded_of
 from edgeq.observe.models import DISABLED
 from edgeq.observe.overview import STUCK_MS, Overview
@@ -68,8 +69,16 @@ class Gatherer:
     """Notes what is needed to tell now from before (`look`), and says how things are (`facts`)."""
 
     def __init__(
-        self, board: Board, fleet: Fleet, sockets: Sockets, overview: Overview, config: Callable[[], Config]
+        self,
+        board: Board,
+        fleet: Fleet,
+        sockets: Sockets,
+        overview: Overview,
+        config: Callable[[], Config],
+        used: Callable[[str], Sequence[Used]] = lambda _: (),
     ) -> None:
+        """`used`: who has used a model of this name in the last minute, if anybody knows."""
+        self._used = used
         self._board = board
         self._fleet = fleet
         self._sockets = sockets
@@ -92,8 +101,9 @@ class Gatherer:
         self.watch.note_states(time.monotonic(), [*lagging, *self._states()])
         asking: dict[str, dict[str, int]] = {}
         for report in reports.values():
-            for resource, tenants in dict(report.get("asking", ())).items():
-                add(asking.setdefault(resource, {}), tenants)
+            for section, prefix in (("asking", ""), ("asking_keys", BY_KEY)):
+                for resource, counts in dict(report.get(section, ())).items():
+                    add(asking.setdefault(prefix + resource, {}), counts)
         self.watch.note_asking(asking)
 
     def _pools(self) -> Records:
@@ -181,7 +191,7 @@ class Gatherer:
             named=self._named(),
             disabled=self._disabled(),
             parts=self._parts(),
-            gates=tuple(gates(self._config(), self._overview, self.watch)),
+            gates=tuple(gates(self._config(), self._overview, self.watch, self._used)),
             degrading=tuple(self._degrading()),
             scarce=self._scarce(),
             smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},
@@ -325,6 +335,7 @@ class Gatherer:
             tripped_by=self._tripped_by(resource) if seen.get("breaker") not in (None, "closed") else "",
             endpoints=endpoints,
             tenants=watch.asked(resource),
+            keys=watch.asked(BY_KEY + resource),
             routes=routes,
             upstream=seen.get("upstream") or "",
             is_paused=seen.get("paused", False),

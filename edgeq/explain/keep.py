@@ -1,5 +1,5 @@
 """In a worker: which requests `edgeq explain REQUEST-ID` can tell of, the last ones that were refused, or slow, or
-answered by a smaller model than was asked for.
+answered by a smaller model than was asked for, or by another target than the first as that has failed.
 
 A request that is none of these costs one comparison. The others are put aside, and on the tick their access-log lines,
 which say all that is known of them, go to a ring on the board: MAX_KEPT at most, the newest, so that a storm of
@@ -12,7 +12,7 @@ from __future__ import annotations
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final
 
-from edgeq.reasons import BLANK, REASONS
+from edgeq.reasons import may_be_told
 from edgeq.response.access_log import render
 from edgeq.worker.shard import MAX_KEPT
 
@@ -31,7 +31,7 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
         waited = down.waited
         line = render([exchange], "json", wall_offset_s).removesuffix(b"\n")
         down.waited = waited  # rendering takes it back, and the access log has not had it yet
-        if exchange.detail and _may_be_told(exchange.reason):
+        if exchange.detail and may_be_told(exchange.reason):
             detail = encode_basestring_ascii(exchange.detail[:_MOST]).encode("ascii")
             line = b'%b,"edgeq.detail":%b}' % (line[:-1], detail)
         more = exchange.kept_fields()
@@ -40,10 +40,3 @@ def write(kept: list[Exchange], lines: Lines, wall_offset_s: float) -> None:
         if len(line) <= lines.max_line_bytes:
             lines.append(line)
     kept.clear()
-
-
-def _may_be_told(reason: str) -> bool:
-    """Has edgeq refused it for a limit or for what it is short of, or has the upstream failed? Of others the detail may
-    have words of the client's."""
-    row = REASONS[reason]
-    return row.fault == "U" or row.problem != BLANK

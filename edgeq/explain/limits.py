@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from edgeq.config.change import LIVE
@@ -12,7 +12,8 @@ from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Target, TokenLimits
 from edgeq.explain import say
 from edgeq.explain.facts import HEARD, Allowed, Gate, Rest
-from edgeq.explain.watch import Watch
+from edgeq.explain.watch import BY_KEY, Watch
+from edgeq.llm.lately import Used
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, KINDS, MODEL, OUTPUT, REQUESTS, TARGET, TOKENS, WHATS
 from edgeq.llm.rests import OF_TARGET, UNHEARD
 from edgeq.observe.overview import Overview
@@ -40,7 +41,9 @@ class _Table(NamedTuple):
     can_set: bool = True
 
 
-def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
+def gates(
+    config: Config, overview: Overview, watch: Watch, who_used: Callable[[str], Sequence[Used]]
+) -> Iterator[Gate]:
     """All that keep somebody out, or did so lately, or rest."""
     told = {one["target"]: one for one in overview.targets()}
     used = {one["name"]: one["remaining"] for one in overview.meters() if one["meter"] == KINDS[MODEL]}
@@ -55,7 +58,8 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
         if (short_s := watch.short_for_s(resource)) and model.limits != TokenLimits():
             table = _Table(model.limits, ("model", name), resource)
             limits = allowed(table, {"remaining": used.get(name, {})})
-            yield Gate(resource, limits=limits, short_s=short_s, tenants=watch.asked(resource))
+            tenants, keys = watch.asked(resource), watch.asked(BY_KEY + resource)
+            yield Gate(resource, limits=limits, short_s=short_s, tenants=tenants, keys=keys, used=tuple(who_used(name)))
         for target in model.targets:
             for at, key in enumerate(provider_keys(config.provider[target.provider])):
                 upstream = upstream_name(target.provider, config.provider[target.provider], key)
@@ -77,6 +81,7 @@ def gates(config: Config, overview: Overview, watch: Watch) -> Iterator[Gate]:
                     short_s,
                     _rest(seen, watch.holds_for_s(f"fails/{resource}")),
                     watch.asked(resource),
+                    watch.asked(BY_KEY + resource),
                 )
 
 

@@ -1,5 +1,5 @@
-"""One request by its id: why it was refused, or answered by a smaller model, or what took so long, and how its resource
-did before that.
+"""One request by its id: why it was refused, or answered by a smaller model, or by which targets in vain, or what took
+so long, and how its resource did before that.
 
 What workers remember (keep.py) is read from the board; of a worker that has died, what it remembered is kept here.
 """
@@ -20,7 +20,7 @@ from edgeq.board.layout import Board
 from edgeq.explain import say
 from edgeq.explain.causes import look_at
 from edgeq.explain.facts import History, whole_of
-from edgeq.llm.meter import KINDS, WHATS
+from edgeq.llm.meter import KINDS, TARGET, WHATS
 from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
@@ -32,6 +32,7 @@ _TURN: Final = "edgeq.queue_ms"
 _WAITED_IN: Final = "edgeq.waited_in"
 _SHORT_FOR: Final = "edgeq.degraded_reason"
 _SHORT_OF: Final = "edgeq.degraded_resource"
+_TRIED: Final = "edgeq.tried"
 _WAITS: Final = (
     ("edgeq.accept_ms", "for a place at the listener"),
     ("edgeq.kernel_ms", "in the kernel's accept queue"),
@@ -40,6 +41,12 @@ _WAITS: Final = (
     ("edgeq.first_byte_ms", "for the first byte of the upstream's answer"),
 )
 """In the order of a request's way."""
+_WHAT: Final = {
+    "slow": "Slow",
+    "degraded": "Answered by a smaller model",
+    "failed_over": "Answered by another target",
+}
+"""What was so of a request that was answered."""
 _WHERE_ELSE: Final = ("upstream_error", "upstream_protocol_error")
 """Reasons whose hint is where to read what has happened, which is here."""
 
@@ -144,8 +151,11 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     total_ms = float(record.get("edgeq.total_ms", 0.0))
     waited_in = str(record.get(_WAITED_IN, ""))
     turn = f"for its turn at {waited_in}, and a connection" if waited_in else ""
+    tried: list[dict[str, Any]] = record.get(_TRIED, [])
+    failed = [one for one in tried if REASONS[one["reason"]].fault == "U"]
     waits = [(float(record[key]), turn if turn and key == _TURN else what) for key, what in _WAITS if key in record]
-    longest = max(waits, default=None)
+    in_vain = [(float(one["ms"]), f"with {one['target']} in vain") for one in tried]
+    longest = max((*waits, *in_vain), default=None)
     if row is not None:
         verdict = f"it was refused or has failed, by {record.get('edgeq.resource')}: {row.title.lower()}"
         is_told = "edgeq.detail" in record and reason in _WHERE_ELSE
@@ -160,19 +170,27 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         verdict = f"it took {say.ms(total_ms)}" + (f", {say.ms(longest[0])} of it {longest[1]}" if longest else "")
         is_queue = longest is not None and longest[1] == turn
         following = _what_next(whole_of(waited_in) if is_queue else _asked_of(record))
+        if longest is not None and longest in in_vain:
+            following = _what_next(f"{KINDS[TARGET]}/{tried[in_vain.index(longest)]['target']}")
+        if failed:
+            verdict += f"; {record.get('edgeq.target')} has answered, as {_targets(failed)} failed before"
+            following = f"edgeq explain model/{asked}"
     evidence = [_asked(record)]
     if "edgeq.detail" in record:
         evidence.append(f"it was told: {record['edgeq.detail']}")
     evidence += [*(f"{say.ms(ms)} {what}" for ms, what in waits), f"{say.ms(total_ms)} in all"]
+    evidence += [_attempt(number, one) for number, one in enumerate(tried, 1)]
     if "edgeq.endpoint" in record:
-        evidence.append(f"the last of {record.get('edgeq.attempts')} tries went to {record['edgeq.endpoint']}")
+        count = record.get("edgeq.attempts")
+        which = "it was sent" if count == 1 else f"the last of {count} tries went"
+        evidence.append(f"{which} to {record['edgeq.endpoint']}")
     if "edgeq.degraded_detail" in record:
         evidence.append(f"{asked} had no room for it: {record['edgeq.degraded_detail']}")
     if "edgeq.target" in record:
         how = f", in place of {asked}" if "edgeq.model" in record else f", asked for as {asked}" if asked else ""
         how += f" ({record[_SHORT_FOR]})" if short is not None else ""
         how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
-        how += f", after {record['edgeq.before']}" if "edgeq.before" in record else ""
+        how += f", after {record['edgeq.before']}" if "edgeq.before" in record and not tried else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
     elif asked:
         evidence.append(f"the model that was asked for is {asked}")
@@ -186,14 +204,30 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         evidence.append(before_that(_resource_of(record), seen))
     return {
         "verdict": f"{request_id}: {verdict}",
-        "cause": reason or ("slow" if short is None else "degraded"),
-        "what": row.title if row is not None else "Slow" if short is None else "Answered by a smaller model",
+        "cause": reason or _cause(short is not None, bool(failed)),
+        "what": row.title if row is not None else _WHAT[_cause(short is not None, bool(failed))],
         "resource": record.get("edgeq.resource") or record.get(_SHORT_OF) or _asked_of(record),
         "since_s": round(time.time() - _ended_s(record), 1),
         "evidence": evidence,
         "next": following,
         "also": [],
     }
+
+
+def _cause(is_degraded: bool, has_failed: bool) -> str:
+    """Of one that was answered."""
+    return "degraded" if is_degraded else "failed_over" if has_failed else "slow"
+
+
+def _targets(tried: Sequence[dict[str, Any]]) -> str:
+    return " and ".join(f"{one['target']} ({one['reason']})" for one in tried)
+
+
+def _attempt(number: int, one: dict[str, Any]) -> str:
+    """A target that was asked in vain, or had no room."""
+    status = f", status {one['status']}" if "status" in one else ""
+    detail = f": {one['detail']}" if "detail" in one else ""
+    return f"attempt {number}, {one['target']}: {one['reason']} after {say.ms(one['ms'])}{status}{detail}"
 
 
 def _what_next(resource: str, reason: str = "", is_by_rule: bool = False, key: str = "") -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from edgeq.config.units import plain
-from edgeq.explain.facts import Door, Facts, Load, Refused, TakenOut, Unresolved, Waiting, Worker
+from edgeq.explain.facts import Door, Facts, Gate, Load, Refused, TakenOut, Unresolved, Waiting, Worker
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import CACHE_FULL
 
@@ -141,7 +141,20 @@ def tenants(load: Load) -> list[str]:
     """Whose requests they are."""
     total = sum(load.tenants.values())
     named = [f"{name} {count / total:.0%}" for name, count in load.tenants.items() if name]
-    return [f"who asks: {', '.join(named[:4])}"] if named else []
+    return [*([f"who asks: {', '.join(named[:4])}"] if named else []), *keys(load)]
+
+
+def keys(one: Load | Gate) -> list[str]:
+    """The same by virtual key: who has hardly any part of them is left out."""
+    total = sum(one.tenants.values())
+    named = [f"{key(told)} {count / total:.0%}" for told, count in one.keys.items() if count * 20 >= total]
+    return [f"by key: {', '.join(named[:4])}"] if named else []
+
+
+def key(told: str) -> str:
+    """A virtual key, as workers tell it: as `edgeq keys list` has it, with its name."""
+    name, _, title = told.partition(" ")
+    return f"{name} ({title})" if title else name
 
 
 def taken_out(found: Sequence[TakenOut]) -> list[str]:

@@ -341,16 +341,20 @@ def noisy(facts: Facts) -> Iterator[Finding]:
         waiting = sum(load.tenants.values())
         first = max(load.tenants, key=lambda name: load.tenants[name], default="")
         is_noisy = waiting and len(load.tenants) > 1 and load.tenants[first] >= NOISY * waiting
-        if load.pressed_s < SETTLES_S or not first or not (is_noisy or refused):
+        key = _noisy_key(load)
+        if load.pressed_s < SETTLES_S or not first or not (is_noisy or refused or key):
             continue
+        who, count = f"tenant {first}", load.tenants[first]
+        if key and not is_noisy:
+            who, count = f"key {say.key(key)} of {who}", load.keys[key]
         yield Finding(
             "noisy_tenant",
             load.resource,
             _harm(load, facts.refused_at(load.resource)),
             load.pressed_s,
-            f"tenant {first} has {load.tenants[first] / waiting:.0%} of the requests that wait or run",
+            f"{who} has {count / waiting:.0%} of the requests that wait or run",
             (*say.tenants(load), *say.traffic(load), *say.places(load), *say.service(load), *say.refusals(refused)),
-            _fewer(first, load, facts),
+            _fewer(first, key.partition(" ")[0], load, facts),
         )
     own = [one for one in facts.refused if one.reason in _TENANTS and _is_of_tenant(one.resource)]
     if own:
@@ -365,12 +369,20 @@ def noisy(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _fewer(tenant: str, load: Load, facts: Facts) -> str:
-    """The command that lets a tenant have half of the places: of models by its account, if there are any."""
+def _noisy_key(load: Load) -> str:
+    """As workers tell it; empty: none is."""
+    key = max(load.keys, key=lambda name: load.keys[name], default="")
+    is_noisy = len(load.keys) > 1 and load.keys[key] >= NOISY * sum(load.tenants.values())
+    return key if is_noisy else ""
+
+
+def _fewer(tenant: str, key: str, load: Load, facts: Facts) -> str:
+    """The command that lets a tenant have half of the places: of models by its account, if there are any, or only the
+    key that takes them."""
     places = max(1, (load.limit or load.in_flight) // 2)
     of_models = load.settings.startswith("provider/") or facts.leads.get(load.resource) == ""
     if of_models and facts.has_accounts:
-        return f"edgeq tenants set {quote(tenant)} --concurrent {places}"
+        return f"edgeq {f'keys set {quote(key)}' if key else f'tenants set {quote(tenant)}'} --concurrent {places}"
     return f"edgeq set tenant limit {places} --ttl 10m"
 
 

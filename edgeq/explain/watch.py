@@ -39,6 +39,8 @@ QUIET_S: Final = 5.0
 """After so long without growth a counter that grows again has begun anew, and so has a queue."""
 _SEVERAL: Final = 3
 """So many do not all stay away by chance."""
+BY_KEY: Final = "by key "
+"""Before the name of a resource: who asks for it, by virtual key."""
 _MOMENT_S: Final = 0.001
 """Less than any step."""
 
@@ -299,7 +301,7 @@ class Watch:
             self._lags[slot].append(lag_ms)
 
     def note_asking(self, asking: Mapping[str, Mapping[str, int]]) -> None:
-        """Whose requests wait or run: resource to tenant to count."""
+        """Whose requests wait or run: resource to tenant to count, and BY_KEY and resource to virtual key."""
         kept = {**{name: {} for name in self._asking}, **asking}
         self._asking = {name: self._asking.get(name) or deque(maxlen=_NOW) for name in kept}
         for name, tenants in kept.items():
@@ -411,7 +413,7 @@ class Watch:
         return min(lags, default=0.0) if len(lags) > 1 else 0.0
 
     def asked(self, resource: str) -> dict[str, int]:
-        """Who had requests lately: tenant to the sum over the last looks."""
+        """Who had requests lately: tenant (or key, see `note_asking`) to the sum over the last looks."""
         total: Counter[str] = Counter()
         for look in self._asking.get(resource, ()):
             total.update(look)

@@ -18,6 +18,7 @@ from edgeq.admission.ticket import DEFAULT, SHEDDABLE
 from edgeq.cache.fields import fields_of
 from edgeq.config.units import money
 from edgeq.llm.affinity import beginnings_of
+from edgeq.llm.attempt import Attempt, fields_kept
 from edgeq.llm.cache_key import body_key, request_key
 from edgeq.llm.degrade import Degraded, all_disabled, degrade
 from edgeq.llm.dialects import errors
@@ -155,7 +156,7 @@ class ModelRequest(Exchange):
         self.bill: Bill = Bill(models.till, b"", id(self.down))
         self.param = ""
         """Of the request: what an error is about."""
-        self.failed_by: list[str] = []
+        self.failed_by: list[Attempt] = []
         """Who was asked before, and what became of it: for the log."""
         self.hedged = ""
         """What became of a second target that was asked as well: won, lost; empty: none was."""
@@ -354,6 +355,11 @@ class ModelRequest(Exchange):
         if choice is not None:
             found.append(choice.gate.resource)
         return found
+
+    def asks_as(self) -> str:
+        """See `Exchange`."""
+        account = self.bill.account
+        return "" if account is None else f"{account.id} {account.name}".rstrip()
 
     def own_resource(self) -> str:
         """The route's."""
@@ -733,9 +739,10 @@ class ModelRequest(Exchange):
 
     def kept_fields(self) -> bytes:
         degraded = self.degraded
+        tried = fields_kept(self.failed_by) if self.failed_by else b""
         if degraded is None:
-            return b""
-        return f',"edgeq.degraded_detail":{quoted(degraded.by.detail)}'.encode("ascii")
+            return tried
+        return f',"edgeq.degraded_detail":{quoted(degraded.by.detail)}'.encode("ascii") + tried
 
     # -- for who knows of targets -------------------------------------------------------------------------------------
 

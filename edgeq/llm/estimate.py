@@ -12,7 +12,10 @@ Before the first one it is `max_tokens`, or what the caller gives as the usual m
 How the quantile is kept: counts of answers by length in buckets that grow by a quarter at most (four to an octave), so
 it is never told too short, and up to a quarter too long. All counts are halved when there are `_WINDOW` of them, so
 half of what is known is of the last 128 answers. Tenants and models that are kept: `MAX_PAIRS`, half a kilobyte each;
-the one that has not been heard of for longest is forgotten. Each worker learns by itself.
+the one that has not been heard of for longest is forgotten. Each worker learns by itself; only how long requests for a
+model take stands in its row of the board as well, for workers that have had no answer of it yet: who asks beside a slow
+request is told by that when to come again. Lengths need no such thing: before the first answers more is reserved, not
+less.
 
 Some answers are longer than the estimate, by what `Reservation.settle` then charges; the margin is there so that these
 debts are rare, not that they never come.
@@ -24,10 +27,15 @@ always says 16,384 and gets 200 then has an eightieth of his limit.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgeq.board.histogram import bucket_floor, bucket_of
+from edgeq.board.keyed import Entry
+from edgeq.board.layout import METER_CELLS, key_hash
 from edgeq.llm.message import BYTES_PER_TOKEN, Usage
+
+if TYPE_CHECKING:
+    from edgeq.llm.meter import Books
 
 KNOWN: Final = 20
 """Answers after which their quantile means something: the longest of them."""
@@ -51,6 +59,7 @@ _TAKES_S: Final = 2.0
 """A request for a model of which nothing is known."""
 _LEAST_S: Final = 1e-4
 """None is taken for shorter: so many end in a second."""
+_US: Final = 1e6
 _RISES_BY: Final = 4
 _FALLS_BY: Final = 8
 
@@ -136,9 +145,11 @@ class Lengths:
 class ModelLengths:
     """What is known of one model."""
 
-    __slots__ = ("estimated", "lengths", "real", "takes_s")
+    __slots__ = ("estimated", "lengths", "real", "shown", "takes_s")
 
     def __init__(self) -> None:
+        self.shown: Entry | None = None
+        """Where other workers see `takes_s`."""
         self.lengths: Lengths = Lengths()
         self.takes_s: float = 0.0
         """A request, as most are done by then; 0.0: nobody knows."""
@@ -159,6 +170,9 @@ class ModelLengths:
             self.takes_s = seconds
         else:
             self.takes_s = takes_s + (seconds - takes_s) / (_RISES_BY if seconds > takes_s else _FALLS_BY)
+        shown = self.shown
+        if shown is not None:
+            shown.put(0, int(self.takes_s * _US))
 
     def learn_input(self, estimated: int, real: int) -> None:
         """One more request. By sums and not by ratios, or short requests would count as much as long ones. What a
@@ -176,9 +190,11 @@ class ModelLengths:
 class Estimator:
     """What one worker has learned of the lengths of requests and answers."""
 
-    __slots__ = ("_models", "_pairs")
+    __slots__ = ("_books", "_models", "_pairs")
 
-    def __init__(self) -> None:
+    def __init__(self, books: Books | None = None) -> None:
+        """No books: it learns nothing from other workers."""
+        self._books: Books | None = books
         self._models: dict[str, ModelLengths] = {}
         self._pairs: dict[tuple[str, bytes], Lengths] = {}
         """In the order in which they were heard of last."""
@@ -198,8 +214,9 @@ class Estimator:
         found.raw_input = raw
         found.model = model
         found.tenant = tenant
-        if known is not None and known.takes_s > 0.0:
-            found.takes_s = known.takes_s
+        takes_s = self._others_take_s(model) if known is None or known.takes_s <= 0.0 else known.takes_s
+        if takes_s > 0.0:
+            found.takes_s = takes_s
         if usual_max:
             most = 0
             pair = self._pairs.get((model, tenant))
@@ -225,9 +242,14 @@ class Estimator:
         known = self._models.get(estimate.model)
         if known is None:
             if len(self._models) >= MAX_MODELS:
-                del self._models[next(iter(self._models))]
+                forgotten = self._models.pop(next(iter(self._models)))
+                if forgotten.shown is not None:
+                    forgotten.shown.close()
             known = ModelLengths()
             self._models[estimate.model] = known
+            books = self._books
+            if books is not None:
+                known.shown = Entry(books.own, books.others, _key_of(estimate.model), METER_CELLS - 2)
         if seconds > 0.0:
             known.learn_time(seconds)
         if usage.input > 0:
@@ -245,6 +267,18 @@ class Estimator:
             pairs[key] = pair
             pair.add(length)
 
+    def _others_take_s(self, model: str) -> float:
+        """How long requests for it take in other workers, if any has had an answer: the longest, as who is told too
+        short a time comes in vain. 0.0: nobody knows."""
+        books = self._books
+        if books is None:
+            return 0.0
+        key = _key_of(model)
+        longest = 0
+        for table in books.others:
+            longest = max(longest, table.value(key, 0))
+        return longest / _US
+
     def snapshot(self) -> dict[str, dict[str, float]]:
         """By model: what is known of it."""
         return {
@@ -255,6 +289,10 @@ class Estimator:
     def __len__(self) -> int:
         """Pairs of model and tenant that are kept."""
         return len(self._pairs)
+
+
+def _key_of(model: str) -> int:
+    return key_hash(b"llm takes", model.encode())
 
 
 def input_tokens(body: bytes) -> int:

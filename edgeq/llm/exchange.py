@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from edgeq.llm import speech
 from edgeq.llm.answering import ModelAnswer
 from edgeq.llm.asking import COLLECT, SENT
+from edgeq.llm.attempt import Attempt
 from edgeq.llm.dialects import errors
 from edgeq.llm.dialects.anthropic_thinking import without_foreign_thoughts
 from edgeq.llm.gate import Claim
@@ -101,8 +102,9 @@ class ModelExchange(ModelAnswer):
         self._is_again: bool = False
         """Somebody was asked before."""
         self._second: ModelHedge | None = None
-        self._left_alone: tuple[str, str, str, float] | None = None
-        """What the first target has failed by (see `fail`), while the second one is waited for."""
+        self._left_alone: tuple[Attempt, float] | None = None
+        """What the first target has failed by, and when to come again (see `fail`), while the second one is waited
+        for."""
         self._clock: HedgeClock | None = None
         self._left_as = ""
         """The client has left for this reason, and the answer is read to its end; empty: it has not."""
@@ -143,17 +145,17 @@ class ModelExchange(ModelAnswer):
         self._send(200, b'{"input_tokens":%d}' % self._about_tokens())
         self.finish_here()
 
-    def _counts_itself(self, reason: str, resource: str) -> bool:
+    def _counts_itself(self, reason: str, resource: str, detail: str) -> bool:
         """Nobody who was asked for a count has told it. Returns: False if something else was asked for, or it is the
         client's doing."""
         operation = self.operation
         if operation is None or operation.kind != COUNT_TOKENS or self.choice is None or REASONS[reason].fault == "C":
             return False
         now = monotonic()
+        self.failed_by.append(self._attempt(reason, resource, detail, now))
         self._leave_target(reason, resource, now)
         self.give_up(now)
         self._forget_answer()
-        self.failed_by.append(f"{reason} at {resource}")
         self.choice = None
         self.reason = ""
         self.resource = ""
@@ -373,7 +375,7 @@ class ModelExchange(ModelAnswer):
         if left is None:
             return False
         self._left_alone = None
-        self.failed_by.append(f"{left[0]} at {left[1]}")
+        self.failed_by.append(left[0])
         return True
 
     def second_lost(self, second: ModelHedge) -> None:
@@ -383,19 +385,25 @@ class ModelExchange(ModelAnswer):
             left = self._left_alone
             if left is not None:
                 self._left_alone = None
-                reason, resource, detail, retry_after_s = left
-                self.fail(reason, resource, detail, retry_after_s)
+                first, retry_after_s = left
+                self.fail(first.reason, first.resource, first.detail, retry_after_s)
 
     def _leave_to_second(self, reason: str, resource: str, detail: str, retry_after_s: float) -> bool:
         """The first target has failed, but another one is at work: wait for it. Returns: False if none is."""
         if self._second is None or REASONS[reason].fault == "C" or self.down.closing:
             return False
-        self._left_alone = (reason, resource, detail, retry_after_s)
         now = monotonic()
+        self._left_alone = (self._attempt(reason, resource, detail, now), retry_after_s)
         self._leave_target(reason, resource, now)
         self.give_up(now)
         self._forget_answer()
         return True
+
+    def _attempt(self, reason: str, resource: str, detail: str, now: float) -> Attempt:
+        """The present target, as it has failed, or has no room."""
+        incoming = self._incoming
+        status = 0 if incoming is None else incoming.head.status
+        return Attempt(self._target(), reason, resource, detail, status, now - (self.queued_at or now))
 
     def _leave_target(self, reason: str, resource: str, now: float) -> None:
         """The present target has failed, or has no room: it is not asked any more."""
@@ -548,8 +556,8 @@ class ModelExchange(ModelAnswer):
             and reason not in _STAYS
             and (
                 self._leave_to_second(reason, resource, detail, retry_after_s)
-                or self._go_on(reason, resource)
-                or self._counts_itself(reason, resource)
+                or self._go_on(reason, resource, detail)
+                or self._counts_itself(reason, resource, detail)
             )
         ):
             return
@@ -577,13 +585,13 @@ class ModelExchange(ModelAnswer):
         self._whole_connection(now)
         # Another key is no help.
         self._order = [*order[:turns], *[one for one in order[turns:] if one.target != choice.target]]
-        return self._ask_next("model_request_invalid", resource, False, now)
+        return self._ask_next("model_request_invalid", resource, "", False, now)
 
-    def _go_on(self, reason: str, resource: str) -> bool:
+    def _go_on(self, reason: str, resource: str, detail: str) -> bool:
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
-        return REASONS[reason].fault != "C" and self._ask_next(reason, resource, self.attempts > 0, monotonic())
+        return REASONS[reason].fault != "C" and self._ask_next(reason, resource, detail, self.attempts > 0, monotonic())
 
-    def _ask_next(self, reason: str, resource: str, takes_budget: bool, now: float) -> bool:
+    def _ask_next(self, reason: str, resource: str, detail: str, takes_budget: bool, now: float) -> bool:
         """`takes_budget`: it is a failure of what was sent, of which so many may be sent once more."""
         order = self._order
         most = self._most_turns()
@@ -603,8 +611,8 @@ class ModelExchange(ModelAnswer):
             body = self._words_or_none(order[turns])
         self._is_again = True
         self._turns = turns
+        self.failed_by.append(self._attempt(reason, resource, detail, now))
         self._leave_target(reason, resource, now)
-        self.failed_by.append(f"{reason} at {resource}")
         self._forget_answer()
         choice = order[turns]
         self.leave_route(self.models.by(choice.upstream), now)
@@ -810,7 +818,7 @@ class ModelExchange(ModelAnswer):
             self.status = self._left_status
             self.reason = self._left_as
         super()._end(now)
-        if self.degraded is not None:
+        if self.degraded is not None or (self.failed_by and any(one.has_failed() for one in self.failed_by)):
             self.down.shard.keep(self)
         self.let_body_go()
         self.sent_body = b""

@@ -27,6 +27,7 @@ from edgeq.admin.accounts import Make
 from edgeq.config.schema_llm import Accounts as Settings
 from edgeq.errors import EXIT_CONFIG, StartError
 from edgeq.llm import leftover_io
+from edgeq.llm.lately import Lately, Used
 from edgeq.llm.redact import masked
 from edgeq.llm.registry import Made, Registry
 from edgeq.llm.store_io import Store, StoreError
@@ -89,6 +90,7 @@ class Keeper:
         self._thread = ThreadPoolExecutor(1, "accounts", _be_nice)
         self._number = 0
         """Of the last change."""
+        self._lately = Lately()
         self._changing = asyncio.Lock()
         self._waiting: deque[tuple[UsageTold, Callable[[Message], None]]] = deque()
         """One of each worker at most."""
@@ -162,6 +164,11 @@ class Keeper:
         """From the store."""
         return await self._in_thread(self._store.usage, by, since, until, tenant)
 
+    def used(self, model: str) -> list[Used]:
+        """Who has used it in the last minute."""
+        names = {one.id: one.name for one in self.registry.accounts.values()}
+        return self._lately.of(model, names, time.monotonic())
+
     def trouble(self) -> str:
         """What is wrong with the store, in words; empty: nothing is."""
         if not self._problem:
@@ -202,6 +209,7 @@ class Keeper:
             self._waiting.popleft()
             self._turn()
             self.spending.add(sums)
+            self._lately.add(sums, time.monotonic())
             reply(UsageTaken(told.number))
 
     def _add(self, told: UsageTold) -> dict[Key, Sum]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Final
 
+from edgeq.llm.attempt import fields_logged
 from edgeq.response.access_log import milliseconds
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def log_fields(request: ModelRequest) -> bytes:
     if request.hedged:
         parts.append(f'"edgeq.hedge":"{request.hedged}",'.encode("ascii"))
     if request.failed_by:
-        parts.append(f'"edgeq.before":{quoted("; ".join(request.failed_by))},'.encode("ascii"))
+        parts.append(fields_logged(request.failed_by))
     if request.cached:
         parts.append(f'"edgeq.cache":"{request.cached}",'.encode("ascii"))
     key_id = request.bill.key_id

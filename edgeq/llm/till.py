@@ -44,7 +44,7 @@ class Till:
         self.ledger: Ledger = ledger
         accounts.on_spent = self._spent
         accounts.on_limits = self._limits
-        self.estimator: Estimator = Estimator()
+        self.estimator: Estimator = Estimator(ledger.books)
         self.affinity: Affinity = Affinity()
 
     def _limits(self, subject: str, limits: TokenLimits) -> None:

@@ -10,7 +10,7 @@ of an operation that has failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeq.llm.measures import DURATION_S, FIRST_TOKEN_S, OK, PER_TOKEN_S, TOKENS, asked_of, degraded_of
@@ -19,7 +19,7 @@ from edgeq.observe.models import DISABLED, READY, SHORT, SPENT
 from edgeq.observe.reports import Records, merged
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.core import HistogramMetricFamily, Metric
 
 RESTS: Final = "rests"
 STATES: Final = (READY, SHORT, RESTS, DISABLED)
@@ -47,19 +47,17 @@ def llm_metrics(told: Mapping[str, Any], providers: Mapping[str, str]) -> Iterat
     times = HistogramMetricFamily(_DURATION, "From the request to the last byte.", labels=(*_OTEL, "error_type"))
     for labels, one in asked:
         for outcome, took in one["duration"].items():
-            times.add_metric(
-                (*labels, "" if outcome == OK else outcome), _buckets(took["counts"], DURATION_S), took["sum"]
-            )
+            _add(times, (*labels, "" if outcome == OK else outcome), took, DURATION_S)
     yield times
     for name, text, key, bounds in _TIMES:
         times = HistogramMetricFamily(name, text, labels=_OTEL)
         for labels, one in asked:
-            times.add_metric(labels, _buckets(one[key]["counts"], bounds), one[key]["sum"])
+            _add(times, labels, one[key], bounds)
         yield times
     usage = HistogramMetricFamily("gen_ai_client_token_usage", "Tokens.", labels=(*_OTEL, "gen_ai_token_type"))
     for labels, one in asked:
         for kind in ("input", "output"):
-            usage.add_metric((*labels, kind), _buckets(one[kind]["counts"], TOKENS), one[kind]["sum"])
+            _add(usage, (*labels, kind), one[kind], TOKENS)
     yield usage
     yield from _own(series)
     degraded = CounterMetricFamily(
@@ -133,6 +131,16 @@ def _own(series: Iterable[tuple[tuple[str, str, str, str], Mapping[str, Any]]]) 
     yield tokens
     yield cost
     yield requests
+
+
+def _add(
+    family: HistogramMetricFamily, labels: Sequence[str], told: Mapping[str, Any], bounds: tuple[float, ...]
+) -> None:
+    """One histogram, if anything was ever counted in it: each is some 3 KB, and a model that only fails, or streams
+    never, would have several that say nothing."""
+    counts = told["counts"]
+    if any(counts):
+        family.add_metric(labels, _buckets(counts, bounds), told["sum"])
 
 
 def _buckets(counts: list[int], bounds: tuple[float, ...]) -> list[tuple[str, float]]:

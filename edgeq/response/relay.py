@@ -607,6 +607,10 @@ class Exchange(Sending):
         route = self.route
         return [] if route is None else [f"upstream/{route.upstream.name}", route.resource]
 
+    def asks_as(self) -> str:
+        """By which virtual key it does: the id, and the name after a space if it has one; empty: by none."""
+        return ""
+
     def waits_for_another(self) -> bool:
         """Is its answer on its way to another request, whose end it waits for?"""
         grace = self.grace

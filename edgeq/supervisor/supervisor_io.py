@@ -69,6 +69,7 @@ from edgeq.worker.control_io import ORPHAN_MARGIN_S, configure_log
 
 if TYPE_CHECKING:
     from edgeq.llm.keeper_io import Keeper
+    from edgeq.llm.lately import Used
 
 _log = log_io.get_logger()
 MAX_WORKERS: Final = 256
@@ -140,7 +141,9 @@ class Supervisor:
         self._storms = StormWatch(self._recorder)
         self._rest_ends = RestEnds()
         self._chronicle = Chronicle(self._board)
-        self._gatherer = Gatherer(self._board, self._fleet, self._listeners, self._overview, lambda: self._config)
+        self._gatherer = Gatherer(
+            self._board, self._fleet, self._listeners, self._overview, lambda: self._config, self._used
+        )
         self._recall = Recall(self._board, self._recorder)
         self._fleet.before_bury = self._before_bury
         log_io.tap(self._chronicle.take)
@@ -240,6 +243,9 @@ class Supervisor:
         if self._serving is not None:
             self._serving()
         await self._settle(self._config, plan)
+
+    def _used(self, model: str) -> list[Used]:
+        return [] if self._keeper is None else self._keeper.used(model)
 
     def _open_accounts(self) -> None:
         if self._config.accounts is None:

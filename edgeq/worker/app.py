@@ -347,7 +347,7 @@ class App:
         yield {"queues": report.queues(self._bulkheads(), monotonic())}
         yield {
             "forecasts": report.forecasts(self._bulkheads()),
-            "asking": report.asking(self._shard.downstreams) if self._has_tenants() else {},
+            **(report.asking(self._shard.downstreams) if self._has_tenants() else {}),
             "tenants": self._routes.tenants.busiest(report.MAX_TENANTS, monotonic()),
         }
         yield {"targets": report.targets(self._model_builder.gates.values(), monotonic())}

@@ -256,19 +256,38 @@ def _endpoint(pool: Pool, now: float) -> dict[str, Any]:
     return {**seen, "oldest_ns": int((now - oldest_s) * 1e9) if pool.waiting else 0}
 
 
-def asking(connections: Iterable[object]) -> dict[str, dict[str, int]]:
-    """Who has requests that wait or run: resource to tenant to count, of a part of the connections.
+def asking(connections: Iterable[object]) -> dict[str, dict[str, dict[str, int]]]:
+    """Who has requests that wait or run: resource to tenant, and to virtual key, to count, of a part of the
+    connections.
 
     A queue alone does not tell: where it is fair, only who asks for too much is seen to wait.
     """
-    told: dict[str, Counter[str]] = {}
+    found: dict[str, dict[tuple[bytes, str], int]] = {}
     for one in islice(connections, MAX_LOOKED):
         exchange = one.exchange if isinstance(one, Downstream) else None
         if exchange is not None and exchange.tenant:
-            tenant = exchange.tenant.decode("latin-1")
+            who = (exchange.tenant, exchange.asks_as())
             for resource in exchange.asks_of():
-                told.setdefault(resource, Counter())[tenant] += 1
-    return {resource: dict(tenants.most_common(MAX_TENANTS // 4)) for resource, tenants in told.items()}
+                counts = found.get(resource)
+                if counts is None:
+                    counts = found[resource] = {}
+                counts[who] = counts.get(who, 0) + 1
+    tenants: dict[str, Counter[str]] = {}
+    keys: dict[str, Counter[str]] = {}
+    for resource, counts in found.items():
+        by_tenant = tenants[resource] = Counter()
+        by_key: Counter[str] = Counter()
+        for (tenant, key), count in counts.items():
+            by_tenant[tenant.decode("latin-1")] += count
+            if key:
+                by_key[key] += count
+        if by_key:
+            keys[resource] = by_key
+    return {"asking": _most(tenants), "asking_keys": _most(keys)}
+
+
+def _most(found: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {resource: dict(counts.most_common(MAX_TENANTS // 4)) for resource, counts in found.items()}
 
 
 def queues(bulkheads: list[Bulkhead], now: float) -> list[dict[str, Any]]:

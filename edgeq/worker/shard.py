@@ -113,11 +113,12 @@ class Shard:
         self.slow_s: float = NEVER_SLOW_S
         """From when on an answer's beginning is late enough to be remembered."""
         self.kept: list[Any] = []
-        """Requests since the last tick that were refused, slow or degraded."""
+        """Requests since the last tick that were refused, slow, degraded or failed over."""
         self._pace: LogPace = LogPace()
 
     def keep(self, exchange: Any) -> None:
-        """Remember a request that was refused, slow or degraded, for `edgeq explain`; of many the newest."""
+        """Remember a request that was refused, slow, degraded or failed over, for `edgeq explain`; of many the
+        newest."""
         kept = self.kept
         if kept and kept[-1] is exchange:  # more than one of these
             return

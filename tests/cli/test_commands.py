@@ -118,6 +118,8 @@ def test_what_the_admin_socket_can_do_is_a_command(capsys: pytest.CaptureFixture
         ("key list", "there is no 'key' (did you mean keys?)"),
         ("keys lst", "there is no 'lst' (did you mean list?)"),
         ("show quues", "there is no 'quues' (did you mean queues?)"),
+        ("show usage", "'usage' is a command of its own: edgeq usage"),
+        ("show keys", "'keys' is a command of its own: edgeq keys"),
         ("show zzz", "choose from"),
     ],
 )
@@ -254,6 +256,17 @@ class TestCheck:
         write_changes(str(kept), [Change("upstream/zz", "limit", 5, None, persisted=True)])
         assert main(["check", "-c", str(file)]) == 0
         assert f"{kept}: upstream/zz limit: ends at a start: " in capsys.readouterr().out
+
+    def test_what_is_missing(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A price that nobody has given is not one without effect."""
+        price = "model.m.targets[0].price"
+        file.write_text(
+            f'{GOOD}[accounts]\nstore = "{file.parent / "a.sqlite"}"\n[provider.p]\nurl = "http://127.0.0.1:1/v1"\n'
+            '[model.m]\ntargets = [{ provider = "p" }]\n'
+            '[[route]]\nname = "llm"\nmatch = { path = "/v1/*" }\nllm = {}\n'
+        )
+        assert main(["check", "-c", str(file)]) == 0
+        assert f"{price}: is missing: what this target answers costs nothing" in capsys.readouterr().out
 
     def test_without_effect(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """What is right and does nothing is named with its line; a failure only if asked."""

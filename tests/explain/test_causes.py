@@ -39,6 +39,7 @@ from edgeq.explain.facts import (
 )
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
+from edgeq.llm.lately import Used
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import EngineQueue
 
@@ -325,6 +326,68 @@ def test_who_uses_up_a_limit_is_told() -> None:
         assert told["next"].endswith(following)
 
 
+def test_which_key_uses_up_a_limit_is_told() -> None:
+    """By its id and name, and where one has more than half it is given less, and not all of its tenant's. Nobody is
+    told to give less to a tenant that is alone, and of whose keys none has most."""
+    for keys, evidence, following in (
+        ({"k1 of the night": 15, "k2": 5}, "k1 (of the night) 75%, k2 25%", "edgeq keys set k1 --tpm 400"),
+        ({"k2": 19, "k3": 1}, "k2 95%, k3 5%", "edgeq keys set k2 --tpm 3000"),
+        ({"k1": 10, "k2": 10}, "k1 50%, k2 50%", ""),
+        ({"k1": 20}, "k1 100%", "edgeq keys set k1 --tpm 400"),
+        ({"k1": 8, "k2": 5, "k3": 4, "k4": 2, "k5": 1}, "k1 40%, k2 25%, k3 20%, k4 10%", ""),
+        ({}, "", "edgeq tenants set night --tpm 3000"),
+    ):
+        meters = {"key/k1": {"limits": {"tokens": 800}}}
+        gate = dataclasses.replace(GATE, tenants={"night": 20}, keys=keys)
+        told = explain(behind(gate, has_accounts=True, meters=meters), "provider/p")
+        assert [one for one in told["evidence"] if one.startswith("by key: ")] == (
+            [f"by key: {evidence}"] if evidence else []
+        )
+        assert told["next"].partition("; for others to have more: ")[2] == following
+    few = dataclasses.replace(GATE, tenants={"night": 200}, keys={"k1": 9})
+    assert not [one for one in explain(behind(few), "provider/p")["evidence"] if "by key" in one]
+
+
+def test_who_has_used_up_what_nobody_waits_for() -> None:
+    """Quick answers: nobody runs when somebody looks. Who has used it in the last minute is known from what is stored,
+    and tells more than who waits; not of requests at once, nor of a budget, of which a minute says nothing."""
+    used = (Used("acme", "k1 batch", 2, 10, 890), Used("acme", "k2", 6, 10, 40), Used("zeta", "k3", 1, 10, 40))
+    tokens = Allowed("tokens", 2000, 0, "model/big", "limits.tokens_per_minute", "file")
+    gate = dataclasses.replace(
+        GATE, resource="model/big", upstream="", limits=(tokens,), tenants={"zeta": 1}, used=used
+    )
+    some = (refused("token_limit_shared", "model/big:tokens"),)
+    told = explain(behind(gate, has_accounts=True, refused=some), "model/big")
+    assert "tenant acme has 95% of what was used in the last minute, zeta 5%" in told["evidence"]
+    assert "by key: k1 (batch) 90%, k2 5%, k3 5%" in told["evidence"]
+    assert told["next"].endswith("; for others to have more: edgeq keys set k1 --tpm 1000")
+    requests = dataclasses.replace(tokens, what="requests", key="limits.requests_per_minute")
+    of_requests = dataclasses.replace(gate, limits=(requests,))
+    some = (refused("rate_limited_shared", "model/big:requests"),)
+    told = explain(behind(of_requests, has_accounts=True, refused=some), "model/big")
+    assert "by key: k2 67%, k1 (batch) 22%, k3 11%" in told["evidence"]
+    at_once = dataclasses.replace(
+        gate, limits=(dataclasses.replace(tokens, what="concurrent", key="limits.concurrent"),)
+    )
+    told = explain(behind(at_once, refused=(refused("queue_full", "model/big:concurrent"),)), "model/big")
+    assert "tenant zeta has 100% of the requests that wait or run there" in told["evidence"]
+
+
+def test_a_noisy_key_is_told_where_its_tenant_is_alone() -> None:
+    """Twenty keys may be one tenant's; where it is not alone the tenant is told, and the key is given less."""
+    keys = {"k1 nightly": 90, "k2": 10}
+    for tenants, says in (
+        ({"acme": 100}, "key k1 (nightly) of tenant acme has 90% of the requests that wait or run"),
+        ({"acme": 95, "zeta": 5}, "tenant acme has 95% of the requests that wait or run"),
+    ):
+        one = pressed(now=Pace(300, 100, 200, 20.0), tenants=tenants, keys=keys, limit=8, settings="provider/p")
+        full = refused("queue_full", f"{one.resource}:queue")
+        told = explain(dataclasses.replace(load(one, full), has_accounts=True))
+        assert (told["cause"], told["next"]) == ("noisy_tenant", "edgeq keys set k1 --concurrent 4")
+        assert told["verdict"].endswith(says)
+        assert "by key: k1 (nightly) 90%, k2 10%" in told["evidence"]
+
+
 def test_a_noisy_tenant_of_models_is_one_of_the_accounts() -> None:
     """Where there are any; `tenant.limit` holds only for those whom `tenant.key` tells."""
     one = pressed(now=Pace(300, 100, 200, 20.0), tenants={"acme": 90, "zeta": 10}, limit=8)
@@ -380,6 +443,9 @@ def test_a_key_that_rests_is_named_with_until_when() -> None:
         " (for another 56 s)"
     )
     assert told["next"].startswith("edgeq reload ")
+    other = dataclasses.replace(key, resource="target/p/small", queued=3, oldest_ms=25_000.0)
+    told = explain(behind(dataclasses.replace(key, queued=1), gates=(dataclasses.replace(key, queued=1), other)))
+    assert "4 wait for that, the oldest for 25.0 s" in told["evidence"]
     model = dataclasses.replace(key, rest=Rest("upstream_rate_limit", 20.0, UNTIL, False))
     told = explain(behind(model), "upstream/p")
     assert told["verdict"] == "upstream/p is not saturated"

@@ -87,7 +87,7 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         GcraTable(bench.board, 0).delay(resting, now_ns + 10**10)
         asking = {"target/p/m": {"night": 3, "data": 1}, "model/m": {"night": 4}}
         bench.tell(0, targets=told, refusals={"token_limit_shared": {"model/m:tokens": 3}}, asking=asking)
-        bench.tell(1, asking={"target/p/m": {"night": 2}})
+        bench.tell(1, asking={"target/p/m": {"night": 2}}, asking_keys={"target/p/m": {"k1 batch": 2}})
         bench.overview.forget()
         gatherer.look()
         facts = gatherer.facts()
@@ -97,6 +97,7 @@ def test_limits_of_models_are_known_by_the_word_that_sets_them() -> None:
         gates = {one.resource: one for one in facts.gates}
         assert list(gates) == ["model/m", "target/p/m", "target/k-a/m", "target/k-a/n", "target/k-b/n"]
         assert [one.tenants for one in gates.values()][:3] == [{"night": 4}, {"night": 5, "data": 1}, {}]
+        assert [one.keys for one in gates.values()][:3] == [{}, {"k1 batch": 2}, {}]
         assert not facts.has_accounts
         seen = {
             name: [(one.settings, one.key, one.count, one.source, one.can_set) for one in gate.limits]

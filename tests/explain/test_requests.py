@@ -167,6 +167,39 @@ def test_which_model_has_answered() -> None:
     assert "the model that was asked for is large'" in evidence()
 
 
+def test_who_was_asked_in_vain() -> None:
+    """Each in its order, with what it said and how long it took; one that had no room has not failed."""
+    record: dict[str, Any] = {
+        "timestamp": "2026-11-27T12:00:00Z",
+        "edgeq.total_ms": 100,
+        "edgeq.target": "b/m",
+        "edgeq.before": "upstream_error at upstream/a",
+        "gen_ai.request.model": "large",
+    }
+    failed = {"target": "a/m", "reason": "upstream_error", "ms": 12.5, "status": 500, "detail": "the provider said: no"}
+    full = {"target": "c/m", "reason": "queue_full", "ms": 0.0}
+    answer = told({**record, "edgeq.tried": [failed, full]}, "abc", None)
+    assert (answer["cause"], answer["what"]) == ("failed_over", "Answered by another target")
+    assert answer["verdict"] == (
+        "abc: it took 100 ms, 12 ms of it with a/m in vain; b/m has answered, as a/m (upstream_error) failed before"
+    )
+    assert answer["next"] == "edgeq explain model/large"
+    first = "attempt 1, a/m: upstream_error after 12 ms, status 500: the provider said: no"
+    at = answer["evidence"].index(first)
+    assert answer["evidence"][at + 1] == "attempt 2, c/m: queue_full after 0 ms"
+    assert "the model was b/m, asked for as large" in answer["evidence"]
+    assert told({**record, "edgeq.tried": [full]}, "abc", None)["cause"] == "slow"
+    late = {"target": "c/m", "reason": "queue_timeout", "ms": 5000.0}
+    waited = {**record, "edgeq.total_ms": 7000, "edgeq.queue_ms": 1700.0, "edgeq.tried": [late]}
+    answer = told(waited, "abc", None)
+    assert answer["verdict"] == "abc: it took 7.0 s, 5.0 s of it with c/m in vain"
+    assert answer["next"] == "edgeq show targets c/m"
+    refused = {**record, "edgeq.reason": "upstream_error", "edgeq.resource": "upstream/b", "edgeq.tried": [failed]}
+    answer = told(refused, "abc", None)
+    assert answer["cause"] == "upstream_error"
+    assert first in answer["evidence"]
+
+
 def test_one_that_was_degraded_and_then_refused() -> None:
     """Refused is what it was, by whom it was refused; the other thing is told beside it."""
     record = {"timestamp": "2026-11-27T12:00:00Z", "gen_ai.request.model": "large", "edgeq.model": "small"}
@@ -241,7 +274,7 @@ def test_a_slow_request(asking: Asking) -> None:
     found = asking.told("slow-1")
     assert (found["cause"], found["resource"]) == ("slow", "upstream/u")
     assert "for the first byte of the upstream's answer" in found["verdict"]
-    assert f"the last of 1 tries went to 127.0.0.1:{asking.running.upstream.port}" in found["evidence"]
+    assert f"it was sent to 127.0.0.1:{asking.running.upstream.port}" in found["evidence"]
 
 
 def test_a_request_that_went_well_is_not_remembered(asking: Asking) -> None:

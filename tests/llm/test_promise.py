@@ -256,6 +256,25 @@ def test_who_has_the_places_is_known_in_all_workers(board: Board) -> None:
     places.hold("small", 20.0)
 
 
+def test_how_long_a_model_takes_is_known_from_other_workers(board: Board) -> None:
+    """A worker that has had no answer of it yet reckons with the longest that others have seen, until its own first
+    one; what a dead one has seen is gone, and so is what nobody knows."""
+    places = Places(board, concurrent=1)
+    new = Estimator(places.tills[1].ledger.books)
+    places.tills[1].ledger.tick(NOW, WALL + NOW)
+    assert expected_s(new, "slow") == pytest.approx(SLOW_S)
+    assert expected_s(new, "small") == pytest.approx(FAST_S)
+    assert expected_s(new, "other") == 2.0
+    places.tills[1].estimator = new
+    held = places.hold("slow", 0.0, 1)
+    assert places.told("small", 1.0) == pytest.approx(SLOW_S - 1.0), "told by the worker that has it not"
+    ended(held, 3.0)
+    new.learn(new.estimate("slow", b"acme", b"{}", 10, 10), Usage(5, 5), seconds=3.0)
+    assert expected_s(new, "slow") == pytest.approx(3.0)
+    board.bury(0)
+    assert expected_s(new, "small") == 2.0
+
+
 def test_a_fast_model_beside_a_slow_one_spends_no_tries() -> None:
     """One request in twenty is for the slow one, and most of the time that the key's only place is taken is its: of
     those for the fast one hardly any is refused three times, as often as SDKs try."""

@@ -105,6 +105,22 @@ def test_who_is_asked_for_what(bench: Bench) -> None:
     assert value(text, "edgeq_llm_requests_total", outcome="ok", cache="miss") == 1
 
 
+def test_what_was_never_counted_is_not_printed(bench: Bench) -> None:
+    """A model that only fails has no tokens and no first one, and one that never streams no first one: each of these
+    would be some 17 lines of zeros. What has been counted is all there."""
+    made = Measures()
+    made.record("m", "p/m", "", Usage(), 0, -1.0, 9.0, "upstream_timeout", "", "chat")
+    made.record("n", "p/n", "", Usage(100, 11), 0, -1.0, 1.0, "ok", "", "chat")
+    made.record("s", "p/s", "", Usage(100, 11), 0, 0.1, 1.0, "ok", "", "chat")
+    bench.tell(0, llm=made.told(0.0))
+    found = re.findall(r'^(gen_ai_\w+)_count{.*gen_ai_request_model="(\w)"', exposed(bench), re.MULTILINE)
+    duration, usage = "gen_ai_server_request_duration_seconds", "gen_ai_client_token_usage"
+    first, rest = "gen_ai_server_time_to_first_token_seconds", "gen_ai_server_time_per_output_token_seconds"
+    assert sorted(found) == sorted(
+        [(duration, one) for one in "mns"] + [(usage, one) for one in "nnss"] + [(first, "s"), (rest, "s")]
+    )
+
+
 def test_what_smaller_models_have_answered(bench: Bench) -> None:
     """Of all workers, by who was asked for, who has answered, and why."""
     for slot in range(2):

@@ -49,6 +49,32 @@ def short() -> Iterator[Stand]:
             yield Stand(found, demo, scripted, config, admin)
 
 
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Stand]:
+    """Virtual keys before a provider that takes two at once."""
+    with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
+        admin = str(Path(name) / "admin.sock")
+        config: dict[str, Any] = {
+            "accounts": {"store": str(Path(name) / "accounts.sqlite")},
+            "provider": {
+                "two": {"url": f"{demo.url}/v1", "limits": {"concurrent": 2}, "wait": "60s"},
+                "free": {"url": f"{demo.url}/v1"},
+            },
+            "model": {
+                "slow": {"targets": [{"provider": "two", "model": "mock/latency=60s"}]},
+                "quick": {
+                    "targets": [{"provider": "free", "model": "mock/tokens=5"}],
+                    "limits": {"tokens_per_minute": 300},
+                },
+            },
+            "route": [{"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}}],
+        }
+        settings = gateway.Settings(extra={"server": {"admin": admin}, **config})
+        with gateway.running(demo.port, settings) as found:
+            found.wait_event("serving")
+            yield Stand(found, demo, scripted, config, admin)
+
+
 def explained(stand: Stand, what: str) -> dict[str, Any]:
     """The verdict about one resource."""
     found: Any = stand.show(f"explain?what={what}")
@@ -87,6 +113,52 @@ def test_who_uses_up_a_providers_limit_is_named(short: Stand) -> None:
     short.close_clients()
     assert told["resource"] == "target/one/mock/latency=60s"
     assert "tenant night has 75% of the requests that wait or run there, data 25%" in told["evidence"]
+
+
+def test_which_key_uses_up_a_providers_limit_is_named(keyed: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    """One tenant has several: by its id and name, never its secret; the command gives that key less, and can be
+    typed."""
+    made: list[dict[str, Any]] = []
+    for name in ("batch", "chat"):
+        status, one = keyed.admin("POST", f"/v1/keys?tenant=acme&name={name}")
+        assert status == 200, one
+        made.append(one)
+    for one in (made[0], made[0], made[0], made[1]):
+        fields = {"authorization": f"Bearer {one['key']}"}
+        keyed.client().send(request(ask_for("slow"), fields=fields))
+    batch, chat = made[0]["id"], made[1]["id"]
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        told.update(explained(keyed, "provider/two"))
+        return f"by key: {batch} (batch) 75%, {chat} (chat) 25%" in told["evidence"]
+
+    wait_for(is_told, lambda: json.dumps(told))
+    keyed.close_clients()
+    assert told["cause"] == "limit_used_up"
+    assert not any(one["key"] in json.dumps(told) for one in made)
+    _, _, command = str(told["next"]).partition("for others to have more: ")
+    assert command == f"edgeq keys set {batch} --concurrent 1"
+    assert main([*command.split()[1:], "--admin", keyed.admin_socket]) == 0, capsys.readouterr().err
+
+
+def test_which_key_uses_up_a_models_limit_is_named(keyed: Stand) -> None:
+    """Where answers come at once, and nobody waits for more: by what was used."""
+    _, batch = keyed.admin("POST", "/v1/keys?tenant=acme&name=night")
+    _, chat = keyed.admin("POST", "/v1/keys?tenant=acme&name=day")
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        for one in (batch, chat):
+            size = 20 if one is batch else 1
+            keyed.ask(ask_for("quick", text="word " * size), fields={"authorization": f"Bearer {one['key']}"})
+        told.update(explained(keyed, "model/quick"))
+        return told["cause"] == "limit_used_up" and any("of what was used" in one for one in told["evidence"])
+
+    wait_for(is_told, lambda: json.dumps(told))
+    assert "tenant acme has 100% of what was used in the last minute" in told["evidence"]
+    (by_key,) = [one for one in told["evidence"] if one.startswith("by key: ")]
+    assert f"{batch['id']} (night) " in by_key
 
 
 def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
