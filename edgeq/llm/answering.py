@@ -74,7 +74,7 @@ class ModelAnswer(ModelRequest):
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
         if status < 400 and choice.gate.hearing.is_due(now):
-            choice.gate.heard(hear(answer.raw, time()), status, now)
+            choice.gate.heard(hear(answer.raw, time()), status, now, self.claim)
         up.reusable = answer.keep_alive
         self._answer_kind = answer.body_kind
         incoming = self._incoming = self.incoming(choice, answer)

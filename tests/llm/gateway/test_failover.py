@@ -318,7 +318,10 @@ def test_a_rest_is_ended_by_an_operator(stand: Stand, name: str) -> None:
     status, told = stand.admin("POST", "/v1/wake?name=nobody")
     assert status == 404
     status, told = stand.admin("POST", "/v1/wake?name=provider/ge")
-    assert (status, told["error"]) == (422, "nothing rests at provider/ge: show upstreams")
+    assert (status, told["error"]) == (
+        422,
+        "nothing rests at provider/ge, or keeps to what it was told: show targets",
+    )
 
 
 def test_a_hedge_answers(stand: Stand) -> None:
