@@ -242,6 +242,8 @@ class ModelAnswer(ModelRequest):
             self.usage = other.usage
             self._first_event(now)
             self._whole_connection(now)
+            if self._share is not None:
+                self._share.refuse("answer_not_json", str(other), self._target(), now)
             self.fail("answer_not_json", self.own_resource(), str(other))
             return
         except ValueError as error:
