@@ -517,7 +517,7 @@ class ModelExchange(ModelAnswer):
         heard = None if incoming is None else hear(incoming.head.raw, time())
         if reason == "upstream_rate_limit":
             wait_s = retry_in_body(body)
-            if wait_s >= 0.0 and (heard is None or heard.retry_after_s < 0.0):
+            if wait_s > 0.0 and (heard is None or heard.retry_after_s <= 0.0):
                 heard = heard or Heard()
                 heard.retry_after_s = wait_s
             gate.heard(heard, 429, now, None if self._begun else self.claim)

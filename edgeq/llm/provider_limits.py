@@ -3,6 +3,8 @@
 OpenAI and who is like it: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, resets as Go durations ("6m0s").
 Anthropic: anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}, resets in RFC 3339.
 Both: retry-after (seconds or a date), retry-after-ms. Gemini: RetryInfo in the body of a 429.
+Who is only like them may tell a moment in unix seconds where they have seconds, or one in RFC 3339 where OpenAI has a
+duration. A refusal that asks to come at once, or in the past, says nothing of when.
 Requests are counted by the minute or by the day (OpenAI's lower tiers, Groq), and nothing says which. These providers
 refill evenly, so their reset is the time in which what is missing comes back: 1 of 60 in 1 s is a limit of a minute, 1
 of 10,000 in 8.64 s one of a day. Others count in windows, and their reset is the window's end.
@@ -36,6 +38,8 @@ NO: Final = -1
 PERHAPS: Final = 0
 _LEAST_MINUTE_S: Final = 54.0
 _MOST_MINUTE_S: Final = 66.0
+_MOMENTS_S: Final = 1e9
+"""So many seconds (31 years) are no time to wait: it is a moment."""
 _ROUNDED_S: Final = 1.0
 """Moments in RFC 3339 are whole seconds."""
 MOST_REQUESTS_RESET_S: Final = 60.0
@@ -57,7 +61,7 @@ class Heard:
     def pause_s(self) -> float:
         """How long a refusal by rate asks to wait: what it says itself; else until a limit of which nothing is left is
         whole again; -1.0: it does not say."""
-        if self.retry_after_s >= 0:
+        if self.retry_after_s > 0:
             return self.retry_after_s
         longest = self.requests_wait_s()
         for kind in range(TOKENS, OUTPUT + 1):
@@ -106,7 +110,7 @@ def hear(block: bytes, wall_s: float) -> Heard | None:
             if name == b"retry-after-ms":
                 wait_s = _number(value, 1e-3)
             elif name == b"retry-after" and heard.retry_after_s < 0:
-                wait_s = _number(value, 1.0)
+                wait_s = _seconds(value, wall_s)
                 if wait_s < 0:
                     wait_s = _until_date(value, wall_s)
             if wait_s >= 0:
@@ -137,7 +141,11 @@ def _hear_limit(heard: Heard, line: bytes, wall_s: float) -> bool:
     if kind < 0:
         return False
     if what == b"reset":
-        wait_s = go_duration_s(value) if name.startswith(b"x-") else _until_rfc3339(value, wall_s)
+        wait_s = _seconds(value, wall_s)
+        if wait_s < 0:
+            wait_s = go_duration_s(value)
+        if wait_s < 0:
+            wait_s = _until_rfc3339(value, wall_s)
         if wait_s >= 0:
             heard.resets_s[kind] = wait_s
         return wait_s >= 0
@@ -160,6 +168,12 @@ def _number(value: bytes, unit: float) -> float:
     except ValueError:
         return -1.0
     return found * unit if 0 <= found <= _MOST_NUMBER else -1.0
+
+
+def _seconds(value: bytes, wall_s: float) -> float:
+    """How long it is, by a number of seconds, or of the unix seconds of the moment; -1.0 for anything else."""
+    found = _number(value, 1.0)
+    return max(0.0, found - wall_s) if found >= _MOMENTS_S else found
 
 
 def go_duration_s(value: bytes) -> float:

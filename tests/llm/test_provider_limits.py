@@ -25,6 +25,7 @@ from edgeq.llm.provider_limits import (
 )
 
 WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
+NONE_LEFT = b"x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: "
 
 
 def test_openai() -> None:
@@ -66,14 +67,29 @@ def test_anthropic() -> None:
         (b"retry-after: 7\r\nretry-after-ms: 1500", 1.5),
         (b"retry-after-ms: 1500\r\nretry-after: 7", 1.5),
         (b"retry-after: Thu, 26 Nov 2026 12:00:30 GMT", 30.0),
-        (b"retry-after: Thu, 26 Nov 2026 11:00:00 GMT", 0.0),
+        (b"retry-after: %d" % (WALL + 30), 30.0),
+        (NONE_LEFT + b"7500ms", 7.5),
+        (NONE_LEFT + b"%d" % (WALL + 30), 30.0),
+        (NONE_LEFT + b"2026-11-26T12:00:30Z", 30.0),
     ],
 )
 def test_when_to_come_back(line: bytes, wait_s: float) -> None:
-    """The finer one counts."""
+    """The finer one counts. Some servers tell a moment where others have a number of seconds."""
     heard = hear(line + b"\r\n", WALL)
     assert heard is not None
-    assert heard.retry_after_s == heard.pause_s() == wait_s
+    assert heard.pause_s() == wait_s
+
+
+@pytest.mark.parametrize(
+    "line", [b"retry-after: 0", b"retry-after: Thu, 26 Nov 2026 11:00:00 GMT", b"retry-after: %d" % (WALL - 1)]
+)
+def test_to_come_back_at_once_is_not_said(line: bytes) -> None:
+    """By a refusal: it would be refused again at once, by a clock that is behind for an hour."""
+    heard = hear(line + b"\r\n", WALL)
+    assert heard is not None
+    assert (heard.retry_after_s, heard.pause_s()) == (0.0, -1.0)
+    heard.limits[TOKENS], heard.remaining[TOKENS], heard.resets_s[TOKENS] = 9, 0, 5.0
+    assert heard.pause_s() == 5.0
 
 
 def test_azure_knows_nothing() -> None:
