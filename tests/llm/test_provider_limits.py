@@ -43,6 +43,23 @@ def test_openai() -> None:
     assert (heard.limits[INPUT], heard.retry_after_s, heard.pause_s()) == (UNKNOWN, -1.0, -1.0)
 
 
+@pytest.mark.parametrize("name", [b"req-minute", b"requests-minute"])
+def test_minutes_by_name(name: bytes) -> None:
+    """Mistral's fields and Cerebras' say that they count by the minute; those of a day or a month are none of these."""
+    heard = hear(
+        b"x-ratelimit-limit-%b: 50\r\nx-ratelimit-remaining-%b: 49\r\n"
+        % (name, name)
+        + b"x-ratelimit-limit-tokens-minute: 60000\r\nx-ratelimit-remaining-tokens-minute: 50\r\n"
+        b"x-ratelimit-reset-tokens-minute: 26.5\r\nx-ratelimit-limit-tokens-month: 7\r\n"
+        b"x-ratelimit-limit-requests-day: 5\r\nx-ratelimit-remaining-requests-day: 0\r\n"
+        b"x-ratelimit-tokens-query-cost: 1300\r\n",
+        WALL,
+    )
+    assert heard is not None
+    assert (heard.limits, heard.remaining) == ([50, 60_000, UNKNOWN, UNKNOWN], [49, 50, UNKNOWN, UNKNOWN])
+    assert (heard.resets_s[TOKENS], heard.counts_minutes()) == (26.5, YES)
+
+
 def test_anthropic() -> None:
     """With moments."""
     heard = hear(
