@@ -167,11 +167,14 @@ async def drain(control: Control, arguments: Arguments, client: Client) -> Answe
 
 async def wake(control: Control, arguments: Arguments, _client: Client) -> Answer:
     name = arguments["name"]
-    ended = control.wake(name)
-    if ended is None:
+    woken = control.wake(name)
+    if woken is None:
         near = did_you_mean(name, list(control.wake_names()))
         error = f"no provider, no key of one and no model at one is called {name[:200]}{near}: show targets"
         return Answer(404, {"ok": False, "error": error})
-    if not ended:
-        return Answer(422, {"ok": False, "error": f"nothing rests at {name}: show upstreams"})
-    return Answer(200, {"ok": True, "ended": ended})
+    ended, forgotten = woken
+    if not ended and not forgotten:
+        return Answer(
+            422, {"ok": False, "error": f"nothing rests at {name}, or keeps to what it was told: show targets"}
+        )
+    return Answer(200, {"ok": True, "ended": ended, "forgotten": forgotten})

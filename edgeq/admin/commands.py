@@ -621,7 +621,7 @@ COMMANDS: Final = (
         "/v1/wake",
         "admin",
         "ask a provider's key again, or a model at it, which rests as the provider has refused it: once its account "
-        "has credit, or its limit is another one",
+        "has credit; and forget what the provider has told of its limits, until it tells it again",
         changing.wake,
         (
             Argument(

@@ -167,8 +167,9 @@ class Control(Protocol):
     def etag(self) -> str:
         """Of the configuration that runs."""
 
-    def wake(self, name: str) -> Sequence[str] | None:
-        """End the rests of a provider's keys and of models at them; None if nothing has that name."""
+    def wake(self, name: str) -> tuple[Sequence[str], Sequence[str]] | None:
+        """End the rests of a provider's keys and of models at them, and what it has told of their limits. Returns: what
+        rested, and what kept to such limits; None if nothing has that name."""
 
     def wake_names(self) -> Sequence[str]:
         """What that may be."""

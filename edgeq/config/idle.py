@@ -16,7 +16,16 @@ import msgspec
 
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
-from edgeq.config.providers import is_budget, is_enabled, parts_of, provider_keys, provider_of, split_url, upstream_name
+from edgeq.config.providers import (
+    is_budget,
+    is_enabled,
+    parts_of,
+    provider_keys,
+    provider_of,
+    smaller_of,
+    split_url,
+    upstream_name,
+)
 from edgeq.config.scarce import scarce
 from edgeq.config.schema import Config, Endpoint, Listener, Provider, Route, Upstream
 from edgeq.config.schema_llm import Model
@@ -146,9 +155,9 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
     if model.too_long == "next" and (once or len(model.targets) < 2):
         why = "the model has one target" if len(model.targets) < 2 else _ONCE
         findings.add(("model", name, "too_long"), f"there is no next one to ask: {why}")
-    smaller = model.degrade
-    if smaller and not any(not one.models or {name, smaller} <= {*one.models} for one in routes):
-        findings.add(("model", name, "degrade"), f"no route serves both {name} and {smaller}")
+    smaller = {*smaller_of(config, name)}
+    if smaller and not any(not one.models or (name in one.models and smaller & {*one.models}) for one in routes):
+        findings.add(("model", name, "degrade"), f"no route serves both {name} and {model.degrade}")
 
 
 def _prices(config: Config, findings: Findings) -> None:

@@ -73,6 +73,17 @@ def provider_upstreams(config: Config) -> dict[str, Upstream]:
     return found
 
 
+def smaller_of(config: Config, name: str) -> list[str]:
+    """The models that answer in place of one, as far as they have room: the one to which it degrades, then the one to
+    which that does."""
+    found: list[str] = []
+    one = config.model.get(name)
+    while one is not None and one.degrade and one.degrade not in found:
+        found.append(one.degrade)
+        one = config.model.get(one.degrade)
+    return found
+
+
 def provider_of(config: Config) -> dict[str, str]:
     """The upstreams that are made of a provider's key, each with the provider's name."""
     return {

@@ -293,7 +293,8 @@ def _less(one: Allowed, gate: Gate, facts: Facts) -> str:
 
 def _next(one: Allowed, gate: Gate) -> str:
     if one.source == HEARD:
-        return f"edgeq show targets {gate.resource.removeprefix('target/')}    # more than that takes another key"
+        name = gate.resource.removeprefix("target/")
+        return f"edgeq show targets {name}    # more than that takes another key; if it grants more: edgeq wake {name}"
     if not one.can_set:
         return f"edgeq reload    # after a higher {one.key} in {one.settings}, in the file"
     grants = "if the provider grants it" if gate.upstream else "if that is wanted"

@@ -10,7 +10,7 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.lines import show_path
 from edgeq.config.live import endpoints_named
-from edgeq.config.providers import parts_of, provider_of, settings_of, switched_off
+from edgeq.config.providers import parts_of, provider_of, settings_of, smaller_of, switched_off
 from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema import Endpoint as Configured
@@ -194,7 +194,11 @@ class Gatherer:
             gates=tuple(gates(self._config(), self._overview, self.watch, self._used)),
             degrading=tuple(self._degrading()),
             scarce=self._scarce(),
-            smaller={f"model/{name}": one.degrade for name, one in self._config().model.items() if one.degrade},
+            smaller={
+                f"model/{name}": " or ".join(smaller_of(self._config(), name))
+                for name, one in self._config().model.items()
+                if one.degrade
+            },
             has_accounts=self._config().accounts is not None,
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
             leads={f"route/{one.name}": one.upstream and f"upstream/{one.upstream}" for one in self._config().route},

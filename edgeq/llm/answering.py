@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from edgeq.llm import speech
 from edgeq.llm.asking import ModelRequest
 from edgeq.llm.dialects import errors
-from edgeq.llm.incoming import Incoming
+from edgeq.llm.incoming import Incoming, TooLarge
 from edgeq.llm.message import BROKEN, UNKNOWN, Failed, Usage
 from edgeq.llm.operation import CHAT
 from edgeq.llm.passing import PassThrough, error_of, failure_of, usage_of
@@ -74,7 +74,7 @@ class ModelAnswer(ModelRequest):
             self.fail("upstream_protocol_error", up.pool.resource, f"an answer of status {status}")
             return
         if status < 400 and choice.gate.hearing.is_due(now):
-            choice.gate.heard(hear(answer.raw, time()), status, now)
+            choice.gate.heard(hear(answer.raw, time()), status, now, self.claim)
         up.reusable = answer.keep_alive
         self._answer_kind = answer.body_kind
         incoming = self._incoming = self.incoming(choice, answer)
@@ -113,10 +113,27 @@ class ModelAnswer(ModelRequest):
         except Refused as malformed:  # not the same name as below: compiled, a name has one type
             self.fail("upstream_protocol_error", up.pool.resource, malformed.detail)
             return
+        except TooLarge as large:
+            if self._streams or not _is_json(incoming):
+                self.fail("upstream_protocol_error", up.pool.resource, str(large))
+            else:
+                self._let_large_go(str(large), now)
+            return
         except ValueError as error:
             self.fail("upstream_protocol_error", up.pool.resource, str(error))
             return
         self._taken(up, incoming, out, len(data), now)
+
+    def _let_large_go(self, detail: str, now: float) -> None:
+        """What was asked for has an answer that is too large to be held: the target is well, another one would answer
+        no less, and this one has done its work."""
+        reason = "answer_too_large"
+        self.usage = self._given_up(reason, now) or Usage()
+        self._first_event(now)
+        self.leave_upstream()
+        if self._share is not None:
+            self._share.refuse(reason, detail, self._target(), now)
+        self.fail(reason, self.own_resource(), detail)
 
     def _taken(self, up: UpstreamConnection, incoming: Incoming, out: bytes, size_bytes: int, now: float) -> None:
         """`out` is what goes to the client of so many bytes that have come."""
@@ -242,6 +259,8 @@ class ModelAnswer(ModelRequest):
             self.usage = other.usage
             self._first_event(now)
             self._whole_connection(now)
+            if self._share is not None:
+                self._share.refuse("answer_not_json", str(other), self._target(), now)
             self.fail("answer_not_json", self.own_resource(), str(other))
             return
         except ValueError as error:
@@ -355,6 +374,12 @@ def _written(dialect: str, body: bytes) -> int:
 def _useless(error: ValueError) -> str:
     """Why an answer could not be read, as a sentence."""
     return f"{_USELESS}it is no JSON ({error})" if isinstance(error, JSONDecodeError) else f"{_USELESS}{error}"
+
+
+def _is_json(incoming: Incoming) -> bool:
+    """Does it say that it is the answer that was asked for?"""
+    head = incoming.head
+    return head.status == 200 and b"json" in answer_field(head, b"content-type").lower()
 
 
 def _compressed(incoming: Incoming) -> str:

@@ -512,11 +512,10 @@ class ModelRequest(Exchange):
         bill = self.bill
         bill.wants(self.body, output_tokens(peek), answers(peek), operation.kind == CHAT)
         if plan.degrade:
-            smaller = self.models.smaller(plan)
-            if smaller is not None:
-                self.degraded = degrade(bill, plan, smaller, now)
-                if self.degraded is not None:
-                    plan = self.plan = smaller
+            instead = degrade(bill, plan, self.models, now)
+            if instead is not None:
+                plan, self.degraded = instead
+                self.plan = plan
         if not plan.choices:
             kept = all_disabled(plan)
             self.fail(kept.reason, kept.resource, kept.detail, NEVER)  # for how long nobody here knows

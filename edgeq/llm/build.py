@@ -165,7 +165,7 @@ class ModelBuilder:
         if gate is None:
             shared = self._resources.bind(f"target/{name}")
             gate = self.gates[name] = TokenGate(meter, name_of_key, self._wheel, shared, log=self._log)
-        gate.pauses.use_key(way_of(provider, key))
+        gate.use_key(way_of(provider, key))
         queue = provider.queue
         gate.configure(queue.max, int(queue.max_bytes), float(provider.wait), workers, provider.rest_after)
         return gate

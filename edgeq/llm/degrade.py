@@ -2,7 +2,8 @@
 
 It is looked for once that is decided, so who is answered by the model that he has asked for pays nothing for it. What
 is told is what the request would have been refused by, or have waited for: the model's own limit, or else the first of
-its targets, in the order of the file.
+its targets, in the order of the file. If the smaller one may not be asked, or has no room either, its own smaller one
+is looked at, and so on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
     from edgeq.llm.meter import Refusal
     from edgeq.llm.plan import Choice, ModelPlan
+    from edgeq.llm.route import ModelRoute
     from edgeq.llm.till import Bill
 
 ALL_DISABLED: Final = "upstream_none_healthy"
@@ -55,9 +57,9 @@ class Degraded:
         return (text + f'"edgeq.degraded_resource":{quoted(by.resource)},').encode("ascii")
 
 
-def degrade(bill: Bill, plan: ModelPlan, smaller: ModelPlan, now: float) -> Degraded | None:
-    """What is to be told if `smaller` is asked in place of `plan`; None: it is not, for `plan` has room, or `smaller`
-    has none either, or may not be asked by whoever pays the bill."""
+def degrade(bill: Bill, plan: ModelPlan, route: ModelRoute, now: float) -> tuple[ModelPlan, Degraded] | None:
+    """Who is asked in place of `plan`, and what is told of it; None: it is asked itself, for it has room, or of the
+    smaller ones that whoever pays the bill may use none has either."""
     own: Refusal | None = None
     choices = plan.choices
     if choices:
@@ -66,13 +68,16 @@ def degrade(bill: Bill, plan: ModelPlan, smaller: ModelPlan, now: float) -> Degr
         own = bill.kept_out(plan, now)
         if own is None and not is_saturated:
             return None
-    if not bill.may_use(smaller.name, smaller.name) or not _has_room(bill, smaller, now):
+    smaller = route.smaller(plan)
+    while smaller is not None and not (bill.may_use(smaller.name, smaller.name) and _has_room(bill, smaller, now)):
+        smaller = route.smaller(smaller)
+    if smaller is None:
         return None
     if not choices:
-        return Degraded(plan.name, smaller.name, all_disabled(plan))
+        return smaller, Degraded(plan.name, smaller.name, all_disabled(plan))
     if own is not None:
         own.meter.degrade(now)
-    return Degraded(plan.name, smaller.name, kept_by(plan, own, bill.expect(plan, choices[0]), now))
+    return smaller, Degraded(plan.name, smaller.name, kept_by(plan, own, bill.expect(plan, choices[0]), now))
 
 
 def _has_room(bill: Bill, plan: ModelPlan, now: float) -> bool:

@@ -36,6 +36,7 @@ from edgeq.llm.operation import (
     COUNT_TOKENS,
     OPENAI,
 )
+from edgeq.llm.pauses import OF_OPERATORS
 from edgeq.llm.plan import Choice, ModelPlan
 from edgeq.llm.provider import has_no_model, judge
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
@@ -524,7 +525,7 @@ class ModelExchange(ModelAnswer):
         heard = None if incoming is None else hear(incoming.head.raw, time())
         if reason == "upstream_rate_limit":
             wait_s = retry_in_body(body)
-            if wait_s >= 0.0 and (heard is None or heard.retry_after_s < 0.0):
+            if wait_s > 0.0 and (heard is None or heard.retry_after_s <= 0.0):
                 heard = heard or Heard()
                 heard.retry_after_s = wait_s
             gate.heard(heard, 429, now, None if self._begun else self.claim)
@@ -570,8 +571,8 @@ class ModelExchange(ModelAnswer):
                 return
         if reason in _RESTS:
             retry_after_s = self._soonest_s(retry_after_s)
-        elif reason == "upstream_quota":  # our key's pause is no time to come again: somebody has to pay first
-            retry_after_s = self._soonest_s(NEVER, True)
+        elif reason in OF_OPERATORS:  # our key's pause is no time to come again: somebody has to do something first
+            retry_after_s = self._soonest_other_s()
         super().fail(reason, resource, detail, retry_after_s, policy)
 
     def _goes_longer(self, choice: Choice, resource: str, now: float) -> bool:
@@ -630,15 +631,27 @@ class ModelExchange(ModelAnswer):
             turns += 1
         return turns
 
-    def _soonest_s(self, wait_s: float, has_open: bool = False) -> float:
-        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one. `has_open`:
-        0.0 if another one rests not at all, but was not asked or has failed."""
+    def _soonest_s(self, wait_s: float) -> float:
+        """When one of the targets can be asked again, if all rest; `wait_s` is that of the present one."""
         now = monotonic()
         for choice in self._order:
             rests_s = choice.returns_s(now)
-            if (has_open or rests_s > 0.0) and rests_s < wait_s:
+            if 0.0 < rests_s < wait_s:
                 wait_s = rests_s
         return wait_s
+
+    def _soonest_other_s(self) -> float:
+        """When a target can be asked that needs no operator; 0.0: it was only not asked, or has failed. NEVER: there is
+        none that knows what is asked for, and can be paid."""
+        now = monotonic()
+        soonest_s = NEVER
+        dropped = self.dropped
+        for choice in self._order:
+            rests_s = choice.returns_s(now)
+            if rests_s < soonest_s and self.bill.affords(choice, now) and (self._begun or self._words_or_none(choice)):
+                soonest_s = rests_s
+        self.dropped = dropped
+        return soonest_s
 
     def _let_claim_go(self, reason: str, now: float) -> None:
         """The present target is not the one that answers, for this reason: what has it used?"""

@@ -7,6 +7,7 @@ followers, who have asked for the same meanwhile.
                                               follower, until the last of them has left
     leader fails before the first byte     -> the follower who waits longest leads; once. If that one fails too, each
                                               goes on its own: nobody waits for more than two requests of others
+    its answer is complete, and of no use  -> all are told so: it is their answer, too, and paid once
     leader fails later                     -> it is broken for all who have got something; the others go on their own
     complete                               -> followers take the rest, at their own pace
 
@@ -18,8 +19,9 @@ only up to half of max_object, so that they have the other half to catch up.
 
 Invariants
 - What is kept counts in the cache's room, but for LAG_BYTES of each flight.
-- A flight ends once: finish, lost, or with the last of its parties. Then it cannot be joined.
-- A party is told nothing after it has left, nor after `alone` or `broken`. It may leave from within what it is told.
+- A flight ends once: finish, refuse, lost, or with the last of its parties. Then it cannot be joined.
+- A party is told nothing after it has left, nor after `alone`, `refused` or `broken`. It may leave from within what it
+  is told.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ class Party(Protocol):
 
     def alone(self, now: float) -> None:
         """As follower who has got nothing: it is in no flight any more, and goes on its own."""
+
+    def refused(self, reason: str, detail: str, now: float) -> None:
+        """As follower who has got nothing: the answer is of no use, by a reason of `edgeq.reasons`."""
 
     def broken(self, reason: str, now: float) -> None:
         """As follower who has got a part: there will be no more. Reason: "lost" or "slow"."""
@@ -229,6 +234,17 @@ class Flight:
                 self._cache.keep(self, self._whole, now)
         self._end()
         self._tell(now)
+
+    def refuse(self, reason: str, detail: str, target: str, now: float) -> None:
+        """The whole answer of `target` is here, and of no use to anybody who has asked for it: nothing was sent."""
+        if self.ended:
+            return
+        self.target = target
+        self._end()
+        for seat in list(self.followers):
+            if seat in self.followers:
+                self._remove(seat)
+                seat.party.refused(reason, detail, now)
 
     def lost(self, failed: bool, now: float) -> None:
         """There will be no answer, or no more of it: the upstream has failed, or the leader has left before it has

@@ -551,13 +551,18 @@ class TokenGate(Lobby):
         """How long nobody is let in, by what the provider has said or as it fails; 0.0: it is not paused."""
         return self.pauses.left_s(now)
 
+    def use_key(self, way: bytes) -> None:
+        """How it is asked from now on (`rests.way_of`)."""
+        self.pauses.use_key(way)
+        self.hearing.use_key(way)
+
     def heard(self, heard: Heard | None, status: int, now: float, claim: Claim | None = None) -> None:
-        """An answer has come, with these limits in its head (None: with none). `claim`: of a request that was refused,
-        and is about to give back what it has reserved."""
-        refused: Estimate | None = None
+        """An answer has come, with these limits in its head (None: with none). `claim`: of its request; one that was
+        refused is about to give back what it has reserved."""
+        sent: Estimate | None = None
         if claim is not None and claim.reservation is not None and claim.reservation.is_open:
-            refused = claim.estimate
-        pause_s = self.hearing.take(heard, status, now, refused)
+            sent = claim.estimate
+        pause_s = self.hearing.take(heard, status, now, sent)
         self._bound()
         if pause_s >= 0:
             if status == 429:
@@ -598,6 +603,7 @@ class TokenGate(Lobby):
     def tick(self, now: float) -> None:
         """About ten times a second: end waits that are over, hopeless ones, too."""
         queue = self.queue
+        self.hearing.look(now)
         self._bound()
         if queue.queued or queue.shed or self.shared.others_wait():
             queue.expire(now)

@@ -3,7 +3,10 @@
 What is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too. Its limits are
 kept to as if they were configured; those that its answers tell no more are forgotten. What one worker has heard the
 others keep to from their next request on: it stands in its row of the board, beside what meters have there, and is read
-by who has heard nothing yet.
+by who has heard nothing yet. `edgeq wake` ends it in all of them, and so does a reload that asks otherwise.
+
+A limit that it does not keep to itself is none: who answers a request of several times as many tokens as he says that
+he takes in a minute means something else by it.
 
 Source: reference llm.md 4.4; `provider_limits.hear` reads the fields.
 """
@@ -13,21 +16,26 @@ from __future__ import annotations
 from typing import Final
 
 from edgeq.board.keyed import Entry
-from edgeq.board.layout import METER_CELLS, key_hash
+from edgeq.board.layout import METER_CELLS
 from edgeq.llm.estimate import Estimate
 from edgeq.llm.meter import INPUT, OUTPUT, REQUESTS, TOKENS, Meter, amount_of
 from edgeq.llm.pauses import Pauses
-from edgeq.llm.provider_limits import NO, YES, Heard
+from edgeq.llm.provider_limits import NO, UNKNOWN, YES, Heard
+from edgeq.llm.rests import HEARD_KINDS, of_forgotten, of_heard
 from edgeq.worker.wheel import NEVER
 
 NO_PAUSE: Final = -1.0
 _FORGET_LIMITS_S: Final = 300.0
-"""So long after a provider has told its limits an answer that tells none says that there are none, and a request that
-never fits one of them is asked all the same: nobody else may come from whose answer it would be heard that it is
-another one now."""
+"""So long after a provider has told its limits an answer that tells none says that there are none."""
+_DOUBT_S: Final = 60.0
+"""So long after it a request that never fits one of them is asked all the same, as with a key that is refused: nobody
+else has come from whose answer it would have been heard that it is another one now."""
+_FORGET_TOGETHER_S: Final = 1.0
+"""In which each worker has looked whether something is to be forgotten; before, none takes it from another one."""
+_SURELY: Final = 4
+"""So many times more than a limit is more, though it is an estimate."""
 _LISTEN_EVERY_S: Final = 0.05
 _ASK_EVERY_S: Final = 0.05
-_KINDS: Final = (REQUESTS, TOKENS, INPUT, OUTPUT)
 _FEW_REQUESTS: Final = 32
 """That a provider has left: the answer that says 0 must not be missed."""
 _NS: Final = 1e9
@@ -36,7 +44,18 @@ _NS: Final = 1e9
 class Hearing:
     """Of one model at one key, in one worker."""
 
-    __slots__ = ("_counts_minutes", "_key", "_listen_at", "_meter", "_pauses", "_shown", "_told_at", "ask_others_at")
+    __slots__ = (
+        "_counts_minutes",
+        "_forgotten",
+        "_key",
+        "_listen_at",
+        "_meter",
+        "_no_limits",
+        "_pauses",
+        "_shown",
+        "_told_at",
+        "ask_others_at",
+    )
 
     def __init__(self, meter: Meter, pauses: Pauses) -> None:
         self._meter: Meter = meter
@@ -46,20 +65,51 @@ class Hearing:
         self._listen_at: float = 0.0
         self._told_at: float = 0.0
         """When the provider has told its limits last; 0.0: it does not."""
-        self._key: int = key_hash(b"llm heard", meter.name.encode())
+        self._key: int = of_heard(meter.name, b"")
+        self._forgotten: int = of_forgotten(meter.name, b"")
+        self._no_limits: list[int] = [0, 0, 0, 0]
+        """By kind, the number that was told as a limit, and is none; 0: there was none."""
         self._shown: Entry | None = None
         """What the other workers see, by kind; None while nothing was heard."""
         self.ask_others_at: float = 0.0
         """When `ask_others` is due; NEVER: something was heard here."""
 
+    def use_key(self, way: bytes) -> None:
+        """How it is asked from now on (`rests.way_of`): what was told in another way does not hold."""
+        key = of_heard(self._meter.name, way)
+        if key != self._key:
+            self._forget()
+            self.close()
+            self._key = key
+            self._forgotten = of_forgotten(self._meter.name, way)
+            self._counts_minutes = True
+            self._no_limits = [0, 0, 0, 0]
+            self.ask_others_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Now and then: has somebody said that nothing holds which was told before?"""
+        if not self._told_at:
+            return
+        until_ns = self._meter.books.arrivals.get(self._forgotten)
+        if int(self._told_at * _NS) < until_ns <= int(now * _NS):
+            self._forget()
+            self.ask_others_at = now + _FORGET_TOGETHER_S
+
+    def _forget(self) -> None:
+        """Of its limits nothing is known."""
+        self._told_at = 0.0
+        for kind in HEARD_KINDS:
+            self._meter.forget_limit(kind)
+        self._show()
+
     def ask_others(self, now: float) -> None:
         """Keep to what other workers have heard, as long as this one has heard nothing."""
         self.ask_others_at = now + _ASK_EVERY_S
-        for kind in _KINDS:
+        for kind in HEARD_KINDS:
             count = 0
             for table in self._meter.books.others:
                 count = max(count, table.value(self._key, kind))
-            if count:
+            if count and count != self._no_limits[kind]:
                 self._meter.hear_limit(kind, count)
                 self._told_at = now
                 self.ask_others_at = NEVER
@@ -73,7 +123,7 @@ class Hearing:
                 return
             books = meter.books
             shown = self._shown = Entry(books.own, books.others, self._key, METER_CELLS - 2)
-        for kind in _KINDS:
+        for kind in HEARD_KINDS:
             known = meter.allowance(kind)
             shown.put(kind, 0 if known is None else known.heard)
 
@@ -88,20 +138,20 @@ class Hearing:
         gate, and says little new within `_LISTEN_EVERY_S`. Refusals always are."""
         return now >= self._listen_at
 
-    def take(self, heard: Heard | None, status: int, now: float, refused: Estimate | None) -> float:
-        """An answer has come, with these limits in its head (None: with none). `refused`: what a request has reserved
-        that was sent, refused, and is about to give back: the provider has never counted it, so no more is left for
-        that. Returns: how long to pause this model at this key; negative: not at all."""
+    def take(self, heard: Heard | None, status: int, now: float, sent: Estimate | None) -> float:
+        """An answer has come, with these limits in its head (None: with none). `sent`: what its request has reserved,
+        if that is known; one that is refused is about to give it back: the provider has never counted it, so no more is
+        left for that. Returns: how long to pause this model at this key; negative: not at all."""
         now_ns = int(now * _NS)
         meter = self._meter
+        refused = sent if status == 429 else None
+        if heard is not None:
+            self._disbelieve(heard, None if status >= 400 else sent)
         if heard is not None and max(heard.limits) > 0:
             self._told_at = now
             self.ask_others_at = NEVER
         elif self._told_at and status < 400 and now - self._told_at >= _FORGET_LIMITS_S:
-            self._told_at = 0.0
-            for kind in _KINDS:
-                meter.forget_limit(kind)
-            self._show()
+            self._forget()
         if heard is None or not 0 <= heard.remaining[REQUESTS] < _FEW_REQUESTS:
             self._listen_at = now + _LISTEN_EVERY_S
         pause_s = NO_PAUSE
@@ -127,11 +177,21 @@ class Hearing:
         """A request can never be let in by its limit of this kind. Returns: is that forgotten now, as it is what the
         provider said long ago?"""
         known = self._meter.allowance(kind)
-        if known is None or not known.heard or now - self._told_at < _FORGET_LIMITS_S:
+        if known is None or not known.heard or now - self._told_at < _DOUBT_S:
             return False
         self._meter.forget_limit(kind)
         self._show()
         return True
+
+    def _disbelieve(self, heard: Heard, answered: Estimate | None) -> None:
+        """Leave out of what was told what is no limit of a minute, as this request, or one before, was answered."""
+        for kind in (TOKENS, INPUT):
+            count = heard.limits[kind]
+            if answered is not None and 0 < count * _SURELY < answered.input:
+                self._no_limits[kind] = count
+                self._meter.forget_limit(kind)
+            if 0 < count == self._no_limits[kind]:
+                heard.limits[kind] = heard.remaining[kind] = UNKNOWN
 
     def _take_limits(self, heard: Heard, now_ns: int, refused: Estimate | None) -> None:
         meter = self._meter

@@ -148,7 +148,7 @@ class ModelHedge(Attempt):
         """The head of its answer is here. Returns: None if it is not what was asked for, and why is known."""
         status = answer.status
         if status == 429 or status < 400:
-            self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim if status == 429 else None)
+            self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim)
         elif status == 401 or status == 402:  # it is about our key
             self.choice.gate.disable_key(status == 401, now)
         elif status >= 500:

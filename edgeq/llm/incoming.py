@@ -31,6 +31,10 @@ MAX_KEPT: Final = 256 * 1024
 _MAX_TRAILERS: Final = 64 * 1024
 
 
+class TooLarge(ValueError):
+    """It has more bytes than are held of one that is no stream."""
+
+
 class Incoming:
     """See above. `begun`: something of the answer itself has come; `stopped`: it has said its last word; `is_done`: its
     last byte is here."""
@@ -140,8 +144,8 @@ class Incoming:
         else:
             self._parts.append(payload)
             self._size += len(payload)
-            if self._size > MAX_ANSWER:
-                raise ValueError(f"the provider's answer has more than {MAX_ANSWER} bytes")
+            if self._size + self._remaining > MAX_ANSWER:
+                raise TooLarge(f"the provider's answer has more than {MAX_ANSWER} bytes")
             return b""
         if self.begun:
             if self._kept:

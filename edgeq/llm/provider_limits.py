@@ -3,9 +3,13 @@
 OpenAI and who is like it: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, resets as Go durations ("6m0s").
 Anthropic: anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}, resets in RFC 3339.
 Both: retry-after (seconds or a date), retry-after-ms. Gemini: RetryInfo in the body of a 429.
-Requests are counted by the minute or by the day (OpenAI's lower tiers, Groq), and nothing says which. These providers
-refill evenly, so their reset is the time in which what is missing comes back: 1 of 60 in 1 s is a limit of a minute, 1
-of 10,000 in 8.64 s one of a day. Others count in windows, and their reset is the window's end.
+Who is only like them may tell a moment in unix seconds where they have seconds, or one in RFC 3339 where OpenAI has a
+duration. A refusal that asks to come at once, or in the past, says nothing of when.
+Mistral and Cerebras say what they count by: x-ratelimit-limit-{req,requests,tokens}-minute; what is of a day or a month
+is left to their refusals.
+Else requests are counted by the minute or by the day (OpenAI's lower tiers, Groq), and nothing says which. These
+providers refill evenly, so their reset is the time in which what is missing comes back: 1 of 60 in 1 s is a limit of a
+minute, 1 of 10,000 in 8.64 s one of a day. Others count in windows, and their reset is the window's end.
 Azure has been seen to send -1 and 0 where it knows nothing: a limit that is not positive is none, and nothing left of
 an unknown limit is not believed.
 
@@ -27,7 +31,14 @@ TOKENS: Final = 1
 INPUT: Final = 2
 OUTPUT: Final = 3
 """As in llm/meter.py."""
-_KINDS: Final = {b"requests": REQUESTS, b"tokens": TOKENS, b"input-tokens": INPUT, b"output-tokens": OUTPUT}
+_OF_MINUTES: Final = {b"req-minute": REQUESTS, b"requests-minute": REQUESTS, b"tokens-minute": TOKENS}
+_KINDS: Final = {
+    b"requests": REQUESTS,
+    b"tokens": TOKENS,
+    b"input-tokens": INPUT,
+    b"output-tokens": OUTPUT,
+    **_OF_MINUTES,
+}
 _GO_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|ms|m|us|µs|ns|s)")
 _GO_UNITS: Final = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _MOST_NUMBER: Final = 10**12
@@ -36,6 +47,8 @@ NO: Final = -1
 PERHAPS: Final = 0
 _LEAST_MINUTE_S: Final = 54.0
 _MOST_MINUTE_S: Final = 66.0
+_MOMENTS_S: Final = 1e9
+"""So many seconds (31 years) are no time to wait: it is a moment."""
 _ROUNDED_S: Final = 1.0
 """Moments in RFC 3339 are whole seconds."""
 MOST_REQUESTS_RESET_S: Final = 60.0
@@ -45,7 +58,7 @@ MOST_REQUESTS_RESET_S: Final = 60.0
 class Heard:
     """Numbers by kind (REQUESTS .. OUTPUT); UNKNOWN, -1.0, where nothing was said. Times are seconds from then on."""
 
-    __slots__ = ("limits", "remaining", "resets_s", "retry_after_s")
+    __slots__ = ("limits", "of_minutes", "remaining", "resets_s", "retry_after_s")
 
     def __init__(self) -> None:
         self.limits: list[int] = [UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
@@ -53,11 +66,13 @@ class Heard:
         self.resets_s: list[float] = [-1.0, -1.0, -1.0, -1.0]
         """Until a limit is whole again."""
         self.retry_after_s: float = -1.0
+        self.of_minutes: bool = False
+        """Its requests are counted by the minute: it says so."""
 
     def pause_s(self) -> float:
         """How long a refusal by rate asks to wait: what it says itself; else until a limit of which nothing is left is
         whole again; -1.0: it does not say."""
-        if self.retry_after_s >= 0:
+        if self.retry_after_s > 0:
             return self.retry_after_s
         longest = self.requests_wait_s()
         for kind in range(TOKENS, OUTPUT + 1):
@@ -75,6 +90,8 @@ class Heard:
     def counts_minutes(self) -> int:
         """Is the limit of requests one of a minute that refills evenly? YES, NO or PERHAPS, by these numbers."""
         limit = self.limits[REQUESTS]
+        if self.of_minutes and limit > 0:
+            return YES
         reset_s = self.resets_s[REQUESTS]
         missing = limit - self.remaining[REQUESTS]  # up to one less: a part of a request is not told
         if limit <= 0 or missing <= 0 or missing > limit or reset_s < 0:
@@ -106,7 +123,7 @@ def hear(block: bytes, wall_s: float) -> Heard | None:
             if name == b"retry-after-ms":
                 wait_s = _number(value, 1e-3)
             elif name == b"retry-after" and heard.retry_after_s < 0:
-                wait_s = _number(value, 1.0)
+                wait_s = _seconds(value, wall_s)
                 if wait_s < 0:
                     wait_s = _until_date(value, wall_s)
             if wait_s >= 0:
@@ -137,7 +154,11 @@ def _hear_limit(heard: Heard, line: bytes, wall_s: float) -> bool:
     if kind < 0:
         return False
     if what == b"reset":
-        wait_s = go_duration_s(value) if name.startswith(b"x-") else _until_rfc3339(value, wall_s)
+        wait_s = _seconds(value, wall_s)
+        if wait_s < 0:
+            wait_s = go_duration_s(value)
+        if wait_s < 0:
+            wait_s = _until_rfc3339(value, wall_s)
         if wait_s >= 0:
             heard.resets_s[kind] = wait_s
         return wait_s >= 0
@@ -146,6 +167,8 @@ def _hear_limit(heard: Heard, line: bytes, wall_s: float) -> bool:
         return False
     if what == b"limit":
         heard.limits[kind] = number
+        if kind == REQUESTS and kind_name in _OF_MINUTES:
+            heard.of_minutes = True
     elif what == b"remaining":
         heard.remaining[kind] = number
     else:
@@ -160,6 +183,12 @@ def _number(value: bytes, unit: float) -> float:
     except ValueError:
         return -1.0
     return found * unit if 0 <= found <= _MOST_NUMBER else -1.0
+
+
+def _seconds(value: bytes, wall_s: float) -> float:
+    """How long it is, by a number of seconds, or of the unix seconds of the moment; -1.0 for anything else."""
+    found = _number(value, 1.0)
+    return max(0.0, found - wall_s) if found >= _MOMENTS_S else found
 
 
 def go_duration_s(value: bytes) -> float:

@@ -86,9 +86,12 @@ class ModelRoute:
         self._beside: dict[str, Route] = {}
 
     def smaller(self, plan: ModelPlan) -> ModelPlan | None:
-        """The model to which this one degrades, if the route serves it."""
+        """The model to which this one degrades, or else the one to which that does: the first that the route serves.
+        There are no circles (config/check_llm.py)."""
         smaller = self.models.find(plan.degrade)
-        return smaller if smaller is not None and smaller.name in self.names else None
+        while smaller is not None and smaller.name not in self.names:
+            smaller = self.models.find(smaller.degrade)
+        return smaller
 
     def exchange(self, down: Downstream, head: RequestHead, route: Route, now: float) -> Exchange:
         """A request has come."""

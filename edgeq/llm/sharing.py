@@ -15,6 +15,7 @@ from edgeq.cache.directives import parse_directives
 
 if TYPE_CHECKING:
     from edgeq.llm.asking import ModelRequest
+    from edgeq.llm.degrade import Degraded
     from edgeq.llm.flight import Flight, Seat
     from edgeq.llm.prompt_cache import PromptCache
 
@@ -82,6 +83,13 @@ class Share:
             self.flight = None
             flight.finish(good, now)
 
+    def refuse(self, reason: str, detail: str, target: str, now: float) -> None:
+        """The answer of `target` is complete, and of no use."""
+        flight = self.flight
+        if flight is not None:
+            self.flight = None
+            flight.refuse(reason, detail, target, now)
+
     def is_followed(self) -> bool:
         """Do others get what it sends?"""
         flight = self.flight
@@ -121,8 +129,7 @@ class Share:
         exchange = self.exchange
         flight = seat.flight
         is_whole = flight.content_type == WHOLE
-        leader = flight.leader
-        degraded = leader.exchange.degraded if isinstance(leader, Share) else None
+        degraded = _degraded(flight)
         if degraded is not None and not exchange.bill.may_use(degraded.model, degraded.model):
             self._leave(now)
             exchange.go_alone(now)
@@ -159,6 +166,20 @@ class Share:
         self.seat = None
         self.exchange.go_alone(now)
 
+    def refused(self, reason: str, detail: str, now: float) -> None:
+        """What was answered is no answer, and this is its client's, too."""
+        seat = self.seat
+        if seat is None:
+            return
+        self.seat = None
+        exchange = self.exchange
+        degraded = _degraded(seat.flight)
+        if degraded is not None and not exchange.bill.may_use(degraded.model, degraded.model):
+            exchange.go_alone(now)
+            return
+        exchange.is_given(b"", seat.flight.target, degraded)
+        exchange.fail(reason, exchange.own_resource(), detail)
+
     def broken(self, reason: str, now: float) -> None:
         """A part has come, and there will be no more."""
         self.seat = None
@@ -173,3 +194,9 @@ class Share:
     def resume(self) -> None:
         """Those who follow have caught up."""
         self.exchange.resume_answer()
+
+
+def _degraded(flight: Flight) -> Degraded | None:
+    """The smaller model that answers who leads it; None: it is the one that was asked for."""
+    leader = flight.leader
+    return leader.exchange.degraded if isinstance(leader, Share) else None

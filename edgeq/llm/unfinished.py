@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
     from edgeq.llm.incoming import Incoming
 
-GIVEN_UP: Final = frozenset(("client_gone", "client_stalled", "draining", "deadline_expired", "upstream_timeout"))
+GIVEN_UP: Final = frozenset(
+    ("client_gone", "client_stalled", "draining", "deadline_expired", "upstream_timeout", "answer_too_large")
+)
 """Reasons by which edgeq lets go of an answer that may still come."""
 WRITTEN_A_SECOND: Final = 100
 """Tokens, by most models of 2026. Without this bound somebody who leaves at once would pay for all of `max_tokens`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from edgeq.config.providers import is_enabled, provider_keys, upstream_name
+from edgeq.config.providers import is_enabled, provider_keys, smaller_of, upstream_name
 from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
@@ -32,8 +32,10 @@ def model_records(
     told = {one["target"]: one for one in targets}
     own = {one["name"]: one for one in meters if one["meter"] == KINDS[MODEL]}
     breakers = {one["upstream"]: one["breaker"] for one in upstreams}
+    models: dict[str, Records] = {}
     for name, model in config.model.items():
         found: Records = []
+        models[name] = found
         for number, target in enumerate(model.targets, 1):
             provider = config.provider[target.provider]
             for key in provider_keys(provider):
@@ -60,10 +62,16 @@ def model_records(
                     "price": _price(target.price),
                 }
                 found.append(one)
+    ready = {name for name, found in models.items() if any(one["state"] == READY for one in found)}
+    for name, found in models.items():
         too_small = ", ".join(dict.fromkeys(str(path[-1]) for path, _ in scarce_of(name, config)))
-        has_room = any(one["state"] == READY for one in found)
+        smaller = "" if name in ready else config.model[name].degrade
+        for other in smaller_of(config, name) if smaller else ():
+            if other in ready:
+                smaller = other
+                break
         for one in found:
-            yield {**one, "degrades_to": "" if has_room else model.degrade, "too_small": too_small}
+            yield {**one, "degrades_to": smaller, "too_small": too_small}
 
 
 def _both(target: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:

@@ -212,6 +212,8 @@ class Reports:
                     "refused": {},
                     "last_refusal": "",
                 }
+            elif seen["heard"] and not one["heard"]:  # one that has had no request since does not know of it yet
+                one.update({key: seen[key] for key in _OF_MACHINE})
             for count in ("in_flight", "queued", "queued_tokens", "admitted"):
                 one[count] += seen[count]
             one["oldest_ms"] = max(one["oldest_ms"], age_ms(seen["oldest_ns"]))

@@ -62,10 +62,35 @@ _MAX_KNOWN: Final = 4096
 
 _PLAIN: Final = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
 """Bytes that stand for themselves within quotes, in both formats."""
-_SECRET: Final = re.compile(
-    rb"([?&](?:(?:[^=&?]*[_.-])?(?:api|access)?(?:key|token|signature)|sig|awsaccesskeyid)=)[^&]+", re.IGNORECASE
+_SECRET_NAMES: Final = (
+    b"token",
+    b"secret",
+    b"password",
+    b"passwd",
+    b"passphrase",
+    b"pwd",
+    b"signature",
+    b"credential",
+    b"assertion",
+    # What follows may be the end of another word, of a monkey for example.
+    *(
+        before + word
+        for word in (
+            b"key",
+            b"apikey",
+            b"accesskey",
+            b"accesskeyid",
+            b"awsaccesskeyid",
+            b"sig",
+            b"pass",
+            b"auth",
+            b"jwt",
+        )
+        for before in (b"?", b"&", b"_", b"-", b".")
+    ),
 )
-_OF_SECRETS: Final = (b"key=", b"token=", b"signature=", b"sig=", b"keyid=")
+"""How names of parameters end, in small letters, of which the value is nobody's business who reads the log."""
+_SECRET: Final = re.compile(b"((?:%b)=)[^&]+" % b"|".join(map(re.escape, _SECRET_NAMES)), re.IGNORECASE)
 _PLAIN_MAP: Final = bytes(byte if byte in _PLAIN else 0 for byte in range(256))
 _HEX: Final = tuple(chr(byte) if byte in _PLAIN else f"\\x{byte:02X}" for byte in range(256))
 _THREE: Final = tuple(b"%03d" % number for number in range(1000))
@@ -253,11 +278,12 @@ def _headers_of(head: RequestHead) -> bytes:
 
 
 def _without_secrets(target: bytes) -> bytes:
-    """Whose key or token stands in the query, as Gemini's clients send it, is nobody's business who reads the log."""
-    if b"?" in target:
-        lower = target.lower()
-        if any(words in lower for words in _OF_SECRETS):
-            return _SECRET.sub(rb"\1***", target)
+    """Without the values of these parameters of the query, where Gemini's clients have their key."""
+    at = target.find(b"?")
+    if at >= 0:
+        for part in target[at:].lower().split(b"="):
+            if part.endswith(_SECRET_NAMES):
+                return target[:at] + _SECRET.sub(rb"\1***", target[at:])
     return target
 
 
@@ -288,7 +314,7 @@ def _render_headers(head: RequestHead) -> str:
     if fields.user_agent:
         text += f'"user_agent.original":{_quote(fields.user_agent)},'
     if fields.referer:
-        text += f'"http.request.header.referer":[{_quote(fields.referer)}],'
+        text += f'"http.request.header.referer":[{_quote(_without_secrets(fields.referer))}],'
     return text
 
 
@@ -437,7 +463,7 @@ def _render_combined(exchanges: list[Exchange], wall_offset_s: float) -> str:
 
 
 def _render_agent(referer: bytes, user_agent: bytes) -> str:
-    text = f' "{_escape_combined(referer) or "-"}" "{_escape_combined(user_agent) or "-"}"\n'
+    text = f' "{_escape_combined(_without_secrets(referer)) or "-"}" "{_escape_combined(user_agent) or "-"}"\n'
     if len(text) <= _MAX_FRAGMENT_CHARS:
         if len(_agents) >= _MAX_FRAGMENTS:
             _agents.clear()

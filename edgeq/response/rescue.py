@@ -47,9 +47,9 @@ UNKNOWN: Final = -1.0
 DEFAULT_RETRY_AFTER_S: Final = 1
 MAX_RETRY_AFTER_S: Final = 60
 """Of an estimate. A moment that is known is told however far it is."""
-_LASTING: Final = frozenset(("upstream_auth", "budget_exhausted_shared", "not_cached"))
-"""They last until an operator does something, the day ends, or somebody else asks: by their status alone SDKs would
-come again at once."""
+_LASTING: Final = frozenset(("budget_exhausted_shared", "not_cached", "answer_too_large"))
+"""They last until the day ends, somebody else asks, or less is asked for: by their status alone SDKs would come again
+at once."""
 _MAX_DETAILS: Final = 200
 
 

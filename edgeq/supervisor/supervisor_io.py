@@ -397,13 +397,20 @@ class Supervisor:
         serving = self._fleet.table.serving() - set(self._rescuer.silent(STUCK_MS / 1000))
         return self._started and not self._stop.is_set() and bool(serving)
 
-    def wake(self, name: str) -> Sequence[str] | None:
+    def wake(self, name: str) -> tuple[Sequence[str], Sequence[str]] | None:
         """On the board, where the workers look."""
-        ended = rests.end_rests(self._config, GcraTable(self._board, 0), name, time.monotonic_ns())
+        board = self._board
+        arrivals = GcraTable(board, 0)
+        now_ns = time.monotonic_ns()
+        ended = rests.end_rests(self._config, arrivals, name, now_ns)
+        if ended is None:
+            return None
+        meters = [board.row(slot).meters for slot in range(board.rows_used)]
+        forgotten = rests.end_heard(self._config, arrivals, meters, name, now_ns)
         self._overview.forget()
-        for resource, is_whole_key in self._rest_ends.woken(ended or ()):
+        for resource, is_whole_key in self._rest_ends.woken(ended):
             _log.info(_REST_ENDED[is_whole_key], resource=resource, detail="it is asked again: somebody has woken it")
-        return ended
+        return ended, forgotten
 
     def wake_names(self) -> Sequence[str]:
         """Providers, keys, and models at these."""

@@ -68,10 +68,13 @@ def test_answers() -> None:
 
 
 def test_a_rest_is_ended() -> None:
-    """Of what rests; else whoever asks hears that nothing does, or that there is no such name."""
-    assert run("wake openai", FakeControl()).body == {"ok": True, "ended": ["upstream/openai"]}
+    """Of what rests, or what a provider has told of its limits; else whoever asks hears that there is neither, or that
+    there is no such name."""
+    model = "target/openai/m"
+    for words, ended in (("wake openai", ["upstream/openai"]), (f"wake {model}", [])):
+        assert run(words, FakeControl()).body == {"ok": True, "ended": ended, "forgotten": [model]}
     for words, status, said in (
-        ("wake calm", 422, "nothing rests at calm: show upstreams"),
+        ("wake calm", 422, "nothing rests at calm, or keeps to what it was told: show targets"),
         ("wake opena", 404, "no model at one is called opena (did you mean openai?): show targets"),
     ):
         answer = run(words, FakeControl())

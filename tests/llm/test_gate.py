@@ -8,6 +8,7 @@ from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
 from edgeq.llm.provider_limits import INPUT, REQUESTS, TOKENS, Heard, hear
+from edgeq.llm.rests import of_forgotten, of_target
 from edgeq.worker.wheel import NEVER
 from tests.llm.gates import Machine, claim_of
 
@@ -603,7 +604,7 @@ def test_a_request_that_never_fits_finds_out_whether_that_is_still_so(configured
     heard.limits[TOKENS] = heard.remaining[TOKENS] = 1000
     gate.heard(heard, 200, machine.loop.now)
     machine.ask(1, 3000, 10)
-    machine.loop.run(299.0)
+    machine.loop.run(59.0)
     machine.ask(2, 3000, 10)
     assert [number for number, _, _ in machine.refused] == [1, 2]
     machine.loop.run(2.0)
@@ -611,11 +612,87 @@ def test_a_request_that_never_fits_finds_out_whether_that_is_still_so(configured
     assert machine.granted == [3]
     assert gate.queue.max_cost == configured / 60 * gate.queue.max_wait_s
     gate.heard(heard, 429, machine.loop.now)
-    machine.loop.run(60.0)
+    machine.loop.run(59.0)
     machine.ask(4, 3000, 10)
     assert [number for number, _, _ in machine.refused] == [1, 2, 4]
     machine.loop.run(300.0)
     assert gate.wait_s(claim_of(machine.ask(5, 6000, 10)).estimate, machine.loop.now) == (NEVER if configured else 0.0)
+
+
+def told_tokens(limit: int, remaining: int) -> Heard:
+    """What a provider says of its tokens."""
+    heard = Heard()
+    heard.limits[TOKENS] = limit
+    heard.remaining[TOKENS] = remaining
+    return heard
+
+
+@pytest.mark.parametrize("configured", [0, 5000])
+def test_what_was_told_is_forgotten_when_somebody_says_so(configured: int) -> None:
+    """In all workers, also in those that have it from another one; what the provider tells after it counts again."""
+    machine = Machine(3, TokenLimits(tokens_per_minute=configured))
+    machine.tick()
+    machine.gates[0].heard(told_tokens(1, 1), 429, machine.loop.now)
+    for worker in range(3):
+        machine.ask(worker, 30, 10, worker=worker)
+    machine.loop.run(0.2)
+    assert [number for number, _, _ in machine.refused] == [0, 1, 2]
+    machine.arrivals.delay(of_forgotten("acme:big", b""), int(machine.loop.now * 1e9))
+    machine.arrivals.hasten(of_target("acme:big", b""), 0)
+    machine.loop.run(0.2)
+    for worker in range(3):
+        machine.ask(3 + worker, 30, 10, worker=worker)
+    machine.loop.run(5.0)
+    assert sorted(machine.granted) == [3, 4, 5]
+    kept = [one.count for gate in machine.gates for one in gate.meter.allowances]
+    assert kept == ([configured] * 3 if configured else [])
+
+    machine.gates[0].heard(told_tokens(9000, 8000), 200, machine.loop.now)
+    machine.ask(6, 30, 10, worker=1)
+    machine.loop.run(0.5)
+    assert [gate.snapshot(machine.loop.now)["heard"] for gate in machine.gates[:2]] == [{"tokens": 9000}] * 2
+
+
+def test_a_limit_that_the_provider_does_not_keep_is_none() -> None:
+    """It has answered a request of many more tokens than it says that it takes in a minute: whatever the number means,
+    it is no limit of a minute, also where a small request hears of it. Another number may be one."""
+    machine = Machine(2, TokenLimits())
+    gate = machine.gates[0]
+    gate.heard(told_tokens(1, 0), 200, machine.loop.now, claim_of(machine.ask(1, 30, 10)))
+    gate.heard(told_tokens(1, 0), 200, machine.loop.now, claim_of(machine.ask(2, 1, 10)))
+    machine.gates[1].heard(told_tokens(1, 0), 200, machine.loop.now, claim_of(machine.ask(3, 1, 10, worker=1)))
+    machine.loop.run(0.1)
+    machine.ask(4, 30, 10)
+    assert machine.granted == [1, 2, 3, 4]
+    gate.heard(told_tokens(1000, 900), 200, machine.loop.now, claim_of(machine.ask(5, 1500, 10)))
+    assert gate.snapshot(machine.loop.now)["heard"] == {"tokens": 1000}, "an estimate may be so wrong"
+
+
+def test_a_refusal_that_tells_a_small_limit_is_believed() -> None:
+    """It is kept to: until a minute later one finds out whether that is still so."""
+    machine = Machine(1, TokenLimits())
+    gate = machine.gates[0]
+    gate.heard(told_tokens(1, 0), 429, machine.loop.now, claim_of(machine.ask(1, 30, 10)))
+    machine.loop.run(59.0)
+    machine.ask(2, 30, 10)
+    machine.loop.run(2.0)
+    machine.ask(3, 30, 10)
+    assert machine.granted == [1, 3]
+
+
+def test_what_another_url_or_key_was_told_does_not_hold() -> None:
+    """After a reload: it is another provider's word."""
+    machine = Machine(2, TokenLimits())
+    machine.gates[0].heard(told_tokens(1000, 900), 200, machine.loop.now)
+    machine.gates[0].use_key(b"new")
+    assert machine.gates[0].snapshot(machine.loop.now)["heard"] == {}
+    machine.gates[1].use_key(b"new")
+    machine.ask(1, 3000, 10, worker=1)
+    assert machine.granted == [1]
+    machine.gates[1].heard(told_tokens(9000, 9000), 200, machine.loop.now)
+    machine.loop.run(0.1)
+    machine.ask(2, 30, 10)
+    assert machine.gates[0].snapshot(machine.loop.now)["heard"] == {"tokens": 9000}
 
 
 def test_a_key_that_is_refused_is_an_event() -> None:

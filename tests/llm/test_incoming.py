@@ -6,9 +6,9 @@ import pytest
 
 from edgeq.llm.dialects.base import StreamDecoder
 from edgeq.llm.dialects.table import DIALECTS
-from edgeq.llm.incoming import Incoming
+from edgeq.llm.incoming import MAX_ANSWER, Incoming, TooLarge
 from edgeq.llm.passing import PassThrough
-from edgeq.wire.framing import CHUNKED, UNTIL_CLOSE
+from edgeq.wire.framing import CHUNKED, LENGTH, UNTIL_CLOSE
 from edgeq.wire.head import ResponseHead
 
 GEMINI = b'data: {"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}]}\r\n\r\n'
@@ -48,6 +48,23 @@ def test_a_stream_that_has_not_said_why_it_ends_was_cut() -> None:
     coming.ended()
     assert not coming.stopped
     assert coming.failed is not None
+
+
+def test_what_is_no_stream_is_held_up_to_a_bound() -> None:
+    """Known by its length at once, else as it comes."""
+    head = ResponseHead(b"", 200, 1)
+    head.body_kind, head.content_length = LENGTH, MAX_ANSWER + 1
+    with pytest.raises(TooLarge):
+        Incoming(head).feed(b"{")
+    head.content_length = MAX_ANSWER
+    assert Incoming(head).feed(b"{") == b""
+    head.body_kind = UNTIL_CLOSE
+    coming = Incoming(head)
+    half = bytes(MAX_ANSWER // 2)
+    coming.feed(half)
+    coming.feed(half)
+    with pytest.raises(TooLarge):
+        coming.feed(b"}")
 
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'

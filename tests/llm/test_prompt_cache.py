@@ -64,6 +64,9 @@ class Client:
     def alone(self, now: float) -> None:
         self.told.append("alone")
 
+    def refused(self, reason: str, detail: str, now: float) -> None:
+        self.told.append(f"{reason}: {detail}")
+
     def broken(self, reason: str, now: float) -> None:
         self.told.append(reason)
 
@@ -314,6 +317,24 @@ def test_a_leader_with_a_slow_client_reads_on_for_others() -> None:
     assert leader.told == ["resume"]
 
 
+def test_an_answer_of_no_use_is_that_of_all() -> None:
+    """Nobody asks once more; one who leaves as he is told of it takes nobody along. Nothing is stored, nobody joins."""
+    cache = cache_of()
+    _, flight = lead(cache)
+    followers = [join(cache), join(cache), join(cache)]
+    flight.refuse("answer_not_json", "prose", "p/m", 0.0)
+    assert [one.told for one in followers] == [["answer_not_json: prose"]] * 3
+    assert (flight.ended, flight.snapshot()["followers"]) == (True, 0)
+    flight.lost(True, 0.0)
+    flight.refuse("answer_not_json", "prose", "p/m", 0.0)
+    for one in followers:
+        one.go()
+    assert [len(one.told) for one in followers] == [1, 1, 1]
+    assert cache.look(b"k", 0.0) is None
+    assert cache.join(b"k", Client()) is None
+    assert cache.snapshot()["collecting_bytes"] == 0
+
+
 def test_a_leader_leaves_and_the_flight_goes_on() -> None:
     """Its upstream is not cancelled as long as there is a follower, and the answer is stored."""
     cache = cache_of()
@@ -449,8 +470,8 @@ class Flights(RuleBasedStateMachine):
         """Take over what parties were told."""
         for client in list(self.followers):
             last = client.told[-1] if client.told else ""
-            if last in ("alone", "slow", "lost"):
-                assert (last == "alone") == (not client.got)
+            if last in ("alone", "slow", "lost", "no: use"):
+                assert (last in ("alone", "no: use")) == (not client.got)
                 self.followers.remove(client)
             elif last == "lead":
                 client.told.clear()
@@ -530,6 +551,12 @@ class Flights(RuleBasedStateMachine):
     @rule(good=st.booleans())
     def finish(self, good: bool) -> None:
         self.flight.finish(good, 0.0)
+        self.tidy()
+
+    @precondition(lambda self: self.leader is not None and not self.sent)
+    @rule()
+    def refuse(self) -> None:
+        self.flight.refuse("no", "use", "p/m", 0.0)
         self.tidy()
 
     @precondition(lambda self: self.leader is not None)

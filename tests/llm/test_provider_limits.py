@@ -25,6 +25,7 @@ from edgeq.llm.provider_limits import (
 )
 
 WALL = float(calendar.timegm((2026, 11, 26, 12, 0, 0)))
+NONE_LEFT = b"x-ratelimit-limit-tokens: 9\r\nx-ratelimit-remaining-tokens: 0\r\nx-ratelimit-reset-tokens: "
 
 
 def test_openai() -> None:
@@ -40,6 +41,23 @@ def test_openai() -> None:
     assert (heard.limits[REQUESTS], heard.remaining[REQUESTS], heard.resets_s[REQUESTS]) == (60, 59, 1.0)
     assert (heard.limits[TOKENS], heard.remaining[TOKENS], heard.resets_s[TOKENS]) == (150_000, 149_984, 360.0)
     assert (heard.limits[INPUT], heard.retry_after_s, heard.pause_s()) == (UNKNOWN, -1.0, -1.0)
+
+
+@pytest.mark.parametrize("name", [b"req-minute", b"requests-minute"])
+def test_minutes_by_name(name: bytes) -> None:
+    """Mistral's fields and Cerebras' say that they count by the minute; those of a day or a month are none of these."""
+    heard = hear(
+        b"x-ratelimit-limit-%b: 50\r\nx-ratelimit-remaining-%b: 49\r\n"
+        % (name, name)
+        + b"x-ratelimit-limit-tokens-minute: 60000\r\nx-ratelimit-remaining-tokens-minute: 50\r\n"
+        b"x-ratelimit-reset-tokens-minute: 26.5\r\nx-ratelimit-limit-tokens-month: 7\r\n"
+        b"x-ratelimit-limit-requests-day: 5\r\nx-ratelimit-remaining-requests-day: 0\r\n"
+        b"x-ratelimit-tokens-query-cost: 1300\r\n",
+        WALL,
+    )
+    assert heard is not None
+    assert (heard.limits, heard.remaining) == ([50, 60_000, UNKNOWN, UNKNOWN], [49, 50, UNKNOWN, UNKNOWN])
+    assert (heard.resets_s[TOKENS], heard.counts_minutes()) == (26.5, YES)
 
 
 def test_anthropic() -> None:
@@ -66,14 +84,29 @@ def test_anthropic() -> None:
         (b"retry-after: 7\r\nretry-after-ms: 1500", 1.5),
         (b"retry-after-ms: 1500\r\nretry-after: 7", 1.5),
         (b"retry-after: Thu, 26 Nov 2026 12:00:30 GMT", 30.0),
-        (b"retry-after: Thu, 26 Nov 2026 11:00:00 GMT", 0.0),
+        (b"retry-after: %d" % (WALL + 30), 30.0),
+        (NONE_LEFT + b"7500ms", 7.5),
+        (NONE_LEFT + b"%d" % (WALL + 30), 30.0),
+        (NONE_LEFT + b"2026-11-26T12:00:30Z", 30.0),
     ],
 )
 def test_when_to_come_back(line: bytes, wait_s: float) -> None:
-    """The finer one counts."""
+    """The finer one counts. Some servers tell a moment where others have a number of seconds."""
     heard = hear(line + b"\r\n", WALL)
     assert heard is not None
-    assert heard.retry_after_s == heard.pause_s() == wait_s
+    assert heard.pause_s() == wait_s
+
+
+@pytest.mark.parametrize(
+    "line", [b"retry-after: 0", b"retry-after: Thu, 26 Nov 2026 11:00:00 GMT", b"retry-after: %d" % (WALL - 1)]
+)
+def test_to_come_back_at_once_is_not_said(line: bytes) -> None:
+    """By a refusal: it would be refused again at once, by a clock that is behind for an hour."""
+    heard = hear(line + b"\r\n", WALL)
+    assert heard is not None
+    assert (heard.retry_after_s, heard.pause_s()) == (0.0, -1.0)
+    heard.limits[TOKENS], heard.remaining[TOKENS], heard.resets_s[TOKENS] = 9, 0, 5.0
+    assert heard.pause_s() == 5.0
 
 
 def test_azure_knows_nothing() -> None:

@@ -5,10 +5,23 @@ from __future__ import annotations
 import pytest
 
 from edgeq.board.gcra_table import GcraTable
-from edgeq.board.layout import Board
+from edgeq.board.keyed import Entry
+from edgeq.board.layout import METER_CELLS, Board
 from edgeq.config.load import load_text
 from edgeq.config.providers import provider_keys, upstream_name
-from edgeq.llm.rests import TIMES, end_rests, moments, names, of_key, of_target, way_of
+from edgeq.llm.meter import INPUT
+from edgeq.llm.rests import (
+    TIMES,
+    end_heard,
+    end_rests,
+    moments,
+    names,
+    of_forgotten,
+    of_heard,
+    of_key,
+    of_target,
+    way_of,
+)
 
 TEXT = """
 [[listener]]
@@ -54,6 +67,23 @@ def test_names(board: Board, text: str, ended: list[str]) -> None:
     assert end_rests(config, arrivals, text, 1_000_000) == ended
     assert end_rests(config, arrivals, text, 1_000_000) == []
     assert end_rests(config, arrivals, "nobody", 1_000_000) is None
+
+
+def test_what_was_told_of_limits_is_forgotten_by_name(board: Board) -> None:
+    """Of the models of which some worker has heard it; a rest is not needed for that."""
+    config = load_text(TEXT, "f.toml").config
+    arrivals = GcraTable(board, 0)
+    provider = config.provider["oa"]
+    way = way_of(provider, provider_keys(provider)[0])
+    rows = [board.row(slot).meters for slot in range(2)]
+    shown = Entry(rows[1], [rows[0]], of_heard("oa-a/m", way), METER_CELLS - 2)
+    shown.put(INPUT, 5000)
+    assert end_heard(config, arrivals, rows, "oa-b", 1_000_000) == []
+    assert end_heard(config, arrivals, rows, "oa", 1_000_000) == ["target/oa-a/m"]
+    assert arrivals.get(of_forgotten("oa-a/m", way)) == 1_000_000
+    assert end_rests(config, arrivals, "oa", 1_000_000) == []
+    shown.close()
+    assert end_heard(config, arrivals, rows, "oa-a/m", 2_000_000) == []
 
 
 def test_one_that_fails_after_its_rest_is_woken_too(board: Board) -> None:

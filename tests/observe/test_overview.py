@@ -415,6 +415,15 @@ def test_who_waits_for_tokens_is_in_a_queue(bench: Bench) -> None:
     assert found["oldest_ms"] > 0
 
 
+def test_what_a_provider_has_told_one_worker_is_told(bench: Bench) -> None:
+    """All keep to it from their next request on; until then only one of them knows."""
+    known = {"limits": {"tokens": 6000}, "remaining": {"tokens": 50}, "heard": {"tokens": 6000}}
+    for slot, told in enumerate(({}, known, {})):
+        bench.tell(slot, targets=[target("oa/m", **told)])
+    (found,) = bench.overview.targets()
+    assert {key: found[key] for key in known} == known
+
+
 def test_what_rests_at_a_key_is_told_with_it(bench: Bench) -> None:
     """All of its models, by the reason, or some; for as long as it still does."""
     nothing: dict[str, Any] = {"limits": {}, "remaining": {}, "heard": {}, "refused": {}, "wait_ms": []}

@@ -36,6 +36,7 @@ _OF_MODELS = {
     "key_revoked",
     "key_expired",
     "answer_not_json",
+    "answer_too_large",
     "upstream_error",
     "upstream_rate_limit",
     "upstream_quota",

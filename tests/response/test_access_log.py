@@ -148,14 +148,25 @@ def test_json_target(target: bytes, path: str | None, query: str | None) -> None
         ("a=1&api_key=s3cret", "a=1&api_key=***"),
         ("X-Amz-Signature=s3cret&Access_Token=s3cret", "X-Amz-Signature=***&Access_Token=***"),
         ("a=1&sig=s3cret&AWSAccessKeyId=s3cret", "a=1&sig=***&AWSAccessKeyId=***"),
+        ("password=s3cret&user=me&PASSWD=s3cret&pass=s3cret", "password=***&user=me&PASSWD=***&pass=***"),
+        ("client_secret=s3cret==&clientSecret=s3cret&secret=s3cret", "client_secret=***&clientSecret=***&secret=***"),
+        ("access_token=s3cret&idToken=s3cret&token=s3cret", "access_token=***&idToken=***&token=***"),
+        ("X-Amz-Credential=s3cret&client_assertion=s3cret", "X-Amz-Credential=***&client_assertion=***"),
+        (
+            "bypass=1&author=2&design=3&secrets=4&code=5&password",
+            "bypass=1&author=2&design=3&secrets=4&code=5&password",
+        ),
         ("monkey=1&keys=s3&key=", "monkey=1&keys=s3&key="),
         ("a=b?key=3", "a=b?key=***"),
     ],
 )
 def test_no_secret_of_a_query(query: str, told: str) -> None:
-    """Some clients send their key there; the other parameters are told."""
-    asked = exchange(target=b"/v1/models?" + query.encode())
+    """Some clients send their key there, and browsers the page's as the referer; the other parameters are told."""
+    page = b"http://h.example/a?" + query.encode()
+    asked = exchange(target=b"/v1/models?" + query.encode(), referer=page)
     assert as_json(asked)["url.query"] == told
+    assert as_json(asked)["http.request.header.referer"] == [f"http://h.example/a?{told}"]
+    assert f'"http://h.example/a?{told}"'.encode() in render([asked], "combined")
     assert f'"GET /v1/models?{told} HTTP/1.1"'.encode() in render([asked], "combined")
 
 

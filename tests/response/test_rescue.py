@@ -75,7 +75,8 @@ def test_the_table_keeps_its_own_rules() -> None:
         assert row.status != 503 or row.fault in "SU"
         assert row.status != 502 or row.fault == "U"
         assert row.problem in (BLANK, CAPACITY, QUOTA)
-        assert row.status in (429, 503) or row.retry_after == "none" or row.token == "upstream_backlog_full"
+        may_come_again = row.status in (429, 503) or row.token in ("upstream_backlog_full", "upstream_auth")
+        assert may_come_again or row.retry_after == "none"
         assert row.title
         assert row.hint
     assert [row.token for row in sorted(REASONS.values(), key=lambda row: INDEX[row.token])] == list(REASONS)
@@ -122,7 +123,7 @@ def test_waits_that_sdks_obey() -> None:
     assert told(60.0) == {"retry-after": "60", "retry-after-ms": "60000", "x-should-retry": "true"}
     assert told(60.1) == told(NEVER) == {"x-should-retry": "false"}
     assert told(1.2, "model_not_found") == {"x-should-retry": "false"}
-    assert told(30.0, "upstream_auth") == told(1.2, "budget_exhausted_shared") == {"x-should-retry": "false"}
+    assert told(NEVER, "upstream_auth") == told(1.2, "budget_exhausted_shared") == {"x-should-retry": "false"}
     assert told(1.2, "upstream_reset") == {}  # a provider's failure: by the status, as with any other server
 
 

@@ -96,8 +96,9 @@ class FakeControl:
     def etag(self) -> str:
         return "a-7"
 
-    def wake(self, name: str) -> Sequence[str] | None:
-        return {"openai": ["upstream/openai"], "calm": []}.get(name)
+    def wake(self, name: str) -> tuple[Sequence[str], Sequence[str]] | None:
+        target = "target/openai/m"
+        return {"openai": (["upstream/openai"], [target]), target: ([], [target]), "calm": ([], [])}.get(name)
 
     def wake_names(self) -> Sequence[str]:
         return ["openai", "calm"]

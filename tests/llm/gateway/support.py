@@ -351,6 +351,11 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
         model(name, *(f"{name}-{one} error={one},tag=broke" + ",retry_after=40s" * (one == 429) for one in asked))
     provider("broke", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
     model("broke-well", "broke error=402,tag=broke", "an tokens=5,tag=broke")
+    provider("locked", f"{demo}/v1", retry_budget={"share": 0, "reserve": 0})
+    model("locked-well", "locked error=401", "an tokens=5,tag=locked")
+    for refusal in (401, 402):
+        provider(f"no-{refusal}", f"{demo}/v1")
+        model(f"no-{refusal}-deaf", f"no-{refusal} error={refusal}", "an tokens=5,tag=deaf")
     model("rest-after", *(f"rests-{seconds} error=429,retry_after={seconds}s,tag=both" for seconds in (40, 55)))
     provider("dead", f"http://127.0.0.1:{dead_port}/v1")
     provider("dead-an", f"http://127.0.0.1:{dead_port}/v1", "anthropic")

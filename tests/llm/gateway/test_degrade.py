@@ -49,6 +49,8 @@ MODELS: Final[dict[str, Any]] = {
     },
     "shared": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=shared"}], "degrade": "held"},
     "held": {"targets": [{"provider": "scripted"}]},
+    "chained": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=chained"}], "degrade": "middle"},
+    "middle": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=middle"}], "degrade": "small"},
     "dearer": {
         "targets": [
             {"provider": "demo", "model": "mock/error=503,tag=cheap", "price": {"input": 1, "output": 1}},
@@ -211,6 +213,34 @@ def test_who_joins_is_told_as_well(degrading: Stand) -> None:
         assert one.get(b"x-edgeq-model") == b"held", one
         assert explained(degrading, one)["resource"] == "target/tight/mock/tokens=5,tag=shared:requests"
         assert degrading.line_of(one)["edgeq.model"] == "held"
+    degrading.wait_idle()
+
+
+def test_a_smaller_one_without_room_has_its_own_smaller_one(degrading: Stand) -> None:
+    """Each is asked as long as it has room, and passed over where the key may not use it. What is told is why the one
+    that was asked for did not answer."""
+    anybody = key(degrading)
+    seen = []
+    for _ in range(6):  # a minute may just be over
+        answer = ask(degrading, anybody, "chained")
+        assert answer.status == 200
+        seen.append(answer.get(b"x-edgeq-model"))
+        if seen[-1] == b"small":
+            break
+    assert seen[0] is None
+    assert seen[-2:] == [b"middle", b"small"]
+    found = explained(degrading, answer)
+    assert found["resource"] == "target/tight/mock/tokens=5,tag=chained:requests"
+    wait_for(
+        lambda: {one for one, _ in degraded(degrading, "chained")} == {"middle", "small"},
+        lambda: str(degraded(degrading, "chained")),
+    )
+    told = {one["model"]: one["degrades_to"] for one in degrading.show("models")}
+    wait_for(
+        lambda: {one["degrades_to"] for one in degrading.show("models") if one["model"] == "chained"} == {"small"},
+        lambda: str(told),
+    )
+    assert spend(degrading, key(degrading, "chained,small"), "chained").get(b"x-edgeq-model") == b"small"
     degrading.wait_idle()
 
 

@@ -15,7 +15,7 @@ from edgeq.reasons import REASONS
 from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.gateway import free_port
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
 
 SECRET: Final = "sk-not-to-be-told"
 
@@ -38,6 +38,7 @@ def failing() -> Iterator[Stand]:
             "said": ["one error=404,tag=said"],
             "picky": ["scripted x"],
             "other": ["scripted z", "one tokens=5,tag=next"],
+            "large": ["scripted large", "one tokens=5,tag=large"],
             "shy": ["one latency=600ms,tokens=5,tag=shy", "scripted y"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
@@ -117,6 +118,35 @@ def test_what_may_be_the_requests_fault_is_none_of_the_targets(failing: Stand) -
     """Or one client could keep all from a model by what it asks for."""
     codes = [json.loads(failing.ask(ask_for("strange")).body)["error"]["code"] for _ in range(12)]
     assert "circuit_open" not in codes
+
+
+def test_an_answer_that_is_too_large_is_no_failure(failing: Stand) -> None:
+    """Whoever asks for so much gets it of nobody, however often, and takes the target from none: it has done its work.
+    He is told what to do, and that coming again does not help. A page that never ends is another thing."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 70000000\r\ncontent-type: "
+
+    def endless(kind: bytes) -> None:
+        def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+            connection.send(head + kind + b"\r\n\r\n{")
+            connection.stall()
+
+        failing.play(answer)
+
+    endless(b"application/json")
+    since = len(failing.gateway.log_lines())
+    before = len(failing.scripted.requests)
+    for _ in range(5):
+        answer = failing.ask(ask_for("large"))
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "answer_too_large"), answer
+        assert answer.get(b"x-should-retry") == b"false"
+        assert b"67108864 bytes" in answer.body
+    assert len(failing.scripted.requests) == before + 5
+    assert failing.counts("mock/tokens=5,tag=large").get("requests", 0) == 0
+    lines = failing.wait_log(lambda one: one.get("edgeq.reason") == "answer_too_large", since, 5)
+    assert all(line["gen_ai.usage.input_tokens"] > 0 for line in lines), "it is paid, as far as is known"
+    endless(b"text/html")
+    answer = failing.ask(ask_for("large"))
+    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"one/mock/tokens=5,tag=large")
 
 
 def explained(stand: Stand, asked: str) -> dict[str, Any]:

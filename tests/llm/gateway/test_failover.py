@@ -290,16 +290,28 @@ def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "at_most_ms"), [("broke-first", 40_000), ("broke-last", 40_000), ("broke-well", 2000)]
+    ("model", "at_most_ms"),
+    [("broke-first", 40_000), ("broke-last", 40_000), ("broke-well", 2000), ("locked-well", 2000)],
 )
-def test_an_account_without_credit_keeps_nobody_from_coming_again_to_another(
+def test_a_key_that_is_of_no_use_keeps_nobody_from_coming_again_to_another(
     stand: Stand, model: str, at_most_ms: int
 ) -> None:
     """The time is that of the target that will be back of itself, or was only not asked."""
     answer = stand.ask(ask_for(model))
     assert answer.get(b"x-should-retry") == b"true", answer.headers
     assert 0 < float(answer.get(b"retry-after-ms") or 0) <= at_most_ms
-    assert b"_rate_limit" in answer.body or b"quota" in answer.body
+    assert any(reason in answer.body for reason in (b"_rate_limit", b"quota", b"upstream_auth"))
+    if model.endswith("well"):
+        assert stand.ask(ask_for(model)).status == 200, "who comes again is answered"
+
+
+@pytest.mark.parametrize("status", [401, 402])
+def test_a_target_that_knows_no_word_of_it_is_none_to_come_again_for(stand: Stand, status: int) -> None:
+    """Nobody who is well makes embeddings: coming again would not help before somebody does something."""
+    for _ in range(2):
+        answer = stand.ask({"model": f"no-{status}-deaf", "input": "hello"}, "/v1/embeddings")
+        assert answer.status in (502, 503)
+        assert answer.get(b"x-should-retry") == b"false", answer.headers
 
 
 @pytest.mark.parametrize("name", ["provider/{}", "{}", "upstream/{}", "{}/{}", "target/{}/{}"])
@@ -320,7 +332,10 @@ def test_a_rest_is_ended_by_an_operator(stand: Stand, name: str) -> None:
     status, told = stand.admin("POST", "/v1/wake?name=nobody")
     assert status == 404
     status, told = stand.admin("POST", "/v1/wake?name=provider/ge")
-    assert (status, told["error"]) == (422, "nothing rests at provider/ge: show upstreams")
+    assert (status, told["error"]) == (
+        422,
+        "nothing rests at provider/ge, or keeps to what it was told: show targets",
+    )
 
 
 def test_a_hedge_answers(stand: Stand) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import tempfile
@@ -15,13 +16,19 @@ import pytest
 from tests.llm.gateway.support import Stand, ask_for, request, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.raw_client import Asked
-from tests.support.scripted_upstream import ScriptedUpstream
+from tests.support.scripted_upstream import ScriptedUpstream, answer, reply
 
 LIMIT: Final = 1200
 """Tokens a minute."""
 TOKENS: Final = 20
 PLACES: Final = 4
 WORKERS: Final = 4
+GOOD: Final = json.dumps(
+    {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+    }
+).encode()
 
 
 @pytest.fixture
@@ -30,12 +37,16 @@ def limited() -> Iterator[Stand]:
     with demo_llm.running() as demo, ScriptedUpstream() as scripted, tempfile.TemporaryDirectory() as name:
         admin = str(Path(name) / "admin.sock")
         config: dict[str, Any] = {
-            "provider": {"demo": {"url": f"{demo.url}/v1", "keys": ["sk-demo"]}},
+            "provider": {
+                "demo": {"url": f"{demo.url}/v1", "keys": ["sk-demo"]},
+                "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": ["sk-x"]},
+            },
             "model": {
                 "tokens": {
                     "targets": [{"provider": "demo", "model": f"mock/tokens={TOKENS},tag=tokens"}],
                     "limits": {"tokens_per_minute": LIMIT},
                 },
+                "told": {"targets": [{"provider": "scripted"}]},
                 "places": {
                     "targets": [{"provider": "demo", "model": f"mock/hang=0,times={PLACES},tag=places"}],
                     "limits": {"concurrent": PLACES},
@@ -83,6 +94,27 @@ def test_many_at_once_keep_to_a_limit_of_tokens(limited: Stand) -> None:
         lambda: f"{used} were used: {meter(limited, 'tokens')}",
     )
     limited.wait_idle()
+
+
+def test_what_a_provider_has_told_is_forgotten_when_somebody_says_so(limited: Stand) -> None:
+    """It said with a refusal that it takes a token a minute: all workers keep to that, and after `edgeq wake` none."""
+    refusal = b'{"error":{"message":"Rate limit","type":"tokens","code":"rate_limit_exceeded"}}'
+    fields = (b"x-ratelimit-limit-tokens: 1", b"x-ratelimit-remaining-tokens: 0", b"retry-after: 0")
+    limited.play(reply(answer(refusal, b"429 Too Many Requests", *fields)))
+    told = request(ask_for("told"))
+    clients = [limited.client() for _ in range(20)]
+
+    def codes() -> set[str]:
+        answers = [client.ask(told, b"POST") for client in clients]
+        return {"" if one.status == 200 else json.loads(one.body)["error"]["code"] for one in answers}
+
+    codes()
+    assert codes() == {"request_over_limit"}
+    limited.play(reply(answer(GOOD, b"200 OK", b"content-type: application/json")))
+    status, woken = limited.admin("POST", "/v1/wake?name=scripted")
+    assert (status, woken["forgotten"]) == (200, ["target/scripted/told"]), woken
+    wait_for(lambda: codes() == {""}, lambda: f"{limited.show('targets')}")
+    assert limited.admin("POST", "/v1/wake?name=scripted")[0] == 422
 
 
 def test_a_killed_worker_leaves_no_place_taken(limited: Stand) -> None:
