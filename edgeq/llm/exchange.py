@@ -590,7 +590,9 @@ class ModelExchange(ModelAnswer):
 
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
-        return REASONS[reason].fault != "C" and self._ask_next(reason, resource, detail, self.attempts > 0, monotonic())
+        if REASONS[reason].fault == "C" and (reason != "request_over_limit" or self.choice is None):
+            return False  # what is too large for this target may not be for the next one
+        return self._ask_next(reason, resource, detail, self.attempts > 0, monotonic())
 
     def _ask_next(self, reason: str, resource: str, detail: str, takes_budget: bool, now: float) -> bool:
         """`takes_budget`: it is a failure of what was sent, of which so many may be sent once more."""

@@ -276,6 +276,18 @@ def test_comments_while_queued(stand: Stand) -> None:
     stand.wait_idle()
 
 
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_what_is_too_large_for_a_target_waits_for_another(stand: Stand, path: str) -> None:
+    """The first one never takes so many tokens; the second one has no place now, and so is not asked first."""
+    with stand.client() as first:
+        first.send(request(ask_for("fits", True, "some words " * 200)))
+        stand.wait_counts(stand.called("fits", 1), open=1)
+        answer = stand.ask(ask_for("fits", text="other words " * 200), path)
+        assert answer.status == 200, answer
+        assert answer.get(b"x-edgeq-target") == b"roomy/" + stand.called("fits", 1).encode()
+    stand.wait_idle()
+
+
 def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
     """SDKs are told not to come again: the first, who hears it of the provider, and those whom nobody asks for."""
     asked = stand.counts(stand.called("rests"))["requests"]
