@@ -27,6 +27,7 @@ from edgeq.llm.incoming import Incoming
 from edgeq.llm.log_fields import log_fields
 from edgeq.llm.measures import HIT, JOINED, OK, UNKNOWN_S
 from edgeq.llm.message import Unmappable, Usage
+from edgeq.llm.meter import MODEL
 from edgeq.llm.models_list import list_body, model_body
 from edgeq.llm.operation import (
     ANTHROPIC,
@@ -501,8 +502,9 @@ class ModelRequest(Exchange):
 
     # -- what it may cost ----------------------------------------------------------------------------------------------
 
-    def _pay(self, now: float) -> None:
-        """Reserve what it is expected to use, and ask the first target."""
+    def _pay(self, now: float, is_again: bool = False) -> None:
+        """Reserve what it is expected to use, and ask the first target. `is_again`: another worker has taken what was
+        left of a model's limit, after this one had seen that there is enough."""
         plan = self.plan
         peek = self.peek
         operation = self.operation
@@ -511,6 +513,8 @@ class ModelRequest(Exchange):
         assert operation is not None
         bill = self.bill
         bill.wants(self.body, output_tokens(peek), answers(peek), operation.kind == CHAT)
+        asked = plan
+        may_degrade = plan.degrade != "" and not is_again
         if plan.degrade:
             instead = degrade(bill, plan, self.models, now)
             if instead is not None:
@@ -535,8 +539,14 @@ class ModelRequest(Exchange):
             self.models.limits,
             None if prompt is None else prompt.settings,
             now,
+            has_other=may_degrade,
         )
         if refusal is not None:
+            if may_degrade and refusal.meter.kind == MODEL:
+                self.plan = asked
+                self.degraded = None
+                self._pay(now, True)
+                return
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
         if self._order is not order or estimate.cost_micro < cost_micro:

@@ -194,12 +194,14 @@ class Bill:
         of_tenant: TokenLimits,
         prompt: Prompt | None,
         now: float,
+        has_other: bool = False,
     ) -> Refusal | None:
         """Reserve what is expected of all limits of the caller's and the model's own, or say why not.
 
         Args: order is who may be asked; what is expected is of one of these, or of a cheaper one if there is no money
         for that: then `estimate` has its cost. route and of_tenant are the route's name and what it grants each tenant;
-        prompt: whose path it is.
+        prompt: whose path it is; has_other: a smaller model may answer, so what the model's own limit refuses
+        is none yet.
         """
         till = self.till
         ledger = till.ledger
@@ -207,6 +209,7 @@ class Bill:
         estimate = self.estimate
         assert estimate is not None
         meters = self.meters
+        meters.clear()
         if account is not None:
             for subject, limits in till.accounts.current.limits(account):
                 kind, _, name = subject.partition("/")
@@ -230,6 +233,8 @@ class Bill:
                 told.redeem()
             self.reservation = found
             return None
+        if has_other and found.meter.kind == MODEL:
+            return found
         found.meter.refuse(now)
         if found.what in (CONCURRENT, RESERVED):
             places = found.limit if found.what == CONCURRENT else max(1, found.meter.machine_in_flight())

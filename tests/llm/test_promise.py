@@ -20,7 +20,7 @@ from edgeq.llm.accounts import AccountsHolder
 from edgeq.llm.estimate import Estimate, Estimator
 from edgeq.llm.ledger import Ledger, Reservation, reserve
 from edgeq.llm.message import Usage
-from edgeq.llm.meter import KEY, TENANT, Meter, Refusal
+from edgeq.llm.meter import KEY, MODEL, TENANT, Meter, Refusal
 from edgeq.llm.plan import ORDERED, ModelPlan
 from edgeq.llm.promise import MOST_S, come_again_s, place_s
 from edgeq.llm.till import Bill, Till
@@ -612,3 +612,28 @@ def test_all_limits_have_a_line() -> None:
         reserve([key, tenant], Estimate(1000, 0), NOW)
     assert come_again_s([key, tenant], Estimate(1000, 0), NOW) == pytest.approx(10.0)
     assert come_again_s([tenant], Estimate(1000, 0), NOW) == pytest.approx(20.0)
+
+
+def test_a_model_that_another_worker_has_filled_refuses_nobody_who_may_have_a_smaller_one() -> None:
+    """Both have seen that there is room. Whoever comes too late hears of it, and is refused only if nobody else is to
+    be asked; then he is told when to come again."""
+    loop = FakeLoop()
+    arrivals = LocalArrivals()
+    plan = ModelPlan("big", ORDERED, [], "small", None, TokenLimits(tokens_per_minute=6000))
+    bills = []
+    for _ in range(2):
+        bill = Bill(Till(AccountsHolder(), ledger_at(arrivals, loop.now)), b"acme")
+        bill.estimate = asked(6000)
+        assert bill.kept_out(plan, loop.now) is None
+        bills.append(bill)
+    assert bills[0].reserve(plan, [], "models", NO_LIMITS, None, loop.now, has_other=True) is None
+    late = bills[1]
+    for _ in range(2):
+        refusal = late.reserve(plan, [], "models", NO_LIMITS, None, loop.now, has_other=True)
+        assert refusal is not None
+        assert (refusal.meter.kind, refusal.meter.refused) == (MODEL, 0)
+        assert late.kept_out(plan, loop.now) is not None
+        assert len(late.meters) == 1
+    refusal = late.reserve(plan, [], "models", NO_LIMITS, None, loop.now)
+    assert refusal is not None
+    assert (refusal.meter.refused, refusal.wait_s > 0.0) == (1, True)
