@@ -578,8 +578,12 @@ class Bulkhead(Lobby):
         limit = "it is paused" if self.limit == PAUSED else f"the limit is {self.limit}"
         detail = f"{self._fullness(ticket)}, {limit}; waited {waited_ms} ms"
         self.last_refusal = f"{reason}: {detail}"
-        retry_s = self._retry_after.refused(now, queue.drain_s(now, self._places(0)))
+        retry_s = self._retry_after.refused(now, self._drain_s(now))
         ticket.refused(reason, self.place, detail, retry_s)
+
+    def _drain_s(self, now: float) -> float:
+        """How long those who wait will take to be served; 0.0: unknown."""
+        return self.queue.drain_s(now, self._places(0), self.in_flight > 0)
 
     def _fullness(self, ticket: Ticket) -> str:
         """How full the queue is, in words: by bytes as well where these fill it first."""
@@ -770,7 +774,7 @@ class Bulkhead(Lobby):
             "oldest_wait_s": 0.0 if oldest is None else now - oldest.arrived_at,
             "congested_flows": queue.congested_flows(),
             "congested_times": queue.turns,
-            "drain_s": queue.drain_s(now, self._places(0)),
+            "drain_s": self._drain_s(now),
             "service_mean_s": service.mean_s,
             "service_median_s": service.median_s(),
             "service_p95_s": service.p95_s(),

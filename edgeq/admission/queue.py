@@ -348,9 +348,11 @@ class FairQueue:
             return False
         return key_hash(ticket.tenant) in self.crowds_elsewhere
 
-    def drain_s(self, now: float, busy: float) -> float:
-        """How long those who wait will take to be served; 0.0: unknown."""
-        return self.queued * self._service.hold_s(now, self.filled_at) / (busy if busy > 0 else 1.0)
+    def drain_s(self, now: float, busy: float, runs_here: bool) -> float:
+        """How long those who wait will take to be served; 0.0: unknown. `runs_here`: some of the places are this
+        worker's; else nothing comes free here, however fast it does elsewhere."""
+        hold_s = self._service.hold_s(now, self.filled_at) if runs_here else self._service.mean_s
+        return self.queued * hold_s / (busy if busy > 0 else 1.0)
 
     # -- in -----------------------------------------------------------------------------------------------------------
 

@@ -580,3 +580,22 @@ def test_a_pause_is_bounded() -> None:
     bulkhead.tick(2.1)
     assert book.refused[1] == (0, "queue_timeout")
     assert all("it is paused" in detail for _, detail, _ in book.details)
+
+
+def test_a_worker_where_nothing_runs_does_not_take_its_silence_for_slow_answers() -> None:
+    """All places are at the other worker, where they come free twice a second: who is refused here is told when the
+    queue will be empty, however long nothing has come free here."""
+    book = Book()
+    room = Room()
+    workers: list[Bulkhead] = []
+    for index in range(2):
+        share = room.join(lambda index=index: workers[index].dispatch(9.0))  # type: ignore[misc]
+        workers.append(Bulkhead("upstream/api", 1, 0.0, share))
+        workers[index].configure("fifo", 4, 1 << 20, 60.0, 1)
+        taught(workers[index], 0.5, 0.0)
+    assert book.enter(workers[1], book.ticket(1, 0.0), 0.0)
+    for number in (2, 3, 4, 5, 6):
+        book.enter(workers[0], book.ticket(number, 0.0), 9.0 if number == 6 else 0.0)
+    ((number, reason),) = book.refused
+    assert (number, reason) == (6, "queue_full")
+    assert 2 <= book.details[0][2] <= 4
