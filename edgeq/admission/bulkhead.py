@@ -568,7 +568,6 @@ class Bulkhead(Lobby):
 
     def _refuse(self, ticket: Ticket, reason: str, now: float) -> None:
         """Tell one that it is turned away."""
-        queue = self.queue
         ticket.waits_in = None
         if self.is_callers_own and not reason.startswith("deadline_"):
             reason = "concurrency_limit_client"
