@@ -230,7 +230,7 @@ class Bulkhead(Lobby):
         if self._waits_by_service:
             max_wait_s = self._patience_s(self.area_at)
         queue = self.queue
-        queue.discipline = DISCIPLINES[discipline]
+        queue.set_discipline(DISCIPLINES[discipline])
         queue.max_queued = max_queued
         queue.max_bytes = max_bytes
         queue.max_wait_s = max_wait_s

@@ -69,6 +69,12 @@ class Congestion:
         self._empty_s += now - max(self._began_at, since)
         self.empty_since = NEVER
 
+    def calm(self) -> None:
+        """It is not congested, whatever was seen."""
+        self.congested = False
+        self.turned_at = 0.0
+        self.over_at = 0.0
+
     def emptied(self, now: float) -> None:
         """Nobody waits any more."""
         self.empty_since = now

@@ -96,6 +96,12 @@ class Level:
         """For requests without a tenant."""
         self._deck: list[Flow] = []
 
+    def calm(self) -> None:
+        """No flow is congested."""
+        self._nobody.congestion.calm()
+        for flow in self._deck:
+            flow.congestion.calm()
+
     def flow_for(self, tenant: bytes) -> Flow:
         """Where a request of this tenant is to stand."""
         if not tenant:
@@ -312,6 +318,16 @@ class FairQueue:
         """The flow that became congested last, and its tenant's key."""
         self._deadlines: int = 0
         """How many of those who wait have a deadline."""
+
+    def set_discipline(self, discipline: int) -> None:
+        """From now on: with another one nobody is congested who was under the last."""
+        if discipline == self.discipline:
+            return
+        self.discipline = discipline
+        self._turned = False
+        self._crowd = None
+        for level in self._levels:
+            level.calm()
 
     def newest_first(self, flow: Flow) -> bool:
         """The order at present."""

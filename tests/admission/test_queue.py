@@ -122,6 +122,20 @@ def test_disciplines(discipline: str, order: list[int]) -> None:
     assert [free_one(book, bulkhead, 0.01) for _ in range(3)] == order
 
 
+@pytest.mark.parametrize("discipline", ["fifo", "lifo"])
+def test_another_discipline_ends_congestion(discipline: str) -> None:
+    """Who waits, and who comes, is not refused by what the last one has seen; nor when that comes back."""
+    book = Book()
+    bulkhead = crowded(book)
+    bulkhead.configure(discipline, 256, 1 << 20, 60.0)
+    bulkhead.tick(1.0)
+    assert (bulkhead.snapshot(1.0)["congested_flows"], book.refused) == (0, [])
+    assert free_one(book, bulkhead, 1.0) == (1 if discipline == "fifo" else 82)
+    bulkhead.configure("adaptive", 256, 1 << 20, 60.0)
+    bulkhead.tick(1.1)
+    assert (bulkhead.snapshot(1.1)["congested_flows"], book.refused) == (0, [])
+
+
 def crowded(book: Book) -> Bulkhead:
     """16 places of 20 ms: with an interval's work in the queue, 80, the order turns; 80 to 82 come after it."""
     bulkhead = full(book, 16, 0.0)
