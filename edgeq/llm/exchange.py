@@ -544,6 +544,7 @@ class ModelExchange(ModelAnswer):
         if up.transport.get_write_buffer_size():
             up.discard()
         else:
+            self._read_for_next(up)
             up.pool.release(up, now)
 
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = UNKNOWN, policy: str = "") -> None:
@@ -792,6 +793,12 @@ class ModelExchange(ModelAnswer):
         bounded."""
         share = self._share
         return share is not None and share.may_lag(int(self.down.transport.get_write_buffer_size()))
+
+    def _read_for_next(self, up: UpstreamConnection) -> None:
+        if self._is_held and not up.lost:  # or for one who shares the answer
+            up.transport.resume_reading()
+        else:
+            super()._read_for_next(up)
 
     def _read_on(self) -> None:
         if not self._is_held:

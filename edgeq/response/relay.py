@@ -399,8 +399,7 @@ class Exchange(Sending):
             if not self.request_done or (self.request_bytes and up.transport.get_write_buffer_size()):
                 up.discard()  # it still expects the rest of this request's body, or may never read it
             else:
-                if down.write_blocked:  # this client's fault, not the next one's
-                    up.transport.resume_reading()
+                self._read_for_next(up)
                 up.pool.release(up, now)
         grace = self.grace
         if grace is not None:
@@ -725,6 +724,11 @@ class Exchange(Sending):
         grace = self.grace
         if grace is not None:
             grace.resume(self)
+
+    def _read_for_next(self, up: UpstreamConnection) -> None:
+        """If it stood still for this one's client: that is not the fault of who is next on this connection."""
+        if self.down.write_blocked and not up.lost:
+            up.transport.resume_reading()
 
     def _read_on(self) -> None:
         up = self.up

@@ -213,3 +213,35 @@ def test_what_came_with_an_error_is_not_lost(stand: Stand) -> None:
         assert got.body.count(b"oh no") == 1
     lines = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "scripted", since, 2)
     assert [line["edgeq.reason"] for line in lines] == ["upstream_error"] * 2
+
+
+def test_a_stream_that_fails_before_a_slow_client_leaves_a_connection_that_is_read(stand: Stand) -> None:
+    """Its last piece, with the error, is more than the client takes, so the provider is not read; whose request is next
+    on that connection gets his answer all the same."""
+
+    def answer(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        connection.send(STREAM_HEAD + framed(sse(said("hi"))))
+        if b"well" in seen.body:
+            connection.send(framed(sse(said("", "stop"), "[DONE]")) + b"0\r\n\r\n")
+            return
+        piece = framed(sse(said("x" * 1000)) * 64)
+        for _ in range(64):
+            connection.send(piece)
+        error = {"error": {"message": "oh no", "type": "server_error"}}
+        connection.send(framed(sse(said("x" * 120_000), error)) + b"0\r\n\r\n")
+
+    stand.play(answer)
+    for path in (CHAT, MESSAGES, CHAT, MESSAGES):  # where the last piece begins is chance
+        with stand.client(receive_buffer_bytes=4096) as client:
+            before = stand.scripted.sent_bytes
+            client.send(request(ask_for("scripted", True), path))
+            stand.wait_stuck(before + 100_000)
+            while not client.received.endswith(b"\r\n0\r\n\r\n"):
+                assert client.read_some(), bytes(client.received[-500:])
+            assert b"oh no" in client.received[-1000:]
+            client.received.clear()
+            client.send(request(ask_for("scripted", True, "well"), path))
+            (got,) = client.read_answers([Asked(b"POST")])
+        assert got.complete
+        assert events(got.body)[-1][1] in ("[DONE]", {"type": "message_stop"})
+    stand.wait_idle()
