@@ -126,8 +126,7 @@ def test_a_limit_in_all_workers_at_once(place: Place) -> None:
     assert (made.reading().in_flight, made.reading().queued) == (4, 4)
     place.operator.set(UPSTREAM, "limit", 2)
     made.let_go(2)
-    wait_for("two at work", lambda: made.at_work == 2)
-    assert (made.reading().in_flight, made.reading().queued) == (2, 4)
+    wait_for("two at work", lambda: (made.at_work, made.reading().in_flight, made.reading().queued) == (2, 2, 4))
     made.let_go(1)
     wait_for("who follows", lambda: (made.reading().in_flight, made.reading().queued) == (2, 3))
     assert made.most_at_work == 4
@@ -279,8 +278,7 @@ def test_a_change_with_a_time_to_live(place: Place) -> None:
     assert (event["resource"], event["why"]) == (UPSTREAM, "its time is over")
     assert place.operator.show("changes") == []
     made.let_go(1)
-    wait_for("one at work", lambda: made.at_work == 1)
-    assert (made.reading().in_flight, made.reading().queued) == (1, 1)
+    wait_for("one at work", lambda: (made.at_work, made.reading().in_flight, made.reading().queued) == (1, 1, 1))
     assert place.answered(clients) == [200] * 3
 
 

@@ -405,7 +405,9 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
             provider(f"only-{status}-{name}", demo + path, dialect)
             model(f"only-{status}-{name}", f"only-{status}-{name} error={status}")
     for kind, name in product(("fail", "cut", "reset", "hang"), DEMO):
-        model(f"broken-{kind}-{name}", f"{name} {kind}=6,tokens=50,rate=40,tag=broken")
+        # An error that comes with the first event, in one piece, is a status: not so soon.
+        rate = 10 if kind == "fail" else 40
+        model(f"broken-{kind}-{name}", f"{name} {kind}=6,tokens=50,rate={rate},tag=broken")
     model("all-fail", "bad-oa error=500,tag=all", "bad-an error=529,tag=all")
     model("fails-deaf", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf")
     model("fails-deaf-well", "bad-oa error=500,tag=deaf", "an tokens=5,tag=deaf", "oa tokens=5,tag=deaf")
@@ -452,8 +454,8 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     provider("tiny", f"{demo}/v1", limits={"tokens_per_minute": 100})
     provider("roomy", f"{demo}/v1", limits={"concurrent": 1}, wait="60s")
     model("fits", "tiny tokens=5,tag=fits", "roomy rate=20,tokens=40,tag=fits")
-    provider("goes", f"{demo}/v1")
-    model("goes", "goes rate=20,tokens=200,tag=goes")
+    provider("removed", providers["scripted"]["url"])
+    model("removed", "removed x")
     provider("hears", f"{demo}/v1")
     model("hedge-deaf", "oa latency=25s,tag=deaf", "an tokens=5,tag=deaf", "hears tokens=5,tag=deaf", hedge="100ms")
     model("left-second", "scripted x", "an latency=25s,tag=left", hedge="100ms")

@@ -11,8 +11,20 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, events, request
+from tests.llm.gateway.support import (
+    CHAT,
+    MESSAGES,
+    STREAM_HEAD,
+    Stand,
+    ask_for,
+    events,
+    framed,
+    request,
+    said,
+    sse,
+)
 from tests.support.raw_client import Answer, Asked
+from tests.support.scripted_upstream import SeenRequest, UpstreamConnection
 
 Reload = Callable[[Callable[[dict[str, Any]], None]], None]
 
@@ -35,22 +47,33 @@ def reload(stand: Stand) -> Iterator[Reload]:
 
 def test_a_target_is_removed_while_it_streams(stand: Stand, reload: Reload) -> None:
     """Its provider, too: its streams go on to their ends, and nobody else is sent there."""
-    name = stand.called("goes", 0)
+    asked: list[bytes] = []
+
+    def stream(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        asked.append(seen.target)
+        connection.send(STREAM_HEAD + framed(sse(said("hi"))))
+        connection.wait(stand.opened)
+        connection.send(framed(sse(said("", "stop"), "[DONE]")) + b"0\r\n\r\n")
+
+    stand.opened.clear()
+    stand.play(stream)
     clients = []
     for path in (CHAT, MESSAGES):
         client = stand.client()
-        client.send(request(ask_for("goes", True), path))
+        client.send(request(ask_for("removed", True), path))
+        while b'"hi"' not in client.received:
+            assert client.read_some()
         clients.append(client)
-    stand.wait_counts(name, open=2)
 
     def how(tables: dict[str, Any]) -> None:
-        del tables["provider"]["goes"]
-        tables["model"]["goes"]["targets"] = [{"provider": "an", "model": "mock/tokens=5,tag=moved"}]
+        del tables["provider"]["removed"]
+        tables["model"]["removed"]["targets"] = [{"provider": "an", "model": "mock/tokens=5,tag=moved"}]
 
     reload(how)
-    answer = stand.ask(ask_for("goes"))
+    answer = stand.ask(ask_for("removed"))
     assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=moved"
-    assert stand.counts(name)["open"] == 2
+    assert len(asked) == 2
+    stand.opened.set()
     for client in clients:
         (got,) = client.read_answers([Asked(b"POST")], 30)
         assert got.complete
