@@ -115,7 +115,7 @@ def test_an_event_of_a_stream(table: StreamTable, row: StreamRow) -> None:
 
 
 # The fields of both requests in the official SDKs: openai 3.57, anthropic 2.14 (its three sampling fields: 0.x; from
-# billing_policy on: those of its beta).
+# billing_policy on: those of its beta; output_format: of the beta of 0.73, which CrewAI sends).
 CHAT_FIELDS = (
     "messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens "
     "max_tokens metadata modalities moderation n parallel_tool_calls prediction presence_penalty prompt_cache_key "
@@ -126,7 +126,8 @@ CHAT_FIELDS = (
 MESSAGES_FIELDS = (
     "max_tokens messages model cache_control container diagnostics inference_geo metadata output_config service_tier "
     "speed stop_sequences stream system thinking tool_choice tools user_profile_id workspace_id temperature top_p "
-    "top_k billing_policy compaction context_management fallback_credit_token fallbacks mcp_servers thread"
+    "top_k billing_policy compaction context_management fallback_credit_token fallbacks mcp_servers thread "
+    "output_format"
 )
 RESPONSES_FIELDS = (
     "access_programs background background_options context_management conversation image include input instructions "

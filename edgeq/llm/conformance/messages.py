@@ -310,6 +310,17 @@ _REST: Final = (
             }
         },
     ),
+    said(
+        "output_format",
+        {"output_format": {"type": "json_schema", "schema": _STRICT}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": _STRICT, "strict": True},
+            }
+        },
+        "as `output_config.format` was called before",
+    ),
     lost(
         "output_config.format, properties that may be left out",
         {"output_config": {"format": {"type": "json_schema", "schema": _SCHEMA}}},

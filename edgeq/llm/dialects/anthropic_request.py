@@ -50,6 +50,7 @@ _READ: Final = frozenset(
         "tool_choice",
         "thinking",
         "output_config",
+        "output_format",
         "metadata",
         "service_tier",
         "cache_control",
@@ -165,19 +166,19 @@ def _decode_thinking(asked: dict[str, Any], request: Request) -> None:
         for name in ("display", "block_binding"):
             if thinking.get(name) and kind in ("enabled", "adaptive"):
                 request.extra[f"thinking.{name}"] = thinking[name]
-    config = object_at(asked, "output_config", "output_config")
-    if config is None:
-        return
+    config = object_at(asked, "output_config", "output_config") or {}
     effort = text_at(config, "effort", "output_config.effort")
     if effort and effort not in _EFFORTS:
         raise Unmappable("output_config.effort", "output_config.effort must be low, medium, high, xhigh or max")
     request.effort = effort
     if config.get("task_budget"):
         request.extra["output_config.task_budget"] = config["task_budget"]
-    form = object_at(config, "format", "output_config.format")
+    param, form = "output_config.format", object_at(config, "format", "output_config.format")
+    if form is None:  # as it was called when it was a beta
+        param, form = "output_format", object_at(asked, "output_format", "output_format")
     if form is not None:
         request.response_format = "schema"
-        request.schema = object_at(form, "schema", "output_config.format.schema") or {}
+        request.schema = object_at(form, "schema", f"{param}.schema") or {}
         request.schema_strict = True
 
 
