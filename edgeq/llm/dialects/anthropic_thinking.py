@@ -42,6 +42,9 @@ _THINKS_FROM: Final = 0.95
 """The least top_p of a model that thinks."""
 _VERSION: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 _FOREIGN: Final = re.compile(rb'"signature"\s*:\s*"(?:%b|")' % GEMINI_SIGNATURE.encode())
+_FOREIGN_RESULT: Final = re.compile(rb'"tool_use_id"\s*:\s*"(?!\w*toolu_)')
+_OWN_CALL: Final = re.compile(r"\w*toolu_")
+"""How Anthropic's models begin the ids of their calls: `toolu_`, `srvtoolu_`, `mcptoolu_`."""
 _THOUGHTS: Final = frozenset(("thinking", "redacted_thinking"))
 
 
@@ -50,16 +53,19 @@ def without_foreign_thoughts(body: bytes, model: str, dropped: list[str]) -> byt
     has signed is refused by Anthropic's own models, and what Gemini has signed is for nobody else. (Those that speak
     Anthropic's dialect and are not its own sign nothing, and may want their thoughts back.)
 
-    Args: dropped: "thinking", if the model may then not think in this turn, see `encode_thinking`.
+    Args: dropped: "thinking", if the model may then not think in this turn, see `encode_thinking`: its thoughts were
+        removed, or the provider that has called a tool in the last one has shown none.
     """
-    if body.find(b'"signature"') < 0 or _FOREIGN.search(body) is None:
+    is_named = _is_named(model)
+    if (body.find(b'"signature"') < 0 or _FOREIGN.search(body) is None) and not (
+        is_named and body.find(b'"budget_tokens"') >= 0 and _FOREIGN_RESULT.search(body) is not None
+    ):
         return body
     asked = as_object(body)
     messages = asked.get("messages")
     if not isinstance(messages, list):
         return body
     keep_digits(body, None, messages)
-    is_named = _is_named(model)
     said: list[Any] = []
     removed = 0
     for message in messages:
@@ -72,13 +78,14 @@ def without_foreign_thoughts(body: bytes, model: str, dropped: list[str]) -> byt
                     continue
                 message["content"] = kept
         said.append(message)
-    if not removed:
-        return body
-    asked["messages"] = said
     thinking = known_object(asked.get("thinking"))
-    if thinking is not None and thinking.get("type") == "enabled" and _calls_thoughtless(said):
+    calls = _thoughtless_calls(said) if thinking is not None and thinking.get("type") == "enabled" else []
+    if calls and (removed or (is_named and not all(_OWN_CALL.match(call) for call in calls))):
         del asked["thinking"]
         dropped.append("thinking")
+    elif not removed:
+        return body
+    asked["messages"] = said
     return orjson.dumps(asked)
 
 
@@ -89,15 +96,16 @@ def _is_foreign(block: Any, is_named: bool) -> bool:
     return (is_named and not signature) or (isinstance(signature, str) and signature.startswith(GEMINI_SIGNATURE))
 
 
-def _calls_thoughtless(messages: list[Any]) -> bool:
-    """As `_has_thoughtless_call`, of messages as the client has them."""
+def _thoughtless_calls(messages: list[Any]) -> list[str]:
+    """As `_has_thoughtless_call`, of messages as the client has them: the ids of the calls."""
     for message in messages[::-1]:
         if isinstance(message, dict) and message.get("role") == "assistant":
             content = message.get("content")
-            blocks: list[Any] = content if isinstance(content, list) else []
-            kinds = [block.get("type") if isinstance(block, dict) else None for block in blocks]
-            return "tool_use" in kinds and kinds[0] not in _THOUGHTS
-    return False
+            blocks = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+            if blocks and blocks[0].get("type") in _THOUGHTS:
+                return []
+            return [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]
+    return []
 
 
 def encode_thinking(request: Request, losses: Losses, asked: dict[str, Any], turns: list[Message]) -> None:
