@@ -269,6 +269,14 @@ def test_tools_are_called_where_the_request_allows_it(provider: Provider) -> Non
     assert len(answer["candidates"][0]["content"]["parts"]) == 2
 
 
+def test_an_agent_that_must_call_comes_to_its_end(provider: Provider) -> None:
+    """Agents that want an object put the tool that takes it last, and have one called each time until it is that."""
+    said = [*HELLO, USE, {"role": "user", "content": [RESULT]}]
+    for so_far, called in ((HELLO, "weather"), (said, "tides")):
+        answer = messages(provider, tools=MESSAGES_TOOLS, tool_choice={"type": "any"}, messages=so_far)
+        assert [block["name"] for block in answer.json()["content"]] == [called]
+
+
 def test_arguments_come_in_pieces(provider: Provider) -> None:
     """A reader that takes a piece for all of it fails."""
     pieces: dict[int, str] = {}

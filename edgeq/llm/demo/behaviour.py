@@ -46,7 +46,7 @@ class Behaviour:
     """Words of reasoning before the answer."""
     tools: int = 0
     """Calls of tools, if the request has tools and its last turn is no result of one. Without it one is called where
-    the request insists."""
+    the request insists, and after results the last one: agents put there what ends them."""
     input: int = NEVER
     """Tokens of the request; -1: a quarter of its characters."""
     cached: int = 0

@@ -158,6 +158,8 @@ def _calls(ask: Ask, behaviour: Behaviour, key: str) -> list[Call]:
     if ask.must_call:
         wanted = max(1, wanted)
         chosen = [tool for tool in ask.tools if ask.must_call in ("*", tool.name)]
+        if not ask.may_call:  # right after results: agents put last what ends them
+            chosen = chosen[-1:]
     if not chosen:
         return []
     if not ask.parallel:
