@@ -49,6 +49,8 @@ _AMOUNTS: Final[Mapping[str, Callable[[Used], int]]] = {
     WHATS[INPUT]: lambda one: one.input,
     WHATS[OUTPUT]: lambda one: one.output,
 }
+_NEXT_ANSWERS: Final = "nobody is refused for it: the next target of a model answers in its place"
+_MOST_ALONE: Final = 4
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -97,7 +99,19 @@ def _beside(gate: Gate, facts: Facts) -> list[str]:
         smaller = sorted({facts.smaller[name] for name in having if name in facts.smaller})
         in_place = f"; {' or '.join(smaller)} answers in its place" if smaller else ""
         return [f"no model that has it has another target{in_place}"]
-    return ["nobody is refused for it: the next target of a model answers in its place"]
+    return [_NEXT_ANSWERS]
+
+
+def _alone(of_key: Sequence[Gate], facts: Facts) -> list[str]:
+    """Models with a target at this key, and with none that does not rest."""
+    here = {one.resource for one in of_key}
+    resting = {one.resource for one in facts.gates if one.rest is not None and one.rest.left_s}
+    return [
+        f"{name} has no other target"
+        + (f"; {facts.smaller[name]} answers in its place" if name in facts.smaller else "")
+        for name, targets in facts.named.items()
+        if name.startswith("model/") and here & set(targets) and set(targets) <= resting
+    ][:_MOST_ALONE]
 
 
 def _after_failures(gate: Gate, rest: Rest) -> str:
@@ -114,13 +128,14 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
     ]
     refused.sort(key=lambda one: -one.per_s)
     name = first.upstream.removeprefix("upstream/")
+    alone = _alone(of_key, facts)
     return Finding(
         "key_rests",
         first.upstream,
-        LOST if refused else WAITS if any(map(_waits, of_key)) else OUT,
+        LOST if refused else WAITS if any(map(_waits, of_key)) else OUT if alone else PART,
         say.longest(refused),
         f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
-        (*_who_waits(of_key), *say.refusals(refused)),
+        (*_who_waits(of_key), *(alone or ([] if refused else [_NEXT_ANSWERS])), *say.refusals(refused)),
         f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart); if the"
         f" provider takes it now: edgeq wake {name}"
         if rest.reason == _AUTH

@@ -42,6 +42,9 @@ def explain(facts: Facts, resource: str = "") -> Record:
         found = [replace(one, harm=SIGN) if one.harm == OUT and _is_of_models(one, facts) else one for one in found]
     if elsewhere := _answered_elsewhere(facts, resource, found):
         facts = replace(facts, refused=_others(facts.refused, elsewhere), over=_others(facts.over, elsewhere))
+        # A key that rests comes back by somebody's doing only, so it is told though nobody meets it.
+        found = [replace(one, harm=PART) if one in elsewhere and _is_key_that_rests(one) else one for one in found]
+        found.sort(key=lambda one: -one.harm)
     short = [one for one in found if one.harm > SIGN and one not in elsewhere]
     if (not short or short[0].harm <= PART) and (begins := _beginning(facts, resource, found)):
         return begins
@@ -62,8 +65,13 @@ def explain(facts: Facts, resource: str = "") -> Record:
 
 
 def _is_of_models(found: Finding, facts: Facts) -> bool:
-    """Is it of a provider's key, or a target?"""
-    return found.resource in facts.parts or found.resource.startswith("target/")
+    """Is it of a provider's key, or a target, that somebody has taken out?"""
+    return found.cause != _RESTS and (found.resource in facts.parts or found.resource.startswith("target/"))
+
+
+def _is_key_that_rests(found: Finding) -> bool:
+    """Is it a whole key of a provider, and not one model at it?"""
+    return found.cause == _RESTS and found.resource.startswith("upstream/")
 
 
 def is_known(facts: Facts, resource: str) -> bool:

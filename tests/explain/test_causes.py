@@ -531,31 +531,54 @@ def test_who_waits_goes_before_what_nobody_asks_for() -> None:
     assert explain(dataclasses.replace(HEALTHY, disabled=off, waiting=waits), "model/unused")["cause"]
 
 
+NAMES_OF_TWO: Final = {
+    "target/p/big": ["upstream/p"],
+    "target/q/big": ["upstream/q"],
+    "model/big": ["target/p/big", "target/q/big"],
+    "model/alias": ["model/big"],
+    "prompt/sum": ["model/big"],
+    "model/only": ["target/p/big"],
+}
+
+
 def test_a_target_that_rests_while_another_answers_is_told_beside() -> None:
     """Whoever asks for the model, by any of its names, meets neither the rest nor those who were refused by it; unless
     no other target is well."""
-    key = dataclasses.replace(GATE, queued=0, rest=Rest("upstream_auth", 55.2, UNTIL, True))
-    names = {
-        "target/p/big": ["upstream/p"],
-        "target/q/big": ["upstream/q"],
-        "model/big": ["target/p/big", "target/q/big"],
-        "model/alias": ["model/big"],
-        "prompt/sum": ["model/big"],
-        "model/only": ["target/p/big"],
-    }
-    refusals = (refused("upstream_auth", "upstream/p#10.0.0.9:443"),)
+    limited = dataclasses.replace(GATE, queued=0, rest=Rest("upstream_rate_limit", 55.2, UNTIL, False))
+    refusals = (refused("upstream_rate_limit", "target/p/big"),)
     for lately in ({"refused": refusals}, {"over": refusals}, {}):
         for name in ("model/big", "model/alias", "prompt/sum"):
-            told = explain(behind(key, named=names, **lately), name)
+            told = explain(behind(limited, named=NAMES_OF_TWO, **lately), name)
             assert told["verdict"] == f"{name} is not saturated"
-            assert [one["resource"] for one in told["also"]] == ["upstream/p"]
-        for name in ("upstream/p", "model/only"):
-            assert explain(behind(key, named=names, **lately), name)["resource"] == "upstream/p"
-    other = dataclasses.replace(key, resource="target/q/big", upstream="upstream/q")
-    assert explain(behind(key, other, named=names, refused=refusals), "model/big")["resource"] == "upstream/p"
+            assert [one["resource"] for one in told["also"]] == ["target/p/big"]
+    assert explain(behind(limited, named=NAMES_OF_TWO, refused=refusals), "model/only")["resource"] == "target/p/big"
     tokens = (refused("token_limit_shared", "target/p/big:tokens"),)
-    told = explain(behind(GATE, named=names, refused=tokens), "model/big")
+    told = explain(behind(GATE, named=NAMES_OF_TWO, refused=tokens), "model/big")
     assert told["resource"] == "target/p/big", "it may be these who are refused"
+
+
+def test_a_refused_key_is_told_first_though_another_target_answers() -> None:
+    """It does not end by itself, as a provider's limit does: with what to do next, of all and of whatever has a target
+    there. Which models have no other target is told."""
+    key = dataclasses.replace(GATE, limits=(), queued=0, short_s=0.0, rest=Rest("upstream_auth", 55.2, UNTIL, True))
+    refusals = (refused("upstream_auth", "upstream/p#10.0.0.9:443"),)
+    names = {name: targets for name, targets in NAMES_OF_TWO.items() if name != "model/only"}
+    for lately in ({"refused": refusals}, {"over": refusals}, {}):
+        for name in ("model/big", "model/alias", "prompt/sum", "upstream/p", ""):
+            told = explain(behind(key, named=names, **lately), name)
+            assert (told["resource"], told["cause"]) == ("upstream/p", "key_rests"), name
+            assert "the provider refuses the key" in told["verdict"]
+            assert told["next"].startswith("edgeq reload "), name
+            if lately.get("refused") is None:
+                assert told["verdict"].startswith("upstream/p is in trouble: ")
+                assert told["evidence"] == ["nobody is refused for it: the next target of a model answers in its place"]
+    for name in ("model/only", "upstream/p", ""):
+        told = explain(behind(key, named=NAMES_OF_TWO, smaller={"model/only": "small"}), name)
+        assert told["verdict"].startswith("upstream/p refuses who comes next: the provider refuses the key")
+        assert told["evidence"] == ["model/only has no other target; small answers in its place"]
+    other = dataclasses.replace(key, resource="target/q/big", upstream="upstream/q")
+    told = explain(behind(key, other, named=names), "model/big")
+    assert told["evidence"] == ["model/big has no other target"]
 
 
 def test_what_has_just_begun_is_told_of_one_resource() -> None:
