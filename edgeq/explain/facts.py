@@ -315,6 +315,8 @@ class Rest:
     """For so long."""
     fails_detail: str = ""
     """What the provider has said, or what was waited for."""
+    detail: str = ""
+    """Of a key, what the provider has said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,13 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
     refused.sort(key=lambda one: -one.per_s)
     name = first.upstream.removeprefix("upstream/")
     alone = _alone(of_key, facts)
+    said = next((one.rest.detail for one in of_key if one.rest is not None and one.rest.detail), "")
     return Finding(
         "key_rests",
         first.upstream,
         LOST if refused else WAITS if any(map(_waits, of_key)) else OUT if alone else PART,
         say.longest(refused),
-        f"{_WHY[rest.reason]}, and no model is asked with it {_until(rest)}",
+        f"{_WHY[rest.reason]}{f': {said};' if said else ', and'} no model is asked with it {_until(rest)}",
         (*_who_waits(of_key), *(alone or ([] if refused else [_NEXT_ANSWERS])), *say.refusals(refused)),
         f"edgeq reload    # once the key in {first.settings} is right (env: and credential: take a restart); if the"
         f" provider takes it now: edgeq wake {name}"

@@ -91,7 +91,14 @@ def _rest(seen: Mapping[str, Any], fails_s: float) -> Rest | None:
     reason = seen["paused_for"] or UNHEARD
     is_whole_key = reason not in OF_TARGET
     return Rest(
-        reason, seen["paused_s"], seen["paused_until"], is_whole_key, seen["fails_by"], fails_s, seen["fails_detail"]
+        reason,
+        seen["paused_s"],
+        seen["paused_until"],
+        is_whole_key,
+        seen["fails_by"],
+        fails_s,
+        seen["fails_detail"],
+        seen["paused_detail"],
     )
 
 

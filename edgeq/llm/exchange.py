@@ -38,7 +38,7 @@ from edgeq.llm.operation import (
 )
 from edgeq.llm.pauses import OF_OPERATORS
 from edgeq.llm.plan import Choice, ModelPlan
-from edgeq.llm.provider import has_no_model, judge
+from edgeq.llm.provider import has_no_model, judge, told
 from edgeq.llm.provider_limits import Heard, hear, retry_in_body
 from edgeq.llm.requested import TOO_DEEP, with_model, without_stream_options
 from edgeq.llm.saying import failed_of
@@ -482,7 +482,7 @@ class ModelExchange(ModelAnswer):
         verdict = judge(choice.without_secrets(failed))
         if verdict.reason:
             reason = verdict.reason
-            wait_s = self._tell_gate(choice, reason, body, now)
+            wait_s = self._tell_gate(choice, reason, body, told(failed, failed.message), now)
             self._whole_connection(now)
             fails = reason == "upstream_overloaded" or (
                 reason == "upstream_error" and (failed.status >= 500 or has_no_model(failed))
@@ -514,12 +514,12 @@ class ModelExchange(ModelAnswer):
         self._send(self.status, body)
         self._complete(now)
 
-    def _tell_gate(self, choice: Choice, reason: str, body: bytes, now: float) -> float:
+    def _tell_gate(self, choice: Choice, reason: str, body: bytes, said: str, now: float) -> float:
         """What a provider's refusal means for others who are on their way to it. Returns: the wait that it asks for;
         UNKNOWN: it does not."""
         gate = choice.gate
         if reason == "upstream_quota" or reason == "upstream_auth":
-            gate.disable_key(reason == "upstream_auth", now)
+            gate.disable_key(reason == "upstream_auth", now, said=said)
             return gate.pause_s(now)
         incoming = self._incoming
         heard = None if incoming is None else hear(incoming.head.raw, time())

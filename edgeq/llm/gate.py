@@ -579,9 +579,9 @@ class TokenGate(Lobby):
         if self.pauses.failed(reason, sent_at, now):
             self._is_paused(now)
 
-    def disable_key(self, is_refused: bool, now: float, seconds: float = DISABLED_S) -> None:
+    def disable_key(self, is_refused: bool, now: float, seconds: float = DISABLED_S, said: str = "") -> None:
         """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
-        self.pauses.disable_key(is_refused, now, seconds)
+        self.pauses.disable_key(is_refused, now, seconds, said)
         self._is_paused(now)
 
     def _is_paused(self, now: float) -> None:
@@ -628,6 +628,7 @@ class TokenGate(Lobby):
                 "drain_s": self.drain_s(),
                 "paused_s": pause_s,
                 "paused_for": self.pauses.reason(now) if pause_s else "",
+                "paused_detail": self.pauses.key_said() if pause_s else "",
                 "paused": self.pauses.count,
                 "fails_by": (self.pauses.failed_by or UNHEARD) if self.pauses.rested else "",
                 "fails_detail": self.pauses.failed_detail if self.pauses.rested else "",

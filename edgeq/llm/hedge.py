@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from edgeq.admission.ticket import IGNORED
 from edgeq.llm.dialects.errors import decode_error
 from edgeq.llm.gate import Claim
-from edgeq.llm.provider import has_no_model, judge
+from edgeq.llm.provider import has_no_model, judge, told
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.unfinished import used_until
 from edgeq.upstream.attempt import Attempt
@@ -161,9 +161,10 @@ class ModelHedge(Attempt):
 
     def _refused(self, failed: Failed, now: float) -> None:
         """With 403 or 404: that may be about our key, this model, or the request."""
+        said = told(self.choice.without_secrets(failed), failed.message)
         reason = judge(failed).reason
         if reason == "upstream_auth":
-            self.choice.gate.disable_key(True, now)
+            self.choice.gate.disable_key(True, now, said=said)
         elif reason == "upstream_error" and has_no_model(failed):
             self.choice.gate.failed(reason, self.sent_at, now)
 

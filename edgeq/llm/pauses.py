@@ -119,6 +119,8 @@ class Pauses:
         "_failures",
         "_key",
         "_key_pause",
+        "_key_said",
+        "_key_said_ns",
         "_log",
         "_meter",
         "_pause",
@@ -172,6 +174,10 @@ class Pauses:
         """What it was, if that says more: what the provider has said."""
         self._said_by: str = ""
         """Of which reason that is."""
+        self._key_said: str = ""
+        """What the provider has said of the key, when this worker has left it alone last."""
+        self._key_said_ns: int = 0
+        """Until when it did."""
         self._failure_told: str = ""
         self._failure_at: float = -NEVER
         """Which failure has been told, and when."""
@@ -225,6 +231,10 @@ class Pauses:
             return "circuit_open" if self.rested else "upstream_rate_limit"
         return "upstream_auth" if until_ns & 1 else "upstream_quota"
 
+    def key_said(self) -> str:
+        """What the provider has said of the key that rests, to this worker; empty: another one has heard it."""
+        return self._key_said if self._meter.books.arrivals.get(self._key_pause) == self._key_said_ns else ""
+
     # -- who is let in after one --------------------------------------------------------------------------------------
 
     def let_in(self, now: float) -> bool:
@@ -275,16 +285,19 @@ class Pauses:
         """An answer has come that is no 429."""
         self._pause_s = _FIRST_PAUSE_S
 
-    def disable_key(self, is_refused: bool, now: float, seconds: float) -> None:
-        """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused."""
+    def disable_key(self, is_refused: bool, now: float, seconds: float, said: str = "") -> None:
+        """The provider refuses our key (401, 403), or its account has no credit left: all models at it are paused.
+        `said`: how it did so."""
         self.count += 1
         arrivals = self._meter.books.arrivals
         until_ns = int((now + seconds) * _NS) & ~1
         if self._log is not None and arrivals.get(self._key_pause, until_ns) <= int(now * _NS):
             reason = "upstream_auth" if is_refused else "upstream_quota"
-            detail = f"{PAUSED_SINCE[reason]}; no model is asked with this key of the provider for {in_words(seconds)}"
+            why = f"{PAUSED_SINCE[reason]} ({said[:_MOST_SAID]})" if said else PAUSED_SINCE[reason]
+            detail = f"{why}; no model is asked with this key of the provider for {in_words(seconds)}"
             self._log.warning("provider_key_rests", resource=f"provider/{self._key}", reason=reason, detail=detail)
-        arrivals.delay(self._key_pause, until_ns | (1 if is_refused else 0))
+        self._key_said, self._key_said_ns = said[:_MOST_SAID], until_ns | (1 if is_refused else 0)
+        arrivals.delay(self._key_pause, self._key_said_ns)
 
     def answered(self, now: float) -> None:
         """A good answer has begun: it is well."""

@@ -313,7 +313,7 @@ class Overview:
             for one in found:
                 own_ns, key_ns = until.get(one["target"], (now_ns + 1 | TIMES, 0))
                 if max(own_ns, key_ns) <= now_ns:
-                    one.update(paused_s=0.0, paused_for="", paused_until=None)
+                    one.update(paused_s=0.0, paused_for="", paused_until=None, paused_detail="")
                 if not own_ns & TIMES:
                     one.update(fails_by="", fails_detail="")
         return found

@@ -205,6 +205,7 @@ class Reports:
                     "paused_s": 0.0,
                     "paused_for": "",
                     "paused_until": None,
+                    "paused_detail": "",
                     "fails_by": "",
                     "fails_detail": "",
                     "admitted": 0,
@@ -221,6 +222,7 @@ class Reports:
             if left_s > one["paused_s"]:
                 one["paused_s"], one["paused_for"] = left_s, seen["paused_for"]
                 one["paused_until"] = moment(time.time() + left_s)
+            one["paused_detail"] = one["paused_detail"] or seen.get("paused_detail", "")
             if one["fails_by"] in ("", UNHEARD):
                 one["fails_by"] = seen.get("fails_by") or one["fails_by"]
                 one["fails_detail"] = seen.get("fails_detail", "")

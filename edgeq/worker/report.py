@@ -72,6 +72,7 @@ _OF_TARGET: Final = (
     "queued",
     "queued_tokens",
     "paused_for",
+    "paused_detail",
     "fails_by",
     "fails_detail",
     "admitted",

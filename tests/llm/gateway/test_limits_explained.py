@@ -174,6 +174,11 @@ def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
         wait_for(is_told, lambda told=told: json.dumps(told))  # type: ignore[misc]
         assert told["resource"] == "upstream/wrong"
         assert "no model is asked with it until 20" in told["verdict"]
+        assert "the provider refuses the key: the provider said 401: " in told["verdict"]
+        assert "model/shut has no other target" in told["evidence"]
+    assert short.gateway.wait_event("provider_key_rests")["detail"].startswith(
+        "the provider does not let the gateway in (the provider said 401: "
+    )
     (rests,) = [one["rests"] for one in short.show("upstreams") if one["upstream"] == "wrong"]
     assert 0 < rests["upstream_auth"] <= 60
     (shut,) = [one for one in short.show("models") if one["model"] == "shut"]
