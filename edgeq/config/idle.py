@@ -17,11 +17,12 @@ import msgspec
 from edgeq.config.findings import Findings, did_you_mean
 from edgeq.config.lines import Path
 from edgeq.config.providers import (
+    has_enabled,
     is_budget,
-    is_enabled,
     parts_of,
     provider_keys,
     provider_of,
+    smaller_enabled,
     smaller_of,
     split_url,
     upstream_name,
@@ -136,13 +137,11 @@ def _model(name: str, model: Model, config: Config, findings: Findings) -> None:
         for provider in (config.provider[target.provider],)
         for key in provider_keys(provider)
     }
-    if not any(
-        is_enabled(target.provider, config.provider[target.provider], key, target.model or name)
-        for target in model.targets
-        for key in provider_keys(config.provider[target.provider])
-    ):
-        who = f"{model.degrade} answers in its place, where it may" if model.degrade else "nobody answers for the model"
-        findings.add(("model", name, "targets"), f"{who}: all its targets are disabled")
+    if not has_enabled(config, name):
+        smaller_one = next(iter(smaller_enabled(config, name)), "")
+        who = f"{smaller_one} answers in its place, where it may" if smaller_one else "nobody answers for the model"
+        too = f", and those of {model.degrade}, too" if model.degrade and not smaller_one else ""
+        findings.add(("model", name, "targets"), f"{who}: all its targets are disabled{too}")
     if model.balance == "ordered":
         message = "is for balance = weighted, which is ordered: the targets are asked in turn"
         for number, target in enumerate(model.targets):

@@ -84,6 +84,21 @@ def smaller_of(config: Config, name: str) -> list[str]:
     return found
 
 
+def has_enabled(config: Config, name: str) -> bool:
+    """Has a model a target to which somebody new may be sent?"""
+    return any(
+        is_enabled(target.provider, provider, key, target.model or name)
+        for target in config.model[name].targets
+        for provider in (config.provider[target.provider],)
+        for key in provider_keys(provider)
+    )
+
+
+def smaller_enabled(config: Config, name: str) -> list[str]:
+    """Those of `smaller_of` that answer, as far as that is the operator's doing."""
+    return [one for one in smaller_of(config, name) if has_enabled(config, one)]
+
+
 def provider_of(config: Config) -> dict[str, str]:
     """The upstreams that are made of a provider's key, each with the provider's name."""
     return {

@@ -403,6 +403,8 @@ class Facts:
     gates: tuple[Gate, ...] = ()
     disabled: Mapping[str, tuple[TakenOut, ...]] = field(default_factory=dict)
     """Targets that are, each by itself, and models of which all targets are, as resources: by what."""
+    disabled_part: Mapping[str, tuple[TakenOut, ...]] = field(default_factory=dict)
+    """Models of which some targets are, as resources: by what."""
     meters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of tenants, teams and keys with limits of tokens or money, by `team/acme/core` and the like: as `show meters`."""
     degrading: tuple[Degrading, ...] = ()
@@ -410,6 +412,8 @@ class Facts:
     """Of models, as resources, budgets that one request is above, in words."""
     smaller: Mapping[str, str] = field(default_factory=dict)
     """Of models, as resources, which one may answer in their place."""
+    smaller_disabled: Mapping[str, str] = field(default_factory=dict)
+    """The same, where nobody answers for these either: all of their targets are disabled."""
     has_accounts: bool = False
     """Who asks for models is a tenant of the accounts."""
     over: tuple[Refused, ...] = ()

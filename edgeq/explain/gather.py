@@ -10,7 +10,7 @@ from edgeq.board.layout import Board
 from edgeq.board.reading import Reading, read
 from edgeq.config.lines import show_path
 from edgeq.config.live import endpoints_named
-from edgeq.config.providers import parts_of, provider_of, settings_of, smaller_of, switched_off
+from edgeq.config.providers import parts_of, provider_of, settings_of, smaller_enabled, smaller_of, switched_off
 from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema import Endpoint as Configured
@@ -178,6 +178,8 @@ class Gatherer:
         is_short = any(one.reason == _FDS for one in refused)
         stuck = self._config().server.stuck
         memory = memory_limit()
+        disabled, disabled_part = self._disabled()
+        config = self._config()
         return Facts(
             loads=tuple(self._loads()),
             workers=tuple(self._workers(is_short)),
@@ -189,15 +191,21 @@ class Gatherer:
             ),
             waiting=tuple(self._waiting()),
             named=self._named(),
-            disabled=self._disabled(),
+            disabled=disabled,
+            disabled_part=disabled_part,
             parts=self._parts(),
             gates=tuple(gates(self._config(), self._overview, self.watch, self._used)),
             degrading=tuple(self._degrading()),
             scarce=self._scarce(),
             smaller={
-                f"model/{name}": " or ".join(smaller_of(self._config(), name))
-                for name, one in self._config().model.items()
-                if one.degrade
+                f"model/{name}": " or ".join(smaller)
+                for name in config.model
+                if (smaller := smaller_enabled(config, name))
+            },
+            smaller_disabled={
+                f"model/{name}": " or ".join(smaller_of(config, name))
+                for name, one in config.model.items()
+                if one.degrade and not smaller_enabled(config, name)
             },
             has_accounts=self._config().accounts is not None,
             meters={f"{one['meter']}/{one['name']}": one for one in self._overview.meters()},
@@ -399,8 +407,8 @@ class Gatherer:
             )
         return TakenOut(name, True, next(told, ""))
 
-    def _disabled(self) -> dict[str, tuple[TakenOut, ...]]:
-        """Targets that are, each by itself, and models of which all targets are."""
+    def _disabled(self) -> tuple[dict[str, tuple[TakenOut, ...]], dict[str, tuple[TakenOut, ...]]]:
+        """Targets that are, each by itself, and models of which all targets are; and those of which some are."""
         off = switched_off(self._config())
         found: dict[str, tuple[TakenOut, ...]] = {}
         targets: dict[str, list[str]] = {}
@@ -408,10 +416,12 @@ class Gatherer:
             targets.setdefault(f"model/{one['model']}", []).append(f"target/{one['target']}")
             if f"target/{one['target']}" in off and f"upstream/{one['upstream']}" not in off:
                 found[f"target/{one['target']}"] = (self._off(*off[f"target/{one['target']}"]),)
+        in_part: dict[str, tuple[TakenOut, ...]] = {}
         for model, names in targets.items():
-            if all(one in off for one in names):
-                found[model] = tuple(self._off(*one) for one in dict.fromkeys(off[name] for name in names))
-        return found
+            if by := dict.fromkeys(off[name] for name in names if name in off):
+                of = found if all(one in off for one in names) else in_part
+                of[model] = tuple(self._off(*one) for one in by)
+        return found, in_part
 
     def _unresolved(self, upstream: str) -> Iterator[Unresolved]:
         """Each name once, although all workers tell of it."""

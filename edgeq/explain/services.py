@@ -99,21 +99,25 @@ def taken_out(facts: Facts) -> Iterator[Finding]:
             load.pressed_s or say.longest(refused),
             _out_words(load.taken_out, what if "#" in one.name else "its provider, or this key of it, was"),
             (*say.taken_out(load.taken_out), *say.refusals(refused), *say.places(load)),
-            _back(one),
+            back(one),
         )
     for resource, found in facts.disabled.items():
         refused = facts.refused_at(resource)
         one = _doer(found)
-        smaller = facts.smaller.get(resource, "")
+        smaller, smaller_off = facts.smaller.get(resource, ""), facts.smaller_disabled.get(resource, "")
         words = _out_words(found, "all its targets were" if resource.startswith("model/") else "it was")
+        if smaller:
+            words += f"; {smaller} answers in its place"
+        elif smaller_off:
+            words += f"; {smaller_off} would answer in its place, but is disabled, too"
         yield Finding(
             "endpoints_taken_out",
             resource,
             LOST if refused else OUT if one.by and not smaller else SIGN,
             say.longest(refused),
-            f"{words}; {smaller} answers in its place" if smaller else words,
+            words,
             (*say.taken_out(found), *say.refusals(refused)),
-            _back(one),
+            back(one),
         )
 
 
@@ -128,7 +132,7 @@ def _out_words(found: Sequence[TakenOut], what: str) -> str:
     return f"{what} {how} by {'an operator' if _doer(found).by else 'the file'}: {names}"
 
 
-def _back(one: TakenOut) -> str:
+def back(one: TakenOut) -> str:
     """The command that takes it back."""
     return f"edgeq {'enable' if one.is_disabled else 'undrain'} {one.name}    # who has done it: edgeq show changes"
 

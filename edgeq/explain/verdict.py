@@ -12,6 +12,7 @@ from edgeq.explain import say
 from edgeq.explain.causes import CAUSES, findings
 from edgeq.explain.facts import Facts, Load, Refused, Waiting, is_at, whole_of
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Finding
+from edgeq.explain.services import back
 from edgeq.llm.meter import KINDS, WHATS
 from edgeq.reasons import REASONS
 
@@ -36,6 +37,15 @@ _WAIT_MS: Final = 250.0
 
 def explain(facts: Facts, resource: str = "") -> Record:
     """What is short, of all or of one resource and its parts. All answers have the same keys."""
+    told = _explain(facts, resource)
+    out = [one for name in (resource, *facts.named.get(resource, ())) for one in facts.disabled_part.get(name, ())]
+    if not out:
+        return told
+    # Nobody need meet it; but who asks for a model wants to know.
+    return {**told, "evidence": [*told["evidence"], *say.taken_out(out)], "next": told["next"] or back(out[0])}
+
+
+def _explain(facts: Facts, resource: str) -> Record:
     asked = (resource, *facts.parts.get(resource, ()))
     found = [one for one in findings(facts) if not resource or any(_concerns(one, each, facts) for each in asked)]
     if not resource:  # that a model has nobody left is told of the model

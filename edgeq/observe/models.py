@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from edgeq.config.providers import is_enabled, provider_keys, smaller_of, upstream_name
+from edgeq.config.providers import is_enabled, provider_keys, smaller_enabled, upstream_name
 from edgeq.config.scarce import scarce_of
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Price
@@ -65,11 +65,8 @@ def model_records(
     ready = {name for name, found in models.items() if any(one["state"] == READY for one in found)}
     for name, found in models.items():
         too_small = ", ".join(dict.fromkeys(str(path[-1]) for path, _ in scarce_of(name, config)))
-        smaller = "" if name in ready else config.model[name].degrade
-        for other in smaller_of(config, name) if smaller else ():
-            if other in ready:
-                smaller = other
-                break
+        others = [] if name in ready else smaller_enabled(config, name)
+        smaller = next((one for one in others if one in ready), others[0] if others else "")
         for one in found:
             yield {**one, "degrades_to": smaller, "too_small": too_small}
 

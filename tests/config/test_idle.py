@@ -232,6 +232,13 @@ def test_who_is_left_for_a_model_that_is_disabled() -> None:
     ):
         (found,) = idle(rest=off.format(model=degrade, models=""))
         assert found == f"f:15: model.m.targets: {told}: all its targets are disabled"
+    both = off.replace('"p/a" = true', '"p/a" = true, "p/s" = true')
+    (found, small) = idle(rest=both.format(model='degrade = "s"', models=""))
+    assert (
+        found
+        == "f:15: model.m.targets: nobody answers for the model: all its targets are disabled, and those of s, too"
+    )
+    assert small.endswith("model.s.targets: nobody answers for the model: all its targets are disabled")
 
 
 def test_what_has_an_effect_is_not_told() -> None:

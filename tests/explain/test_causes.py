@@ -232,6 +232,33 @@ def test_a_model_that_is_disabled_and_has_a_smaller_one() -> None:
     assert told["verdict"] == "model/big is not saturated"
     (also,) = told["also"]
     assert also["says"] == "all its targets were disabled by an operator: provider/p; small answers in its place"
+    told = explain(dataclasses.replace(facts, smaller_disabled={"model/big": "small"}), "model/big")
+    assert told["verdict"] == (
+        "model/big refuses who comes next: all its targets were disabled by an operator: provider/p; small would answer"
+        " in its place, but is disabled, too"
+    )
+
+
+def test_a_model_of_which_one_target_is_disabled() -> None:
+    """Whoever asks for it, by any of its names, hears by whom, whatever else there is to tell; and how it is taken
+    back."""
+    off = (TakenOut("provider/q", True, "by user 0 (their incident)"),)
+    names = {"target/p/big": ["upstream/p"], "model/big": ["target/p/big"], "model/alias": ["model/big"]}
+    facts = behind(named=names, disabled_part={"model/big": off})
+    for name in ("model/big", "model/alias"):
+        told = explain(facts, name)
+        assert told["verdict"] == f"{name} is not saturated"
+        assert told["evidence"][-1] == "provider/q is disabled, by user 0 (their incident)"
+        assert told["next"].startswith("edgeq enable provider/q ")
+    facts = behind(
+        GATE, named=names, disabled_part={"model/big": off}, refused=(refused("queue_full", "target/p/big:tokens"),)
+    )
+    told = explain(facts, "model/big")
+    assert (told["cause"], told["evidence"][-1]) == (
+        "limit_used_up",
+        "provider/q is disabled, by user 0 (their incident)",
+    )
+    assert told["next"].startswith("edgeq set ")
 
 
 def test_nothing_is_wrong() -> None:

@@ -140,3 +140,30 @@ def test_a_prompt_is_known() -> None:
         assert "prompt/sum" in names(facts)
     finally:
         bench.board.close()
+
+
+def test_what_of_a_model_is_disabled() -> None:
+    """Some of its targets, or all of them; and whether a smaller one answers then."""
+    targets = {"big": ("p", "q"), "small": ("q",), "tiny": ("p",), "huge": ("q",)}
+    degrades = {"big": "small", "small": "tiny", "huge": "small"}
+    models = {
+        name: Model(targets=tuple(Target(provider=one) for one in of), degrade=degrades.get(name, ""))
+        for name, of in targets.items()
+    }
+    for p_is_on, smaller, in_its_place in (
+        (True, {"model/big": "tiny", "model/small": "tiny", "model/huge": "tiny"}, {}),
+        (False, {}, {"model/big": "small or tiny", "model/small": "tiny", "model/huge": "small or tiny"}),
+    ):
+        providers = {"p": Provider(url="http://g/v1", enabled=p_is_on), "q": Provider(url="http://g/v1", enabled=False)}
+        config = replace(CONFIG, provider=providers, model=models)
+        bench = Bench(config)
+        try:
+            facts = Gatherer(
+                bench.board, bench.processes, bench.processes, bench.overview, lambda config=config: config
+            ).facts()
+        finally:
+            bench.board.close()
+        assert (facts.smaller, facts.smaller_disabled) == (smaller, in_its_place)
+        in_part = {name: [one.name for one in found] for name, found in facts.disabled_part.items()}
+        assert in_part == ({"model/big": ["provider/q"]} if p_is_on else {})
+        assert [one.name for one in facts.disabled["model/small"]] == ["provider/q"]

@@ -94,6 +94,25 @@ def test_who_answers_meanwhile() -> None:
         assert {one["degrades_to"] for one in found if one["model"] != "smart"} == {""}
 
 
+def test_a_smaller_model_that_is_disabled_answers_for_nobody() -> None:
+    """The next one does, if there is any."""
+    text = (
+        f'{TEXT}[model.tiny]\ntargets = [{{ provider = "first" }}]\n[model.last]\ntargets = [{{ provider = "last" }}]'
+    )
+    text += '\n[provider.last]\nurl = "http://c/v1"'
+    config = load_text(text, "f").config
+    first = msgspec.structs.replace(config.provider["first"], enabled=False)
+    config = msgspec.structs.replace(config, provider={**config.provider, "first": first})
+    for degrades, told in (({"smart": "tiny"}, ""), ({"smart": "tiny", "tiny": "last"}, "last")):
+        models = {
+            name: msgspec.structs.replace(one, degrade=degrades.get(name, "")) for name, one in config.model.items()
+        }
+        changed = msgspec.structs.replace(config, model=models)
+        paused = [seen(one, "circuit_open") for one in ("many-a/smart", "many-b/smart")]
+        found = list(model_records(changed, paused, []))
+        assert {one["degrades_to"] for one in found if one["model"] == "smart"} == {told}
+
+
 def test_one_that_has_failed_is_not_ready_before_a_good_answer() -> None:
     """After its rest, too: the next request may fail again, and where few ask that is most of the time."""
     config = load_text(TEXT, "f").config
