@@ -213,6 +213,14 @@ CAUSES: Final = (
         services.noisy,
     ),
     Cause(
+        "budget_spent",
+        "A budget is spent",
+        "`money_per_day` or `money_per_month` of the tenant, team or key that is asked about, or of those that it"
+        " belongs to, or less of it is left than a request may cost; told only of these",
+        "wait until the day or the month (of UTC) is over, or give it more",
+        gates.budgets,
+    ),
+    Cause(
         "more_traffic",
         "There is more traffic",
         f"{MORE:g} times the arrivals of before the queue began, and the same service time; or more than a learned"

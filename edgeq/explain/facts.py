@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from edgeq.config.change import LIVE
 from edgeq.llm.lately import Used
 from edgeq.llm.meter import WHATS
+from edgeq.llm.registry import Budget
 from edgeq.observe.history import Moment
 from edgeq.upstream.engine import EngineQueue
 
@@ -414,6 +415,8 @@ class Facts:
     """Of models, as resources, which one may answer in their place."""
     smaller_disabled: Mapping[str, str] = field(default_factory=dict)
     """The same, where nobody answers for these either: all of their targets are disabled."""
+    budgets: tuple[Budget, ...] = ()
+    """Of the caller who is asked about, and of his team and tenant."""
     has_accounts: bool = False
     """Who asks for models is a tenant of the accounts."""
     over: tuple[Refused, ...] = ()

@@ -17,7 +17,9 @@ from edgeq.explain.finding import LOST, OUT, PART, SIGN, STANDS_S, WAITS, Findin
 from edgeq.explain.services import UNREACHED
 from edgeq.llm.lately import Used
 from edgeq.llm.meter import BUDGET, CONCURRENT, INPUT, OUTPUT, REQUESTS, TOKENS, WHATS
+from edgeq.llm.registry import Budget
 from edgeq.llm.rests import UNHEARD
+from edgeq.observe.reports import moment
 from edgeq.reasons import REASONS
 
 _AUTH: Final = "upstream_auth"
@@ -51,6 +53,9 @@ _AMOUNTS: Final[Mapping[str, Callable[[Used], int]]] = {
 }
 _NEXT_ANSWERS: Final = "nobody is refused for it: the next target of a model answers in its place"
 _MOST_ALONE: Final = 4
+_BROKE: Final = "budget_exhausted"
+_LITTLE: Final = 0.05
+"""Of a budget: what is left of one that has refused somebody lately."""
 _MORE: Final = 2
 """Times a limit that is used up: what is refused says little of what is wanted, for most of it comes again."""
 
@@ -143,6 +148,44 @@ def _key_rests(first: Gate, rest: Rest, facts: Facts) -> Finding:
         else f"edgeq wake {name}    # once the account has credit again; else it is tried when that time is over",
         tuple(one.resource for one in of_key),
     )
+
+
+def budgets(facts: Facts) -> Iterator[Finding]:
+    """One that is spent keeps out its tenant, team or key until the day or the month is over."""
+    for one in sorted(facts.budgets, key=lambda one: one.spent / one.limit, reverse=True):
+        if not _keeps_out(one, facts):
+            continue
+        kind, _, name = one.subject.partition("/")
+        tenant, _, team = name.partition("/") if kind == "team" else (name, "", "")
+        whose = f"keys set {quote(name)}" if kind == "key" else f"tenants set {quote(tenant)}"
+        whose += f" --team {quote(team)}" if team else ""
+        spent, limit = _number(one.spent), _number(one.limit)
+        more = _number(max(one.limit, one.spent) * _MORE)
+        ends = "is spent" if one.spent >= one.limit else _ENDS[WHATS[BUDGET]]
+        yield Finding(
+            "budget_spent",
+            one.subject,
+            OUT,
+            0.0,
+            f"its budget of {limit} a {one.period} {ends}, until {moment(one.until_s)}",
+            (f"{spent} of {limit} a {one.period} spent", *say.refusals(_of_budget(one, facts.refused))),
+            f"edgeq {whose} {_PERIODS[f'per_{one.period}']} {more}    # if that is wanted",
+        )
+
+
+def _keeps_out(one: Budget, facts: Facts) -> bool:
+    """Is nothing of it left, or too little? What a request may cost is reserved, so the last of it is seldom spent."""
+    if one.spent >= one.limit:
+        return True
+    if not facts.meters.get(one.subject, {}).get("refused"):
+        return False
+    return one.limit - one.spent < _LITTLE * one.limit or bool(_of_budget(one, (*facts.refused, *facts.over)))
+
+
+def _of_budget(one: Budget, refused: Sequence[Refused]) -> list[Refused]:
+    """Refusals by budgets of its kind: whose, they do not tell."""
+    place = f"{one.subject.partition('/')[0]}:{WHATS[BUDGET]}"
+    return [each for each in refused if each.resource == place and each.reason == _BROKE]
 
 
 def degrades(facts: Facts) -> Iterator[Finding]:

@@ -193,7 +193,7 @@ class Ledger:
         books.spent.look()
         books.wall_ahead_s = wall_s - now
         if wall_s >= books.day_until_s or wall_s < books.day_until_s - _DAY_S:
-            books.day_until_s = (int(wall_s) // _DAY_S + 1) * _DAY_S
+            books.day_until_s = day_end_s(wall_s)
             books.month_until_s = month_end_s(wall_s)
         neighbours = self._neighbours
         board = self._board
@@ -218,6 +218,11 @@ class Ledger:
 def is_idle(meter: Meter, now: float, idle_s: float) -> bool:
     """Has nobody used it for so long?"""
     return meter.in_flight == 0 and not meter.pinned and now - meter.used_at >= idle_s
+
+
+def day_end_s(wall_s: float) -> int:
+    """When the day (of UTC) ends, in unix seconds."""
+    return (int(wall_s) // _DAY_S + 1) * _DAY_S
 
 
 def month_end_s(wall_s: float) -> int:

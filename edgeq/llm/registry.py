@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from edgeq.llm.account import (
     team_subject,
     tenant_subject,
 )
+from edgeq.llm.ledger import day_end_s, month_end_s
 from edgeq.llm.sums import Spending
 
 PREFIX: Final = "eq"
@@ -43,6 +44,18 @@ _MAX_NAMES: Final = 8
 
 class NoSuch(LookupError):
     """There is no key, tenant or team of this name."""
+
+
+class Budget(NamedTuple):
+    """Of money, that somebody who asks for models has to keep to."""
+
+    subject: str
+    period: str
+    """"day" or "month"."""
+    limit: float
+    spent: float
+    until_s: int
+    """When it begins anew, in unix seconds."""
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -202,6 +215,32 @@ class Registry:
         """What of these is not there yet."""
         tenants = () if tenant in self.tenants else (Tenant(tenant),)
         return tenants, (Team(tenant, team),) if team and (tenant, team) not in self.teams else ()
+
+    def owners(self, subject: str) -> list[tuple[str, TokenLimits]]:
+        """Whose limits hold for a key, a team or a tenant, each with them: its own, its team's, its tenant's."""
+        kind, _, name = subject.partition("/")
+        account = self.accounts.get(name) if kind == "key" else None
+        tenant, _, team = name.partition("/") if kind == "team" else (name if kind == "tenant" else "", "", "")
+        found = []
+        if account is not None:
+            found.append((subject, account.limits))
+            tenant, team = account.tenant, account.team
+        if (tenant, team) in self.teams:
+            found.append((team_subject(tenant, team), self.teams[tenant, team].limits))
+        if tenant in self.tenants:
+            found.append((tenant_subject(tenant), self.tenants[tenant].limits))
+        return found
+
+    def budgets(self, subject: str, spending: Spending, now: float) -> list[Budget]:
+        """All of theirs."""
+        found = []
+        for one, limits in self.owners(subject):
+            day, month = spending.of(one)
+            if limits.money_per_day:
+                found.append(Budget(one, "day", limits.money_per_day, day / 1e6, day_end_s(now)))
+            if limits.money_per_month:
+                found.append(Budget(one, "month", limits.money_per_month, month / 1e6, month_end_s(now)))
+        return found
 
     # -- for people ---------------------------------------------------------------------------------------------------
 

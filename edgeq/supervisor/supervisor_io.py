@@ -22,6 +22,7 @@ import platform
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -363,6 +364,11 @@ class Supervisor:
         """From the board as well. A name of a resource goes before an id, which clients may choose."""
         facts = self._gatherer.facts()
         if not what or verdict.is_known(facts, what):
+            if self._keeper is not None and what:
+                registry = self._keeper.registry
+                budgets = tuple(registry.budgets(what, self._keeper.spending, time.time()))
+                owners = [one for one, _ in registry.owners(what) if one != what]
+                facts = replace(facts, budgets=budgets, named={**facts.named, **({what: owners} if owners else {})})
             found = verdict.explain(facts, what)
             trouble = self._keeper.trouble() if self._keeper is not None and not what else ""
             also = [{"resource": ACCOUNTS, "cause": "store_unwritten", "says": trouble}] if trouble else []

@@ -40,6 +40,7 @@ from edgeq.explain.facts import (
 from edgeq.explain.finding import LOST, OUT, PART, SIGN, WAITS
 from edgeq.explain.verdict import explain, is_known, render
 from edgeq.llm.lately import Used
+from edgeq.llm.registry import Budget
 from edgeq.reasons import REASONS
 from edgeq.upstream.engine import EngineQueue
 
@@ -168,6 +169,10 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
     "noisy_tenant": (
         load(pressed(now=Pace(300, 100, 200, 20.0), tenants={"acme": 90, "zeta": 10}), FULL),
         "upstream/api",
+    ),
+    "budget_spent": (
+        dataclasses.replace(HEALTHY, budgets=(Budget("tenant/acme", "day", 0.0004, 0.0168, 1795910400),)),
+        "tenant/acme",
     ),
     "more_traffic": (load(pressed(now=Pace(300, 100, 200, 20.0)), FULL), "upstream/api"),
     "limit_too_low": (load(pressed(now=Pace(110, 100, 10, 20.0)), FULL), "upstream/api"),
@@ -1393,6 +1398,37 @@ def test_who_has_limits_of_his_own() -> None:
     assert told["next"] == "edgeq keys show abc"
     assert is_known(facts, "team/acme/core")
     assert explain(facts, "team/acme/core")["next"] == "edgeq tenants list acme"
+
+
+def test_whose_budget_is_spent() -> None:
+    """Who asks about a key hears of those of its team and its tenant: of how much, until when, and how it is raised."""
+    named = {"key/abc": ["team/acme/core", "tenant/acme"]}
+    for subject, command in (
+        ("key/abc", "edgeq keys set abc --per-month 4 "),
+        ("team/acme/core", "edgeq tenants set acme --team core --per-month 4 "),
+        ("tenant/acme", "edgeq tenants set acme --per-month 4 "),
+    ):
+        left = Budget("tenant/acme", "day", 2.0, 1.99, 1795910400)
+        facts = dataclasses.replace(
+            HEALTHY, named=named, budgets=(left, Budget(subject, "month", 2.0, 2.0, 1796083200))
+        )
+        told = explain(facts, "key/abc")
+        assert told["verdict"] == (
+            f"{subject} refuses who comes next: its budget of 2 a month is spent, until 2026-12-01T00:00:00+00:00"
+        )
+        assert told["evidence"] == ["2 of 2 a month spent"]
+        assert told["next"].startswith(command)
+    facts = dataclasses.replace(HEALTHY, named=named, budgets=(left,))
+    assert explain(facts, "key/abc")["verdict"] == "key/abc is not saturated"
+    # What a request may cost is reserved: the last of it is seldom spent.
+    meter = {"limits": {"per_day": 2.0}, "remaining": {}, "spent_day": 1.99, "spent_month": 1.99, "refused": 1}
+    facts = dataclasses.replace(facts, meters={"tenant/acme": meter})
+    assert "is spent, or less of it is left than a request may cost, until" in explain(facts, "key/abc")["verdict"]
+    large = dataclasses.replace(facts, budgets=(left._replace(spent=0.5),))
+    assert explain(large, "key/abc")["cause"] is None
+    for place, cause in (("tenant:budget", "budget_spent"), ("key:budget", None)):
+        told = explain(dataclasses.replace(large, over=(refused("budget_exhausted", place),)), "key/abc")
+        assert told["cause"] == cause
 
 
 def test_what_begins_is_told_of_a_part_too() -> None:

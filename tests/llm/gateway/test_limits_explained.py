@@ -62,6 +62,15 @@ def keyed() -> Iterator[Stand]:
             },
             "model": {
                 "slow": {"targets": [{"provider": "two", "model": "mock/latency=60s"}]},
+                "paid": {
+                    "targets": [
+                        {
+                            "provider": "free",
+                            "model": "mock/tokens=5,tag=paid",
+                            "price": {"input": 1000, "output": 1000},
+                        }
+                    ]
+                },
                 "quick": {
                     "targets": [{"provider": "free", "model": "mock/tokens=5"}],
                     "limits": {"tokens_per_minute": 300},
@@ -159,6 +168,32 @@ def test_which_key_uses_up_a_models_limit_is_named(keyed: Stand) -> None:
     assert "tenant acme has 100% of what was used in the last minute" in told["evidence"]
     (by_key,) = [one for one in told["evidence"] if one.startswith("by key: ")]
     assert f"{batch['id']} (night) " in by_key
+
+
+def test_whose_budget_is_spent_is_named(keyed: Stand, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tenant's; who asks about a key of it hears so, too. The command can be typed, and helps."""
+    _, made = keyed.admin("POST", "/v1/keys?tenant=poor&name=web")
+    fields = {"authorization": f"Bearer {made['key']}"}
+    assert keyed.ask(ask_for("paid", max_tokens=9), fields=fields).status == 200
+    admin = ["--admin", keyed.admin_socket]
+    assert main(["tenants", "set", "poor", "--per-day", "0.000001", *admin]) == 0, capsys.readouterr().err
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        told.update(explained(keyed, "web"))
+        return bool(told["cause"])
+
+    wait_for(is_told, lambda: json.dumps(told))
+    assert keyed.ask(ask_for("paid", max_tokens=9), fields=fields).status == 429
+    for what in ("web", f"key/{made['id']}", "poor"):
+        told = explained(keyed, what)
+        assert (told["resource"], told["cause"]) == ("tenant/poor", "budget_spent")
+        assert told["verdict"].startswith("tenant/poor refuses who comes next: its budget of 0.000001 a day is spent, ")
+        assert "T00:00:00+00:00" in told["verdict"]
+    command = str(told["next"]).partition("    #")[0].split()
+    assert command[:5] == ["edgeq", "tenants", "set", "poor", "--per-day"]
+    assert main([*command[1:], *admin]) == 0, capsys.readouterr().err
+    assert explained(keyed, "web")["cause"] is None
 
 
 def test_a_refused_key_is_named_until_it_is_tried_again(short: Stand) -> None:
