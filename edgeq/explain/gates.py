@@ -53,6 +53,7 @@ _AMOUNTS: Final[Mapping[str, Callable[[Used], int]]] = {
 }
 _NEXT_ANSWERS: Final = "nobody is refused for it: the next target of a model answers in its place"
 _MOST_ALONE: Final = 4
+_OVER: Final = "request_over_limit"
 _BROKE: Final = "budget_exhausted"
 _LITTLE: Final = 0.05
 """Of a budget: what is left of one that has refused somebody lately."""
@@ -97,14 +98,24 @@ def _says(rest: Rest) -> str:
 
 
 def _beside(gate: Gate, facts: Facts) -> list[str]:
-    having = {
-        name: targets for name, targets in facts.named.items() if name.startswith("model/") and gate.resource in targets
-    }
-    if having and all(set(targets) == {gate.resource} for targets in having.values()):
-        smaller = sorted({facts.smaller[name] for name in having if name in facts.smaller})
+    if _is_alone(gate, facts):
+        smaller = sorted({facts.smaller[name] for name in _having(gate, facts) if name in facts.smaller})
         in_place = f"; {' or '.join(smaller)} answers in its place" if smaller else ""
         return [f"no model that has it has another target{in_place}"]
     return [_NEXT_ANSWERS]
+
+
+def _having(gate: Gate, facts: Facts) -> dict[str, Sequence[str]]:
+    """The models that have it among their targets, with these."""
+    return {
+        name: targets for name, targets in facts.named.items() if name.startswith("model/") and gate.resource in targets
+    }
+
+
+def _is_alone(gate: Gate, facts: Facts) -> bool:
+    """Has no model that has it another target?"""
+    having = _having(gate, facts)
+    return bool(having) and all(set(targets) == {gate.resource} for targets in having.values())
 
 
 def _alone(of_key: Sequence[Gate], facts: Facts) -> list[str]:
@@ -217,6 +228,7 @@ def used_up(facts: Facts) -> Iterator[Finding]:
         refused = [one for one in facts.refused_at(gate.resource) if _is_shared(one)]
         short = _short(gate, refused)
         if short is None or not (refused or _waits(gate)):
+            yield from _too_small(gate, facts)
             continue
         who = _by_use(gate, short)
         yield Finding(
@@ -235,6 +247,29 @@ def used_up(facts: Facts) -> Iterator[Finding]:
             ),
             _next(short, gate) + _less(short, who, facts),
         )
+
+
+def _too_small(gate: Gate, facts: Facts) -> Iterator[Finding]:
+    """Requests are larger than what the provider has told of its limits: that is no client's doing, who may have told
+    too little; and as nobody is asked nothing else is told."""
+    refused = facts.refused_at(gate.resource, _OVER)
+    short = _short(gate, refused)
+    if not refused or short is None or short.source != HEARD:
+        return
+    name = gate.resource.removeprefix("target/")
+    yield Finding(
+        "limit_used_up",
+        gate.resource,
+        LOST if _is_alone(gate, facts) else PART,
+        gate.short_s or say.longest(refused),
+        f"{say.rate(refused)} are larger than {_limit(short)}",
+        (
+            *_source(short),
+            "once no answer has told it for a minute, one request finds out whether it is still so",
+            *say.refusals(refused),
+        ),
+        f"edgeq wake {name}    # has it forgotten, if the provider takes more; else its requests have to be smaller",
+    )
 
 
 def _is_shared(one: Refused) -> bool:

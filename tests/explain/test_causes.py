@@ -336,6 +336,24 @@ def test_whose_limit_it_is() -> None:
     assert findings(behind(dataclasses.replace(GATE, queued=0), refused=(own,))) == []
 
 
+def test_a_told_limit_in_which_nothing_fits_is_told() -> None:
+    """Of a provider, as the clients cannot know of it; whoever asks. The command has it forgotten."""
+    heard = dataclasses.replace(TOKENS, count=1, source=HEARD)
+    over = (refused("request_over_limit", "target/p/big:tokens", 5.0),)
+    locked = dataclasses.replace(GATE, limits=(heard,), queued=0)
+    for name in ("target/p/big", "model/big", "provider/p", ""):
+        told = explain(behind(locked, refused=over), name)
+        assert told["verdict"] == (
+            "target/p/big refuses since 31 s ago: 5.0/s are larger than the provider's limit of 1 tokens a minute"
+        )
+        assert told["evidence"][-1] == "5.0/s request_over_limit at target/p/big:tokens"
+        assert told["next"].startswith("edgeq wake p/big ")
+    told = explain(behind(locked, refused=over, named=NAMES_OF_TWO | {"model/only": []}), "target/p/big")
+    assert told["verdict"].startswith("target/p/big is in trouble ")
+    own = dataclasses.replace(GATE, queued=0)  # one that is configured is what clients are to keep to
+    assert explain(behind(own, refused=over), "target/p/big")["cause"] is None
+
+
 def test_who_uses_up_a_limit_is_told() -> None:
     """A tenant who has more than half of what waits or runs there, and how he is to have less of it, if tenants are
     those of the accounts."""

@@ -101,15 +101,25 @@ def test_what_a_provider_has_told_is_forgotten_when_somebody_says_so(limited: St
     refusal = b'{"error":{"message":"Rate limit","type":"tokens","code":"rate_limit_exceeded"}}'
     fields = (b"x-ratelimit-limit-tokens: 1", b"x-ratelimit-remaining-tokens: 0", b"retry-after: 0")
     limited.play(reply(answer(refusal, b"429 Too Many Requests", *fields)))
-    told = request(ask_for("told"))
+    asked = request(ask_for("told"))
     clients = [limited.client() for _ in range(20)]
 
     def codes() -> set[str]:
-        answers = [client.ask(told, b"POST") for client in clients]
+        answers = [client.ask(asked, b"POST") for client in clients]
         return {"" if one.status == 200 else json.loads(one.body)["error"]["code"] for one in answers}
 
     codes()
     assert codes() == {"request_over_limit"}
+    told: dict[str, Any] = {}
+
+    def is_told() -> bool:
+        codes()
+        told.update(limited.show("explain?what=target/scripted/told"))
+        return told["cause"] == "limit_used_up"
+
+    wait_for(is_told, lambda: json.dumps(told))
+    assert "are larger than the provider's limit of 1 tokens a minute" in told["verdict"]
+    assert told["next"].startswith("edgeq wake scripted/told ")
     limited.play(reply(answer(GOOD, b"200 OK", b"content-type: application/json")))
     status, woken = limited.admin("POST", "/v1/wake?name=scripted")
     assert (status, woken["forgotten"]) == (200, ["target/scripted/told"]), woken
