@@ -134,6 +134,9 @@ class Control(Protocol):
         """Why something is short, or a request was refused, degraded, failed over or slow; None if there is
         none of these."""
 
+    def remembered(self) -> str:
+        """Of which requests `explain` can tell, in words."""
+
     def resources(self) -> Sequence[str]:
         """What there is to explain, by full names, but for callers of whom nothing is known."""
 

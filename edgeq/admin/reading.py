@@ -93,7 +93,7 @@ async def explain(control: Control, arguments: Arguments, _client: Client) -> An
     found = control.explain(may_be[0]) if len(may_be) == 1 else None
     if found is not None:
         return Answer(200, found)
-    return Answer(404, {"ok": False, "error": names.unknown(what, known, may_be)})
+    return Answer(404, {"ok": False, "error": names.unknown(what, known, may_be, control.remembered())})
 
 
 def _is_no_caller(what: str, control: Control) -> bool:

@@ -38,7 +38,7 @@ from edgeq.board.keyed import KeyedCounts
 from edgeq.board.page import Lines, Page
 
 MAGIC: Final = 0x6571_2D62_6F61_7264
-VERSION: Final = 10
+VERSION: Final = 11
 LISTENERS: Final = 64
 """Listener indices; listeners beyond them share the last one."""
 RESOURCES: Final = 256
@@ -62,7 +62,7 @@ REPORT_CELLS: Final = 65536
 EVENT_CELLS: Final = 8192
 """64 KiB."""
 REQUEST_CELLS: Final = 32768
-"""256 KiB: some 500 requests."""
+"""256 KiB: some 500 requests, the half of them refused ones."""
 
 RESOURCE_GAUGES: Final = 8
 RESOURCE_COUNTERS: Final = 1016
@@ -353,10 +353,11 @@ class Board:
         """A worker's last events, one JSON object each."""
         return Lines(self.cells(_HEADER + slot * _ROW + _R_EVENTS, EVENT_CELLS))
 
-    def requests(self, slot: int) -> Lines:
-        """A worker's last requests that were refused, degraded, failed over or slow, one JSON object each
-        (explain/keep.py)."""
-        return Lines(self.cells(_HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS))
+    def requests(self, slot: int) -> tuple[Lines, Lines]:
+        """A worker's last requests that were refused or have failed, and those that were answered but degraded, failed
+        over or slow, one JSON object each (explain/keep.py). Many of the latter leave the former where they are."""
+        start, size = _HEADER + slot * _ROW + _R_REQUESTS, REQUEST_CELLS // 2
+        return Lines(self.cells(start, size)), Lines(self.cells(start + size, size))
 
     def rates(self) -> memoryview:
         """The cells of the table of arrival times: RATES triples, signed."""

@@ -285,8 +285,8 @@ Made by `python -m edgeq.explain.causes > docs/explain.md`.
 by a name that is less than a whole one (`gpt-4o`, a key's name) or as `x-edgeq-target` has it;
 `edgeq explain REQUEST-ID` tells why a request was refused, or answered by a smaller model than it asked for, or by
 another target than the first as that has failed (what each provider has said, in order), or slow (the last ones of each
-worker are remembered; `explain.slow` says what slow is). It is answered without the workers, so it works while all of
-them hang.
+worker are remembered, refused ones apart; `explain.slow` says what slow is). It is answered without the workers, so it
+works while all of them hang.
 
 "Now" is the last three seconds, or since the trouble began, but one second at least; all rates of a resource are of
 that time. "Before" is up to a minute in which nobody waited or was refused; fewer than {FEW} requests are nothing to

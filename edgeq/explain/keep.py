@@ -2,9 +2,9 @@
 answered by a smaller model than was asked for, or by another target than the first as that has failed.
 
 A request that is none of these costs one comparison. The others are put aside, and on the tick their access-log lines,
-which say all that is known of them, go to a ring on the board: MAX_KEPT at most, the newest, so that a storm of
-refusals costs the same as a few: 3 us each, half a percent of a processor. There they can be read while the worker
-hangs.
+which say all that is known of them, go to two rings on the board, one for those that were refused or have failed:
+MAX_KEPT of each at most, the newest, so that a storm of refusals costs the same as a few: 3 us each, half a percent of
+a processor. There they can be read while the worker hangs.
 """
 
 from __future__ import annotations

@@ -41,13 +41,15 @@ def _is_key_of(resource: str, others: set[str]) -> bool:
     return kind == "upstream" and f"provider/{name}" in others
 
 
-def unknown(what: str, names: Iterable[str], may_be: Iterable[str]) -> str:
-    """That it is no name, and what it may be."""
+def unknown(what: str, names: Iterable[str], may_be: Iterable[str], remembered: str = "") -> str:
+    """That it is no name, and what it may be; or, if it is like none, which requests are `remembered`."""
     several = list(may_be)
     if several:
         more = ", ..." if len(several) > _MAX_NAMES else ""
         return f"{what[:200]!r} may be {', '.join(several[:_MAX_NAMES])}{more}"
-    return f"no resource and no remembered request is called {what[:200]!r}{_near(what, list(names)[:_MOST])}"
+    near = _near(what, list(names)[:_MOST])
+    more = f"; {remembered}" if remembered and not near and "/" not in what else ""
+    return f"no resource and no remembered request is called {what[:200]!r}{near}{more}"
 
 
 def _near(what: str, names: list[str]) -> str:

@@ -7,6 +7,7 @@ What workers remember (keep.py) is read from the board; of a worker that has die
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ from edgeq.observe.history import Moment
 from edgeq.reasons import REASONS
 
 _KEPT: Final = 1024
+_AT: Final = re.compile(rb'"timestamp":"([^".]*)')
 _NEAR_S: Final = 2.0
 _RATES_S: Final = 1.0
 """Workers write their counters four times a second: rates of less are chance."""
@@ -57,11 +59,13 @@ class Recall:
     def __init__(self, board: Board, history: History) -> None:
         self._board = board
         self._history = history
-        self._buried: deque[bytes] = deque(maxlen=_KEPT)
+        self._buried: tuple[deque[bytes], deque[bytes]] = deque(maxlen=_KEPT), deque(maxlen=_KEPT)
+        """In two kinds, as `Board.requests` has them."""
 
     def bury(self, slot: int) -> None:
         """A worker is dead, and its row is about to be cleared."""
-        self._buried.extend(self._board.requests(slot).read(0).lines)
+        for buried, lines in zip(self._buried, self._board.requests(slot), strict=True):
+            buried.extend(lines.read(0).lines)
 
     def explain(self, request_id: str) -> Record | None:
         """The last request with this id; None if nobody remembers one."""
@@ -70,12 +74,26 @@ class Recall:
 
     def _lines(self, request_id: str) -> Iterator[dict[str, Any]]:
         raw = request_id.encode()
-        every = [self._board.requests(slot).read(0).lines for slot in range(self._board.rows_used)]
-        for line in (line for lines in (self._buried, *every) for line in lines if raw in line):
+        for line in (line for kind in (0, 1) for line in self._every(kind) if raw in line):
             with contextlib.suppress(orjson.JSONDecodeError):
                 record = orjson.loads(line)
                 if record.get("edgeq.request_id") == request_id:
                     yield record
+
+    def _every(self, kind: int) -> list[bytes]:
+        """All lines of a kind."""
+        of_workers = (self._board.requests(slot)[kind].read(0).lines for slot in range(self._board.rows_used))
+        return [line for lines in (self._buried[kind], *of_workers) for line in lines]
+
+    def remembered(self) -> str:
+        """Of which requests something is remembered, in words."""
+        told = []
+        for kind, what in enumerate(("refused or have failed", "degraded, failed over or slow")):
+            lines = self._every(kind)
+            oldest = min((found[1] for line in lines if (found := _AT.search(line))), default=b"")
+            since = f", since {oldest.decode()}" if oldest else ""
+            told.append(f"those that were {what} ({len(lines)}{since})")
+        return f"of requests only the last are remembered: {' and '.join(told)}; others are in the access log"
 
     def _before(self, record: dict[str, Any]) -> Before | None:
         """How the resource did just before its end. Not after it: whoever had the place may have left by then."""

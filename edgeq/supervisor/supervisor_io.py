@@ -375,6 +375,10 @@ class Supervisor:
             return {**found, "also": [*also, *found["also"]]}
         return self._recall.explain(what)
 
+    def remembered(self) -> str:
+        """Of requests, in words."""
+        return self._recall.remembered()
+
     def resources(self) -> Sequence[str]:
         """With callers that have limits and have asked lately."""
         return verdict.names(self._gatherer.facts())

@@ -245,8 +245,10 @@ class App:
     def _tick_books(self, now: float) -> None:
         shard = self._shard
         self._access.flush()
-        if shard.kept:
-            keep.write(shard.kept, self._board.requests(self._slot), time() - monotonic())
+        if shard.kept_refused or shard.kept:
+            refused, answered = self._board.requests(self._slot)
+            keep.write(shard.kept_refused, refused, time() - monotonic())
+            keep.write(shard.kept, answered, time() - monotonic())
         if self._old_access is not None and self._old_access.finish():
             self._old_access = None
         self._tracing.tick()

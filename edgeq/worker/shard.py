@@ -44,6 +44,7 @@ class Shard:
         "ids",
         "in_flight",
         "kept",
+        "kept_refused",
         "left",
         "log",
         "log_enabled",
@@ -112,14 +113,16 @@ class Shard:
         self.in_flight: int = 0
         self.slow_s: float = NEVER_SLOW_S
         """From when on an answer's beginning is late enough to be remembered."""
+        self.kept_refused: list[Any] = []
+        """Requests since the last tick that were refused or have failed."""
         self.kept: list[Any] = []
-        """Requests since the last tick that were refused, slow, degraded or failed over."""
+        """Those that were answered, but slow, degraded or failed over."""
         self._pace: LogPace = LogPace()
 
     def keep(self, exchange: Any) -> None:
         """Remember a request that was refused, slow, degraded or failed over, for `edgeq explain`; of many the
         newest."""
-        kept = self.kept
+        kept = self.kept_refused if exchange.reason else self.kept
         if kept and kept[-1] is exchange:  # more than one of these
             return
         kept.append(exchange)

@@ -54,5 +54,8 @@ def test_what_it_may_be() -> None:
     for name in ("upstream/x", "model/nope", "tenant/nobody", "nobody"):
         assert unknown(name, _NAMES, ()) == f"{none}{name!r}"
     assert unknown("4bf92f3577b34da6a3ce929d0e0e4736", _NAMES, ()).endswith("e4736'")
+    assert unknown("4bf92f35", _NAMES, (), "those").endswith("'4bf92f35'; those")
+    for name in ("smrt", "upstream/x"):
+        assert "those" not in unknown(name, _NAMES, (), "those")
     assert unknown("gpt-4o", _NAMES, ["target/a", "target/b"]) == "'gpt-4o' may be target/a, target/b"
     assert unknown("x", _NAMES, map(str, range(10))) == "'x' may be 0, 1, 2, 3, 4, 5, 6, 7, ..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -283,7 +284,14 @@ def test_a_request_that_went_well_is_not_remembered(asking: Asking) -> None:
     assert asking.ask("/u/quick", "quick-1") == 200
     assert asking.ask("/nowhere", "bad-0") == 404
     asking.told("bad-0")
-    assert asking.explain("quick-1") == {"error": "error: no resource and no remembered request is called 'quick-1'\n"}
+    told = asking.explain("quick-1")["error"]
+    assert told.startswith(
+        "error: no resource and no remembered request is called 'quick-1'; of requests only the last are"
+    )
+    assert re.search(
+        r"that were refused or have failed \([1-9]\d*, since 20\d\d-\S+\) and those that were degraded", told
+    )
+    assert told.endswith("; others are in the access log\n")
     asking.gateway.reload({})
 
 
@@ -318,3 +326,20 @@ def test_many_refusals_in_a_moment(asking: Asking) -> None:
     assert asking.told(f"storm-{count - 1}")["cause"] == "no_route"
     assert asking.ask("/u/late", "slow-5") == 200
     asking.told("slow-5")
+
+
+def test_a_refusal_is_remembered_beside_many_that_are_slow(asking: Asking) -> None:
+    """As many as there is room for push out the ones before them, but none that was refused."""
+    assert asking.ask("/nowhere", "refused-9") == 404
+    asking.told("refused-9")
+    asking.gateway.reload({"explain": {"slow": "1us"}})
+    path = f"/u/{'x' * 200}"
+    with asking.running.connect(60) as client:
+        for number in range(10):  # no more at a time than are kept of a moment
+            ids = [f"slow-{number}-{each}" for each in range(60)]
+            client.send(b"".join(head("GET", path, f"X-Request-Id: {one}") for one in ids))
+            assert {one.status for one in client.read_answers([Asked()] * 60)} == {200}
+            asking.told(ids[-1])
+    assert "error" in asking.explain("slow-0-0")
+    assert asking.told("refused-9")["cause"] == "no_route"
+    asking.gateway.reload({})

@@ -55,6 +55,9 @@ class FakeControl:
         self.explained = what
         return {"verdict": "fine", "evidence": [], "next": "", "also": []}
 
+    def remembered(self) -> str:
+        return ""
+
     tenants_are_listed = False
 
     def resources(self) -> Sequence[str]:
