@@ -114,6 +114,7 @@ class ModelRequest(Exchange):
         "failed_by",
         "first_event_at",
         "hedged",
+        "hedged_with",
         "models",
         "operation",
         "param",
@@ -158,9 +159,11 @@ class ModelRequest(Exchange):
         self.param = ""
         """Of the request: what an error is about."""
         self.failed_by: list[Attempt] = []
-        """Who was asked before, and what became of it: for the log."""
+        """Who else was asked in vain, and what became of it: for the log."""
         self.hedged = ""
         """What became of a second target that was asked as well: won, lost; empty: none was."""
+        self.hedged_with = ""
+        """Of these two the target whose answer was not taken."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
