@@ -136,6 +136,7 @@ class Supervisor:
             lambda: live.changes,
             self._rescuer.table,
             self._waiting,
+            self._fleet.deaths,
         )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
