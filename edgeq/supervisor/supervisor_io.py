@@ -37,7 +37,8 @@ from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.diff import diff, needs_restart
 from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
-from edgeq.config.providers import parts_of, target_names, unpriced
+from edgeq.config.providers import parts_of, target_names
+from edgeq.config.scarce import offered
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret, masked_value
@@ -253,7 +254,7 @@ class Supervisor:
             return
         from edgeq.llm.keeper_io import Keeper  # and with it SQLite
 
-        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, unpriced(self._config))
+        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, offered(self._config))
         self._fleet.accounts = self._keeper.told
         self._fleet.leftover_fd = self._keeper.leftover_fd
         self._fleet.on_usage = self._keeper.take
@@ -577,7 +578,7 @@ class Supervisor:
         self._configure_admin(config)
         lost: Sequence[str] = ()
         if self._keeper is not None and config.accounts is not None:
-            lost = self._keeper.configure(config.accounts, unpriced(config))
+            lost = self._keeper.configure(config.accounts, offered(config))
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)

@@ -12,6 +12,7 @@ import pytest
 from edgeq.admin.command import Answer, Found
 from edgeq.admin.find import find_text
 from edgeq.cli.store_control import StoreControl, answer
+from edgeq.config.scarce import Offered
 from edgeq.llm.account import Entry
 from edgeq.llm.store_io import Store
 from edgeq.llm.sums import day_of
@@ -75,7 +76,7 @@ def test_the_life_of_a_key(store: str) -> None:
 
 def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the models that a key may use, or of all: what has no price."""
-    models = {"small": ["openai/mini"], "large": [], "free": []}
+    models = {"small": Offered("small", ["openai/mini"]), "large": Offered("large"), "free": Offered("free")}
     monkeypatch.setattr(StoreControl, "models", models)
     told = "without a price nothing is spent, and no budget holds, at openai/mini: edgeq check"
     made = ask(store, "keys create --tenant acme --per-day 0.00001")
@@ -88,9 +89,24 @@ def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert ask(store, "tenants set acme --per-day 2")["warning"] == told
 
 
+def test_a_budget_that_is_less_than_one_request(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the models that the key may use, or of all: who names no max_tokens is refused at first."""
+    small_one = Offered("small", (), 2_461, 4096)
+    models = {"small": small_one, "smaller": small_one, "large": Offered("large", (), 90_000, 9000)}
+    monkeypatch.setattr(StoreControl, "models", models)
+    told = "0.001 is less than one request may reserve that names no max_tokens, until it is known how long answers are"
+    small = f"{told}: small (0.002461, of 4096 tokens)"
+    made = ask(store, "keys create --tenant acme --models sm* --per-day 0.001 --per-month 5")
+    assert made["warning"] == small
+    assert "warning" not in ask(store, f"keys set {made['id']} --per-day 0.003")
+    assert ask(store, f"keys set {made['id']} --per-day 0.001")["warning"] == small
+    assert ask(store, "tenants set acme --per-day 0.001")["warning"] == f"{small}, large (0.09, of 9000 tokens)"
+    assert "warning" not in ask(store, "tenants set acme --rpm 5")
+
+
 def test_a_key_for_no_model(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is said so, and is no slip."""
-    monkeypatch.setattr(StoreControl, "models", {"small": []})
+    monkeypatch.setattr(StoreControl, "models", {"small": Offered("small")})
     made = ask(store, "keys create --tenant acme --models none")
     assert "warning" not in made
     assert made["note"].endswith("; the key may use no model")
