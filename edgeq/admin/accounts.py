@@ -20,7 +20,7 @@ from edgeq.config.schema_llm import SHORT_LIMITS
 from edgeq.config.units import money, parse_duration
 from edgeq.llm import meter
 from edgeq.llm.account import key_subject, means, team_subject, tenant_subject
-from edgeq.llm.registry import Made, NoSuch, Registry, key_told
+from edgeq.llm.registry import Made, NoSuch, Registry, key_told, limits_told
 from edgeq.llm.sums import KEY, TOLD, Spending, day_of
 
 Make: TypeAlias = Callable[[Registry, float], Made]
@@ -128,12 +128,21 @@ def with_owners(records: Sequence[Record], accounts: AccountsControl | None) -> 
 
 
 async def _changed(
-    accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "", warning: str = ""
+    accounts: AccountsControl,
+    make: Make,
+    secret_note: str = "",
+    note: str = "",
+    warning: str = "",
+    tells_limits: bool = False,
 ) -> Answer:
+    """`tells_limits`: those that hold now, whichever of them were said."""
     made, behind = await accounts.change(make)
     said: dict[str, Any] = {"ok": True}
     if made.account is not None:
         said["id"] = made.account.id
+    if tells_limits:
+        subjects = (made.account,) if made.account is not None else made.change.teams or made.change.tenants
+        said["limits"] = limits_told(subjects[0].limits)
     if made.secret:
         said["key"] = made.secret
         once = f"this is the only time that the key is shown{secret_note}"
@@ -174,7 +183,8 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
     warning = _of_no_use(accounts, arguments, accounts.registry.account(arguments["id"]).models)
-    return await _changed(accounts, make, note=_all_or_none(accounts, arguments), warning=warning)
+    note = _all_or_none(accounts, arguments)
+    return await _changed(accounts, make, note=note, warning=warning, tells_limits=True)
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -211,6 +221,7 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
         lambda registry, _now: registry.change_tenant(tenant, team, weight, limits),
         note=_new_one(accounts.registry, tenant, team),
         warning=_of_budget(accounts, arguments, ()),
+        tells_limits=True,
     )
 
 

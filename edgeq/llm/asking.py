@@ -249,7 +249,8 @@ class ModelRequest(Exchange):
         operation = PROMPT_OPERATION if versions else operation_of(head.path)
         self.operation = operation
         if operation is None:
-            self.fail("no_route", self.own_resource(), f"there is nothing at this path; paths end with {PATHS}")
+            near = self.models.prompts.near(head.path)
+            self.fail("no_route", self.own_resource(), f"there is nothing at this path; paths end with {PATHS}{near}")
             return
         reason = bill.identify(head)
         if reason:

@@ -668,7 +668,8 @@ class Supervisor:
 
     def _tell_rest_ends(self) -> None:
         for one in self._rest_ends.look(time.monotonic(), self._overview.targets(), target_names(self._config)):
-            detail = f"it is asked again, after {in_words(max(1, round(one.lasted_s)))}"
+            rests = f" in {one.times} rests, between which it was asked in vain" if one.times > 1 else ""
+            detail = f"it is asked again, after {in_words(max(1, round(one.lasted_s)))}{rests}"
             _log.info(_REST_ENDED[one.is_whole_key], resource=one.resource, reason=one.reason, detail=detail)
 
     def _on_stuck(self) -> None:

@@ -47,7 +47,12 @@ def test_the_life_of_a_key(store: str) -> None:
         "keys create --tenant acme --team core --name 'a b' --models gpt-*,o3 --rpm 5 --per-day 1.5 --expires never",
     )
     assert made["ok"]
-    ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")
+    told = ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")
+    assert told["limits"] == {"tokens_per_minute": 7, "money_per_day": 1.5}
+    team = ask(store, "tenants set acme --team core --rpm 9")
+    assert team["limits"] == {"requests_per_minute": 9}
+    assert ask(store, "tenants set acme --weight 2")["limits"] == {}
+    assert f"but so is called: {made['id']} of acme" in json.dumps(said(store, "keys revoke 'a b'").body)
     ask(store, "keys create --tenant other")
     shown = ask(store, f"keys show {made['id']}")
     assert shown["limits"] == {"tokens_per_minute": 7, "money_per_day": 1.5}
@@ -166,11 +171,11 @@ def test_a_tenant_is_deleted(store: str) -> None:
 
 def test_a_new_tenant_is_told(store: str) -> None:
     """It is made, as its limits may be there before its first key; whoever has mistyped a name sees it."""
-    assert ask(store, "tenants set acme --rpm 3") == {"ok": True, "note": "tenant acme is new"}
-    assert ask(store, "tenants set acme --rpm 4") == {"ok": True}
+    assert ask(store, "tenants set acme --rpm 3")["note"] == "tenant acme is new"
+    assert "note" not in ask(store, "tenants set acme --rpm 4")
     assert ask(store, "tenants set acmee --rpm 4")["note"] == "tenant acmee is new (did you mean acme?)"
     assert ask(store, "tenants set acme --team core --rpm 3")["note"] == "team core of acme is new"
-    assert ask(store, "tenants set acme --team core --rpm 4") == {"ok": True}
+    assert "note" not in ask(store, "tenants set acme --team core --rpm 4")
     assert ask(store, "tenants set acme --team cor --rpm 4")["note"] == "team cor of acme is new (did you mean core?)"
 
 
@@ -310,6 +315,8 @@ def test_nothing_is_explained_of_callers_that_are_not_there(store: str) -> None:
     for what in (f"key/{made['id']}", "team/acme/core", "tenant/acme", "tenant/anybody", "key"):
         assert explained(control, what) == what
     control.tenants_are_listed = True
+    for what in (f"eq-{made['id']}", made["key"]):  # as logs of clients have it
+        assert explained(control, what) == f"key/{made['id']}"
     assert explained(control, "tenant/acme") == "tenant/acme"
     assert explained(control, "tenant/nobody") == "no resource and no remembered request is called 'tenant/nobody'"
     assert explained(control, "tenant/acne").endswith("'tenant/acne' (did you mean tenant/acme?)")
