@@ -133,7 +133,7 @@ _ROWS: Final = (
     Reason("upstream_error", "U", 502, "none", "http_response_incomplete", BLANK, "The provider failed", "what it said `edgeq explain REQUEST-ID` tells, and the event `provider_model_fails`", "the provider of the model has failed"),
     Reason("upstream_rate_limit", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's rate limit", "the provider has answered 429, or told that no request is left: this model at this key is paused until its limit resets; set provider.limits to keep below it"),
     Reason("upstream_quota", "U", 503, "exact", "connection_limit_reached", CAPACITY, "Provider's quota exhausted", "the account at the provider has no credit left: all models at this key are paused for a while"),
-    Reason("upstream_auth", "U", 502, "exact", "proxy_configuration_error", BLANK, "Provider refuses our key", "401 or 403 to the gateway's own key: check provider.keys; the key is paused for a while"),
+    Reason("upstream_auth", "U", 502, "exact", "proxy_configuration_error", BLANK, "Provider refuses our key", "401 or 403 (Gemini: 400) to the gateway's own key: check provider.keys; the key is paused for a while"),
     Reason("upstream_overloaded", "U", 503, "adaptive", "connection_limit_reached", CAPACITY, "Provider overloaded", "the provider has answered 503 or 529"),
     Reason("retry_budget_exhausted", "S", 0, "none", "", BLANK, "Not tried again", "of the requests of the upstream that failed, as many as its retry_budget allows are second tries already; the answer is that of the last try"),
     Reason("dns_error", "U", 502, "none", "dns_error", BLANK, "Upstream's name does not resolve", "check the name and [dns]"),

@@ -15,11 +15,12 @@ from edgeq.admin.command import Answer, Argument, Arguments, Command, Run
 from edgeq.admin.control import Client, Control
 from edgeq.admin.render import Column, Record
 from edgeq.config.findings import did_you_mean
+from edgeq.config.scarce import Offered
 from edgeq.config.schema_llm import SHORT_LIMITS
 from edgeq.config.units import money, parse_duration
 from edgeq.llm import meter
 from edgeq.llm.account import key_subject, means, team_subject, tenant_subject
-from edgeq.llm.registry import Made, NoSuch, Registry, key_told
+from edgeq.llm.registry import Made, NoSuch, Registry, key_told, limits_told
 from edgeq.llm.sums import KEY, TOLD, Spending, day_of
 
 Make: TypeAlias = Callable[[Registry, float], Made]
@@ -53,8 +54,8 @@ class AccountsControl(Protocol):
 
     registry: Registry
     spending: Spending
-    models: Mapping[str, Sequence[str]]
-    """Names of those that there are, each with its targets that have no price; none: nobody knows."""
+    models: Mapping[str, Offered]
+    """Of those that there are, by name; none: nobody knows."""
 
     async def change(self, make: Make) -> tuple[Made, Sequence[int]]:
         """Write a change, and tell the workers. Returns it, and the slots of workers that do not know of it yet.
@@ -127,12 +128,21 @@ def with_owners(records: Sequence[Record], accounts: AccountsControl | None) -> 
 
 
 async def _changed(
-    accounts: AccountsControl, make: Make, secret_note: str = "", note: str = "", warning: str = ""
+    accounts: AccountsControl,
+    make: Make,
+    secret_note: str = "",
+    note: str = "",
+    warning: str = "",
+    tells_limits: bool = False,
 ) -> Answer:
+    """`tells_limits`: those that hold now, whichever of them were said."""
     made, behind = await accounts.change(make)
     said: dict[str, Any] = {"ok": True}
     if made.account is not None:
         said["id"] = made.account.id
+    if tells_limits:
+        subjects = (made.account,) if made.account is not None else made.change.teams or made.change.tenants
+        said["limits"] = limits_told(subjects[0].limits)
     if made.secret:
         said["key"] = made.secret
         once = f"this is the only time that the key is shown{secret_note}"
@@ -173,7 +183,8 @@ async def _set(accounts: AccountsControl, arguments: Arguments) -> Answer:
         return registry.change(arguments["id"], _attributes(arguments, now), limits)
 
     warning = _of_no_use(accounts, arguments, accounts.registry.account(arguments["id"]).models)
-    return await _changed(accounts, make, note=_all_or_none(accounts, arguments), warning=warning)
+    note = _all_or_none(accounts, arguments)
+    return await _changed(accounts, make, note=note, warning=warning, tells_limits=True)
 
 
 async def _rotate(accounts: AccountsControl, arguments: Arguments) -> Answer:
@@ -209,7 +220,8 @@ async def _set_tenant(accounts: AccountsControl, arguments: Arguments) -> Answer
         accounts,
         lambda registry, _now: registry.change_tenant(tenant, team, weight, limits),
         note=_new_one(accounts.registry, tenant, team),
-        warning=_uncounted(accounts, arguments, ()),
+        warning=_of_budget(accounts, arguments, ()),
+        tells_limits=True,
     )
 
 
@@ -241,24 +253,38 @@ def _all_or_none(accounts: AccountsControl, arguments: Arguments) -> str:
 
 def _of_no_use(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
     """What is to be told of what a key is given; `models` are those that it has already."""
-    told = (_unknown_models(accounts, arguments), _uncounted(accounts, arguments, models))
+    told = (_unknown_models(accounts, arguments), _of_budget(accounts, arguments, models))
     return "; ".join(one for one in told if one)
 
 
-def _uncounted(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
-    """What is to be told of a budget: where it does not hold. `models`: names that are meant; none: all."""
-    if not any(value for field, value in _limits(arguments).items() if field.startswith("money")):
+def _of_budget(accounts: AccountsControl, arguments: Arguments, models: Sequence[str]) -> str:
+    """What is to be told of a budget: where it does not hold, and where it is too small. `models`: names that are
+    meant; none: all."""
+    budgets = [value for field, value in _limits(arguments).items() if field.startswith("money") and value]
+    if not budgets:
         return ""
     if "models" in arguments:
         models = [one for one in arguments["models"].split(",") if one]
     targets: dict[str, None] = {}
-    for model, without in accounts.models.items():
-        if not models or any(means(one, model) for one in models):
-            targets.update(dict.fromkeys(without))
-    if not targets:
-        return ""
-    named = ", ".join((*list(targets)[:_MAX_NAMES], *(["..."] if len(targets) > _MAX_NAMES else [])))
-    return f"without a price nothing is spent, and no budget holds, at {named}: edgeq check"
+    dear: dict[str, str] = {}
+    for model, one in accounts.models.items():
+        if not models or any(means(name, model) for name in models):
+            targets.update(dict.fromkeys(one.unpriced))
+            if one.least_micro > min(budgets) * 1e6:
+                dear[one.model] = f"{one.model} ({money(one.least_micro)}, of {one.tokens} tokens)"
+    told = []
+    if targets:
+        told.append(f"without a price nothing is spent, and no budget holds, at {_some(list(targets))}: edgeq check")
+    if dear:
+        told.append(
+            f"{min(budgets):g} is less than one request may reserve that names no max_tokens, until it is known how"
+            f" long answers are: {_some(list(dear.values()))}"
+        )
+    return "; ".join(told)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join((*names[:_MAX_NAMES], *(["..."] if len(names) > _MAX_NAMES else [])))
 
 
 def _unknown_models(accounts: AccountsControl, arguments: Arguments) -> str:

@@ -348,7 +348,8 @@ COMMANDS: Final = (
         "GET",
         "/v1/workers",
         "viewer",
-        "worker processes with their state, load and memory",
+        "worker processes with their state, load and memory; how often those of the slot have died since the start, "
+        "and of the last one how long ago (died) and by what (by)",
         reading.subject("workers"),
         (),
         (
@@ -364,6 +365,9 @@ COMMANDS: Final = (
             Column("max_lag_us", "worst", "us"),
             Column("beat_age_ms", "beat", "ms"),
             Column("memory_bytes", "mem", "bytes"),
+            Column("restarts", "", _N, is_rare=True),
+            Column("died_ago_s", "died", "s", is_rare=True),
+            Column("died_by", "by", is_rare=True),
         ),
     ),
     Command(

@@ -12,6 +12,7 @@ from edgeq.admin.render import Column, Record, render_text
 from edgeq.config.change import LIVE, NAMED
 from edgeq.config.lines import show_path
 from edgeq.explain import names
+from edgeq.llm.registry import id_of
 from edgeq.observe.history import ALL
 
 _EVENT: Final = (Column("timestamp"), Column("level"), Column("event"), Column("more"))
@@ -89,7 +90,7 @@ async def explain(control: Control, arguments: Arguments, _client: Client) -> An
     if found is not None:
         return Answer(200, found)
     known = {**{one: [one] for one in control.resources()}, **accounts.callers(control.accounts)}
-    may_be = names.meant(what, known)
+    may_be = names.meant(what, known) or names.meant(id_of(what), known)
     found = control.explain(may_be[0]) if len(may_be) == 1 else None
     if found is not None:
         return Answer(200, found)

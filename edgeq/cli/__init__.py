@@ -34,7 +34,7 @@ from edgeq.cli import (
     version,
 )
 from edgeq.config.findings import did_you_mean
-from edgeq.errors import EXIT_FAILED, ConfigError, EdgeqError
+from edgeq.errors import EXIT_FAILED, EXIT_USAGE, ConfigError, EdgeqError
 
 COMMANDS: Final[dict[str, Any]] = {
     "serve": serve,
@@ -101,7 +101,12 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns its exit code; argparse itself exits with 2 for wrong usage and 0 for --help."""
-    args = make_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    parser = make_parser()
+    if not given:
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
+    args = parser.parse_args(given)
     try:
         code: int = COMMANDS[args.command].run(args)
         sys.stdout.flush()

@@ -74,7 +74,7 @@ def _reader(args: argparse.Namespace) -> Callable[[], Document]:
         try:
             file = config_file(args.config)
         except UsageError as error:
-            raise UsageError(f"{error}, or say --listen ADDR --upstream URL") from None
+            raise UsageError(f"{error}, or say --listen ADDR --upstream URL, or --demo to try it") from None
         return lambda: load.read_file(file, overrides)
     if args.config is not None:
         raise UsageError("--upstream is for running without a file; with --config, name the upstream in the file")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from edgeq.admin.accounts import Make
 from edgeq.admin.command import Answer, Command
 from edgeq.admin.control import Client, Control
+from edgeq.config.scarce import Offered
 from edgeq.llm.registry import Made, Registry
 from edgeq.llm.store_io import Store
 from edgeq.llm.sums import day_of
@@ -18,7 +19,7 @@ from edgeq.llm.sums import day_of
 class StoreControl:
     """The `AccountsControl` of an open store."""
 
-    models: Mapping[str, Sequence[str]] = {}
+    models: Mapping[str, Offered] = {}
     """Nobody says for which configuration it is."""
 
     def __init__(self, store: Store) -> None:

@@ -186,15 +186,6 @@ def is_budget(limits: TokenLimits) -> bool:
     return limits.money_per_day > 0.0 or limits.money_per_month > 0.0
 
 
-def unpriced(config: Config) -> dict[str, list[str]]:
-    """All names by which clients can ask for a model, each with its targets that have no price: PROVIDER/MODEL."""
-    found: dict[str, list[str]] = {}
-    for own, model in config.model.items():
-        targets = [f"{one.provider}/{one.model or own}" for one in model.targets if one.price is None]
-        found |= dict.fromkeys((own, *model.aliases), targets)
-    return found
-
-
 def caches_of(config: Config) -> dict[str, PromptCache]:
     """The caches of answers of models: of routes by their names, and of prompts that have their own."""
     found = {one.name: one.llm.cache for one in config.route if one.llm is not None and one.llm.cache is not None}

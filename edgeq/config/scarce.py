@@ -8,7 +8,7 @@ needs more than all of one is let in alone, once it is full (llm/meter.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from edgeq.config.lines import Path
 from edgeq.config.providers import provider_keys
@@ -55,15 +55,43 @@ def scarce_of(name: str, config: Config) -> Iterator[tuple[Path, str]]:
                 yield from _above(provider.limits, (*path, "limits"), [target], 0)
 
 
+class Offered(NamedTuple):
+    """What one model means for the budget of a key."""
+
+    model: str
+    """Its own name."""
+    unpriced: Sequence[str] = ()
+    """Its targets that have no price: PROVIDER/MODEL."""
+    least_micro: int = 0
+    """What a request that names no max_tokens reserves at first, in millionths; 0: nothing."""
+    tokens: int = 0
+    """So many of output."""
+
+
+def offered(config: Config) -> dict[str, Offered]:
+    """By all names by which clients can ask for a model."""
+    found: dict[str, Offered] = {}
+    for own, model in config.model.items():
+        targets = [f"{one.provider}/{one.model or own}" for one in model.targets if one.price is None]
+        least, tokens = _least(model.targets, 0)
+        found |= dict.fromkeys((own, *model.aliases), Offered(own, targets, int(least), tokens))
+    return found
+
+
+def _least(targets: Sequence[Target], most: int) -> tuple[float, int]:
+    """What is reserved at first at the cheapest target, in millionths, and for how many tokens."""
+    return min(
+        ((most or one.max_tokens) * (one.price.output if one.price else 0.0), most or one.max_tokens) for one in targets
+    )
+
+
 def _named(name: str, config: Config) -> Model | None:
     return config.model.get(name) or next((one for one in config.model.values() if name in one.aliases), None)
 
 
 def _above(limits: TokenLimits, path: Path, targets: Sequence[Target], most: int) -> Iterator[tuple[Path, str]]:
     """most: the max_tokens that each names; 0: none."""
-    least, tokens = min(
-        ((most or one.max_tokens) * (one.price.output if one.price else 0.0), most or one.max_tokens) for one in targets
-    )
+    least, tokens = _least(targets, most)
     for period in _PERIODS:
         if 0.0 < getattr(limits, period) < least / 1e6:
             who = "" if most else " that names no max_tokens"

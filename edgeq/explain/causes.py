@@ -18,7 +18,7 @@ from typing import Final
 from edgeq.explain import gates, machine, say, services
 from edgeq.explain.facts import FEW, Facts, whole_of
 from edgeq.explain.finding import LOST, STANDS_S, WAITS, Finding
-from edgeq.explain.machine import BUSY, LAG_MS
+from edgeq.explain.machine import BUSY, LAG_MS, LATELY_S
 from edgeq.explain.services import DEAD, DEAD_SHARE, MORE, NOISY, SHED_SHARE, SICK_COST, SICK_SHARE, SLOWER
 from edgeq.reasons import REASONS
 
@@ -119,6 +119,14 @@ CAUSES: Final = (
         " time; or refusals with `loop_lag`",
         "more workers, or fewer other programs on the machine",
         machine.cpu,
+    ),
+    Cause(
+        "worker_died",
+        "A worker has died",
+        f"its successor runs, for less than {LATELY_S / 60:g} minutes since then; by what it ended, and how often that"
+        " has happened in its slot: beside what is short, as nobody waits for it any more",
+        "the event `worker died` and what the kernel says (`journalctl -k`: out of memory); `edgeq show workers`",
+        machine.died,
     ),
     Cause(
         "somaxconn",

@@ -239,6 +239,11 @@ class Worker:
     """Of bodies of requests for models."""
     max_bodies_bytes: int = 0
     """0: any number."""
+    restarts: int = 0
+    """How often the one of its slot has died."""
+    died_ago_s: float | None = None
+    """The last time; None: none has."""
+    died_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

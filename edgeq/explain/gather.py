@@ -472,10 +472,11 @@ class Gatherer:
         return found
 
     def _workers(self, with_descriptors: bool) -> Iterator[Worker]:
-        memory = {one["slot"]: one["memory_bytes"] for one in self._overview.workers()}
+        seen = {one["slot"]: one for one in self._overview.workers()}
         reports = self._reports.all()
         for slot, pid in self._fleet.pids().items():
             bodies = reports.get(slot, {}).get("bodies") or {}
+            told = seen.get(slot, {})
             row = self._board.row(slot)
             beat_age_ms = self._beat_age_ms(slot)
             # To list the descriptors of a process with many takes milliseconds.
@@ -492,9 +493,12 @@ class Gatherer:
                 in_flight=row.in_flight,
                 descriptors=opened[0] if opened is not None else None,
                 max_descriptors=opened[1] if opened is not None else None,
-                memory_bytes=memory.get(slot),
+                memory_bytes=told.get("memory_bytes"),
                 bodies_bytes=bodies.get("held", 0),
                 max_bodies_bytes=bodies.get("limit", 0),
+                restarts=told.get("restarts", 0),
+                died_ago_s=told.get("died_ago_s"),
+                died_by=told.get("died_by") or "",
             )
 
     def _doors(self) -> Iterator[Door]:

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgeq.explain import say
 from edgeq.explain.facts import Door, Facts, Worker
-from edgeq.explain.finding import LOST, WAITS, Finding
+from edgeq.explain.finding import LOST, SIGN, WAITS, Finding
 
 LAG_MS: Final = 10.0
 """Each event waits for so long, in a worker that has or wants the processor nearly all the time."""
@@ -15,6 +15,8 @@ BUSY: Final = 0.8
 """Of the time in which a worker ran or wanted to."""
 FULL: Final = 0.9
 """Of all files that the machine may have open."""
+LATELY_S: Final = 300.0
+"""For so long it is told that a worker has died."""
 HANGS_MS: Final = 10_000.0
 """Without a sign of life: no work takes so long, it runs in circles."""
 
@@ -182,6 +184,22 @@ def cpu(facts: Facts) -> Iterator[Finding]:
         (*evidence, *say.refusals(refused)),
         "edgeq show workers    # more workers (server.workers) if there are cores, else less work for each",
     )
+
+
+def died(facts: Facts) -> Iterator[Finding]:
+    """A worker that took the place of one that has died lately."""
+    for one in facts.workers:
+        if one.died_ago_s is not None and one.died_ago_s < LATELY_S:
+            often = f", {one.restarts} times since the start" if one.restarts > 1 else ""
+            yield Finding(
+                "worker_died",
+                f"worker/{one.slot}",
+                SIGN,
+                one.died_ago_s,
+                f"it took the place of one that has died {one.died_ago_s:.0f} s ago, by {one.died_by}{often}; what ran"
+                " in that was cut",
+                next="edgeq show workers",
+            )
 
 
 def somaxconn(facts: Facts) -> Iterator[Finding]:

@@ -207,7 +207,7 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
     if "edgeq.target" in record:
         how = f", in place of {asked}" if "edgeq.model" in record else f", asked for as {asked}" if asked else ""
         how += f" ({record[_SHORT_FOR]})" if short is not None else ""
-        how += ", asked as well when the first one was late" if record.get("edgeq.hedge") == "won" else ""
+        how += _hedged(str(record.get("edgeq.hedge", "")), str(record.get("edgeq.hedge_other", "")))
         how += f", after {record['edgeq.before']}" if "edgeq.before" in record and not tried else ""
         evidence.append(f"the model was {record['edgeq.target']}{how}")
     elif asked:
@@ -230,6 +230,13 @@ def told(record: dict[str, Any], request_id: str, seen: Before | None) -> Record
         "next": following,
         "also": [],
     }
+
+
+def _hedged(how: str, other: str) -> str:
+    """Of two targets asked at once; `other`: the one whose answer was not taken."""
+    if how == "won":
+        return f", asked as well when {other or 'the first one'} was late"
+    return f"; {other} was asked as well when it was late" if how and other else ""
 
 
 def _cause(is_degraded: bool, has_failed: bool) -> str:

@@ -114,6 +114,7 @@ class ModelRequest(Exchange):
         "failed_by",
         "first_event_at",
         "hedged",
+        "hedged_with",
         "models",
         "operation",
         "param",
@@ -158,9 +159,11 @@ class ModelRequest(Exchange):
         self.param = ""
         """Of the request: what an error is about."""
         self.failed_by: list[Attempt] = []
-        """Who was asked before, and what became of it: for the log."""
+        """Who else was asked in vain, and what became of it: for the log."""
         self.hedged = ""
         """What became of a second target that was asked as well: won, lost; empty: none was."""
+        self.hedged_with = ""
+        """Of these two the target whose answer was not taken."""
         self._share: Share | None = None
         """Its part in an answer that others may get as well."""
         self.cost_micro: int = 0
@@ -246,7 +249,8 @@ class ModelRequest(Exchange):
         operation = PROMPT_OPERATION if versions else operation_of(head.path)
         self.operation = operation
         if operation is None:
-            self.fail("no_route", self.own_resource(), f"there is nothing at this path; paths end with {PATHS}")
+            near = self.models.prompts.near(head.path)
+            self.fail("no_route", self.own_resource(), f"there is nothing at this path; paths end with {PATHS}{near}")
             return
         reason = bill.identify(head)
         if reason:

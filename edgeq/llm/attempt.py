@@ -1,5 +1,5 @@
-"""Targets that were asked for a request, or had no room for it, before the one that its answer is of: what became of
-each, for the access log and `edgeq explain`.
+"""Targets that were asked for a request, or had no room for it, before the one that its answer is of, or beside it (a
+hedge that has failed): what became of each, for the access log and `edgeq explain`.
 
 Most requests have none, and pay nothing for it.
 """

@@ -338,6 +338,7 @@ class ModelExchange(ModelAnswer):
             self._order = [*order[:turns], choice, *[one for one in order[turns:] if one is not choice]]
             self._turns = turns + 1
             self.hedged = "lost"
+            self.hedged_with = choice.name
             if self._budget is not None:
                 self._budget.hedges += 1
         else:
@@ -350,6 +351,7 @@ class ModelExchange(ModelAnswer):
             return
         self._second = None
         self.hedged = "won"
+        self.hedged_with = self._target()
         self._only_second()
         if self._budget is not None:
             self._budget.hedges_won += 1
@@ -379,10 +381,11 @@ class ModelExchange(ModelAnswer):
         self.failed_by.append(left[0])
         return True
 
-    def second_lost(self, second: ModelHedge) -> None:
-        """The first target is the only one again."""
+    def second_lost(self, second: ModelHedge, tried: Attempt) -> None:
+        """The first target is the only one again; `tried`: what has become of the second one."""
         if self._second is second:
             self._second = None
+            self.failed_by.append(tried)
             left = self._left_alone
             if left is not None:
                 self._left_alone = None

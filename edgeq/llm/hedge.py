@@ -14,9 +14,15 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from edgeq.admission.ticket import IGNORED
-from edgeq.llm.dialects.errors import decode_error
+from edgeq.llm.attempt import Attempt as Tried
+from edgeq.llm.dialects.errors import decode_error, kind_of
 from edgeq.llm.gate import Claim
+<<<<<<< HEAD
 from edgeq.llm.provider import has_no_model, judge, told
+=======
+from edgeq.llm.message import Failed
+from edgeq.llm.provider import has_no_model, judge
+>>>>>>> small
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.unfinished import used_until
 from edgeq.upstream.attempt import Attempt
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
     from edgeq.llm.exchange import ModelExchange
     from edgeq.llm.incoming import Incoming
-    from edgeq.llm.message import Failed
     from edgeq.llm.plan import Choice
     from edgeq.upstream.connection import UpstreamConnection
     from edgeq.upstream.pool import Pool
@@ -53,7 +58,7 @@ class HedgeClock(Timed):
 class ModelHedge(Attempt):
     """Of one exchange, for as long as that knows of it."""
 
-    __slots__ = ("_incoming", "_streams", "body", "choice", "dropped", "exchange")
+    __slots__ = ("_incoming", "_status", "_streams", "body", "choice", "dropped", "exchange")
 
     def __init__(
         self, exchange: ModelExchange, choice: Choice, body: bytes, dropped: list[str], streams: bool, now: float
@@ -65,6 +70,8 @@ class ModelHedge(Attempt):
         self.body = body
         self.dropped: list[str] = dropped
         self._incoming: Incoming | None = None
+        self._status: int = 0
+        """Of its answer; 0: there is none yet."""
         self._streams: bool = streams
         self.granted_at = now
         self.deadline_at = exchange.deadline_at
@@ -93,6 +100,7 @@ class ModelHedge(Attempt):
             self._leave(now)
             return
         self.attempts += 1
+        exchange.attempts += 1
         self.sent_at = now
         exchange.write_to(up, self.choice, self.body, now)
         up.expire_after(now, exchange.first_byte_s(up))
@@ -116,10 +124,13 @@ class ModelHedge(Attempt):
                 data = data[end:]
             out = b"" if incoming is None else incoming.feed(data)
         except (Refused, ValueError):
-            self._lose()
+            self._lose("upstream_protocol_error")
             return
-        if incoming is None or incoming.failed is not None:
-            self._lose()
+        if incoming is None:
+            status = self._status
+            self._lose_by(Failed(status, kind_of(status), ""))
+        elif incoming.failed is not None:
+            self._lose_by(incoming.failed)
         elif incoming.begun:
             exchange.second_won(self, incoming, out, now)
         elif incoming.is_done:
@@ -131,8 +142,11 @@ class ModelHedge(Attempt):
         status = incoming.head.status
         is_answer = False
         if status != 200:
-            self._refused(decode_error(self.choice.dialect, status, incoming.body()), now)
-        elif incoming.is_stream():
+            failed = decode_error(self.choice.dialect, status, incoming.body())
+            self._refused(failed, now)
+            self._lose_by(failed)
+            return
+        if incoming.is_stream():
             incoming.ended()
             is_answer = incoming.begun and incoming.stopped and incoming.failed is None
         else:
@@ -140,13 +154,13 @@ class ModelHedge(Attempt):
         if is_answer:
             exchange.second_won(self, incoming, b"", now)
         else:
-            self._lose()
+            self._lose("upstream_truncated")
 
     def _heard(
         self, exchange: ModelExchange, up: UpstreamConnection, answer: ResponseHead, now: float
     ) -> Incoming | None:
         """The head of its answer is here. Returns: None if it is not what was asked for, and why is known."""
-        status = answer.status
+        status = self._status = answer.status
         if status == 429 or status < 400:
             self.choice.gate.heard(hear(answer.raw, time()), status, now, self.claim)
         elif status == 401 or status == 402:  # it is about our key
@@ -169,14 +183,14 @@ class ModelHedge(Attempt):
             self.choice.gate.failed(reason, self.sent_at, now)
 
     def connect_failed(self, reason: str, pool: Pool) -> None:
-        self._lose()
+        self._lose(reason, pool.resource)
 
     def upstream_ended(self, clean: bool) -> None:
         up = self.up
         exchange = self.exchange
         incoming = self._incoming
         if not clean or up is None or exchange is None or incoming is None or not incoming.ends_with_connection():
-            self._lose()
+            self._lose("upstream_reset")
             return
         up.reusable = False
         incoming.is_done = True
@@ -187,19 +201,34 @@ class ModelHedge(Attempt):
 
     def no_answer(self) -> None:
         exchange = self.exchange
-        self.cancel(monotonic())
+        now = monotonic()
+        tried = self._tried("upstream_timeout", "", "", now)
+        self.cancel(now)
         if exchange is not None:
-            exchange.second_lost(self)
+            exchange.second_lost(self, tried)
 
     def fail(self, reason: str, resource: str, detail: str, retry_after_s: float = -1.0, policy: str = "") -> None:
-        self._lose()
+        self._lose(reason, resource, detail)
 
-    def _lose(self) -> None:
+    def _lose_by(self, failed: Failed) -> None:
+        """By what the provider has said."""
+        verdict = judge(failed)
+        self._lose(verdict.reason or "model_request_invalid", "", verdict.detail)
+
+    def _lose(self, reason: str, resource: str = "", detail: str = "") -> None:
         exchange = self.exchange
+        now = monotonic()
+        tried = self._tried(reason, resource, detail, now)
         self.exchange = None
-        self._leave(monotonic())
+        self._leave(now)
         if exchange is not None:
-            exchange.second_lost(self)
+            exchange.second_lost(self, tried)
+
+    def _tried(self, reason: str, resource: str, detail: str, now: float) -> Tried:
+        """What has become of it. Args: resource is that of its connection, if it has one."""
+        up = self.up
+        where = resource if up is None else up.pool.resource
+        return Tried(self.choice.name, reason, where, detail, self._status, now - self.granted_at)
 
     def cancel(self, now: float) -> None:
         """Nobody wants its answer any more, or waits for it."""

@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeq.admin.accounts import Make
+from edgeq.config.scarce import Offered
 from edgeq.config.schema_llm import Accounts as Settings
 from edgeq.errors import EXIT_CONFIG, StartError
 from edgeq.llm import leftover_io
@@ -68,7 +69,7 @@ class Keeper:
     """Keeps the store. It is the `AccountsControl` of the admin socket."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers, models: Mapping[str, Sequence[str]]
+        self, loop: asyncio.AbstractEventLoop, settings: Settings, workers: Workers, models: Mapping[str, Offered]
     ) -> None:
         """Open the store; `models` as `configure` takes them. Raises StartError."""
         self._loop = loop
@@ -103,7 +104,7 @@ class Keeper:
         self._leftover: asyncio.Task[None] | None = None
         self._beat: asyncio.TimerHandle = loop.call_later(float(settings.flush), self._tell_spent)
 
-    def configure(self, settings: Settings, models: Mapping[str, Sequence[str]]) -> list[str]:
+    def configure(self, settings: Settings, models: Mapping[str, Offered]) -> list[str]:
         """Other settings of the same store; `models` as `AccountsControl` has them. Returns what keys have lost by that
         (`Registry.lost_models`)."""
         lost = self.registry.lost_models(self.models, models, time.time())

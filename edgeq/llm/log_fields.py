@@ -50,7 +50,8 @@ def log_fields(request: ModelRequest) -> bytes:
     if request.param and request.reason:
         parts.append(f'"edgeq.param":{quoted(request.param[:_MAX_PARAM])},'.encode("ascii"))
     if request.hedged:
-        parts.append(f'"edgeq.hedge":"{request.hedged}",'.encode("ascii"))
+        who = quoted(request.hedged_with)
+        parts.append(f'"edgeq.hedge":"{request.hedged}","edgeq.hedge_other":{who},'.encode("ascii"))
     if request.failed_by:
         parts.append(fields_logged(request.failed_by))
     if request.cached:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from edgeq.config.findings import did_you_mean
 from edgeq.llm.message import STOP_END, STOP_LENGTH, TEXT, Message, Part, Request, Usage
 from edgeq.llm.template import Template
 from edgeq.llm.variables import read_values, schema_of
@@ -129,6 +130,13 @@ class Prompts:
         if not version:
             return versions[next(reversed(versions))]
         return versions.get(version)
+
+    def near(self, path: bytes) -> str:
+        """What is to be told of paths of prompts to who has asked for one that is none; empty: there are no prompts."""
+        if not self._by_path:
+            return ""
+        known = [one.decode("latin-1") for one in self._by_path]
+        return f", or are those of prompts{did_you_mean(path.decode('latin-1'), known)}"
 
     def versions(self, path: bytes) -> list[str]:
         """At this path, in the order of the file; empty: there is no prompt, and a 404 is another one's."""

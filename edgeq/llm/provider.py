@@ -67,7 +67,7 @@ def judge(failed: Failed) -> Verdict:
         return Verdict("", told(failed, failed.message))
     if status == 403 and has_no_model(failed):
         return Verdict("upstream_error", f"{told(failed, '')}, not of its key there")
-    if status in (401, 403):
+    if status in (401, 403) or failed.kind == message.AUTHENTICATION:  # Gemini says 400
         # What the provider says of our key is no business of the client's, who may think of his own.
         said = told(failed, "")
         return Verdict("upstream_auth", f"{NOT_LET_IN}: {said}, of its key there, which is not yours")

@@ -133,7 +133,9 @@ class Registry:
         """Raises NoSuch. A whole key will do as well as its id, for whoever has nothing else."""
         found = self.accounts.get(key_id) or self.accounts.get(id_of(key_id))
         if found is None:
-            raise NoSuch(f"there is no key {id_of(key_id)[:64]!r}: keys list")
+            called = [f"{one.id} of {one.tenant}" for one in self.accounts.values() if one.name == key_id]
+            told = f", but so is called: {', '.join(called[:_MAX_NAMES])}" if called else ": keys list"
+            raise NoSuch(f"there is no key {id_of(key_id)[:64]!r}{told}")
         return found
 
     def create(self, now: float, tenant: str, team: str, changes: Mapping[str, Any]) -> Made:
@@ -298,9 +300,9 @@ def limits_told(limits: TokenLimits) -> dict[str, int | float]:
 
 
 def id_of(secret: str) -> str:
-    """The id within a key; an id itself stays as it is."""
+    """The id within a key, also within its beginning as logs have it (eq-ID); an id itself stays as it is."""
     parts = secret.split("-")
-    return parts[1] if len(parts) > 2 and parts[0] == PREFIX else secret
+    return parts[1] if len(parts) > 1 and parts[0] == PREFIX else secret
 
 
 def _clock(at: float) -> str | None:

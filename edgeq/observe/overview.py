@@ -31,7 +31,7 @@ from edgeq.llm.rests import OF_TARGET, TIMES, moments
 from edgeq.observe.fresh import Fresh
 from edgeq.observe.models import model_records
 from edgeq.observe.queues import Queues, Sockets, limited, quantiles_ms
-from edgeq.observe.reports import Fleet, Records, Reports, moment, no_connections
+from edgeq.observe.reports import Deaths, Fleet, Records, Reports, moment, no_connections
 from edgeq.observe.sampler import Sampler
 from edgeq.policy.retry import WINDOW_S
 from edgeq.reasons import REASONS
@@ -61,14 +61,16 @@ class Overview:
         changes: Callable[[], Sequence[Change]] = tuple,
         stuck: StuckTable | None = None,
         waiting: Callable[[], Sequence[str]] = tuple,
+        deaths: Mapping[int, Deaths] | None = None,
     ) -> None:
-        """`waiting`: keys of the configuration that only a restart will bring."""
+        """`waiting`: keys of the configuration that only a restart will bring; `deaths`: by slot, of workers."""
         self.stuck: Final = stuck or StuckTable()
         self._board = board
         self._fleet = fleet
         self._config = config
         self._changes = changes
         self._waiting = waiting
+        self._deaths: Mapping[int, Deaths] = {} if deaths is None else deaths
         self._sampler = Sampler(board)
         self.fresh: Final = Fresh()
         """Of all that is told; explain keeps its facts there, too."""
@@ -467,6 +469,7 @@ class Overview:
             state = aside[slot].value if slot in aside else seen["state"]
             counts = (row.requests, row.connections)
             requests_per_s, accepts_per_s = self._sampler.counter_rates(f"worker/{slot}", now_s, counts)
+            deaths = self._deaths.get(slot)
             found.append(
                 {
                     **seen,
@@ -478,6 +481,9 @@ class Overview:
                     "requests_per_s": requests_per_s,
                     "accepts_per_s": accepts_per_s,
                     "memory_bytes": _memory_bytes(pid),
+                    "restarts": 0 if deaths is None else deaths.times,
+                    "died_ago_s": None if deaths is None else round(now_s - deaths.last_s, 1),
+                    "died_by": None if deaths is None else deaths.ended,
                 }
             )
         return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -34,6 +34,16 @@ _ENGINE: Final = ("engine_load", "engine_running", "engine_waiting", "engine_cac
 """Of an endpoint, if an engine of models is there and tells."""
 _OF_MACHINE: Final = ("limits", "remaining", "heard", "concurrent")
 """What all workers tell alike of a target."""
+
+
+class Deaths(NamedTuple):
+    """Of the workers of one slot, those that were to live on."""
+
+    times: int
+    last_s: float
+    """When the last one was; monotonic."""
+    ended: str
+    """And how: "SIGKILL"."""
 
 
 class Fleet(Protocol):

@@ -16,6 +16,8 @@ from edgeq.observe.reports import Records
 _LOOKS: Final = 2
 _TOLD_S: Final = 1.0
 """What lasts for two looks, or has so long before it when it is seen, was told when it began."""
+_MORE_S: Final = 0.05
+"""So much longer than when it was seen last, what is left is of another one."""
 _OF_KEYS: Final = ("upstream_auth", "upstream_quota")
 """Why all models at a key rest."""
 
@@ -28,6 +30,8 @@ class Ended(NamedTuple):
     reason: str
     lasted_s: float
     is_whole_key: bool
+    times: int = 1
+    """So many rests, one after the other: in between it was asked, and rested again."""
 
 
 class _Rest:
@@ -35,6 +39,8 @@ class _Rest:
         self.since_s = since_s
         self.looks = 0
         self.is_told = False
+        self.left_s = 0.0
+        self.times = 0
         self.reason = ""
 
 
@@ -54,11 +60,16 @@ class RestEnds:
                 rest = self._resting.setdefault(name, _Rest(now_s))
                 rest.looks += 1
                 rest.is_told |= rest.looks >= _LOOKS or one["paused_s"] >= _TOLD_S
+                if one["paused_s"] > rest.left_s + _MORE_S:
+                    rest.times += 1
+                rest.left_s = one["paused_s"]
                 rest.reason = reason
             elif (rest_over := self._resting.pop(name, None)) is not None and rest_over.is_told:
                 of_key = rest_over.reason in _OF_KEYS
                 resource = f"provider/{name.partition('/')[0]}" if of_key else f"target/{name}"
-                ended[resource] = Ended(resource, rest_over.reason, now_s - rest_over.since_s, of_key)
+                ended[resource] = Ended(
+                    resource, rest_over.reason, now_s - rest_over.since_s, of_key, max(1, rest_over.times)
+                )
         for name in self._resting.keys() - set(known):
             del self._resting[name]
         return list(ended.values())

@@ -18,6 +18,7 @@ import contextlib
 import os
 import select
 import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -28,6 +29,7 @@ from edgeq.board.handover_io import Bells
 from edgeq.board.layout import Board
 from edgeq.config.schema import Config
 from edgeq.observe import log_io
+from edgeq.observe.reports import Deaths
 from edgeq.supervisor.changes_io import Changes
 from edgeq.supervisor.channel_io import Channel, pair
 from edgeq.supervisor.frames import Frame
@@ -126,6 +128,8 @@ class Fleet:
         self._table = SlotTable(board.slots)
         self._legacy = legacy
         self._workers: dict[int, Worker] = {}
+        self.deaths: dict[int, Deaths] = {}
+        """By slot, since the start."""
         self._survivors = Survivors(loop, self._on_survivor_gone)
         self._changes = Changes()
         self._timer: asyncio.TimerHandle | None = None
@@ -555,6 +559,8 @@ class Fleet:
         if wait_s is None:
             _log.info("worker left", slot=worker.slot, worker_pid=worker.pid, ended=ended)
         else:
+            count = self.deaths[worker.slot].times if worker.slot in self.deaths else 0
+            self.deaths[worker.slot] = Deaths(count + 1, time.monotonic(), ended)
             _log.error("worker died", slot=worker.slot, worker_pid=worker.pid, ended=ended, restart_in_s=wait_s)
             if not worker.was_ready:
                 self._early_deaths += 1

@@ -38,7 +38,8 @@ from edgeq.config.change import Change, ChangeError, NotSet
 from edgeq.config.changes_io import read_changes, write_changes
 from edgeq.config.diff import diff, needs_restart
 from edgeq.config.live import Ended, Live, Plan, endpoint_names, endpoints_named
-from edgeq.config.providers import parts_of, target_names, unpriced
+from edgeq.config.providers import parts_of, target_names
+from edgeq.config.scarce import offered
 from edgeq.config.schema import Config
 from edgeq.config.schema_llm import Accounts
 from edgeq.config.shown import MASK, is_secret, masked_value
@@ -137,6 +138,7 @@ class Supervisor:
             lambda: live.changes,
             self._rescuer.table,
             self._waiting,
+            self._fleet.deaths,
         )
         self._recorder = Recorder(self._board, self._fleet, self._listeners, lambda: self._config)
         self._storms = StormWatch(self._recorder)
@@ -253,7 +255,7 @@ class Supervisor:
             return
         from edgeq.llm.keeper_io import Keeper  # and with it SQLite
 
-        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, unpriced(self._config))
+        self._keeper = Keeper(self._loop, self._config.accounts, self._fleet, offered(self._config))
         self._fleet.accounts = self._keeper.told
         self._fleet.leftover_fd = self._keeper.leftover_fd
         self._fleet.on_usage = self._keeper.take
@@ -586,7 +588,7 @@ class Supervisor:
         self._configure_admin(config)
         lost: Sequence[str] = ()
         if self._keeper is not None and config.accounts is not None:
-            lost = self._keeper.configure(config.accounts, unpriced(config))
+            lost = self._keeper.configure(config.accounts, offered(config))
         await self._settle(config, size)
         _log.info("configuration applied", generation=self._generation, changes=list(changes.summary))
         self._tell_ended(plan.ended)
@@ -676,7 +678,8 @@ class Supervisor:
 
     def _tell_rest_ends(self) -> None:
         for one in self._rest_ends.look(time.monotonic(), self._overview.targets(), target_names(self._config)):
-            detail = f"it is asked again, after {in_words(max(1, round(one.lasted_s)))}"
+            rests = f" in {one.times} rests, between which it was asked in vain" if one.times > 1 else ""
+            detail = f"it is asked again, after {in_words(max(1, round(one.lasted_s)))}{rests}"
             _log.info(_REST_ENDED[one.is_whole_key], resource=one.resource, reason=one.reason, detail=detail)
 
     def _on_stuck(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from edgeq.admin.command import Answer, Found
 from edgeq.admin.find import find_text
 from edgeq.cli.store_control import StoreControl, answer
+from edgeq.config.scarce import Offered
 from edgeq.llm.account import Entry
 from edgeq.llm.store_io import Store
 from edgeq.llm.sums import day_of
@@ -46,7 +47,12 @@ def test_the_life_of_a_key(store: str) -> None:
         "keys create --tenant acme --team core --name 'a b' --models gpt-*,o3 --rpm 5 --per-day 1.5 --expires never",
     )
     assert made["ok"]
-    ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")
+    told = ask(store, f"keys set {made['id']} --tpm 7 --rpm 0 --expires 2030-01-31")
+    assert told["limits"] == {"tokens_per_minute": 7, "money_per_day": 1.5}
+    team = ask(store, "tenants set acme --team core --rpm 9")
+    assert team["limits"] == {"requests_per_minute": 9}
+    assert ask(store, "tenants set acme --weight 2")["limits"] == {}
+    assert f"but so is called: {made['id']} of acme" in json.dumps(said(store, "keys revoke 'a b'").body)
     ask(store, "keys create --tenant other")
     shown = ask(store, f"keys show {made['id']}")
     assert shown["limits"] == {"tokens_per_minute": 7, "money_per_day": 1.5}
@@ -75,7 +81,7 @@ def test_the_life_of_a_key(store: str) -> None:
 
 def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the models that a key may use, or of all: what has no price."""
-    models = {"small": ["openai/mini"], "large": [], "free": []}
+    models = {"small": Offered("small", ["openai/mini"]), "large": Offered("large"), "free": Offered("free")}
     monkeypatch.setattr(StoreControl, "models", models)
     told = "without a price nothing is spent, and no budget holds, at openai/mini: edgeq check"
     made = ask(store, "keys create --tenant acme --per-day 0.00001")
@@ -88,9 +94,24 @@ def test_where_no_budget_holds(store: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert ask(store, "tenants set acme --per-day 2")["warning"] == told
 
 
+def test_a_budget_that_is_less_than_one_request(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the models that the key may use, or of all: who names no max_tokens is refused at first."""
+    small_one = Offered("small", (), 2_461, 4096)
+    models = {"small": small_one, "smaller": small_one, "large": Offered("large", (), 90_000, 9000)}
+    monkeypatch.setattr(StoreControl, "models", models)
+    told = "0.001 is less than one request may reserve that names no max_tokens, until it is known how long answers are"
+    small = f"{told}: small (0.002461, of 4096 tokens)"
+    made = ask(store, "keys create --tenant acme --models sm* --per-day 0.001 --per-month 5")
+    assert made["warning"] == small
+    assert "warning" not in ask(store, f"keys set {made['id']} --per-day 0.003")
+    assert ask(store, f"keys set {made['id']} --per-day 0.001")["warning"] == small
+    assert ask(store, "tenants set acme --per-day 0.001")["warning"] == f"{small}, large (0.09, of 9000 tokens)"
+    assert "warning" not in ask(store, "tenants set acme --rpm 5")
+
+
 def test_a_key_for_no_model(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is said so, and is no slip."""
-    monkeypatch.setattr(StoreControl, "models", {"small": []})
+    monkeypatch.setattr(StoreControl, "models", {"small": Offered("small")})
     made = ask(store, "keys create --tenant acme --models none")
     assert "warning" not in made
     assert made["note"].endswith("; the key may use no model")
@@ -150,11 +171,11 @@ def test_a_tenant_is_deleted(store: str) -> None:
 
 def test_a_new_tenant_is_told(store: str) -> None:
     """It is made, as its limits may be there before its first key; whoever has mistyped a name sees it."""
-    assert ask(store, "tenants set acme --rpm 3") == {"ok": True, "note": "tenant acme is new"}
-    assert ask(store, "tenants set acme --rpm 4") == {"ok": True}
+    assert ask(store, "tenants set acme --rpm 3")["note"] == "tenant acme is new"
+    assert "note" not in ask(store, "tenants set acme --rpm 4")
     assert ask(store, "tenants set acmee --rpm 4")["note"] == "tenant acmee is new (did you mean acme?)"
     assert ask(store, "tenants set acme --team core --rpm 3")["note"] == "team core of acme is new"
-    assert ask(store, "tenants set acme --team core --rpm 4") == {"ok": True}
+    assert "note" not in ask(store, "tenants set acme --team core --rpm 4")
     assert ask(store, "tenants set acme --team cor --rpm 4")["note"] == "team cor of acme is new (did you mean core?)"
 
 
@@ -294,6 +315,8 @@ def test_nothing_is_explained_of_callers_that_are_not_there(store: str) -> None:
     for what in (f"key/{made['id']}", "team/acme/core", "tenant/acme", "tenant/anybody", "key"):
         assert explained(control, what) == what
     control.tenants_are_listed = True
+    for what in (f"eq-{made['id']}", made["key"]):  # as logs of clients have it
+        assert explained(control, what) == f"key/{made['id']}"
     assert explained(control, "tenant/acme") == "tenant/acme"
     assert explained(control, "tenant/nobody") == "no resource and no remembered request is called 'tenant/nobody'"
     assert explained(control, "tenant/acne").endswith("'tenant/acne' (did you mean tenant/acme?)")

@@ -43,6 +43,14 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
+def test_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them are listed, as by --help; that is wrong usage all the same."""
+    assert main([]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert all(re.search(rf"^    {name}\b", told.err, re.MULTILINE) for name in COMMANDS)
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help of a command shows how it is typed."""
@@ -86,7 +94,7 @@ def test_what_cannot_be_written_is_said() -> None:
     assert ended.stderr == b"edgeq version: the answer cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["serve", "--workers", "many"], ["check", "--format", "xml"]])
+@pytest.mark.parametrize("argv", [["nonsense"], ["serve", "--workers", "many"], ["check", "--format", "xml"]])
 def test_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 2 and a usage line."""
     with pytest.raises(SystemExit) as ended:
@@ -399,6 +407,14 @@ class TestServe:
         """Wrong options are wrong usage, a wrong file is a wrong configuration."""
         assert main(["serve", *argv]) == code
         assert says in capsys.readouterr().err
+
+    def test_without_a_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What there is in its place is named."""
+        monkeypatch.setattr("edgeq.cli.arguments.DEFAULT_FILES", (str(tmp_path / "a"), str(tmp_path / "b")))
+        assert main(["serve"]) == 2
+        assert "name one with --config FILE, or say --listen ADDR --upstream URL, or --demo" in capsys.readouterr().err
 
     def test_demo(
         self,

@@ -117,6 +117,13 @@ CASES: Final[dict[str, tuple[Facts, str]]] = {
         ),
         "worker/1",
     ),
+    "worker_died": (
+        dataclasses.replace(
+            HEALTHY,
+            workers=(WORKERS[0], dataclasses.replace(WORKERS[1], restarts=2, died_ago_s=5.2, died_by="SIGKILL")),
+        ),
+        "worker/1",
+    ),
     "somaxconn": (
         dataclasses.replace(HEALTHY, doors=(dataclasses.replace(DOOR, granted=128, drops_per_s=9.0, dropping_s=3.0),)),
         "listener/:80:accept",
@@ -186,7 +193,21 @@ def test_every_cause_has_a_case() -> None:
     assert [one.name for one in CAUSES] == list(CASES)
 
 
-@pytest.mark.parametrize("cause", CASES)
+def test_a_worker_that_has_died() -> None:
+    """Lately: it is told beside what is short, or that nothing is."""
+    facts, resource = CASES["worker_died"]
+    for name in ("", resource):
+        told = explain(facts, name)
+        assert told["cause"] is None
+        (also,) = told["also"]
+        assert (also["resource"], also["cause"]) == (resource, "worker_died")
+        assert "has died 5 s ago, by SIGKILL, 2 times since the start" in also["says"]
+    assert explain(facts, "worker/0")["also"] == []
+    before = dataclasses.replace(facts.workers[1], died_ago_s=400.0)
+    assert explain(dataclasses.replace(facts, workers=(before,)))["also"] == []
+
+
+@pytest.mark.parametrize("cause", [one for one in CASES if one != "worker_died"])
 def test_a_cause(cause: str) -> None:
     """It is the only one, it is told with evidence and what to do, and that fits a line of text."""
     facts, resource = CASES[cause]

@@ -156,6 +156,8 @@ def test_which_model_has_answered() -> None:
     def evidence(**more: str) -> str:
         return str(told({**record, **{f"edgeq.{name}": text for name, text in more.items()}}, "id", None)["evidence"])
 
+    assert "asked for as large; a/m was asked as well when it was late'" in evidence(hedge="lost", hedge_other="a/m")
+    assert "asked for as large, asked as well when a/m was late'" in evidence(hedge="won", hedge_other="a/m")
     assert "the model was b/m, asked for as large'" in evidence(hedge="lost")
     assert "the model was b/m, in place of large'" in evidence(model="small")
     short = {"model": "small", "degraded_reason": "queue_full", "degraded_resource": "model/large:concurrent"}

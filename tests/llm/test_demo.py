@@ -17,6 +17,8 @@ import pytest
 from edgeq.llm.demo.behaviour import DEFAULT, NAMES, BadDirective, of_model, parse
 from edgeq.llm.demo.content import words
 from edgeq.llm.demo.limits import Account, go_duration
+from edgeq.llm.dialects.errors import decode_error
+from edgeq.llm.provider import judge
 from tests.support.demo_llm import ANTHROPIC, Answer, Provider, running
 
 CHAT = "/v1/chat/completions"
@@ -504,7 +506,7 @@ def test_an_error_in_the_middle_of_a_stream(provider: Provider) -> None:
 
 
 def test_keys() -> None:
-    """With --keys others get 401, whatever field they come in; Gemini says 400."""
+    """With --keys others get 401, whatever field they come in; Gemini says 400, and why in what edgeq reads of it."""
     with running(keys=frozenset((b"sk-good",))) as fresh:
         body = {"model": "demo", "messages": HELLO, "max_tokens": 5}
         assert fresh.ask(CHAT, body).status == 401
@@ -517,7 +519,10 @@ def test_keys() -> None:
         assert fresh.ask(MESSAGES, body, {**ANTHROPIC, "x-api-key": "sk-good"}).status == 200
         contents = {"contents": [USER]}
         path = "/v1beta/models/demo:generateContent"
-        assert fresh.ask(path, contents, {"x-goog-api-key": "sk-bad"}).status == 400
+        refused = fresh.ask(path, contents, {"x-goog-api-key": "sk-bad"})
+        assert refused.status == 400
+        said = judge(decode_error("gemini", 400, refused.body))
+        assert (said.reason, "the provider said 400, of its key" in said.detail) == ("upstream_auth", True)
         assert fresh.ask(f"{path}?key=sk-good", contents).status == 200
         assert fresh.ask("/v1/models").status == 401
 

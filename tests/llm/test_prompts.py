@@ -247,4 +247,7 @@ def test_versions() -> None:
     assert prompts.find(b"/p/sum", "c") is None
     assert prompts.find(b"/p/nothing", "") is None
     assert prompts.versions(b"/p/sum") == ["a", "b"]
+    assert prompts.near(b"/p/summ") == ", or are those of prompts (did you mean /p/sum?)"
+    assert prompts.near(b"/v1/none/of/them") == ", or are those of prompts"
+    assert Prompts(()).near(b"/p/sum") == ""
     assert prompts.versions(b"/p/nothing") == []

@@ -31,6 +31,14 @@ def test_a_long_rest_that_somebody_ends_at_once() -> None:
     assert ends.look(0.5, _targets(), _KNOWN) == [Ended("target/a/m", "circuit_open", 0.5, False)]
 
 
+def test_several_rests_are_counted() -> None:
+    """One that is seen to begin while another one lasts was after a request that failed, too."""
+    ends = RestEnds()
+    for at, left in enumerate((1.9, 1.4, 0.9, 0.4, 2.0, 1.5, 1.0, 2.0)):
+        ends.look(at / 2, [{"target": "a/m", "paused_for": "circuit_open", "paused_s": left}], _KNOWN)
+    assert ends.look(4.0, _targets(), _KNOWN) == [Ended("target/a/m", "circuit_open", 4.0, False, 3)]
+
+
 def test_a_key_ends_for_all_of_its_models() -> None:
     """Told once."""
     ends = RestEnds()

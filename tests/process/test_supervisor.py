@@ -78,6 +78,9 @@ def test_killed_worker_is_replaced_and_its_queue_survives(tmp_path: Path, addres
         died = wait_for("the log", lambda: running.events("worker died"))
         assert died[0]["ended"] == "SIGKILL"
         assert died[0]["restart_in_s"] == 0
+        (told,) = running.admin("GET", "/v1/workers")[1]
+        assert (told["restarts"], told["died_by"]) == (1, "SIGKILL")
+        assert told["died_ago_s"] >= 0
 
 
 def test_workers_go_first(tmp_path: Path, address: str) -> None:

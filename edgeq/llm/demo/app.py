@@ -275,7 +275,8 @@ class App:
         if not self.options.keys or request.key in self.options.keys:
             return
         if family == GEMINI:  # as it is there: no 401
-            raise Refusal(Failed(400, INVALID, "API key not valid. Please pass a valid API key."))
+            message = "API key not valid. Please pass a valid API key."
+            raise Refusal(Failed(400, INVALID, message, gemini_answer.WRONG_KEY))
         message = "invalid x-api-key" if family == ANTHROPIC else _MESSAGES[AUTHENTICATION]
         raise Refusal(Failed(401, AUTHENTICATION, message))
 

@@ -26,6 +26,8 @@ from edgeq.llm.message import (
     Failed,
 )
 
+WRONG_KEY: Final = "API_KEY_INVALID"
+"""Code of a refusal, of which only `details` tell that it is about the key: the status is that of a bad request."""
 _STOPS: Final = {STOP_LENGTH: "MAX_TOKENS", STOP_REFUSAL: "SAFETY"}
 _STATUSES: Final = {
     INVALID: (400, "INVALID_ARGUMENT"),
@@ -138,6 +140,15 @@ def error_object(failed: Failed, retry_after_s: float) -> Json:
             {
                 "@type": "type.googleapis.com/google.rpc.RetryInfo",
                 "retryDelay": f"{retry_after_s:.3f}".rstrip("0").rstrip(".") + "s",
+            }
+        ]
+    if failed.code == WRONG_KEY:
+        error["details"] = [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": WRONG_KEY,
+                "domain": "googleapis.com",
+                "metadata": {"service": "generativelanguage.googleapis.com"},
             }
         ]
     return {"error": error}

@@ -264,7 +264,6 @@ def decode_error_object(dialect: str, status: int, said: Any) -> Failed:
         failed.details = _details(error.get("details"))
     if dialect == GEMINI and kind == INVALID and _WRONG_KEY in _text(error.get("details")):
         failed.kind = AUTHENTICATION
-        failed.status = 401
     if kind == RATE and word in ("requests", "tokens"):
         failed.unit = word
     if kind == INVALID and not failed.code and any(words in message for words in _SAY_TOO_LONG):

@@ -308,6 +308,13 @@ def wait_for(fact: Callable[[], bool], tell: Callable[[], str]) -> None:
         kernel.select_pause(0.02)
 
 
+def explained(stand: Stand, answer: Answer) -> dict[str, Any]:
+    """What `edgeq explain` says of a request, once its worker has written it down."""
+    what = f"/v1/explain?what={(answer.get(b'x-request-id') or b'').decode()}"
+    wait_for(lambda: stand.admin("GET", what)[0] == 200, lambda: str(stand.admin("GET", what)))
+    return stand.admin("GET", what)[1]
+
+
 def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]:
     """Providers, models and routes. What ends with a dialect's short name (`plain-oa`) is at the demo provider."""
     patient = {"breaker": {"min_requests": 1_000_000}, "rest_after": 0, "limit": 1000}

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from edgeq.cli import admin_client_io
-from tests.llm.gateway.support import CHAT, TIMEOUT_S, Stand, ask_for, request, wait_for
+from tests.llm.gateway.support import CHAT, TIMEOUT_S, Stand, ask_for, explained, request, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.raw_client import Answer, Asked
 from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
@@ -117,13 +117,6 @@ def spend(stand: Stand, secret: str, model: str) -> Answer:
         if answer.get(b"x-edgeq-model") is not None:
             return answer
     raise AssertionError("it has room")
-
-
-def explained(stand: Stand, answer: Answer) -> dict[str, Any]:
-    """What `edgeq explain` says of a request, once its worker has written it down."""
-    what = f"/v1/explain?what={(answer.get(b'x-request-id') or b'').decode()}"
-    wait_for(lambda: stand.admin("GET", what)[0] == 200, lambda: str(stand.admin("GET", what)))
-    return stand.admin("GET", what)[1]
 
 
 def degraded(stand: Stand, model: str) -> dict[tuple[str, str], float]:

@@ -22,6 +22,7 @@ from tests.llm.gateway.support import (
     Stand,
     ask_for,
     events,
+    explained,
     framed,
     request,
     said,
@@ -360,9 +361,22 @@ def test_a_hedge_answers(stand: Stand) -> None:
             assert answer.get(b"x-edgeq-target") == b"an/mock/tokens=5,tag=wins"
     lines = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "hedge-wins", since, 4)
     assert [line["edgeq.hedge"] for line in lines] == ["won"] * 4
-    assert stand.ask(ask_for("hedge-500")).status == 200
+    assert {(line["edgeq.attempts"], line["edgeq.hedge_other"]) for line in lines} == {
+        (2, "oa/mock/latency=25s,tag=wins")
+    }
+    assert not any("edgeq.before" in line for line in lines), "it has not failed"
+    answer = stand.ask(ask_for("hedge-500"))
+    assert answer.status == 200
     (line,) = stand.wait_log(lambda one: one.get("gen_ai.request.model") == "hedge-500", since)
-    assert line["edgeq.hedge"] == "lost"
+    assert (line["edgeq.hedge"], line["edgeq.attempts"]) == ("lost", 2)
+    assert line["edgeq.hedge_other"].startswith("hedge-500/")
+    assert line["edgeq.before"].startswith("upstream_error at upstream/hedge-500#"), line
+    told = explained(stand, answer)
+    assert told["cause"] == "failed_over"
+    assert any(
+        one.startswith(f"attempt 1, {line['edgeq.hedge_other']}: upstream_error") and "status 500" in one
+        for one in told["evidence"]
+    ), told
     stand.wait_counts(stand.called("hedge-wins"), open=0)
     stand.wait_idle()
 
