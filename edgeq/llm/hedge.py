@@ -17,12 +17,8 @@ from edgeq.admission.ticket import IGNORED
 from edgeq.llm.attempt import Attempt as Tried
 from edgeq.llm.dialects.errors import decode_error, kind_of
 from edgeq.llm.gate import Claim
-<<<<<<< HEAD
-from edgeq.llm.provider import has_no_model, judge, told
-=======
 from edgeq.llm.message import Failed
-from edgeq.llm.provider import has_no_model, judge
->>>>>>> small
+from edgeq.llm.provider import has_no_model, judge, told
 from edgeq.llm.provider_limits import hear
 from edgeq.llm.unfinished import used_until
 from edgeq.upstream.attempt import Attempt

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from edgeq.board.gcra_table import GcraTable
 from edgeq.config.base import Text
 from edgeq.config.providers import provider_keys
-from edgeq.config.schema import Provider, Route
+from edgeq.config.schema import Config, Provider, Route
 from edgeq.config.schema_llm import Model, Prompt, PromptMessage, ProviderKey, RouteLlm, Target, TokenLimits
-from edgeq.explain.facts import HEARD
+from edgeq.explain.facts import HEARD, Facts
 from edgeq.explain.gather import Gatherer
 from edgeq.explain.verdict import names
 from edgeq.llm.measures import Measures
@@ -142,6 +142,15 @@ def test_a_prompt_is_known() -> None:
         bench.board.close()
 
 
+def facts_of(config: Config) -> Facts:
+    """Of a machine that has done nothing yet."""
+    bench = Bench(config)
+    try:
+        return Gatherer(bench.board, bench.processes, bench.processes, bench.overview, lambda: config).facts()
+    finally:
+        bench.board.close()
+
+
 def test_what_of_a_model_is_disabled() -> None:
     """Some of its targets, or all of them; and whether a smaller one answers then."""
     targets = {"big": ("p", "q"), "small": ("q",), "tiny": ("p",), "huge": ("q",)}
@@ -156,13 +165,7 @@ def test_what_of_a_model_is_disabled() -> None:
     ):
         providers = {"p": Provider(url="http://g/v1", enabled=p_is_on), "q": Provider(url="http://g/v1", enabled=False)}
         config = replace(CONFIG, provider=providers, model=models)
-        bench = Bench(config)
-        try:
-            facts = Gatherer(
-                bench.board, bench.processes, bench.processes, bench.overview, lambda config=config: config
-            ).facts()
-        finally:
-            bench.board.close()
+        facts = facts_of(config)
         assert (facts.smaller, facts.smaller_disabled) == (smaller, in_its_place)
         in_part = {name: [one.name for one in found] for name, found in facts.disabled_part.items()}
         assert in_part == ({"model/big": ["provider/q"]} if p_is_on else {})

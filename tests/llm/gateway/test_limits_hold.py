@@ -114,8 +114,9 @@ def test_what_a_provider_has_told_is_forgotten_when_somebody_says_so(limited: St
 
     def is_told() -> bool:
         codes()
-        told.update(limited.show("explain?what=target/scripted/told"))
-        return told["cause"] == "limit_used_up"
+        found: Any = limited.show("explain?what=target/scripted/told")
+        told.update(found)
+        return bool(found["cause"] == "limit_used_up")
 
     wait_for(is_told, lambda: json.dumps(told))
     assert "are larger than the provider's limit of 1 tokens a minute" in told["verdict"]
