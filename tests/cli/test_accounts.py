@@ -37,7 +37,7 @@ def test_the_store_of_a_gateway_that_does_not_run(config: str, capsys: pytest.Ca
     assert "limits: requests_per_minute=5" in shown
     assert made["key"] not in shown
     assert main(["tenants", "set", "acme", "--weight", "2", "--store", store]) == 0
-    assert capsys.readouterr().out == "ok: true\n"
+    assert capsys.readouterr().out == "ok: true\nlimits: -\n"
     for words in (["tenants"], ["tenants", "list"], ["tenants", "list", "acm"]):
         assert main([*words, "--store", store]) == 0
         assert "acme" in capsys.readouterr().out
