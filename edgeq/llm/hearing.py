@@ -93,7 +93,7 @@ class Hearing:
         until_ns = self._meter.books.arrivals.get(self._forgotten)
         if int(self._told_at * _NS) < until_ns <= int(now * _NS):
             self._forget()
-            self.ask_others_at = now + _FORGET_TOGETHER_S
+            self.ask_others_at = now
 
     def _forget(self) -> None:
         """Of its limits nothing is known."""
@@ -105,6 +105,8 @@ class Hearing:
     def ask_others(self, now: float) -> None:
         """Keep to what other workers have heard, as long as this one has heard nothing."""
         self.ask_others_at = now + _ASK_EVERY_S
+        if self._meter.books.arrivals.get(self._forgotten) > int((now - _FORGET_TOGETHER_S) * _NS):
+            return  # it may be what is forgotten
         for kind in HEARD_KINDS:
             count = 0
             for table in self._meter.books.others:

@@ -653,6 +653,20 @@ def test_what_was_told_is_forgotten_when_somebody_says_so(configured: int) -> No
     assert [gate.snapshot(machine.loop.now)["heard"] for gate in machine.gates[:2]] == [{"tokens": 9000}] * 2
 
 
+def test_what_is_forgotten_is_not_taken_from_who_has_not_looked_yet() -> None:
+    """By a worker that was never asked before: the first request after `edgeq wake` may be its first of all."""
+    machine = Machine(2, TokenLimits())
+    machine.tick()
+    machine.gates[0].heard(told_tokens(1, 1), 200, machine.loop.now)
+    machine.loop.run(0.05)
+    machine.arrivals.delay(of_forgotten("acme:big", b""), int(machine.loop.now * 1e9))
+    machine.loop.run(0.01)
+    machine.ask(1, 30, 10, worker=1)
+    machine.loop.run(2.0)
+    machine.ask(2, 30, 10, worker=1)
+    assert (machine.granted, machine.refused) == ([1, 2], [])
+
+
 def test_a_limit_that_the_provider_does_not_keep_is_none() -> None:
     """It has answered a request of many more tokens than it says that it takes in a minute: whatever the number means,
     it is no limit of a minute, also where a small request hears of it. Another number may be one."""
