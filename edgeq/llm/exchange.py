@@ -388,7 +388,6 @@ class ModelExchange(ModelAnswer):
             self.failed_by.append(tried)
             left = self._left_alone
             if left is not None:
-                self._left_alone = None
                 first, retry_after_s = left
                 self.fail(first.reason, first.resource, first.detail, retry_after_s)
 
@@ -405,6 +404,10 @@ class ModelExchange(ModelAnswer):
 
     def _attempt(self, reason: str, resource: str, detail: str, now: float) -> Attempt:
         """The present target, as it has failed, or has no room."""
+        left = self._left_alone
+        if left is not None:  # of which nothing is left but this
+            self._left_alone = None
+            return left[0]
         incoming = self._incoming
         status = 0 if incoming is None else incoming.head.status
         return Attempt(self._target(), reason, resource, detail, status, now - (self.queued_at or now))

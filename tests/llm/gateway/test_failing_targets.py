@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,9 +13,10 @@ from typing import Any, Final
 import pytest
 
 from edgeq.reasons import REASONS
-from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, wait_for
+from tests.llm.gateway.support import CHAT, MESSAGES, Stand, ask_for, request, wait_for
 from tests.support import demo_llm, gateway
 from tests.support.gateway import free_port
+from tests.support.raw_client import Asked
 from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
 
 SECRET: Final = "sk-not-to-be-told"
@@ -40,6 +42,7 @@ def failing() -> Iterator[Stand]:
             "other": ["scripted z", "one tokens=5,tag=next"],
             "large": ["scripted large", "one tokens=5,tag=large"],
             "shy": ["one latency=600ms,tokens=5,tag=shy", "scripted y"],
+            "both": ["scripted first", "beside second", "one tokens=5,tag=both"],
             "gone": ["one error=404,tag=gone"],
             "gone-next": ["one error=404,tag=gone-next", "one tokens=5,tag=next"],
             "elsewhere": ["moved tokens=5,tag=elsewhere"],
@@ -49,6 +52,7 @@ def failing() -> Iterator[Stand]:
             "provider": {
                 "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
                 "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": [SECRET]},
+                "beside": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": [SECRET]},
                 "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "moved": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "mended": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"], "breaker": breaker},
@@ -67,7 +71,7 @@ def failing() -> Iterator[Stand]:
                 {"name": "llm", "match": {"path": "/v1/*"}, "llm": {"keepalive": "0s"}},
             ],
         }
-        config["model"]["shy"]["hedge"] = "100ms"
+        config["model"]["shy"]["hedge"] = config["model"]["both"]["hedge"] = "100ms"
         settings = gateway.Settings(workers=1, extra={"server": {"admin": admin}, **config})
         with gateway.running(demo.port, settings) as found:
             yield Stand(found, demo, scripted, config, admin)
@@ -194,6 +198,34 @@ def test_what_the_first_target_said_is_told_where_another_one_has_answered(faili
     assert "no such thing for " in first
     assert SECRET not in json.dumps(found)
     assert found["next"] == "edgeq explain model/other"
+
+
+def test_what_the_first_of_two_at_once_said_is_told(failing: Stand) -> None:
+    """While the second one is waited for, which then fails as well, and a third one answers."""
+    is_second_here = threading.Event()
+    failing.opened.clear()
+
+    def both(connection: UpstreamConnection, seen: SeenRequest) -> None:
+        if b"mock/second" in seen.body:
+            is_second_here.set()
+        connection.wait(failing.opened if b"mock/second" in seen.body else is_second_here)
+        connection.send(b"HTTP/1.1 500 Bad\r\ncontent-length: 0\r\n\r\n")
+
+    failing.play(both)
+    first = f"target/scripted/{failing.called('both')}"
+    with failing.client() as client:
+        client.send(request(ask_for("both")))
+        wait_for(
+            lambda: any(one["resource"] == first for one in failing.gateway.events("provider_model_fails")),
+            lambda: "the first one has not failed",
+        )
+        failing.opened.set()
+        (answer,) = client.read_answers([Asked(b"POST")])
+    assert (answer.status, answer.get(b"x-edgeq-target")) == (200, b"one/mock/tokens=5,tag=both")
+    found = explained(failing, f"explain?what={(answer.get(b'x-request-id') or b'').decode()}")
+    target = f", scripted/{failing.called('both')}: upstream_error after "
+    (told,) = [one for one in found["evidence"] if one.startswith("attempt ") and target in one]
+    assert ", status 500: the provider said 500" in told
 
 
 def test_what_only_the_provider_finds_wrong_is_in_the_log(failing: Stand) -> None:
