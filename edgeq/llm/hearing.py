@@ -2,8 +2,9 @@
 
 What is left of the provider's limits, if it is less than is left of ours, is what is left of ours, too. Its limits are
 kept to as if they were configured; those that its answers tell no more are forgotten. What one worker has heard the
-others keep to from their next request on: it stands in its row of the board, beside what meters have there, and is read
-by who has heard nothing yet. `edgeq wake` ends it in all of them, and so does a reload that asks otherwise.
+others keep to from their next request on: it stands in the rows of all who do on the board, beside what meters have
+there, and is read by who has heard nothing yet. `edgeq wake` ends it in all of them, and so does a reload that asks
+otherwise.
 
 A limit that it does not keep to itself is none: who answers a request of several times as many tokens as he says that
 he takes in a minute means something else by it.
@@ -115,6 +116,8 @@ class Hearing:
                 self._meter.hear_limit(kind, count)
                 self._told_at = now
                 self.ask_others_at = NEVER
+        if self._told_at:
+            self._show()
 
     def _show(self) -> None:
         """Tell the other workers what is kept to here."""

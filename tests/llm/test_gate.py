@@ -8,7 +8,7 @@ from edgeq.admission.ticket import SHEDDABLE
 from edgeq.config.schema_llm import TokenLimits
 from edgeq.llm.message import Usage
 from edgeq.llm.provider_limits import INPUT, REQUESTS, TOKENS, Heard, hear
-from edgeq.llm.rests import of_forgotten, of_target
+from edgeq.llm.rests import of_forgotten, of_heard, of_target
 from edgeq.worker.wheel import NEVER
 from tests.llm.gates import Machine, claim_of
 
@@ -665,6 +665,21 @@ def test_what_is_forgotten_is_not_taken_from_who_has_not_looked_yet() -> None:
     machine.loop.run(2.0)
     machine.ask(2, 30, 10, worker=1)
     assert (machine.granted, machine.refused) == ([1, 2], [])
+
+
+def test_who_keeps_to_what_another_one_was_told_shows_that() -> None:
+    """Or `edgeq wake` would find nobody to forget it, once the worker is gone that has heard it."""
+    machine = Machine(2, TokenLimits())
+    machine.gates[0].heard(told_tokens(1, 1), 200, machine.loop.now)
+    machine.ask(1, 30, 10, worker=1)
+    machine.gates[0].hearing.close()
+    assert machine.refused == [(1, "request_over_limit", 60)]
+    shown = machine.ledgers[1].books.own
+    assert shown.value(of_heard("acme:big", b""), TOKENS) == 1
+    machine.tick()
+    machine.arrivals.delay(of_forgotten("acme:big", b""), int(machine.loop.now * 1e9) + 1)
+    machine.loop.run(0.2)
+    assert shown.value(of_heard("acme:big", b""), TOKENS) == 0
 
 
 def test_a_limit_that_the_provider_does_not_keep_is_none() -> None:
