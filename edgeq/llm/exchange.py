@@ -73,6 +73,8 @@ _TARGET_FAILS: Final = frozenset(
 """Before the first event: a target that does so again and again rests; as does one that answers so, see `_fail_by`."""
 _SAID: Final = frozenset(("upstream_error", "upstream_overloaded", "upstream_timeout", "upstream_protocol_error"))
 """Ends of a target's of which the detail says more: what the provider has said, or what was waited for."""
+_TOO_LARGE: Final = "request_over_limit"
+"""For this target, however long it is waited for."""
 _STAYS: Final = _OWN_END | {"deadline_infeasible", "body_timeout", "body_too_large"}
 """Ends that no other target would change."""
 
@@ -569,6 +571,12 @@ class ModelExchange(ModelAnswer):
             )
         ):
             return
+        if reason == _TOO_LARGE:
+            before = self._kept_by_before()
+            if before is not None:
+                reason, resource, detail = before.reason, before.resource, before.detail
+                soonest_s = self._soonest_s(NEVER)
+                retry_after_s = UNKNOWN if soonest_s >= NEVER else soonest_s
         if self._head_sent:
             if REASONS[reason].status:
                 self.reason = reason
@@ -581,6 +589,14 @@ class ModelExchange(ModelAnswer):
         elif reason in OF_OPERATORS:  # our key's pause is no time to come again: somebody has to do something first
             retry_after_s = self._soonest_other_s()
         super().fail(reason, resource, detail, retry_after_s, policy)
+
+    def _kept_by_before(self) -> Attempt | None:
+        """What the last target is too small for another one may do later: what has kept that from it. None: there is
+        none, or somebody has to do something first."""
+        for one in reversed(self.failed_by):
+            if REASONS[one.reason].fault != "C" and one.reason not in OF_OPERATORS:
+                return one
+        return None
 
     def _goes_longer(self, choice: Choice, resource: str, now: float) -> bool:
         """The window of this target's model is too small for the request: ask the next one, if the model has it so.
@@ -597,7 +613,7 @@ class ModelExchange(ModelAnswer):
 
     def _go_on(self, reason: str, resource: str, detail: str) -> bool:
         """Ask the next target, as this one has failed or has no room. Returns: False if there is none."""
-        if REASONS[reason].fault == "C" and (reason != "request_over_limit" or self.choice is None):
+        if REASONS[reason].fault == "C" and (reason != _TOO_LARGE or self.choice is None):
             return False  # what is too large for this target may not be for the next one
         return self._ask_next(reason, resource, detail, self.attempts > 0, monotonic())
 
@@ -606,6 +622,8 @@ class ModelExchange(ModelAnswer):
         order = self._order
         most = self._most_turns()
         turns = self._next_open(self._turns, now)
+        if turns >= most and reason == _TOO_LARGE:  # whoever rests will be back, and may take it
+            turns = self._next_open(self._turns, now, True)
         if turns >= most or not self._turns or self.down.closing or self._is_for_nobody():
             return False
         first = self.choice
@@ -633,10 +651,15 @@ class ModelExchange(ModelAnswer):
         """How many may be asked, a hedge among them."""
         return min(len(self._order), self.models.attempts)
 
-    def _next_open(self, turns: int, now: float) -> int:
-        """Whose turn it is from this one on: who is not left alone, and not too dear for what is left of a budget."""
+    def _next_open(self, turns: int, now: float, waits: bool = False) -> int:
+        """Whose turn it is from this one on: who is not left alone (`waits`: or will be back of itself), and not too
+        dear for what is left of a budget."""
         order = self._order
-        while turns < len(order) and not (order[turns].is_open(now) and self.bill.affords(order[turns], now)):
+        while turns < len(order):
+            choice = order[turns]
+            may_be = choice.returns_s(now) < NEVER if waits else choice.is_open(now)
+            if may_be and self.bill.affords(choice, now):
+                break
             turns += 1
         return turns
 

@@ -460,6 +460,7 @@ def tables(demo_port: int, scripted_port: int, dead_port: int) -> dict[str, Any]
     model("leaves", "leaves rate=40,tokens=60,tag=leaves")
     provider("tiny", f"{demo}/v1", limits={"tokens_per_minute": 100})
     provider("roomy", f"{demo}/v1", limits={"concurrent": 1}, wait="60s")
+    model("fits-later", "tiny tokens=5,tag=later", "rests-40 error=429,retry_after=40s,tag=later")
     model("fits", "tiny tokens=5,tag=fits", "roomy rate=20,tokens=40,tag=fits")
     provider("removed", providers["scripted"]["url"])
     model("removed", "removed x")

@@ -289,6 +289,19 @@ def test_what_is_too_large_for_a_target_waits_for_another(stand: Stand, path: st
     stand.wait_idle()
 
 
+def test_what_is_too_large_for_a_target_may_come_again_for_another(stand: Stand) -> None:
+    """That one rests, as it has just said itself, or since before."""
+    asked = stand.counts(stand.called("fits-later", 1))["requests"]
+    for path in (CHAT, CHAT, MESSAGES):
+        answer = stand.ask(ask_for("fits-later", text="some words " * 200), path)
+        assert b"edgeq-reason=upstream_rate_limit" in (answer.get(b"proxy-status") or b""), answer
+        assert answer.get(b"x-should-retry") == b"true"
+        assert 20_000 < float(answer.get(b"retry-after-ms") or 0) <= 41_000
+    assert stand.counts(stand.called("fits-later", 1))["requests"] == asked + 1
+    assert stand.ask(ask_for("fits-later")).status == 200
+    stand.wait_idle()
+
+
 def test_a_long_rest_is_told_to_all(stand: Stand) -> None:
     """SDKs are told not to come again: the first, who hears it of the provider, and those whom nobody asks for."""
     asked = stand.counts(stand.called("rests"))["requests"]
