@@ -27,7 +27,7 @@ class Used(NamedTuple):
     key: str
     """Its id, and its name after a space if it has one; empty: none."""
     requests: int = 0
-    """That were answered."""
+    """That a target has had: they count for a limit, also those that have failed there."""
     input: int = 0
     output: int = 0
 
@@ -47,14 +47,16 @@ class Lately:
         if not parts or parts[-1][0] <= now - _PART_S:
             parts.append((now, {}))
         users = parts[-1][1]
-        for (_day, tenant, _team, key, model, _target), one in sums.items():
+        for (_day, tenant, _team, key, model, target), one in sums.items():
+            if not target:  # refused before, or answered by what was stored
+                continue
             who = (model, tenant, key)
             counts = users.get(who)
             if counts is None:
                 if len(users) >= _MAX_USERS:
                     continue
                 counts = users[who] = [0] * 3
-            for at, count in enumerate((one.requests - one.errors, one.input, one.output)):
+            for at, count in enumerate((one.requests, one.input, one.output)):
                 counts[at] += count
 
     def of(self, model: str, names: Mapping[str, str], now: float) -> list[Used]:
