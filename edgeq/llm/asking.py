@@ -553,6 +553,9 @@ class ModelRequest(Exchange):
                 return
             self.fail(refusal.reason(), refusal.resource(), refusal.detail, refusal.wait_s)
             return
+        degraded = self.degraded
+        if degraded is not None and degraded.meter is not None:
+            degraded.meter.degrade(now)
         if self._order is not order or estimate.cost_micro < cost_micro:
             self._order = bill.paid_first(self._order, order, now)
         self._turn_to(self._order[0], now)
@@ -735,7 +738,7 @@ class ModelRequest(Exchange):
             "chat" if self.operation is None else self.operation.name,
         )
         degraded = self.degraded
-        if degraded is not None:
+        if degraded is not None and (sent or self.cached == JOINED):  # else nobody was asked in its place
             self.down.shard.measures.degraded(degraded.asked, degraded.model, degraded.by.reason)
 
     def _given_up(self, reason: str, now: float) -> Usage | None:

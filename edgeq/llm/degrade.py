@@ -16,7 +16,7 @@ from edgeq.llm.pauses import PAUSED_SINCE, paused_for
 
 if TYPE_CHECKING:
     from edgeq.llm.estimate import Estimate
-    from edgeq.llm.meter import Refusal
+    from edgeq.llm.meter import Meter, Refusal
     from edgeq.llm.plan import Choice, ModelPlan
     from edgeq.llm.route import ModelRoute
     from edgeq.llm.till import Bill
@@ -40,13 +40,15 @@ class Kept:
 class Degraded:
     """Of one request: who was asked for, who is asked, and why."""
 
-    __slots__ = ("asked", "by", "line", "model")
+    __slots__ = ("asked", "by", "line", "meter", "model")
 
-    def __init__(self, asked: str, model: str, by: Kept) -> None:
+    def __init__(self, asked: str, model: str, by: Kept, meter: Meter | None = None) -> None:
         self.asked = asked
         """By its own name, whatever alias the client has for it."""
         self.model = model
         self.by: Kept = by
+        self.meter: Meter | None = meter
+        """Of the limit of the model that was asked for, if it is that."""
         self.line = b"x-edgeq-model: " + model.encode() + b"\r\n"
         """Of the answer's head."""
 
@@ -75,9 +77,8 @@ def degrade(bill: Bill, plan: ModelPlan, route: ModelRoute, now: float) -> tuple
         return None
     if not choices:
         return smaller, Degraded(plan.name, smaller.name, all_disabled(plan))
-    if own is not None:
-        own.meter.degrade(now)
-    return smaller, Degraded(plan.name, smaller.name, kept_by(plan, own, bill.expect(plan, choices[0]), now))
+    by = kept_by(plan, own, bill.expect(plan, choices[0]), now)
+    return smaller, Degraded(plan.name, smaller.name, by, None if own is None else own.meter)
 
 
 def _has_room(bill: Bill, plan: ModelPlan, now: float) -> bool:

@@ -43,6 +43,11 @@ MODELS: Final[dict[str, Any]] = {
     "free": {"targets": [{"provider": "demo", "model": "mock/tokens=5"}], "aliases": ["free-latest"]},
     "big": {"targets": [{"provider": "tight", "model": "mock/tokens=5,tag=big"}]},
     "capped": {"targets": [{"provider": "demo", "model": "mock/tokens=5,tag=capped"}], "limits": ONE},
+    "counted": {
+        "targets": [{"provider": "demo", "model": "mock/tokens=5,tag=counted"}],
+        "limits": ONE,
+        "degrade": "small",
+    },
     "spent": {
         "targets": [{"provider": "demo", "model": "mock/tokens=50,tag=spent", "price": {"input": 1e6, "output": 1e6}}],
         "limits": {"money_per_day": 260.0},
@@ -173,6 +178,24 @@ def test_why_it_was_is_told_afterwards(degrading: Stand, model: str) -> None:
     count = len([one for one in lines if "edgeq.degraded_reason" in one and one["gen_ai.request.model"] == model])
     wait_for(lambda: degraded(degrading, model) == {("small", reason): count}, lambda: str(degraded(degrading, model)))
     degrading.wait_idle()
+
+
+def test_who_is_refused_is_not_counted_as_degraded(degrading: Stand) -> None:
+    """By a limit of his own: no smaller model has answered him."""
+    spend(degrading, key(degrading), "counted")
+    status, made = degrading.admin("POST", f"/v1/keys?tenant={next(TENANTS)}&rpm=1")
+    assert status == 200, made
+    answer = ask(degrading, made["key"], "counted")
+    assert (answer.status, answer.get(b"x-edgeq-model")) == (200, b"small")
+    for _ in range(3):
+        assert ask(degrading, made["key"], "counted").status == 429
+    spend(degrading, key(degrading), "counted")
+
+    def counted() -> list[float]:
+        meters = [one["degraded"] for one in degrading.show("meters") if one["name"] == "counted"]
+        return [sum(degraded(degrading, "counted").values()), *meters]
+
+    wait_for(lambda: counted() == [3, 3], lambda: str(counted()))
 
 
 def test_who_joins_is_told_as_well(degrading: Stand) -> None:
