@@ -72,6 +72,9 @@ _SECRET_NAMES: Final = (
     b"signature",
     b"credential",
     b"assertion",
+    b"authorization",
+    b"secretkey",
+    b"privatekey",
     # What follows may be the end of another word, of a monkey for example.
     *(
         before + word

@@ -151,6 +151,8 @@ def test_json_target(target: bytes, path: str | None, query: str | None) -> None
         ("password=s3cret&user=me&PASSWD=s3cret&pass=s3cret", "password=***&user=me&PASSWD=***&pass=***"),
         ("client_secret=s3cret==&clientSecret=s3cret&secret=s3cret", "client_secret=***&clientSecret=***&secret=***"),
         ("access_token=s3cret&idToken=s3cret&token=s3cret", "access_token=***&idToken=***&token=***"),
+        ("authorization=Bearer%20s3cret&secretKey=s3cret&q=1", "authorization=***&secretKey=***&q=1"),
+        ("private_key=s3cret&privateKey=s3cret", "private_key=***&privateKey=***"),
         ("X-Amz-Credential=s3cret&client_assertion=s3cret", "X-Amz-Credential=***&client_assertion=***"),
         (
             "bypass=1&author=2&design=3&secrets=4&code=5&password",
