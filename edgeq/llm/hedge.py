@@ -208,7 +208,7 @@ class ModelHedge(Attempt):
 
     def _lose_by(self, failed: Failed) -> None:
         """By what the provider has said."""
-        verdict = judge(failed)
+        verdict = judge(self.choice.without_secrets(failed))
         self._lose(verdict.reason or "model_request_invalid", "", verdict.detail)
 
     def _lose(self, reason: str, resource: str = "", detail: str = "") -> None:

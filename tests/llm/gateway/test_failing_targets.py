@@ -20,6 +20,7 @@ from tests.support.raw_client import Asked
 from tests.support.scripted_upstream import ScriptedUpstream, SeenRequest, UpstreamConnection
 
 SECRET: Final = "sk-not-to-be-told"
+UNLIKE_A_KEY: Final = "not to be told either"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def failing() -> Iterator[Stand]:
             "provider": {
                 "one": {"url": f"{demo.url}/v1", "keys": ["sk-x"], "breaker": breaker},
                 "scripted": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": [SECRET]},
-                "beside": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": [SECRET]},
+                "beside": {"url": f"http://127.0.0.1:{scripted.port}/v1", "keys": [UNLIKE_A_KEY]},
                 "dead": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "moved": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"]},
                 "mended": {"url": f"http://127.0.0.1:{free_port()}/v1", "keys": ["sk-x"], "breaker": breaker},
@@ -200,21 +201,29 @@ def test_what_the_first_target_said_is_told_where_another_one_has_answered(faili
     assert found["next"] == "edgeq explain model/other"
 
 
-def test_what_the_first_of_two_at_once_said_is_told(failing: Stand) -> None:
-    """While the second one is waited for, which then fails as well, and a third one answers."""
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_first_of_two_at_once_said_is_told(failing: Stand, stream: bool) -> None:
+    """While the second one is waited for, which then fails as well, and a third one answers; without secrets."""
+    text = json.dumps({"error": {"message": f"not with {SECRET} or {UNLIKE_A_KEY}", "type": "server_error"}}).encode()
+    head = b"HTTP/1.1 %d Said\r\ncontent-length: %d\r\ncontent-type: %b\r\n\r\n"
     is_second_here = threading.Event()
     failing.opened.clear()
 
     def both(connection: UpstreamConnection, seen: SeenRequest) -> None:
         if b"mock/second" in seen.body:
             is_second_here.set()
-        connection.wait(failing.opened if b"mock/second" in seen.body else is_second_here)
-        connection.send(b"HTTP/1.1 500 Bad\r\ncontent-length: 0\r\n\r\n")
+        is_second = b"mock/second" in seen.body
+        connection.wait(failing.opened if is_second else is_second_here)
+        if is_second and stream:
+            said = b"data: " + text + b"\n\n"
+            connection.send(head % (200, len(said), b"text/event-stream") + said)
+        else:
+            connection.send(head % (404 if is_second else 500, len(text), b"application/json") + text)
 
     failing.play(both)
     first = f"target/scripted/{failing.called('both')}"
     with failing.client() as client:
-        client.send(request(ask_for("both")))
+        client.send(request(ask_for("both", stream)))
         wait_for(
             lambda: any(one["resource"] == first for one in failing.gateway.events("provider_model_fails")),
             lambda: "the first one has not failed",
@@ -226,6 +235,10 @@ def test_what_the_first_of_two_at_once_said_is_told(failing: Stand) -> None:
     target = f", scripted/{failing.called('both')}: upstream_error after "
     (told,) = [one for one in found["evidence"] if one.startswith("attempt ") and target in one]
     assert ", status 500: the provider said 500" in told
+    assert json.dumps(found).count("not with ") == 2
+    assert SECRET not in json.dumps(found)
+    (second,) = [one for one in found["evidence"] if ", beside/mock/second: upstream_error " in one]
+    assert UNLIKE_A_KEY not in second
 
 
 def test_what_only_the_provider_finds_wrong_is_in_the_log(failing: Stand) -> None:
