@@ -165,6 +165,10 @@ class Downstream(Timed):
         self._forward = self.shard.forward
         self.client_lines = client_lines(self._forward, peer.client_host, peer.tls)
 
+    def number(self) -> int:
+        """No other connection of this machine has it, open or gone, though one may be where this one was in memory."""
+        return id(self) ^ int(self.opened_at * 1e9)
+
     # -- called by the transport --------------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:

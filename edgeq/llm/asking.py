@@ -155,7 +155,7 @@ class ModelRequest(Exchange):
         self.said_status: int = 0
         """Of the last answer of a provider; 0: there was none."""
         self.usage: Usage = Usage()
-        self.bill: Bill = Bill(models.till, b"", id(self.down))
+        self.bill: Bill = Bill(models.till, b"", down.number())
         self.param = ""
         """Of the request: what an error is about."""
         self.failed_by: list[Attempt] = []

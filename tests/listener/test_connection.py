@@ -47,6 +47,19 @@ def test_a_head_in_any_pieces(size: int) -> None:
     world.check_settled()
 
 
+def test_a_connection_is_not_another_one_at_the_same_place() -> None:
+    """Its number is its own, though the one before may have been where it is in memory."""
+    world = World()
+    client = world.connect()
+    down = client.protocol
+    first = down.number()
+    client.data(GET)
+    assert down.number() == first
+    world.advance(0.001)
+    down.connection_made(client)
+    assert down.number() != first
+
+
 def test_the_same_head_again_and_a_different_one() -> None:
     """What is remembered of the last head does not leak into the next one."""
     world = World()

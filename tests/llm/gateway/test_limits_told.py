@@ -116,7 +116,8 @@ def test_the_head_of_a_stream_tells_of_no_more_than_the_limit(told: Stand) -> No
 
 
 def test_each_who_is_turned_away_is_told_a_time_of_his_own(told: Stand) -> None:
-    """By a limit of requests, or of tokens; or they would come back together, and all but the first in vain."""
+    """By a limit of requests, or of tokens; or they would come back together, and all but the first in vain. Nobody is
+    taken for one whose connection was at the same place in memory before."""
     for route, limit_of in (("failing", b"requests"), ("strange", b"tokens")):
         asked = {**open_ended(route), "max_tokens": LIMIT // 2}
         if limit_of == b"tokens":
